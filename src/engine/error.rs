@@ -1,0 +1,187 @@
+//! Why an engine call failed, in terms that are the same for every engine.
+
+use crate::host::{ActError, RunError};
+use crate::model::outcome::Trouble;
+
+/// Why an engine call failed. Each variant has its own remedy; see [`EngineError::hint`].
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// There is no repository where the configuration says.
+    #[error("there is no repository at {repository}")]
+    RepositoryMissing {
+        /// Where it was looked for.
+        repository: String,
+    },
+    /// `init` found one.
+    #[error("there is already a repository at {repository}")]
+    RepositoryExists {
+        /// Where.
+        repository: String,
+    },
+    /// The passphrase does not open the repository.
+    #[error("the passphrase does not open the repository {repository}")]
+    WrongPassphrase {
+        /// Which.
+        repository: String,
+    },
+    /// The key file that the repository needs is not there.
+    #[error("the key for the repository {repository} is not on this machine")]
+    KeyMissing {
+        /// Which.
+        repository: String,
+    },
+    /// The passphrase cannot be had.
+    #[error("cannot get the passphrase: {what}")]
+    Secret {
+        /// What went wrong; never the secret.
+        what: String,
+    },
+    /// Somebody else holds the repository's lock.
+    #[error("the repository {repository} is locked: {detail}")]
+    Locked {
+        /// Which.
+        repository: String,
+        /// What the engine said.
+        detail: String,
+    },
+    /// No space is left in the repository, or its quota is used up.
+    #[error("no space is left for the repository {repository}: {detail}")]
+    Full {
+        /// Which.
+        repository: String,
+        /// What the engine said.
+        detail: String,
+    },
+    /// The repository cannot be reached.
+    #[error("cannot reach the repository {repository}: {detail}")]
+    Unreachable {
+        /// Which.
+        repository: String,
+        /// What the engine said.
+        detail: String,
+    },
+    /// The repository is damaged.
+    #[error("the repository {repository} is damaged: {detail}")]
+    Damaged {
+        /// Which.
+        repository: String,
+        /// What the engine said.
+        detail: String,
+    },
+    /// The engine asked a question that only a person may answer (moved or unknown unencrypted repository).
+    #[error("{engine} refuses to use the repository {repository}: {detail}")]
+    Refused {
+        /// The engine.
+        engine: &'static str,
+        /// Which.
+        repository: String,
+        /// What the engine said.
+        detail: String,
+    },
+    /// There was nothing to read: every source is missing.
+    #[error("nothing could be read: {detail}")]
+    NoSource {
+        /// What the engine said.
+        detail: String,
+    },
+    /// The command whose output was to be stored failed; no copy was made.
+    #[error("{command} failed ({exit}), so no copy was made of its output")]
+    Producer {
+        /// The command.
+        command: String,
+        /// How it ended.
+        exit: String,
+        /// The last lines of its standard error.
+        stderr_tail: String,
+    },
+    /// The engine, in this version, cannot do it.
+    #[error("{engine} cannot do this: {what}")]
+    Unsupported {
+        /// The engine and version.
+        engine: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// A message of the engine that cannot be read. Nothing is guessed from it.
+    #[error("cannot understand what {engine} printed: {what}")]
+    Output {
+        /// The engine.
+        engine: &'static str,
+        /// What was expected and found.
+        what: String,
+    },
+    /// The engine failed for a reason that has no variant of its own.
+    #[error("{command} failed ({exit}): {detail}")]
+    Failed {
+        /// The command, secrets masked.
+        command: String,
+        /// How it ended.
+        exit: String,
+        /// The engine's own words, last lines.
+        detail: String,
+    },
+    /// The process could not be run to its end.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A look at the machine failed.
+    #[error(transparent)]
+    Act(#[from] ActError),
+}
+
+impl EngineError {
+    /// The kind of trouble this is for the run.
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            EngineError::Run(RunError::Interrupted { signal, .. }) => Trouble::Signal(*signal),
+            EngineError::Run(RunError::NotFound { .. } | RunError::Unsafe { .. })
+            | EngineError::Unsupported { .. } => Trouble::Environment,
+            EngineError::Locked { .. } => Trouble::Busy,
+            EngineError::Damaged { .. } => Trouble::Damage,
+            EngineError::Run(_)
+            | EngineError::Act(_)
+            | EngineError::RepositoryMissing { .. }
+            | EngineError::RepositoryExists { .. }
+            | EngineError::WrongPassphrase { .. }
+            | EngineError::KeyMissing { .. }
+            | EngineError::Secret { .. }
+            | EngineError::Full { .. }
+            | EngineError::Unreachable { .. }
+            | EngineError::Refused { .. }
+            | EngineError::NoSource { .. }
+            | EngineError::Producer { .. }
+            | EngineError::Output { .. }
+            | EngineError::Failed { .. } => Trouble::JobFailed,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            EngineError::RepositoryMissing { .. } => {
+                "create it with `stillpoint init TARGET`; if it should exist, check that its disk is mounted and the path is right".into()
+            }
+            EngineError::RepositoryExists { .. } => "use it as it is, or choose another path".into(),
+            EngineError::WrongPassphrase { .. } => {
+                "check the target's passphrase-file or passphrase-command (restic: password-…)".into()
+            }
+            EngineError::KeyMissing { .. } => "set key-file, or import the exported key with `borg key import`".into(),
+            EngineError::Secret { .. } => "check the passphrase settings of the target".into(),
+            EngineError::Locked { .. } => {
+                "wait for the other program to end; if none runs, the lock's owner died elsewhere: look at it before breaking it by hand".into()
+            }
+            EngineError::Full { .. } => "free space there, lower what the policy keeps, then `stillpoint prune` and `stillpoint compact`".into(),
+            EngineError::Unreachable { .. } => "check network, host name, ssh key and host key".into(),
+            EngineError::Damaged { .. } => {
+                "do not delete anything; copy the repository if you can, then see `stillpoint check` and the engine's own repair command".into()
+            }
+            EngineError::Refused { .. } => "if the repository was moved on purpose, run the engine once by hand and confirm".into(),
+            EngineError::NoSource { .. } => "check the job's paths; nothing was deleted".into(),
+            EngineError::Producer { .. } => "run the command by hand as root to see why it fails".into(),
+            EngineError::Run(error) => return error.hint().map(str::to_owned),
+            EngineError::Unsupported { .. }
+            | EngineError::Output { .. }
+            | EngineError::Failed { .. }
+            | EngineError::Act(_) => return None,
+        })
+    }
+}

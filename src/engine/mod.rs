@@ -1,0 +1,344 @@
+//! What writes and reads copies: borg and restic behind one trait.
+//!
+//! An engine turns a request into commands for the host, classifies what the program said by its message
+//! ids (never by an exit status alone, see `facts` in each engine's own file), and reports. It decides no
+//! policy: what to keep, when to check and whether a run was good belong to the layers above. That a copy
+//! exists is not believed because [`Engine::backup`] returned, but because [`Engine::list`] shows it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::host::{CommandSpec, Host, PrivateBind};
+use crate::model::copy::{Copy, Series};
+use crate::model::event::Progress;
+use crate::model::job::Settings;
+use crate::model::names::RunId;
+use crate::model::outcome::Outcome;
+use crate::model::target::{ReadData, Target};
+
+pub mod borg;
+mod error;
+pub mod restic;
+
+pub use error::EngineError;
+
+/// What every engine call gets from the run.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The machine.
+    pub host: &'a dyn Host,
+    /// The settings; engines use the directories and the host name.
+    pub settings: &'a Settings,
+    /// Where children put temporary files (`TMPDIR`); the engine's own default when absent.
+    pub temporary: Option<&'a std::path::Path>,
+    /// How long the engine waits for its own lock.
+    pub lock_wait: Duration,
+}
+
+/// What to back up, and as what.
+#[derive(Debug, Clone)]
+pub struct BackupRequest {
+    /// The series the copy belongs to.
+    pub series: Series,
+    /// The run that makes it.
+    pub run: RunId,
+    /// The moment the copy stands for; part of a borg archive's name.
+    pub time: DateTime<Utc>,
+    /// The data.
+    pub input: Input,
+}
+
+/// Where the data comes from.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Files and directories, read by the engine itself.
+    Tree {
+        /// Absolute paths.
+        paths: Vec<PathBuf>,
+        /// Exclude patterns in restic's dialect.
+        exclude: Vec<String>,
+        /// Skip directories that hold a `CACHEDIR.TAG`.
+        exclude_caches: bool,
+        /// Skip directories that hold a file of one of these names.
+        exclude_if_present: Vec<String>,
+        /// Do not cross into other file systems.
+        one_file_system: bool,
+        /// Captures, bound over the original paths for the engine alone.
+        binds: Vec<PrivateBind>,
+    },
+    /// The standard output of a command, stored as one file. If the command fails, no copy may result.
+    Stream {
+        /// The command.
+        producer: Box<CommandSpec>,
+        /// The file's name in the copy.
+        file_name: String,
+    },
+}
+
+/// What an engine said about a backup it made.
+#[derive(Debug, Clone)]
+pub struct BackupReport {
+    /// [`Outcome::Ok`], [`Outcome::Warning`] or [`Outcome::Incomplete`]; a failure is an [`EngineError`].
+    pub outcome: Outcome,
+    /// The id that the engine named: still to be looked for in the target.
+    pub id: Option<String>,
+    /// Bytes that were added to the target.
+    pub bytes_new: Option<u64>,
+    /// Bytes of the original data.
+    pub size: Option<u64>,
+    /// Number of files in the copy.
+    pub files: Option<u64>,
+    /// Files that changed or vanished while they were read.
+    pub files_changed: u64,
+    /// Paths that could not be read, at most the first hundred.
+    pub unreadable: Vec<String>,
+    /// How many could not be read in all.
+    pub unreadable_count: u64,
+    /// What the engine warned of besides, at most the first hundred.
+    pub warnings: Vec<String>,
+}
+
+/// What a look at a repository found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// The engine's version, as it says it.
+    pub version: String,
+    /// The repository's own id.
+    pub repository_id: Option<String>,
+    /// The encryption mode, where the engine says it.
+    pub encryption: Option<String>,
+}
+
+/// What `init` made, and what must be stored elsewhere for a bad day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Initialised {
+    /// The repository's own id.
+    pub repository_id: Option<String>,
+    /// The exported key, for modes that have one. Together with the passphrase it opens the repository.
+    pub key_export: Option<String>,
+}
+
+/// What to restore, and where to.
+#[derive(Debug, Clone)]
+pub struct RestoreRequest {
+    /// The copy.
+    pub copy: Copy,
+    /// Paths inside the copy, absolute as they were; empty means everything.
+    pub paths: Vec<PathBuf>,
+    /// The directory below which the original paths are laid out; `/` restores in place.
+    pub to: PathBuf,
+    /// Write nothing.
+    pub dry_run: bool,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// Files restored, where the engine says it.
+    pub files: Option<u64>,
+    /// Bytes restored, where the engine says it.
+    pub bytes: Option<u64>,
+    /// What it warned of: attributes that could not be set and the like.
+    pub warnings: Vec<String>,
+}
+
+/// What a check or a verification found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckReport {
+    /// What is damaged, in the engine's words; empty means that nothing was found.
+    pub damage: Vec<String>,
+    /// What was read: `structure`, `structure and 5% of the data`, …
+    pub extent: String,
+}
+
+/// One entry of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The absolute path as it was on the machine.
+    pub path: PathBuf,
+    /// `-` file, `d` directory, `l` link, or the engine's own letter.
+    pub kind: char,
+    /// Bytes; `None` for what has no size.
+    pub size: Option<u64>,
+    /// When it was last modified.
+    pub modified: Option<DateTime<Utc>>,
+}
+
+/// One difference between two copies.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Change {
+    /// The path.
+    pub path: PathBuf,
+    /// How it differs.
+    pub kind: ChangeKind,
+}
+
+/// How a path differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChangeKind {
+    /// Only in the newer copy.
+    Added,
+    /// Only in the older copy.
+    Removed,
+    /// Its content differs.
+    Modified,
+    /// Only owner, mode, times or the like differ.
+    Metadata,
+    /// It is another sort of thing now.
+    Type,
+}
+
+/// Takes progress as it comes.
+pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
+
+/// One repository, spoken to through the program that made it.
+pub trait Engine: Send + Sync {
+    /// The target it serves.
+    fn target(&self) -> &Target;
+
+    /// Creates the repository. Refuses one that exists.
+    ///
+    /// # Errors
+    /// [`EngineError::RepositoryExists`] and the general ones.
+    fn init(&self, cx: Context<'_>) -> Result<Initialised, EngineError>;
+
+    /// Looks whether the repository is there and the passphrase opens it. Changes nothing.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    fn probe(&self, cx: Context<'_>) -> Result<Probe, EngineError>;
+
+    /// Lists every copy in the repository, other people's and unfinished ones included
+    /// (see [`Engine::unfinished`]).
+    ///
+    /// # Errors
+    /// When the listing is not complete: a line that cannot be read is an error, never left out.
+    fn list(&self, cx: Context<'_>) -> Result<Vec<Copy>, EngineError>;
+
+    /// Makes a copy.
+    ///
+    /// # Errors
+    /// When no copy was made, or none that may be trusted.
+    fn backup(
+        &self,
+        cx: Context<'_>,
+        request: &BackupRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<BackupReport, EngineError>;
+
+    /// The name or id under which [`Engine::backup`] will store this request, where the engine lets us
+    /// choose it (borg).
+    fn name_for(&self, request: &BackupRequest) -> Option<String>;
+
+    /// Whether a listed copy is a half-made one of a run that was cut off (a borg checkpoint), and the name
+    /// that the finished one would have had.
+    fn unfinished(&self, copy: &Copy) -> Option<String>;
+
+    /// Deletes copies by exact id. That they are gone is for the caller to see in a listing.
+    ///
+    /// # Errors
+    /// When the engine could not carry it out.
+    fn delete(&self, cx: Context<'_>, ids: &[String]) -> Result<(), EngineError>;
+
+    /// Gives back the space that deletions left.
+    ///
+    /// # Errors
+    /// When the engine could not carry it out.
+    fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<(), EngineError>;
+
+    /// Checks the whole repository.
+    ///
+    /// # Errors
+    /// When the check could not be carried out: not the same as damage, which is in the report.
+    fn check(
+        &self,
+        cx: Context<'_>,
+        read_data: ReadData,
+        progress: OnProgress<'_>,
+    ) -> Result<CheckReport, EngineError>;
+
+    /// Reads one whole copy back, as a restore would, and throws it away.
+    ///
+    /// # Errors
+    /// When it could not be tried: not the same as damage, which is in the report.
+    fn verify(&self, cx: Context<'_>, copy: &Copy) -> Result<CheckReport, EngineError>;
+
+    /// Restores.
+    ///
+    /// # Errors
+    /// When something was not restored.
+    fn restore(
+        &self,
+        cx: Context<'_>,
+        request: &RestoreRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<RestoreReport, EngineError>;
+
+    /// The command that serves a copy as a file system at a directory, in the foreground until stopped.
+    ///
+    /// # Errors
+    /// When the passphrase cannot be had.
+    fn mount(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+        at: &std::path::Path,
+    ) -> Result<CommandSpec, EngineError>;
+
+    /// Hands every entry of a copy to `each`, in the engine's order; nothing is collected.
+    ///
+    /// # Errors
+    /// When the listing is not complete.
+    fn contents(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+        each: &mut dyn FnMut(Entry),
+    ) -> Result<(), EngineError>;
+
+    /// Hands every difference between two copies to `each`.
+    ///
+    /// # Errors
+    /// When the comparison is not complete.
+    fn diff(
+        &self,
+        cx: Context<'_>,
+        older: &Copy,
+        newer: &Copy,
+        each: &mut dyn FnMut(Change),
+    ) -> Result<(), EngineError>;
+
+    /// Marks a copy in the repository as never to be pruned, or takes the mark away. Answers with the
+    /// copy's new id where marking changes it (restic), or `None` where the repository has no such mark
+    /// and the caller must remember it (borg).
+    ///
+    /// # Errors
+    /// When the engine could not carry it out.
+    fn set_pin(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+        pinned: bool,
+    ) -> Result<Option<String>, EngineError>;
+
+    /// Copies these copies from another repository of the same engine into this one.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] where the engine cannot, and the general ones.
+    fn copy_from(
+        &self,
+        cx: Context<'_>,
+        source: &dyn Engine,
+        ids: &[String],
+        progress: OnProgress<'_>,
+    ) -> Result<(), EngineError>;
+
+    /// Releases a lock of a child of ours that is proven dead, and nobody else's.
+    ///
+    /// # Errors
+    /// When the engine could not carry it out.
+    fn release_dead_lock(&self, cx: Context<'_>) -> Result<(), EngineError>;
+}

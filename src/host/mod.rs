@@ -1,0 +1,413 @@
+//! The one door to the machine.
+//!
+//! Everything that Stillpoint does to the machine, or learns from it, is a value that goes through
+//! [`Host`]: processes as [`CommandSpec`], other effects as [`Action`], questions as the `look` methods.
+//! Behind the door stands one of
+//!
+//! - [`system::SystemHost`]: the real machine;
+//! - [`dry::DryHost`]: answers questions, runs [`Effect::Inspect`] commands, and notes every
+//!   [`Effect::Mutate`] and [`Action`] instead of carrying it out;
+//! - the tests' scripted and fake hosts.
+//!
+//! So "a dry run changes nothing" and "fail the n-th effect" are properties of the door, not of each step.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::model::secret::Secret;
+use crate::model::undo::{ChildProcess, Identity};
+
+pub mod dry;
+pub mod runner;
+pub mod spec;
+pub mod sys;
+pub mod system;
+
+pub use spec::{
+    Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Prediction, PrivateBind,
+    Stdin, Stream, Tool,
+};
+
+/// Why a command has no [`Completed`]: it could not start, or it was not let run to its end.
+///
+/// A command that ran and exited with an unwelcome status is *not* an error here; what a status means is
+/// for whoever knows the tool.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The program is not on this machine.
+    #[error("{tool} is not installed")]
+    NotFound {
+        /// The program.
+        tool: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The program may be replaced by somebody other than root.
+    #[error("{} may be changed by others than root, so it is not run", path.display())]
+    Unsafe {
+        /// The program or the directory that is writable.
+        path: PathBuf,
+    },
+    /// The process could not be started.
+    #[error("cannot start {command}")]
+    Spawn {
+        /// The command, secrets masked.
+        command: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Nothing moved for too long; the process was stopped.
+    #[error("{command} made no progress for {}s and was stopped", after.as_secs())]
+    Stalled {
+        /// The command, secrets masked.
+        command: String,
+        /// The limit that was reached.
+        after: Duration,
+        /// The last lines of its standard error.
+        stderr_tail: String,
+    },
+    /// The command's own time limit was reached; the process group was stopped.
+    #[error("{command} took longer than {}s and was stopped", after.as_secs())]
+    TimedOut {
+        /// The command, secrets masked.
+        command: String,
+        /// The limit that was reached.
+        after: Duration,
+        /// The last lines of its standard error.
+        stderr_tail: String,
+    },
+    /// We were told to stop; the process was stopped first.
+    #[error("{command} was stopped because signal {signal} arrived")]
+    Interrupted {
+        /// The command, secrets masked.
+        command: String,
+        /// The signal that we received.
+        signal: i32,
+    },
+    /// Talking to the process failed.
+    #[error("lost contact with {command}")]
+    Io {
+        /// The command, secrets masked.
+        command: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl RunError {
+    /// The signal, when the run was told to stop.
+    pub fn signal(&self) -> Option<i32> {
+        match self {
+            RunError::Interrupted { signal, .. } => Some(*signal),
+            _ => None,
+        }
+    }
+
+    /// What to do about it, when there is something to say beyond the error itself.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            RunError::NotFound { hint, .. } => Some(hint),
+            _ => None,
+        }
+    }
+}
+
+/// A mutation of the machine that is not a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Makes a directory (parents must exist). Answers with its identity; an existing one is an error.
+    CreateDirectory {
+        /// Where.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Makes a directory and its missing parents. An existing one is fine.
+    EnsureDirectory {
+        /// Where.
+        path: PathBuf,
+        /// Permission bits of what has to be made.
+        mode: u32,
+    },
+    /// Replaces a file by write, fsync, rename, fsync of the directory.
+    ReplaceFile {
+        /// Where.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+        /// The whole new content.
+        content: Vec<u8>,
+    },
+    /// Removes a directory of ours with what is in it, if its identity is still the recorded one and
+    /// nothing is mounted in it. Never follows a link or crosses a mount.
+    RemoveStaging {
+        /// Where.
+        path: PathBuf,
+        /// What it must be; `None` when the crash came between intent and record: then it must be empty.
+        identity: Option<Identity>,
+    },
+    /// Stops a process group of a dead run: SIGTERM, and SIGKILL after `grace`. A process whose start time
+    /// or boot differs is somebody else's and is left alone.
+    StopProcess {
+        /// The recorded process.
+        child: ChildProcess,
+        /// How long it may take to end by itself.
+        grace: Duration,
+    },
+}
+
+/// Why an [`Action`] or a question failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// The operating system refused.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// The verb: `create`, `replace`, `remove`, `read`.
+        what: &'static str,
+        /// The object.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The object there is not the one that was recorded, so it was left alone.
+    #[error("{} is not the one that this run made, so it is left alone", path.display())]
+    NotOurs {
+        /// The object.
+        path: PathBuf,
+    },
+    /// Something is mounted in it.
+    #[error("something is mounted at {}, so it is not removed", path.display())]
+    Mounted {
+        /// The mount point.
+        path: PathBuf,
+    },
+    /// A process did not end.
+    #[error("process {pid} of a dead run does not end")]
+    StillRunning {
+        /// Its number.
+        pid: i32,
+    },
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathState {
+    /// Directory, file or something else (symbolic links are followed).
+    pub kind: PathKind,
+    /// Device and inode.
+    pub identity: Identity,
+    /// For a directory: whether it has no entry.
+    pub empty: bool,
+    /// Bytes.
+    pub size: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// What sort of thing is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathKind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// A device, pipe or socket.
+    Other,
+}
+
+/// Whom a lock shuts out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Everybody else.
+    Exclusive,
+    /// Only those who want it exclusively.
+    Shared,
+}
+
+/// A held lock; dropping it lets go. It dies with the process, whatever happens.
+pub trait LockGuard: Send {}
+
+/// Why a lock is not held.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody else holds it.
+    #[error("another run holds the lock {}{}", path.display(), holder.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+        /// What the holder wrote about itself.
+        holder: Option<String>,
+    },
+    /// We were told to stop while waiting.
+    #[error("stopped by signal {signal} while waiting for a lock")]
+    Interrupted {
+        /// The signal.
+        signal: i32,
+    },
+    /// The lock file could not be opened.
+    #[error("cannot open the lock {}", path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Takes each line of a child's output as it comes, without its line break.
+pub type Watch<'a> = &'a mut dyn FnMut(Stream, &[u8]);
+
+/// How a pipe of two processes ended.
+#[derive(Debug)]
+pub struct Piped {
+    /// The process whose output was stored.
+    pub producer: Completed,
+    /// The process that stored it. When the producer failed, this one was stopped before it saw the end
+    /// of its input.
+    pub consumer: Completed,
+    /// Bytes that went from one to the other.
+    pub bytes: u64,
+}
+
+/// The machine.
+pub trait Host: Send + Sync {
+    /// Runs a process to its end, handing every line to `watch` as it arrives.
+    ///
+    /// # Errors
+    /// See [`RunError`]; an unwelcome exit status is not one of them.
+    fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError>;
+
+    /// Runs two processes with the first one's standard output as the second one's standard input.
+    ///
+    /// The consumer sees the end of its input only after the producer has exited with success; otherwise
+    /// it is stopped first, so that it cannot complete a torn copy. Lines of the consumer's output and of
+    /// both standard errors go to `watch`.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    fn pipe(
+        &self,
+        producer: &CommandSpec,
+        consumer: &CommandSpec,
+        watch: Watch<'_>,
+    ) -> Result<Piped, RunError>;
+
+    /// Carries out a mutation that is not a process. Answers with the identity of what was made, if
+    /// something was made.
+    ///
+    /// # Errors
+    /// See [`ActError`].
+    fn act(&self, action: &Action) -> Result<Option<Identity>, ActError>;
+
+    /// Takes a lock file, waiting at most `wait`. `holder` is written into it for others to read.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    fn lock(
+        &self,
+        path: &Path,
+        mode: LockMode,
+        wait: Duration,
+        holder: &str,
+    ) -> Result<Box<dyn LockGuard>, LockError>;
+
+    /// What is at a path; `None` when nothing is.
+    ///
+    /// # Errors
+    /// When the path cannot be looked at, which is different from nothing being there.
+    fn look(&self, path: &Path) -> Result<Option<PathState>, ActError>;
+
+    /// The content of a file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&self, path: &Path) -> Result<Vec<u8>, ActError>;
+
+    /// Whether a file system is mounted exactly there.
+    ///
+    /// # Errors
+    /// When the mount table cannot be read.
+    fn is_mount_point(&self, path: &Path) -> Result<bool, ActError>;
+
+    /// The path without links or dots, if it exists; otherwise the longest existing part resolved.
+    fn canonical(&self, path: &Path) -> PathBuf;
+
+    /// The program's full path, if it is on this machine.
+    ///
+    /// # Errors
+    /// [`RunError::NotFound`] or [`RunError::Unsafe`].
+    fn find_program(&self, tool: &Tool) -> Result<PathBuf, RunError>;
+
+    /// Bytes that are free to us in the file system that holds the path.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    fn free_space(&self, path: &Path) -> Result<u64, ActError>;
+
+    /// The value of one of our own environment variables (`CREDENTIALS_DIRECTORY` and the like).
+    fn environment(&self, name: &str) -> Option<OsString>;
+
+    /// The time.
+    fn now(&self) -> DateTime<Utc>;
+
+    /// Random bytes for a run id.
+    fn random(&self) -> [u8; 4];
+
+    /// The signal that told us to stop, if one did.
+    fn stop_signal(&self) -> Option<i32>;
+
+    /// Lets the signal that arrived no longer stop children: for hooks and undos that must still run.
+    /// Answers a guard; a second signal during it is kept.
+    fn shield(&self) -> Box<dyn Shield + '_>;
+
+    /// Tells the recorder of every child that starts and ends, so that the ledger can name them.
+    fn record_children(&self, recorder: Option<std::sync::Arc<dyn ChildRecorder>>);
+
+    /// What skipped mutations would have made, for `about`; nothing on a real machine.
+    fn predicted(&self, about: &str) -> Vec<Vec<u8>>;
+
+    /// Whether mutations are only noted.
+    fn is_dry(&self) -> bool;
+}
+
+/// While it lives, children run although a stop signal has arrived.
+pub trait Shield {}
+
+/// Is told of children as they come and go.
+pub trait ChildRecorder: Send + Sync {
+    /// A child was started.
+    fn started(&self, child: &ChildProcess);
+    /// It has ended and was waited for.
+    fn ended(&self, child: &ChildProcess);
+}
+
+/// A secret on its way to a child: in a descriptor that only the child sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretFd {
+    /// The environment variable that tells the child where to read.
+    pub variable: &'static str,
+    /// How the variable names the descriptor.
+    pub style: FdStyle,
+    /// What is to be read there.
+    pub value: Secret,
+}
+
+/// How an environment variable names a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FdStyle {
+    /// Its number (`BORG_PASSPHRASE_FD=3`).
+    Number,
+    /// A path (`RESTIC_PASSWORD_FILE=/proc/self/fd/3`); it may be opened any number of times.
+    Path,
+}

@@ -1,0 +1,334 @@
+//! A process as a value: what to run, what it does to the machine, what it gets and what is kept of it.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::SecretFd;
+use crate::model::secret::Secret;
+
+/// An outside program.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tool {
+    /// borg, by name on the fixed path.
+    Borg,
+    /// restic.
+    Restic,
+    /// systemd-creds, to decrypt credentials outside a unit.
+    SystemdCreds,
+    /// fusermount3 or umount, to end a `mount`.
+    Fusermount,
+    /// A program given by its full path: a hook, a producer, an engine that the configuration names.
+    Path(PathBuf),
+    /// A program by name, looked up on the fixed path: the first word of a hook or producer.
+    Named(OsString),
+}
+
+impl Tool {
+    /// The program's name, for messages.
+    pub fn name(&self) -> String {
+        match self {
+            Tool::Borg => "borg".into(),
+            Tool::Restic => "restic".into(),
+            Tool::SystemdCreds => "systemd-creds".into(),
+            Tool::Fusermount => "fusermount3".into(),
+            Tool::Path(path) => path.display().to_string(),
+            Tool::Named(name) => name.to_string_lossy().into_owned(),
+        }
+    }
+
+    /// A tool from the first word of an argv list: a path when it holds a slash, else a name.
+    pub fn from_word(word: &str) -> Tool {
+        if word.contains('/') { Tool::Path(word.into()) } else { Tool::Named(word.into()) }
+    }
+
+    /// What to do when it is missing.
+    pub fn hint(&self) -> String {
+        match self {
+            Tool::Borg => "install it (Debian: apt install borgbackup) or name it with program = \"/path/to/borg\"".into(),
+            Tool::Restic => "install it (Debian: apt install restic) or name it with program = \"/path/to/restic\"".into(),
+            Tool::SystemdCreds => "it comes with systemd 250 and later; use passphrase-file where it is missing".into(),
+            Tool::Fusermount => "install it (Debian: apt install fuse3)".into(),
+            Tool::Path(path) => format!("check the path {} in the configuration", path.display()),
+            Tool::Named(name) => format!(
+                "{} is looked up in /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin, /sbin and /bin; give a full path if it is elsewhere",
+                name.to_string_lossy()
+            ),
+        }
+    }
+}
+
+/// What a command does to the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It only looks; a dry run runs it too. (An engine may still write its own cache or a lock.)
+    Inspect,
+    /// It changes something; a dry run only notes it.
+    Mutate,
+}
+
+/// One operand or option.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Arg {
+    /// Shown as it is.
+    Plain(OsString),
+    /// Shown as `***`. Only for what a tool cannot take by descriptor, and never for a passphrase.
+    Masked(OsString),
+}
+
+impl Arg {
+    /// What the process gets.
+    pub fn value(&self) -> &OsStr {
+        match self {
+            Arg::Plain(value) | Arg::Masked(value) => value,
+        }
+    }
+}
+
+impl fmt::Debug for Arg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Arg::Plain(value) => value.fmt(f),
+            Arg::Masked(_) => f.write_str("***"),
+        }
+    }
+}
+
+/// The value of an environment variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvValue {
+    /// Shown as it is.
+    Plain(OsString),
+    /// Shown as `***`: storage keys, which backends take from the environment alone.
+    Secret(Secret),
+}
+
+/// What a process reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stdin {
+    /// `/dev/null`, so that no prompt can wait for anybody.
+    Null,
+    /// These bytes.
+    Bytes(Vec<u8>),
+}
+
+/// What is kept of standard output, beyond the lines that the watcher sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capture {
+    /// All of it, in [`Completed::stdout`].
+    Whole,
+    /// Nothing: the watcher takes line by line, so memory stays flat.
+    Lines,
+    /// Nothing, and it is not read either: standard output goes to `/dev/null`.
+    Discard,
+    /// It goes to our own standard output (`restore` to a pipe).
+    Inherit,
+}
+
+/// One bind mount in the private mount namespace of one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrivateBind {
+    /// What is shown.
+    pub from: PathBuf,
+    /// Where; must exist.
+    pub at: PathBuf,
+    /// Whether it is read-only there.
+    pub read_only: bool,
+}
+
+/// What a dry host answers in the place of a mutation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prediction {
+    /// The standard output to answer with.
+    pub stdout: Vec<u8>,
+    /// What would exist or be gone afterwards; see [`super::Host::predicted`].
+    pub facts: Vec<Fact>,
+}
+
+/// One predicted fact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// The subject, in the words of whoever will ask.
+    pub about: String,
+    /// The statement, in the words of whoever will ask.
+    pub value: Vec<u8>,
+}
+
+/// A process: built by `tools/`, carried out by the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandSpec {
+    /// The program.
+    pub tool: Tool,
+    /// What it does to the machine.
+    pub effect: Effect,
+    /// Arguments, without the program's own name.
+    pub args: Vec<Arg>,
+    /// Variables beyond the base environment (`PATH`, `LANG=C.UTF-8`, `HOME=/root`), in order.
+    pub env: Vec<(String, EnvValue)>,
+    /// Secrets by descriptor.
+    pub secrets: Vec<SecretFd>,
+    /// What it reads.
+    pub stdin: Stdin,
+    /// What is kept of its output.
+    pub stdout: Capture,
+    /// The working directory; `/` when absent.
+    pub directory: Option<PathBuf>,
+    /// Bind mounts that only this process and its children see.
+    pub binds: Vec<PrivateBind>,
+    /// How long it may neither write a line nor use the processor nor move bytes before it is stopped.
+    pub stall_limit: Option<Duration>,
+    /// How long it may take in all; for hooks.
+    pub time_limit: Option<Duration>,
+    /// The signal that asks it to stop (restic before 0.17: SIGINT).
+    pub stop_signal: i32,
+    /// Never SIGKILL it (LVM and device-mapper tools): wait instead.
+    pub never_kill: bool,
+    /// What a dry host answers.
+    pub prediction: Prediction,
+}
+
+impl CommandSpec {
+    /// A command with no arguments, null input, whole output and SIGTERM as its stop signal.
+    pub fn new(tool: Tool, effect: Effect) -> Self {
+        Self {
+            tool,
+            effect,
+            args: Vec::new(),
+            env: Vec::new(),
+            secrets: Vec::new(),
+            stdin: Stdin::Null,
+            stdout: Capture::Whole,
+            directory: None,
+            binds: Vec::new(),
+            stall_limit: None,
+            time_limit: None,
+            stop_signal: 15,
+            never_kill: false,
+            prediction: Prediction::default(),
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, value: impl Into<OsString>) -> Self {
+        self.args.push(Arg::Plain(value.into()));
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<I: IntoIterator<Item = S>, S: Into<OsString>>(mut self, values: I) -> Self {
+        self.args.extend(values.into_iter().map(|value| Arg::Plain(value.into())));
+        self
+    }
+
+    /// Adds an environment variable that may be shown.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), EnvValue::Plain(value.into())));
+        self
+    }
+
+    /// The command as a person would type it, secrets masked, each word quoted where a shell would need it.
+    /// For messages and plans; nothing ever executes it.
+    pub fn display(&self) -> String {
+        let mut words = vec![quote(&self.tool.name())];
+        for arg in &self.args {
+            words.push(match arg {
+                Arg::Plain(value) => quote(&value.to_string_lossy()),
+                Arg::Masked(_) => "***".into(),
+            });
+        }
+        words.join(" ")
+    }
+}
+
+/// Quotes one word for a POSIX shell, so that a person can paste what a plan shows; also what ssh needs,
+/// since its remote side is a shell.
+pub fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// Which of a child's outputs a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+    /// The producer's standard error, in a pipe.
+    ProducerErr,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By exiting with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exit status {code}"),
+            Exit::Signal(signal) => write!(f, "killed by signal {signal}"),
+        }
+    }
+}
+
+/// A process that ran to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completed {
+    /// How it ended.
+    pub exit: Exit,
+    /// Its standard output, where [`Capture::Whole`] asked for it.
+    pub stdout: Vec<u8>,
+    /// The last lines of its standard error (at most 64 KiB).
+    pub stderr_tail: Vec<u8>,
+    /// How long it ran.
+    pub elapsed: Duration,
+}
+
+impl Completed {
+    /// Whether it exited with status 0.
+    pub fn success(&self) -> bool {
+        self.exit == Exit::Code(0)
+    }
+
+    /// The exit status, if it exited by itself.
+    pub fn code(&self) -> Option<i32> {
+        match self.exit {
+            Exit::Code(code) => Some(code),
+            Exit::Signal(_) => None,
+        }
+    }
+
+    /// The last `count` lines of standard error as text, for a message.
+    pub fn last_lines(&self, count: usize) -> String {
+        let text = String::from_utf8_lossy(&self.stderr_tail);
+        let lines: Vec<&str> =
+            text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        lines[lines.len().saturating_sub(count)..].join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_display_masks_and_quotes() {
+        let mut spec = CommandSpec::new(Tool::Restic, Effect::Inspect).arg("-r").arg("/a b/it's");
+        spec.args.push(Arg::Masked("s3cret".into()));
+        assert_eq!(spec.display(), r"restic -r '/a b/it'\''s' ***");
+        assert!(!format!("{spec:?}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,3 @@
+//! Start-up only: parse, run, exit code.
+
+fn main() {}

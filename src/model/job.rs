@@ -1,0 +1,163 @@
+//! A job, resolved: what to protect, how to hold it still, where it goes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::keep::KeepPolicy;
+use super::names::{HostName, JobName, TargetName};
+use super::target::Target;
+
+/// The whole configuration, validated: every reference in it leads somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[settings]`, with defaults filled in.
+    pub settings: Settings,
+    /// Targets, in the file's order.
+    pub targets: Vec<Target>,
+    /// Jobs, in the file's order.
+    pub jobs: Vec<Job>,
+    /// The files it was read from: the main file first, then the drop-ins in order.
+    pub files: Vec<PathBuf>,
+}
+
+impl Config {
+    /// The target of that name.
+    pub fn target(&self, name: &TargetName) -> Option<&Target> {
+        self.targets.iter().find(|target| target.name == *name)
+    }
+
+    /// The job of that name.
+    pub fn job(&self, name: &JobName) -> Option<&Job> {
+        self.jobs.iter().find(|job| job.name == *name)
+    }
+
+    /// What a job keeps in a target: its own policy, else the target's.
+    pub fn keep<'a>(&'a self, job: &'a Job, target: &'a Target) -> Option<&'a KeepPolicy> {
+        job.keep.get(&target.name).or(target.keep.as_ref())
+    }
+}
+
+/// `[settings]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Part of every copy's identity.
+    pub host: HostName,
+    /// Ledger, history, reports. Survives a reboot.
+    pub state_dir: PathBuf,
+    /// Locks and mount points. Does not.
+    pub runtime_dir: PathBuf,
+    /// The engines' caches and their temporary files.
+    pub cache_dir: PathBuf,
+    /// How long a run waits for a lock.
+    pub lock_wait: Duration,
+    /// A Prometheus textfile to write after each run.
+    pub metrics_file: Option<PathBuf>,
+    /// How old the last good copy may get before `status` calls it stale.
+    pub max_age: Duration,
+}
+
+/// What to protect, how to hold it still, where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The key of `[jobs.NAME]`.
+    pub name: JobName,
+    /// Where it goes, in the order in which the targets are served.
+    pub targets: Vec<TargetName>,
+    /// What to protect.
+    pub source: Source,
+    /// Retention that overrides the target's own.
+    pub keep: BTreeMap<TargetName, KeepPolicy>,
+    /// Programs that run around the job.
+    pub hooks: Hooks,
+    /// How much smaller than the last good copy a copy may be before retention refuses to run, in
+    /// percent of files or bytes. 100 switches the guard off.
+    pub max_shrink_percent: u8,
+    /// Overrides the setting of the same name for `status`.
+    pub max_age: Option<Duration>,
+}
+
+/// What a job protects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `[jobs.NAME.files]`.
+    Files(FilesSource),
+    /// `[jobs.NAME.commands.ITEM]`, in the file's order.
+    Commands(Vec<CommandSource>),
+}
+
+impl Source {
+    /// The key that chose it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Source::Files(_) => "files",
+            Source::Commands(_) => "commands",
+        }
+    }
+}
+
+/// Files and directories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesSource {
+    /// Absolute paths.
+    pub paths: Vec<PathBuf>,
+    /// Exclude patterns in restic's dialect.
+    pub exclude: Vec<String>,
+    /// Skip directories that hold a `CACHEDIR.TAG`.
+    pub exclude_caches: bool,
+    /// Skip directories that hold a file of one of these names.
+    pub exclude_if_present: Vec<String>,
+    /// Do not cross into other file systems.
+    pub one_file_system: bool,
+    /// How the source is held still.
+    pub capture: CaptureMode,
+    /// A directory without any entry is accepted as a source.
+    pub allow_empty: bool,
+}
+
+/// How a source is held still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// By the best provider that fits; a warning when none does.
+    Auto,
+    /// By a provider, or not at all.
+    Required,
+    /// Read live.
+    None,
+}
+
+/// One stream: the standard output of a command, stored as one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandSource {
+    /// The key of `[jobs.NAME.commands.ITEM]`; the item of the series.
+    pub item: String,
+    /// argv; no shell.
+    pub command: Vec<String>,
+    /// The name of the file in the copy.
+    pub file_name: String,
+}
+
+/// Programs that run around a job; argv lists.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hooks {
+    /// Before anything else; a failure fails the job, exit 75 skips it.
+    pub before: Vec<Vec<String>>,
+    /// After all targets, when the job did not fail.
+    pub after: Vec<Vec<String>>,
+    /// When the job failed, is incomplete or was interrupted.
+    pub on_failure: Vec<Vec<String>>,
+    /// Always, also after a signal and in `recover`.
+    pub finally: Vec<Vec<String>>,
+    /// How long one hook may take before its process group is stopped.
+    pub timeout: Option<Duration>,
+}
+
+impl Hooks {
+    /// Whether no hook is named.
+    pub fn is_empty(&self) -> bool {
+        self.before.is_empty()
+            && self.after.is_empty()
+            && self.on_failure.is_empty()
+            && self.finally.is_empty()
+    }
+}

@@ -1,0 +1,16 @@
+//! The words of the project as types: names, jobs, targets, copies, outcomes, events, undos.
+//!
+//! Nothing here touches the machine and nothing here names another module, so every other layer may
+//! speak in these terms.
+
+pub mod copy;
+pub mod event;
+pub mod job;
+pub mod keep;
+pub mod names;
+pub mod outcome;
+pub mod report;
+pub mod secret;
+pub mod span;
+pub mod target;
+pub mod undo;

@@ -1,0 +1,106 @@
+//! The record of a run: what `run --json` prints, `report.json` holds and history stores.
+//!
+//! The field names are a contract (schema 1). What is not known is null, never zero.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
+
+use super::names::{JobName, RunId, TargetName};
+use super::outcome::{Outcome, Trouble};
+
+/// The version of every JSON document that Stillpoint prints.
+pub const SCHEMA: u32 = 1;
+
+fn seconds<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((span.as_secs_f64() * 1_000.0).round() / 1_000.0)
+}
+
+/// One run.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunReport {
+    /// Always [`SCHEMA`].
+    pub schema: u32,
+    /// The run's identity.
+    pub run_id: RunId,
+    /// When it began.
+    pub started: DateTime<Utc>,
+    /// When it ended.
+    pub finished: DateTime<Utc>,
+    /// The worst outcome of its jobs and of the targets' maintenance.
+    pub outcome: Outcome,
+    /// The process's exit code; filled in by the command line, which owns the table.
+    pub exit_code: Option<i32>,
+    /// Jobs, in order.
+    pub jobs: Vec<JobReport>,
+    /// What was done once per target after the jobs: compaction and checks.
+    pub maintenance: Vec<StepReport>,
+    /// What somebody should read.
+    pub warnings: Vec<String>,
+    /// Everything that went wrong, by kind; the exit code follows from it.
+    pub troubles: Vec<Trouble>,
+}
+
+/// One job of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobReport {
+    /// The job.
+    pub name: JobName,
+    /// The worst outcome of its steps.
+    pub outcome: Outcome,
+    /// Why it was skipped, if it was.
+    pub reason: Option<String>,
+    /// Seconds.
+    #[serde(rename = "seconds", serialize_with = "seconds")]
+    pub elapsed: Duration,
+    /// What was done, in order.
+    pub steps: Vec<StepReport>,
+    /// One entry for each target and item.
+    pub targets: Vec<TargetReport>,
+}
+
+/// One step.
+#[derive(Debug, Clone, Serialize)]
+pub struct StepReport {
+    /// `before`, `capture`, `backup`, `observe`, `retain`, …
+    pub step: &'static str,
+    /// The target it concerns.
+    pub target: Option<TargetName>,
+    /// The stream, guest or volume it concerns.
+    pub item: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was done, or what went wrong and what to do about it.
+    pub detail: String,
+    /// Seconds.
+    #[serde(rename = "seconds", serialize_with = "seconds")]
+    pub elapsed: Duration,
+}
+
+/// What a job left in one target.
+#[derive(Debug, Clone, Serialize)]
+pub struct TargetReport {
+    /// The target.
+    pub target: TargetName,
+    /// The stream, guest or volume.
+    pub item: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The new copy's id, as the second look found it.
+    pub copy: Option<String>,
+    /// Bytes that this copy added to the target.
+    pub bytes_new: Option<u64>,
+    /// Bytes of the original data.
+    pub size: Option<u64>,
+    /// Files in the copy.
+    pub files: Option<u64>,
+    /// Files that changed or vanished while they were read.
+    pub files_changed: u64,
+    /// Paths that could not be read; at most the first hundred.
+    pub unreadable: Vec<String>,
+    /// How many could not be read in all.
+    pub unreadable_count: u64,
+    /// Ids that retention deleted.
+    pub deleted: Vec<String>,
+}

@@ -1,0 +1,85 @@
+//! What outlives the process and must be given back, as values that survive it.
+//!
+//! An [`Undo`] is written to the ledger and fsynced *before* the effect it undoes, so that a crash at any
+//! point leaves a record. Undoing is idempotent: what is already gone counts as given back, and that is
+//! decided by looking, never by an error text. Providers write intents through the [`Ledger`] trait; the
+//! pipeline owns the file and hands each undo back to the code that knows how to carry it out.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::names::JobName;
+
+/// How to give back one thing. Adding a kind of effect to Stillpoint means adding a variant here, and a
+/// line in every fault loop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Undo {
+    /// Remove a staging directory of a run, with what engines left in it.
+    RemoveStaging {
+        /// Where it is. The name holds the run id, but that is not what proves it ours: see [`Identity`].
+        path: PathBuf,
+    },
+    /// Run a job's `finally` hook, which may undo what a `before` hook did.
+    RunHook {
+        /// The job.
+        job: JobName,
+        /// The program and its arguments.
+        argv: Vec<String>,
+        /// How long it may take.
+        timeout: Option<Duration>,
+    },
+}
+
+/// What proves that an object is the one that was made: recorded after the effect, checked before the undo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// A file or directory, by device and inode.
+    Inode {
+        /// `st_dev`.
+        device: u64,
+        /// `st_ino`.
+        inode: u64,
+    },
+}
+
+/// The number of one entry in a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EntryId(pub u64);
+
+/// A process that a run started, by what tells it from a later one of the same number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ChildProcess {
+    /// Its number, which is also its process group's.
+    pub pid: i32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks after boot.
+    pub start_time: u64,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+}
+
+/// The durable list of what a run has acquired and must give back.
+pub trait Ledger: Send + Sync {
+    /// Records, durably, that the effect which `undo` reverses is about to happen.
+    ///
+    /// # Errors
+    /// When the record cannot be made durable; then the effect must not happen.
+    fn intend(&self, undo: Undo) -> io::Result<EntryId>;
+
+    /// Records the identity of what was made.
+    ///
+    /// # Errors
+    /// When the record cannot be made durable. The intent stands, so nothing is lost.
+    fn made(&self, entry: EntryId, identity: Identity) -> io::Result<()>;
+
+    /// Records that the thing has been given back (or never came to be).
+    ///
+    /// # Errors
+    /// When the record cannot be made durable; recover will find it gone and say so.
+    fn settled(&self, entry: EntryId) -> io::Result<()>;
+}

@@ -1,0 +1,4 @@
+//! One external program a file: argument lists and parsers, no policy and no I/O.
+
+pub mod borg;
+pub mod restic;

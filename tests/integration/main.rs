@@ -1,0 +1,2 @@
+//! Tests that need no privileges and no engines.
+#![allow(missing_docs)]
