@@ -11,6 +11,7 @@ pub mod names;
 pub mod outcome;
 pub mod report;
 pub mod secret;
+pub mod size;
 pub mod span;
 pub mod target;
 pub mod undo;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::names::JobName;
+use super::names::{JobName, TargetName};
 
 /// How to give back one thing. Adding a kind of effect to Stillpoint means adding a variant here, and a
 /// line in every fault loop.
@@ -31,6 +31,12 @@ pub enum Undo {
         argv: Vec<String>,
         /// How long it may take.
         timeout: Option<Duration>,
+    },
+    /// Release the lock that an engine of this run may have left in a repository, if its process is
+    /// proven dead. Never anybody else's lock.
+    ReleaseEngineLock {
+        /// The target whose repository it is.
+        target: TargetName,
     },
 }
 

@@ -1,0 +1,38 @@
+//! Numbers of bytes as people read them.
+
+/// Writes a number of bytes with the largest binary unit that leaves at least one before the point:
+/// `0 B`, `1023 B`, `1.0 KiB`, `12.3 GiB`.
+pub fn show(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1_024 {
+        return format!("{bytes} B");
+    }
+    let mut amount = bytes as f64 / 1_024.0;
+    let mut unit = 0;
+    // What would be written as 1024.0 goes into the next unit.
+    while amount >= 1_023.95 && unit + 1 < UNITS.len() {
+        amount /= 1_024.0;
+        unit += 1;
+    }
+    format!("{amount:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::show;
+
+    #[test]
+    fn units_change_where_they_should() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.0 KiB"),
+            (1_536, "1.5 KiB"),
+            (1_048_575, "1.0 MiB"),
+            (13_207_024_435, "12.3 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(show(bytes), text);
+        }
+    }
+}
