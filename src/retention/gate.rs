@@ -1,0 +1,209 @@
+//! The gate: whether what a plan says may be carried out now.
+//!
+//! Retention after a bad backup is how good copies are lost, so nothing is deleted unless the copy that
+//! was just made (or, for a `prune` on its own, the newest recorded one) is good and not suspiciously small,
+//! and the clock has not gone backwards.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::plan::{Plan, later};
+use crate::model::copy::{Copy, Series};
+
+/// How far apart two clocks, or two readings of one, may be before they disagree.
+pub const CLOCK_SLACK: Duration = Duration::from_secs(5 * 60);
+
+/// The limits beyond which retention leaves alone or refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guards {
+    /// A copy dated further ahead than this is in the future; a clock that is further behind has gone back.
+    pub clock_slack: Duration,
+    /// How much smaller than the last good copy the newest may be, in percent of files or bytes; 100
+    /// switches the guard off.
+    pub max_shrink_percent: u8,
+    /// How many of a series' copies one plan may delete, in percent; `None` is no limit, since a new policy
+    /// rightly deletes many.
+    pub max_delete_percent: Option<u8>,
+}
+
+impl Default for Guards {
+    /// Five minutes of slack, half the size, no limit on deletions.
+    fn default() -> Self {
+        Guards { clock_slack: CLOCK_SLACK, max_shrink_percent: 50, max_delete_percent: None }
+    }
+}
+
+/// How large a copy is. What is not known is not compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Measure {
+    /// Number of files.
+    pub files: Option<u64>,
+    /// Bytes of the original data.
+    pub size: Option<u64>,
+}
+
+impl From<&Copy> for Measure {
+    fn from(copy: &Copy) -> Self {
+        Measure { files: copy.files, size: copy.size }
+    }
+}
+
+/// What the gate judges by.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    /// The series that the plan is about.
+    pub series: &'a Series,
+    /// The copy that this run made of it; for a `prune` on its own, its newest recorded copy.
+    pub copy: Option<&'a Copy>,
+    /// The last good copy before that one; `None` when there was none.
+    pub last_good: Option<Measure>,
+    /// When the run that was recorded last ended.
+    pub last_run: Option<DateTime<Utc>>,
+    /// The time.
+    pub now: DateTime<Utc>,
+    /// A person has looked and accepts everything except an unhealthy or missing copy (`--accept`).
+    pub accepted: bool,
+}
+
+/// Why retention does not run now. Nothing was deleted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no copy to judge by.
+    #[error("nothing of {series} is deleted, because there is no new copy of it")]
+    NoCopy {
+        /// The series.
+        series: Box<Series>,
+    },
+    /// The newest copy lacks something.
+    #[error("nothing of {series} is deleted, because its newest copy {id} is not healthy")]
+    Unhealthy {
+        /// The series.
+        series: Box<Series>,
+        /// The copy.
+        id: String,
+    },
+    /// Nothing is recorded about the newest copy.
+    #[error(
+        "nothing of {series} is deleted, because there is no record of how its newest copy {id} was made"
+    )]
+    Unrecorded {
+        /// The series.
+        series: Box<Series>,
+        /// The copy.
+        id: String,
+    },
+    /// The newest copy is much smaller than the last good one.
+    #[error(
+        "nothing of {series} is deleted, because its newest copy {id} has {now} {what} where the last good one had {before}"
+    )]
+    Shrunk {
+        /// The series.
+        series: Box<Series>,
+        /// The copy.
+        id: String,
+        /// `files` or `bytes`.
+        what: &'static str,
+        /// How many the last good copy has.
+        before: u64,
+        /// How many the newest has.
+        now: u64,
+    },
+    /// The clock shows an earlier time than the last run recorded.
+    #[error(
+        "nothing of {series} is deleted, because the clock shows {now} and the last run ended at {last_run}"
+    )]
+    ClockWentBack {
+        /// The series.
+        series: Box<Series>,
+        /// What the clock shows.
+        now: DateTime<Utc>,
+        /// When the last run ended.
+        last_run: DateTime<Utc>,
+    },
+    /// The plan deletes more at once than the limit allows.
+    #[error(
+        "nothing of {series} is deleted, because {deleting} of {of} copies would go at once and the limit is {limit} %"
+    )]
+    TooMany {
+        /// The series.
+        series: Box<Series>,
+        /// How many the plan deletes.
+        deleting: usize,
+        /// How many there are.
+        of: usize,
+        /// The limit in percent.
+        limit: u8,
+    },
+}
+
+impl Refusal {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Refusal::NoCopy { .. } => "run the job; retention follows a good copy",
+            Refusal::Unhealthy { .. } => {
+                "see what the copy lacks (`stillpoint status`), mend that and run the job again"
+            }
+            Refusal::Unrecorded { .. } => {
+                "run the job, or look at the plan (`stillpoint prune --dry-run`) and repeat with --accept"
+            }
+            Refusal::Shrunk { .. } => {
+                "check that all sources are mounted and filled; if so much is really gone, repeat with `stillpoint prune --accept` or raise max-shrink-percent"
+            }
+            Refusal::ClockWentBack { .. } => {
+                "set the clock right; the next run after that deletes again"
+            }
+            Refusal::TooMany { .. } => {
+                "look at the plan (`stillpoint prune --dry-run`) and, if it is meant, repeat with --accept"
+            }
+        }
+    }
+}
+
+/// Whether a plan may be carried out.
+///
+/// # Errors
+/// A [`Refusal`] that says which condition does not hold; the first that applies, the weightiest first.
+pub fn gate(evidence: &Evidence<'_>, plan: &Plan, guards: &Guards) -> Result<(), Refusal> {
+    let series = || Box::new(evidence.series.clone());
+    let Some(copy) = evidence.copy else { return Err(Refusal::NoCopy { series: series() }) };
+    if copy.healthy == Some(false) {
+        return Err(Refusal::Unhealthy { series: series(), id: copy.id.clone() });
+    }
+    if evidence.accepted {
+        return Ok(());
+    }
+    if copy.healthy.is_none() {
+        return Err(Refusal::Unrecorded { series: series(), id: copy.id.clone() });
+    }
+    if let Some(last_run) = evidence.last_run
+        && later(evidence.now, guards.clock_slack) < last_run
+    {
+        return Err(Refusal::ClockWentBack { series: series(), now: evidence.now, last_run });
+    }
+    if let Some(before) = evidence.last_good {
+        let pairs = [("files", before.files, copy.files), ("bytes", before.size, copy.size)];
+        for (what, before, now) in pairs {
+            if let (Some(before), Some(now)) = (before, now)
+                && shrank(before, now, guards.max_shrink_percent)
+            {
+                let id = copy.id.clone();
+                return Err(Refusal::Shrunk { series: series(), id, what, before, now });
+            }
+        }
+    }
+    if let Some(limit) = guards.max_delete_percent {
+        let (deleting, of) = (plan.deletions().len(), plan.ours());
+        if deleting * 100 > of * usize::from(limit) {
+            return Err(Refusal::TooMany { series: series(), deleting, of, limit });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a count fell by more than so many percent. Nothing can fall by more than 100.
+fn shrank(before: u64, now: u64, percent: u8) -> bool {
+    let lost = u128::from(before.saturating_sub(now));
+    lost * 100 > u128::from(before) * u128::from(percent)
+}

@@ -1,0 +1,294 @@
+//! The planner: a verdict with its reasons for each copy.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::gate::Guards;
+use super::rules::Rule;
+use crate::model::copy::{Copy, Series};
+use crate::model::keep::KeepPolicy;
+use crate::model::span;
+
+/// Why a copy is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// The policy has no rule.
+    NoPolicy,
+    /// It is the newest good copy of its series.
+    NewestGood,
+    /// It is pinned.
+    Pinned,
+    /// It carries this tag, which the policy names or which always protects.
+    Tagged(String),
+    /// It is younger than this, counted from the newest copy.
+    Within(Duration),
+    /// It is incomplete, but nothing newer is good.
+    NewerThanGood,
+    /// It fills a slot of a counted rule.
+    Counted {
+        /// The rule.
+        rule: Rule,
+        /// Which slot, from 1.
+        number: u32,
+        /// How many the policy asks for.
+        of: u32,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NoPolicy => f.write_str("no policy"),
+            Reason::NewestGood => f.write_str("newest good copy"),
+            Reason::Pinned => f.write_str("pinned"),
+            Reason::Tagged(tag) => write!(f, "tag {tag}"),
+            Reason::Within(span) => write!(f, "within {}", span::show(*span)),
+            Reason::NewerThanGood => f.write_str("incomplete, but newer than any good copy"),
+            Reason::Counted { rule, number, of } => write!(f, "{rule} {number} of {of}"),
+        }
+    }
+}
+
+/// Why a copy may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unneeded {
+    /// No rule of the policy keeps it.
+    NoRule,
+    /// It is incomplete, and a newer copy is good.
+    Unhealthy,
+}
+
+impl fmt::Display for Unneeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unneeded::NoRule => "no rule keeps it",
+            Unneeded::Unhealthy => "unhealthy, and a newer copy is good",
+        })
+    }
+}
+
+/// What happens to a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stays, for these reasons (at least one).
+    Keep(Vec<Reason>),
+    /// It goes.
+    Delete(Unneeded),
+    /// It is somebody else's: neither counted nor touched.
+    Foreign,
+    /// It is dated in the future: neither counted nor touched, and to be reported.
+    Future,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Keep(reasons) => {
+                f.write_str("keep (")?;
+                for (index, reason) in reasons.iter().enumerate() {
+                    if index > 0 {
+                        f.write_str(", ")?;
+                    }
+                    write!(f, "{reason}")?;
+                }
+                f.write_str(")")
+            }
+            Verdict::Delete(why) => write!(f, "delete ({why})"),
+            Verdict::Foreign => f.write_str("untouched (not ours)"),
+            Verdict::Future => f.write_str("untouched (in the future)"),
+        }
+    }
+}
+
+/// The verdict on one copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The copy's id.
+    pub id: String,
+    /// The moment it stands for.
+    pub time: DateTime<Utc>,
+    /// What happens to it.
+    pub verdict: Verdict,
+}
+
+/// One decision for each copy, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The decisions, by time and then id, newest first.
+    pub decisions: Vec<Decision>,
+}
+
+impl Plan {
+    /// The exact ids that go, newest first.
+    ///
+    /// An id that a faulty listing shows twice goes only if nothing wants to keep it.
+    pub fn deletions(&self) -> Vec<String> {
+        let staying: BTreeSet<&str> = self
+            .decisions
+            .iter()
+            .filter(|decision| !matches!(decision.verdict, Verdict::Delete(_)))
+            .map(|decision| decision.id.as_str())
+            .collect();
+        let mut seen = BTreeSet::new();
+        self.decisions
+            .iter()
+            .map(|decision| decision.id.as_str())
+            .filter(|id| !staying.contains(id) && seen.insert(*id))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Copies that are dated in the future, for a warning: the clock is or was wrong, here or elsewhere.
+    pub fn in_the_future(&self) -> impl Iterator<Item = &Decision> {
+        self.decisions.iter().filter(|decision| decision.verdict == Verdict::Future)
+    }
+
+    /// How many of the copies are ours, in the future or not.
+    pub fn ours(&self) -> usize {
+        self.decisions.iter().filter(|decision| decision.verdict != Verdict::Foreign).count()
+    }
+}
+
+/// Sorts copies into their series, newest first; those that are not ours are left out.
+pub fn group(copies: &[Copy]) -> BTreeMap<Series, Vec<&Copy>> {
+    let mut groups: BTreeMap<Series, Vec<&Copy>> = BTreeMap::new();
+    for copy in copies {
+        if let Some(series) = &copy.series {
+            groups.entry(series.clone()).or_default().push(copy);
+        }
+    }
+    for members in groups.values_mut() {
+        members.sort_by(|one, other| newest_first(one, other));
+    }
+    groups
+}
+
+/// Decides about the copies of one series; see the module for what the rules mean.
+///
+/// The order of `copies` does not matter. Should they belong to several series after all, each is decided
+/// on its own, so that one can never push out another.
+pub fn plan<C: Borrow<Copy>>(
+    policy: &KeepPolicy,
+    copies: &[C],
+    now: DateTime<Utc>,
+    guards: &Guards,
+) -> Plan {
+    let mut sorted: Vec<&Copy> = copies.iter().map(Borrow::borrow).collect();
+    sorted.sort_by(|one, other| newest_first(one, other));
+
+    let horizon = later(now, guards.clock_slack);
+    let mut decided: Vec<(&Copy, Verdict)> = Vec::with_capacity(sorted.len());
+    let mut groups: BTreeMap<&Series, Vec<&Copy>> = BTreeMap::new();
+    for copy in sorted {
+        match &copy.series {
+            None => decided.push((copy, Verdict::Foreign)),
+            Some(_) if copy.time > horizon => decided.push((copy, Verdict::Future)),
+            Some(series) => groups.entry(series).or_default().push(copy),
+        }
+    }
+    for members in groups.into_values() {
+        let verdicts = decide(policy, &members);
+        decided.extend(members.into_iter().zip(verdicts));
+    }
+    decided.sort_by(|(one, _), (other, _)| newest_first(one, other));
+    let decisions = decided
+        .into_iter()
+        .map(|(copy, verdict)| Decision { id: copy.id.clone(), time: copy.time, verdict })
+        .collect();
+    Plan { decisions }
+}
+
+/// By time, and by id where two copies stand for the same moment.
+fn newest_first(one: &Copy, other: &Copy) -> std::cmp::Ordering {
+    (other.time, &other.id).cmp(&(one.time, &one.id))
+}
+
+/// A moment that is `span` later, or the last one there is.
+pub(super) fn later(moment: DateTime<Utc>, span: Duration) -> DateTime<Utc> {
+    TimeDelta::from_std(span)
+        .ok()
+        .and_then(|span| moment.checked_add_signed(span))
+        .unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+/// Whether a copy may fill a slot: one without a record is not held against the series.
+fn is_good(copy: &Copy) -> bool {
+    copy.healthy != Some(false)
+}
+
+/// The verdicts on the copies of one series, which come newest first and hold none from the future.
+fn decide(policy: &KeepPolicy, members: &[&Copy]) -> Vec<Verdict> {
+    let mut reasons: Vec<Vec<Reason>> = vec![Vec::new(); members.len()];
+    let within = policy.within.filter(|span| !span.is_zero());
+    let has_rule = Rule::ALL.iter().any(|rule| rule.count(policy).is_some())
+        || within.is_some()
+        || !policy.tags.is_empty();
+    let newest_good = members.iter().position(|copy| is_good(copy));
+
+    // What no policy can take away comes first, so that it is the first reason a person reads.
+    for (index, copy) in members.iter().enumerate() {
+        let why = &mut reasons[index];
+        if copy.pinned {
+            why.push(Reason::Pinned);
+        }
+        let tag =
+            copy.tags.iter().find(|tag| *tag == super::PROTECTED_TAG || policy.tags.contains(tag));
+        if let Some(tag) = tag {
+            why.push(Reason::Tagged(tag.clone()));
+        }
+        if newest_good == Some(index) {
+            why.push(Reason::NewestGood);
+        }
+        if newest_good.is_none_or(|newest| index < newest) {
+            why.push(Reason::NewerThanGood);
+        }
+        if !has_rule {
+            why.push(Reason::NoPolicy);
+        }
+    }
+    for rule in Rule::ALL {
+        if let Some(count) = rule.count(policy) {
+            count_slots(rule, count, members, &mut reasons);
+        }
+    }
+    if let (Some(span), Some(newest)) = (within, members.first()) {
+        for (copy, why) in members.iter().zip(&mut reasons) {
+            // Times run from new to old, so the difference is never negative; one that a standard
+            // duration cannot hold does not exist between two chrono times.
+            if (newest.time - copy.time).to_std().is_ok_and(|age| age <= span) {
+                why.push(Reason::Within(span));
+            }
+        }
+    }
+    members
+        .iter()
+        .zip(reasons)
+        .map(|(copy, why)| match (why.is_empty(), is_good(copy)) {
+            (false, _) => Verdict::Keep(why),
+            (true, true) => Verdict::Delete(Unneeded::NoRule),
+            (true, false) => Verdict::Delete(Unneeded::Unhealthy),
+        })
+        .collect()
+}
+
+/// Gives the slots of a counted rule to the newest good copy of each period, until they are used up.
+fn count_slots(rule: Rule, count: u32, members: &[&Copy], reasons: &mut [Vec<Reason>]) {
+    let mut number = 0;
+    let mut filled = None;
+    for (copy, why) in members.iter().zip(reasons) {
+        if number == count {
+            break;
+        }
+        let period = rule.period(copy.time);
+        if !is_good(copy) || (period.is_some() && period == filled) {
+            continue;
+        }
+        filled = period;
+        number += 1;
+        why.push(Reason::Counted { rule, number, of: count });
+    }
+}

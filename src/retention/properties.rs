@@ -1,0 +1,176 @@
+//! What must hold for every history and every policy.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::copy::{Copy, Series};
+use crate::model::keep::KeepPolicy;
+use crate::model::names::{HostName, JobName};
+
+fn now() -> DateTime<Utc> {
+    "2026-02-01T12:00:00Z".parse().unwrap()
+}
+
+fn series(item: u8) -> Series {
+    Series {
+        host: HostName::new("web1").unwrap(),
+        job: JobName::new("dumps").unwrap(),
+        item: Some(item.to_string()),
+    }
+}
+
+prop_compose! {
+    /// Minutes and half hours, so that copies meet in one period and in one moment; some in the future.
+    fn a_copy()(
+        half_hours in -40_000_i64..40,
+        minutes in 0_i64..3,
+        item in prop_oneof![6 => Just(Some(0_u8)), 2 => Just(Some(1)), 1 => Just(None)],
+        healthy in prop_oneof![6 => Just(Some(true)), 2 => Just(Some(false)), 1 => Just(None)],
+        pinned in prop::bool::weighted(0.05),
+        tag in prop_oneof![12 => Just(None), 1 => Just(Some("protected")), 1 => Just(Some("release"))],
+    ) -> Copy {
+        Copy {
+            id: String::new(),
+            series: item.map(series),
+            run: None,
+            time: now() + TimeDelta::minutes(half_hours * 30 + minutes),
+            size: None,
+            files: None,
+            tags: tag.into_iter().map(str::to_owned).collect(),
+            pinned,
+            original: None,
+            healthy,
+        }
+    }
+}
+
+fn copies() -> impl Strategy<Value = Vec<Copy>> {
+    prop::collection::vec(a_copy(), 0..60).prop_map(|mut copies| {
+        for (number, copy) in copies.iter_mut().enumerate() {
+            copy.id = format!("{number:02}");
+        }
+        copies
+    })
+}
+
+fn count() -> impl Strategy<Value = Option<u32>> {
+    prop_oneof![3 => Just(None), 1 => Just(Some(0)), 4 => (1_u32..8).prop_map(Some)]
+}
+
+prop_compose! {
+    fn a_policy()(
+        counts in prop::array::uniform6(count()),
+        hours in prop::option::weighted(0.3, 0_u64..2_000),
+        release in prop::bool::weighted(0.3),
+    ) -> KeepPolicy {
+        let [last, hourly, daily, weekly, monthly, yearly] = counts;
+        let within = hours.map(|hours| Duration::from_secs(hours * 3_600));
+        let tags = if release { vec!["release".to_owned()] } else { Vec::new() };
+        KeepPolicy { last, hourly, daily, weekly, monthly, yearly, within, tags }
+    }
+}
+
+fn is_future(copy: &Copy) -> bool {
+    copy.time > now() + TimeDelta::minutes(5)
+}
+
+fn newest_good(copies: &[Copy], item: u8) -> Option<&Copy> {
+    copies
+        .iter()
+        .filter(|copy| copy.series == Some(series(item)) && !is_future(copy))
+        .filter(|copy| copy.healthy != Some(false))
+        .max_by_key(|copy| (copy.time, copy.id.clone()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_goes_is_ours_and_not_needed(copies in copies(), policy in a_policy()) {
+        let plan = plan(&policy, &copies, now(), &Guards::default());
+        let all: BTreeSet<&str> = copies.iter().map(|copy| copy.id.as_str()).collect();
+        let decided: Vec<&str> = plan.decisions.iter().map(|d| d.id.as_str()).collect();
+        prop_assert_eq!(decided.len(), copies.len());
+        prop_assert_eq!(decided.into_iter().collect::<BTreeSet<_>>(), all);
+
+        let gone: BTreeSet<String> = plan.deletions().into_iter().collect();
+        for decision in &plan.decisions {
+            prop_assert_eq!(gone.contains(&decision.id), matches!(decision.verdict, Verdict::Delete(_)));
+            if let Verdict::Keep(reasons) = &decision.verdict {
+                prop_assert!(!reasons.is_empty());
+            }
+        }
+        for copy in &copies {
+            let untouchable = copy.series.is_none()
+                || is_future(copy)
+                || copy.pinned
+                || copy.tags.iter().any(|tag| tag == "protected" || policy.tags.contains(tag));
+            prop_assert!(!(untouchable && gone.contains(&copy.id)), "{:?}", copy);
+        }
+        for item in 0..2 {
+            if let Some(newest) = newest_good(&copies, item) {
+                prop_assert!(!gone.contains(&newest.id));
+            }
+        }
+        prop_assert!(plan.decisions.is_sorted_by(|a, b| (a.time, &a.id) >= (b.time, &b.id)));
+    }
+
+    #[test]
+    fn a_second_plan_deletes_nothing(copies in copies(), policy in a_policy()) {
+        let gone = plan(&policy, &copies, now(), &Guards::default()).deletions();
+        let survivors: Vec<Copy> =
+            copies.into_iter().filter(|copy| !gone.contains(&copy.id)).collect();
+        let again = plan(&policy, &survivors, now(), &Guards::default()).deletions();
+        prop_assert_eq!(again, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_order_of_the_listing_does_not_matter(
+        (listed, shuffled) in copies().prop_flat_map(|c| (Just(c.clone()), Just(c).prop_shuffle())),
+        policy in a_policy(),
+    ) {
+        let guards = Guards::default();
+        prop_assert_eq!(
+            plan(&policy, &listed, now(), &guards),
+            plan(&policy, &shuffled, now(), &guards)
+        );
+    }
+
+    #[test]
+    fn a_counted_rule_keeps_as_many_good_copies_as_it_says(copies in copies(), n in 1_u32..8) {
+        let policy = KeepPolicy { last: Some(n), ..KeepPolicy::default() };
+        let gone = plan(&policy, &copies, now(), &Guards::default()).deletions();
+        for item in 0..2 {
+            let good = |copy: &&Copy| {
+                copy.series == Some(series(item)) && !is_future(copy) && copy.healthy != Some(false)
+            };
+            let before = copies.iter().filter(good).count();
+            let after = copies.iter().filter(good).filter(|c| !gone.contains(&c.id)).count();
+            prop_assert!(after >= before.min(n as usize));
+        }
+    }
+
+    #[test]
+    fn a_bad_or_foreign_or_future_copy_changes_nothing_for_the_good_ones(
+        copies in copies(),
+        policy in a_policy(),
+    ) {
+        // `within` counts from the newest copy, bad or not, so it is left out here.
+        let policy = KeepPolicy { within: None, ..policy };
+        let is_good = |copy: &Copy| {
+            copy.series.is_some() && !is_future(copy) && copy.healthy != Some(false)
+        };
+        let good: Vec<Copy> = copies.iter().filter(|copy| is_good(copy)).cloned().collect();
+        let alone = plan(&policy, &good, now(), &Guards::default()).deletions();
+        let among: Vec<String> = plan(&policy, &copies, now(), &Guards::default())
+            .deletions()
+            .into_iter()
+            .filter(|id| good.iter().any(|copy| copy.id == *id))
+            .collect();
+        prop_assert_eq!(alone, among);
+    }
+}

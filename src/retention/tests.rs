@@ -1,0 +1,441 @@
+//! What each rule keeps, what the gate refuses, and the differences that the module's page lists.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::*;
+use crate::model::copy::{Copy, Series};
+use crate::model::keep::KeepPolicy;
+use crate::model::names::{HostName, JobName};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+fn series() -> Series {
+    Series { host: HostName::new("web1").unwrap(), job: JobName::new("etc").unwrap(), item: None }
+}
+
+/// A good copy, called after its time without the year and separators it does not need.
+fn good(time: &str) -> Copy {
+    Copy {
+        id: time.to_owned(),
+        series: Some(series()),
+        run: None,
+        time: at(&format!("{time}:00Z")),
+        size: Some(1_000),
+        files: Some(100),
+        tags: Vec::new(),
+        pinned: false,
+        original: None,
+        healthy: Some(true),
+    }
+}
+
+fn bad(time: &str) -> Copy {
+    Copy { healthy: Some(false), ..good(time) }
+}
+
+fn now() -> DateTime<Utc> {
+    at("2026-02-01T12:00:00Z")
+}
+
+fn deleted(policy: &KeepPolicy, copies: &[Copy]) -> Vec<String> {
+    plan(policy, copies, now(), &Guards::default()).deletions()
+}
+
+fn kept(policy: &KeepPolicy, copies: &[Copy]) -> Vec<String> {
+    let plan = plan(policy, copies, now(), &Guards::default());
+    plan.decisions
+        .into_iter()
+        .filter(|decision| matches!(decision.verdict, Verdict::Keep(_)))
+        .map(|decision| decision.id)
+        .collect()
+}
+
+fn daily(count: u32) -> KeepPolicy {
+    KeepPolicy { daily: Some(count), ..KeepPolicy::default() }
+}
+
+/// The plan as a person reads it.
+fn table(policy: &KeepPolicy, copies: &[Copy]) -> String {
+    plan(policy, copies, now(), &Guards::default())
+        .decisions
+        .iter()
+        .map(|decision| format!("{} {}\n", decision.id, decision.verdict))
+        .collect()
+}
+
+/// Morning and evening of the first four days of January 2026, a Thursday to a Sunday.
+fn four_days() -> Vec<Copy> {
+    ["01", "02", "03", "04"]
+        .iter()
+        .flat_map(|day| ["08:00", "20:00"].map(|hour| good(&format!("2026-01-{day}T{hour}"))))
+        .collect()
+}
+
+#[test]
+fn each_copy_says_why() {
+    let policy = KeepPolicy {
+        last: Some(1),
+        daily: Some(3),
+        weekly: Some(4),
+        within: Some(12 * Duration::from_secs(3_600)),
+        ..KeepPolicy::default()
+    };
+    let mut copies = four_days();
+    copies[0].pinned = true;
+    copies[1].tags = vec!["monday".into(), "protected".into()];
+    copies.push(bad("2026-01-05T01:00"));
+    copies.push(bad("2026-01-02T12:00"));
+    copies.push(good("2026-02-01T12:06"));
+    copies.push(Copy { series: None, ..good("2026-01-04T10:00") });
+    insta::assert_snapshot!(table(&policy, &copies), @"
+    2026-02-01T12:06 untouched (in the future)
+    2026-01-05T01:00 keep (incomplete, but newer than any good copy, within 12h)
+    2026-01-04T20:00 keep (newest good copy, last 1 of 1, daily 1 of 3, weekly 1 of 4, within 12h)
+    2026-01-04T10:00 untouched (not ours)
+    2026-01-04T08:00 delete (no rule keeps it)
+    2026-01-03T20:00 keep (daily 2 of 3)
+    2026-01-03T08:00 delete (no rule keeps it)
+    2026-01-02T20:00 keep (daily 3 of 3)
+    2026-01-02T12:00 delete (unhealthy, and a newer copy is good)
+    2026-01-02T08:00 delete (no rule keeps it)
+    2026-01-01T20:00 keep (tag protected)
+    2026-01-01T08:00 keep (pinned)
+    ");
+}
+
+#[test]
+fn every_period_rule_keeps_the_newest_of_each_period() {
+    let times = [
+        "2024-12-31T23:00",
+        "2025-12-29T10:00",
+        "2025-12-31T10:00",
+        "2026-01-01T09:10",
+        "2026-01-01T09:50",
+        "2026-01-01T10:00",
+    ];
+    let copies = times.map(good);
+    let none = KeepPolicy::default();
+    let table = [
+        (KeepPolicy { last: Some(2), ..none.clone() }, vec![5, 4]),
+        (KeepPolicy { hourly: Some(3), ..none.clone() }, vec![5, 4, 2]),
+        (KeepPolicy { daily: Some(3), ..none.clone() }, vec![5, 2, 1]),
+        // 29 December 2025 and 1 January 2026 are in the same ISO week, and so are not 2024's last days.
+        (KeepPolicy { weekly: Some(9), ..none.clone() }, vec![5, 0]),
+        (KeepPolicy { monthly: Some(2), ..none.clone() }, vec![5, 2]),
+        (KeepPolicy { yearly: Some(3), ..none.clone() }, vec![5, 2, 0]),
+        (KeepPolicy { within: Some(2 * DAY), ..none.clone() }, vec![5, 4, 3, 2]),
+        (KeepPolicy { within: Some(Duration::MAX), ..none }, vec![5, 4, 3, 2, 1, 0]),
+    ];
+    for (policy, expected) in table {
+        let expected: Vec<&str> = expected.into_iter().map(|index| times[index]).collect();
+        assert_eq!(kept(&policy, &copies), expected, "{policy:?}");
+    }
+}
+
+#[test]
+fn within_includes_its_edge() {
+    let copies = [good("2026-01-01T08:00"), good("2026-01-01T07:59"), good("2026-01-02T08:00")];
+    let policy = KeepPolicy { within: Some(DAY), ..KeepPolicy::default() };
+    assert_eq!(deleted(&policy, &copies), ["2026-01-01T07:59"]);
+}
+
+#[test]
+fn a_tag_of_the_policy_keeps_and_does_not_fill_a_slot() {
+    let mut copies = four_days();
+    copies[0].tags = vec!["release".into()];
+    let policy = KeepPolicy { last: Some(1), tags: vec!["release".into()], ..daily(0) };
+    assert_eq!(kept(&policy, &copies), ["2026-01-04T20:00", "2026-01-01T08:00"]);
+}
+
+#[test]
+fn zero_is_no_rule() {
+    let zeros = KeepPolicy {
+        last: Some(0),
+        hourly: Some(0),
+        daily: Some(0),
+        weekly: Some(0),
+        monthly: Some(0),
+        yearly: Some(0),
+        within: Some(Duration::ZERO),
+        tags: Vec::new(),
+    };
+    assert_eq!(deleted(&zeros, &four_days()), [""; 0]);
+}
+
+#[test]
+fn an_incomplete_copy_lives_until_a_good_one_follows() {
+    let mut copies =
+        vec![good("2026-01-01T08:00"), bad("2026-01-02T08:00"), bad("2026-01-03T08:00")];
+    let policy = KeepPolicy { last: Some(1), ..KeepPolicy::default() };
+    assert_eq!(deleted(&policy, &copies), [""; 0]);
+    copies.push(good("2026-01-04T08:00"));
+    assert_eq!(
+        deleted(&policy, &copies),
+        ["2026-01-03T08:00", "2026-01-02T08:00", "2026-01-01T08:00"]
+    );
+    // A series that was never good keeps all it has.
+    let never = [bad("2026-01-02T08:00"), bad("2026-01-03T08:00")];
+    assert_eq!(deleted(&policy, &never), [""; 0]);
+}
+
+#[test]
+fn a_copy_without_a_record_counts_as_good() {
+    let unrecorded = Copy { healthy: None, ..good("2026-01-02T08:00") };
+    assert_eq!(deleted(&daily(1), &[good("2026-01-01T08:00"), unrecorded]), ["2026-01-01T08:00"]);
+}
+
+#[test]
+fn copies_of_one_moment_are_ordered_by_id() {
+    let one = Copy { id: "a".into(), ..good("2026-01-01T08:00") };
+    let other = Copy { id: "b".into(), ..good("2026-01-01T08:00") };
+    let policy = KeepPolicy { last: Some(1), ..KeepPolicy::default() };
+    assert_eq!(deleted(&policy, &[one.clone(), other.clone()]), ["a"]);
+    assert_eq!(deleted(&policy, &[other, one]), ["a"]);
+}
+
+#[test]
+fn an_id_that_is_listed_twice_is_deleted_only_if_both_may_go() {
+    let mut twice = good("2026-01-03T08:00");
+    twice.id = "2026-01-01T08:00".into();
+    let policy = KeepPolicy { last: Some(1), ..KeepPolicy::default() };
+    assert_eq!(deleted(&policy, &[good("2026-01-01T08:00"), twice.clone()]), [""; 0]);
+    let newest = good("2026-01-04T08:00");
+    assert_eq!(deleted(&policy, &[good("2026-01-01T08:00"), twice, newest]), ["2026-01-01T08:00"]);
+}
+
+#[test]
+fn the_clock_may_be_five_minutes_off() {
+    let copies = [good("2026-02-01T12:05"), good("2026-02-01T12:06"), good("2026-01-01T08:00")];
+    let plan = plan(&daily(1), &copies, now(), &Guards::default());
+    assert_eq!(
+        plan.in_the_future().map(|d| d.id.as_str()).collect::<Vec<_>>(),
+        ["2026-02-01T12:06"]
+    );
+    assert_eq!(plan.deletions(), ["2026-01-01T08:00"]);
+    assert_eq!(plan.ours(), 3);
+}
+
+#[test]
+fn groups_hold_one_series_each() {
+    let item = |item: &str, time: &str| Copy {
+        series: Some(Series { item: Some(item.into()), ..series() }),
+        ..good(time)
+    };
+    let copies = [
+        item("a", "2026-01-01T08:00"),
+        item("b", "2026-01-03T08:00"),
+        item("a", "2026-01-02T08:00"),
+        Copy { series: None, ..good("2026-01-04T08:00") },
+    ];
+    let groups = group(&copies);
+    assert_eq!(groups.len(), 2);
+    let first: Vec<&str> =
+        groups.values().next().unwrap().iter().map(|copy| copy.id.as_str()).collect();
+    assert_eq!(first, ["2026-01-02T08:00", "2026-01-01T08:00"]);
+    // One policy for both: each keeps its own newest, also when nobody has grouped them.
+    assert_eq!(deleted(&daily(1), &copies), ["2026-01-01T08:00"]);
+    let members = groups.values().next().unwrap();
+    let plan = plan(&daily(1), members, now(), &Guards::default());
+    assert_eq!(plan.deletions(), ["2026-01-01T08:00"]);
+}
+
+// The differences from borg and restic, by their number on the module's page.
+
+#[test]
+fn difference_1_rules_count_on_their_own() {
+    let policy = KeepPolicy { weekly: Some(2), ..daily(2) };
+    let mut copies = four_days();
+    copies.push(good("2025-12-20T08:00"));
+    copies.push(good("2025-12-10T08:00"));
+    // borg 1.2.4 would also keep 2025-12-10: there, the week of the daily ones is not counted again.
+    assert_eq!(
+        kept(&policy, &copies),
+        ["2026-01-04T20:00", "2026-01-03T20:00", "2025-12-20T08:00"]
+    );
+}
+
+#[test]
+fn difference_2_the_oldest_is_no_stand_in() {
+    // borg 1.2.4 keeps 2026-01-01T08:00 too, as `daily[oldest] #5`.
+    assert_eq!(
+        kept(&daily(9), &four_days()),
+        ["2026-01-04T20:00", "2026-01-03T20:00", "2026-01-02T20:00", "2026-01-01T20:00"]
+    );
+}
+
+#[test]
+fn difference_3_days_are_utc() {
+    // In Berlin both are on 2 January.
+    let copies = [good("2026-01-01T23:30"), good("2026-01-02T01:00")];
+    assert_eq!(deleted(&daily(2), &copies), [""; 0]);
+}
+
+#[test]
+fn difference_4_incomplete_copies_fill_no_slot() {
+    let copies = [good("2026-01-03T08:00"), good("2026-01-02T08:00"), bad("2026-01-04T08:00")];
+    assert_eq!(kept(&daily(1), &copies), ["2026-01-04T08:00", "2026-01-03T08:00"]);
+    let by_number = KeepPolicy { last: Some(1), ..KeepPolicy::default() };
+    assert_eq!(kept(&by_number, &copies), ["2026-01-04T08:00", "2026-01-03T08:00"]);
+}
+
+#[test]
+fn difference_5_and_6_within_counts_from_the_newest_which_always_stays() {
+    // The machine has been off for four weeks; borg counts from now and deletes everything.
+    let policy = KeepPolicy { within: Some(2 * DAY), ..KeepPolicy::default() };
+    assert_eq!(
+        deleted(&policy, &four_days()),
+        ["2026-01-02T08:00", "2026-01-01T20:00", "2026-01-01T08:00"]
+    );
+    let tags = KeepPolicy { tags: vec!["none has it".into()], ..KeepPolicy::default() };
+    assert_eq!(kept(&tags, &four_days()), ["2026-01-04T20:00"]);
+}
+
+#[test]
+fn difference_7_the_future_pushes_nothing_out() {
+    let mut copies = four_days();
+    for year in 2027..2040 {
+        copies.push(good(&format!("{year}-01-01T08:00")));
+    }
+    assert_eq!(kept(&daily(2), &copies), ["2026-01-04T20:00", "2026-01-03T20:00"]);
+    assert!(deleted(&daily(2), &copies).iter().all(|id| id.starts_with("2026")));
+}
+
+#[test]
+fn difference_8_nothing_foreign_is_counted_or_deleted() {
+    let mut copies = four_days();
+    copies.push(Copy { series: None, ..good("2026-01-05T08:00") });
+    copies.push(Copy { series: None, ..good("2025-01-05T08:00") });
+    assert_eq!(kept(&daily(1), &copies), ["2026-01-04T20:00"]);
+    assert!(!deleted(&daily(1), &copies).contains(&"2025-01-05T08:00".to_owned()));
+}
+
+#[test]
+fn difference_9_hosts_and_items_do_not_share_slots() {
+    let other = Series { host: HostName::new("web2").unwrap(), ..series() };
+    let mut copies = four_days();
+    copies.push(Copy { series: Some(other), ..good("2026-01-05T08:00") });
+    assert_eq!(kept(&daily(1), &copies), ["2026-01-05T08:00", "2026-01-04T20:00"]);
+}
+
+#[test]
+fn difference_10_an_empty_policy_keeps_everything() {
+    assert_eq!(deleted(&KeepPolicy::default(), &four_days()), [""; 0]);
+    assert!(
+        table(&KeepPolicy::default(), &[bad("2026-01-01T08:00"), good("2026-01-02T08:00")])
+            .contains("2026-01-01T08:00 keep (no policy)")
+    );
+}
+
+// The gate.
+
+fn evidence<'a>(series: &'a Series, copy: &'a Copy) -> Evidence<'a> {
+    Evidence {
+        series,
+        copy: Some(copy),
+        last_good: Some(Measure { files: Some(100), size: Some(1_000) }),
+        last_run: Some(now() - TimeDelta::hours(24)),
+        now: now(),
+        accepted: false,
+    }
+}
+
+#[test]
+fn only_a_good_copy_opens_the_gate() {
+    let series = series();
+    let guards = Guards::default();
+    let plan = Plan::default();
+    let copy = good("2026-02-01T11:00");
+    let asked = evidence(&series, &copy);
+    assert_eq!(gate(&asked, &plan, &guards), Ok(()));
+
+    let incomplete = bad("2026-02-01T11:00");
+    let refused = gate(&Evidence { copy: Some(&incomplete), ..asked }, &plan, &guards);
+    assert!(matches!(refused, Err(Refusal::Unhealthy { .. })));
+    let refused = gate(&Evidence { copy: None, ..asked }, &plan, &guards);
+    assert!(matches!(refused, Err(Refusal::NoCopy { .. })));
+    // Nobody can accept what is not there or not whole.
+    for copy in [None, Some(&incomplete)] {
+        assert!(gate(&Evidence { copy, accepted: true, ..asked }, &plan, &guards).is_err());
+    }
+
+    let unrecorded = Copy { healthy: None, ..copy.clone() };
+    let asked = Evidence { copy: Some(&unrecorded), ..asked };
+    assert!(matches!(gate(&asked, &plan, &guards), Err(Refusal::Unrecorded { .. })));
+    assert_eq!(gate(&Evidence { accepted: true, ..asked }, &plan, &guards), Ok(()));
+}
+
+#[test]
+fn a_copy_that_shrank_closes_it() {
+    let series = series();
+    let guards = Guards { max_shrink_percent: 50, ..Guards::default() };
+    let allowed = |files: Option<u64>, size: Option<u64>, guards: &Guards| {
+        let copy = Copy { files, size, ..good("2026-02-01T11:00") };
+        gate(&evidence(&series, &copy), &Plan::default(), guards).is_ok()
+    };
+    assert!(allowed(Some(50), Some(500), &guards), "half is not more than half");
+    assert!(!allowed(Some(49), Some(1_000), &guards));
+    assert!(!allowed(Some(100), Some(499), &guards));
+    assert!(!allowed(Some(0), Some(0), &guards));
+    assert!(allowed(Some(1_000), Some(u64::MAX), &guards), "growth is welcome");
+    assert!(allowed(None, None, &guards), "what is not known is not compared");
+    assert!(!allowed(None, Some(1), &guards));
+    let off = Guards { max_shrink_percent: 100, ..guards };
+    assert!(allowed(Some(0), Some(0), &off));
+    let strict = Guards { max_shrink_percent: 0, ..guards };
+    assert!(allowed(Some(100), Some(1_000), &strict));
+    assert!(!allowed(Some(99), Some(1_000), &strict));
+
+    let empty = Copy { files: Some(0), ..good("2026-02-01T11:00") };
+    let refusal = gate(&evidence(&series, &empty), &Plan::default(), &guards).unwrap_err();
+    insta::assert_snapshot!(refusal, @"nothing of etc@web1 is deleted, because its newest copy 2026-02-01T11:00 has 0 files where the last good one had 100");
+    // The first copy of all has nothing to be compared with.
+    let first = Evidence { last_good: None, ..evidence(&series, &empty) };
+    assert_eq!(gate(&first, &Plan::default(), &guards), Ok(()));
+}
+
+#[test]
+fn a_clock_that_went_back_closes_it() {
+    let series = series();
+    let copy = good("2026-02-01T11:00");
+    let with = |ahead: TimeDelta, accepted: bool| {
+        let last_run = Some(now() + ahead);
+        let asked = Evidence { last_run, accepted, ..evidence(&series, &copy) };
+        gate(&asked, &Plan::default(), &Guards::default())
+    };
+    assert_eq!(with(TimeDelta::minutes(5), false), Ok(()));
+    let refused = with(TimeDelta::seconds(301), false);
+    assert!(matches!(refused, Err(Refusal::ClockWentBack { .. })), "{refused:?}");
+    assert_eq!(with(TimeDelta::days(3_650), true), Ok(()));
+}
+
+#[test]
+fn too_many_deletions_close_it_when_a_limit_is_set() {
+    let series = series();
+    let newest = good("2026-01-04T20:00");
+    let plan = plan(&daily(2), &four_days(), now(), &Guards::default());
+    assert_eq!(plan.deletions().len(), 6);
+    let with = |max_delete_percent| {
+        gate(
+            &evidence(&series, &newest),
+            &plan,
+            &Guards { max_delete_percent, ..Guards::default() },
+        )
+    };
+    assert_eq!(with(None), Ok(()));
+    assert_eq!(with(Some(75)), Ok(()));
+    assert!(matches!(with(Some(74)), Err(Refusal::TooMany { deleting: 6, of: 8, .. })));
+    assert_eq!(
+        gate(
+            &evidence(&series, &newest),
+            &Plan::default(),
+            &Guards { max_delete_percent: Some(0), ..Guards::default() }
+        ),
+        Ok(())
+    );
+}
