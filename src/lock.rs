@@ -1,1 +1,255 @@
-//! To be written next.
+//! Locks between processes: flock(2) on a descriptor that is held open and closed at exec.
+//!
+//! The kernel lets go when the process ends, however it ends, so no lock is ever stale and no lock file is
+//! ever deleted (deleting one lets two processes hold "the same" lock on two inodes). The text that the
+//! holder writes into the file is for people only and decides nothing. This is the only file that names
+//! `fs2`; its methods are called by their full path, because `File` has others of the same names.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+
+/// How often a waiting process asks again: soon enough for a person, seldom enough for the machine.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How much of a holder's text is read, in bytes.
+const LONGEST_HOLDER: u64 = 1024;
+
+/// Whom a lock shuts out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Everybody else.
+    Exclusive,
+    /// Only those who want it exclusively.
+    Shared,
+}
+
+/// Why a lock is not held.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody else holds it.
+    #[error("another run holds the lock {}{}", path.display(), holder.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+        /// What the holder wrote about itself.
+        holder: Option<String>,
+    },
+    /// We were told to stop while waiting.
+    #[error("stopped by signal {signal} while waiting for a lock")]
+    Interrupted {
+        /// The signal.
+        signal: i32,
+    },
+    /// The lock file could not be opened.
+    #[error("cannot open the lock {}", path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A held lock. Dropping it, or the end of the process, lets go.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    /// Whether the file holds our own text, which must not outlive our hold.
+    signed: bool,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if self.signed {
+            // A text that stays behind would only mislead the reader of a later Busy message, so a failure
+            // here is not worth more than this attempt.
+            let _ = self.file.set_len(0);
+        }
+        // Closing the descriptor releases the lock.
+    }
+}
+
+/// Takes the lock file at `path`, which is created (mode 0600) when it is missing; its directory must exist.
+///
+/// Waits at most `wait`. `stop` is asked before each attempt and answers the signal that told us to stop.
+/// An exclusive holder's `holder` text is written into the file, for the message of those who find it busy.
+///
+/// # Errors
+/// See [`LockError`].
+pub fn acquire(
+    path: &Path,
+    mode: LockMode,
+    wait: Duration,
+    holder: &str,
+    stop: &dyn Fn() -> Option<i32>,
+) -> Result<Lock, LockError> {
+    let failed = |source| LockError::Io { path: path.to_owned(), source };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits())
+        .open(path)
+        .map_err(failed)?;
+    let started = Instant::now();
+    loop {
+        if let Some(signal) = stop() {
+            return Err(LockError::Interrupted { signal });
+        }
+        if try_flock(&file, mode).map_err(failed)? {
+            break;
+        }
+        let left = wait.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return Err(LockError::Busy { path: path.to_owned(), holder: read_holder(&mut file) });
+        }
+        std::thread::sleep(left.min(POLL));
+    }
+    // Nobody holds it exclusively now, so a text in it is of a holder that crashed.
+    file.set_len(0).map_err(failed)?;
+    let signed = mode == LockMode::Exclusive && !holder.is_empty();
+    if signed {
+        file.write_all(holder.as_bytes()).map_err(failed)?;
+    }
+    Ok(Lock { file, signed })
+}
+
+/// Takes an exclusive lock on an open file, without waiting and without touching its content; answers whether
+/// it is held now, until the file is closed. So a run takes its own ledger to say that it is alive, and a
+/// ledger that can be taken belongs to a run that is dead.
+///
+/// # Errors
+/// When the file cannot be locked for another reason than somebody holding it.
+pub fn try_hold(file: &File) -> io::Result<bool> {
+    try_flock(file, LockMode::Exclusive)
+}
+
+/// Whether the lock could be taken at once.
+fn try_flock(file: &File, mode: LockMode) -> io::Result<bool> {
+    let taken = match mode {
+        LockMode::Exclusive => fs2::FileExt::try_lock_exclusive(file),
+        LockMode::Shared => fs2::FileExt::try_lock_shared(file),
+    };
+    match taken {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the holder wrote about itself, on one line.
+fn read_holder(file: &mut File) -> Option<String> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0)).ok()?;
+    file.take(LONGEST_HOLDER).read_to_end(&mut bytes).ok()?;
+    let text: String = String::from_utf8_lossy(&bytes)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+
+    fn take(path: &Path, mode: LockMode, holder: &str) -> Result<Lock, LockError> {
+        acquire(path, mode, Duration::ZERO, holder, &|| None)
+    }
+
+    #[test]
+    fn an_exclusive_lock_shuts_out_everybody_and_names_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("job");
+        let held = take(&path, LockMode::Exclusive, "run 1234, pid 7\n").unwrap();
+        for mode in [LockMode::Exclusive, LockMode::Shared] {
+            match take(&path, mode, "other") {
+                Err(LockError::Busy { holder, .. }) => {
+                    assert_eq!(holder.as_deref(), Some("run 1234, pid 7"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let inode = path.metadata().unwrap().ino();
+        drop(held);
+        drop(take(&path, LockMode::Exclusive, "next").unwrap());
+        assert_eq!(path.metadata().unwrap().ino(), inode, "the file is never deleted");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn shared_locks_go_together_and_show_no_stale_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("target");
+        std::fs::write(&path, "a run that crashed").unwrap();
+        let one = take(&path, LockMode::Shared, "one").unwrap();
+        let _two = take(&path, LockMode::Shared, "two").unwrap();
+        drop(one);
+        match take(&path, LockMode::Exclusive, "three") {
+            Err(LockError::Busy { holder: None, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn waiting_ends_with_the_lock_with_the_time_or_with_a_signal() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("job");
+        let held = take(&path, LockMode::Exclusive, "").unwrap();
+        let wait = Duration::from_millis(250);
+        let started = Instant::now();
+        let busy = acquire(&path, LockMode::Exclusive, wait, "", &|| None);
+        assert!(matches!(busy, Err(LockError::Busy { .. })));
+        assert!(started.elapsed() >= wait);
+        let asked = std::cell::Cell::new(0);
+        let stop = || {
+            asked.set(asked.get() + 1);
+            (asked.get() > 2).then_some(15)
+        };
+        let stopped = acquire(&path, LockMode::Exclusive, Duration::from_secs(60), "", &stop);
+        assert!(matches!(stopped, Err(LockError::Interrupted { signal: 15 })));
+        let releaser = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(150));
+            drop(held);
+        });
+        acquire(&path, LockMode::Exclusive, Duration::from_secs(60), "", &|| None).unwrap();
+        releaser.join().unwrap();
+    }
+
+    #[test]
+    fn a_ledger_that_can_be_taken_is_dead_and_keeps_its_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        std::fs::write(&path, "line\n").unwrap();
+        let open = || File::open(&path).unwrap();
+        let alive = open();
+        assert!(try_hold(&alive).unwrap());
+        assert!(!try_hold(&open()).unwrap());
+        drop(alive);
+        assert!(try_hold(&open()).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"line\n");
+    }
+
+    #[test]
+    fn a_symbolic_link_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        let path = dir.path().join("job");
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        assert!(matches!(take(&path, LockMode::Exclusive, "x"), Err(LockError::Io { .. })));
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
+    }
+}

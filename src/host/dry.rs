@@ -1,1 +1,392 @@
-//! To be written next.
+//! The host of a dry run: looks at the real machine, and notes what would change instead of changing it.
+//!
+//! What a skipped command would have printed, and what would be true afterwards, comes with the command
+//! ([`super::Prediction`]), so that the steps after it go the same way as in a real run.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::runner::lines::LineSplitter;
+use super::spec::quote;
+use super::{
+    ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, EnvValue, Exit, Host,
+    LockError, LockGuard, LockMode, PathState, Piped, RunError, Shield, Stream, Tool, Watch,
+};
+use crate::model::undo::Identity;
+
+/// Something that a real run would do to the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlannedEffect {
+    /// A process.
+    Command(PlannedCommand),
+    /// Two processes, the first one's output stored by the second.
+    Pipe {
+        /// The first.
+        producer: PlannedCommand,
+        /// The second.
+        consumer: PlannedCommand,
+    },
+    /// Something else, in words.
+    Action(String),
+}
+
+/// A process that a real run would start. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedCommand {
+    /// The command as a person would type it, secrets masked.
+    pub command: String,
+    /// Variables beyond the base environment that may be shown, in order.
+    pub environment: Vec<PlannedVariable>,
+    /// Names of the variables that hold a secret or lead to one.
+    pub secret_variables: Vec<String>,
+    /// The working directory, if it is not `/`.
+    pub directory: Option<PathBuf>,
+    /// Bind mounts that only the process sees.
+    pub binds: Vec<PlannedBind>,
+}
+
+/// An environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedVariable {
+    /// Its name.
+    pub name: String,
+    /// Its value; bytes that are not UTF-8 are replaced.
+    pub value: String,
+}
+
+/// A bind mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedBind {
+    /// What is shown.
+    pub from: PathBuf,
+    /// Where.
+    pub at: PathBuf,
+    /// Whether it is read-only there.
+    pub read_only: bool,
+}
+
+impl PlannedCommand {
+    fn new(spec: &CommandSpec) -> Self {
+        let mut environment = Vec::new();
+        let mut secret_variables = Vec::new();
+        for (name, value) in &spec.env {
+            match value {
+                EnvValue::Plain(value) => environment.push(PlannedVariable {
+                    name: name.clone(),
+                    value: value.to_string_lossy().into_owned(),
+                }),
+                EnvValue::Secret(_) => secret_variables.push(name.clone()),
+            }
+        }
+        secret_variables.extend(spec.secrets.iter().map(|secret| secret.variable.to_owned()));
+        let binds = spec.binds.iter().map(|bind| PlannedBind {
+            from: bind.from.clone(),
+            at: bind.at.clone(),
+            read_only: bind.read_only,
+        });
+        Self {
+            command: spec.display(),
+            environment,
+            secret_variables,
+            directory: spec.directory.clone(),
+            binds: binds.collect(),
+        }
+    }
+}
+
+impl fmt::Display for PlannedEffect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PlannedEffect::Command(command) => command.fmt(f),
+            PlannedEffect::Pipe { producer, consumer } => write!(f, "{producer}\n| {consumer}"),
+            PlannedEffect::Action(text) => f.write_str(text),
+        }
+    }
+}
+
+/// The command on one line, and below it, indented, what else it gets.
+impl fmt::Display for PlannedCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.command)?;
+        for PlannedVariable { name, value } in &self.environment {
+            write!(f, "\n  with {name}={}", quote(value))?;
+        }
+        for name in &self.secret_variables {
+            write!(f, "\n  with {name}=***")?;
+        }
+        if let Some(directory) = &self.directory {
+            write!(f, "\n  in {}", directory.display())?;
+        }
+        for PlannedBind { from, at, read_only } in &self.binds {
+            let how = if *read_only { "read-only " } else { "" };
+            write!(f, "\n  seeing {} {how}at {}", from.display(), at.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// A host that changes nothing.
+pub struct DryHost {
+    inner: Arc<dyn Host>,
+    noted: Mutex<Noted>,
+}
+
+#[derive(Default)]
+struct Noted {
+    effects: Vec<PlannedEffect>,
+    facts: HashMap<String, Vec<Vec<u8>>>,
+}
+
+impl DryHost {
+    /// Looks at `inner` and never changes it.
+    pub fn new(inner: Arc<dyn Host>) -> Self {
+        Self { inner, noted: Mutex::default() }
+    }
+
+    /// What a real run would have done so far, in order.
+    pub fn planned(&self) -> Vec<PlannedEffect> {
+        self.noted().effects.clone()
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes the effect with what would be true after it.
+    fn note(&self, effect: PlannedEffect, specs: &[&CommandSpec]) {
+        let mut noted = self.noted();
+        noted.effects.push(effect);
+        for fact in specs.iter().flat_map(|spec| &spec.prediction.facts) {
+            noted.facts.entry(fact.about.clone()).or_default().push(fact.value.clone());
+        }
+    }
+}
+
+/// What the command would have answered, with the lines that the watcher would have seen.
+fn predict(spec: &CommandSpec, watch: Watch<'_>) -> Completed {
+    let mut lines = LineSplitter::default();
+    let mut take = |line: &[u8]| watch(Stream::Out, line);
+    if matches!(spec.stdout, Capture::Whole | Capture::Lines) {
+        lines.push(&spec.prediction.stdout, &mut take);
+        lines.finish(&mut take);
+    }
+    let whole = spec.stdout == Capture::Whole;
+    Completed {
+        exit: Exit::Code(0),
+        stdout: if whole { spec.prediction.stdout.clone() } else { Vec::new() },
+        stderr_tail: Vec::new(),
+        elapsed: Duration::ZERO,
+    }
+}
+
+/// Holds nothing: a dry run must not keep a real one waiting.
+struct NoLock;
+
+impl LockGuard for NoLock {}
+
+impl Host for DryHost {
+    fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
+        match spec.effect {
+            Effect::Inspect => self.inner.run(spec, watch),
+            Effect::Mutate => {
+                self.note(PlannedEffect::Command(PlannedCommand::new(spec)), &[spec]);
+                Ok(predict(spec, watch))
+            }
+        }
+    }
+
+    fn pipe(
+        &self,
+        producer: &CommandSpec,
+        consumer: &CommandSpec,
+        watch: Watch<'_>,
+    ) -> Result<Piped, RunError> {
+        let effect = PlannedEffect::Pipe {
+            producer: PlannedCommand::new(producer),
+            consumer: PlannedCommand::new(consumer),
+        };
+        self.note(effect, &[producer, consumer]);
+        let producer = Completed {
+            exit: Exit::Code(0),
+            stdout: Vec::new(),
+            stderr_tail: Vec::new(),
+            elapsed: Duration::ZERO,
+        };
+        Ok(Piped { producer, consumer: predict(consumer, watch), bytes: 0 })
+    }
+
+    fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {
+        self.note(PlannedEffect::Action(action.summary()), &[]);
+        Ok(None)
+    }
+
+    fn lock(
+        &self,
+        _path: &Path,
+        _mode: LockMode,
+        _wait: Duration,
+        _holder: &str,
+    ) -> Result<Box<dyn LockGuard>, LockError> {
+        Ok(Box::new(NoLock))
+    }
+
+    fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
+        self.inner.look(path)
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
+        self.inner.read(path)
+    }
+
+    fn is_mount_point(&self, path: &Path) -> Result<bool, ActError> {
+        self.inner.is_mount_point(path)
+    }
+
+    fn canonical(&self, path: &Path) -> PathBuf {
+        self.inner.canonical(path)
+    }
+
+    fn find_program(&self, tool: &Tool) -> Result<PathBuf, RunError> {
+        self.inner.find_program(tool)
+    }
+
+    fn free_space(&self, path: &Path) -> Result<u64, ActError> {
+        self.inner.free_space(path)
+    }
+
+    fn environment(&self, name: &str) -> Option<OsString> {
+        self.inner.environment(name)
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        self.inner.now()
+    }
+
+    fn random(&self) -> [u8; 4] {
+        self.inner.random()
+    }
+
+    fn stop_signal(&self) -> Option<i32> {
+        self.inner.stop_signal()
+    }
+
+    fn shield(&self) -> Box<dyn Shield + '_> {
+        self.inner.shield()
+    }
+
+    /// A dry run keeps no ledger, so nobody needs to know of its children.
+    fn record_children(&self, _recorder: Option<Arc<dyn ChildRecorder>>) {}
+
+    fn predicted(&self, about: &str) -> Vec<Vec<u8>> {
+        self.noted().facts.get(about).cloned().unwrap_or_default()
+    }
+
+    fn is_dry(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::sys::signals::StopFlag;
+    use crate::host::system::SystemHost;
+    use crate::host::{Arg, Fact, FdStyle, PrivateBind, SecretFd};
+    use crate::model::secret::Secret;
+    use crate::model::undo::ChildProcess;
+
+    fn dry() -> DryHost {
+        DryHost::new(Arc::new(SystemHost::stopped_by(Arc::new(StopFlag::default()))))
+    }
+
+    fn touch(path: &Path) -> CommandSpec {
+        CommandSpec::new(Tool::Named("touch".into()), Effect::Mutate).arg(path)
+    }
+
+    #[test]
+    fn nothing_changes_and_everything_is_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let dry = dry();
+        let staging = dir.path().join("staging");
+        let nothing = &mut |_: Stream, _: &[u8]| {};
+        dry.run(&touch(&dir.path().join("a")), nothing).unwrap();
+        let piped = dry.pipe(&touch(&dir.path().join("b")), &touch(&dir.path().join("c")), nothing);
+        assert_eq!(piped.unwrap().bytes, 0);
+        let actions = [
+            Action::CreateDirectory { path: staging.clone(), mode: 0o700 },
+            Action::EnsureDirectory { path: staging.clone(), mode: 0o700 },
+            Action::ReplaceFile { path: staging.clone(), mode: 0o600, content: b"x".to_vec() },
+            Action::RemoveStaging { path: dir.path().to_owned(), identity: None },
+            Action::StopProcess {
+                child: ChildProcess { pid: 1, start_time: 1, boot_id: "x".into() },
+                grace: Duration::ZERO,
+            },
+        ];
+        for action in &actions {
+            assert_eq!(dry.act(action).unwrap(), None);
+        }
+        drop(dry.lock(&dir.path().join("lock"), LockMode::Exclusive, Duration::ZERO, "us"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert_eq!(dry.planned().len(), 2 + actions.len());
+        assert!(dry.is_dry());
+    }
+
+    #[test]
+    fn inspections_run_and_predictions_are_answered() {
+        let dry = dry();
+        let echo =
+            CommandSpec::new(Tool::Named("echo".into()), Effect::Inspect).arg("from the machine");
+        let looked = dry.run(&echo, &mut |_, _| {}).unwrap();
+        assert_eq!(looked.stdout, b"from the machine\n");
+        assert_eq!(dry.planned(), []);
+        let mut make = touch(Path::new("/x"));
+        make.prediction.stdout = b"one\ntwo".to_vec();
+        make.prediction.facts = vec![Fact { about: "copies".into(), value: b"new".to_vec() }];
+        let mut lines = Vec::new();
+        let made = dry.run(&make, &mut |stream, line| lines.push((stream, line.to_vec()))).unwrap();
+        assert!(made.success());
+        assert_eq!(made.stdout, b"one\ntwo");
+        assert_eq!(lines, [(Stream::Out, b"one".to_vec()), (Stream::Out, b"two".to_vec())]);
+        assert_eq!(dry.predicted("copies"), [b"new".to_vec()]);
+        assert!(dry.predicted("others").is_empty());
+    }
+
+    #[test]
+    fn a_plan_names_secrets_and_shows_none() {
+        let dry = dry();
+        let mut spec = touch(Path::new("/x y")).env("BORG_REPO", "/repo");
+        spec.args.push(Arg::Masked("canary-1".into()));
+        spec.env.push(("AWS_KEY".into(), EnvValue::Secret(Secret::new("canary-2"))));
+        spec.secrets.push(SecretFd {
+            variable: "BORG_PASSPHRASE_FD",
+            style: FdStyle::Number,
+            value: Secret::new("canary-3"),
+        });
+        spec.directory = Some("/work".into());
+        spec.binds.push(PrivateBind { from: "/a".into(), at: "/b".into(), read_only: true });
+        dry.run(&spec, &mut |_, _| {}).unwrap();
+        let text = serde_json::to_string(&dry.planned()).unwrap();
+        assert!(!text.contains("canary"), "{text}");
+        assert_eq!(
+            text,
+            r#"[{"command":{"command":"touch '/x y' ***","environment":[{"name":"BORG_REPO","value":"/repo"}],"secret_variables":["AWS_KEY","BORG_PASSPHRASE_FD"],"directory":"/work","binds":[{"from":"/a","at":"/b","read_only":true}]}}]"#
+        );
+        assert_eq!(
+            dry.planned()[0].to_string(),
+            "touch '/x y' ***
+  with BORG_REPO=/repo
+  with AWS_KEY=***
+  with BORG_PASSPHRASE_FD=***
+  in /work
+  seeing /a read-only at /b"
+        );
+    }
+}

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+pub use crate::lock::{LockError, LockMode};
 use crate::model::secret::Secret;
 use crate::model::undo::{ChildProcess, Identity};
 
@@ -112,6 +113,9 @@ impl RunError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             RunError::NotFound { hint, .. } => Some(hint),
+            RunError::Unsafe { .. } => {
+                Some("give it to root (chown root) and let nobody else write to it (chmod go-w)")
+            }
             _ => None,
         }
     }
@@ -159,6 +163,30 @@ pub enum Action {
         /// How long it may take to end by itself.
         grace: Duration,
     },
+}
+
+impl Action {
+    /// What it does, in one line for a plan or a log; a file's content is not shown.
+    pub fn summary(&self) -> String {
+        match self {
+            Action::CreateDirectory { path, mode } => {
+                format!("create the directory {} (mode {mode:04o})", path.display())
+            }
+            Action::EnsureDirectory { path, mode } => {
+                format!(
+                    "create the directory {} if it is missing (mode {mode:04o})",
+                    path.display()
+                )
+            }
+            Action::ReplaceFile { path, mode, content } => {
+                format!("write {} ({} bytes, mode {mode:04o})", path.display(), content.len())
+            }
+            Action::RemoveStaging { path, .. } => {
+                format!("remove the staging directory {}", path.display())
+            }
+            Action::StopProcess { child, .. } => format!("stop the process group {}", child.pid),
+        }
+    }
 }
 
 /// Why an [`Action`] or a question failed.
@@ -225,45 +253,8 @@ pub enum PathKind {
     Other,
 }
 
-/// Whom a lock shuts out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LockMode {
-    /// Everybody else.
-    Exclusive,
-    /// Only those who want it exclusively.
-    Shared,
-}
-
 /// A held lock; dropping it lets go. It dies with the process, whatever happens.
 pub trait LockGuard: Send {}
-
-/// Why a lock is not held.
-#[derive(Debug, thiserror::Error)]
-pub enum LockError {
-    /// Somebody else holds it.
-    #[error("another run holds the lock {}{}", path.display(), holder.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
-    Busy {
-        /// The lock file.
-        path: PathBuf,
-        /// What the holder wrote about itself.
-        holder: Option<String>,
-    },
-    /// We were told to stop while waiting.
-    #[error("stopped by signal {signal} while waiting for a lock")]
-    Interrupted {
-        /// The signal.
-        signal: i32,
-    },
-    /// The lock file could not be opened.
-    #[error("cannot open the lock {}", path.display())]
-    Io {
-        /// The lock file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-}
 
 /// Takes each line of a child's output as it comes, without its line break.
 pub type Watch<'a> = &'a mut dyn FnMut(Stream, &[u8]);

@@ -184,6 +184,9 @@ pub struct CommandSpec {
     pub stop_signal: i32,
     /// Never SIGKILL it (LVM and device-mapper tools): wait instead.
     pub never_kill: bool,
+    /// A line of standard error with one of these texts ends the process at once, by SIGKILL: what it
+    /// would do next does more harm than its death.
+    pub fatal: Vec<&'static str>,
     /// What a dry host answers.
     pub prediction: Prediction,
 }
@@ -205,6 +208,7 @@ impl CommandSpec {
             time_limit: None,
             stop_signal: 15,
             never_kill: false,
+            fatal: Vec::new(),
             prediction: Prediction::default(),
         }
     }

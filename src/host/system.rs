@@ -1,1 +1,257 @@
-//! To be written next.
+//! The real machine: processes by the runner, everything else by the file system and `/proc`.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::runner::{self, Runner};
+use super::sys::mounts;
+use super::sys::signals::{self, StopFlag};
+use super::{
+    ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard, LockMode,
+    PathKind, PathState, Piped, RunError, Shield, Tool, Watch,
+};
+use crate::lock;
+use crate::model::undo::Identity;
+
+mod actions;
+
+/// The machine we run on.
+pub struct SystemHost {
+    runner: Runner,
+}
+
+impl SystemHost {
+    /// The machine. From now on SIGINT, SIGTERM and SIGHUP no longer end the process: children are stopped
+    /// and the caller unwinds.
+    ///
+    /// # Errors
+    /// When the signal handlers cannot be installed.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self::stopped_by(signals::listen()?))
+    }
+
+    /// The machine, stopping its children when the flag is raised, by whomever.
+    pub fn stopped_by(stop: Arc<StopFlag>) -> Self {
+        Self { runner: Runner::new(stop) }
+    }
+}
+
+impl LockGuard for lock::Lock {}
+
+impl Host for SystemHost {
+    fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
+        self.runner.run(spec, watch)
+    }
+
+    fn pipe(
+        &self,
+        producer: &CommandSpec,
+        consumer: &CommandSpec,
+        watch: Watch<'_>,
+    ) -> Result<Piped, RunError> {
+        self.runner.pipe(producer, consumer, watch)
+    }
+
+    fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {
+        tracing::debug!(action = %action.summary(), "acting");
+        actions::carry_out(action)
+    }
+
+    fn lock(
+        &self,
+        path: &Path,
+        mode: LockMode,
+        wait: Duration,
+        holder: &str,
+    ) -> Result<Box<dyn LockGuard>, LockError> {
+        let lock = lock::acquire(path, mode, wait, holder, &|| self.runner.stopping())?;
+        Ok(Box::new(lock))
+    }
+
+    fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
+        let failed = |source| ActError::Io { what: "look at", path: path.to_owned(), source };
+        let found = match fs::metadata(path) {
+            Ok(found) => found,
+            Err(error) if mounts::is_absent(&error) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let kind = if found.is_dir() {
+            PathKind::Directory
+        } else if found.is_file() {
+            PathKind::File
+        } else {
+            PathKind::Other
+        };
+        let empty = kind == PathKind::Directory
+            && fs::read_dir(path).map_err(failed)?.next().transpose().map_err(failed)?.is_none();
+        Ok(Some(PathState {
+            kind,
+            identity: actions::identity_of(&found),
+            empty,
+            size: found.len(),
+            uid: found.uid(),
+            gid: found.gid(),
+            mode: found.mode() & 0o7777,
+        }))
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
+        fs::read(path).map_err(|source| ActError::Io { what: "read", path: path.into(), source })
+    }
+
+    fn is_mount_point(&self, path: &Path) -> Result<bool, ActError> {
+        mounts::is_mount_point(path).map_err(|source| ActError::Io {
+            what: "look for a mount at",
+            path: path.into(),
+            source,
+        })
+    }
+
+    fn canonical(&self, path: &Path) -> PathBuf {
+        canonical(path)
+    }
+
+    fn find_program(&self, tool: &Tool) -> Result<PathBuf, RunError> {
+        runner::find_program(tool)
+    }
+
+    fn free_space(&self, path: &Path) -> Result<u64, ActError> {
+        let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
+        mounts::free_space(existing).map_err(|source| ActError::Io {
+            what: "ask for the free space at",
+            path: path.into(),
+            source,
+        })
+    }
+
+    fn environment(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+
+    fn random(&self) -> [u8; 4] {
+        let mut bytes = [0; 4];
+        if getrandom::fill(&mut bytes).is_err() {
+            // Only a run id depends on it, which must differ from others of the same second.
+            bytes = (Utc::now().timestamp_subsec_nanos() ^ std::process::id()).to_be_bytes();
+        }
+        bytes
+    }
+
+    fn stop_signal(&self) -> Option<i32> {
+        self.runner.stop_signal()
+    }
+
+    fn shield(&self) -> Box<dyn Shield + '_> {
+        Box::new(self.runner.shield())
+    }
+
+    fn record_children(&self, recorder: Option<Arc<dyn ChildRecorder>>) {
+        self.runner.record_children(recorder);
+    }
+
+    fn predicted(&self, _about: &str) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
+    fn is_dry(&self) -> bool {
+        false
+    }
+}
+
+/// The path with links and dots resolved as far as it exists; dots in the rest are resolved by their text,
+/// since nothing there can be a link.
+fn canonical(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut resolved = PathBuf::from("/");
+    let mut exists = true;
+    for component in absolute.components() {
+        match component {
+            std::path::Component::ParentDir => {
+                resolved.pop();
+            }
+            std::path::Component::Normal(name) => {
+                resolved.push(name);
+                // A step is resolved at once, so that a `..` after it leaves what the link leads to.
+                match resolved.canonicalize() {
+                    Ok(path) if exists => resolved = path,
+                    _ => exists = false,
+                }
+            }
+            _ => {}
+        }
+    }
+    resolved
+}
+
+/// Whether an error is one of a file that is not there.
+fn is_not_found(error: &io::Error) -> bool {
+    mounts::is_absent(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> SystemHost {
+        SystemHost::stopped_by(Arc::new(StopFlag::default()))
+    }
+
+    #[test]
+    fn a_look_tells_absent_from_unreadable_and_empty_from_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host();
+        let state = host.look(dir.path()).unwrap().unwrap();
+        assert_eq!((state.kind, state.empty), (PathKind::Directory, true));
+        let file = dir.path().join("file");
+        fs::write(&file, "four").unwrap();
+        assert!(!host.look(dir.path()).unwrap().unwrap().empty);
+        let state = host.look(&file).unwrap().unwrap();
+        assert_eq!((state.kind, state.size, state.empty), (PathKind::File, 4, false));
+        assert_eq!(host.look(&dir.path().join("absent")).unwrap(), None);
+        assert_eq!(host.look(&file.join("below")).unwrap(), None);
+        assert_eq!(host.look(Path::new("/dev/null")).unwrap().unwrap().kind, PathKind::Other);
+        let round = dir.path().join("round");
+        std::os::unix::fs::symlink(&round, &round).unwrap();
+        assert!(host.look(&round).is_err());
+    }
+
+    #[test]
+    fn the_canonical_path_resolves_what_exists() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap().join("real/inner");
+        fs::create_dir_all(&real).unwrap();
+        std::os::unix::fs::symlink(&real, dir.path().join("link")).unwrap();
+        assert_eq!(canonical(&dir.path().join("link/a/../b/./c")), real.join("b/c"));
+        assert_eq!(canonical(&dir.path().join("link/..")), real.parent().unwrap());
+        assert_eq!(canonical(Path::new("/no-such/../tmp-x")), Path::new("/tmp-x"));
+        assert!(host().free_space(&real.join("not/yet")).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_shield_lets_locks_be_waited_for_after_a_signal() {
+        let stop = Arc::new(StopFlag::default());
+        let host = SystemHost::stopped_by(Arc::clone(&stop));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let take = || host.lock(&path, LockMode::Exclusive, Duration::ZERO, "us");
+        stop.raise(15);
+        assert!(matches!(take(), Err(LockError::Interrupted { signal: 15 })));
+        let shield = host.shield();
+        let held = take().unwrap();
+        assert!(matches!(take(), Err(LockError::Busy { .. })));
+        drop((held, shield));
+        assert!(matches!(take(), Err(LockError::Interrupted { signal: 15 })));
+        assert_eq!(host.stop_signal(), Some(15));
+    }
+}

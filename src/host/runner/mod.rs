@@ -1,1 +1,225 @@
-//! To be written next.
+//! Processes: a [`CommandSpec`] in, a [`Completed`] out, and no child left behind on any way between.
+//!
+//! A child gets an environment made from nothing, a fixed `PATH`, null input, a session of its own and no
+//! descriptor but its own. It is asked to stop when we are, when it takes too long or when nothing moves: its
+//! leader first, then its group, then by SIGKILL, except for the tools that must never get that.
+//!
+//! This is the only room that names `std::process::Command`.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::sys::signals::StopFlag;
+use super::{ChildRecorder, CommandSpec, Completed, Piped, RunError, Watch};
+
+pub(super) mod lines;
+mod locate;
+mod process;
+mod pump;
+mod spawn;
+mod supervise;
+#[cfg(test)]
+mod tests;
+
+pub use locate::FIXED_PATH;
+pub(super) use locate::find_program;
+
+use process::{Process, Reason};
+use pump::Pump;
+use spawn::Role;
+use supervise::{StopSource, Supervision};
+
+/// How long each stage of stopping lasts: asking the leader, asking its group.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The same after a second stop signal.
+const URGENT_GRACE: Duration = Duration::from_secs(1);
+
+/// Runs processes for the real host.
+pub(super) struct Runner {
+    stop: Arc<StopFlag>,
+    shields: AtomicUsize,
+    recorder: Mutex<Option<Arc<dyn ChildRecorder>>>,
+    grace: Duration,
+}
+
+impl Runner {
+    /// A runner that stops its children when the flag is raised.
+    pub(super) fn new(stop: Arc<StopFlag>) -> Self {
+        Self { stop, shields: AtomicUsize::new(0), recorder: Mutex::new(None), grace: GRACE }
+    }
+
+    /// Runs a process to its end; see [`super::Host::run`].
+    pub(super) fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
+        self.refuse_when_stopped(spec)?;
+        let process = self.start(spec, Role::Alone)?;
+        let mut supervision = Supervision::new(vec![process], None, self);
+        supervision.drive(watch);
+        let mut completed = self.finish(&mut supervision)?;
+        completed.pop().ok_or_else(|| lost(spec, std::io::Error::other("it was never started")))
+    }
+
+    /// Runs two processes joined by a pump; see [`super::Host::pipe`].
+    pub(super) fn pipe(
+        &self,
+        producer: &CommandSpec,
+        consumer: &CommandSpec,
+        watch: Watch<'_>,
+    ) -> Result<Piped, RunError> {
+        self.refuse_when_stopped(producer)?;
+        // A producer without a consumer waits; a consumer without a producer could see an end.
+        let mut first = self.start(producer, Role::Producer)?;
+        let from = first.take_stdout();
+        let second = self.start(consumer, Role::Consumer).and_then(|mut process| {
+            let to = process.take_stdin().map_err(|source| lost(consumer, source))?;
+            Ok((process, to))
+        });
+        let (second, to) = match second {
+            Ok(started) => started,
+            Err(error) => {
+                first.ask_to_stop(Reason::Useless);
+                let mut supervision = Supervision::new(vec![first], None, self);
+                supervision.drive(watch);
+                // That the consumer did not start is the news, not how the producer ended.
+                let _ = self.finish(&mut supervision);
+                return Err(error);
+            }
+        };
+        let pump = from.zip(to).map(|(from, to)| Pump::new(from, to));
+        let mut supervision = Supervision::new(vec![first, second], pump, self);
+        supervision.drive(watch);
+        let mut completed = self.finish(&mut supervision)?;
+        let (whole, bytes) =
+            supervision.pump.map_or((false, 0), |pump| (pump.is_complete(), pump.bytes));
+        let (Some(second), Some(first)) = (completed.pop(), completed.pop()) else {
+            return Err(lost(producer, std::io::Error::other("it was never started")));
+        };
+        if first.success() && second.success() && !whole {
+            let source = std::io::Error::other("it exited before it had read all of its input");
+            return Err(lost(consumer, source));
+        }
+        Ok(Piped { producer: first, consumer: second, bytes })
+    }
+
+    /// The signal that told us to stop, shielded or not.
+    pub(super) fn stop_signal(&self) -> Option<i32> {
+        self.stop.signal()
+    }
+
+    /// Lets children run although a signal has arrived, until the answer is dropped.
+    pub(super) fn shield(&self) -> RunnerShield<'_> {
+        self.shields.fetch_add(1, Ordering::SeqCst);
+        RunnerShield { shields: &self.shields }
+    }
+
+    /// Whether the stop signal stops children now.
+    pub(super) fn stopping(&self) -> Option<i32> {
+        if self.shields.load(Ordering::SeqCst) > 0 { None } else { self.stop.signal() }
+    }
+
+    /// Sets who is told of children.
+    pub(super) fn record_children(&self, recorder: Option<Arc<dyn ChildRecorder>>) {
+        *self.recorder.lock().unwrap_or_else(PoisonError::into_inner) = recorder;
+    }
+
+    fn recorder(&self) -> Option<Arc<dyn ChildRecorder>> {
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn refuse_when_stopped(&self, spec: &CommandSpec) -> Result<(), RunError> {
+        match self.stopping() {
+            Some(signal) => Err(RunError::Interrupted { command: spec.display(), signal }),
+            None => Ok(()),
+        }
+    }
+
+    fn start(&self, spec: &CommandSpec, role: Role) -> Result<Process, RunError> {
+        let program = find_program(&spec.tool)?;
+        let command = spec.display();
+        tracing::debug!(command, directory = ?spec.directory, binds = spec.binds.len(), "starting");
+        let spawned = spawn::spawn(spec, &program, role)
+            .map_err(|source| RunError::Spawn { command: command.clone(), source })?;
+        let process =
+            Process::new(spec, spawned, role).map_err(|source| RunError::Io { command, source })?;
+        if let Some(recorder) = self.recorder() {
+            recorder.started(&process.identity);
+        }
+        Ok(process)
+    }
+
+    /// Reaps the children. Answers how they ended, in order, if they were let run to their own end.
+    fn finish(&self, supervision: &mut Supervision<'_>) -> Result<Vec<Completed>, RunError> {
+        let recorder = self.recorder();
+        let mut completed = Vec::new();
+        let mut stopped = None;
+        for (at, process) in supervision.processes.iter_mut().enumerate() {
+            let command = process.command.clone();
+            // The reason that the other one was stopped for is the reason of both.
+            let reason = process.stop_reason().filter(|reason| *reason != Reason::Useless);
+            if let (Some(reason), None) = (reason, &stopped) {
+                stopped = Some(because(reason, command, process.stderr_lines()));
+            }
+            match process.finish() {
+                Some(ended) => {
+                    completed.push(ended);
+                    if let Some(recorder) = &recorder {
+                        recorder.ended(&process.identity);
+                    }
+                }
+                None => {
+                    let source = std::io::Error::other("it does not end even after SIGKILL");
+                    supervision.trouble.get_or_insert((at, source));
+                }
+            }
+        }
+        if let Some(stopped) = stopped {
+            return Err(stopped);
+        }
+        match supervision.trouble.take() {
+            Some((at, source)) => {
+                Err(RunError::Io { command: supervision.processes[at].command.clone(), source })
+            }
+            None => Ok(completed),
+        }
+    }
+}
+
+impl StopSource for Runner {
+    fn signal(&self) -> Option<i32> {
+        self.stopping()
+    }
+
+    fn grace(&self) -> Duration {
+        if self.stop.is_urgent() { self.grace.min(URGENT_GRACE) } else { self.grace }
+    }
+}
+
+/// While it lives, a stop signal does not stop children.
+pub(super) struct RunnerShield<'a> {
+    shields: &'a AtomicUsize,
+}
+
+impl Drop for RunnerShield<'_> {
+    fn drop(&mut self) {
+        self.shields.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl super::Shield for RunnerShield<'_> {}
+
+fn because(reason: Reason, command: String, stderr_tail: String) -> RunError {
+    match reason {
+        Reason::Stalled(after) => RunError::Stalled { command, after, stderr_tail },
+        Reason::TimedOut(after) => RunError::TimedOut { command, after, stderr_tail },
+        Reason::Interrupted(signal) => RunError::Interrupted { command, signal },
+        Reason::Useless => RunError::Io {
+            command,
+            source: std::io::Error::other("it was stopped because the other end failed"),
+        },
+    }
+}
+
+fn lost(spec: &CommandSpec, source: std::io::Error) -> RunError {
+    RunError::Io { command: spec.display(), source }
+}

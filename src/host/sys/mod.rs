@@ -1,1 +1,10 @@
-//! To be written next.
+//! What the kernel must be asked directly: mounts, processes, signals, and who may change a file.
+//!
+//! Parsers of `/proc` are pure functions with tests on recorded text; around each is one thin reader. Code
+//! outside `host` gets here only through [`trusted`] and [`signals`], which the command line needs before
+//! there is a [`super::Host`].
+
+pub mod mounts;
+pub mod process;
+pub mod signals;
+pub mod trusted;

@@ -1,0 +1,422 @@
+//! One running child: its streams, how it is asked to stop, and what is left of it at the end.
+
+use std::fs::File;
+use std::io::{self, PipeReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::Child;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use super::lines::{LineSplitter, Tail};
+use super::spawn::{Role, Spawned, signal_of};
+use crate::host::sys::process;
+use crate::host::{Capture, CommandSpec, Completed, Exit, Stdin, Stream, Watch};
+use crate::model::undo::ChildProcess;
+
+/// How long an output may stay open after the child has exited: something that it left behind holds it.
+pub(super) const DRAIN: Duration = Duration::from_secs(2);
+
+/// The most that a pipe can hold without privileges (pipe(7)). What the child itself wrote is within the
+/// first so many bytes after its exit; all that follows is of what it left behind.
+const PIPE_CAPACITY: usize = 1024 * 1024;
+
+/// How many bytes are read at once: what a pipe holds by default.
+const CHUNK: usize = 64 * 1024;
+
+/// Why a child is being stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Nothing moved for so long.
+    Stalled(Duration),
+    /// Its time limit was reached.
+    TimedOut(Duration),
+    /// We got this signal.
+    Interrupted(i32),
+    /// The other process of the pipe failed, or we lost contact.
+    Useless,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    LeaderAsked,
+    GroupAsked,
+    Killed,
+}
+
+#[derive(Debug)]
+struct Stopping {
+    reason: Reason,
+    stage: Stage,
+    since: Instant,
+}
+
+/// An output of the child, read by us.
+#[derive(Debug)]
+pub(super) struct Output {
+    /// `None` once it has ended or was given up.
+    pub(super) pipe: Option<File>,
+    stream: Stream,
+    lines: LineSplitter,
+    whole: Option<Vec<u8>>,
+    tail: Option<Tail>,
+    read_after_exit: usize,
+}
+
+impl Output {
+    fn new(pipe: OwnedFd, stream: Stream) -> Self {
+        Self {
+            pipe: Some(pipe.into()),
+            stream,
+            lines: LineSplitter::default(),
+            whole: None,
+            tail: None,
+            read_after_exit: 0,
+        }
+    }
+
+    /// Reads once; poll has said that this does not block.
+    fn read(&mut self, exited: bool, watch: Watch<'_>) -> io::Result<()> {
+        let Some(pipe) = &mut self.pipe else { return Ok(()) };
+        let mut buffer = [0; CHUNK];
+        let count = match pipe.read(&mut buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => {
+                self.close(watch);
+                return Err(error);
+            }
+        };
+        if count == 0 {
+            self.close(watch);
+            return Ok(());
+        }
+        let bytes = &buffer[..count];
+        if exited {
+            self.read_after_exit = self.read_after_exit.saturating_add(count);
+        }
+        if let Some(whole) = &mut self.whole {
+            whole.extend_from_slice(bytes);
+        }
+        if let Some(tail) = &mut self.tail {
+            tail.push(bytes);
+        }
+        let stream = self.stream;
+        self.lines.push(bytes, &mut |line| hand_on(stream, line, watch));
+        Ok(())
+    }
+
+    fn close(&mut self, watch: Watch<'_>) {
+        let stream = self.stream;
+        self.lines.finish(&mut |line| hand_on(stream, line, watch));
+        self.pipe = None;
+    }
+}
+
+fn hand_on(stream: Stream, line: &[u8], watch: Watch<'_>) {
+    if stream != Stream::Out {
+        tracing::debug!(?stream, "{}", String::from_utf8_lossy(line));
+    }
+    watch(stream, line);
+}
+
+/// Bytes on their way to the child's standard input.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) pipe: File,
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+/// A child and all that belongs to it.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// The command for messages, secrets masked.
+    pub(super) command: String,
+    /// What the recorder was told.
+    pub(super) identity: ChildProcess,
+    /// Its outputs that we read.
+    pub(super) outputs: Vec<Output>,
+    /// Its input that we write.
+    pub(super) feed: Option<Feed>,
+    /// Hangs up when it exits; `None` once that was seen.
+    pub(super) exited: Option<PipeReader>,
+    pub(super) stall_limit: Option<Duration>,
+    pub(super) time_limit: Option<Duration>,
+    keeper: Option<JoinHandle<io::Result<Exit>>>,
+    child: Child,
+    stop_signal: Signal,
+    never_kill: bool,
+    fatal: Vec<&'static str>,
+    started: Instant,
+    exit: Option<(Exit, Instant)>,
+    stopping: Option<Stopping>,
+    abandoned: bool,
+}
+
+impl Process {
+    /// Takes over a child. The pipe's own two ends are left in `child` for [`Process::take_stdout`] and
+    /// [`Process::take_stdin`].
+    pub(super) fn new(spec: &CommandSpec, spawned: Spawned, role: Role) -> io::Result<Self> {
+        let Spawned { mut child, exited, keeper } = spawned;
+        let mut outputs = Vec::new();
+        if role != Role::Producer
+            && let Some(pipe) = child.stdout.take()
+        {
+            let mut output = Output::new(pipe.into(), Stream::Out);
+            output.whole = (spec.stdout == Capture::Whole).then(Vec::new);
+            outputs.push(output);
+        }
+        if let Some(pipe) = child.stderr.take() {
+            let stream = if role == Role::Producer { Stream::ProducerErr } else { Stream::Err };
+            let mut output = Output::new(pipe.into(), stream);
+            output.tail = Some(Tail::default());
+            outputs.push(output);
+        }
+        let pid = child.id().cast_signed();
+        let stop_signal = signal_of(spec)?;
+        let identity = match process::identify(pid) {
+            Ok(Some(identity)) => identity,
+            // It cannot have vanished, since nobody has reaped it: /proc is not to be read. What cannot be
+            // named in the ledger must not go on.
+            Ok(None) | Err(_) => {
+                let _ = killpg(Pid::from_raw(pid), stop_signal);
+                return Err(io::Error::other(format!("/proc does not show process {pid}")));
+            }
+        };
+        let mut process = Self {
+            command: spec.display(),
+            identity,
+            outputs,
+            feed: None,
+            exited: Some(exited),
+            stall_limit: spec.stall_limit,
+            time_limit: spec.time_limit,
+            keeper: Some(keeper),
+            child,
+            stop_signal,
+            never_kill: spec.never_kill,
+            fatal: spec.fatal.clone(),
+            started: Instant::now(),
+            exit: None,
+            stopping: None,
+            abandoned: false,
+        };
+        if let (Role::Alone | Role::Producer, Stdin::Bytes(bytes)) = (role, &spec.stdin)
+            && let Some(pipe) = process.take_stdin()?
+        {
+            process.feed = Some(Feed { pipe, bytes: bytes.clone(), sent: 0 });
+        }
+        Ok(process)
+    }
+
+    /// The child's standard output, for a pump.
+    pub(super) fn take_stdout(&mut self) -> Option<File> {
+        self.child.stdout.take().map(|pipe| File::from(OwnedFd::from(pipe)))
+    }
+
+    /// The child's standard input, for a pump; writing to it never blocks.
+    pub(super) fn take_stdin(&mut self) -> io::Result<Option<File>> {
+        let Some(pipe) = self.child.stdin.take() else { return Ok(None) };
+        let pipe = File::from(OwnedFd::from(pipe));
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Some(pipe))
+    }
+
+    /// How it exited, once it has.
+    pub(super) fn exit(&self) -> Option<Exit> {
+        self.exit.map(|(exit, _)| exit)
+    }
+
+    /// How long ago it exited.
+    pub(super) fn gone_for(&self, now: Instant) -> Option<Duration> {
+        self.exit.map(|(_, at)| now.saturating_duration_since(at))
+    }
+
+    /// Why it is being stopped, if it is.
+    pub(super) fn stop_reason(&self) -> Option<Reason> {
+        self.stopping.as_ref().map(|stopping| stopping.reason)
+    }
+
+    /// How long it has been running.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
+    /// Takes the news of its exit from the keeper, which has it ready.
+    pub(super) fn note_exit(&mut self) -> io::Result<()> {
+        self.exited = None;
+        self.feed = None;
+        let Some(keeper) = self.keeper.take() else { return Ok(()) };
+        let exit = keeper.join().map_err(|_| io::Error::other("its keeper panicked"))?;
+        match exit {
+            Ok(exit) => {
+                self.exit = Some((exit, Instant::now()));
+                Ok(())
+            }
+            Err(error) => {
+                self.abandoned = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads the output of this index once.
+    pub(super) fn read(&mut self, index: usize, watch: Watch<'_>) -> io::Result<()> {
+        let exited = self.exit.is_some();
+        let Some(output) = self.outputs.get_mut(index) else { return Ok(()) };
+        let fatal = &self.fatal;
+        let mut doomed = false;
+        let result = output.read(exited, &mut |stream, line| {
+            let names = |text: &&str| line.windows(text.len()).any(|part| part == text.as_bytes());
+            doomed |= stream != Stream::Out && fatal.iter().any(names);
+            watch(stream, line);
+        });
+        if doomed && !exited {
+            tracing::debug!(command = self.command, "ended at once by what it said");
+            self.tell_group(Signal::SIGKILL);
+        }
+        result
+    }
+
+    /// Writes what the input takes now. A child that closed its input has had enough.
+    pub(super) fn write(&mut self) {
+        let Some(feed) = &mut self.feed else { return };
+        match feed.pipe.write(&feed.bytes[feed.sent..]) {
+            Ok(count) => feed.sent += count,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) => {}
+            Err(_) => feed.sent = feed.bytes.len(),
+        }
+        if feed.sent == feed.bytes.len() {
+            self.feed = None;
+        }
+    }
+
+    /// Gives up outputs that something else than the exited child holds open; `ready` tells which had data
+    /// at the last look, which may still be the child's own.
+    pub(super) fn drain(&mut self, now: Instant, ready: &[usize], watch: Watch<'_>) {
+        if self.gone_for(now).is_none_or(|gone| gone < DRAIN) {
+            return;
+        }
+        for (index, output) in self.outputs.iter_mut().enumerate() {
+            let foreign = output.read_after_exit >= PIPE_CAPACITY || !ready.contains(&index);
+            if output.pipe.is_some() && foreign {
+                tracing::debug!(
+                    command = self.command,
+                    "a process that it left behind still holds its output"
+                );
+                output.close(watch);
+            }
+        }
+    }
+
+    /// Asks the child to stop; once is enough.
+    pub(super) fn ask_to_stop(&mut self, reason: Reason) {
+        if self.stopping.is_some() || self.exit.is_some() {
+            return;
+        }
+        tracing::debug!(command = self.command, ?reason, "stopping");
+        self.tell_leader(self.stop_signal);
+        self.stopping = Some(Stopping { reason, stage: Stage::LeaderAsked, since: Instant::now() });
+    }
+
+    /// Goes on to the next stage of stopping when it is time: the leader, then its group, then SIGKILL.
+    pub(super) fn escalate(&mut self, now: Instant, grace: Duration) {
+        let Some(stopping) = &mut self.stopping else { return };
+        let waited = now.saturating_duration_since(stopping.since);
+        let next = match stopping.stage {
+            // Without its leader, the rest of the group has nothing to wait for.
+            Stage::LeaderAsked if waited >= grace || self.exit.is_some() => Stage::GroupAsked,
+            Stage::GroupAsked if waited >= grace && !self.never_kill => Stage::Killed,
+            Stage::Killed if waited >= 3 * grace => {
+                // It hangs in the kernel. The ledger still names it, since its end is not recorded.
+                if !self.abandoned {
+                    tracing::warn!(command = self.command, "does not end even after SIGKILL");
+                }
+                self.abandoned = true;
+                return;
+            }
+            _ => return,
+        };
+        stopping.stage = next;
+        stopping.since = now;
+        let signal = if next == Stage::Killed { Signal::SIGKILL } else { self.stop_signal };
+        self.tell_group(signal);
+    }
+
+    /// Whether nothing more is to come: it has exited, its outputs are read, and what was stopped is gone
+    /// with all of its group.
+    pub(super) fn is_done(&self) -> bool {
+        if self.abandoned {
+            return true;
+        }
+        if self.exit.is_none() || self.outputs.iter().any(|output| output.pipe.is_some()) {
+            return false;
+        }
+        let group_matters = self.stopping.is_some() && !self.never_kill;
+        // If the table cannot be read, we cannot know of anybody to wait for.
+        !group_matters || !process::group_is_alive(self.identity.pid).unwrap_or(false)
+    }
+
+    /// The last lines of standard error, for an error's message.
+    pub(super) fn stderr_lines(&mut self) -> String {
+        self.completed(Exit::Code(0)).last_lines(10)
+    }
+
+    /// Reaps the child and answers what is left of it; `None` if it does not end.
+    pub(super) fn finish(&mut self) -> Option<Completed> {
+        let (exit, at) = self.exit?;
+        if let Err(error) = self.child.wait() {
+            tracing::debug!(command = self.command, %error, "not reaped");
+        }
+        let elapsed = at.saturating_duration_since(self.started);
+        tracing::debug!(command = self.command, %exit, ?elapsed, "ended");
+        Some(Completed { elapsed, ..self.completed(exit) })
+    }
+
+    fn completed(&mut self, exit: Exit) -> Completed {
+        let stdout = self.outputs.iter_mut().find_map(|output| output.whole.take());
+        let tail = self.outputs.iter_mut().find_map(|output| output.tail.take());
+        Completed {
+            exit,
+            stdout: stdout.unwrap_or_default(),
+            stderr_tail: tail.map(Tail::into_bytes).unwrap_or_default(),
+            elapsed: Duration::ZERO,
+        }
+    }
+
+    fn tell_leader(&self, signal: Signal) {
+        self.note(signal, kill(Pid::from_raw(self.identity.pid), signal));
+    }
+
+    fn tell_group(&self, signal: Signal) {
+        self.note(signal, killpg(Pid::from_raw(self.identity.pid), signal));
+    }
+
+    fn note(&self, signal: Signal, result: nix::Result<()>) {
+        match result {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => {
+                tracing::warn!(command = self.command, %signal, %error, "cannot be signalled");
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    /// A child whose supervision ended before it did (the watcher panicked) is asked to stop, without
+    /// waiting; its keeper still reaps nothing, so the number stays its own.
+    fn drop(&mut self) {
+        if self.exit.is_none() && !self.abandoned {
+            self.tell_group(self.stop_signal);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What carries bytes from a producer to a consumer.
+//!
+//! The two are not connected directly, because the kernel would end the consumer's input whenever the
+//! producer dies, and the consumer would store a torn stream as a whole one. The pump ends the input itself,
+//! and only when it is told that the producer succeeded.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, fcntl};
+
+/// How much is carried at once, and what both pipes are asked to hold: fewer, longer turns for both.
+const SIZE: usize = 1024 * 1024;
+
+/// The way from one process to the other.
+#[derive(Debug)]
+pub(super) struct Pump {
+    /// The producer's standard output; `None` after its end, or when nobody wants it any more.
+    pub(super) from: Option<File>,
+    /// The consumer's standard input; not blocking. Held open until [`Pump::complete`] or [`Pump::release`].
+    pub(super) to: Option<File>,
+    /// Bytes that the consumer has taken.
+    pub(super) bytes: u64,
+    buffer: Box<[u8]>,
+    filled: std::ops::Range<usize>,
+    /// Since when there was nothing to carry.
+    idle_since: Instant,
+    refused: bool,
+    completed: bool,
+}
+
+impl Pump {
+    /// A pump between two pipes.
+    pub(super) fn new(from: File, to: File) -> Self {
+        for pipe in [&from, &to] {
+            // Without privileges the limit may be lower; then it is only slower.
+            let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(1024 * 1024));
+        }
+        Self {
+            from: Some(from),
+            to: Some(to),
+            bytes: 0,
+            buffer: vec![0; SIZE].into_boxed_slice(),
+            filled: 0..0,
+            idle_since: Instant::now(),
+            refused: false,
+            completed: false,
+        }
+    }
+
+    /// Whether it waits for the producer.
+    pub(super) fn wants_input(&self) -> bool {
+        self.filled.is_empty() && self.from.is_some()
+    }
+
+    /// Whether it waits for the consumer.
+    pub(super) fn wants_output(&self) -> bool {
+        !self.filled.is_empty() && self.to.is_some()
+    }
+
+    /// Whether all that the producer wrote has been taken.
+    pub(super) fn is_drained(&self) -> bool {
+        self.from.is_none() && self.filled.is_empty() && !self.refused
+    }
+
+    /// Whether the consumer was given the end of its input.
+    pub(super) fn is_complete(&self) -> bool {
+        self.completed
+    }
+
+    /// Whether the consumer closed its input before the end.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// For how long the producer has had nothing, while the consumer had taken everything.
+    pub(super) fn idle_for(&self, now: Instant) -> Duration {
+        if self.wants_input() {
+            now.saturating_duration_since(self.idle_since)
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Reads once; poll has said that this does not block.
+    pub(super) fn read(&mut self) -> io::Result<()> {
+        let Some(from) = &mut self.from else { return Ok(()) };
+        match from.read(&mut self.buffer) {
+            Ok(0) => self.from = None,
+            Ok(count) => {
+                self.filled = 0..count;
+                self.write();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        self.idle_since = Instant::now();
+        Ok(())
+    }
+
+    /// Writes what the consumer takes now.
+    pub(super) fn write(&mut self) {
+        let Some(to) = &mut self.to else { return };
+        match to.write(&self.buffer[self.filled.clone()]) {
+            Ok(count) => {
+                self.filled.start += count;
+                self.bytes = self.bytes.saturating_add(count as u64);
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) => {}
+            Err(_) => self.refuse(),
+        }
+        self.idle_since = Instant::now();
+    }
+
+    /// The consumer takes no more; the producer's next write fails.
+    pub(super) fn refuse(&mut self) {
+        self.refused = true;
+        self.from = None;
+        self.to = None;
+    }
+
+    /// Stops carrying without ending the consumer's input.
+    pub(super) fn halt(&mut self) {
+        self.from = None;
+        self.filled = 0..0;
+    }
+
+    /// Ends the consumer's input: the producer has succeeded.
+    pub(super) fn complete(&mut self) {
+        self.to = None;
+        self.completed = true;
+    }
+
+    /// Lets go of the input of a consumer that has exited.
+    pub(super) fn release(&mut self) {
+        self.to = None;
+    }
+}

@@ -1,0 +1,297 @@
+//! The loop that looks after one child, or two that are joined by a pump, until nothing of them is left.
+//!
+//! Everything happens in the caller's thread: lines reach the watcher in the order in which they came, and
+//! no thread can be left behind in a read that never ends. Besides reading, the loop watches the stop flag,
+//! the time limits, and whether anything moves at all.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::process::{DRAIN, Process, Reason};
+use super::pump::Pump;
+use crate::host::sys::process::{Activity, activity};
+use crate::host::{Exit, Watch};
+
+/// How long the loop sleeps at most; so late can it notice a signal or a limit, in milliseconds.
+const TICK: u8 = 100;
+
+/// How much sooner than its limit a stall is looked for; each look reads all of `/proc`.
+const LOOKS_PER_LIMIT: u32 = 8;
+
+/// The longest time between two looks.
+const LONGEST_BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+
+/// How the loop learns whether we are to stop: the signal, and how long a child then gets.
+pub(super) trait StopSource {
+    /// The signal that stops children now.
+    fn signal(&self) -> Option<i32>;
+    /// How long each stage of stopping lasts.
+    fn grace(&self) -> Duration;
+}
+
+/// What poll found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    Exit(usize),
+    Output(usize, usize),
+    Feed(usize),
+    PumpFrom,
+    PumpTo,
+}
+
+/// The children under supervision; with a pump, the producer comes first and the consumer second.
+pub(super) struct Supervision<'a> {
+    pub(super) processes: Vec<Process>,
+    pub(super) pump: Option<Pump>,
+    /// The first thing that went wrong between us and a child, with the child's index.
+    pub(super) trouble: Option<(usize, io::Error)>,
+    stop: &'a dyn StopSource,
+    stillness: Stillness,
+}
+
+/// The index of the process whose output a pump carries, or of the only one.
+const PRODUCER: usize = 0;
+
+impl<'a> Supervision<'a> {
+    /// Takes over children that were just started.
+    pub(super) fn new(
+        processes: Vec<Process>,
+        pump: Option<Pump>,
+        stop: &'a dyn StopSource,
+    ) -> Self {
+        Self { processes, pump, trouble: None, stop, stillness: Stillness::default() }
+    }
+
+    /// Looks after the children until they are done.
+    pub(super) fn drive(&mut self, watch: Watch<'_>) {
+        while !self.processes.iter().all(Process::is_done) {
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    self.fail(PRODUCER, error);
+                    // Without poll there is still the clock, to stop them by.
+                    std::thread::sleep(Duration::from_millis(TICK.into()));
+                    Vec::new()
+                }
+            };
+            for &one in &ready {
+                self.handle(one, watch);
+            }
+            let now = Instant::now();
+            self.settle_outputs(now, &ready, watch);
+            self.settle_pump(now);
+            self.check_limits(now);
+            let grace = self.stop.grace();
+            for process in &mut self.processes {
+                process.escalate(now, grace);
+            }
+        }
+    }
+
+    /// Sleeps until something can be read or written, a child exits, or the tick is over.
+    fn wait(&self) -> io::Result<Vec<Ready>> {
+        let mut sources: Vec<(Ready, BorrowedFd<'_>, PollFlags)> = Vec::new();
+        for (at, process) in self.processes.iter().enumerate() {
+            if let Some(exited) = &process.exited {
+                sources.push((Ready::Exit(at), exited.as_fd(), PollFlags::POLLIN));
+            }
+            for (index, output) in process.outputs.iter().enumerate() {
+                if let Some(pipe) = &output.pipe {
+                    sources.push((Ready::Output(at, index), pipe.as_fd(), PollFlags::POLLIN));
+                }
+            }
+            if let Some(feed) = &process.feed {
+                sources.push((Ready::Feed(at), feed.pipe.as_fd(), PollFlags::POLLOUT));
+            }
+        }
+        if let Some(pump) = &self.pump {
+            if let Some(from) = pump.from.as_ref().filter(|_| pump.wants_input()) {
+                sources.push((Ready::PumpFrom, from.as_fd(), PollFlags::POLLIN));
+            }
+            if let Some(to) = pump.to.as_ref().filter(|_| pump.wants_output()) {
+                sources.push((Ready::PumpTo, to.as_fd(), PollFlags::POLLOUT));
+            }
+        }
+        let mut polled: Vec<PollFd<'_>> =
+            sources.iter().map(|(_, fd, flags)| PollFd::new(*fd, *flags)).collect();
+        match poll(&mut polled, PollTimeout::from(TICK)) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        }
+        let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+        Ok(sources
+            .iter()
+            .zip(&polled)
+            .filter(|(_, fd)| is_ready(fd))
+            .map(|((ready, _, _), _)| *ready)
+            .collect())
+    }
+
+    fn handle(&mut self, ready: Ready, watch: Watch<'_>) {
+        let (at, result) = match ready {
+            Ready::Exit(at) => (at, self.processes[at].note_exit()),
+            Ready::Output(at, index) => {
+                self.stillness.moved();
+                (at, self.processes[at].read(index, watch))
+            }
+            Ready::Feed(at) => {
+                self.stillness.moved();
+                self.processes[at].write();
+                return;
+            }
+            Ready::PumpFrom => {
+                self.stillness.moved();
+                (PRODUCER, self.pump.as_mut().map_or(Ok(()), Pump::read))
+            }
+            Ready::PumpTo => {
+                self.stillness.moved();
+                if let Some(pump) = &mut self.pump {
+                    pump.write();
+                }
+                return;
+            }
+        };
+        if let Err(error) = result {
+            self.fail(at, error);
+        }
+    }
+
+    /// Without contact to one, none of them is of use.
+    fn fail(&mut self, at: usize, error: io::Error) {
+        self.trouble.get_or_insert((at, error));
+        for process in &mut self.processes {
+            process.ask_to_stop(Reason::Useless);
+        }
+    }
+
+    fn settle_outputs(&mut self, now: Instant, ready: &[Ready], watch: Watch<'_>) {
+        for (at, process) in self.processes.iter_mut().enumerate() {
+            let outputs: Vec<usize> = ready
+                .iter()
+                .filter_map(|one| match one {
+                    Ready::Output(of, index) if *of == at => Some(*index),
+                    _ => None,
+                })
+                .collect();
+            process.drain(now, &outputs, watch);
+        }
+    }
+
+    /// Decides what becomes of the other process when one of the two ends.
+    fn settle_pump(&mut self, now: Instant) {
+        let (Some(pump), [producer, consumer]) = (&mut self.pump, self.processes.as_mut_slice())
+        else {
+            return;
+        };
+        if pump.is_complete() {
+            return;
+        }
+        if consumer.exit().is_some() {
+            pump.halt();
+            pump.release();
+            producer.ask_to_stop(Reason::Useless);
+            return;
+        }
+        if pump.is_refused() {
+            // It is about to say why, and to exit; nothing more can reach it.
+            producer.ask_to_stop(Reason::Useless);
+            return;
+        }
+        let ended_well = producer.exit() == Some(Exit::Code(0)) && producer.stop_reason().is_none();
+        let useless = producer.stop_reason().is_some() || consumer.stop_reason().is_some();
+        if useless || (producer.exit().is_some() && !ended_well) {
+            // The consumer's input stays open, so that it cannot take the torn stream for a whole one.
+            pump.halt();
+            consumer.ask_to_stop(Reason::Useless);
+            producer.ask_to_stop(Reason::Useless);
+        } else if ended_well && pump.is_drained() {
+            pump.complete();
+        } else if ended_well
+            && pump.idle_for(now) >= DRAIN
+            && producer.gone_for(now).is_some_and(|gone| gone >= DRAIN)
+        {
+            // Whether what is left behind would still write cannot be known, so the stream is not whole.
+            pump.halt();
+            let error = io::Error::other(
+                "it exited, but a process that it left behind still holds its output open",
+            );
+            self.fail(PRODUCER, error);
+        }
+    }
+
+    fn check_limits(&mut self, now: Instant) {
+        if let Some(signal) = self.stop.signal() {
+            for process in &mut self.processes {
+                process.ask_to_stop(Reason::Interrupted(signal));
+            }
+        }
+        for process in &mut self.processes {
+            if let Some(limit) = process.time_limit.filter(|limit| process.age(now) >= *limit) {
+                process.ask_to_stop(Reason::TimedOut(limit));
+            }
+        }
+        // In a pipe one may rightly wait for the other, so they are still only together.
+        let running = || self.processes.iter().filter(|process| process.exit().is_none());
+        let Some(shortest) = running().filter_map(|process| process.stall_limit).min() else {
+            return;
+        };
+        let groups: Vec<i32> = running().map(|process| process.identity.pid).collect();
+        let Some(still) = self.stillness.look(now, shortest, &groups) else { return };
+        for process in &mut self.processes {
+            if let Some(limit) = process.stall_limit.filter(|limit| still >= *limit) {
+                process.ask_to_stop(Reason::Stalled(limit));
+            }
+        }
+    }
+}
+
+/// For how long nothing has moved.
+#[derive(Debug)]
+struct Stillness {
+    moved_at: Instant,
+    looked_at: Instant,
+    seen: Vec<Activity>,
+}
+
+impl Default for Stillness {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self { moved_at: now, looked_at: now, seen: Vec::new() }
+    }
+}
+
+impl Stillness {
+    /// Bytes came or went.
+    fn moved(&mut self) {
+        self.moved_at = Instant::now();
+    }
+
+    /// Looks at the processes when it is time to; answers for how long they have been still.
+    fn look(&mut self, now: Instant, limit: Duration, groups: &[i32]) -> Option<Duration> {
+        let between = (limit / LOOKS_PER_LIMIT).min(LONGEST_BETWEEN_LOOKS);
+        if now.saturating_duration_since(self.looked_at) < between {
+            return None;
+        }
+        self.looked_at = now;
+        let seen: io::Result<Vec<Activity>> = groups.iter().map(|&group| activity(group)).collect();
+        match seen {
+            Ok(seen) if seen == self.seen => Some(now.saturating_duration_since(self.moved_at)),
+            Ok(seen) => {
+                self.seen = seen;
+                self.moved_at = now;
+                None
+            }
+            Err(error) => {
+                // Nobody is stopped for what could not be seen.
+                tracing::debug!(%error, "cannot see whether anything moves");
+                self.moved_at = now;
+                None
+            }
+        }
+    }
+}

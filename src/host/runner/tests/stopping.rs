@@ -1,0 +1,235 @@
+//! How children are stopped, and how they are not.
+
+use super::*;
+
+/// Runs the command and raises the flag when its first line comes.
+fn interrupt(spec: &CommandSpec, signals: &[i32]) -> (Result<Completed, RunError>, Vec<String>) {
+    let (runner, stop) = runner();
+    let mut lines = Vec::new();
+    let result = runner.run(spec, &mut |_, line| {
+        if lines.is_empty() {
+            signals.iter().for_each(|&signal| stop.raise(signal));
+        }
+        lines.push(text(line));
+    });
+    (result, lines)
+}
+
+#[test]
+fn a_stop_signal_stops_the_child_by_its_own_signal() {
+    let mut spec = python(
+        "import os, signal, sys, time
+def stop(number, frame):
+    os.write(1, b'got %d\\n' % number)
+    sys.exit(130)
+signal.signal(signal.SIGINT, stop)
+print('ready', flush=True)
+time.sleep(60)",
+    );
+    spec.stop_signal = 2;
+    let (result, lines) = interrupt(&spec, &[15]);
+    assert!(matches!(result, Err(RunError::Interrupted { signal: 15, .. })), "{result:?}");
+    assert_eq!(lines, ["ready", "got 2"]);
+}
+
+#[test]
+fn nothing_is_started_after_a_signal_unless_shielded() {
+    let (runner, stop) = runner();
+    stop.raise(1);
+    let spec = shell("sleep 0.3; echo done");
+    let refused = runner.run(&spec, &mut |_, _| {});
+    assert!(matches!(refused, Err(RunError::Interrupted { signal: 1, .. })));
+    let shield = runner.shield();
+    let inner = runner.shield();
+    assert_eq!(runner.run(&spec, &mut |_, _| stop.raise(2)).unwrap().stdout, b"done\n");
+    drop(inner);
+    assert!(runner.run(&spec, &mut |_, _| {}).is_ok(), "the outer shield still holds");
+    assert_eq!(runner.stop_signal(), Some(1));
+    drop(shield);
+    assert!(runner.run(&spec, &mut |_, _| {}).is_err());
+}
+
+#[test]
+fn stopping_reaches_grandchildren_and_what_ignores_it_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let pids = dir.path().join("pids");
+    // The grandchild ignores SIGTERM and holds no output of ours; the leader ends at the signal.
+    let script = format!(
+        "(trap '' TERM; sleep 61; sleep 62) > /dev/null 2>&1 & echo $! > {0}; echo ready; wait",
+        pids.display()
+    );
+    let started = Instant::now();
+    let (result, _) = interrupt(&shell(&script), &[15]);
+    assert!(matches!(result, Err(RunError::Interrupted { .. })), "{result:?}");
+    assert!(!is_running(await_file(&pids).parse().unwrap()));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_child_that_ignores_sigterm_gets_sigkill_after_both_graces() {
+    let spec = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done");
+    let started = Instant::now();
+    let (result, _) = interrupt(&spec, &[15]);
+    assert!(matches!(result, Err(RunError::Interrupted { .. })), "{result:?}");
+    assert!(started.elapsed() >= 2 * SHORT && started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_second_signal_shortens_the_grace() {
+    let (mut runner, stop) = runner();
+    runner.grace = Duration::from_secs(60);
+    let spec = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done");
+    let started = Instant::now();
+    let result = runner.run(&spec, &mut |_, _| {
+        stop.raise(2);
+        stop.raise(2);
+    });
+    assert!(matches!(result, Err(RunError::Interrupted { signal: 2, .. })));
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_must_never_be_killed_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = dir.path().join("done");
+    let mut spec = shell(&format!(
+        "trap '' TERM; echo ready; i=0; while [ $i -lt 30 ]; do sleep 0.1; i=$((i+1)); done; echo > {}",
+        done.display()
+    ));
+    spec.never_kill = true;
+    let (result, _) = interrupt(&spec, &[15, 15]);
+    assert!(matches!(result, Err(RunError::Interrupted { .. })), "{result:?}");
+    assert!(done.exists(), "it was killed");
+}
+
+#[test]
+fn a_time_limit_stops_and_says_what_was_written_last() {
+    let mut spec = shell("echo reason >&2; while :; do echo busy; sleep 0.02; done");
+    spec.time_limit = Some(Duration::from_millis(400));
+    match run(&spec) {
+        Err(RunError::TimedOut { after, stderr_tail, command }) => {
+            assert_eq!((after, stderr_tail.as_str()), (Duration::from_millis(400), "reason"));
+            assert!(command.starts_with("/bin/sh -c"), "{command}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_hung_process_stalls() {
+    let mut spec = shell("echo waiting >&2; exec sleep 60");
+    spec.stall_limit = Some(Duration::from_millis(800));
+    let started = Instant::now();
+    match run(&spec) {
+        Err(RunError::Stalled { after, stderr_tail, .. }) => {
+            assert_eq!((after, stderr_tail.as_str()), (Duration::from_millis(800), "waiting"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(started.elapsed() >= Duration::from_millis(800));
+    assert!(started.elapsed() < Duration::from_secs(6));
+}
+
+#[test]
+fn a_slow_process_that_is_busy_in_any_way_does_not_stall() {
+    let limit = Duration::from_millis(800);
+    let computing = "import time
+end = time.monotonic() + 2.5
+while time.monotonic() < end: sum(range(10000))";
+    let moving = "import time
+end = time.monotonic() + 2.5
+zero, null = open('/dev/zero', 'rb', 0), open('/dev/null', 'wb', 0)
+while time.monotonic() < end:
+    null.write(zero.read(1)); time.sleep(0.1)";
+    // The work is done by a process of another group, as under sudo.
+    let elsewhere = format!(
+        "import os
+if os.fork() == 0:
+    os.setsid()
+    exec({computing:?})
+else:
+    os.wait()"
+    );
+    for script in [computing, moving, &elsewhere] {
+        let mut spec = python(script);
+        spec.stall_limit = Some(limit);
+        assert!(run(&spec).is_ok_and(|completed| completed.success()), "{script}");
+    }
+    let mut chatty = shell("for i in 1 2 3 4 5 6; do echo; sleep 0.4; done");
+    chatty.stall_limit = Some(limit);
+    assert!(run(&chatty).is_ok_and(|completed| completed.success()));
+}
+
+#[test]
+fn a_watcher_that_panics_leaves_no_child() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let spec = shell(&format!("echo $$ > {}; echo ready; exec sleep 60", pid.display()));
+    let (runner, _) = runner();
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        runner.run(&spec, &mut |_, _| panic!("on purpose"))
+    }));
+    assert!(result.is_err());
+    await_end(await_file(&pid).parse().unwrap());
+}
+
+/// Kills a copy of us with SIGKILL while it runs `script`, which writes its number to a file.
+fn kill_a_copy(role: &str, script: &dyn Fn(&Path) -> String) -> i32 {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let mut copy = rerun(role, &[("SCRIPT", &script(&pid))])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let child = await_file(&pid).parse().unwrap();
+    assert!(is_running(child));
+    copy.kill().unwrap();
+    copy.wait().unwrap();
+    child
+}
+
+#[test]
+fn a_child_does_not_outlive_us_even_when_we_are_killed() {
+    await_end(kill_a_copy("wait", &|pid| format!("echo $$ > {}; exec sleep 60", pid.display())));
+}
+
+#[test]
+fn a_child_that_must_never_be_killed_may_finish_when_we_are_killed() {
+    let child =
+        kill_a_copy("wait never kill", &|pid| format!("echo $$ > {}; exec sleep 3", pid.display()));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(is_running(child));
+    await_end(child);
+}
+
+#[test]
+fn real_signals_unwind_and_ignored_ones_stay_ignored() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let script = format!("echo $$ > {}; exec sleep 60", pid.display());
+    // As nohup does it: the copy is started with SIGHUP ignored.
+    let mut copy = rerun("listen", &[("SCRIPT", &script)]);
+    #[expect(unsafe_code, reason = "one system call between fork and exec")]
+    unsafe {
+        use std::os::unix::process::CommandExt;
+        copy.pre_exec(|| {
+            nix::sys::signal::signal(Signal::SIGHUP, nix::sys::signal::SigHandler::SigIgn)?;
+            Ok(())
+        });
+    }
+    let copy = copy.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let child = await_file(&pid).parse().unwrap();
+    let us = Pid::from_raw(copy.id().cast_signed());
+    kill(us, Signal::SIGHUP).unwrap();
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(is_running(child), "a signal that was ignored stopped the child");
+    kill(us, Signal::SIGTERM).unwrap();
+    let output = copy.wait_with_output().unwrap();
+    assert!(output.status.success(), "the signal ended the process itself: {:?}", output.status);
+    let said = text(&output.stdout);
+    assert!(said.contains("Interrupted") && said.contains("signal: 15"), "{said}");
+    await_end(child);
+}

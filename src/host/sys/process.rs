@@ -1,0 +1,229 @@
+//! Processes as `/proc` shows them: who they are, which group they are in, and whether they move.
+//!
+//! A process number alone names nothing, because the kernel uses numbers again: number, start time and boot
+//! together do. A group's number stays taken as long as one member lives, even after its leader was reaped.
+
+use std::collections::HashSet;
+use std::io;
+
+use crate::model::undo::ChildProcess;
+
+/// One process, from `/proc/PID/stat` (proc(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessStat {
+    /// Its number.
+    pub pid: i32,
+    /// `R`, `S`, `D`, `T`, `Z` and so on.
+    pub state: char,
+    /// The number of its parent.
+    pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// Clock ticks that it has spent on a processor, in user and kernel mode.
+    pub ticks: u64,
+    /// Clock ticks after boot at which it began.
+    pub start_time: u64,
+}
+
+impl ProcessStat {
+    /// Reads the one line of the file.
+    ///
+    /// # Errors
+    /// When it is not in the format of proc(5).
+    pub fn parse(line: &str) -> io::Result<Self> {
+        Self::fields(line).ok_or_else(|| io::Error::other(format!("not a process stat: {line:?}")))
+    }
+
+    /// The name in parentheses may itself hold blanks and parentheses, so the fields after it are counted
+    /// from the last closing one.
+    fn fields(line: &str) -> Option<Self> {
+        let (pid, _) = line.split_once(" (")?;
+        let (_, rest) = line.rsplit_once(") ")?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        Some(Self {
+            pid: pid.parse().ok()?,
+            state: fields.first()?.chars().next()?,
+            parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
+            ticks: number(11)?.saturating_add(number(12)?),
+            start_time: number(19)?,
+        })
+    }
+
+    /// Whether it still runs, which what only waits to be reaped does not.
+    pub fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// The process of this number; `None` when there is none.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn stat(pid: i32) -> io::Result<Option<ProcessStat>> {
+    match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(bytes) => ProcessStat::parse(&String::from_utf8_lossy(&bytes)).map(Some),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All processes that we may see.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn all() -> io::Result<Vec<ProcessStat>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok())
+            && let Some(process) = stat(pid)?
+        {
+            found.push(process);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a process of the group still runs.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn group_is_alive(group: i32) -> io::Result<bool> {
+    Ok(all()?.iter().any(|process| process.group == group && process.is_alive()))
+}
+
+/// `/proc/sys/kernel/random/boot_id`: differs after each boot.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// What tells a living or unreaped process from any later one of its number; `None` when there is none.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn identify(pid: i32) -> io::Result<Option<ChildProcess>> {
+    let Some(process) = stat(pid)? else { return Ok(None) };
+    Ok(Some(ChildProcess { pid, start_time: process.start_time, boot_id: boot_id()? }))
+}
+
+/// What the processes of one command have done so far. Two equal readings mean that nothing moved between.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Activity {
+    ticks: u64,
+    bytes: u64,
+}
+
+/// The activity of a command: of all in the group of `leader` and all that descend from it (`sudo` gives its
+/// child a group of its own).
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn activity(leader: i32) -> io::Result<Activity> {
+    let processes = all()?;
+    let mut sum = Activity::default();
+    for pid in family(&processes, leader) {
+        let ticks = processes.iter().find(|process| process.pid == pid).map_or(0, |p| p.ticks);
+        sum.ticks = sum.ticks.saturating_add(ticks);
+        sum.bytes = sum.bytes.saturating_add(moved_bytes(pid)?);
+    }
+    Ok(sum)
+}
+
+/// The numbers of the group and of its descendants.
+fn family(processes: &[ProcessStat], leader: i32) -> HashSet<i32> {
+    let mut family: HashSet<i32> =
+        processes.iter().filter(|p| p.group == leader).map(|p| p.pid).collect();
+    loop {
+        let before = family.len();
+        family.extend(
+            processes
+                .iter()
+                .filter(|p| family.contains(&p.parent))
+                .map(|p| p.pid)
+                .collect::<Vec<_>>(),
+        );
+        if family.len() == before {
+            return family;
+        }
+    }
+}
+
+/// Bytes that went through read and write calls of one process, from `/proc/PID/io`. A process that is gone
+/// or that we may not look at counts as nothing; its processor time still counts.
+fn moved_bytes(pid: i32) -> io::Result<u64> {
+    let text = match std::fs::read_to_string(format!("/proc/{pid}/io")) {
+        Ok(text) => text,
+        Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => {
+            return Ok(0);
+        }
+        Err(error) => return Err(error),
+    };
+    let counter = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+        value.trim().parse::<u64>().ok()
+    };
+    match (counter("rchar:"), counter("wchar:")) {
+        (Some(read), Some(written)) => Ok(read.saturating_add(written)),
+        _ => Err(io::Error::other(format!("not a process io table: {text:?}"))),
+    }
+}
+
+/// A process that ends while it is looked at answers ESRCH instead of a missing file.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = "4711 (a (b) c d) S 12 4711 4711 0 -1 4194560 150 0 1 0 7 5 0 0 20 0 1 0 98765 2772992 220 18446744073709551615 1 1 0 0 0 0 0 4096 0 0 0 0 17 1 0 0 0 0 0\n";
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        assert_eq!(
+            ProcessStat::parse(LINE).unwrap(),
+            ProcessStat {
+                pid: 4711,
+                state: 'S',
+                parent: 12,
+                group: 4711,
+                ticks: 12,
+                start_time: 98765
+            }
+        );
+        assert!(ProcessStat::parse("4711 (sh) S 12").is_err());
+    }
+
+    #[test]
+    fn a_family_holds_the_group_and_all_descendants() {
+        let process = |pid, parent, group| ProcessStat {
+            pid,
+            state: 'S',
+            parent,
+            group,
+            ticks: 0,
+            start_time: 0,
+        };
+        let all =
+            [process(12, 11, 12), process(13, 12, 12), process(10, 1, 10), process(11, 10, 11)];
+        assert_eq!(family(&all, 10), HashSet::from([10, 11, 12, 13]));
+        assert_eq!(family(&all, 12), HashSet::from([12, 13]));
+    }
+
+    #[test]
+    fn we_are_alive_and_move() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let us = stat(own).unwrap().unwrap();
+        assert!(us.is_alive() && group_is_alive(us.group).unwrap());
+        assert_eq!(identify(own).unwrap().unwrap().boot_id.len(), 36);
+        assert_eq!(stat(i32::MAX).unwrap(), None);
+        // Reading is itself activity.
+        assert_ne!(activity(us.group).unwrap(), activity(us.group).unwrap());
+    }
+}

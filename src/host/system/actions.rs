@@ -1,0 +1,290 @@
+//! Mutations of the machine that are not processes.
+//!
+//! Whatever is removed or signalled is first looked at again, because the record of it may be older than the
+//! machine: the identity decides, never the name or the number. What is already gone counts as done.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::is_not_found;
+use crate::host::sys::{mounts, process};
+use crate::host::{ActError, Action};
+use crate::model::undo::{ChildProcess, Identity};
+
+/// How long a group gets to vanish after SIGKILL.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// How often a process that is to end is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Carries out one action; see [`crate::host::Host::act`].
+pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
+    match action {
+        Action::CreateDirectory { path, mode } => create_directory(path, *mode)
+            .map(Some)
+            .map_err(|source| ActError::Io { what: "create", path: path.clone(), source }),
+        Action::EnsureDirectory { path, mode } => ensure_directory(path, *mode)
+            .map_err(|source| ActError::Io { what: "create", path: path.clone(), source }),
+        Action::ReplaceFile { path, mode, content } => replace_file(path, *mode, content)
+            .map(Some)
+            .map_err(|source| ActError::Io { what: "replace", path: path.clone(), source }),
+        Action::RemoveStaging { path, identity } => {
+            remove_staging(path, identity.as_ref()).map(|()| None)
+        }
+        Action::StopProcess { child, grace } => stop_process(child, *grace).map(|()| None),
+    }
+}
+
+/// The identity of what was looked at.
+pub(super) fn identity_of(found: &Metadata) -> Identity {
+    Identity::Inode { device: found.dev(), inode: found.ino() }
+}
+
+fn create_directory(path: &Path, mode: u32) -> io::Result<Identity> {
+    DirBuilder::new().mode(mode).create(path)?;
+    // The process's umask must not decide.
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    Ok(identity_of(&path.symlink_metadata()?))
+}
+
+fn ensure_directory(path: &Path, mode: u32) -> io::Result<Option<Identity>> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Ok(None),
+        Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    if let Some(parent) = path.parent() {
+        ensure_directory(parent, mode)?;
+    }
+    match create_directory(path, mode) {
+        Ok(identity) => Ok(Some(identity)),
+        // Somebody else was faster, which is as good.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn replace_file(path: &Path, mode: u32, content: &[u8]) -> io::Result<Identity> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+    let mut new_name = std::ffi::OsString::from(".");
+    new_name.push(name);
+    new_name.push(format!(".{:016x}", u64::from_be_bytes(random)));
+    let new = directory.join(new_name);
+    let written = write_new(&new, mode, content).and_then(|identity| {
+        fs::rename(&new, path)?;
+        File::open(directory)?.sync_all()?;
+        Ok(identity)
+    });
+    if written.is_err() {
+        // After a rename there is nothing of that name; before it, nobody else knows of the file.
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+fn write_new(path: &Path, mode: u32, content: &[u8]) -> io::Result<Identity> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()?;
+    Ok(identity_of(&file.metadata()?))
+}
+
+fn remove_staging(path: &Path, identity: Option<&Identity>) -> Result<(), ActError> {
+    let failed = |source| ActError::Io { what: "remove", path: path.to_owned(), source };
+    let not_ours = || ActError::NotOurs { path: path.to_owned() };
+    let found = match path.symlink_metadata() {
+        Ok(found) => found,
+        Err(error) if is_not_found(&error) => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    if !found.is_dir() || identity.is_some_and(|identity| *identity != identity_of(&found)) {
+        return Err(not_ours());
+    }
+    let canonical = path.canonicalize().map_err(failed)?;
+    if let Some(at) = mounts::mounted_below(&canonical).map_err(failed)? {
+        return Err(ActError::Mounted { path: at });
+    }
+    // Without a recorded identity, only an empty directory can be let go without asking whose it is.
+    let removed = match identity {
+        Some(_) => fs::remove_dir_all(path),
+        None => fs::remove_dir(path),
+    };
+    match removed {
+        Ok(()) => Ok(()),
+        Err(error) if is_not_found(&error) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && identity.is_none() => {
+            Err(not_ours())
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn stop_process(child: &ChildProcess, grace: Duration) -> Result<(), ActError> {
+    let failed = |source| ActError::Io { what: "read", path: "/proc".into(), source };
+    match process::identify(child.pid).map_err(failed)? {
+        Some(found) if found == *child => {}
+        // Gone, or a later process of the same number.
+        Some(_) | None => return Ok(()),
+    }
+    let group = Pid::from_raw(child.pid);
+    for (signal, wait) in [(Signal::SIGTERM, grace), (Signal::SIGKILL, KILL_WAIT)] {
+        if let Err(error) = killpg(group, signal)
+            && error != nix::errno::Errno::ESRCH
+        {
+            let path = format!("/proc/{}", child.pid).into();
+            return Err(ActError::Io { what: "stop", path, source: error.into() });
+        }
+        let asked = Instant::now();
+        loop {
+            if !process::group_is_alive(child.pid).map_err(failed)? {
+                return Ok(());
+            }
+            let left = wait.saturating_sub(asked.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(POLL));
+        }
+    }
+    Err(ActError::StillRunning { pid: child.pid })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::host::system::SystemHost;
+    use crate::host::{ChildRecorder, CommandSpec, Effect, Exit, Host, Tool};
+
+    fn inode(path: &Path) -> Identity {
+        identity_of(&path.symlink_metadata().unwrap())
+    }
+
+    fn remove(path: &Path, identity: Option<Identity>) -> Result<Option<Identity>, ActError> {
+        carry_out(&Action::RemoveStaging { path: path.into(), identity })
+    }
+
+    fn mode_of(path: &Path) -> u32 {
+        path.metadata().unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn directories_get_their_mode_and_answer_who_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let made = carry_out(&Action::CreateDirectory { path: path.clone(), mode: 0o777 }).unwrap();
+        assert_eq!((made, mode_of(&path)), (Some(inode(&path)), 0o777));
+        let again = carry_out(&Action::CreateDirectory { path: path.clone(), mode: 0o700 });
+        assert!(matches!(again, Err(ActError::Io { what: "create", .. })));
+        let deep = path.join("a/b");
+        let ensure = Action::EnsureDirectory { path: deep.clone(), mode: 0o750 };
+        assert_eq!(carry_out(&ensure).unwrap(), Some(inode(&deep)));
+        assert_eq!((mode_of(&deep), mode_of(deep.parent().unwrap())), (0o750, 0o750));
+        assert_eq!(carry_out(&ensure).unwrap(), None);
+        fs::write(path.join("file"), "").unwrap();
+        let ensure = Action::EnsureDirectory { path: path.join("file"), mode: 0o750 };
+        assert!(carry_out(&ensure).is_err());
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("report.json");
+        for content in ["first, and longer", "second"] {
+            let action =
+                Action::ReplaceFile { path: path.clone(), mode: 0o640, content: content.into() };
+            assert_eq!(carry_out(&action).unwrap(), Some(inode(&path)));
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+            assert_eq!(mode_of(&path), 0o640);
+        }
+        let blocked = dir.path().join("directory");
+        fs::create_dir_all(blocked.join("full")).unwrap();
+        let action = Action::ReplaceFile { path: blocked, mode: 0o600, content: vec![] };
+        assert!(carry_out(&action).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file stays");
+    }
+
+    #[test]
+    fn staging_is_removed_only_when_it_is_the_recorded_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        assert!(remove(&path, None).is_ok(), "already gone");
+        fs::create_dir_all(path.join("deep")).unwrap();
+        fs::write(path.join("deep/file"), "x").unwrap();
+        let precious = dir.path().join("precious");
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("file"), "x").unwrap();
+        std::os::unix::fs::symlink(&precious, path.join("link")).unwrap();
+        let other = Identity::Inode { device: 1, inode: 1 };
+        assert!(matches!(remove(&path, Some(other)), Err(ActError::NotOurs { .. })));
+        assert!(matches!(remove(&path, None), Err(ActError::NotOurs { .. })), "not empty");
+        let identity = inode(&path);
+        remove(&path, Some(identity.clone())).unwrap();
+        assert!(!path.exists() && precious.join("file").exists());
+        remove(&path, Some(identity.clone())).unwrap();
+        fs::create_dir(&path).unwrap();
+        remove(&path, None).unwrap();
+        assert!(!path.exists());
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        assert!(matches!(remove(&path, Some(inode(&precious))), Err(ActError::NotOurs { .. })));
+    }
+
+    #[test]
+    fn staging_with_a_mount_in_it_is_left_alone() {
+        // The kernel's own mounts serve as the example: nothing has to be mounted for the test.
+        let error = remove(Path::new("/proc"), Some(inode(Path::new("/proc")))).unwrap_err();
+        assert!(matches!(error, ActError::Mounted { .. }), "{error}");
+    }
+
+    /// Tells the test of the child that a host has started.
+    struct Announce(std::sync::mpsc::Sender<ChildProcess>);
+
+    impl ChildRecorder for Announce {
+        fn started(&self, child: &ChildProcess) {
+            self.0.send(child.clone()).unwrap();
+        }
+        fn ended(&self, _: &ChildProcess) {}
+    }
+
+    #[test]
+    fn a_process_of_a_dead_run_is_stopped_only_if_it_is_the_same_one() {
+        let host = SystemHost::stopped_by(Arc::default());
+        let (sender, started) = std::sync::mpsc::channel();
+        host.record_children(Some(Arc::new(Announce(sender))));
+        let stop = |child: &ChildProcess| {
+            let grace = Duration::from_millis(300);
+            carry_out(&Action::StopProcess { child: child.clone(), grace })
+        };
+        for (script, expected) in [
+            ("exec sleep 60", Exit::Signal(15)),
+            ("trap '' TERM; while :; do sleep 0.05; done", Exit::Signal(9)),
+        ] {
+            let spec = CommandSpec::new(Tool::Path("/bin/sh".into()), Effect::Inspect);
+            let spec = spec.arg("-c").arg(script);
+            std::thread::scope(|scope| {
+                let running = scope.spawn(|| host.run(&spec, &mut |_, _| {}));
+                let child = started.recv().unwrap();
+                std::thread::sleep(Duration::from_millis(200));
+                stop(&ChildProcess { start_time: child.start_time + 1, ..child.clone() }).unwrap();
+                stop(&ChildProcess { boot_id: "another".into(), ..child.clone() }).unwrap();
+                assert!(process::group_is_alive(child.pid).unwrap(), "a stranger was stopped");
+                stop(&child).unwrap();
+                assert_eq!(running.join().unwrap().unwrap().exit, expected);
+                stop(&child).unwrap();
+            });
+        }
+    }
+}
