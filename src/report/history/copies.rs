@@ -1,0 +1,397 @@
+//! Attempts, copies and pins.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Row, params};
+
+use super::columns::{Count, Moment, Name, Word};
+use super::{History, HistoryError};
+use crate::model::copy::Series;
+use crate::model::names::{RunId, TargetName};
+use crate::model::outcome::Outcome;
+
+/// A copy that a run set out to make. It is recorded before the engine starts, so that what a crash left
+/// in the target can be told from what is somebody else's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The run.
+    pub run: RunId,
+    /// Where the copy was to go.
+    pub target: TargetName,
+    /// What it was to be a copy of.
+    pub series: Series,
+    /// The copy's name, where it is chosen beforehand (borg).
+    pub name: Option<String>,
+    /// When the engine was about to start.
+    pub started: DateTime<Utc>,
+}
+
+/// A copy that was seen in its target after it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyRecord {
+    /// The run that made it.
+    pub run: RunId,
+    /// Where it is.
+    pub target: TargetName,
+    /// Its id there.
+    pub id: String,
+    /// What it is a copy of.
+    pub series: Series,
+    /// The moment it stands for.
+    pub time: DateTime<Utc>,
+    /// When it was recorded.
+    pub recorded: DateTime<Utc>,
+    /// How its making ended.
+    pub outcome: Outcome,
+    /// Bytes of the original data.
+    pub size: Option<u64>,
+    /// Number of files.
+    pub files: Option<u64>,
+    /// Bytes that it added to the target.
+    pub bytes_new: Option<u64>,
+    /// Files that changed or vanished while they were read.
+    pub files_changed: u64,
+    /// Paths that could not be read.
+    pub unreadable: u64,
+}
+
+/// How large one copy of a series was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct TrendPoint {
+    /// The moment it stands for.
+    pub time: DateTime<Utc>,
+    /// Bytes of the original data.
+    pub size: Option<u64>,
+    /// Number of files.
+    pub files: Option<u64>,
+    /// Bytes that it added to the target.
+    pub bytes_new: Option<u64>,
+}
+
+const COPY_COLUMNS: &str = "run, target, id, host, job, item, time, recorded, outcome, size, files, \
+                            bytes_new, files_changed, unreadable";
+
+fn series(row: &Row<'_>) -> rusqlite::Result<Series> {
+    Ok(Series {
+        host: row.get::<_, Name<_>>("host")?.0,
+        job: row.get::<_, Name<_>>("job")?.0,
+        item: row.get("item")?,
+    })
+}
+
+pub(super) fn known(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<u64>> {
+    Ok(row.get::<_, Option<Count>>(column)?.map(|count| count.0))
+}
+
+fn attempt(row: &Row<'_>) -> rusqlite::Result<Attempt> {
+    Ok(Attempt {
+        run: row.get::<_, Name<_>>("run")?.0,
+        target: row.get::<_, Name<_>>("target")?.0,
+        series: series(row)?,
+        name: row.get("name")?,
+        started: row.get::<_, Moment>("started")?.0,
+    })
+}
+
+fn copy(row: &Row<'_>) -> rusqlite::Result<CopyRecord> {
+    Ok(CopyRecord {
+        run: row.get::<_, Name<_>>("run")?.0,
+        target: row.get::<_, Name<_>>("target")?.0,
+        id: row.get("id")?,
+        series: series(row)?,
+        time: row.get::<_, Moment>("time")?.0,
+        recorded: row.get::<_, Moment>("recorded")?.0,
+        outcome: row.get::<_, Word>("outcome")?.0,
+        size: known(row, "size")?,
+        files: known(row, "files")?,
+        bytes_new: known(row, "bytes_new")?,
+        files_changed: row.get::<_, Count>("files_changed")?.0,
+        unreadable: row.get::<_, Count>("unreadable")?.0,
+    })
+}
+
+impl History {
+    /// Records that a copy is about to be made.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn record_attempt(&self, attempt: &Attempt) -> Result<(), HistoryError> {
+        self.sql("record an attempt", |connection| {
+            connection.execute(
+                "INSERT INTO attempt (run, target, host, job, item, name, started)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    attempt.run.as_str(),
+                    attempt.target.as_str(),
+                    attempt.series.host.as_str(),
+                    attempt.series.job.as_str(),
+                    attempt.series.item,
+                    attempt.name,
+                    Moment(attempt.started),
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Attempts for this target that no copy followed, in the order of recording. The attempt of a run
+    /// that is still at work is among them.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn attempts(&self, target: &TargetName) -> Result<Vec<Attempt>, HistoryError> {
+        self.sql("read the attempts", |connection| {
+            connection
+                .prepare(
+                    "SELECT run, target, host, job, item, name, started FROM attempt
+                     WHERE target = ?1 AND NOT EXISTS (
+                         SELECT 1 FROM copy
+                         WHERE copy.target = attempt.target AND copy.run = attempt.run
+                           AND copy.host = attempt.host AND copy.job = attempt.job
+                           AND copy.item IS attempt.item)
+                     ORDER BY sequence",
+                )?
+                .query_map([target.as_str()], attempt)?
+                .collect()
+        })
+    }
+
+    /// Forgets an attempt, once it is known that nothing of it is left in the target.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn settle_attempt(&self, attempt: &Attempt) -> Result<(), HistoryError> {
+        let Series { host, job, item } = &attempt.series;
+        self.sql("settle an attempt", |connection| {
+            connection.execute(
+                "DELETE FROM attempt WHERE target = ?1 AND run = ?2 AND host = ?3 AND job = ?4
+                     AND item IS ?5",
+                params![
+                    attempt.target.as_str(),
+                    attempt.run.as_str(),
+                    host.as_str(),
+                    job.as_str(),
+                    item
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Records a copy that a second look has found in the target. Recording it again replaces what was
+    /// recorded.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn record_copy(&self, copy: &CopyRecord) -> Result<(), HistoryError> {
+        self.sql("record a copy", |connection| {
+            connection.execute(
+                "INSERT INTO copy (target, id, first_id, run, host, job, item, time, recorded, outcome,
+                                   size, files, bytes_new, files_changed, unreadable)
+                 VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                 ON CONFLICT (target, id) DO UPDATE SET
+                     run = excluded.run, host = excluded.host, job = excluded.job,
+                     item = excluded.item, time = excluded.time, recorded = excluded.recorded,
+                     outcome = excluded.outcome, size = excluded.size, files = excluded.files,
+                     bytes_new = excluded.bytes_new, files_changed = excluded.files_changed,
+                     unreadable = excluded.unreadable, deleted = 0",
+                params![
+                    copy.target.as_str(),
+                    copy.id,
+                    copy.run.as_str(),
+                    copy.series.host.as_str(),
+                    copy.series.job.as_str(),
+                    copy.series.item,
+                    Moment(copy.time),
+                    Moment(copy.recorded),
+                    Word(copy.outcome.clone()),
+                    copy.size.map(Count),
+                    copy.files.map(Count),
+                    copy.bytes_new.map(Count),
+                    Count(copy.files_changed),
+                    Count(copy.unreadable),
+                ],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// The recorded copies of a target that are not known to be deleted, newest first.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn copies(&self, target: &TargetName) -> Result<Vec<CopyRecord>, HistoryError> {
+        self.sql("read the copies", |connection| {
+            connection
+                .prepare(&format!(
+                    "SELECT {COPY_COLUMNS} FROM copy WHERE target = ?1 AND NOT deleted
+                     ORDER BY time DESC, id DESC"
+                ))?
+                .query_map([target.as_str()], copy)?
+                .collect()
+        })
+    }
+
+    /// The newest good copy of a series that is not known to be deleted. For the shrink guard, ask before
+    /// the run's own copy is recorded.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn last_good(
+        &self,
+        target: &TargetName,
+        series: &Series,
+    ) -> Result<Option<CopyRecord>, HistoryError> {
+        self.last_good_until(target, series, DateTime::<Utc>::MAX_UTC)
+    }
+
+    /// The same among those that stand for a moment not after `latest`: a copy that a wrong clock has
+    /// dated ahead must not look fresh for years.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn last_good_until(
+        &self,
+        target: &TargetName,
+        series: &Series,
+        latest: DateTime<Utc>,
+    ) -> Result<Option<CopyRecord>, HistoryError> {
+        self.sql("read the last good copy", |connection| {
+            let mut statement = connection.prepare(&format!(
+                "SELECT {COPY_COLUMNS} FROM copy
+                 WHERE target = ?1 AND host = ?2 AND job = ?3 AND item IS ?4 AND NOT deleted
+                 ORDER BY time DESC, id DESC"
+            ))?;
+            let mut rows = statement.query(params![
+                target.as_str(),
+                series.host.as_str(),
+                series.job.as_str(),
+                series.item
+            ])?;
+            while let Some(row) = rows.next()? {
+                let record = copy(row)?;
+                if record.outcome.is_healthy() && record.time <= latest {
+                    return Ok(Some(record));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// The sizes of the last `count` copies of a series, oldest first, deleted ones among them.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn trend(
+        &self,
+        target: &TargetName,
+        series: &Series,
+        count: usize,
+    ) -> Result<Vec<TrendPoint>, HistoryError> {
+        self.sql("read the trend", |connection| {
+            let mut points: Vec<TrendPoint> = connection
+                .prepare(
+                    "SELECT time, size, files, bytes_new FROM copy
+                     WHERE target = ?1 AND host = ?2 AND job = ?3 AND item IS ?4
+                     ORDER BY sequence DESC LIMIT ?5",
+                )?
+                .query_map(
+                    params![
+                        target.as_str(),
+                        series.host.as_str(),
+                        series.job.as_str(),
+                        series.item,
+                        i64::try_from(count).unwrap_or(i64::MAX)
+                    ],
+                    |row| {
+                        Ok(TrendPoint {
+                            time: row.get::<_, Moment>("time")?.0,
+                            size: known(row, "size")?,
+                            files: known(row, "files")?,
+                            bytes_new: known(row, "bytes_new")?,
+                        })
+                    },
+                )?
+                .collect::<rusqlite::Result<_>>()?;
+            points.reverse();
+            Ok(points)
+        })
+    }
+
+    /// Marks copies as deleted; their sizes are still part of the trend. Their pins go, too.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn forget_copies(&self, target: &TargetName, ids: &[String]) -> Result<(), HistoryError> {
+        self.at_once("forget copies", |connection| {
+            for id in ids {
+                let key = params![target.as_str(), id];
+                connection
+                    .execute("UPDATE copy SET deleted = 1 WHERE target = ?1 AND id = ?2", key)?;
+                connection.execute("DELETE FROM pin WHERE target = ?1 AND id = ?2", key)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A copy's id has changed (restic gives a new one when tags change): its record and its pin follow.
+    ///
+    /// # Errors
+    /// When it cannot be written, also when the new id is another recorded copy.
+    pub fn follow(&self, target: &TargetName, old: &str, new: &str) -> Result<(), HistoryError> {
+        self.at_once("follow a copy", |connection| {
+            let key = params![target.as_str(), old, new];
+            connection.execute("UPDATE copy SET id = ?3 WHERE target = ?1 AND id = ?2", key)?;
+            connection
+                .execute("UPDATE OR REPLACE pin SET id = ?3 WHERE target = ?1 AND id = ?2", key)?;
+            Ok(())
+        })
+    }
+
+    /// Remembers that a copy is pinned. Pinning it again changes nothing.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn pin(
+        &self,
+        target: &TargetName,
+        id: &str,
+        since: DateTime<Utc>,
+    ) -> Result<(), HistoryError> {
+        self.sql("pin a copy", |connection| {
+            connection.execute(
+                "INSERT INTO pin (target, id, since) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+                params![target.as_str(), id, Moment(since)],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Takes a pin away. Answers whether there was one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn unpin(&self, target: &TargetName, id: &str) -> Result<bool, HistoryError> {
+        self.sql("unpin a copy", |connection| {
+            let removed = connection.execute(
+                "DELETE FROM pin WHERE target = ?1 AND id = ?2",
+                params![target.as_str(), id],
+            )?;
+            Ok(removed > 0)
+        })
+    }
+
+    /// The ids of a target's pinned copies.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn pins(&self, target: &TargetName) -> Result<BTreeSet<String>, HistoryError> {
+        self.sql("read the pins", |connection| {
+            connection
+                .prepare("SELECT id FROM pin WHERE target = ?1")?
+                .query_map([target.as_str()], |row| row.get(0))?
+                .collect()
+        })
+    }
+}

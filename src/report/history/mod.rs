@@ -1,0 +1,219 @@
+//! What Stillpoint remembers: runs, attempts, copies, pins and maintenance, in one SQLite file.
+//!
+//! The targets hold the truth about which copies exist; history holds what they cannot say: how a copy was
+//! made, how large it was, that it is pinned, and which attempts never became a copy. Losing the file loses
+//! no copy. It is private to root (0600), since paths and errors stand in it.
+
+use std::fs::{OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+mod columns;
+mod copies;
+mod listing;
+mod maintenance;
+mod runs;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+pub use copies::{Attempt, CopyRecord, TrendPoint};
+pub use maintenance::{Maintenance, MaintenanceKind};
+pub use runs::{LastOutcome, RunSummary, StepTime};
+
+/// The name of the history file in the state directory.
+pub const FILE_NAME: &str = "history.sqlite";
+
+/// How long to wait for another run that is writing; its transactions take milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why history cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The file cannot be made or its permissions cannot be set.
+    #[error("cannot open the history {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// SQLite refused, or a value in the file cannot be read.
+    #[error("cannot {doing} in the history {}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What was tried: `read the copies` and the like.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The file was written by another version of Stillpoint.
+    #[error(
+        "the history {} has format {found}, and this version reads format {known}", path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The format that was found.
+        found: u32,
+        /// The format of this version.
+        known: u32,
+    },
+}
+
+impl HistoryError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            HistoryError::Open { .. } => "check that the state directory exists and is writable",
+            HistoryError::Database { .. } => {
+                "if the file is damaged, move it away: a new one starts empty, and no copy is lost (pins have to be set again)"
+            }
+            HistoryError::Version { found, known, .. } if found > known => {
+                "use the newer version of stillpoint that wrote it"
+            }
+            HistoryError::Version { .. } => "run a job once: that brings the file up to date",
+        }
+    }
+}
+
+/// The open history file.
+///
+/// All times that go in come from the caller; nothing here reads a clock.
+#[derive(Debug)]
+pub struct History {
+    path: PathBuf,
+    connection: Connection,
+}
+
+impl History {
+    /// Opens the history for reading and writing. A missing file is made (0600), an older one is brought
+    /// up to date.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or made, or comes from a newer version.
+    pub fn open(path: &Path) -> Result<History, HistoryError> {
+        let refused = |source| HistoryError::Open { path: path.to_owned(), source };
+        // SQLite gives its side files the permissions of the main file, so it must be private first.
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(refused)?;
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(refused)?;
+        drop(file);
+
+        let mut history = History::connect(path)?;
+        history.sql("prepare", |connection| {
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+            // A record must outlive a power cut: pins and attempts are relied upon later.
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.pragma_update(None, "foreign_keys", true)
+        })?;
+        history.upgrade()?;
+        Ok(history)
+    }
+
+    /// Opens an existing history for reading only; `None` when there is none yet. For `status` and for dry
+    /// runs: when it is closed, the directory is as it was.
+    ///
+    /// The connection itself may write, because a reader that may not would leave SQLite's side files
+    /// behind; `query_only` refuses every statement that changes something.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or was written by another version.
+    pub fn open_existing(path: &Path) -> Result<Option<History>, HistoryError> {
+        match path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(source) => return Err(HistoryError::Open { path: path.to_owned(), source }),
+        }
+        let history = History::connect(path)?;
+        history.sql("prepare", |connection| connection.pragma_update(None, "query_only", true))?;
+        match history.version()? {
+            // Made, but a crash came before its tables: nothing is remembered.
+            0 => Ok(None),
+            found if found == schema::FORMAT => Ok(Some(history)),
+            found => Err(history.other_version(found)),
+        }
+    }
+
+    fn connect(path: &Path) -> Result<History, HistoryError> {
+        let refused =
+            |source| HistoryError::Database { path: path.to_owned(), doing: "open", source };
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(refused)?;
+        connection.busy_timeout(PATIENCE).map_err(refused)?;
+        Ok(History { path: path.to_owned(), connection })
+    }
+
+    /// Takes the steps that the file lacks, all or none of them.
+    fn upgrade(&mut self) -> Result<(), HistoryError> {
+        let path = self.path.clone();
+        let refused =
+            |source| HistoryError::Database { path: path.clone(), doing: "set up", source };
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(refused)?;
+        let found = version_of(&transaction).map_err(refused)?;
+        let Some(missing) = schema::STEPS.get(found as usize..) else {
+            drop(transaction);
+            return Err(self.other_version(found));
+        };
+        for step in missing {
+            transaction.execute_batch(step).map_err(refused)?;
+        }
+        transaction.pragma_update(None, "user_version", schema::FORMAT).map_err(refused)?;
+        transaction.commit().map_err(refused)
+    }
+
+    fn version(&self) -> Result<u32, HistoryError> {
+        self.sql("read the format", version_of)
+    }
+
+    fn other_version(&self, found: u32) -> HistoryError {
+        HistoryError::Version { path: self.path.clone(), found, known: schema::FORMAT }
+    }
+
+    /// Does something with the database, and says what was tried when that fails.
+    fn sql<T>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, HistoryError> {
+        work(&self.connection).map_err(|source| HistoryError::Database {
+            path: self.path.clone(),
+            doing,
+            source,
+        })
+    }
+
+    /// The same, in one transaction: all of it is recorded or nothing.
+    fn at_once<T>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, HistoryError> {
+        self.sql(doing, |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            let result = work(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        })
+    }
+}
+
+fn version_of(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}

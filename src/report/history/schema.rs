@@ -1,0 +1,106 @@
+//! The tables of the history file, as a list of steps from one version to the next.
+//!
+//! `PRAGMA user_version` holds how many steps a file has behind it. A step that was released is never
+//! edited; a change is a new step. A file with more steps than this list comes from a newer Stillpoint and
+//! is refused, because its meaning is not known here.
+//!
+//! Times are RFC 3339 in UTC with nine decimals, so that they sort as text and a person can read them.
+//! What is not known is NULL. `sequence` orders rows by when they were recorded, whatever the clock showed.
+
+/// The steps, oldest first.
+pub(super) const STEPS: &[&str] = &[VERSION_1];
+
+/// The format of this version: how many steps there are.
+pub(super) const FORMAT: u32 = STEPS.len() as u32;
+
+const VERSION_1: &str = "
+CREATE TABLE run (
+    sequence  INTEGER PRIMARY KEY,
+    id        TEXT NOT NULL UNIQUE,
+    started   TEXT NOT NULL,
+    finished  TEXT NOT NULL,
+    outcome   TEXT NOT NULL,
+    exit_code INTEGER
+) STRICT;
+
+CREATE TABLE job (
+    run     INTEGER NOT NULL REFERENCES run (sequence) ON DELETE CASCADE,
+    name    TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    reason  TEXT,
+    seconds REAL NOT NULL
+) STRICT;
+CREATE INDEX job_by_name ON job (name, run);
+
+CREATE TABLE step (
+    run     INTEGER NOT NULL REFERENCES run (sequence) ON DELETE CASCADE,
+    job     TEXT,
+    target  TEXT,
+    item    TEXT,
+    step    TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    detail  TEXT NOT NULL,
+    seconds REAL NOT NULL
+) STRICT;
+CREATE INDEX step_by_run ON step (run, job);
+
+CREATE TABLE result (
+    run     INTEGER NOT NULL REFERENCES run (sequence) ON DELETE CASCADE,
+    job     TEXT NOT NULL,
+    target  TEXT NOT NULL,
+    item    TEXT,
+    outcome TEXT NOT NULL
+) STRICT;
+CREATE INDEX result_by_run ON result (run, job);
+
+CREATE TABLE attempt (
+    sequence INTEGER PRIMARY KEY,
+    run      TEXT NOT NULL,
+    target   TEXT NOT NULL,
+    host     TEXT NOT NULL,
+    job      TEXT NOT NULL,
+    item     TEXT,
+    name     TEXT,
+    started  TEXT NOT NULL
+) STRICT;
+CREATE INDEX attempt_by_target ON attempt (target, run);
+
+CREATE TABLE copy (
+    sequence      INTEGER PRIMARY KEY,
+    target        TEXT NOT NULL,
+    id            TEXT NOT NULL,
+    first_id      TEXT NOT NULL,
+    run           TEXT NOT NULL,
+    host          TEXT NOT NULL,
+    job           TEXT NOT NULL,
+    item          TEXT,
+    time          TEXT NOT NULL,
+    recorded      TEXT NOT NULL,
+    outcome       TEXT NOT NULL,
+    size          INTEGER,
+    files         INTEGER,
+    bytes_new     INTEGER,
+    files_changed INTEGER NOT NULL,
+    unreadable    INTEGER NOT NULL,
+    deleted       INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (target, id)
+) STRICT;
+CREATE INDEX copy_by_series ON copy (target, job, time);
+
+CREATE TABLE pin (
+    target TEXT NOT NULL,
+    id     TEXT NOT NULL,
+    since  TEXT NOT NULL,
+    PRIMARY KEY (target, id)
+) STRICT;
+
+CREATE TABLE maintenance (
+    sequence INTEGER PRIMARY KEY,
+    target   TEXT NOT NULL,
+    kind     TEXT NOT NULL,
+    outcome  TEXT NOT NULL,
+    detail   TEXT NOT NULL,
+    time     TEXT NOT NULL
+) STRICT;
+CREATE INDEX maintenance_by_target ON maintenance (target, kind);
+";

@@ -1,0 +1,532 @@
+//! Round trips on a real file, and what the file must not do.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::copy::{Copy, Series};
+use crate::model::names::{HostName, JobName, RunId, TargetName};
+use crate::model::outcome::Outcome;
+use crate::model::report::{JobReport, RunReport, SCHEMA, StepReport, TargetReport};
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+fn target(name: &str) -> TargetName {
+    TargetName::new(name).unwrap()
+}
+
+fn job(name: &str) -> JobName {
+    JobName::new(name).unwrap()
+}
+
+fn run(number: u8) -> RunId {
+    RunId::from_bytes([0, 0, 0, number])
+}
+
+fn series(item: Option<&str>) -> Series {
+    Series {
+        host: HostName::new("web1").unwrap(),
+        job: job("dumps"),
+        item: item.map(str::to_owned),
+    }
+}
+
+fn record(number: u8, id: &str, time: &str) -> CopyRecord {
+    CopyRecord {
+        run: run(number),
+        target: target("usb"),
+        id: id.to_owned(),
+        series: series(None),
+        time: at(time),
+        recorded: at(time),
+        outcome: Outcome::Ok,
+        size: Some(1_000),
+        files: Some(10),
+        bytes_new: None,
+        files_changed: 0,
+        unreadable: 0,
+    }
+}
+
+fn listed(id: &str) -> Copy {
+    Copy {
+        id: id.to_owned(),
+        series: Some(series(None)),
+        run: None,
+        time: at("2026-01-01T00:00:00Z"),
+        size: None,
+        files: None,
+        tags: Vec::new(),
+        pinned: false,
+        original: None,
+        healthy: None,
+    }
+}
+
+fn step(step: &'static str, target: Option<TargetName>, seconds: f64) -> StepReport {
+    StepReport {
+        step,
+        target,
+        item: None,
+        outcome: Outcome::Ok,
+        detail: "done".into(),
+        elapsed: Duration::from_secs_f64(seconds),
+    }
+}
+
+fn result(name: &str, item: Option<&str>, outcome: Outcome) -> TargetReport {
+    TargetReport {
+        target: target(name),
+        item: item.map(str::to_owned),
+        outcome,
+        copy: None,
+        bytes_new: None,
+        size: None,
+        files: None,
+        files_changed: 0,
+        unreadable: Vec::new(),
+        unreadable_count: 0,
+        deleted: Vec::new(),
+    }
+}
+
+fn report(number: u8, finished: &str, jobs: Vec<JobReport>) -> RunReport {
+    RunReport {
+        schema: SCHEMA,
+        run_id: run(number),
+        started: at(finished) - chrono::TimeDelta::minutes(1),
+        finished: at(finished),
+        outcome: Outcome::Ok,
+        exit_code: None,
+        jobs,
+        maintenance: Vec::new(),
+        warnings: Vec::new(),
+        troubles: Vec::new(),
+    }
+}
+
+fn job_report(name: &str, outcome: Outcome, targets: Vec<TargetReport>) -> JobReport {
+    JobReport {
+        name: job(name),
+        outcome,
+        reason: None,
+        elapsed: Duration::from_secs(5),
+        steps: Vec::new(),
+        targets,
+    }
+}
+
+fn fresh() -> (TempDir, History) {
+    let directory = tempfile::tempdir().unwrap();
+    let history = History::open(&directory.path().join(FILE_NAME)).unwrap();
+    (directory, history)
+}
+
+/// Names and contents of everything in a directory.
+fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn the_file_is_private_even_if_it_was_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    std::fs::write(&path, "").unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let history = History::open(&path).unwrap();
+    history.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
+    for entry in std::fs::read_dir(directory.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", entry.file_name());
+    }
+    let mode: String =
+        history.connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+}
+
+#[test]
+fn a_newer_file_is_refused_and_left_alone() {
+    let (directory, history) = fresh();
+    history.connection.pragma_update(None, "user_version", 99).unwrap();
+    let path = directory.path().join(FILE_NAME);
+    drop(history);
+    let before = contents(directory.path());
+
+    let error = History::open(&path).unwrap_err();
+    assert!(matches!(error, HistoryError::Version { found: 99, known: schema::FORMAT, .. }));
+    assert!(error.to_string().ends_with("has format 99, and this version reads format 1"));
+    assert!(error.hint().contains("newer version"));
+    assert!(matches!(
+        History::open_existing(&path).unwrap_err(),
+        HistoryError::Version { found: 99, .. }
+    ));
+    assert_eq!(contents(directory.path()), before);
+}
+
+#[test]
+fn something_else_is_an_error_and_no_history() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    std::fs::write(&path, "not a database, but long enough to be looked at as one".repeat(100))
+        .unwrap();
+    assert!(matches!(History::open(&path), Err(HistoryError::Database { .. })));
+    assert!(matches!(History::open_existing(&path), Err(HistoryError::Database { .. })));
+    let missing = directory.path().join("no/such/directory").join(FILE_NAME);
+    assert!(matches!(History::open(&missing), Err(HistoryError::Open { .. })));
+    assert!(History::open_existing(&missing).unwrap().is_none());
+}
+
+#[test]
+fn reading_leaves_the_directory_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    assert!(History::open_existing(&path).unwrap().is_none());
+    assert!(contents(directory.path()).is_empty());
+
+    let writer = History::open(&path).unwrap();
+    writer.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
+    drop(writer);
+    let before = contents(directory.path());
+    assert_eq!(before.len(), 1);
+
+    let reader = History::open_existing(&path).unwrap().unwrap();
+    assert_eq!(reader.copies(&target("usb")).unwrap().len(), 1);
+    let refused = reader.record_copy(&record(2, "b", "2026-01-02T00:00:00Z"));
+    assert!(matches!(refused, Err(HistoryError::Database { .. })));
+    drop(reader);
+    assert_eq!(contents(directory.path()), before);
+}
+
+#[test]
+fn a_file_without_tables_is_no_history_to_a_reader() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    std::fs::write(&path, "").unwrap();
+    assert!(History::open_existing(&path).unwrap().is_none());
+    assert!(History::open(&path).unwrap().copies(&target("usb")).unwrap().is_empty());
+}
+
+#[test]
+fn two_processes_may_have_it_open() {
+    let (directory, one) = fresh();
+    let other = History::open(&directory.path().join(FILE_NAME)).unwrap();
+    one.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
+    other.record_copy(&record(2, "b", "2026-01-02T00:00:00Z")).unwrap();
+    assert_eq!(one.copies(&target("usb")).unwrap(), other.copies(&target("usb")).unwrap());
+    assert_eq!(one.copies(&target("usb")).unwrap().len(), 2);
+}
+
+#[test]
+fn copies_come_back_as_they_went_in() {
+    let (_directory, history) = fresh();
+    let full = CopyRecord {
+        series: series(Some("postgres/ä")),
+        time: at("2026-01-03T00:00:00.123456789Z"),
+        outcome: Outcome::Incomplete,
+        size: Some(u64::MAX >> 1),
+        files: None,
+        bytes_new: Some(0),
+        files_changed: 3,
+        unreadable: 4,
+        ..record(1, "full", "2026-01-03T00:00:00Z")
+    };
+    let plain = record(2, "plain", "2026-01-02T00:00:00Z");
+    let elsewhere = CopyRecord { target: target("nas"), ..plain.clone() };
+    for copy in [&plain, &full, &elsewhere] {
+        history.record_copy(copy).unwrap();
+    }
+    assert_eq!(history.copies(&target("usb")).unwrap(), [full.clone(), plain.clone()]);
+    assert_eq!(history.copies(&target("nas")).unwrap(), [elsewhere]);
+
+    let corrected = CopyRecord { outcome: Outcome::Ok, ..full };
+    history.record_copy(&corrected).unwrap();
+    assert_eq!(history.copies(&target("usb")).unwrap(), [corrected, plain.clone()]);
+
+    let too_large = CopyRecord { size: Some(u64::MAX), ..plain };
+    assert!(history.record_copy(&too_large).is_err(), "a size must not be cut off silently");
+}
+
+#[test]
+fn a_value_that_cannot_be_read_is_an_error() {
+    let (_directory, history) = fresh();
+    history.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
+    for damage in ["outcome = 'fine'", "time = 'yesterday'", "size = -1", "host = '-x'"] {
+        let before = history.connection.unchecked_transaction().unwrap();
+        before.execute(&format!("UPDATE copy SET {damage}"), []).unwrap();
+        assert!(history.copies(&target("usb")).is_err(), "{damage} was read");
+        before.rollback().unwrap();
+    }
+    assert_eq!(history.copies(&target("usb")).unwrap().len(), 1);
+}
+
+#[test]
+fn the_last_good_copy_is_good_and_there_and_not_in_the_future() {
+    let (_directory, history) = fresh();
+    let usb = target("usb");
+    let mut incomplete = record(3, "c", "2026-01-03T00:00:00Z");
+    incomplete.outcome = Outcome::Incomplete;
+    let mut warned = record(2, "b", "2026-01-02T00:00:00Z");
+    warned.outcome = Outcome::Warning;
+    let mut other = record(4, "d", "2026-01-04T00:00:00Z");
+    other.series = series(Some("mysql"));
+    assert_eq!(history.last_good(&usb, &series(None)).unwrap(), None);
+    for copy in [&record(1, "a", "2026-01-01T00:00:00Z"), &incomplete, &warned, &other] {
+        history.record_copy(copy).unwrap();
+    }
+    let last = || history.last_good(&usb, &series(None)).unwrap().map(|copy| copy.id);
+    assert_eq!(last().as_deref(), Some("b"));
+
+    history.record_copy(&record(5, "e", "2036-01-01T00:00:00Z")).unwrap();
+    assert_eq!(last().as_deref(), Some("e"));
+    let until = history
+        .last_good_until(&usb, &series(None), at("2026-02-01T00:00:00Z"))
+        .unwrap()
+        .map(|copy| copy.id);
+    assert_eq!(until.as_deref(), Some("b"));
+
+    history.forget_copies(&usb, &["e".into(), "b".into(), "never seen".into()]).unwrap();
+    assert_eq!(last().as_deref(), Some("a"));
+    assert_eq!(history.last_good(&target("nas"), &series(None)).unwrap(), None);
+}
+
+#[test]
+fn an_attempt_stands_until_its_copy_or_its_end_is_recorded() {
+    let (_directory, history) = fresh();
+    let usb = target("usb");
+    let attempt = |number, item| Attempt {
+        run: run(number),
+        target: usb.clone(),
+        series: series(item),
+        name: Some(format!("dumps@web1-{number}")),
+        started: at("2026-01-01T00:00:00Z"),
+    };
+    let (plain, item, dead) = (attempt(1, None), attempt(1, Some("mysql")), attempt(2, None));
+    for attempt in [&plain, &item, &dead] {
+        history.record_attempt(attempt).unwrap();
+    }
+    assert_eq!(history.attempts(&usb).unwrap(), [plain, item.clone(), dead.clone()]);
+    history.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
+    assert_eq!(history.attempts(&usb).unwrap(), [item.clone(), dead.clone()]);
+    history.settle_attempt(&dead).unwrap();
+    assert_eq!(history.attempts(&usb).unwrap(), [item]);
+    assert!(history.attempts(&target("nas")).unwrap().is_empty());
+}
+
+#[test]
+fn the_trend_is_in_the_order_of_recording_and_outlives_deletion() {
+    let (_directory, history) = fresh();
+    let usb = target("usb");
+    for (number, id, size) in [(1, "a", Some(100)), (2, "b", None), (3, "c", Some(300))] {
+        let time = format!("2026-01-0{number}T00:00:00Z");
+        history.record_copy(&CopyRecord { size, ..record(number, id, &time) }).unwrap();
+    }
+    history.forget_copies(&usb, &["b".into()]).unwrap();
+    let sizes = |count| -> Vec<Option<u64>> {
+        let points = history.trend(&usb, &series(None), count).unwrap();
+        points.into_iter().map(|point| point.size).collect()
+    };
+    assert_eq!(sizes(9), [Some(100), None, Some(300)]);
+    assert_eq!(sizes(2), [None, Some(300)]);
+}
+
+#[test]
+fn pins_are_remembered_and_follow_a_new_id() {
+    let (_directory, history) = fresh();
+    let usb = target("usb");
+    let time = at("2026-01-01T00:00:00Z");
+    history.record_copy(&record(1, "old", "2026-01-01T00:00:00Z")).unwrap();
+    history.pin(&usb, "old", time).unwrap();
+    history.pin(&usb, "old", time).unwrap();
+    history.pin(&usb, "other", time).unwrap();
+    history.follow(&usb, "old", "new").unwrap();
+    let pins = |name| history.pins(&target(name)).unwrap().into_iter().collect::<Vec<_>>();
+    assert_eq!(pins("usb"), ["new", "other"]);
+    assert!(pins("nas").is_empty());
+    assert_eq!(history.copies(&usb).unwrap()[0].id, "new");
+
+    assert!(history.unpin(&usb, "new").unwrap());
+    assert!(!history.unpin(&usb, "new").unwrap());
+    history.forget_copies(&usb, &["other".into()]).unwrap();
+    assert!(pins("usb").is_empty());
+}
+
+#[test]
+fn a_listing_is_enriched_by_present_and_first_ids() {
+    let (_directory, history) = fresh();
+    let usb = target("usb");
+    for (number, id, outcome) in [
+        (1, "good", Outcome::Ok),
+        (2, "warned", Outcome::Warning),
+        (3, "cut", Outcome::Incomplete),
+        (4, "first", Outcome::Ok),
+    ] {
+        let time = format!("2026-01-0{number}T00:00:00Z");
+        history.record_copy(&CopyRecord { outcome, ..record(number, id, &time) }).unwrap();
+    }
+    history.pin(&usb, "first", at("2026-01-09T00:00:00Z")).unwrap();
+    history.pin(&usb, "unrecorded", at("2026-01-09T00:00:00Z")).unwrap();
+    history.follow(&usb, "first", "second").unwrap();
+    let mut copies = vec![
+        listed("good"),
+        Copy { size: Some(7), ..listed("warned") },
+        listed("cut"),
+        // Re-tagged once by us and once by somebody else: only `original` leads back.
+        Copy { original: Some("first".into()), ..listed("third") },
+        listed("unknown"),
+        Copy { original: Some("unrecorded".into()), ..listed("retagged") },
+    ];
+    history.enrich(&usb, &mut copies).unwrap();
+    let seen: Vec<_> = copies
+        .iter()
+        .map(|copy| (copy.id.as_str(), copy.size, copy.files, copy.healthy, copy.pinned))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("good", Some(1_000), Some(10), Some(true), false),
+            ("warned", Some(7), Some(10), Some(true), false),
+            ("cut", Some(1_000), Some(10), Some(false), false),
+            ("third", Some(1_000), Some(10), Some(true), true),
+            ("unknown", None, None, None, false),
+            ("retagged", None, None, None, true),
+        ]
+    );
+}
+
+#[test]
+fn history_learns_from_a_listing_what_has_gone() {
+    let (_directory, history) = fresh();
+    let usb = target("usb");
+    for (number, id) in [(1, "a"), (2, "b"), (3, "c")] {
+        history.record_copy(&record(number, id, &format!("2026-01-0{number}T00:00:00Z"))).unwrap();
+    }
+    history.forget_copies(&usb, &["a".into()]).unwrap();
+    let retagged = Copy { original: Some("c".into()), ..listed("z") };
+    // "a" survived its deletion after all, and somebody else deleted "b".
+    let listing = [listed("a"), retagged, listed("foreign")];
+    assert_eq!(history.reconcile(&usb, &listing).unwrap(), ["b"]);
+    assert_eq!(history.reconcile(&usb, &listing).unwrap(), [""; 0]);
+    let left: Vec<String> = history.copies(&usb).unwrap().into_iter().map(|copy| copy.id).collect();
+    assert_eq!(left, ["c", "a"]);
+}
+
+#[test]
+fn the_last_outcome_is_that_of_the_last_run_that_went_there() {
+    let (_directory, history) = fresh();
+    let last = |name: &str, item| {
+        history
+            .last_outcome(&job("dumps"), &target(name), item)
+            .unwrap()
+            .map(|last| (last.run.to_string(), last.outcome))
+    };
+    assert_eq!(last("usb", None), None);
+
+    let both = vec![result("usb", None, Outcome::Ok), result("nas", Some("x"), Outcome::Failed)];
+    let jobs = vec![job_report("dumps", Outcome::Failed, both)];
+    history.record_run(&report(1, "2026-01-01T00:00:00Z", jobs)).unwrap();
+    assert_eq!(last("usb", None), Some(("00000001".into(), Outcome::Ok)));
+    assert_eq!(last("nas", Some("x")), Some(("00000001".into(), Outcome::Failed)));
+    assert_eq!(last("nas", None), None, "an item is not the whole job");
+
+    // Narrowed to one target: the other one's outcome stands.
+    let narrowed = vec![result("nas", Some("x"), Outcome::Ok)];
+    let jobs = vec![job_report("dumps", Outcome::Ok, narrowed)];
+    history.record_run(&report(2, "2026-01-02T00:00:00Z", jobs)).unwrap();
+    assert_eq!(last("usb", None), Some(("00000001".into(), Outcome::Ok)));
+    assert_eq!(last("nas", Some("x")), Some(("00000002".into(), Outcome::Ok)));
+
+    // The hook failed before any target: that is the outcome of all of them.
+    let jobs = vec![job_report("dumps", Outcome::Failed, Vec::new())];
+    history.record_run(&report(3, "2026-01-03T00:00:00Z", jobs)).unwrap();
+    assert_eq!(last("usb", None), Some(("00000003".into(), Outcome::Failed)));
+    assert_eq!(last("nas", Some("x")), Some(("00000003".into(), Outcome::Failed)));
+
+    let jobs = vec![job_report("another", Outcome::Ok, vec![result("usb", None, Outcome::Ok)])];
+    history.record_run(&report(4, "2026-01-04T00:00:00Z", jobs)).unwrap();
+    assert_eq!(last("usb", None), Some(("00000003".into(), Outcome::Failed)));
+}
+
+#[test]
+fn a_run_recorded_again_is_one_run() {
+    let (_directory, history) = fresh();
+    assert_eq!(history.last_run().unwrap(), None);
+    assert_eq!(history.newest_time().unwrap(), None);
+    let mut jobs = vec![job_report("dumps", Outcome::Ok, Vec::new())];
+    jobs[0].steps = vec![step("before", None, 0.5), step("backup", Some(target("usb")), 2.25)];
+    let mut first = report(1, "2026-01-01T00:00:00Z", jobs);
+    first.maintenance = vec![step("check", Some(target("usb")), 9.0)];
+    history.record_run(&first).unwrap();
+    history.record_run(&RunReport { exit_code: Some(12), ..first }).unwrap();
+    let last = history.last_run().unwrap().unwrap();
+    assert_eq!((last.run, last.exit_code), (run(1), Some(12)));
+
+    let seen: Vec<(String, f64)> = history
+        .job_steps(&job("dumps"))
+        .unwrap()
+        .into_iter()
+        .map(|step| (step.step, step.seconds))
+        .collect();
+    assert_eq!(seen, [("before".to_owned(), 0.5), ("backup".to_owned(), 2.25)]);
+    assert_eq!(history.maintenance_steps(&target("usb")).unwrap()[0].step, "check");
+    assert!(history.maintenance_steps(&target("nas")).unwrap().is_empty());
+
+    // A run of another job does not take these steps away.
+    let jobs = vec![job_report("other", Outcome::Ok, Vec::new())];
+    history.record_run(&report(2, "2026-01-02T00:00:00Z", jobs)).unwrap();
+    assert_eq!(history.job_steps(&job("dumps")).unwrap().len(), 2);
+    assert_eq!(history.maintenance_steps(&target("usb")).unwrap().len(), 1);
+}
+
+#[test]
+fn one_run_under_a_wrong_clock_is_not_the_newest_for_ever() {
+    let (_directory, history) = fresh();
+    history.record_run(&report(1, "2036-01-01T00:00:00Z", Vec::new())).unwrap();
+    assert_eq!(history.newest_time().unwrap(), Some(at("2036-01-01T00:00:00Z")));
+    history.record_run(&report(2, "2026-01-01T00:00:00Z", Vec::new())).unwrap();
+    assert_eq!(history.newest_time().unwrap(), Some(at("2026-01-01T00:00:00Z")));
+}
+
+#[test]
+fn maintenance_tells_the_last_from_the_last_good() {
+    let (_directory, history) = fresh();
+    let usb = target("usb");
+    let record = |kind, outcome: Outcome, time: &str| {
+        let done = Maintenance {
+            target: usb.clone(),
+            kind,
+            outcome,
+            detail: "as said".into(),
+            time: at(time),
+        };
+        history.record_maintenance(&done).unwrap();
+        done
+    };
+    use MaintenanceKind::{Check, Compact, Prune};
+    assert_eq!(history.last_maintenance(&usb, Check).unwrap(), None);
+    let good = record(Check, Outcome::Ok, "2026-01-01T00:00:00Z");
+    let damaged = record(Check, Outcome::Failed, "2026-01-02T00:00:00Z");
+    record(Compact, Outcome::Ok, "2026-01-03T00:00:00Z");
+    assert_eq!(history.last_maintenance(&usb, Check).unwrap(), Some(damaged));
+    assert_eq!(history.last_good_maintenance(&usb, Check).unwrap(), Some(good));
+    assert_eq!(history.last_maintenance(&target("nas"), Check).unwrap(), None);
+
+    assert!(!history.has_deletions_to_compact(&usb).unwrap());
+    record(Prune, Outcome::Ok, "2026-01-04T00:00:00Z");
+    assert!(history.has_deletions_to_compact(&usb).unwrap());
+    record(Compact, Outcome::Failed, "2026-01-05T00:00:00Z");
+    assert!(history.has_deletions_to_compact(&usb).unwrap());
+    // By the order of recording: the clock may have been set back in between.
+    record(Compact, Outcome::Ok, "2026-01-02T00:00:00Z");
+    assert!(!history.has_deletions_to_compact(&usb).unwrap());
+}
