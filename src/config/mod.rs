@@ -1,1 +1,82 @@
-//! To be written next.
+//! The configuration: files in, a resolved [`Config`] or every problem at its line and column out.
+//!
+//! `tree` parses the files into one tree that remembers where each value stood and lays the drop-ins
+//! over the main file; `conform` holds the tree against the shape that `file` declares; `resolve` reads
+//! it into the model and judges what values mean together. Everything complains to `diagnostic` and goes
+//! on. serde is not used for reading: it stops at the first mistake, and people fix files one run at a time.
+
+mod conform;
+mod diagnostic;
+pub mod file;
+mod job;
+mod origin;
+mod pairing;
+mod repository;
+mod resolve;
+mod schema;
+mod section;
+mod start;
+mod target;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod value;
+
+use std::path::PathBuf;
+
+pub use diagnostic::{Problem, Problems};
+pub use origin::{Origin, origins};
+pub use pairing::{PAIRINGS, Pairing, show_pairings};
+pub use schema::json_schema;
+pub use start::commented_start;
+
+use crate::model::job::Config;
+use diagnostic::Notes;
+use tree::Table;
+
+/// One configuration file, already read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Where it was read from; shown in problems.
+    pub path: PathBuf,
+    /// Its content.
+    pub text: String,
+}
+
+/// A valid configuration, with what is odd about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is valid and yet likely not meant, such as a target that no job uses.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads the main file and its drop-ins, which follow it in the order in which they apply: later wins
+/// by table key, and lists are replaced. `default_host` is the machine's name, for files that give none.
+///
+/// # Errors
+/// Everything that is wrong, in the order of files and lines.
+pub fn load(files: &[SourceFile], default_host: &str) -> Result<Loaded, Problems> {
+    let mut notes = Notes::default();
+    let root = merged(files, &mut notes);
+    conform::conform(&root, &mut notes);
+    let paths = files.iter().map(|file| file.path.clone()).collect();
+    let config = resolve::resolve(&root, paths, default_host, &mut notes);
+    notes.finish(files, config)
+}
+
+/// All files as one tree; one that cannot be parsed is one problem, and the others still count.
+fn merged(files: &[SourceFile], notes: &mut Notes) -> Table {
+    let mut root = Table::default();
+    for (n, file) in files.iter().enumerate() {
+        match Table::parse(n, &file.text) {
+            Ok(table) => root.merge(table),
+            Err((at, complaint)) => {
+                notes.partial = true;
+                notes.problem(at, complaint);
+            }
+        }
+    }
+    root
+}

@@ -1,0 +1,281 @@
+//! From the tree to the model: reads the sections, then judges what they mean together.
+//!
+//! A value that was refused has been noted by `conform` and is absent here. Whatever stands in its
+//! place never leaves this room, because a configuration with a problem is not handed out.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::diagnostic::{Complaint, Notes, suggest};
+use super::job::{self, ReadJob};
+use super::pairing::Pairing;
+use super::repository::Location;
+use super::section::Section;
+use super::target::{self, ReadTarget};
+use super::tree::{Place, Table};
+use super::value;
+use crate::model::job::{Config, Settings, Source};
+use crate::model::names::HostName;
+
+/// How long a run waits for a lock, unless the file says otherwise.
+const LOCK_WAIT: Duration = Duration::from_secs(2 * 60);
+/// The age from which a copy is stale: a nightly run may fail once, and no more.
+const MAX_AGE: Duration = Duration::from_secs(48 * 3_600);
+
+/// Reads everything. The result is only good when no problem was noted.
+pub(super) fn resolve(
+    root: &Table,
+    files: Vec<PathBuf>,
+    default_host: &str,
+    notes: &mut Notes,
+) -> Option<Config> {
+    let root = Section::root(root);
+    let settings = read_settings(&root, default_host, notes);
+    let defined: Vec<&str> = match root.table("targets") {
+        Some(targets) => targets.entries().iter().map(|entry| entry.key.as_str()).collect(),
+        None => Vec::new(),
+    };
+    let targets: Vec<ReadTarget> = (root.tables("targets").iter())
+        .filter_map(|section| target::read(section, notes))
+        .collect();
+    let jobs: Vec<ReadJob> = (root.tables("jobs").iter())
+        .filter_map(|section| job::read(section, &defined, notes))
+        .collect();
+    between_targets(&targets, &defined, notes);
+    for job in &jobs {
+        for (name, at) in &job.targets {
+            if let Some(target) = targets.iter().find(|target| target.target.name == *name) {
+                job_and_target(job, target, *at, &defined, notes);
+            }
+        }
+    }
+    for target in &targets {
+        let name = &target.target.name;
+        if !jobs.iter().any(|job| job.job.targets.contains(name)) {
+            let message = format!("no job uses the target {:?}", name.as_str());
+            notes.warning(target.at, Complaint::new(message));
+        }
+    }
+    if jobs.is_empty() {
+        let at = root.at;
+        notes.warning(at, Complaint::new("no job is defined: nothing is protected"));
+    }
+    Some(Config {
+        settings: settings?,
+        targets: targets.into_iter().map(|target| target.target).collect(),
+        jobs: jobs.into_iter().map(|job| job.job).collect(),
+        files,
+    })
+}
+
+fn read_settings(root: &Section<'_>, default_host: &str, notes: &mut Notes) -> Option<Settings> {
+    let empty = Table::default();
+    let section = root.table("settings").unwrap_or_else(|| Section::root(&empty));
+    let host = match section.get("host", value::line) {
+        Some(text) => HostName::new(text).ok(),
+        None if section.has("host") => None,
+        None => match HostName::new(default_host) {
+            Ok(host) => Some(host),
+            Err(error) => {
+                let message = format!("this machine is called {default_host:?}, but {error}");
+                let complaint = Complaint::new(message).help("set host in [settings]");
+                notes.missing(section.at, complaint);
+                None
+            }
+        },
+    };
+    let path = |key, default: &str| section.path(key).unwrap_or_else(|| PathBuf::from(default));
+    let directories = [
+        ("state-dir", path("state-dir", "/var/lib/stillpoint")),
+        ("runtime-dir", path("runtime-dir", "/run/stillpoint")),
+        ("cache-dir", path("cache-dir", "/var/cache/stillpoint")),
+    ];
+    for (n, (key, directory)) in directories.iter().enumerate() {
+        if let Some((other, _)) = directories[..n].iter().find(|(_, other)| other == directory) {
+            let message = format!("{key} cannot be the same directory as {other}");
+            let named = if section.has(key) { key } else { other };
+            notes.problem(section.value_at(named), Complaint::new(message));
+        }
+    }
+    let [(_, state_dir), (_, runtime_dir), (_, cache_dir)] = directories;
+    Some(Settings {
+        host: host?,
+        state_dir,
+        runtime_dir,
+        cache_dir,
+        lock_wait: section.span("lock-wait").unwrap_or(LOCK_WAIT),
+        metrics_file: section.path("metrics-file"),
+        max_age: section.span("max-age").unwrap_or(MAX_AGE),
+    })
+}
+
+/// What holds between targets, whatever the jobs are.
+fn between_targets(targets: &[ReadTarget], defined: &[&str], notes: &mut Notes) {
+    for (n, target) in targets.iter().enumerate() {
+        let same =
+            |other: &&ReadTarget| target.location.is_some() && other.location == target.location;
+        if let Some(other) = targets[..n].iter().find(same) {
+            let message =
+                format!("the target {:?} has the same repository", other.target.name.as_str());
+            notes.problem(target.repository_at, Complaint::new(message));
+        }
+        let Some(from) = target.target.copy_from() else { continue };
+        let at = target.copy_from_at;
+        if !defined.contains(&from.as_str()) {
+            let complaint = Complaint::new(format!("no target is called {:?}", from.as_str()));
+            notes.missing(at, complaint.help(suggest(from.as_str(), defined)));
+        } else if *from == target.target.name {
+            notes.problem(at, Complaint::new("a target cannot be copied from itself"));
+        } else if let Some(source) = targets.iter().find(|other| other.target.name == *from) {
+            if source.target.engine_name() != "restic" {
+                let message = format!(
+                    "{:?} is a {} target: only restic copies from restic",
+                    from.as_str(),
+                    source.target.engine_name()
+                );
+                notes.problem(at, Complaint::new(message));
+            } else if source.target.copy_from().is_some() {
+                let complaint =
+                    Complaint::new(format!("{:?} is itself filled by copy-from", from.as_str()))
+                        .help("copy from the target that is backed up to directly");
+                notes.problem(at, complaint);
+            }
+        }
+    }
+}
+
+/// What holds between a job and one of its targets. `at` is where the job names it.
+fn job_and_target(
+    job: &ReadJob,
+    read: &ReadTarget,
+    at: Place,
+    defined: &[&str],
+    notes: &mut Notes,
+) {
+    let target = &read.target;
+    let kind = job.job.source.kind();
+    let engine = target.engine_name();
+    if !Pairing::of(kind).is_some_and(|pairing| pairing.engines.contains(&engine)) {
+        let message = format!("{kind} cannot go to a {engine} target");
+        notes.problem(at, Complaint::new(message));
+    }
+    if let Some(from) = target.copy_from()
+        && defined.contains(&from.as_str())
+        && !job.job.targets.contains(from)
+    {
+        let complaint = Complaint::new(format!(
+            "{:?} is filled from {:?}, which this job does not list",
+            target.name.as_str(),
+            from.as_str()
+        ))
+        .help(format!("add {:?} to the job's targets", from.as_str()));
+        notes.missing(at, complaint);
+    }
+    if target.append_only && job.job.keep.contains_key(&target.name) {
+        let message =
+            format!("the job's keep has no effect: {:?} is append-only", target.name.as_str());
+        notes.warning(at, Complaint::new(message));
+    }
+    let (Source::Files(files), Some(Location::Local(repository))) =
+        (&job.job.source, &read.location)
+    else {
+        return;
+    };
+    for (path, path_at) in &job.paths {
+        // A mount of its own below the path is not entered, so nothing there is read.
+        let outside = files.one_file_system
+            && target.require_mount().is_some_and(|mount| {
+                repository.starts_with(mount) && mount.starts_with(path) && mount != path
+            });
+        if repository.starts_with(path) && !outside && !excluded(repository, &files.exclude) {
+            let complaint = Complaint::new(format!(
+                "the repository of {:?} lies below {}: the job would back up its own copies",
+                target.name.as_str(),
+                path.display()
+            ))
+            .help(format!("add {:?} to exclude", repository.display().to_string()));
+            notes.problem(*path_at, complaint);
+        }
+    }
+}
+
+/// Whether exclude patterns surely cover a path or a directory above it. restic's dialect, of which
+/// only names, `*`, `?` and `**` are understood here; of anything cleverer no safety is derived.
+fn excluded(path: &Path, patterns: &[String]) -> bool {
+    let names: Vec<&str> =
+        path.to_str().unwrap_or_default().split('/').filter(|name| !name.is_empty()).collect();
+    // In restic the last pattern that matches decides, and `!` brings back.
+    let verdict = patterns.iter().rev().find_map(|pattern| {
+        let (pattern, verdict) = match pattern.strip_prefix('!') {
+            Some(pattern) => (pattern, false),
+            None => (pattern.as_str(), true),
+        };
+        if pattern.contains(['[', '\\', '$']) {
+            return (!verdict).then_some(false);
+        }
+        let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
+        let starts = if pattern.starts_with('/') { 0..1 } else { 0..names.len() };
+        let mut starts = starts;
+        (!parts.is_empty() && starts.any(|start| covers(&parts, &names[start..])))
+            .then_some(verdict)
+    });
+    verdict.unwrap_or(false)
+}
+
+/// Whether the parts of a pattern match the first names of a path.
+fn covers(parts: &[&str], names: &[&str]) -> bool {
+    match (parts.split_first(), names.split_first()) {
+        (None, _) => true,
+        (Some((&"**", rest)), _) => {
+            (0..=names.len()).any(|skipped| covers(rest, &names[skipped..]))
+        }
+        (Some((part, parts)), Some((name, names))) => {
+            glob(part.as_bytes(), name.as_bytes()) && covers(parts, names)
+        }
+        (Some(_), None) => false,
+    }
+}
+
+/// Whether `*` and `?` in a pattern can be filled so that it is the name. Only the last `*` is ever
+/// tried again, so a pattern of many stars takes no longer than its length times the name's.
+fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p, n));
+            p += 1;
+        } else if pattern.get(p).is_some_and(|byte| *byte == b'?' || *byte == name[n]) {
+            (p, n) = (p + 1, n + 1);
+        } else if let Some((at, taken)) = star {
+            star = Some((at, taken + 1));
+            (p, n) = (at + 1, taken + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_that_surely_cover_a_repository() {
+        let covered = |patterns: &[&str]| {
+            let patterns: Vec<String> = patterns.iter().map(|p| (*p).to_owned()).collect();
+            excluded(Path::new("/srv/backup/web1"), &patterns)
+        };
+        for good in ["/srv", "/srv/backup/", "/srv/*/web?", "web1", "backup/w*", "/**/web1", "srv"]
+        {
+            assert!(covered(&[good]), "{good}");
+        }
+        for bad in ["/backup", "/srv/back", "web", "/srv/backup/web1/data", "/srv/[b]ackup", "/"] {
+            assert!(!covered(&[bad]), "{bad}");
+        }
+        assert!(!covered(&["/srv", "!/srv/backup"]));
+        assert!(covered(&["!/srv/backup", "/srv"]));
+        assert!(!covered(&["/srv", "![s]rv"]), "a pattern not understood gives no safety");
+    }
+}

@@ -1,0 +1,699 @@
+//! Whole files in, problems or a model out.
+
+use proptest::prelude::*;
+
+use super::file::{FILE, Key, Kind};
+use super::*;
+use crate::model::job::Source;
+
+fn file(path: &str, text: &str) -> SourceFile {
+    SourceFile { path: path.into(), text: text.into() }
+}
+
+fn load_one(text: &str) -> Result<Loaded, Problems> {
+    load(&[file("m.toml", text)], "web1")
+}
+
+fn good(text: &str) -> Loaded {
+    load_one(text).unwrap_or_else(|problems| panic!("refused:\n{problems}"))
+}
+
+/// `line:column message` of each problem.
+fn wrong(text: &str) -> Vec<String> {
+    match load_one(text) {
+        Ok(_) => Vec::new(),
+        Err(problems) => (problems.list().iter())
+            .map(|p| format!("{}:{} {}", p.line, p.column, p.message))
+            .collect(),
+    }
+}
+
+const BASE: &str = r#"
+[targets.usb.borg]
+repository = "/srv/usb"
+passphrase-file = "/etc/usb.pass"
+[jobs.host]
+targets = ["usb"]
+[jobs.host.files]
+paths = ["/etc"]
+"#;
+
+/// BASE with a piece replaced; the piece must be there, so that no test passes by testing nothing.
+fn base_with(from: &str, to: &str) -> String {
+    assert!(BASE.contains(from), "{from:?} is not in the base");
+    BASE.replace(from, to)
+}
+
+#[test]
+fn every_mistake_is_one_problem_at_its_place() {
+    let text = r#"[settings]
+lock-wait = "2 minutes"
+hots = "web1"
+
+[targets.usb.borg]
+repository = "srv/usb"
+upload-limit = "fast"
+
+[targets.nas.restic]
+repository = "/srv/nas"
+password-file = "/etc/nas.pass"
+copy-from = "disk"
+pasword-file = 3
+
+[targets.both.borg]
+repository = "/srv/both"
+passphrase-file = "/p"
+passphrase-command = ["p"]
+[targets.both.restic]
+repository = "/srv/both2"
+password-file = "p"
+[targets.both.check]
+every = "30d"
+read-data = "500%"
+
+[targets.odd.kopia]
+x = 1
+
+[targets."größe"]
+keep = { last = 0 }
+
+[jobs.host]
+targets = ["usb", "nsa", "nas"]
+[jobs.host.files]
+paths = []
+exclude = ["ä", 7, ""]
+"#;
+    assert_eq!(
+        wrong(text),
+        [
+            "2:13 lock-wait: expected a length of time such as \"30s\", \"5m\", \"2h\", \"30d\" or \"1h30m\", not \"2 minutes\"",
+            "3:1 unknown key \"hots\" in [settings]",
+            "5:14 the passphrase is missing",
+            "6:14 \"srv/usb\" is not an absolute path",
+            "7:16 upload-limit: expected a whole number, found a string",
+            "12:13 no target is called \"disk\"",
+            "13:1 unknown key \"pasword-file\" in [targets.nas.restic]",
+            "18:1 passphrase-command cannot stand beside passphrase-file: one source is enough",
+            "19:15 a target has one engine, and \"borg\" is another",
+            "21:17 password-file: \"p\" is not an absolute path",
+            "24:13 read-data: expected true, false, \"all\" or a percentage such as \"5%\", above 0% and up to 100%, not \"500%\"",
+            "26:14 unknown key \"kopia\" in [targets.odd]",
+            "29:10 a target name is made of letters, digits, '-' and '_', not 'ö'",
+            "29:10 the target \"größe\" names no engine",
+            "30:1 this policy would keep nothing",
+            "33:19 no target is called \"nsa\"",
+            "35:9 the list of paths is empty: nothing would be protected",
+            "36:17 exclude: expected a string, found an integer",
+            "36:20 exclude: cannot be empty",
+        ]
+    );
+}
+
+#[test]
+fn a_problem_is_shown_with_its_line_and_a_suggestion() {
+    let problems = load_one(&base_with("paths = [\"/etc\"]", "pathes = [\"/etc\"]")).unwrap_err();
+    assert_eq!(
+        problems.to_string(),
+        "m.toml:7:12: files names no paths\n    \
+         [jobs.host.files]\n    \
+         \u{20}          ^^^^^\n  \
+         help: add paths = [\"/…\"]\n\
+         m.toml:8:1: unknown key \"pathes\" in [jobs.host.files]\n    \
+         pathes = [\"/etc\"]\n    \
+         ^^^^^^\n  \
+         help: did you mean \"paths\"?"
+    );
+    let json = serde_json::to_value(problems.list()).unwrap();
+    assert_eq!(
+        json[1],
+        serde_json::json!({
+            "file": "m.toml", "line": 8, "column": 1,
+            "message": "unknown key \"pathes\" in [jobs.host.files]",
+            "help": "did you mean \"paths\"?"
+        })
+    );
+}
+
+#[test]
+fn a_key_in_the_wrong_table_is_sent_home() {
+    let problems = load_one(&base_with("[jobs.host]", "[jobs.host]\none-file-system = true"));
+    let help = problems.unwrap_err().list()[0].help.clone();
+    assert_eq!(help.as_deref(), Some("it belongs in [jobs.NAME.files]"));
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_one_problem_and_hides_nothing_else() {
+    let files = [
+        file("a.toml", "[jobs.x]\ntargets = [\"t\"]\nfiles = { paths = ['/a'] }\nmax-age = 3\n"),
+        file("b.toml", "[targets.t.restic\nrepository = '/r'\n"),
+        file("c.toml", "[settings]\nhots = 'x'\n"),
+    ];
+    let problems = load(&files, "web1").unwrap_err();
+    let found: Vec<(String, usize)> =
+        (problems.list().iter()).map(|p| (p.file.display().to_string(), p.line)).collect();
+    // That the target "t" is missing is not said: it may well be in the file that cannot be read.
+    assert_eq!(found, [("a.toml".into(), 4), ("b.toml".into(), 1), ("c.toml".into(), 2)]);
+}
+
+#[test]
+fn drop_ins_apply_in_order() {
+    let files = [
+        file(
+            "m.toml",
+            &base_with("[jobs.host]", "[targets.usb.keep]\nlast = 1\ndaily = 7\n[jobs.host]"),
+        ),
+        file("10.toml", "[targets.usb.keep]\nlast = 2\n[jobs.host.files]\npaths = ['/a', '/b']\n"),
+        file(
+            "20.toml",
+            "[targets.usb]\nkeep.last = 3\n[jobs.etc]\ntargets = ['usb']\nfiles.paths = ['/etc']\n",
+        ),
+    ];
+    let config = load(&files, "web1").unwrap().config;
+    let keep = config.targets[0].keep.clone().unwrap();
+    assert_eq!((keep.last, keep.daily), (Some(3), Some(7)));
+    let Source::Files(source) = &config.jobs[0].source else { panic!("files") };
+    assert_eq!(source.paths, [PathBuf::from("/a"), PathBuf::from("/b")]);
+    assert_eq!(config.jobs[1].name.as_str(), "etc");
+    assert_eq!(config.files.len(), 3);
+
+    let found = origins(&files);
+    let of = |key: &str| {
+        let origin = found.iter().find(|origin| origin.key == key).unwrap();
+        format!("{} {}:{}", origin.value, origin.file.display(), origin.line)
+    };
+    assert_eq!(of("targets.usb.keep.last"), "3 20.toml:2");
+    assert_eq!(of("targets.usb.keep.daily"), "7 m.toml:7");
+    assert_eq!(of("jobs.host.files.paths"), "[\"/a\", \"/b\"] 10.toml:4");
+}
+
+#[test]
+fn a_problem_in_a_drop_in_names_the_drop_in() {
+    let files = [file("m.toml", BASE), file("d.toml", "[targets.usb.restic]\nrepository = '/x'\n")];
+    let problems = load(&files, "web1").unwrap_err();
+    let first = &problems.list()[0];
+    assert_eq!((first.file.to_str().unwrap(), first.line, first.column), ("d.toml", 1, 14));
+}
+
+#[test]
+fn order_is_the_files_order() {
+    let mut text = String::new();
+    for name in ["zeta", "alpha", "mid"] {
+        text += &format!("[targets.{name}.restic]\nrepository='/r/{name}'\npassword-file='/p'\n");
+        text += &format!(
+            "[jobs.{name}-job.files]\npaths=['/x']\n[jobs.{name}-job]\ntargets=['{name}']\n"
+        );
+    }
+    let config = good(&text).config;
+    let targets: Vec<&str> = config.targets.iter().map(|t| t.name.as_str()).collect();
+    let jobs: Vec<&str> = config.jobs.iter().map(|j| j.name.as_str()).collect();
+    assert_eq!(targets, ["zeta", "alpha", "mid"]);
+    assert_eq!(jobs, ["zeta-job", "alpha-job", "mid-job"]);
+}
+
+/// A rule, a file that breaks it, and a word of the problem.
+const BROKEN: &[(&str, &str, &str)] = &[
+    ("repository = \"/srv/usb\"", "repository = \"-rf\"", "cannot start with '-'"),
+    ("repository = \"/srv/usb\"", "repository = \"ssh://-oX=1/r\"", "ssh would take it"),
+    ("repository = \"/srv/usb\"", "", "borg needs a repository"),
+    ("repository = \"/srv/usb\"", "repository = \"/etc/borg\"", "its own copies"),
+    ("paths = [\"/etc\"]", "paths = [\"/etc\", \"/\"]", "its own copies"),
+    ("paths = [\"/etc\"]", "paths = [\"/etc\", \"/etc/\"]", "listed twice"),
+    ("paths = [\"/etc\"]", "paths = \"/etc\"", "expected a list of absolute paths"),
+    (
+        "paths = [\"/etc\"]",
+        "paths = [\"/a\"]\ncapture = \"required\"",
+        "cannot hold files still yet",
+    ),
+    ("paths = [\"/etc\"]", "paths = [\"/a\"]\ncapture = \"atuo\"", "expected one of"),
+    ("paths = [\"/etc\"]", "paths = [\"/a\"]\nexclude = [\"\"]", "cannot be empty"),
+    (
+        "paths = [\"/etc\"]",
+        "paths = [\"/a\"]\nexclude-if-present = [\"a/b\"]",
+        "without directories",
+    ),
+    ("targets = [\"usb\"]", "", "names no targets"),
+    ("targets = [\"usb\"]", "targets = []", "go nowhere"),
+    ("targets = [\"usb\"]", "targets = [\"usb\", \"usb\"]", "listed twice"),
+    ("targets = [\"usb\"]", "targets = [\"usb\"]\nmax-shrink = \"150%\"", "max-shrink"),
+    ("targets = [\"usb\"]", "targets = [\"usb\"]\nhooks.before = [[]]", "the list is empty"),
+    (
+        "targets = [\"usb\"]",
+        "targets = [\"usb\"]\nhooks.before = [\"a\"]",
+        "expected a list of strings",
+    ),
+    ("targets = [\"usb\"]", "targets = [\"usb\"]\nhooks.timeout = \"1m\"", "has no effect"),
+    ("targets = [\"usb\"]", "targets = [\"usb\"]\nkeep.usb.last = 0", "keep nothing"),
+    ("targets = [\"usb\"]", "targets = [\"usb\"]\nkeep.usb.tags = []", "keep nothing"),
+    ("targets = [\"usb\"]", "targets = [\"usb\"]\nkeep.ubs.last = 1", "no target is called"),
+    ("targets = [\"usb\"]", "targets = [\"usb\"]\nkeep.last = 1", "expected the table"),
+    (
+        "targets = [\"usb\"]",
+        "targets = [\"usb\"]\nmachines.domains = []",
+        "cannot back up machines yet",
+    ),
+    (
+        "targets = [\"usb\"]",
+        "targets = [\"usb\"]\nsubvolumes.paths = []",
+        "cannot back up subvolumes yet",
+    ),
+    (
+        "targets = [\"usb\"]",
+        "targets = [\"usb\"]\nvolumes.volumes = []",
+        "cannot back up volumes yet",
+    ),
+    (
+        "targets = [\"usb\"]",
+        "targets = [\"usb\"]\nkeep-snapshots.last = 1",
+        "cannot keep local snapshots yet",
+    ),
+    ("targets = [\"usb\"]", "targets = [\"usb\"]\ncommands.x.command = [\"x\"]", "needs file-name"),
+    ("targets = [\"usb\"]", "targets = [\"usb\"]\n[jobs.host.commands]", "a job has one source"),
+    ("[jobs.host.files]\npaths = [\"/etc\"]", "", "does not say what to protect"),
+    ("[jobs.host.files]\npaths = [\"/etc\"]", "[jobs.host.commands]", "names no command"),
+    (
+        "[targets.usb.borg]",
+        "[targets.usb]\nappend-only = true\ncompact-every = \"1d\"\n[targets.usb.borg]",
+        "no effect on an append-only",
+    ),
+    (
+        "[targets.usb.borg]",
+        "[targets.usb.check]\nread-data = true\n[targets.usb.borg]",
+        "how often",
+    ),
+    (
+        "[targets.usb.borg]",
+        "[targets.nas.btrfs]\nlocation = \"/x\"\n[targets.usb.borg]",
+        "btrfs targets yet",
+    ),
+    ("[targets.usb.borg]", "[targets.usb.keep]\ntags = [\"a,b\"]\n[targets.usb.borg]", "comma"),
+    ("[targets.usb.borg]", "[[targets.usb.borg]]", "expected the table [targets.usb.borg]"),
+    ("[targets.usb.borg]", "[targets.usb.borg]\nencryption = \"none\"", "has no effect"),
+    ("[targets.usb.borg]", "[targets.usb.borg]\nkey-file = \"/k\"", "has no effect"),
+    ("[targets.usb.borg]", "[targets.usb.borg]\nencryption = \"aes\"", "expected one of"),
+    ("[targets.usb.borg]", "[targets.usb.borg]\nremote-program = \"borg1\"", "on this machine"),
+    ("[targets.usb.borg]", "[targets.usb.borg]\nstall-timeout = \"0s\"", "longer than nothing"),
+    ("[targets.usb.borg]", "[targets.usb.borg]\nrequire-mount = \"/\"", "always mounted"),
+    ("[targets.usb.borg]", "[targets.usb.borg]\nssh-command = [\"ssh\", \"-o a\"]", "white space"),
+    ("[targets.usb.borg]", "[targets.usb.borg]\nprogram = \"borg\"", "not an absolute path"),
+    ("[jobs.host]", "[jobs.\"-x\"]\n[jobs.host]", "job name"),
+    ("[jobs.host]", "[settings]\nhost = \"a b\"\n[jobs.host]", "host name"),
+    ("[jobs.host]", "[settings]\nstate-dir = \"/run/stillpoint\"\n[jobs.host]", "same directory"),
+    ("[jobs.host]", "[settings]\nmax-age = 30\n[jobs.host]", "expected a length of time"),
+    ("[jobs.host]", "parallel = 2\n[jobs.host]", "unknown key"),
+    ("passphrase-file = \"/etc/usb.pass\"", "", "passphrase is missing"),
+];
+
+#[test]
+fn every_rule_refuses() {
+    for (from, to, word) in BROKEN {
+        let found = wrong(&base_with(from, to));
+        assert!(found.iter().any(|p| p.contains(word)), "{to:?} gave {found:?}, not {word:?}");
+    }
+}
+
+const TWO: &str = r#"
+[targets.disk.restic]
+repository = "/srv/disk"
+password-file = "/p"
+[targets.cloud.restic]
+repository = "s3:host/bucket"
+password-file = "/p"
+copy-from = "disk"
+[targets.usb.borg]
+repository = "/srv/usb"
+encryption = "none"
+[jobs.host]
+targets = ["cloud", "disk", "usb"]
+files.paths = ["/home"]
+"#;
+
+#[test]
+fn copies_of_copies() {
+    assert_eq!(good(TWO).warnings, []);
+    for (from, to, expected) in [
+        (
+            "copy-from = \"disk\"",
+            "copy-from = \"cloud\"",
+            "8:13 a target cannot be copied from itself",
+        ),
+        (
+            "copy-from = \"disk\"",
+            "copy-from = \"usb\"",
+            "8:13 \"usb\" is a borg target: only restic copies from restic",
+        ),
+        ("copy-from = \"disk\"", "copy-from = \"dsik\"", "8:13 no target is called \"dsik\""),
+        (
+            "copy-from = \"disk\"",
+            "copy-from = \"d k\"",
+            "8:13 copy-from: a target name is made of letters, digits, '-' and '_', not ' '",
+        ),
+        (
+            "[\"cloud\", \"disk\", \"usb\"]",
+            "[\"cloud\", \"usb\"]",
+            "13:12 \"cloud\" is filled from \"disk\", which this job does not list",
+        ),
+        ("s3:host/bucket", "local:/srv/disk/", "6:14 the target \"disk\" has the same repository"),
+        (
+            "password-file = \"/p\"\n[targets.cloud",
+            "password-file = \"/p\"\ncopy-from = \"cloud\"\n[targets.cloud",
+            "5:13 \"cloud\" is itself filled by copy-from",
+        ),
+    ] {
+        assert!(TWO.contains(from), "{from:?}");
+        let found = wrong(&TWO.replacen(from, to, 1));
+        assert!(found.iter().any(|p| p == expected), "{to:?} gave {found:?}");
+    }
+}
+
+#[test]
+fn a_repository_below_a_path_is_fine_when_it_is_not_read() {
+    let root = |more: &str| base_with("paths = [\"/etc\"]", &format!("paths = [\"/\"]\n{more}"));
+    assert!(load_one(&root("exclude = [\"/srv\"]")).is_ok());
+    assert!(load_one(&root("exclude = [\"usb\"]")).is_ok());
+    assert!(load_one(&root("exclude = [\"/srv/usb/data\"]")).is_err());
+    assert!(load_one(&root("one-file-system = true")).is_err());
+    let mounted = |mount: &str| {
+        root("one-file-system = true")
+            .replace("repository", &format!("require-mount = \"{mount}\"\nrepository"))
+    };
+    assert!(load_one(&mounted("/srv")).is_ok(), "it is on another file system");
+    assert!(load_one(&mounted("/mnt")).is_err());
+}
+
+#[test]
+fn what_is_odd_is_a_warning() {
+    let odd = |text: &str| -> Vec<String> {
+        good(text)
+            .warnings
+            .iter()
+            .map(|w| format!("{}:{} {}", w.line, w.column, w.message))
+            .collect()
+    };
+    assert_eq!(odd(BASE), [] as [&str; 0]);
+    assert_eq!(odd(""), ["1:1 no job is defined: nothing is protected"]);
+    assert_eq!(
+        odd(&base_with(
+            "[jobs.host]",
+            "[targets.old.restic]\nrepository='stfp:a:/b'\npassword-file='/p'\n[jobs.host]"
+        )),
+        ["5:10 no job uses the target \"old\"", "6:12 \"stfp\" is no restic backend known here"]
+    );
+    assert_eq!(
+        odd(&base_with(
+            "[targets.usb.borg]",
+            "[targets.usb]\nappend-only=true\nkeep.last=1\n[targets.usb.borg]\nrequire-mount='/mnt'"
+        )),
+        [
+            "4:1 keep has no effect on an append-only target: nothing is deleted there",
+            "6:15 the repository is not below /mnt"
+        ]
+    );
+}
+
+#[test]
+fn a_password_in_a_repository_is_told_without_printing_it() {
+    let text = TWO.replace("s3:host/bucket", "rest:https://u:geheim@host/r");
+    let warnings = good(&text).warnings;
+    assert_eq!(warnings.len(), 1);
+    assert_eq!((warnings[0].line, warnings[0].column), (5, 16));
+    assert!(!warnings[0].to_string().contains("geheim"));
+}
+
+#[test]
+fn a_machine_without_a_usable_name_must_be_given_one() {
+    let files = [file("m.toml", BASE)];
+    let problems = load(&files, "bad name").unwrap_err();
+    assert_eq!(problems.list().len(), 1);
+    assert_eq!(problems.list()[0].help.as_deref(), Some("set host in [settings]"));
+    let named = [file("m.toml", &format!("[settings]\nhost = 'web1'\n{BASE}"))];
+    assert!(load(&named, "bad name").is_ok());
+}
+
+#[test]
+fn defaults() {
+    let config = good(BASE).config;
+    assert_eq!(config.settings.host.as_str(), "web1");
+    assert_eq!(config.settings.max_age.as_secs(), 48 * 3_600);
+    assert_eq!(config.jobs[0].max_shrink_percent, 50);
+    let crate::model::target::EngineConfig::Borg(borg) = &config.targets[0].engine else {
+        panic!("borg")
+    };
+    assert_eq!(borg.encryption, "repokey-blake2");
+    assert_eq!(borg.stall_timeout.as_secs(), 1_800);
+}
+
+const PLAIN_TARGET: &str = "[targets.t.borg]\nrepository='/r'\npassphrase-file='/p'\n";
+
+/// A key of the shape, a file with the word KEY, and two texts for it that must give different models.
+fn effects() -> Vec<(String, String, &'static str, String)> {
+    let mut rows = Vec::new();
+    let mut row = |table: &str, key: &str, file: &str, plain: &'static str, changed: String| {
+        assert!(file.contains("KEY") && changed.contains(key));
+        rows.push((format!("{table}.{key}"), file.to_owned(), plain, changed));
+    };
+    let job = "[jobs.j]\ntargets=['t']\n[jobs.j.files]\npaths=['/a']\n";
+    let rest = format!("{PLAIN_TARGET}{job}");
+
+    let file = format!("[settings]\nKEY\n{rest}");
+    row("settings", "host", &file, "", "host='other'".into());
+    for key in ["state-dir", "runtime-dir", "cache-dir", "metrics-file"] {
+        row("settings", key, &file, "", format!("{key}='/x'"));
+    }
+    for key in ["lock-wait", "max-age"] {
+        row("settings", key, &file, "", format!("{key}='9s'"));
+    }
+
+    let file = format!("[targets.t]\nKEY\n{rest}");
+    row("targets.NAME", "compact-every", &file, "", "compact-every='7d'".into());
+    row("targets.NAME", "append-only", &file, "", "append-only=true".into());
+    let file = format!("[targets.t.check]\nKEY\n{rest}");
+    row("targets.NAME.check", "every", &file, "every='1d'", "every='2d'".into());
+    row(
+        "targets.NAME.check",
+        "read-data",
+        &file,
+        "every='1d'",
+        "every='1d'\nread-data='5%'".into(),
+    );
+
+    for (table, file) in [
+        ("targets.NAME.keep", format!("[targets.t.keep]\nKEY\n{rest}")),
+        ("jobs.NAME.keep.NAME", format!("[jobs.j.keep.t]\nKEY\n{rest}")),
+    ] {
+        for key in ["last", "hourly", "daily", "weekly", "monthly", "yearly"] {
+            row(table, key, &file, "", format!("{key}=1"));
+        }
+        row(table, "within", &file, "", "within='1d'".into());
+        row(table, "tags", &file, "", "tags=['a']".into());
+    }
+
+    let table = "targets.NAME.borg";
+    let file = format!("[targets.t.borg]\npassphrase-file='/p'\nKEY\n{job}");
+    row(table, "repository", &file, "repository='/r'", "repository='/other'".into());
+    let file = format!("[targets.t.borg]\nrepository='ssh://h/r'\nKEY\n{job}");
+    let pass = "passphrase-file='/p'";
+    row(table, "passphrase-file", &file, pass, "passphrase-file='/x'".into());
+    row(table, "passphrase-command", &file, pass, "passphrase-command=['x']".into());
+    row(table, "passphrase-credential", &file, pass, "passphrase-credential='x'".into());
+    for changed in [
+        "remote-program='x'",
+        "ssh-command=['ssh', '-4']",
+        "upload-limit=5",
+        "stall-timeout='1h'",
+        "program='/x'",
+        "compression='zstd'",
+        "files-cache='mtime,size'",
+        "require-mount='/x'",
+        "encryption='keyfile'",
+    ] {
+        let key = changed.split('=').next().unwrap();
+        row(table, key, &file, pass, format!("{pass}\n{changed}"));
+    }
+    let keyed = "passphrase-file='/p'\nencryption='keyfile'";
+    row(table, "key-file", &file, keyed, format!("{keyed}\nkey-file='/k'"));
+
+    let table = "targets.NAME.restic";
+    let job = "[targets.u.restic]\nrepository='/u'\npassword-file='/p'\n\
+               [jobs.j]\ntargets=['t', 'u']\nfiles.paths=['/a']\n";
+    let file = format!("[targets.t.restic]\npassword-file='/p'\nKEY\n{job}");
+    row(table, "repository", &file, "repository='/r'", "repository='/other'".into());
+    let file = format!("[targets.t.restic]\nrepository='/r'\nKEY\n{job}");
+    let pass = "password-file='/p'";
+    row(table, "password-file", &file, pass, "password-file='/x'".into());
+    row(table, "password-command", &file, pass, "password-command=['x']".into());
+    row(table, "password-credential", &file, pass, "password-credential='x'".into());
+    for changed in [
+        "environment-file='/e'",
+        "copy-from='u'",
+        "compression='max'",
+        "require-mount='/r'",
+        "program='/x'",
+        "upload-limit=5",
+        "stall-timeout='1h'",
+    ] {
+        let key = changed.split('=').next().unwrap();
+        row(table, key, &file, pass, format!("{pass}\n{changed}"));
+    }
+
+    let file = format!(
+        "{PLAIN_TARGET}[targets.u.restic]\nrepository='/u'\npassword-file='/p'\n\
+                        [jobs.j]\nfiles.paths=['/a']\nKEY\n"
+    );
+    row("jobs.NAME", "targets", &file, "targets=['t']", "targets=['u', 't']".into());
+    row(
+        "jobs.NAME",
+        "max-shrink",
+        &file,
+        "targets=['t']",
+        "targets=['t']\nmax-shrink='off'".into(),
+    );
+    row("jobs.NAME", "max-age", &file, "targets=['t']", "targets=['t']\nmax-age='1h'".into());
+
+    let file = format!("{PLAIN_TARGET}[jobs.j]\ntargets=['t']\n[jobs.j.files]\nKEY\n");
+    let paths = "paths=['/a']";
+    row("jobs.NAME.files", "paths", &file, paths, "paths=['/b']".into());
+    for changed in [
+        "exclude=['x']",
+        "exclude-caches=true",
+        "exclude-if-present=['x']",
+        "one-file-system=true",
+        "capture='none'",
+        "allow-empty=true",
+    ] {
+        let key = changed.split('=').next().unwrap();
+        row("jobs.NAME.files", key, &file, paths, format!("{paths}\n{changed}"));
+    }
+
+    let file = format!("{PLAIN_TARGET}[jobs.j]\ntargets=['t']\n[jobs.j.commands.x]\nKEY\n");
+    let item = "command=['c']\nfile-name='f'";
+    row("jobs.NAME.commands.NAME", "command", &file, item, "command=['d']\nfile-name='f'".into());
+    row("jobs.NAME.commands.NAME", "file-name", &file, item, "command=['c']\nfile-name='g'".into());
+
+    let file = format!("[jobs.j.hooks]\nKEY\n{rest}");
+    for key in ["before", "after", "on-failure", "finally"] {
+        row("jobs.NAME.hooks", key, &file, "", format!("{key}=[['x']]"));
+    }
+    row("jobs.NAME.hooks", "timeout", &file, "after=[['x']]", "after=[['x']]\ntimeout='1m'".into());
+    rows
+}
+
+/// Every key of the shape that this version serves and that holds a value.
+fn leaves(keys: &[Key], name: &str, found: &mut Vec<(String, Kind)>) {
+    for key in keys {
+        let name = conform::dotted(name, key.name);
+        match key.kind {
+            Kind::Later(_) => {}
+            Kind::Table(keys) => leaves(keys, &name, found),
+            Kind::Named(_, keys) => leaves(keys, &format!("{name}.NAME"), found),
+            kind => found.push((name, kind)),
+        }
+    }
+}
+
+#[test]
+fn every_key_changes_the_model() {
+    let rows = effects();
+    for (key, file, plain, changed) in &rows {
+        let plain = good(&file.replace("KEY", plain)).config;
+        let changed = good(&file.replace("KEY", changed)).config;
+        assert_ne!(plain, changed, "{key} changes nothing");
+    }
+    let mut tested: Vec<&str> = rows.iter().map(|(key, ..)| key.as_str()).collect();
+    let mut declared = Vec::new();
+    leaves(FILE, "", &mut declared);
+    let mut declared: Vec<&str> = declared.iter().map(|(key, _)| key.as_str()).collect();
+    tested.sort_unstable();
+    declared.sort_unstable();
+    assert_eq!(tested, declared, "every declared key has a row");
+}
+
+#[test]
+fn every_key_refuses_a_value_of_another_type() {
+    let mut declared = Vec::new();
+    leaves(FILE, "", &mut declared);
+    for (key, kind) in declared {
+        // No key holds a date.
+        let text = format!("{} = 2026-11-21\n", key.replace("NAME", "x"));
+        let found = wrong(&text);
+        let here = format!("1:{} ", text.find("2026").unwrap() + 1);
+        assert!(found.iter().any(|p| p.starts_with(&here)), "{key} ({kind:?}): {found:?}");
+    }
+}
+
+fn mutated() -> impl Strategy<Value = String> {
+    let pieces = prop::sample::select(vec![
+        "",
+        "\"",
+        "'",
+        "[",
+        "]",
+        "[[",
+        "{",
+        "}",
+        "=",
+        ".",
+        ",",
+        "\n",
+        "\r\n",
+        "\t",
+        "#",
+        "-",
+        "0",
+        "ä",
+        "\u{feff}",
+        "\u{0}",
+        "\u{1b}",
+        "\u{10ffff}",
+        "true",
+        "inf",
+        "[]",
+        "[settings]\n",
+        "[jobs.host]\n",
+        "targets",
+        "keep",
+        "borg",
+        "99999999999999999999",
+        "\"\"\"",
+        "\\u0000",
+        "1979-05-27",
+        "**/*",
+    ]);
+    let texts =
+        prop::sample::select(vec![BASE.to_owned(), TWO.to_owned(), commented_start("web1")]);
+    let edits = prop::collection::vec((any::<prop::sample::Index>(), 0usize..12, pieces), 1..8);
+    (texts, edits).prop_map(|(text, edits)| {
+        let mut chars: Vec<char> = text.chars().collect();
+        for (at, removed, piece) in edits {
+            let at = at.index(chars.len() + 1);
+            let end = (at + removed).min(chars.len());
+            chars.splice(at..end, piece.chars());
+        }
+        chars.into_iter().collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever stands in the files, the answer is a configuration, or problems at places that exist.
+    #[test]
+    fn no_file_makes_it_panic(main in mutated(), drop_in in mutated(), noise in ".*") {
+        let files = [file("m.toml", &main), file("d.toml", &drop_in), file("n.toml", &noise)];
+        for files in [&files[..1], &files[..2], &files[2..], &files[..0]] {
+            let problems = match load(files, "web1") {
+                Ok(loaded) => loaded.warnings,
+                Err(problems) => {
+                    prop_assert!(!problems.list().is_empty());
+                    problems.list().to_vec()
+                }
+            };
+            for problem in problems.iter().filter(|_| !files.is_empty()) {
+                let text = &files.iter().find(|file| file.path == problem.file).unwrap().text;
+                let line = text.split('\n').nth(problem.line - 1).unwrap();
+                prop_assert!(problem.column <= line.chars().count() + 1);
+                prop_assert!(problem.to_string().lines().count() >= 3);
+            }
+            origins(files);
+        }
+    }
+}

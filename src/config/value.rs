@@ -1,0 +1,336 @@
+//! Single values: what a string, number or list in the file must be to be taken.
+//!
+//! Whatever passes here is safe as one operand of a command: no value that a program would read as an
+//! option, none with a NUL byte, no path whose meaning depends on a working directory.
+
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use super::diagnostic::{Complaint, suggest};
+use super::tree::{Node, Value};
+use crate::model::span;
+use crate::model::target::ReadData;
+
+type Read<T> = Result<T, Complaint>;
+
+fn wrong_type<T>(expected: &str, node: &Node) -> Read<T> {
+    Err(Complaint::new(format!("expected {expected}, found {}", node.type_name())))
+}
+
+/// Any string without control characters.
+pub(super) fn line(node: &Node) -> Read<&str> {
+    let Value::Text(text) = &node.value else { return wrong_type("a string", node) };
+    match text.chars().find(|c| c.is_control()) {
+        Some(found) => Err(Complaint::new(format!("cannot hold the control character {found:?}"))),
+        None if text.is_empty() => Err(Complaint::new("cannot be empty")),
+        None => Ok(text),
+    }
+}
+
+/// A string that no program takes for an option.
+pub(super) fn text(node: &Node) -> Read<&str> {
+    let text = line(node)?;
+    if text.starts_with('-') {
+        return Err(Complaint::new(format!(
+            "{text:?} cannot start with '-': it would be taken for an option"
+        )));
+    }
+    Ok(text)
+}
+
+/// A string that is the name of a file, without directories.
+pub(super) fn file_name(node: &Node) -> Read<&str> {
+    let name = text(node)?;
+    if name.contains('/') || name == "." || name == ".." {
+        return Err(Complaint::new(format!(
+            "{name:?} is no file name: it cannot hold a directory"
+        )));
+    }
+    Ok(name)
+}
+
+/// `true` or `false`.
+pub(super) fn flag(node: &Node) -> Read<bool> {
+    match &node.value {
+        Value::Flag(flag) => Ok(*flag),
+        Value::Text(text) if text == "true" || text == "false" => wrong_type("true or false", node)
+            .map_err(|c: Complaint| c.help("write it without quotes")),
+        _ => wrong_type("true or false", node),
+    }
+}
+
+/// A whole number not below `least`.
+pub(super) fn whole(node: &Node, least: u32) -> Read<u32> {
+    let Value::Whole(number) = node.value else { return wrong_type("a whole number", node) };
+    match u32::try_from(number) {
+        Ok(number) if number >= least => Ok(number),
+        _ => Err(Complaint::new(format!("expected a number from {least} to {}", u32::MAX))),
+    }
+}
+
+/// A length of time.
+pub(super) fn span(node: &Node) -> Read<Duration> {
+    match &node.value {
+        Value::Text(text) => span::parse(text).map_err(Complaint::new),
+        Value::Whole(number) => wrong_type("a length of time", node).map_err(|c: Complaint| {
+            c.help(format!("write it in quotes and with its unit, such as \"{number}s\""))
+        }),
+        _ => wrong_type("a length of time such as \"30s\" or \"2h\"", node),
+    }
+}
+
+/// A length of time longer than nothing.
+pub(super) fn long_span(node: &Node) -> Read<Duration> {
+    match span(node)? {
+        Duration::ZERO => Err(Complaint::new("must be longer than nothing")),
+        span => Ok(span),
+    }
+}
+
+/// An absolute path, without `.` components and doubled or trailing slashes.
+pub(super) fn path(node: &Node) -> Read<PathBuf> {
+    let text = text(node)?;
+    let path = Path::new(text);
+    if !path.is_absolute() {
+        let complaint = Complaint::new(format!("{text:?} is not an absolute path"));
+        return Err(if text.starts_with('~') {
+            complaint.help("write the home directory out; there is no shell that would")
+        } else {
+            complaint
+        });
+    }
+    if path.components().any(|component| component == Component::ParentDir) {
+        return Err(Complaint::new(format!("{text:?} cannot hold \"..\": write the real path")));
+    }
+    Ok(path.components().collect())
+}
+
+/// The elements of an array.
+pub(super) fn list<'t>(node: &'t Node, of: &str) -> Read<&'t [Node]> {
+    match &node.value {
+        Value::List(nodes) => Ok(nodes),
+        Value::Text(_) => wrong_type(&format!("a list of {of}"), node)
+            .map_err(|c: Complaint| c.help(format!("write [{}]", node.to_toml()))),
+        _ => wrong_type(&format!("a list of {of}"), node),
+    }
+}
+
+/// A program with its arguments.
+pub(super) fn argv(node: &Node) -> Read<Vec<String>> {
+    let words = list(node, "strings: a program and its arguments")?;
+    let argv: Vec<String> = words
+        .iter()
+        .map(|word| match &word.value {
+            Value::Text(text) if text.contains('\0') => {
+                Err(Complaint::new("an argument cannot hold a NUL"))
+            }
+            Value::Text(text) => Ok(text.clone()),
+            _ => wrong_type("a list of strings: a program and its arguments", word),
+        })
+        .collect::<Read<_>>()?;
+    let Some(program) = argv.first() else {
+        return Err(Complaint::new("the list is empty: it must name a program"));
+    };
+    if program.is_empty() || program.starts_with('-') {
+        return Err(Complaint::new(format!("{program:?} is no program")));
+    }
+    if program.contains('/') && !program.starts_with('/') {
+        return Err(Complaint::new(format!("{program:?} is not an absolute path")));
+    }
+    if argv.len() == 1 && program.contains(' ') {
+        return Err(Complaint::new(format!("no program is called {program:?}"))
+            .help("there is no shell: write each argument as a string of its own"));
+    }
+    Ok(argv)
+}
+
+/// One of some words.
+pub(super) fn word(node: &Node, words: &'static [&'static str]) -> Read<&'static str> {
+    let expected = || {
+        let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+        quoted.join(", ")
+    };
+    let Value::Text(text) = &node.value else {
+        return wrong_type(&format!("one of {}", expected()), node);
+    };
+    match words.iter().find(|word| *word == text) {
+        Some(word) => Ok(word),
+        None => Err(Complaint::new(format!("expected one of {}, not {text:?}", expected()))
+            .help(suggest(text, words))),
+    }
+}
+
+fn percent(text: &str) -> Option<f64> {
+    let number = text.strip_suffix('%')?;
+    // Only digits and a point: the parser of floats also takes "inf", "1e1" and "+5".
+    let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    number.parse().ok().filter(|number| plain && *number > 0.0 && *number <= 100.0)
+}
+
+/// How much of the data a check reads.
+pub(super) fn share(node: &Node) -> Read<ReadData> {
+    const EXPECTED: &str = "true, false, \"all\" or a percentage such as \"5%\"";
+    match &node.value {
+        Value::Flag(true) => Ok(ReadData::All),
+        Value::Flag(false) => Ok(ReadData::None),
+        Value::Text(text) if text == "all" => Ok(ReadData::All),
+        Value::Text(text) => percent(text).map(ReadData::Percent).ok_or_else(|| {
+            Complaint::new(format!("expected {EXPECTED}, above 0% and up to 100%, not {text:?}"))
+        }),
+        _ => wrong_type(EXPECTED, node),
+    }
+}
+
+/// By how much a copy may shrink, in percent; 100 is `"off"`.
+pub(super) fn shrink(node: &Node) -> Read<u8> {
+    const EXPECTED: &str = "\"1%\" to \"100%\" or \"off\"";
+    let Value::Text(text) = &node.value else { return wrong_type(EXPECTED, node) };
+    if text == "off" {
+        return Ok(100);
+    }
+    let digits = text.strip_suffix('%').filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    digits
+        .and_then(|number| number.parse().ok())
+        .filter(|number| (1..=100).contains(number))
+        .ok_or_else(|| Complaint::new(format!("expected {EXPECTED}, not {text:?}")))
+}
+
+/// A compression as borg takes it: `borg help compression`, of borg 1.2 and 1.4.
+pub(super) fn borg_compression(node: &Node) -> Read<&str> {
+    let text = text(node)?;
+    if known_compression(text, true) {
+        return Ok(text);
+    }
+    Err(Complaint::new(format!("{text:?} is no compression that borg knows"))
+        .help("such as \"lz4\", \"zstd,6\", \"zlib,6\", \"lzma,6\", \"none\" or \"auto,zstd,6\""))
+}
+
+fn known_compression(text: &str, may_wrap: bool) -> bool {
+    let (name, rest) = match text.split_once(',') {
+        Some((name, rest)) => (name, Some(rest)),
+        None => (text, None),
+    };
+    let level = |most: u32| match rest {
+        None => true,
+        Some(level) => level.parse().is_ok_and(|level: u32| level <= most),
+    };
+    match (name, rest) {
+        ("none" | "lz4", rest) => rest.is_none(),
+        ("zstd", _) => level(22) && rest != Some("0"),
+        ("zlib" | "lzma", _) => level(9),
+        ("auto", Some(rest)) => may_wrap && known_compression(rest, false),
+        ("obfuscate", Some(rest)) => rest.split_once(',').is_some_and(|(spec, rest)| {
+            let known = spec.parse().is_ok_and(|spec: u32| matches!(spec, 1..=6 | 110..=123 | 250));
+            may_wrap
+                && known
+                && (known_compression(rest, false)
+                    || rest.starts_with("auto,") && known_compression(rest, true))
+        }),
+        _ => false,
+    }
+}
+
+/// A files cache mode as borg takes it: `borg create --files-cache`, of borg 1.2 and 1.4.
+pub(super) fn borg_files_cache(node: &Node) -> Read<&str> {
+    /// The sets borg accepts; the order of the words does not matter to it.
+    const MODES: &[&[&str]] = &[
+        &["ctime", "size", "inode"],
+        &["mtime", "size", "inode"],
+        &["ctime", "size"],
+        &["mtime", "size"],
+        &["ctime", "rechunk"],
+        &["mtime", "rechunk"],
+        &["size"],
+        &["disabled"],
+    ];
+    let text = text(node)?;
+    let mut words: Vec<&str> = text.split(',').collect();
+    words.sort_unstable();
+    let known = MODES.iter().any(|mode| {
+        let mut mode = mode.to_vec();
+        mode.sort_unstable();
+        mode == words
+    });
+    if known {
+        return Ok(text);
+    }
+    let modes: Vec<String> = MODES.iter().map(|mode| mode.join(",")).collect();
+    Err(Complaint::new(format!("{text:?} is no files cache mode that borg knows"))
+        .help(format!("one of {}", modes.join(" ; "))))
+}
+
+/// Why a text cannot be the name of a job's item, if so.
+pub(super) fn item_name(name: &str) -> Read<()> {
+    use crate::model::names::LONGEST_NAME;
+    let found = name.chars().find(|c| c.is_control() || *c == '/');
+    if let Some(found) = found {
+        return Err(Complaint::new(format!("an item's name cannot hold {found:?}")));
+    }
+    if name.is_empty() || name.starts_with(['-', '.']) {
+        return Err(Complaint::new("an item's name cannot be empty or start with '-' or '.'"));
+    }
+    if name.len() > LONGEST_NAME {
+        return Err(Complaint::new(format!("an item's name has at most {LONGEST_NAME} bytes")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tree::Table;
+
+    fn node(toml: &str) -> Node {
+        Table::parse(0, &format!("k = {toml}")).unwrap().entries.remove(0).node
+    }
+
+    #[test]
+    fn paths_are_absolute_and_clean() {
+        assert_eq!(path(&node("'/a//b/./c/'")).unwrap().as_os_str(), "/a/b/c");
+        assert_eq!(path(&node("'/'")).unwrap().as_os_str(), "/");
+        for bad in ["''", "'a'", "'./a'", "'~/a'", "'/a/../b'", "'-/a'", r#""/a\nb""#, "3"] {
+            assert!(path(&node(bad)).is_err(), "{bad} was taken as a path");
+        }
+    }
+
+    #[test]
+    fn percentages() {
+        assert_eq!(share(&node("'5%'")).unwrap(), ReadData::Percent(5.0));
+        assert_eq!(share(&node("'2.5%'")).unwrap(), ReadData::Percent(2.5));
+        assert_eq!(share(&node("true")).unwrap(), ReadData::All);
+        assert_eq!(share(&node("false")).unwrap(), ReadData::None);
+        for bad in ["'0%'", "'101%'", "'5'", "5", "'inf%'", "'1e1%'", "'-5%'", "'+5%'", "'%'"] {
+            assert!(share(&node(bad)).is_err(), "{bad} was taken as a share");
+        }
+        assert_eq!(shrink(&node("'50%'")).unwrap(), 50);
+        assert_eq!(shrink(&node("'off'")).unwrap(), 100);
+        for bad in ["'0%'", "'101%'", "'+5%'", "'%'", "50", "'999999%'", "'5.5%'"] {
+            assert!(shrink(&node(bad)).is_err(), "{bad} was taken as a limit");
+        }
+    }
+
+    #[test]
+    fn argv_names_a_program() {
+        assert_eq!(argv(&node("['sudo', '-u', 'x', '']")).unwrap().len(), 4);
+        for bad in ["[]", "['']", "['-x']", "['./x']", "['a b']", r#"["a", "\u0000"]"#, "['a', 1]"]
+        {
+            assert!(argv(&node(bad)).is_err(), "{bad} was taken as a command");
+        }
+    }
+
+    #[test]
+    fn what_borg_knows() {
+        for good in ["none", "lz4", "zstd", "zstd,22", "zlib,0", "auto,zstd,6", "auto,lz4"] {
+            assert!(borg_compression(&node(&format!("'{good}'"))).is_ok(), "{good}");
+        }
+        for good in ["obfuscate,110,zstd,3", "obfuscate,2,auto,lzma"] {
+            assert!(borg_compression(&node(&format!("'{good}'"))).is_ok(), "{good}");
+        }
+        for bad in ["zst", "zstd,23", "zstd,0", "lz4,1", "auto", "auto,auto,lz4", "obfuscate,7,lz4"]
+        {
+            assert!(borg_compression(&node(&format!("'{bad}'"))).is_err(), "{bad}");
+        }
+        assert!(borg_files_cache(&node("'inode,size,ctime'")).is_ok());
+        assert!(borg_files_cache(&node("'ctime,inode'")).is_err());
+    }
+}
