@@ -21,6 +21,9 @@ use crate::model::target::{ReadData, Target};
 pub mod borg;
 mod error;
 pub mod restic;
+#[cfg(test)]
+pub(crate) mod scripted;
+pub mod secret;
 
 pub use error::EngineError;
 

@@ -1,4 +1,5 @@
 //! One external program a file: argument lists and parsers, no policy and no I/O.
 
 pub mod borg;
+pub mod exclude;
 pub mod restic;

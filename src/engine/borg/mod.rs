@@ -1,1 +1,383 @@
-//! To be written next.
+//! borg 1.2 and 1.4 as an [`Engine`].
+//!
+//! An archive's name carries its series, time and run, so a listing alone says whose copy it is. borg writes
+//! an archive even when every source was missing; such an archive is deleted again, by its exact name. A
+//! stream whose producer fails leaves none, since borg is stopped before it sees the end of its input.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+
+use super::{
+    BackupReport, BackupRequest, Change, CheckReport, Context, Engine, EngineError, Entry,
+    Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
+};
+use crate::host::{CommandSpec, Completed, Stream};
+use crate::model::copy::Copy;
+use crate::model::event::Progress;
+use crate::model::names::RunId;
+use crate::model::secret::Secret;
+use crate::model::target::{BorgTarget, EngineConfig, ReadData, Target};
+use crate::tools::borg::log::{Line, Message};
+use crate::tools::borg::output::{Listing, parse_listing, parse_version};
+use crate::tools::borg::{Repository, copies_of, name};
+
+use classify::{Journal, fault};
+
+mod backup;
+mod classify;
+mod read;
+
+/// A borg repository.
+pub struct BorgEngine {
+    target: Target,
+    borg: BorgTarget,
+    // Asked for once per process: a command may be slow, or count how often it is asked.
+    passphrase: OnceLock<Option<Secret>>,
+}
+
+/// Takes each line of standard output; the error says what could not be read.
+type OnLine<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
+
+impl BorgEngine {
+    /// The engine for a target; `None` when the target belongs to another engine.
+    pub fn new(target: &Target) -> Option<BorgEngine> {
+        match &target.engine {
+            EngineConfig::Borg(borg) => Some(BorgEngine {
+                target: target.clone(),
+                borg: borg.clone(),
+                passphrase: OnceLock::new(),
+            }),
+            EngineConfig::Restic(_) => None,
+        }
+    }
+
+    fn passphrase(&self, cx: Context<'_>) -> Result<Option<&Secret>, EngineError> {
+        if self.passphrase.get().is_none() {
+            let resolve = |source| secret::resolve(cx.host, source);
+            let resolved = self.borg.passphrase.as_ref().map(resolve).transpose()?;
+            // Another thread may have been first; both read the same.
+            let _ = self.passphrase.set(resolved);
+        }
+        Ok(self.passphrase.get().and_then(Option::as_ref))
+    }
+
+    /// The repository with its passphrase, ready to build commands.
+    fn repository<'a>(&'a self, cx: Context<'a>) -> Result<Repository<'a>, EngineError> {
+        let path = &self.borg.repository;
+        if path.contains(['{', '}']) || path.contains("::") {
+            return Err(EngineError::Unsupported {
+                engine: "borg".into(),
+                what: format!("{path:?} holds braces or \"::\", which borg reads as its own signs"),
+            });
+        }
+        Ok(Repository {
+            target: &self.borg,
+            settings: cx.settings,
+            passphrase: self.passphrase(cx)?,
+            temporary: cx.temporary,
+            lock_wait: cx.lock_wait,
+        })
+    }
+
+    /// Runs a command; an error of borg is an error here, warnings go to `on_warning`.
+    fn run(
+        &self,
+        cx: Context<'_>,
+        spec: &CommandSpec,
+        on_warning: &mut dyn FnMut(&Message),
+        progress: OnProgress<'_>,
+    ) -> Result<Completed, EngineError> {
+        let mut journal = Journal::default();
+        let completed = cx.host.run(spec, &mut |stream, line| {
+            if stream == Stream::Err {
+                hand_on(journal.take(line), on_warning, progress);
+            }
+        })?;
+        self.judge(spec, &completed, &journal)?;
+        Ok(completed)
+    }
+
+    /// Runs a command that answers line by line.
+    fn run_lines(
+        &self,
+        cx: Context<'_>,
+        spec: &CommandSpec,
+        on_line: OnLine<'_>,
+    ) -> Result<(), EngineError> {
+        let mut journal = Journal::default();
+        let mut broken = None;
+        let completed = cx.host.run(spec, &mut |stream, line| match stream {
+            Stream::Err => {
+                journal.take(line);
+            }
+            _ if line.is_empty() || broken.is_some() => {}
+            _ => broken = on_line(line).err(),
+        })?;
+        self.judge(spec, &completed, &journal)?;
+        match broken {
+            Some(what) => Err(EngineError::Output { engine: "borg", what }),
+            None => Ok(()),
+        }
+    }
+
+    fn judge(
+        &self,
+        spec: &CommandSpec,
+        completed: &Completed,
+        journal: &Journal,
+    ) -> Result<(), EngineError> {
+        let fault = fault(&self.borg.repository, || spec.display(), completed.exit, journal);
+        fault.map_or(Ok(()), Err)
+    }
+
+    fn listing(&self, cx: Context<'_>, only_newest: bool) -> Result<Listing, EngineError> {
+        let spec = self.repository(cx)?.list(only_newest);
+        let completed = self.run(cx, &spec, &mut |_| {}, &mut |_| {})?;
+        parse_listing(&completed.stdout)
+            .map_err(|what| EngineError::Output { engine: "borg", what })
+    }
+}
+
+/// Gives a line to whom it concerns.
+fn hand_on(line: Option<Line>, on_warning: &mut dyn FnMut(&Message), progress: OnProgress<'_>) {
+    match line {
+        Some(Line::Message(message)) => on_warning(&message),
+        Some(Line::Archiving { bytes, files, path }) => progress(Progress {
+            bytes_done: Some(bytes),
+            bytes_total: None,
+            files_done: Some(files),
+            current: Some(path),
+        }),
+        Some(Line::Working { operation, current, total, message }) => {
+            // Only extraction counts bytes; the other verbs count segments, objects or archives.
+            let bytes = operation == "extract";
+            progress(Progress {
+                bytes_done: current.filter(|_| bytes),
+                bytes_total: total.filter(|total| bytes && *total > 0),
+                files_done: None,
+                current: Some(message),
+            });
+        }
+        Some(Line::Other | Line::Text(_)) | None => {}
+    }
+}
+
+/// A predicted change of the list, as the command builders state it.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Predicted {
+    Add(String),
+    Gone(String),
+}
+
+/// A listed archive as a copy. A checkpoint has the run that left it and no series, so that nothing takes
+/// it for a copy of the series.
+fn copy(archive: &str, time: chrono::DateTime<chrono::Utc>) -> Copy {
+    let ours = name::parse_archive_name(archive);
+    let left_by: Option<RunId> =
+        name::finished_name(archive).and_then(name::parse_archive_name).map(|(_, _, run)| run);
+    let (series, time, run) = match ours {
+        Some((series, time, run)) => (Some(series), time, Some(run)),
+        None => (None, time, left_by),
+    };
+    Copy {
+        id: archive.to_owned(),
+        series,
+        run,
+        time,
+        size: None,
+        files: None,
+        tags: Vec::new(),
+        pinned: false,
+        original: None,
+        healthy: None,
+    }
+}
+
+impl Engine for BorgEngine {
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn init(&self, cx: Context<'_>) -> Result<Initialised, EngineError> {
+        let repository = self.repository(cx)?;
+        self.run(cx, &repository.init(), &mut |_| {}, &mut |_| {})?;
+        if cx.host.is_dry() {
+            return Ok(Initialised { repository_id: None, key_export: None });
+        }
+        let id = self.listing(cx, true)?.repository_id;
+        let key_export = if self.borg.encryption == "none" {
+            None
+        } else {
+            let exported = self.run(cx, &repository.export_key(), &mut |_| {}, &mut |_| {})?;
+            let text = String::from_utf8(exported.stdout).ok();
+            let key = text.filter(|text| text.starts_with("BORG_KEY ")).ok_or_else(|| {
+                EngineError::Output { engine: "borg", what: "the exported key".into() }
+            })?;
+            Some(key)
+        };
+        Ok(Initialised { repository_id: Some(id), key_export })
+    }
+
+    fn probe(&self, cx: Context<'_>) -> Result<Probe, EngineError> {
+        let repository = self.repository(cx)?;
+        let asked = self.run(cx, &repository.version(), &mut |_| {}, &mut |_| {})?;
+        let version = parse_version(&asked.stdout).ok_or_else(|| EngineError::Output {
+            engine: "borg",
+            what: format!("the version: {}", String::from_utf8_lossy(&asked.stdout)),
+        })?;
+        let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
+        // borg 2 is another program with another command line; 1.1 lacks `compact`.
+        if !matches!((numbers.next(), numbers.next()), (Some(Some(1)), Some(Some(minor))) if minor >= 2)
+        {
+            return Err(EngineError::Unsupported {
+                engine: format!("borg {version}"),
+                what: "borg 1.2 or 1.4 is needed".into(),
+            });
+        }
+        let listing = self.listing(cx, true)?;
+        Ok(Probe {
+            version,
+            repository_id: Some(listing.repository_id),
+            encryption: listing.encryption,
+        })
+    }
+
+    fn list(&self, cx: Context<'_>) -> Result<Vec<Copy>, EngineError> {
+        let listing = self.listing(cx, false)?;
+        let mut copies: Vec<Copy> =
+            listing.archives.iter().map(|archive| copy(&archive.name, archive.time)).collect();
+        for value in cx.host.predicted(&copies_of(&self.borg.repository)) {
+            let predicted = serde_json::from_slice(&value).map_err(|error| {
+                EngineError::Output { engine: "borg", what: format!("a prediction: {error}") }
+            })?;
+            match predicted {
+                Predicted::Add(name) => copies.push(copy(&name, cx.host.now())),
+                Predicted::Gone(name) => copies.retain(|copy| copy.id != name),
+            }
+        }
+        Ok(copies)
+    }
+
+    fn backup(
+        &self,
+        cx: Context<'_>,
+        request: &BackupRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<BackupReport, EngineError> {
+        self.make(cx, request, progress)
+    }
+
+    fn name_for(&self, request: &BackupRequest) -> Option<String> {
+        Some(name::archive_name(&request.series, request.time, &request.run))
+    }
+
+    fn unfinished(&self, copy: &Copy) -> Option<String> {
+        name::finished_name(&copy.id).map(str::to_owned)
+    }
+
+    fn delete(&self, cx: Context<'_>, ids: &[String]) -> Result<(), EngineError> {
+        // Without a name, `borg delete` would mean the whole repository.
+        if ids.is_empty() {
+            return Ok(());
+        }
+        // A name that is not there any more is a warning, and what was wanted.
+        let spec = self.repository(cx)?.delete(ids);
+        self.run(cx, &spec, &mut |_| {}, &mut |_| {}).map(drop)
+    }
+
+    fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<(), EngineError> {
+        let spec = self.repository(cx)?.compact();
+        self.run(cx, &spec, &mut |_| {}, progress).map(drop)
+    }
+
+    fn check(
+        &self,
+        cx: Context<'_>,
+        read_data: ReadData,
+        progress: OnProgress<'_>,
+    ) -> Result<CheckReport, EngineError> {
+        let spec = self.repository(cx)?.check(read_data == ReadData::All);
+        // borg's check always reads every segment and its checksums; only decrypting can be left out.
+        let extent = match read_data {
+            ReadData::None => "structure and checksums".to_owned(),
+            ReadData::Percent(share) => format!(
+                "structure and checksums (borg cannot decrypt a share of the data, so not the {share}% asked for)"
+            ),
+            ReadData::All => "structure and all data".to_owned(),
+        };
+        self.examine(cx, &spec, extent, progress)
+    }
+
+    fn verify(&self, cx: Context<'_>, copy: &Copy) -> Result<CheckReport, EngineError> {
+        let spec = self.repository(cx)?.verify(&copy.id);
+        let extent = format!("all data of {}", copy.id);
+        self.examine(cx, &spec, extent, &mut |_| {})
+    }
+
+    fn restore(
+        &self,
+        cx: Context<'_>,
+        request: &RestoreRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<RestoreReport, EngineError> {
+        self.extract(cx, request, progress)
+    }
+
+    fn mount(&self, cx: Context<'_>, copy: &Copy, at: &Path) -> Result<CommandSpec, EngineError> {
+        Ok(self.repository(cx)?.mount(&copy.id, at))
+    }
+
+    fn contents(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+        each: &mut dyn FnMut(Entry),
+    ) -> Result<(), EngineError> {
+        self.entries(cx, copy, each)
+    }
+
+    fn diff(
+        &self,
+        cx: Context<'_>,
+        older: &Copy,
+        newer: &Copy,
+        each: &mut dyn FnMut(Change),
+    ) -> Result<(), EngineError> {
+        self.differences(cx, older, newer, each)
+    }
+
+    fn set_pin(
+        &self,
+        _cx: Context<'_>,
+        _copy: &Copy,
+        _pinned: bool,
+    ) -> Result<Option<String>, EngineError> {
+        // An archive's name and comment are part of its identity; the caller remembers pins.
+        Ok(None)
+    }
+
+    fn copy_from(
+        &self,
+        _cx: Context<'_>,
+        _source: &dyn Engine,
+        _ids: &[String],
+        _progress: OnProgress<'_>,
+    ) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported {
+            engine: "borg".into(),
+            what: "copy archives from one repository to another".into(),
+        })
+    }
+
+    fn release_dead_lock(&self, _cx: Context<'_>) -> Result<(), EngineError> {
+        // A borg lock names host and process, and the next borg on this host takes away one whose process is
+        // dead. `borg break-lock` would take away anybody's, so it is never run.
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Making an archive: of a tree, or of what a command prints.
+
+use super::classify::{BackupWarnings, Journal};
+use super::{BorgEngine, hand_on};
+use crate::engine::{BackupReport, BackupRequest, Context, Engine, EngineError, Input, OnProgress};
+use crate::host::{Completed, Exit, Stream};
+use crate::tools::borg::log::Message;
+use crate::tools::borg::output::{Statistics, parse_created};
+use crate::tools::borg::{Tree, name};
+use crate::tools::exclude;
+
+impl BorgEngine {
+    /// Makes an archive; see [`Engine::backup`].
+    pub(super) fn make(
+        &self,
+        cx: Context<'_>,
+        request: &BackupRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<BackupReport, EngineError> {
+        let repository = self.repository(cx)?;
+        let series = &request.series;
+        let archive = name::archive_name(series, request.time, &request.run);
+        match &request.input {
+            Input::Tree {
+                paths,
+                exclude,
+                exclude_caches,
+                exclude_if_present,
+                one_file_system,
+                binds,
+            } => {
+                let exclude: Vec<String> = exclude
+                    .iter()
+                    .map(|pattern| exclude::to_borg(pattern))
+                    .collect::<Result<_, _>>()
+                    .map_err(|error| EngineError::Unsupported {
+                        engine: "borg".into(),
+                        what: error.to_string(),
+                    })?;
+                let tree = Tree {
+                    paths,
+                    exclude: &exclude,
+                    exclude_caches: *exclude_caches,
+                    exclude_if_present,
+                    one_file_system: *one_file_system,
+                    binds,
+                };
+                let spec = repository.create_tree(series, &request.run, &archive, &tree);
+                let mut read = BackupWarnings::new(paths);
+                let completed = self.run(cx, &spec, &mut |warning| read.take(warning), progress);
+                read.failure(&self.borg.repository).map_or(Ok(()), Err)?;
+                let completed = completed?;
+                self.report(cx, archive, &completed, read)
+            }
+            Input::Stream { producer, file_name } => {
+                let spec = repository.create_stream(series, &request.run, &archive, file_name);
+                let mut journal = Journal::default();
+                let mut read = BackupWarnings::new(&[]);
+                let piped = cx.host.pipe(producer, &spec, &mut |stream, line| {
+                    if stream == Stream::Err {
+                        hand_on(journal.take(line), &mut |warning| read.take(warning), progress);
+                    }
+                })?;
+                read.failure(&self.borg.repository).map_or(Ok(()), Err)?;
+                // When borg died first, the producer only lost its reader: borg's own words come first then.
+                let borg_died = journal.errors.iter().any(|error| !is_our_stop(error))
+                    || matches!(piped.consumer.exit, Exit::Code(2..=99));
+                if !piped.producer.success() && !borg_died {
+                    return Err(EngineError::Producer {
+                        command: producer.display(),
+                        exit: piped.producer.exit.to_string(),
+                        stderr_tail: piped.producer.last_lines(5),
+                    });
+                }
+                self.judge(&spec, &piped.consumer, &journal)?;
+                self.report(cx, archive, &piped.consumer, read)
+            }
+        }
+    }
+
+    /// Deletes the archive that borg made of nothing, and looks whether it is gone.
+    fn discard_empty(&self, cx: Context<'_>, archive: &str) -> Result<(), EngineError> {
+        self.delete(cx, &[archive.to_owned()])?;
+        if self.listing(cx, false)?.archives.iter().any(|listed| listed.name == archive) {
+            return Err(EngineError::Output {
+                engine: "borg",
+                what: format!("the archive {archive} is still listed after it was deleted"),
+            });
+        }
+        Ok(())
+    }
+
+    fn report(
+        &self,
+        cx: Context<'_>,
+        archive: String,
+        completed: &Completed,
+        mut read: BackupWarnings<'_>,
+    ) -> Result<BackupReport, EngineError> {
+        let Statistics { original_size, deduplicated_size, nfiles } =
+            parse_created(&completed.stdout)
+                .map_err(|what| EngineError::Output { engine: "borg", what })?;
+        if read.nothing_was_read(nfiles) {
+            let mut detail = read.unreadable.join("; ");
+            if let Err(error) = self.discard_empty(cx, &archive) {
+                detail = format!(
+                    "{detail}; and the empty archive {archive} could not be deleted: {error}"
+                );
+            }
+            return Err(EngineError::NoSource { detail });
+        }
+        let known = !cx.host.is_dry();
+        Ok(BackupReport {
+            outcome: read.outcome(completed.exit),
+            id: Some(archive),
+            bytes_new: known.then_some(deduplicated_size),
+            size: known.then_some(original_size),
+            files: known.then_some(nfiles),
+            files_changed: read.changed,
+            unreadable: read.unreadable,
+            unreadable_count: read.unreadable_count,
+            warnings: read.warnings,
+        })
+    }
+}
+
+/// Whether this is what borg says when it is stopped.
+fn is_our_stop(error: &Message) -> bool {
+    error.id.as_deref() == Some("Signal.SIGTERM") || error.text.starts_with("Got Ctrl-C")
+}

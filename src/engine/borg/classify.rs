@@ -1,0 +1,393 @@
+//! What borg's words mean: warnings of a backup or a restore as an outcome, errors as an [`EngineError`].
+//!
+//! The set of messages decides, by class where borg names one (1.4) and by `[Errno N]` where it does not
+//! (1.2). The exit status only adds what no message said: several different warnings share the status 1,
+//! and a check that finds damage ends with 1 as well.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+use crate::engine::EngineError;
+use crate::host::Exit;
+use crate::model::outcome::Outcome;
+use crate::tools::borg::log::{Level, Line, Message, errno, parse_line, path_of};
+
+/// How many lines of a kind are kept; the rest is counted.
+pub(super) const KEPT: usize = 100;
+
+/// How many lines of plain text are kept, the last ones.
+const KEPT_TEXT: usize = 10;
+
+/// `ENOENT`.
+const NOT_FOUND: i32 = 2;
+/// `EPERM` and `EOPNOTSUPP`: what a file system says to an attribute that it does not have.
+const NO_SUCH_ATTRIBUTE: [i32; 2] = [1, 95];
+/// `ENOSPC` and `EDQUOT`.
+const NO_SPACE: [i32; 2] = [28, 122];
+
+/// What borg said on standard error, apart from progress and warnings.
+#[derive(Default)]
+pub(super) struct Journal {
+    /// Messages of level ERROR and above; at most [`KEPT`].
+    pub(super) errors: Vec<Message>,
+    /// The last lines that are not JSON, or come from the remote side.
+    pub(super) text: VecDeque<String>,
+    /// The first line that could not be read.
+    pub(super) unreadable_line: Option<String>,
+}
+
+impl Journal {
+    /// Takes one line, and hands on what is not kept here: warnings and progress.
+    pub(super) fn take(&mut self, line: &[u8]) -> Option<Line> {
+        match parse_line(line) {
+            Ok(Line::Message(message)) if message.level >= Level::Error => {
+                if self.errors.len() < KEPT {
+                    self.errors.push(message);
+                }
+            }
+            Ok(Line::Message(message)) if message.level < Level::Warning => {}
+            Ok(Line::Text(text)) => self.keep_text(text),
+            Ok(Line::Other) => {}
+            Ok(line) => {
+                // What ssh says comes as a warning without a class.
+                if let Line::Message(message) = &line
+                    && message.text.starts_with("Remote: ")
+                {
+                    self.keep_text(message.text.clone());
+                }
+                return Some(line);
+            }
+            Err(why) => {
+                self.unreadable_line.get_or_insert(why);
+            }
+        }
+        None
+    }
+
+    fn keep_text(&mut self, text: String) {
+        if !text.trim().is_empty() {
+            if self.text.len() == KEPT_TEXT {
+                self.text.pop_front();
+            }
+            self.text.push_back(text);
+        }
+    }
+
+    /// The error that speaks for the others: the first one of a class, else the first one.
+    fn leading(&self) -> Option<&Message> {
+        self.errors.iter().find(|error| error.id.is_some()).or(self.errors.first())
+    }
+
+    /// The failure, in words.
+    fn detail(&self) -> String {
+        let mut lines = Vec::new();
+        if let Some(leading) = self.leading() {
+            if leading.id.as_deref() != Some("Exception") {
+                lines.push(leading.text.trim().to_owned());
+            }
+            // An unforeseen exception says what it is only in the last line of its trace.
+            lines.extend(self.errors.iter().filter_map(|error| end_of_trace(&error.text)));
+            lines.dedup();
+        }
+        if lines.is_empty() || leading_is_connection(self.leading()) {
+            lines.extend(self.text.iter().rev().take(3).rev().cloned());
+        }
+        if lines.is_empty() {
+            return "it gave no reason".into();
+        }
+        lines.truncate(5);
+        lines.join("; ")
+    }
+}
+
+fn leading_is_connection(leading: Option<&Message>) -> bool {
+    leading.and_then(|m| m.id.as_deref()).is_some_and(|id| id.starts_with("Connection"))
+}
+
+/// The last line of a Python trace, before the description of the system that borg appends.
+fn end_of_trace(text: &str) -> Option<String> {
+    if !text.starts_with("Traceback") {
+        return None;
+    }
+    let lines =
+        text.lines().take_while(|line| !line.trim().is_empty() && !line.starts_with("Platform:"));
+    lines.last().filter(|line| !line.starts_with(' ')).map(str::to_owned)
+}
+
+/// Whether this exit status says that borg failed: 2 to 99 are its errors, 100 to 127 its warnings, and from
+/// 128 on a signal ended it.
+fn is_failure(exit: Exit) -> bool {
+    !matches!(exit, Exit::Code(0 | 1 | 100..=127))
+}
+
+/// The failure of a command, if it failed. Warnings are not failures.
+pub(super) fn fault(
+    repository: &str,
+    command: impl FnOnce() -> String,
+    exit: Exit,
+    journal: &Journal,
+) -> Option<EngineError> {
+    if journal.errors.is_empty() && !is_failure(exit) {
+        return journal
+            .unreadable_line
+            .clone()
+            .map(|what| EngineError::Output { engine: "borg", what });
+    }
+    let repository = repository.to_owned();
+    let detail = journal.detail();
+    let id = journal.leading().and_then(|error| error.id.as_deref());
+    let no_space = errno(&detail).is_some_and(|number| NO_SPACE.contains(&number));
+    let code = match exit {
+        Exit::Code(code) => Some(code),
+        Exit::Signal(_) => None,
+    };
+    // The class decides; the status stands in where borg named none. The numbers are those of borg 1.4's
+    // documentation of its exit codes.
+    Some(match (id, code) {
+        _ if no_space => EngineError::Full { repository, detail },
+        (Some("Repository.DoesNotExist" | "Repository.InvalidRepository"), _)
+        | (None, Some(13 | 15)) => EngineError::RepositoryMissing { repository },
+        (Some("Repository.AlreadyExists"), _) | (None, Some(10)) => {
+            EngineError::RepositoryExists { repository }
+        }
+        (Some("PassphraseWrong" | "PasswordRetriesExceeded"), _) | (None, Some(52 | 53)) => {
+            EngineError::WrongPassphrase { repository }
+        }
+        (Some("NoPassphraseFailure"), _) | (None, Some(50)) => EngineError::Secret {
+            what: format!("the repository {repository} needs one and none is configured"),
+        },
+        (Some("KeyfileNotFoundError" | "KeyfileInvalidError" | "KeyfileMismatchError"), _)
+        | (Some("RepoKeyNotFoundError"), _)
+        | (None, Some(40 | 41 | 42 | 44)) => EngineError::KeyMissing { repository },
+        (Some("LockTimeout" | "LockError" | "LockErrorT" | "LockFailed"), _)
+        | (None, Some(70..=73)) => EngineError::Locked { repository, detail },
+        (Some("Repository.InsufficientFreeSpaceError" | "Repository.StorageQuotaExceeded"), _)
+        | (None, Some(14 | 20)) => EngineError::Full { repository, detail },
+        (Some("ConnectionClosed" | "ConnectionClosedWithHint" | "ConnectionBrokenWithHint"), _)
+        | (None, Some(80 | 81 | 87)) => EngineError::Unreachable { repository, detail },
+        (
+            Some(
+                "Cache.RepositoryAccessAborted"
+                | "Cache.CacheInitAbortedError"
+                | "Cache.EncryptionMethodMismatch"
+                | "Cache.RepositoryIDNotUnique"
+                | "Cache.RepositoryReplay",
+            ),
+            _,
+        )
+        | (None, Some(60..=64)) => EngineError::Refused { engine: "borg", repository, detail },
+        (Some(id), _) if is_damage(id) => EngineError::Damaged { repository, detail },
+        (None, Some(12 | 17 | 26 | 90..=92 | 95..=99)) => {
+            EngineError::Damaged { repository, detail }
+        }
+        _ => EngineError::Failed { command: command(), exit: exit.to_string(), detail },
+    })
+}
+
+/// Whether an error of this class means that stored data is not what it was.
+fn is_damage(id: &str) -> bool {
+    // The classes about a missing or wrong authentication tag are kinds of IntegrityError.
+    id.ends_with("IntegrityError")
+        || id.contains("TAM")
+        || matches!(
+            id,
+            "DecompressionError"
+                | "NoManifestError"
+                | "Repository.CheckNeeded"
+                | "Repository.ObjectNotFound"
+        )
+}
+
+/// What a warning of a backup means.
+#[derive(Debug, PartialEq, Eq)]
+enum Meaning {
+    /// The file changed or vanished while it was read.
+    Changed,
+    /// It is not there.
+    Absent,
+    /// It could not be read.
+    Unreadable,
+    /// Something else, which somebody should read.
+    Odd,
+    /// It says nothing about the copy: borg's cache, a lock that was waited for, a remote side's greeting.
+    Aside,
+    /// What the first backup of every series says.
+    Usual,
+}
+
+fn meaning(message: &Message) -> Meaning {
+    let text = message.text.as_str();
+    match (message.id.as_deref(), message.logger.as_str()) {
+        (Some("FileChangedWarning" | "BackupRaceConditionError"), _) => Meaning::Changed,
+        (Some("BackupFileNotFoundError"), _) => Meaning::Absent,
+        (Some("IncludePatternNeverMatchedWarning"), _) => Meaning::Unreadable,
+        (Some(id), _) if id.starts_with("Backup") => Meaning::Unreadable,
+        _ if text.starts_with("Remote: ") => Meaning::Aside,
+        // Each series has a files cache of its own, which is not there before the first backup.
+        (_, "borg.cache")
+            if text.starts_with("Continuing without files cache")
+                || text.starts_with("The files cache can't be read. [[Errno 2]") =>
+        {
+            Meaning::Usual
+        }
+        (_, "borg.cache" | "borg.locking") => Meaning::Aside,
+        // borg 1.2 names no classes. Only its archiver speaks of the files that it reads.
+        (_, "borg.archiver") if text.contains("changed while we backed it up") => Meaning::Changed,
+        (_, "borg.archiver") => match errno(text) {
+            Some(NOT_FOUND) => Meaning::Absent,
+            Some(_) => Meaning::Unreadable,
+            None => Meaning::Odd,
+        },
+        _ => Meaning::Odd,
+    }
+}
+
+/// Whether borg shows this path as that text; what is not UTF-8 it shows as `?`, or as it is.
+fn shown_as(path: &Path, text: &str) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    let questioned: String = bytes
+        .utf8_chunks()
+        .map(|chunk| format!("{}{}", chunk.valid(), "?".repeat(chunk.invalid().len())))
+        .collect();
+    text == questioned || text == String::from_utf8_lossy(bytes)
+}
+
+/// The warnings of one backup, read one by one; memory does not grow with their number.
+pub(super) struct BackupWarnings<'a> {
+    /// The paths that were asked for.
+    roots: &'a [PathBuf],
+    /// Roots that could not be read, and whether they are absent.
+    failed_roots: BTreeMap<&'a Path, bool>,
+    /// Files that changed or vanished.
+    pub(super) changed: u64,
+    /// What could not be read; at most [`KEPT`].
+    pub(super) unreadable: Vec<String>,
+    /// How many could not be read.
+    pub(super) unreadable_count: u64,
+    /// What else was said; at most [`KEPT`].
+    pub(super) warnings: Vec<String>,
+    /// Whether one of them concerns the copy.
+    odd: bool,
+    /// What said that the repository is full.
+    full: Option<String>,
+}
+
+impl<'a> BackupWarnings<'a> {
+    pub(super) fn new(roots: &'a [PathBuf]) -> Self {
+        Self {
+            roots,
+            failed_roots: BTreeMap::new(),
+            changed: 0,
+            unreadable: Vec::new(),
+            unreadable_count: 0,
+            warnings: Vec::new(),
+            odd: false,
+            full: None,
+        }
+    }
+
+    /// The failure that these warnings are, if the disk below the repository is full: reading a source
+    /// never says so.
+    pub(super) fn failure(&self, repository: &str) -> Option<EngineError> {
+        let detail = self.full.clone()?;
+        Some(EngineError::Full { repository: repository.to_owned(), detail })
+    }
+
+    /// Takes one warning.
+    pub(super) fn take(&mut self, message: &Message) {
+        if errno(&message.text).is_some_and(|number| NO_SPACE.contains(&number)) {
+            self.full.get_or_insert_with(|| message.text.clone());
+            return;
+        }
+        let (long, short) = path_of(&message.text);
+        let mut root = self.roots.iter().find(|root| shown_as(root, short));
+        if root.is_none() {
+            root = self.roots.iter().find(|root| shown_as(root, long));
+        }
+        match (meaning(message), root) {
+            (Meaning::Changed, _) | (Meaning::Absent, None) => self.changed += 1,
+            (Meaning::Absent, Some(root)) => {
+                self.failed_roots.insert(root, true);
+                self.cannot_read(format!("{}: does not exist", root.display()));
+            }
+            (Meaning::Unreadable, root) => {
+                if let Some(root) = root {
+                    self.failed_roots.entry(root).or_insert(false);
+                }
+                self.cannot_read(message.text.clone());
+            }
+            (Meaning::Odd, _) => {
+                self.odd = true;
+                self.also(message.text.clone());
+            }
+            (Meaning::Aside, _) => self.also(message.text.clone()),
+            (Meaning::Usual, _) => {}
+        }
+    }
+
+    fn cannot_read(&mut self, what: String) {
+        self.unreadable_count += 1;
+        if self.unreadable.len() < KEPT {
+            self.unreadable.push(what);
+        }
+    }
+
+    fn also(&mut self, text: String) {
+        if self.warnings.len() < KEPT {
+            self.warnings.push(text);
+        }
+    }
+
+    /// Whether no root could be read at all, given the number of files in the archive.
+    pub(super) fn nothing_was_read(&self, files: u64) -> bool {
+        !self.roots.is_empty()
+            && self.failed_roots.len() == self.roots.len()
+            && (files == 0 || self.failed_roots.values().all(|absent| *absent))
+    }
+
+    /// How the backup ended. A warning status that no message explains is taken for the worst it can be.
+    pub(super) fn outcome(&mut self, exit: Exit) -> Outcome {
+        let silent = self.changed == 0 && self.unreadable_count == 0 && !self.odd;
+        if silent && exit != Exit::Code(0) {
+            self.also(format!("borg ended with {exit} and did not say why"));
+            return Outcome::Incomplete;
+        }
+        if self.unreadable_count > 0 {
+            Outcome::Incomplete
+        } else if self.odd {
+            Outcome::Warning
+        } else {
+            Outcome::Ok
+        }
+    }
+}
+
+/// What a warning of a restore means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum RestoreWarning {
+    /// Stored data is damaged.
+    Damage,
+    /// A file or a named path was not restored, or not as it was stored.
+    NotRestored,
+    /// An attribute was not set, or the like.
+    Minor,
+}
+
+/// Classifies a warning of a restore.
+pub(super) fn restore_warning(message: &Message) -> RestoreWarning {
+    let text = message.text.as_str();
+    if text.contains("damaged (all-zero) chunks") || text.contains("Size inconsistency detected") {
+        return RestoreWarning::Damage;
+    }
+    if text.starts_with("Include pattern ") && text.ends_with(" never matched.") {
+        return RestoreWarning::NotRestored;
+    }
+    let Some(number) = errno(text) else {
+        let about_a_file = message.id.as_deref().is_some_and(|id| id.starts_with("Backup"));
+        return if about_a_file { RestoreWarning::NotRestored } else { RestoreWarning::Minor };
+    };
+    let only_attributes = text.contains(": attrs: [Errno ")
+        || (text.contains(": truncate_and_attrs: [Errno ") && NO_SUCH_ATTRIBUTE.contains(&number));
+    if only_attributes { RestoreWarning::Minor } else { RestoreWarning::NotRestored }
+}

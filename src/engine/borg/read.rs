@@ -1,0 +1,174 @@
+//! Reading archives back: restore, trial extraction and check, listings and comparisons.
+
+use std::path::Path;
+
+use super::classify::{Journal, KEPT, RestoreWarning, restore_warning};
+use super::{BorgEngine, hand_on};
+use crate::engine::{
+    Change, ChangeKind, CheckReport, Context, EngineError, Entry, OnProgress, RestoreReport,
+    RestoreRequest,
+};
+use crate::host::{CommandSpec, Exit, Stream};
+use crate::model::copy::Copy;
+use crate::tools::borg::log::{Level, Message};
+use crate::tools::borg::output::{ChangeRecord, parse_difference, parse_item};
+
+impl BorgEngine {
+    /// Restores; see [`crate::engine::Engine::restore`].
+    pub(super) fn extract(
+        &self,
+        cx: Context<'_>,
+        request: &RestoreRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<RestoreReport, EngineError> {
+        let spec = self.repository(cx)?.extract(
+            &request.copy.id,
+            &request.paths,
+            &request.to,
+            request.dry_run,
+        );
+        let mut report = RestoreReport::default();
+        let mut lost = Vec::new();
+        let mut damaged = Vec::new();
+        let mut on_warning = |message: &Message| {
+            let list = match restore_warning(message) {
+                RestoreWarning::Minor => &mut report.warnings,
+                RestoreWarning::NotRestored => &mut lost,
+                RestoreWarning::Damage => &mut damaged,
+            };
+            if list.len() < KEPT {
+                list.push(message.text.clone());
+            }
+        };
+        let completed = self.run(cx, &spec, &mut on_warning, progress)?;
+        if !damaged.is_empty() {
+            let repository = self.borg.repository.clone();
+            return Err(EngineError::Damaged { repository, detail: damaged.join("; ") });
+        }
+        let unexplained = !completed.success() && report.warnings.is_empty();
+        if !lost.is_empty() || unexplained {
+            let detail = match lost.as_slice() {
+                [] => "it did not say why".to_owned(),
+                some => some.join("; "),
+            };
+            let exit = completed.exit.to_string();
+            return Err(EngineError::Failed { command: spec.display(), exit, detail });
+        }
+        Ok(report)
+    }
+
+    /// Lists a copy; see [`crate::engine::Engine::contents`].
+    pub(super) fn entries(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+        each: &mut dyn FnMut(Entry),
+    ) -> Result<(), EngineError> {
+        let spec = self.repository(cx)?.contents(&copy.id);
+        self.run_lines(cx, &spec, &mut |line| {
+            let item = parse_item(line)?;
+            each(Entry {
+                path: Path::new("/").join(item.path),
+                kind: item.kind,
+                size: item.size,
+                modified: item.modified,
+            });
+            Ok(())
+        })
+    }
+
+    /// Compares two copies; see [`crate::engine::Engine::diff`].
+    pub(super) fn differences(
+        &self,
+        cx: Context<'_>,
+        older: &Copy,
+        newer: &Copy,
+        each: &mut dyn FnMut(Change),
+    ) -> Result<(), EngineError> {
+        let spec = self.repository(cx)?.diff(&older.id, &newer.id);
+        self.run_lines(cx, &spec, &mut |line| {
+            let difference = parse_difference(line)?;
+            each(Change {
+                path: Path::new("/").join(&difference.path),
+                kind: change_kind(&difference.changes),
+            });
+            Ok(())
+        })
+    }
+
+    /// Runs a check or a trial extraction. Damage is what it found; that it could not look is an error.
+    pub(super) fn examine(
+        &self,
+        cx: Context<'_>,
+        spec: &CommandSpec,
+        extent: String,
+        progress: OnProgress<'_>,
+    ) -> Result<CheckReport, EngineError> {
+        if cx.host.is_dry() {
+            cx.host.run(spec, &mut |_, _| {})?;
+            return Ok(CheckReport { damage: Vec::new(), extent: "nothing (dry run)".into() });
+        }
+        let mut journal = Journal::default();
+        let mut warnings = Vec::new();
+        let completed = cx.host.run(spec, &mut |stream, line| {
+            if stream == Stream::Err {
+                let keep = &mut |message: &Message| {
+                    if warnings.len() < KEPT && !message.text.starts_with("Remote: ") {
+                        warnings.push(message.text.clone());
+                    }
+                };
+                hand_on(journal.take(line), keep, progress);
+            }
+        })?;
+        // Errors without a class are the check's findings; one with a class ended borg, and only some
+        // of these mean damage.
+        let ended = journal.errors.iter().any(|error| error.id.is_some());
+        if !ended && matches!(completed.exit, Exit::Code(0 | 1 | 100..=127)) {
+            if let Some(what) = journal.unreadable_line {
+                return Err(EngineError::Output { engine: "borg", what });
+            }
+            let mut damage: Vec<String> = journal
+                .errors
+                .into_iter()
+                .filter(|error| error.level >= Level::Error)
+                .map(|error| error.text.trim().to_owned())
+                .collect();
+            if !completed.success() {
+                damage.append(&mut warnings);
+                if damage.is_empty() {
+                    damage.push(format!(
+                        "borg found errors ({}) and did not name them",
+                        completed.exit
+                    ));
+                }
+            }
+            damage.truncate(KEPT);
+            return Ok(CheckReport { damage, extent });
+        }
+        match self.judge(spec, &completed, &journal) {
+            Err(EngineError::Damaged { detail, .. }) => Ok(CheckReport {
+                damage: vec![detail],
+                extent: format!("{extent}, up to the first damage"),
+            }),
+            Err(error) => Err(error),
+            Ok(()) => Ok(CheckReport { damage: Vec::new(), extent }),
+        }
+    }
+}
+
+/// How a path differs, from borg's list of ways.
+fn change_kind(changes: &[ChangeRecord]) -> ChangeKind {
+    let has = |start: &str| changes.iter().any(|change| change.kind.starts_with(start));
+    let sort = |mode: &Option<String>| mode.as_ref().and_then(|mode| mode.chars().next());
+    if changes.iter().any(|change| sort(&change.old_mode) != sort(&change.new_mode)) {
+        ChangeKind::Type
+    } else if has("added") {
+        ChangeKind::Added
+    } else if has("removed") {
+        ChangeKind::Removed
+    } else if has("modified") || has("changed") {
+        ChangeKind::Modified
+    } else {
+        ChangeKind::Metadata
+    }
+}

@@ -1,0 +1,220 @@
+//! A host for the engines' unit tests: it answers commands in the order of a script, notes what was asked,
+//! and panics on anything that the script does not foresee.
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeZone, Utc};
+
+use crate::host::{
+    ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
+    LockError, LockGuard, LockMode, PathKind, PathState, Piped, RunError, Shield, Stream, Tool,
+    Watch,
+};
+use crate::model::undo::Identity;
+
+/// What one process says and how it ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) exit: Exit,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn new(code: i32, stdout: &str, stderr: &str) -> Self {
+        Self { exit: Exit::Code(code), stdout: stdout.into(), stderr: stderr.into() }
+    }
+
+    /// A recorded answer: `tests/fixtures/VERSION/CASE.{out,err,rc}`.
+    pub(crate) fn fixture(version: &str, case: &str) -> Self {
+        let base = format!("{}/tests/fixtures/{version}/{case}", env!("CARGO_MANIFEST_DIR"));
+        let read = |end: &str| std::fs::read(format!("{base}.{end}")).unwrap();
+        let code = String::from_utf8(read("rc")).unwrap().trim().parse().unwrap();
+        Self { exit: Exit::Code(code), stdout: read("out"), stderr: read("err") }
+    }
+
+    fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+        bytes
+            .strip_suffix(b"\n")
+            .into_iter()
+            .chain((!bytes.ends_with(b"\n")).then_some(bytes))
+            .filter(|text| !text.is_empty())
+            .flat_map(|text| text.split(|byte| *byte == b'\n'))
+    }
+
+    fn complete(
+        &self,
+        spec: &CommandSpec,
+        out: Stream,
+        err: Stream,
+        watch: Watch<'_>,
+    ) -> Completed {
+        if out == Stream::Out {
+            Self::lines(&self.stdout).for_each(|line| watch(out, line));
+        }
+        Self::lines(&self.stderr).for_each(|line| watch(err, line));
+        let whole = spec.stdout == Capture::Whole;
+        Completed {
+            exit: self.exit,
+            stdout: if whole { self.stdout.clone() } else { Vec::new() },
+            stderr_tail: self.stderr.clone(),
+            elapsed: Duration::ZERO,
+        }
+    }
+}
+
+/// The host.
+#[derive(Default)]
+pub(crate) struct ScriptedHost {
+    pub(crate) answers: Mutex<VecDeque<Answer>>,
+    pub(crate) asked: Mutex<Vec<CommandSpec>>,
+    pub(crate) files: HashMap<PathBuf, Vec<u8>>,
+    pub(crate) environment: HashMap<String, OsString>,
+    /// What [`Host::look`] finds; when absent, looking is not in the script.
+    pub(crate) present: Option<Vec<PathBuf>>,
+    /// When set, mutations are answered with their prediction.
+    pub(crate) dry: bool,
+    facts: Mutex<Vec<(String, Vec<u8>)>>,
+}
+
+impl ScriptedHost {
+    pub(crate) fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self { answers: Mutex::new(answers.into_iter().collect()), ..Self::default() }
+    }
+
+    /// The commands so far, as a person would type them.
+    pub(crate) fn commands(&self) -> Vec<String> {
+        self.asked.lock().unwrap().iter().map(CommandSpec::display).collect()
+    }
+
+    fn next(&self, spec: &CommandSpec) -> Answer {
+        self.asked.lock().unwrap().push(spec.clone());
+        if self.dry && spec.effect == Effect::Mutate {
+            let facts = spec.prediction.facts.iter();
+            self.facts
+                .lock()
+                .unwrap()
+                .extend(facts.map(|fact| (fact.about.clone(), fact.value.clone())));
+            return Answer {
+                exit: Exit::Code(0),
+                stdout: spec.prediction.stdout.clone(),
+                stderr: Vec::new(),
+            };
+        }
+        let next = self.answers.lock().unwrap().pop_front();
+        next.unwrap_or_else(|| panic!("not in the script: {}", spec.display()))
+    }
+}
+
+impl Host for ScriptedHost {
+    fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
+        Ok(self.next(spec).complete(spec, Stream::Out, Stream::Err, watch))
+    }
+
+    fn pipe(
+        &self,
+        producer: &CommandSpec,
+        consumer: &CommandSpec,
+        watch: Watch<'_>,
+    ) -> Result<Piped, RunError> {
+        let (from, to) = (self.next(producer), self.next(consumer));
+        let bytes = from.stdout.len() as u64;
+        let mut produced =
+            from.complete(producer, Stream::ProducerErr, Stream::ProducerErr, &mut *watch);
+        produced.stdout.clear();
+        let consumer = to.complete(consumer, Stream::Out, Stream::Err, watch);
+        Ok(Piped { producer: produced, consumer, bytes })
+    }
+
+    fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {
+        panic!("not in the script: {action:?}")
+    }
+
+    fn lock(
+        &self,
+        path: &Path,
+        _mode: LockMode,
+        _wait: Duration,
+        _holder: &str,
+    ) -> Result<Box<dyn LockGuard>, LockError> {
+        panic!("not in the script: a lock on {}", path.display())
+    }
+
+    fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
+        let Some(present) = &self.present else {
+            panic!("not in the script: a look at {}", path.display())
+        };
+        Ok(present.iter().any(|known| known == path).then_some(PathState {
+            kind: PathKind::Directory,
+            identity: Identity::Inode { device: 1, inode: 2 },
+            empty: false,
+            size: 0,
+            uid: 0,
+            gid: 0,
+            mode: 0o755,
+        }))
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
+        self.files.get(path).cloned().ok_or_else(|| ActError::Io {
+            what: "read",
+            path: path.to_owned(),
+            source: std::io::Error::from(std::io::ErrorKind::NotFound),
+        })
+    }
+
+    fn is_mount_point(&self, path: &Path) -> Result<bool, ActError> {
+        panic!("not in the script: whether {} is a mount point", path.display())
+    }
+
+    fn canonical(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+
+    fn find_program(&self, tool: &Tool) -> Result<PathBuf, RunError> {
+        panic!("not in the script: where {} is", tool.name())
+    }
+
+    fn free_space(&self, path: &Path) -> Result<u64, ActError> {
+        panic!("not in the script: space at {}", path.display())
+    }
+
+    fn environment(&self, name: &str) -> Option<OsString> {
+        self.environment.get(name).cloned()
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap()
+    }
+
+    fn random(&self) -> [u8; 4] {
+        [1, 2, 3, 4]
+    }
+
+    fn stop_signal(&self) -> Option<i32> {
+        None
+    }
+
+    fn shield(&self) -> Box<dyn Shield + '_> {
+        panic!("not in the script: a shield")
+    }
+
+    fn record_children(&self, _recorder: Option<Arc<dyn ChildRecorder>>) {}
+
+    fn predicted(&self, about: &str) -> Vec<Vec<u8>> {
+        let facts = self.facts.lock().unwrap();
+        facts
+            .iter()
+            .filter(|(subject, _)| subject == about)
+            .map(|(_, value)| value.clone())
+            .collect()
+    }
+
+    fn is_dry(&self) -> bool {
+        self.dry
+    }
+}

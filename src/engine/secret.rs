@@ -1,0 +1,117 @@
+//! Where a passphrase comes from: a file, a command or a systemd credential. The same for every engine.
+
+use std::path::Path;
+
+use super::EngineError;
+use crate::host::{CommandSpec, Effect, Host, Tool};
+use crate::model::secret::Secret;
+use crate::model::target::SecretSource;
+
+/// Gets a passphrase. One line break at its end is not part of it.
+///
+/// Whether others may read the file is for the command line to check beforehand.
+///
+/// # Errors
+/// [`EngineError::Secret`] when it cannot be had or is empty, and the host's own errors.
+pub fn resolve(host: &dyn Host, source: &SecretSource) -> Result<Secret, EngineError> {
+    let (bytes, from) = match source {
+        SecretSource::File(path) => (read(host, path)?, path.display().to_string()),
+        SecretSource::Command(argv) => {
+            let Some((program, args)) = argv.split_first() else {
+                return Err(EngineError::Secret { what: "the command is empty".into() });
+            };
+            let spec = CommandSpec::new(Tool::from_word(program), Effect::Inspect).args(args);
+            (output(host, &spec)?, program.clone())
+        }
+        SecretSource::Credential(name) => match host.environment("CREDENTIALS_DIRECTORY") {
+            Some(directory) => {
+                let path = Path::new(&directory).join(name);
+                (read(host, &path)?, path.display().to_string())
+            }
+            // Outside a unit there is no such directory; the encrypted file is where units get it from.
+            None => {
+                let spec = CommandSpec::new(Tool::SystemdCreds, Effect::Inspect)
+                    .arg("decrypt")
+                    .arg(format!("--name={name}"))
+                    .arg(Path::new("/etc/credstore.encrypted").join(name))
+                    .arg("-");
+                (output(host, &spec)?, format!("the credential {name}"))
+            }
+        },
+    };
+    let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    if secret.is_empty() {
+        return Err(EngineError::Secret { what: format!("{from} holds nothing") });
+    }
+    Ok(Secret::new(secret))
+}
+
+fn read(host: &dyn Host, path: &Path) -> Result<Vec<u8>, EngineError> {
+    host.read(path).map_err(|error| {
+        let why = std::error::Error::source(&error).map(|why| format!(": {why}"));
+        EngineError::Secret { what: format!("{error}{}", why.unwrap_or_default()) }
+    })
+}
+
+/// The command's standard output; only its standard error may be shown.
+fn output(host: &dyn Host, spec: &CommandSpec) -> Result<Vec<u8>, EngineError> {
+    let completed = host.run(spec, &mut |_, _| {})?;
+    if completed.success() {
+        return Ok(completed.stdout);
+    }
+    let said = completed.last_lines(3);
+    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+    let what = format!("{} failed ({}){said}", spec.tool.name(), completed.exit);
+    Err(EngineError::Secret { what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::scripted::{Answer, ScriptedHost};
+
+    fn get(host: &ScriptedHost, source: &SecretSource) -> Result<Vec<u8>, String> {
+        resolve(host, source)
+            .map(|secret| secret.reveal().to_vec())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_file_loses_one_line_break() {
+        let mut host = ScriptedHost::new([]);
+        host.files.insert("/p".into(), b"two words \n\n".to_vec());
+        host.files.insert("/empty".into(), b"\n".to_vec());
+        assert_eq!(get(&host, &SecretSource::File("/p".into())).unwrap(), b"two words \n");
+        let empty = get(&host, &SecretSource::File("/empty".into())).unwrap_err();
+        assert!(empty.contains("/empty holds nothing"), "{empty}");
+        let missing = get(&host, &SecretSource::File("/missing".into())).unwrap_err();
+        assert!(missing.contains("cannot read /missing: "), "{missing}");
+    }
+
+    #[test]
+    fn a_command_that_fails_gives_no_passphrase_and_shows_no_output() {
+        let source = SecretSource::Command(vec!["pass".into(), "show".into(), "x".into()]);
+        let host = ScriptedHost::new([Answer::new(0, "secret\n", "")]);
+        assert_eq!(get(&host, &source).unwrap(), b"secret");
+        assert_eq!(host.commands(), ["pass show x"]);
+        let host = ScriptedHost::new([Answer::new(1, "half a secret", "gpg: no key\n")]);
+        let error = get(&host, &source).unwrap_err();
+        assert!(error.contains("pass failed (exit status 1): gpg: no key"), "{error}");
+        assert!(!error.contains("half"));
+    }
+
+    #[test]
+    fn a_credential_comes_from_the_unit_or_is_decrypted() {
+        let source = SecretSource::Credential("usb".into());
+        let mut host = ScriptedHost::new([]);
+        host.environment.insert("CREDENTIALS_DIRECTORY".into(), "/creds".into());
+        host.files.insert("/creds/usb".into(), b"a".to_vec());
+        assert_eq!(get(&host, &source).unwrap(), b"a");
+        let host = ScriptedHost::new([Answer::new(0, "b", "")]);
+        assert_eq!(get(&host, &source).unwrap(), b"b");
+        assert_eq!(
+            host.commands(),
+            ["systemd-creds decrypt --name=usb /etc/credstore.encrypted/usb -"]
+        );
+    }
+}

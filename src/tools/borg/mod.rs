@@ -1,0 +1,343 @@
+//! borg 1.2 and 1.4: command lines, and parsers of what it prints. Nothing here runs anything.
+//!
+//! borg expands braces in repository paths, archive names and comments, so they are doubled; a repository
+//! path is expanded a second time inside borg, so one with braces cannot be used at all.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use crate::host::{
+    Capture, CommandSpec, Effect, Fact, FdStyle, Prediction, PrivateBind, SecretFd, Tool,
+};
+use crate::model::copy::Series;
+use crate::model::job::Settings;
+use crate::model::names::RunId;
+use crate::model::secret::Secret;
+use crate::model::target::BorgTarget;
+
+pub mod log;
+pub mod name;
+pub mod output;
+
+/// How borg reaches ssh when the configuration does not say: it never asks, notices a dead line after 90
+/// seconds and does not wait for ever for one to come up.
+const SSH: &str =
+    "ssh -oBatchMode=yes -oServerAliveInterval=30 -oServerAliveCountMax=3 -oConnectTimeout=60";
+
+/// A repository and what every call to it needs.
+#[derive(Clone, Copy)]
+pub struct Repository<'a> {
+    /// Its settings.
+    pub target: &'a BorgTarget,
+    /// The directories for borg's own files.
+    pub settings: &'a Settings,
+    /// The passphrase, for modes that have one.
+    pub passphrase: Option<&'a Secret>,
+    /// Where borg puts temporary files.
+    pub temporary: Option<&'a Path>,
+    /// How long borg waits for its lock.
+    pub lock_wait: Duration,
+}
+
+/// A tree to back up.
+pub struct Tree<'a> {
+    /// Absolute paths.
+    pub paths: &'a [PathBuf],
+    /// Patterns, already in borg's words (`re:…`).
+    pub exclude: &'a [String],
+    /// Skip the content of directories that hold a `CACHEDIR.TAG`.
+    pub exclude_caches: bool,
+    /// Skip the content of directories that hold a file of one of these names.
+    pub exclude_if_present: &'a [String],
+    /// Do not cross into other file systems.
+    pub one_file_system: bool,
+    /// Captures over their original paths.
+    pub binds: &'a [PrivateBind],
+}
+
+impl Repository<'_> {
+    /// The verb with what all verbs share. A dry run answers a mutation with nothing.
+    fn verb(&self, effect: Effect, verb: &[&str], progress: bool) -> CommandSpec {
+        let tool = self.target.program.clone().map_or(Tool::Borg, Tool::Path);
+        let mut spec = CommandSpec::new(tool, effect).arg("--log-json");
+        if progress {
+            spec = spec.arg("--progress");
+        }
+        spec = spec.arg("--lock-wait").arg(self.lock_wait.as_secs().to_string());
+        if let Some(limit) = self.target.upload_limit_kib {
+            spec = spec.arg("--upload-ratelimit").arg(limit.to_string());
+        }
+        spec = spec.args(verb.iter().copied());
+        // Waiting for the lock is not a stall, although nothing moves meanwhile.
+        spec.stall_limit = Some(self.target.stall_timeout + self.lock_wait);
+        self.environment(spec)
+    }
+
+    /// The environment of every call.
+    fn environment(&self, mut spec: CommandSpec) -> CommandSpec {
+        let cache = self.settings.cache_dir.join("borg");
+        // Keys and the memory of known repositories must outlive a wiped cache.
+        let state = self.settings.state_dir.join("borg");
+        let unencrypted = if self.target.encryption == "none" { "yes" } else { "no" };
+        spec = spec
+            .env("BORG_BASE_DIR", cache.clone())
+            .env("BORG_CACHE_DIR", cache.join("cache"))
+            .env("BORG_CONFIG_DIR", state.join("config"))
+            .env("BORG_KEYS_DIR", state.join("keys"))
+            .env("BORG_SECURITY_DIR", state.join("security"))
+            .env("BORG_EXIT_CODES", "modern")
+            .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "no")
+            .env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", unencrypted)
+            .env("TZ", "UTC");
+        spec = match self.target.ssh_command.as_slice() {
+            [] => spec.env("BORG_RSH", SSH),
+            words => spec.env("BORG_RSH", words.join(" ")),
+        };
+        if let Some(program) = &self.target.remote_program {
+            spec = spec.env("BORG_REMOTE_PATH", double_braces(program));
+        }
+        if let Some(key) = &self.target.key_file {
+            spec = spec.env("BORG_KEY_FILE", key.clone());
+        }
+        if let Some(directory) = self.temporary {
+            spec = spec.env("TMPDIR", directory);
+        }
+        if let Some(passphrase) = self.passphrase {
+            spec.secrets.push(SecretFd {
+                variable: "BORG_PASSPHRASE_FD",
+                style: FdStyle::Number,
+                value: passphrase.clone(),
+            });
+        }
+        spec
+    }
+
+    /// `REPOSITORY::ARCHIVE`.
+    fn archive(&self, name: &str) -> String {
+        format!("{}::{}", self.target.repository, double_braces(name))
+    }
+
+    /// Asks for the version; needs no repository.
+    pub fn version(&self) -> CommandSpec {
+        let tool = self.target.program.clone().map_or(Tool::Borg, Tool::Path);
+        CommandSpec::new(tool, Effect::Inspect).arg("--version")
+    }
+
+    /// Creates the repository.
+    pub fn init(&self) -> CommandSpec {
+        self.verb(Effect::Mutate, &["init", "--encryption"], false).args([
+            &self.target.encryption,
+            "--",
+            &self.target.repository,
+        ])
+    }
+
+    /// Prints the key, encrypted with the passphrase, as a text.
+    pub fn export_key(&self) -> CommandSpec {
+        self.verb(Effect::Inspect, &["key", "export", "--"], false)
+            .args([&self.target.repository, "-"])
+    }
+
+    /// Lists all archives, checkpoints included, or only the newest, to look at the repository itself.
+    pub fn list(&self, only_newest: bool) -> CommandSpec {
+        let mut spec =
+            self.verb(Effect::Inspect, &["list", "--json", "--consider-checkpoints"], false);
+        if only_newest {
+            spec = spec.args(["--last", "1"]);
+        }
+        spec.args(["--", &self.target.repository])
+    }
+
+    /// What a new archive is called, said and compressed with, before its operands.
+    fn create(&self, series: &Series, run: &RunId, name: &str) -> CommandSpec {
+        let comment = serde_json::json!({
+            "host": series.host, "job": series.job, "item": series.item, "run": run,
+        });
+        let mut spec = self
+            .verb(Effect::Mutate, &["create", "--json", "--comment"], true)
+            .arg(double_braces(&comment.to_string()))
+            .env("BORG_FILES_CACHE_SUFFIX", files_cache_suffix(series));
+        if let Some(compression) = &self.target.compression {
+            spec = spec.args(["--compression", compression]);
+        }
+        if let Some(mode) = &self.target.files_cache {
+            spec = spec.args(["--files-cache", mode]);
+        }
+        // borg 1.x takes a full disk below a local repository for an unreadable source file, goes on and
+        // commits segments that were cut short (seen with 1.2.4 on ext4). Killed, it rolls back at its
+        // next start.
+        spec.fatal = vec!["[Errno 28]", "[Errno 122]"];
+        spec.prediction = Prediction {
+            stdout:
+                br#"{"archive":{"stats":{"original_size":0,"deduplicated_size":0,"nfiles":0}}}"#
+                    .to_vec(),
+            facts: vec![self.fact(serde_json::json!({ "add": name }))],
+        };
+        spec
+    }
+
+    /// Makes an archive of a tree.
+    pub fn create_tree(
+        &self,
+        series: &Series,
+        run: &RunId,
+        name: &str,
+        tree: &Tree<'_>,
+    ) -> CommandSpec {
+        let mut spec = self.create(series, run, name);
+        if tree.one_file_system {
+            spec = spec.arg("--one-file-system");
+        }
+        if tree.exclude_caches {
+            spec = spec.arg("--exclude-caches");
+        }
+        for tag in tree.exclude_if_present {
+            spec = spec.args(["--exclude-if-present", tag]);
+        }
+        if tree.exclude_caches || !tree.exclude_if_present.is_empty() {
+            // The directory and its tag stay, as with restic.
+            spec = spec.arg("--keep-exclude-tags");
+        }
+        for pattern in tree.exclude {
+            spec = spec.args(["--exclude", pattern]);
+        }
+        spec.binds = tree.binds.to_vec();
+        spec.arg("--").arg(self.archive(name)).args(tree.paths.iter().map(|path| plain(path)))
+    }
+
+    /// Makes an archive of what it reads on standard input, as one file.
+    pub fn create_stream(
+        &self,
+        series: &Series,
+        run: &RunId,
+        name: &str,
+        file_name: &str,
+    ) -> CommandSpec {
+        self.create(series, run, name).arg(format!("--stdin-name={file_name}")).args([
+            "--",
+            &self.archive(name),
+            "-",
+        ])
+    }
+
+    /// Deletes archives by exact name. borg takes these operands as they are, braces included.
+    pub fn delete(&self, names: &[String]) -> CommandSpec {
+        let mut spec = self
+            .verb(Effect::Mutate, &["delete", "--"], false)
+            .arg(&self.target.repository)
+            .args(names);
+        spec.prediction.facts =
+            names.iter().map(|name| self.fact(serde_json::json!({ "gone": name }))).collect();
+        spec
+    }
+
+    /// Gives back the space that deletions left.
+    pub fn compact(&self) -> CommandSpec {
+        self.verb(Effect::Mutate, &["compact", "--"], true).arg(&self.target.repository)
+    }
+
+    /// Checks repository and archives; with `verify_data`, decrypts and hashes every chunk too.
+    ///
+    /// A mutation for a dry run's purposes: it takes the exclusive lock and hours.
+    pub fn check(&self, verify_data: bool) -> CommandSpec {
+        let mut spec = self.verb(Effect::Mutate, &["check"], true);
+        if verify_data {
+            spec = spec.arg("--verify-data");
+        }
+        spec.args(["--", &self.target.repository])
+    }
+
+    /// Reads a whole archive back and writes nothing. A mutation for a dry run's purposes, like [`Self::check`].
+    pub fn verify(&self, name: &str) -> CommandSpec {
+        self.verb(Effect::Mutate, &["extract", "--dry-run", "--"], false).arg(self.archive(name))
+    }
+
+    /// Extracts paths of an archive (all, if none are named) below a directory.
+    pub fn extract(&self, name: &str, paths: &[PathBuf], to: &Path, dry_run: bool) -> CommandSpec {
+        let mut spec = if dry_run {
+            self.verb(Effect::Inspect, &["extract", "--dry-run"], true)
+        } else {
+            // Holes stay holes. Owners are restored by name: on another machine the numbers mean others.
+            self.verb(Effect::Mutate, &["extract", "--sparse"], true)
+        };
+        spec.directory = Some(to.to_owned());
+        spec = spec.arg("--").arg(self.archive(name));
+        for path in paths {
+            let path = plain(path);
+            let inside = path.as_bytes();
+            let inside = inside.strip_prefix(b"/").unwrap_or(inside);
+            if inside.is_empty() {
+                continue;
+            }
+            // The prefix says that it is a path, whatever it looks like.
+            let mut operand = OsString::from("pp:");
+            operand.push(std::ffi::OsStr::from_bytes(inside));
+            spec = spec.arg(operand);
+        }
+        spec
+    }
+
+    /// Lists the entries of an archive, one a line.
+    pub fn contents(&self, name: &str) -> CommandSpec {
+        let mut spec = self
+            .verb(Effect::Inspect, &["list", "--json-lines", "--"], false)
+            .arg(self.archive(name));
+        spec.stdout = Capture::Lines;
+        spec
+    }
+
+    /// Compares two archives, one difference a line.
+    pub fn diff(&self, older: &str, newer: &str) -> CommandSpec {
+        let mut spec = self
+            .verb(Effect::Inspect, &["diff", "--json-lines", "--"], false)
+            .args([self.archive(older), double_braces(newer)]);
+        spec.stdout = Capture::Lines;
+        spec
+    }
+
+    /// Serves an archive as a file system, in the foreground.
+    pub fn mount(&self, name: &str, at: &Path) -> CommandSpec {
+        let tool = self.target.program.clone().map_or(Tool::Borg, Tool::Path);
+        let spec = CommandSpec::new(tool, Effect::Mutate)
+            .arg("--lock-wait")
+            .arg(self.lock_wait.as_secs().to_string())
+            .args(["mount", "-f", "--", &self.archive(name)])
+            .arg(at);
+        self.environment(spec)
+    }
+
+    /// A predicted change of the list of archives.
+    fn fact(&self, value: serde_json::Value) -> Fact {
+        Fact { about: copies_of(&self.target.repository), value: value.to_string().into_bytes() }
+    }
+}
+
+/// The subject of predictions about a repository's list of archives.
+pub fn copies_of(repository: &str) -> String {
+    format!("copies of {repository}")
+}
+
+/// Which files cache a series uses. borg forgets files that twenty backups in a row did not hold, so
+/// series that share a cache re-read everything.
+fn files_cache_suffix(series: &Series) -> String {
+    match &series.item {
+        Some(item) => format!("{}.{}", series.job, name::encode(item)),
+        None => series.job.to_string(),
+    }
+}
+
+/// Doubles braces, which borg would expand.
+fn double_braces(text: &str) -> String {
+    text.replace('{', "{{").replace('}', "}}")
+}
+
+/// The path without `.` parts and doubled slashes: `/./` inside a path has a meaning of its own to borg 1.4.
+fn plain(path: &Path) -> OsString {
+    let parts: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
+    parts.into_os_string()
+}
+
+#[cfg(test)]
+mod tests;

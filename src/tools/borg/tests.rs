@@ -1,0 +1,198 @@
+//! The command lines, word by word.
+
+use std::ffi::OsStr;
+
+use chrono::Utc;
+
+use super::*;
+use crate::host::EnvValue;
+use crate::model::names::{HostName, JobName};
+
+fn settings() -> Settings {
+    Settings {
+        host: HostName::new("web1").unwrap(),
+        state_dir: "/state".into(),
+        runtime_dir: "/run/s".into(),
+        cache_dir: "/cache".into(),
+        lock_wait: Duration::from_secs(120),
+        metrics_file: None,
+        max_age: Duration::from_secs(1),
+    }
+}
+
+fn target() -> BorgTarget {
+    BorgTarget {
+        repository: "/srv/r".into(),
+        passphrase: None,
+        key_file: None,
+        encryption: "repokey-blake2".into(),
+        compression: Some("zstd,6".into()),
+        files_cache: Some("ctime,size,inode".into()),
+        require_mount: None,
+        program: None,
+        remote_program: None,
+        ssh_command: Vec::new(),
+        upload_limit_kib: None,
+        stall_timeout: Duration::from_secs(600),
+    }
+}
+
+fn repository<'a>(target: &'a BorgTarget, settings: &'a Settings) -> Repository<'a> {
+    Repository {
+        target,
+        settings,
+        passphrase: None,
+        temporary: None,
+        lock_wait: Duration::from_secs(120),
+    }
+}
+
+fn words(spec: &CommandSpec) -> String {
+    spec.display()
+}
+
+fn variable<'a>(spec: &'a CommandSpec, name: &str) -> Option<&'a OsStr> {
+    let mut found = spec.env.iter().filter(|(key, _)| key == name);
+    let value = found.next();
+    assert!(found.next().is_none(), "{name} is set twice");
+    match value {
+        Some((_, EnvValue::Plain(value))) => Some(value),
+        Some((_, EnvValue::Secret(_))) => panic!("{name} is a secret in the environment"),
+        None => None,
+    }
+}
+
+fn series() -> Series {
+    Series {
+        host: HostName::new("web1").unwrap(),
+        job: JobName::new("host").unwrap(),
+        item: Some("a_b".into()),
+    }
+}
+
+#[test]
+fn create_says_all_that_was_configured() {
+    let (settings, target) = (settings(), target());
+    let run = RunId::parse("0a1b2c3d").unwrap();
+    let tree = Tree {
+        paths: &["/etc/./x//y".into(), "/home".into()],
+        exclude: &["re:a".into()],
+        exclude_caches: true,
+        exclude_if_present: &[".nobackup".into()],
+        one_file_system: true,
+        binds: &[],
+    };
+    let spec = repository(&target, &settings).create_tree(&series(), &run, "n{}", &tree);
+    assert_eq!(
+        words(&spec),
+        "borg --log-json --progress --lock-wait 120 create --json --comment \
+         '{{\"host\":\"web1\",\"item\":\"a_b\",\"job\":\"host\",\"run\":\"0a1b2c3d\"}}' \
+         --compression zstd,6 --files-cache ctime,size,inode --one-file-system --exclude-caches \
+         --exclude-if-present .nobackup --keep-exclude-tags --exclude re:a \
+         -- '/srv/r::n{{}}' /etc/x/y /home"
+    );
+    assert_eq!(spec.effect, Effect::Mutate);
+    assert_eq!(variable(&spec, "BORG_FILES_CACHE_SUFFIX"), Some(OsStr::new("host.a__b")));
+    assert_eq!(spec.prediction.facts[0].about, "copies of /srv/r");
+    assert_eq!(spec.prediction.facts[0].value, br#"{"add":"n{}"}"#);
+    output::parse_created(&spec.prediction.stdout).unwrap();
+}
+
+#[test]
+fn a_stream_is_read_from_standard_input() {
+    let (settings, target) = (settings(), target());
+    let run = RunId::parse("0a1b2c3d").unwrap();
+    let name = name::archive_name(&series(), Utc::now(), &run);
+    let spec = repository(&target, &settings).create_stream(&series(), &run, &name, "-dump.sql");
+    let end = format!("--stdin-name=-dump.sql -- /srv/r::{name} -");
+    assert!(words(&spec).ends_with(&end), "{}", words(&spec));
+}
+
+#[test]
+fn keys_survive_a_wiped_cache_and_no_question_is_answered_with_yes() {
+    let (settings, mut target) = (settings(), target());
+    let spec = repository(&target, &settings).list(false);
+    for name in ["BORG_CONFIG_DIR", "BORG_KEYS_DIR", "BORG_SECURITY_DIR"] {
+        let value = variable(&spec, name).unwrap();
+        assert!(Path::new(value).starts_with("/state/borg"), "{name} is {value:?}");
+    }
+    assert_eq!(variable(&spec, "BORG_CACHE_DIR"), Some(OsStr::new("/cache/borg/cache")));
+    assert_eq!(variable(&spec, "TZ"), Some(OsStr::new("UTC")));
+    assert_eq!(variable(&spec, "BORG_RELOCATED_REPO_ACCESS_IS_OK"), Some(OsStr::new("no")));
+    let unencrypted = "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK";
+    assert_eq!(variable(&spec, unencrypted), Some(OsStr::new("no")));
+    assert!(variable(&spec, "BORG_RSH").unwrap().to_str().unwrap().contains("BatchMode=yes"));
+    target.encryption = "none".into();
+    target.ssh_command = vec!["ssh".into(), "-i/key".into()];
+    target.remote_program = Some("borg{x}".into());
+    target.key_file = Some("/k".into());
+    let spec = repository(&target, &settings).list(false);
+    assert_eq!(variable(&spec, unencrypted), Some(OsStr::new("yes")));
+    assert_eq!(variable(&spec, "BORG_RSH"), Some(OsStr::new("ssh -i/key")));
+    assert_eq!(variable(&spec, "BORG_REMOTE_PATH"), Some(OsStr::new("borg{{x}}")));
+    assert_eq!(variable(&spec, "BORG_KEY_FILE"), Some(OsStr::new("/k")));
+}
+
+#[test]
+fn the_passphrase_goes_by_descriptor_alone() {
+    let (settings, target) = (settings(), target());
+    let secret = Secret::new("correct horse");
+    let mut repository = repository(&target, &settings);
+    repository.passphrase = Some(&secret);
+    for spec in [repository.init(), repository.list(true), repository.mount("a", Path::new("/m"))] {
+        assert_eq!(spec.secrets.len(), 1);
+        assert_eq!(spec.secrets[0].variable, "BORG_PASSPHRASE_FD");
+        assert!(!format!("{spec:?}").contains("horse"));
+    }
+    assert!(repository.version().secrets.is_empty());
+}
+
+#[test]
+fn extraction_takes_exact_paths_below_a_directory() {
+    let (settings, target) = (settings(), target());
+    let repository = repository(&target, &settings);
+    let paths = ["/".into(), "/re:x/-y".into(), "/sh:a".into()];
+    let spec = repository.extract("a", &paths, Path::new("/to"), false);
+    assert_eq!(
+        words(&spec),
+        "borg --log-json --progress --lock-wait 120 extract --sparse -- /srv/r::a pp:re:x/-y pp:sh:a"
+    );
+    assert_eq!(spec.directory.as_deref(), Some(Path::new("/to")));
+    let dry = repository.extract("a", &[], Path::new("/to"), true);
+    assert_eq!(dry.effect, Effect::Inspect);
+    assert!(words(&dry).ends_with("extract --dry-run -- /srv/r::a"));
+}
+
+#[test]
+fn deletion_names_archives_exactly() {
+    let (settings, target) = (settings(), target());
+    let spec = repository(&target, &settings).delete(&["a".into(), "-b{c}".into()]);
+    assert!(words(&spec).ends_with("delete -- /srv/r a '-b{c}'"), "{}", words(&spec));
+    assert_eq!(spec.prediction.facts[1].value, br#"{"gone":"-b{c}"}"#);
+}
+
+#[test]
+fn looking_is_not_changing() {
+    let (settings, target) = (settings(), target());
+    let repository = repository(&target, &settings);
+    for spec in [
+        repository.version(),
+        repository.list(false),
+        repository.list(true),
+        repository.contents("a"),
+        repository.diff("a", "b"),
+        repository.export_key(),
+    ] {
+        assert_eq!(spec.effect, Effect::Inspect, "{}", words(&spec));
+    }
+    for spec in [
+        repository.init(),
+        repository.compact(),
+        repository.check(true),
+        repository.verify("a"),
+        repository.extract("a", &[], Path::new("/"), false),
+        repository.mount("a", Path::new("/m")),
+    ] {
+        assert_eq!(spec.effect, Effect::Mutate, "{}", words(&spec));
+    }
+}
