@@ -1,1 +1,382 @@
-//! To be written next.
+//! restic 0.14 to 0.19 as an [`Engine`].
+//!
+//! A snapshot carries its series and run in tags, so a listing alone says whose copy it is. What differs
+//! between versions is in `tools::restic`; here an answer becomes a report or an error. Three things that
+//! restic calls success are not: a source that is not there (before 0.19), `ls` of a snapshot that is not
+//! there (0.14), and a comparison in which a directory could not be read (all). Success of `forget`, `copy`
+//! and `backup` is for the caller to see in a listing.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use super::{
+    BackupReport, BackupRequest, Change, CheckReport, Context, Engine, EngineError, Entry,
+    Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
+};
+use crate::host::{CommandSpec, Completed, Exit, Stream, Tool};
+use crate::model::copy::Copy;
+use crate::model::event::Progress;
+use crate::model::secret::Secret;
+use crate::model::target::{EngineConfig, ReadData, ResticTarget, Target};
+use crate::tools::restic::failure::{self, Kind};
+use crate::tools::restic::message::{self, Status};
+use crate::tools::restic::{Access, OLDEST, Repository, Version, command, environment, tags};
+
+mod backup;
+mod browse;
+mod check;
+mod list;
+mod restore;
+mod transfer;
+
+/// How many lines of one sort a report keeps.
+const KEPT: usize = 100;
+
+/// How many ids one command line gets; 64 digits each keep it far below the kernel's limit.
+const IDS_AT_ONCE: usize = 500;
+
+/// A restic repository.
+pub struct ResticEngine {
+    target: Target,
+    restic: ResticTarget,
+    source: Option<ResticTarget>,
+    // Asked for once per process: a password command may be slow or count how often it is asked, and
+    // restic takes its time to start.
+    version: OnceLock<Version>,
+    repository: OnceLock<Repository>,
+}
+
+impl ResticEngine {
+    /// The engine for a target; `None` when the target belongs to another engine. `copy_source` is the
+    /// target that its `copy-from` names; `init` takes over its chunker parameters.
+    pub fn new(target: &Target, copy_source: Option<&Target>) -> Option<ResticEngine> {
+        let restic = of_restic(target)?.clone();
+        Some(ResticEngine {
+            target: target.clone(),
+            restic,
+            source: copy_source.and_then(of_restic).cloned(),
+            version: OnceLock::new(),
+            repository: OnceLock::new(),
+        })
+    }
+
+    fn program(&self) -> Tool {
+        self.restic.program.clone().map_or(Tool::Restic, Tool::Path)
+    }
+
+    fn version(&self, cx: Context<'_>) -> Result<Version, EngineError> {
+        if let Some(version) = self.version.get() {
+            return Ok(*version);
+        }
+        let spec = command::version(&self.program());
+        let completed = cx.host.run(&spec, &mut |_, _| {})?;
+        let text = String::from_utf8_lossy(&completed.stdout);
+        let version = Version::parse(&text).filter(|_| completed.success()).ok_or_else(|| {
+            broken(format!("expected `restic X.Y.Z …` from `{}`, found {text:?}", spec.display()))
+        })?;
+        if version < OLDEST {
+            return Err(unsupported(version, format!("it is older than {OLDEST}")));
+        }
+        // Another thread may have been first; both asked the same program.
+        let _ = self.version.set(version);
+        Ok(version)
+    }
+
+    /// This repository, open to commands.
+    fn open<'a>(&'a self, cx: Context<'a>) -> Result<Session<'a>, EngineError> {
+        let version = self.version(cx)?;
+        if self.repository.get().is_none() {
+            let repository = credentials(cx, version, &self.restic)?;
+            let _ = self.repository.set(repository);
+        }
+        let Some(repository) = self.repository.get() else {
+            return Err(broken("lost the credentials".into()));
+        };
+        let access = Access {
+            program: self.program(),
+            version,
+            repository: repository.clone(),
+            cache: cx.settings.cache_dir.join("restic"),
+            temporary: cx.temporary.map(Path::to_owned),
+            lock_wait: cx.lock_wait,
+            stall_limit: self.restic.stall_timeout,
+            compression: self.restic.compression.clone(),
+            upload_limit_kib: self.restic.upload_limit_kib,
+        };
+        Ok(Session { cx, access, source: None })
+    }
+}
+
+fn of_restic(target: &Target) -> Option<&ResticTarget> {
+    match &target.engine {
+        EngineConfig::Restic(restic) => Some(restic),
+        EngineConfig::Borg(_) => None,
+    }
+}
+
+/// What opens a repository.
+fn credentials(
+    cx: Context<'_>,
+    version: Version,
+    restic: &ResticTarget,
+) -> Result<Repository, EngineError> {
+    let password = match &restic.password {
+        Some(source) => Some(secret::resolve(cx.host, source)?),
+        None if version.works_without_password() => None,
+        None => {
+            let what = "a repository without a password needs restic 0.17".into();
+            return Err(unsupported(version, what));
+        }
+    };
+    let environment: Vec<(String, Secret)> = match &restic.environment_file {
+        Some(path) => environment::parse(&cx.host.read(path)?).map_err(|error| {
+            EngineError::Secret { what: format!("{}: {error}", path.display()) }
+        })?,
+        None => Vec::new(),
+    };
+    Ok(Repository { location: restic.repository.clone(), password, environment })
+}
+
+fn broken(what: String) -> EngineError {
+    EngineError::Output { engine: "restic", what }
+}
+
+fn unsupported(version: Version, what: String) -> EngineError {
+    EngineError::Unsupported { engine: format!("restic {version}"), what }
+}
+
+/// Ids come from listings and are whole. Anything else (`latest`, a prefix, an option) would let restic
+/// choose.
+fn exact(id: &str) -> Result<&str, EngineError> {
+    if message::is_id(id) {
+        Ok(id)
+    } else {
+        Err(broken(format!("expected a whole snapshot id, found {id:?}")))
+    }
+}
+
+fn as_progress(status: Status) -> Progress {
+    Progress {
+        bytes_done: status.bytes_done,
+        bytes_total: status.bytes_total,
+        files_done: status.files_done,
+        current: status.current,
+    }
+}
+
+/// One open repository during one call.
+struct Session<'a> {
+    cx: Context<'a>,
+    access: Access,
+    /// The other repository of a `copy`, whose secrets must not be shown either.
+    source: Option<Repository>,
+}
+
+impl Session<'_> {
+    /// The repository, for messages.
+    fn shown(&self) -> String {
+        self.access.repository.shown()
+    }
+
+    /// A text of restic without anybody's secrets.
+    fn redact(&self, text: &str) -> String {
+        let text = self.access.repository.redact(text);
+        match &self.source {
+            Some(source) => source.redact(&text),
+            None => text,
+        }
+    }
+
+    /// Runs a command, and takes anything but exit status 0 as a failure.
+    fn run(&self, spec: &CommandSpec) -> Result<Completed, EngineError> {
+        let completed = self.cx.host.run(spec, &mut |_, _| {})?;
+        if completed.success() { Ok(completed) } else { Err(self.failure(spec, &completed)) }
+    }
+
+    /// Runs a command whose standard output is text for people, which becomes progress.
+    fn run_text(
+        &self,
+        spec: &CommandSpec,
+        progress: OnProgress<'_>,
+    ) -> Result<Completed, EngineError> {
+        let completed = self.cx.host.run(spec, &mut |stream, line| {
+            if stream == Stream::Out
+                && let message::Line::Text(text) = message::line(line)
+            {
+                progress(Progress { current: Some(text), ..Progress::default() });
+            }
+        })?;
+        if completed.success() { Ok(completed) } else { Err(self.failure(spec, &completed)) }
+    }
+
+    /// Why a command failed, in the engines' common terms.
+    fn failure(&self, spec: &CommandSpec, completed: &Completed) -> EngineError {
+        let failure = failure::diagnose(completed.exit, &completed.stderr_tail);
+        let repository = self.shown();
+        let detail = self.redact(&failure.detail);
+        match failure.kind {
+            Kind::NoRepository => EngineError::RepositoryMissing { repository },
+            Kind::Exists => EngineError::RepositoryExists { repository },
+            Kind::WrongPassword => EngineError::WrongPassphrase { repository },
+            Kind::Locked => EngineError::Locked { repository, detail },
+            Kind::Full => EngineError::Full { repository, detail },
+            Kind::Unreachable => EngineError::Unreachable { repository, detail },
+            Kind::Damaged => EngineError::Damaged { repository, detail },
+            Kind::NoSource => EngineError::NoSource { detail },
+            Kind::Crashed | Kind::Other => EngineError::Failed {
+                command: spec.display(),
+                exit: completed.exit.to_string(),
+                detail,
+            },
+        }
+    }
+
+    /// A failure that restic did not notice.
+    fn failed(&self, spec: &CommandSpec, detail: String) -> EngineError {
+        EngineError::Failed { command: spec.display(), exit: Exit::Code(0).to_string(), detail }
+    }
+}
+
+impl Engine for ResticEngine {
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn init(&self, cx: Context<'_>) -> Result<Initialised, EngineError> {
+        transfer::init(self, cx)
+    }
+
+    fn probe(&self, cx: Context<'_>) -> Result<Probe, EngineError> {
+        let session = self.open(cx)?;
+        let completed = session.run(&command::cat_config(&session.access))?;
+        let config: message::RepositoryConfig = serde_json::from_slice(&completed.stdout)
+            .map_err(|error| broken(format!("a configuration that cannot be read: {error}")))?;
+        Ok(Probe {
+            version: session.access.version.to_string(),
+            repository_id: Some(config.id),
+            encryption: None,
+        })
+    }
+
+    fn list(&self, cx: Context<'_>) -> Result<Vec<Copy>, EngineError> {
+        list::list(&self.open(cx)?)
+    }
+
+    fn backup(
+        &self,
+        cx: Context<'_>,
+        request: &BackupRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<BackupReport, EngineError> {
+        backup::backup(&self.open(cx)?, request, progress)
+    }
+
+    fn name_for(&self, _request: &BackupRequest) -> Option<String> {
+        None
+    }
+
+    fn unfinished(&self, _copy: &Copy) -> Option<String> {
+        None
+    }
+
+    fn delete(&self, cx: Context<'_>, ids: &[String]) -> Result<(), EngineError> {
+        for id in ids {
+            exact(id)?;
+        }
+        let session = self.open(cx)?;
+        for ids in ids.chunks(IDS_AT_ONCE) {
+            let mut spec = command::forget(&session.access, ids);
+            spec.prediction.facts =
+                ids.iter().map(|id| list::Prediction::Gone(id.clone()).fact(&session)).collect();
+            session.run(&spec)?;
+        }
+        Ok(())
+    }
+
+    fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<(), EngineError> {
+        let session = self.open(cx)?;
+        session.run_text(&command::prune(&session.access), progress).map(drop)
+    }
+
+    fn check(
+        &self,
+        cx: Context<'_>,
+        read_data: ReadData,
+        progress: OnProgress<'_>,
+    ) -> Result<CheckReport, EngineError> {
+        check::check(&self.open(cx)?, read_data, progress)
+    }
+
+    fn verify(&self, cx: Context<'_>, copy: &Copy) -> Result<CheckReport, EngineError> {
+        check::verify(&self.open(cx)?, copy)
+    }
+
+    fn restore(
+        &self,
+        cx: Context<'_>,
+        request: &RestoreRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<RestoreReport, EngineError> {
+        restore::restore(&self.open(cx)?, request, progress)
+    }
+
+    /// The copy is then at `at/SHORT`, with the first eight digits of its id; there may be other
+    /// directories beside it when the copy is not one of ours.
+    fn mount(&self, cx: Context<'_>, copy: &Copy, at: &Path) -> Result<CommandSpec, EngineError> {
+        let session = self.open(cx)?;
+        let host = copy.series.as_ref().map(|series| series.host.as_str());
+        let tags = match (&copy.series, &copy.run) {
+            (Some(series), Some(run)) => tags::of(series, run),
+            _ => Vec::new(),
+        };
+        Ok(command::mount(&session.access, host, &tags, at))
+    }
+
+    fn contents(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+        each: &mut dyn FnMut(Entry),
+    ) -> Result<(), EngineError> {
+        browse::contents(&self.open(cx)?, &copy.id, each)
+    }
+
+    fn diff(
+        &self,
+        cx: Context<'_>,
+        older: &Copy,
+        newer: &Copy,
+        each: &mut dyn FnMut(Change),
+    ) -> Result<(), EngineError> {
+        browse::diff(&self.open(cx)?, &older.id, &newer.id, each)
+    }
+
+    fn set_pin(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+        pinned: bool,
+    ) -> Result<Option<String>, EngineError> {
+        transfer::set_pin(&self.open(cx)?, copy, pinned).map(Some)
+    }
+
+    fn copy_from(
+        &self,
+        cx: Context<'_>,
+        source: &dyn Engine,
+        ids: &[String],
+        progress: OnProgress<'_>,
+    ) -> Result<(), EngineError> {
+        transfer::copy_from(self.open(cx)?, source, ids, progress)
+    }
+
+    /// Needed after a clean stop too: a restic that is told to stop in the first 200 ms of its lock, in which
+    /// it looks for other locks, leaves it behind.
+    fn release_dead_lock(&self, cx: Context<'_>) -> Result<(), EngineError> {
+        let session = self.open(cx)?;
+        session.run(&command::unlock(&session.access)).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! Making a restic snapshot, and judging what restic said about it.
+//!
+//! restic's exit status tells "could not read a file" (3) from success, but neither tells a file that went
+//! away from one that was refused, nor, before 0.19, knows that a whole source is missing. So each source is
+//! looked at before, and each error line is read.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::list::{Predicted, Prediction, predicted_id};
+use super::{KEPT, Session, as_progress, broken, unsupported};
+use crate::engine::{BackupReport, BackupRequest, EngineError, Input, OnProgress};
+use crate::host::{CommandSpec, Completed, Exit, PrivateBind, Stream};
+use crate::model::outcome::Outcome;
+use crate::tools::restic::command::{self, Identity, Tree};
+use crate::tools::restic::message::{self, BackupSummary, Line, Problem};
+use crate::tools::restic::tags;
+
+/// The exit status of a snapshot that lacks something.
+const INCOMPLETE: i32 = 3;
+
+pub(super) fn backup(
+    session: &Session<'_>,
+    request: &BackupRequest,
+    progress: OnProgress<'_>,
+) -> Result<BackupReport, EngineError> {
+    let tags = tags::of(&request.series, &request.run);
+    let identity = Identity { host: request.series.host.as_str(), tags: &tags, time: request.time };
+    match &request.input {
+        Input::Tree {
+            paths,
+            exclude,
+            exclude_caches,
+            exclude_if_present,
+            one_file_system,
+            binds,
+        } => {
+            let mut journal = Journal::of_sources(session, paths, binds)?;
+            let tree = Tree {
+                paths,
+                exclude,
+                exclude_caches: *exclude_caches,
+                exclude_if_present,
+                one_file_system: *one_file_system,
+                binds,
+            };
+            let mut spec = command::backup_tree(&session.access, &identity, &tree);
+            predict(session, &mut spec, request, &tags);
+            let completed = session
+                .cx
+                .host
+                .run(&spec, &mut |stream, line| journal.take(stream, line, &mut *progress))?;
+            journal.report(session, &spec, &completed)
+        }
+        Input::Stream { producer, file_name } => {
+            if file_name.is_empty() || file_name.contains('/') {
+                let what = format!("{file_name:?} is not a plain file name");
+                return Err(unsupported(session.access.version, what));
+            }
+            let mut spec = command::backup_stream(&session.access, &identity, file_name);
+            predict(session, &mut spec, request, &tags);
+            let mut journal = Journal::default();
+            let piped = session.cx.host.pipe(producer, &spec, &mut |stream, line| {
+                journal.take(stream, line, &mut *progress);
+            })?;
+            if !piped.producer.success() {
+                // When restic fails first, the producer dies of a broken pipe: then restic is the cause.
+                let consumer_first = piped.producer.exit == Exit::Signal(SIGPIPE)
+                    && matches!(piped.consumer.exit, Exit::Code(code) if code != 0);
+                if consumer_first {
+                    return Err(session.failure(&spec, &piped.consumer));
+                }
+                return Err(EngineError::Producer {
+                    command: producer.display(),
+                    exit: piped.producer.exit.to_string(),
+                    stderr_tail: piped.producer.last_lines(5),
+                });
+            }
+            journal.report(session, &spec, &piped.consumer)
+        }
+    }
+}
+
+/// What kills a process that writes to a reader which has gone, on Linux.
+const SIGPIPE: i32 = 13;
+
+fn predict(
+    session: &Session<'_>,
+    spec: &mut CommandSpec,
+    request: &BackupRequest,
+    tags: &[String],
+) {
+    let id = predicted_id(&request.series, &request.run);
+    spec.prediction.stdout =
+        format!("{{\"message_type\":\"summary\",\"snapshot_id\":\"{id}\",\"dry_run\":true}}\n")
+            .into_bytes();
+    let predicted = Predicted {
+        id,
+        time: request.time,
+        hostname: request.series.host.to_string(),
+        tags: tags.to_vec(),
+        original: None,
+    };
+    spec.prediction.facts = vec![Prediction::Added(predicted).fact(session)];
+}
+
+/// Everything that was said during one backup.
+#[derive(Default)]
+struct Journal {
+    sources: Vec<PathBuf>,
+    /// Sources that are not there, each once.
+    missing: BTreeSet<PathBuf>,
+    unreadable: Vec<String>,
+    unreadable_count: u64,
+    vanished: u64,
+    warnings: Vec<String>,
+    /// Errors of the estimating scan: the archiver meets the same file and has the last word.
+    scanned: Vec<Problem>,
+    archived: BTreeSet<String>,
+    summary: Option<Result<BackupSummary, String>>,
+}
+
+impl Journal {
+    /// Looks at every source, where restic will see it.
+    fn of_sources(
+        session: &Session<'_>,
+        paths: &[PathBuf],
+        binds: &[PrivateBind],
+    ) -> Result<Self, EngineError> {
+        let mut journal = Self { sources: paths.to_vec(), ..Self::default() };
+        for path in paths {
+            match session.cx.host.look(&seen(path, binds)) {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    journal.missing.insert(path.clone());
+                }
+                Err(error) => journal.add_unreadable(format!("{}: {error}", path.display())),
+            }
+        }
+        if journal.missing.len() == paths.iter().collect::<BTreeSet<_>>().len() {
+            let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            let detail = if names.is_empty() {
+                "no path was given".into()
+            } else {
+                format!(
+                    "{} {} not there",
+                    names.join(", "),
+                    if names.len() == 1 { "is" } else { "are" }
+                )
+            };
+            return Err(EngineError::NoSource { detail });
+        }
+        Ok(journal)
+    }
+
+    fn add_unreadable(&mut self, text: String) {
+        self.unreadable_count += 1;
+        if self.unreadable.len() < KEPT {
+            self.unreadable.push(text);
+        }
+    }
+
+    fn add_warning(&mut self, text: String) {
+        if self.warnings.len() < KEPT {
+            self.warnings.push(text);
+        }
+    }
+
+    fn take(&mut self, stream: Stream, bytes: &[u8], progress: OnProgress<'_>) {
+        if stream == Stream::ProducerErr {
+            return;
+        }
+        match message::line(bytes) {
+            Line::Status(status) => progress(as_progress(status)),
+            Line::Summary(value) => self.summary = Some(message::backup_summary(value)),
+            Line::Problem(problem) if problem.during.as_deref() == Some("scan") => {
+                if self.scanned.len() < KEPT {
+                    self.scanned.push(problem);
+                }
+            }
+            Line::Problem(problem) => self.problem(problem),
+            Line::Text(text) => match message::missing_source(&text) {
+                Some(path) => {
+                    self.missing.insert(path.into());
+                }
+                None if message::is_routine(&text) => {}
+                None => self.add_warning(text),
+            },
+            Line::ExitError { .. } | Line::Other(_) | Line::Empty => {}
+        }
+    }
+
+    fn problem(&mut self, problem: Problem) {
+        let item = problem.item.clone().unwrap_or_default();
+        let is_source = self.sources.iter().any(|source| source.as_os_str() == item.as_str());
+        if problem.vanished && is_source {
+            self.missing.insert(item.into());
+            return;
+        }
+        if problem.vanished {
+            self.vanished += 1;
+        } else if item.is_empty() || problem.message.contains(&item) {
+            self.add_unreadable(problem.message);
+        } else {
+            self.add_unreadable(format!("{item}: {}", problem.message));
+        }
+        if self.archived.len() < KEPT {
+            self.archived.insert(item);
+        }
+    }
+
+    fn report(
+        mut self,
+        session: &Session<'_>,
+        spec: &CommandSpec,
+        completed: &Completed,
+    ) -> Result<BackupReport, EngineError> {
+        let incomplete_said = match completed.exit {
+            Exit::Code(0) => false,
+            Exit::Code(INCOMPLETE) => true,
+            _ => return Err(session.failure(spec, completed)),
+        };
+        let summary = self
+            .summary
+            .take()
+            .unwrap_or_else(|| Err(format!("no summary from `{}`", spec.display())))
+            .map_err(broken)?;
+        for problem in std::mem::take(&mut self.scanned) {
+            let known = problem.item.as_ref().is_some_and(|item| self.archived.contains(item));
+            if !problem.vanished && !known {
+                self.add_warning(problem.message);
+            }
+        }
+        for path in std::mem::take(&mut self.missing) {
+            self.add_unreadable(format!("{} is not there", path.display()));
+        }
+        let unexplained = incomplete_said && self.unreadable_count == 0 && self.vanished == 0;
+        if unexplained {
+            self.add_warning("restic could not read everything and did not say what".into());
+        }
+        let outcome = if self.unreadable_count > 0 || unexplained {
+            Outcome::Incomplete
+        } else if self.warnings.is_empty() {
+            Outcome::Ok
+        } else {
+            Outcome::Warning
+        };
+        Ok(BackupReport {
+            outcome,
+            id: Some(summary.snapshot_id),
+            bytes_new: summary.data_added_packed.or(summary.data_added),
+            size: summary.total_bytes_processed,
+            files: summary.total_files_processed,
+            files_changed: self.vanished,
+            unreadable: self.unreadable.iter().map(|text| session.redact(text)).collect(),
+            unreadable_count: self.unreadable_count,
+            warnings: self.warnings.iter().map(|text| session.redact(text)).collect(),
+        })
+    }
+}
+
+/// Where on the machine that is which restic will see at `path`: inside the capture that is bound over it,
+/// if one is; the deepest one wins.
+fn seen(path: &Path, binds: &[PrivateBind]) -> PathBuf {
+    let bind = binds
+        .iter()
+        .filter(|bind| path.starts_with(&bind.at))
+        .max_by_key(|bind| bind.at.components().count());
+    match bind.and_then(|bind| Some((bind, path.strip_prefix(&bind.at).ok()?))) {
+        Some((bind, rest)) if rest.as_os_str().is_empty() => bind.from.clone(),
+        Some((bind, rest)) => bind.from.join(rest),
+        None => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_looked_at_where_restic_sees_it() {
+        let bind = |from: &str, at: &str| PrivateBind {
+            from: from.into(),
+            at: at.into(),
+            read_only: true,
+        };
+        let binds = [bind("/run/cap/root", "/"), bind("/run/cap/home", "/home")];
+        let look = |path: &str| seen(Path::new(path), &binds).display().to_string();
+        assert_eq!(look("/etc/x"), "/run/cap/root/etc/x");
+        assert_eq!(look("/home"), "/run/cap/home");
+        assert_eq!(look("/home/me"), "/run/cap/home/me");
+        assert_eq!(look("/homes"), "/run/cap/root/homes");
+        assert_eq!(seen(Path::new("/x"), &[]), Path::new("/x"));
+    }
+}

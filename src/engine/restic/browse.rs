@@ -1,0 +1,157 @@
+//! Looking into restic snapshots: what one holds, and how two differ.
+
+use std::path::Path;
+
+use super::{Session, broken, exact};
+use crate::engine::{Change, ChangeKind, EngineError, Entry};
+use crate::host::Stream;
+use crate::tools::restic::command;
+use crate::tools::restic::message::{self, Compared, Line, Listed, Node};
+
+pub(super) fn contents(
+    session: &Session<'_>,
+    id: &str,
+    each: &mut dyn FnMut(Entry),
+) -> Result<(), EngineError> {
+    let spec = command::ls(&session.access, exact(id)?);
+    let mut named = None;
+    let mut wrong = None;
+    let completed = session.cx.host.run(&spec, &mut |stream, line| {
+        if stream != Stream::Out || line.trim_ascii().is_empty() || wrong.is_some() {
+            return;
+        }
+        match message::listed(line) {
+            Ok(Listed::Snapshot(id)) => named = Some(id),
+            Ok(Listed::Node(node)) => each(as_entry(node)),
+            Err(what) => wrong = Some(what),
+        }
+    })?;
+    if !completed.success() {
+        return Err(session.failure(&spec, &completed));
+    }
+    if let Some(what) = wrong {
+        return Err(broken(what));
+    }
+    // restic 0.14 ends well when there is no such snapshot, having listed nothing.
+    match named {
+        Some(named) if named == id => Ok(()),
+        Some(named) => Err(broken(format!("expected a listing of {id}, found one of {named}"))),
+        None => Err(session.failed(&spec, format!("there is no snapshot {id}"))),
+    }
+}
+
+/// What a snapshot has at exactly this path: the letter of [`Entry::kind`], or `None`.
+pub(super) fn kind_at(
+    session: &Session<'_>,
+    id: &str,
+    path: &Path,
+) -> Result<Option<char>, EngineError> {
+    let mut found = None;
+    contents(session, id, &mut |entry| {
+        if entry.path == path {
+            found = Some(entry.kind);
+        }
+    })?;
+    Ok(found)
+}
+
+fn as_entry(node: Node) -> Entry {
+    let kind = match node.kind.as_str() {
+        "file" => '-',
+        "dir" => 'd',
+        "symlink" => 'l',
+        "dev" => 'b',
+        "chardev" => 'c',
+        "fifo" => 'p',
+        "socket" => 's',
+        _ => '?',
+    };
+    Entry { path: node.path, kind, size: node.size, modified: node.mtime }
+}
+
+pub(super) fn diff(
+    session: &Session<'_>,
+    older: &str,
+    newer: &str,
+    each: &mut dyn FnMut(Change),
+) -> Result<(), EngineError> {
+    let spec = command::diff(&session.access, exact(older)?, exact(newer)?);
+    let mut ended = false;
+    let mut wrong = None;
+    let mut unread = None;
+    let completed = session.cx.host.run(&spec, &mut |stream, line| {
+        if stream == Stream::Err {
+            // A directory that cannot be loaded is left out, and the exit status is 0 all the same.
+            match message::line(line) {
+                Line::Text(text) if text.starts_with("error: ") => unread = Some(text),
+                Line::Problem(problem) => unread = Some(problem.message),
+                _ => {}
+            }
+            return;
+        }
+        if line.trim_ascii().is_empty() || wrong.is_some() {
+            return;
+        }
+        match message::compared(line).and_then(|compared| match compared {
+            Compared::End => Ok(None),
+            Compared::Change(path, letters) => Ok(Some(Change { kind: kind(&letters)?, path })),
+        }) {
+            Ok(Some(change)) => each(change),
+            Ok(None) => ended = true,
+            Err(what) => wrong = Some(what),
+        }
+    })?;
+    if !completed.success() {
+        return Err(session.failure(&spec, &completed));
+    }
+    if let Some(text) = unread {
+        let detail = session.redact(&text);
+        return Err(EngineError::Damaged { repository: session.shown(), detail });
+    }
+    match wrong {
+        Some(what) => Err(broken(what)),
+        None if !ended => {
+            Err(broken(format!("no end of the comparison from `{}`", spec.display())))
+        }
+        None => Ok(()),
+    }
+}
+
+/// restic gives several letters at once; the one that says most counts. `?` stands beside `M` where the
+/// content changed and the times did not.
+fn kind(letters: &str) -> Result<ChangeKind, String> {
+    const KINDS: [(char, ChangeKind); 6] = [
+        ('+', ChangeKind::Added),
+        ('-', ChangeKind::Removed),
+        ('T', ChangeKind::Type),
+        ('M', ChangeKind::Modified),
+        ('?', ChangeKind::Modified),
+        ('U', ChangeKind::Metadata),
+    ];
+    KINDS
+        .iter()
+        .find(|(letter, _)| letters.contains(*letter))
+        .map(|(_, kind)| *kind)
+        .ok_or_else(|| format!("a difference of the sort {letters:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_strongest_letter_counts() {
+        for (letters, expected) in [
+            ("+", ChangeKind::Added),
+            ("-", ChangeKind::Removed),
+            ("TU", ChangeKind::Type),
+            ("MU", ChangeKind::Modified),
+            ("M?", ChangeKind::Modified),
+            ("U", ChangeKind::Metadata),
+        ] {
+            assert_eq!(kind(letters), Ok(expected));
+        }
+        assert!(kind("").is_err());
+        assert!(kind("X").is_err());
+    }
+}

@@ -1,0 +1,158 @@
+//! Restoring from a restic snapshot.
+//!
+//! restic ends with status 1 for a file that is lost and for an owner that could not be set, and with 0 when
+//! nothing matched what was asked for. So each error line is read, and each path that was asked for is
+//! looked at afterwards.
+
+use std::path::{Path, PathBuf};
+
+use super::{KEPT, Session, as_progress, broken, browse, exact, unsupported};
+use crate::engine::{EngineError, OnProgress, RestoreReport, RestoreRequest};
+use crate::host::Exit;
+use crate::tools::restic::command;
+use crate::tools::restic::message::{self, Line, RestoreSummary};
+
+pub(super) fn restore(
+    session: &Session<'_>,
+    request: &RestoreRequest,
+    progress: OnProgress<'_>,
+) -> Result<RestoreReport, EngineError> {
+    let version = session.access.version;
+    if request.dry_run && !version.previews_restore() {
+        return Err(unsupported(version, "a restore that writes nothing needs restic 0.17".into()));
+    }
+    let id = exact(&request.copy.id)?;
+    if let Some(path) = request.paths.iter().find(|path| !path.is_absolute()) {
+        return Err(unsupported(version, format!("{} is not an absolute path", path.display())));
+    }
+    let everything = request.paths.is_empty() || request.paths.iter().any(|p| p == Path::new("/"));
+    let paths = if everything { &[][..] } else { &request.paths[..] };
+    let spec = command::restore(&session.access, id, paths, &request.to, request.dry_run);
+    let mut journal = Journal::default();
+    let completed = session.cx.host.run(&spec, &mut |_, line| match message::line(line) {
+        Line::Status(status) => progress(as_progress(status)),
+        Line::Summary(value) => journal.summary = Some(serde_json::from_value(value)),
+        Line::Problem(problem) => journal.problem(match problem.item {
+            Some(item) if !problem.message.contains(&item) => {
+                format!("{item}: {}", problem.message)
+            }
+            _ => problem.message,
+        }),
+        Line::Text(text) => {
+            if let Some(problem) = text.strip_prefix("ignoring error for ") {
+                journal.problem(problem.to_owned());
+            }
+        }
+        Line::ExitError { .. } | Line::Other(_) | Line::Empty => {}
+    })?;
+    let only_attributes = completed.exit == Exit::Code(1)
+        && journal.lost == 0
+        && !journal.attributes.is_empty()
+        && count_of_errors(&completed.stderr_tail) == Some(journal.attributes_count);
+    if !completed.success() && !only_attributes {
+        return Err(session.failure(&spec, &completed));
+    }
+    if journal.lost > 0 {
+        let detail = format!("{} files were not restored", journal.lost);
+        return Err(session.failed(&spec, detail));
+    }
+    if !request.dry_run && !session.cx.host.is_dry() {
+        for path in paths {
+            look_again(session, id, path, &request.to)?;
+        }
+    }
+    let summary: Option<RestoreSummary> = journal
+        .summary
+        .transpose()
+        .map_err(|error| broken(format!("a restore summary that cannot be read: {error}")))?;
+    Ok(RestoreReport {
+        files: summary.as_ref().and_then(|summary| summary.files_restored),
+        bytes: summary.as_ref().and_then(|summary| summary.bytes_restored),
+        warnings: journal.attributes.iter().map(|text| session.redact(text)).collect(),
+    })
+}
+
+/// A path that is not there afterwards was not in the copy, or is a link that leads nowhere from here.
+fn look_again(session: &Session<'_>, id: &str, path: &Path, to: &Path) -> Result<(), EngineError> {
+    let restored: PathBuf = to.join(path.strip_prefix("/").unwrap_or(path));
+    if session.cx.host.look(&restored)?.is_some() {
+        return Ok(());
+    }
+    let spec = command::restore(&session.access, id, &[path.to_owned()], to, false);
+    let detail = match browse::kind_at(session, id, path)? {
+        Some('l') => return Ok(()),
+        Some(_) => format!("{} was not restored", path.display()),
+        None => format!("{} is not in the copy", path.display()),
+    };
+    Err(session.failed(&spec, detail))
+}
+
+/// restic's own count, from `Fatal: There were 2 errors`.
+fn count_of_errors(stderr: &[u8]) -> Option<u64> {
+    let text = String::from_utf8_lossy(stderr);
+    let (_, rest) = text.rsplit_once("There were ")?;
+    rest.split(' ').next()?.parse().ok()
+}
+
+#[derive(Default)]
+struct Journal {
+    /// Errors after which data is missing.
+    lost: u64,
+    /// Errors after which only an attribute is.
+    attributes: Vec<String>,
+    attributes_count: u64,
+    summary: Option<Result<RestoreSummary, serde_json::Error>>,
+}
+
+impl Journal {
+    fn problem(&mut self, text: String) {
+        if is_about_attributes(&text) {
+            self.attributes_count += 1;
+            if self.attributes.len() < KEPT {
+                self.attributes.push(text);
+            }
+        } else {
+            self.lost += 1;
+        }
+    }
+}
+
+/// The system calls with which restic sets what is not content: owner, mode, times, extended attributes.
+fn is_about_attributes(text: &str) -> bool {
+    const CALLS: [&str; 8] = [
+        "lchown ",
+        "Lchown",
+        "chmod ",
+        "fchmodat",
+        "UtimesNano",
+        "utimensat",
+        "xattr.LSet",
+        "Setxattr",
+    ];
+    CALLS.iter().any(|call| text.contains(call))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_told_from_content() {
+        assert!(is_about_attributes("/x: lchown /to/x: operation not permitted"));
+        assert!(is_about_attributes("/x: xattr.LSet /to/x user.a: operation not supported"));
+        assert!(!is_about_attributes("/x: open /to/x: permission denied"));
+        assert!(!is_about_attributes(
+            "decrypting blob <data/1> failed: ciphertext verification failed"
+        ));
+    }
+
+    #[test]
+    fn reads_its_count_of_errors() {
+        assert_eq!(count_of_errors(b"Fatal: There were 2 errors\n\n"), Some(2));
+        assert_eq!(
+            count_of_errors(br#"{"code":1,"message":"Fatal: There were 12 errors\n"}"#),
+            Some(12)
+        );
+        assert_eq!(count_of_errors(b"Fatal: x"), None);
+    }
+}

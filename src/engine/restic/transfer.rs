@@ -1,0 +1,122 @@
+//! Making a restic repository, filling it from another one, and the tag that pins a snapshot.
+
+use super::list::{self, Predicted, Prediction, invented_id};
+use super::{IDS_AT_ONCE, ResticEngine, Session, credentials, exact, of_restic, unsupported};
+use crate::engine::{Context, Engine, EngineError, Initialised, OnProgress};
+use crate::model::copy::Copy;
+use crate::model::names::RunId;
+use crate::tools::restic::{Repository, command, tags};
+
+pub(super) fn init(engine: &ResticEngine, cx: Context<'_>) -> Result<Initialised, EngineError> {
+    let mut session = engine.open(cx)?;
+    session.source = match &engine.source {
+        Some(source) => Some(credentials(cx, session.access.version, source)?),
+        None => None,
+    };
+    if let Some(source) = &session.source {
+        one_environment(&session, source)?;
+    }
+    session.run(&command::init(&session.access, session.source.as_ref()))?;
+    if cx.host.is_dry() {
+        return Ok(Initialised { repository_id: None, key_export: None });
+    }
+    // Looking is both the proof and, on 0.14, the only way to the whole id. restic keeps its keys in the
+    // repository: there is nothing to export.
+    let probe = engine.probe(cx)?;
+    Ok(Initialised { repository_id: probe.repository_id, key_export: None })
+}
+
+/// One process has one environment: two repositories whose files set a variable to different values cannot
+/// be open in it together.
+fn one_environment(session: &Session<'_>, source: &Repository) -> Result<(), EngineError> {
+    let own = &session.access.repository.environment;
+    let conflict = source
+        .environment
+        .iter()
+        .find(|(name, value)| own.iter().any(|(known, other)| known == name && other != value));
+    match conflict {
+        Some((name, _)) => Err(unsupported(
+            session.access.version,
+            format!("the environment files of both repositories set {name}, to different values"),
+        )),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn copy_from(
+    mut session: Session<'_>,
+    source: &dyn Engine,
+    ids: &[String],
+    progress: OnProgress<'_>,
+) -> Result<(), EngineError> {
+    if ids.is_empty() {
+        // Without ids restic would copy everything.
+        return Ok(());
+    }
+    for id in ids {
+        exact(id)?;
+    }
+    let cx = session.cx;
+    let version = session.access.version;
+    let Some(restic) = of_restic(source.target()) else {
+        return Err(unsupported(version, format!("{} is no restic target", source.target().name)));
+    };
+    let repository = credentials(cx, version, restic)?;
+    one_environment(&session, &repository)?;
+    session.source = Some(repository.clone());
+    let known = if cx.host.is_dry() { source.list(cx)? } else { Vec::new() };
+    for ids in ids.chunks(IDS_AT_ONCE) {
+        let mut spec = command::copy(&session.access, &repository, ids);
+        for copy in known.iter().filter(|copy| ids.contains(&copy.id)) {
+            let id = invented_id(&run_of(copy), &format!("copy of {}", copy.id));
+            let predicted = Predicted::from_copy(copy, id);
+            spec.prediction.facts.push(Prediction::Added(predicted).fact(&session));
+        }
+        let completed = session.run_text(&spec, &mut *progress)?;
+        // restic passes over an id that it does not find, with exit status 0.
+        let stderr = String::from_utf8_lossy(&completed.stderr_tail);
+        if let Some(line) = stderr.lines().find(|line| line.starts_with("Ignoring ")) {
+            return Err(session.failed(&spec, line.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// A run id for an invented snapshot id; that of a foreign copy is made of zeros.
+fn run_of(copy: &Copy) -> RunId {
+    copy.run.clone().unwrap_or_else(|| RunId::from_bytes([0; 4]))
+}
+
+/// Adds or removes the tag, and finds the snapshot that restic has put in the old one's place.
+pub(super) fn set_pin(
+    session: &Session<'_>,
+    copy: &Copy,
+    pinned: bool,
+) -> Result<String, EngineError> {
+    if copy.pinned == pinned {
+        return Ok(copy.id.clone());
+    }
+    let mut spec = command::tag(&session.access, exact(&copy.id)?, tags::PROTECTED, pinned);
+    let id = invented_id(&run_of(copy), &format!("{} {pinned}", copy.id));
+    let mut predicted = Predicted::from_copy(copy, id);
+    predicted.tags.retain(|tag| tag != tags::PROTECTED);
+    if pinned {
+        predicted.tags.push(tags::PROTECTED.into());
+    }
+    spec.prediction.facts = vec![
+        Prediction::Gone(copy.id.clone()).fact(session),
+        Prediction::Added(predicted).fact(session),
+    ];
+    session.run(&spec)?;
+    // restic names the first id of a re-tagged snapshot as its original, also after the second time.
+    let original = copy.original.as_deref().unwrap_or(&copy.id);
+    list::list(session)?
+        .into_iter()
+        .find(|now| {
+            now.pinned == pinned
+                && now.run == copy.run
+                && (now.id == copy.id || now.original.as_deref() == Some(original))
+        })
+        .map(|now| now.id)
+        .ok_or_else(|| session.failed(&spec, format!("the tags of {} are as before", copy.id)))
+}

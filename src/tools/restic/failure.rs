@@ -1,0 +1,221 @@
+//! Why restic ended without success.
+//!
+//! Since 0.17 the exit status says it for the usual cases, since 0.18 a last line of JSON repeats it; before
+//! that there is English text, which has been stable. The status is believed where it is specific.
+
+use super::message::{self, Line};
+use crate::host::Exit;
+
+/// The kind of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// There is no repository.
+    NoRepository,
+    /// `init` found one.
+    Exists,
+    /// The password is wrong, or empty.
+    WrongPassword,
+    /// Another process holds the lock.
+    Locked,
+    /// The storage is full.
+    Full,
+    /// The storage does not answer.
+    Unreachable,
+    /// The repository is damaged.
+    Damaged,
+    /// No source is there.
+    NoSource,
+    /// restic itself crashed; its lock is left behind.
+    Crashed,
+    /// Anything else.
+    Other,
+}
+
+/// A failure and restic's own words for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What it is.
+    pub kind: Kind,
+    /// The last lines that say something, at most five.
+    pub detail: String,
+}
+
+/// Says why restic failed, from its exit status and its standard error.
+pub fn diagnose(exit: Exit, stderr: &[u8]) -> Failure {
+    let mut code = match exit {
+        Exit::Code(code) => i64::from(code),
+        Exit::Signal(_) => 0,
+    };
+    let mut last_word = None;
+    let mut texts = Vec::new();
+    let mut crash = None;
+    for bytes in stderr.split(|byte| *byte == b'\n') {
+        match message::line(bytes) {
+            Line::ExitError { code: said, message } => {
+                code = said;
+                last_word = Some(message.trim().to_owned());
+            }
+            Line::Problem(problem) => texts.push(problem.message.trim().to_owned()),
+            Line::Text(text) => {
+                if crash.is_none()
+                    && (text.starts_with("panic: ") || text.starts_with("fatal error: "))
+                {
+                    crash = Some(text.clone());
+                }
+                // What follows is the trace.
+                if crash.is_none() && !message::is_routine(&text) {
+                    texts.push(text);
+                }
+            }
+            Line::Status(_) | Line::Summary(_) | Line::Other(_) | Line::Empty => {}
+        }
+    }
+    if let Some(crash) = crash {
+        texts.push(crash);
+        return Failure { kind: Kind::Crashed, detail: last(&texts) };
+    }
+    let kind = match code {
+        10 => Kind::NoRepository,
+        11 => Kind::Locked,
+        12 => Kind::WrongPassword,
+        _ => {
+            let spoken = last_word.as_deref().map(by_text).unwrap_or(Kind::Other);
+            if spoken == Kind::Other { by_text(&texts.join("\n")) } else { spoken }
+        }
+    };
+    // A lock's owner and age are in the lines after the first.
+    let detail = last_word.unwrap_or_else(|| last(&texts));
+    Failure {
+        kind,
+        detail: if detail.is_empty() { "restic did not say why".into() } else { detail },
+    }
+}
+
+fn last(texts: &[String]) -> String {
+    texts[texts.len().saturating_sub(5)..].join("\n")
+}
+
+/// Whether restic's words are about stored data that is not what it was.
+pub fn speaks_of_damage(text: &str) -> bool {
+    const WORDS: [&str; 10] = [
+        "decrypting blob",
+        "nonce is invalid",
+        "ciphertext verification failed",
+        "repository contains errors",
+        "could be damaged",
+        "LoadIndex returned errors",
+        "does not match",
+        "not found in repository",
+        "invalid data returned",
+        "not found in index",
+    ];
+    WORDS.iter().any(|word| text.contains(word))
+}
+
+fn by_text(text: &str) -> Kind {
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&["wrong password or no key found", "an empty password is not"]) {
+        Kind::WrongPassword
+    } else if says(&["unable to create lock", "repository is already locked"]) {
+        Kind::Locked
+    } else if says(&["config file already exists", "already initialized"]) {
+        Kind::Exists
+    } else if says(&["no space left on device", "quota exceeded", "Insufficient Storage"]) {
+        Kind::Full
+    } else if says(&[
+        "connection refused",
+        "Connection refused",
+        "connection reset",
+        "connection timed out",
+        "Connection timed out",
+        "no route to host",
+        "No route to host",
+        "network is unreachable",
+        "Network is unreachable",
+        "no such host",
+        "Could not resolve hostname",
+        "i/o timeout",
+        "TLS handshake timeout",
+        "unable to start the sftp session",
+        "Host key verification failed",
+        "Permission denied (publickey",
+    ]) {
+        // Before "unable to open config file", which restic also says when the storage does not answer.
+        Kind::Unreachable
+    } else if says(&[
+        "source directories/files do not exist",
+        "target directories/files do not exist",
+    ]) {
+        Kind::NoSource
+    } else if says(&[
+        "unable to open config file",
+        "Is there a repository at the following location",
+    ]) {
+        Kind::NoRepository
+    } else if speaks_of_damage(text) {
+        Kind::Damaged
+    } else {
+        Kind::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(version: &str, case: &str) -> Failure {
+        let path = format!("{}/tests/fixtures/restic-{version}/{case}", env!("CARGO_MANIFEST_DIR"));
+        let stderr = std::fs::read(format!("{path}.err")).unwrap();
+        let code: i32 =
+            std::fs::read_to_string(format!("{path}.rc")).unwrap().trim().parse().unwrap();
+        let exit = if code < 0 { Exit::Signal(-code) } else { Exit::Code(code) };
+        diagnose(exit, &stderr)
+    }
+
+    #[test]
+    fn every_row_of_the_matrix() {
+        for version in ["0.14.0", "0.18.0", "0.19.1"] {
+            for (case, kind) in [
+                ("catconfig-norepo", Kind::NoRepository),
+                ("init-exists", Kind::Exists),
+                ("wrong-pass", Kind::WrongPassword),
+                ("check-wrong-pass", Kind::WrongPassword),
+                ("check-locked", Kind::Locked),
+                ("prune-locked", Kind::Locked),
+                ("backup-only-missing-source", Kind::NoSource),
+                ("check-corrupt-readdata", Kind::Damaged),
+                ("bad-flag", Kind::Other),
+                ("backup-SIGTERM", Kind::Other),
+                ("backup-SIGINT", Kind::Other),
+            ] {
+                let failure = recorded(version, case);
+                assert_eq!(failure.kind, kind, "{version} {case}: {failure:?}");
+                assert!(!failure.detail.is_empty());
+            }
+            assert!(recorded(version, "check-locked").detail.contains("locked by PID"));
+            assert!(recorded(version, "bad-flag").detail.contains("--nosuch"));
+        }
+    }
+
+    #[test]
+    fn a_storage_that_does_not_answer_is_no_missing_repository() {
+        let stderr = b"Fatal: unable to open config file: client.Head: Head \"http://127.0.0.1:1/config\": dial tcp 127.0.0.1:1: connect: connection refused\nIs there a repository at the following location?\nrest:http://127.0.0.1:1/\n";
+        assert_eq!(diagnose(Exit::Code(1), stderr).kind, Kind::Unreachable);
+        let stderr = b"subprocess ssh: ssh: connect to host 127.0.0.1 port 22: Connection refused\n{\"message_type\":\"exit_error\",\"code\":1,\"message\":\"Fatal: unable to open repository at sftp:x: unable to start the sftp session, error: EOF\"}\n";
+        assert_eq!(diagnose(Exit::Code(1), stderr).kind, Kind::Unreachable);
+    }
+
+    #[test]
+    fn a_crash_is_told_without_its_trace() {
+        let stderr = b"panic: runtime error: invalid memory address\n[signal SIGSEGV]\n\ngoroutine 1 [running]:\nmain.main()\n";
+        let failure = diagnose(Exit::Code(2), stderr);
+        assert_eq!(failure.kind, Kind::Crashed);
+        assert_eq!(failure.detail, "panic: runtime error: invalid memory address");
+    }
+
+    #[test]
+    fn a_full_disk() {
+        let stderr = b"Fatal: unable to save snapshot: write /srv/r/tmp: no space left on device\n";
+        assert_eq!(diagnose(Exit::Code(1), stderr).kind, Kind::Full);
+    }
+}
