@@ -1,1 +1,15 @@
-//! To be written next.
+//! Runs jobs: the whole chain from lock to last hook, the ledger of what is held, and its recovery.
+//!
+//! [`run::run`] frames the jobs in a [`session`], [`job::run_job`] tells one job's story from top to bottom,
+//! and each file in [`steps`] is one of its sentences.
+
+pub mod context;
+pub mod error;
+pub mod job;
+pub mod ledger;
+pub mod recorder;
+pub mod recover;
+pub mod run;
+pub mod session;
+pub mod steps;
+pub mod undo;

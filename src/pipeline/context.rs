@@ -1,0 +1,128 @@
+//! What every step of a run can reach.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::engine::borg::BorgEngine;
+use crate::engine::restic::ResticEngine;
+use crate::engine::{Context, Engine};
+use crate::host::Host;
+use crate::model::copy::Series;
+use crate::model::event::Observer;
+use crate::model::job::{Config, Job, Source};
+use crate::model::names::{RunId, TargetName};
+use crate::model::target::EngineConfig;
+use crate::model::undo::Ledger;
+use crate::report::history::{History, HistoryError};
+
+/// The engines of a configuration, by target.
+pub type Engines = BTreeMap<TargetName, Box<dyn Engine>>;
+
+/// The engine of every target.
+pub fn engines(config: &Config) -> Engines {
+    let build = |target: &crate::model::target::Target| -> Option<Box<dyn Engine>> {
+        match &target.engine {
+            EngineConfig::Borg(_) => Some(Box::new(BorgEngine::new(target)?)),
+            EngineConfig::Restic(restic) => {
+                let source = restic.copy_from.as_ref().and_then(|name| config.target(name));
+                Some(Box::new(ResticEngine::new(target, source)?))
+            }
+        }
+    };
+    config.targets.iter().filter_map(|target| Some((target.name.clone(), build(target)?))).collect()
+}
+
+/// What a verb hands to the pipeline.
+#[derive(Clone, Copy)]
+pub struct Pipeline<'a> {
+    /// The machine, or what stands for it.
+    pub host: &'a dyn Host,
+    /// The configuration.
+    pub config: &'a Config,
+    /// The engines, see [`engines`].
+    pub engines: &'a Engines,
+    /// What is known of earlier runs; `None` when there has been none and this one is dry.
+    pub history: Option<&'a History>,
+    /// Who watches.
+    pub observer: &'a dyn Observer,
+}
+
+/// A pipeline in a run.
+#[derive(Clone, Copy)]
+pub struct RunContext<'a> {
+    /// What the verb handed in.
+    pub pipeline: Pipeline<'a>,
+    /// The run.
+    pub run: &'a RunId,
+    /// Where acquired things are written down.
+    pub ledger: &'a dyn Ledger,
+    /// The run's own directory for engines' temporary files.
+    pub staging: Option<&'a PathBuf>,
+}
+
+impl<'a> Pipeline<'a> {
+    /// The engine of a target.
+    pub fn engine(&self, target: &TargetName) -> Option<&'a dyn Engine> {
+        self.engines.get(target).map(Box::as_ref)
+    }
+
+    /// What engines get outside a run, with the default temporary directory.
+    pub fn engine_context(&self) -> Context<'a> {
+        Context {
+            host: self.host,
+            settings: &self.config.settings,
+            temporary: None,
+            lock_wait: self.config.settings.lock_wait,
+        }
+    }
+
+    /// Notes something in history; a dry run notes nothing.
+    ///
+    /// # Errors
+    /// When it cannot be written: the copies are not affected, so callers make it a warning.
+    pub fn remember(
+        &self,
+        note: impl FnOnce(&History) -> Result<(), HistoryError>,
+    ) -> Result<(), HistoryError> {
+        match self.history {
+            Some(history) if !self.host.is_dry() => note(history),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<'a> RunContext<'a> {
+    /// The machine.
+    pub fn host(&self) -> &'a dyn Host {
+        self.pipeline.host
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &'a Config {
+        self.pipeline.config
+    }
+
+    /// What engines get.
+    pub fn engine(&self) -> Context<'a> {
+        Context { temporary: self.staging.map(PathBuf::as_path), ..self.pipeline.engine_context() }
+    }
+}
+
+/// The series that a job fills.
+pub fn series_of(config: &Config, job: &Job) -> Vec<Series> {
+    let series = |item: Option<String>| Series {
+        host: config.settings.host.clone(),
+        job: job.name.clone(),
+        item,
+    };
+    match &job.source {
+        Source::Files(_) => vec![series(None)],
+        Source::Commands(commands) => {
+            commands.iter().map(|command| series(Some(command.item.clone()))).collect()
+        }
+    }
+}
+
+/// How long a child of a dead run gets to end by itself.
+pub const CHILD_GRACE: Duration = Duration::from_secs(20);

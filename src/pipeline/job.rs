@@ -1,0 +1,343 @@
+//! One job, from its lock to its last hook. Read it top to bottom.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::engine::Engine;
+use crate::host::{LockGuard, LockMode};
+use crate::model::copy::{Copy, Series};
+use crate::model::event::Event;
+use crate::model::job::Job;
+use crate::model::names::{JobName, TargetName};
+use crate::model::outcome::{Outcome, Trouble};
+use crate::model::report::{JobReport, TargetReport};
+use crate::model::target::Target;
+
+use super::context::{RunContext, series_of};
+use super::error::StepError;
+use super::recorder::{Done, Recorder};
+use super::steps::archive::{Archived, archive};
+use super::steps::capture::{Captured, capture};
+use super::steps::hooks::{self, Verdict};
+use super::steps::observe::{Observation, observe};
+use super::steps::replicate::replicate;
+use super::steps::retain::retain;
+use super::steps::target::{lock_for_writing, require_mount};
+
+/// What a job did, and what the run must know of it.
+pub struct JobResult {
+    /// For the report.
+    pub report: JobReport,
+    /// What went wrong.
+    pub troubles: Vec<Trouble>,
+    /// What somebody should read.
+    pub warnings: Vec<String>,
+    /// The targets that took a copy, and whether something was deleted in them.
+    pub served: BTreeMap<TargetName, bool>,
+}
+
+/// What a target of the job holds after it was served.
+struct Served {
+    observation: Observation,
+    deleted: Vec<String>,
+}
+
+type Locks<'a> = BTreeMap<&'a TargetName, Option<Box<dyn LockGuard>>>;
+
+/// Runs one job.
+pub fn run_job(cx: RunContext<'_>, job: &Job, only: Option<&TargetName>) -> JobResult {
+    let started = Instant::now();
+    cx.pipeline.observer.on(&Event::JobStarted { job: job.name.clone() });
+    let mut rec = Recorder::new(cx.pipeline.observer, Some(job.name.clone()));
+    let mut targets = Vec::new();
+    let mut served = BTreeMap::new();
+    let skipped = carry_out(cx, &mut rec, job, only, &mut targets, &mut served);
+
+    let interrupted = cx.host().stop_signal();
+    if let Some(signal) = interrupted {
+        rec.troubles.push(Trouble::Signal(signal));
+    }
+    let mut outcome = targets.iter().fold(rec.outcome(), |worst, t| worst.worst(t.outcome.clone()));
+    if interrupted.is_some() {
+        outcome = Outcome::Interrupted;
+    } else if let Some(reason) = &skipped
+        && outcome == Outcome::Ok
+    {
+        outcome = Outcome::Skipped(reason.clone());
+    }
+    let elapsed = started.elapsed();
+    cx.pipeline.observer.on(&Event::JobFinished {
+        job: job.name.clone(),
+        outcome: outcome.clone(),
+        elapsed,
+    });
+    JobResult {
+        report: JobReport {
+            name: job.name.clone(),
+            outcome,
+            reason: skipped,
+            elapsed,
+            steps: rec.steps,
+            targets,
+        },
+        troubles: rec.troubles,
+        warnings: rec.warnings,
+        served,
+    }
+}
+
+/// The story itself. Answers with the reason when a hook asked to leave the job out.
+fn carry_out(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    job: &Job,
+    only: Option<&TargetName>,
+    reports: &mut Vec<TargetReport>,
+    served: &mut BTreeMap<TargetName, bool>,
+) -> Option<String> {
+    let wanted = |name: &&TargetName| only.is_none_or(|only| *name == only);
+    let targets: Vec<&Target> =
+        job.targets.iter().filter(wanted).filter_map(|name| cx.config().target(name)).collect();
+
+    // 1. Locks, before anything is changed: the job's, then those of its targets, always in one order.
+    let _job_lock =
+        rec.step("lock", None, None, |_| Ok((lock_job(cx, &job.name)?, Done::ok("held"))))?;
+    let mut locks = lock_targets(cx, rec, &targets);
+    if locks.is_empty() {
+        reports.extend(unserved(cx, job, &targets));
+        return None;
+    }
+
+    // 2. What the hooks change is promised back before they run.
+    let promised = match job.hooks.finally.is_empty() {
+        true => Vec::new(),
+        false => rec.step("promise", None, None, |_| {
+            Ok((hooks::promise_finally(cx, job)?, Done::ok("finally hooks written to the ledger")))
+        })?,
+    };
+    let verdict = hooks::before(cx, rec, job);
+    let skipped = match verdict {
+        Some(Verdict::Skip(reason)) => Some(reason),
+        Some(Verdict::Proceed) => {
+            // 3. Hold the source still, and copy it to every target.
+            let held = capture(cx, rec, job).map(|captured| {
+                let direct = targets.iter().copied().filter(|target| target.copy_from().is_none());
+                let mut held = BTreeMap::new();
+                for target in direct {
+                    if let Some(result) = serve(cx, rec, job, &captured, target, &mut locks) {
+                        held.insert(&target.name, result);
+                    }
+                }
+                // 4. The source is free from here on.
+                drop(captured);
+                held
+            });
+            // 5. Targets that are filled from another target.
+            let mut held = held.unwrap_or_default();
+            for target in targets.iter().copied() {
+                let Some(from) = target.copy_from() else { continue };
+                if let Some(result) =
+                    serve_from(cx, rec, job, target, held.get(from), from, &mut locks)
+                {
+                    held.insert(&target.name, result);
+                }
+            }
+            for target in &targets {
+                reports.extend(report(cx, job, target, held.get(&target.name)));
+            }
+            served.extend(
+                held.iter().map(|(name, held)| ((*name).clone(), !held.deleted.is_empty())),
+            );
+            None
+        }
+        None => {
+            reports.extend(unserved(cx, job, &targets));
+            None
+        }
+    };
+
+    // 6. Whatever happened, the hooks have the last word.
+    if skipped.is_none() {
+        hooks::after(cx, rec, job);
+    }
+    hooks::finally(cx, rec, &promised);
+    skipped
+}
+
+fn lock_job(cx: RunContext<'_>, job: &JobName) -> Result<Box<dyn LockGuard>, StepError> {
+    let settings = &cx.config().settings;
+    let path = settings.runtime_dir.join("locks").join(format!("job-{job}.lock"));
+    let holder = format!("run {}, job {job}", cx.run);
+    Ok(cx.host().lock(&path, LockMode::Exclusive, settings.lock_wait, &holder)?)
+}
+
+/// Locks every target that can be had. One that is busy or not mounted does not stop the others.
+fn lock_targets<'a>(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    targets: &[&'a Target],
+) -> Locks<'a> {
+    let mut sorted: Vec<&Target> = targets.to_vec();
+    let runtime = &cx.config().settings.runtime_dir;
+    sorted.sort_by_key(|target| super::steps::target::lock_path(cx.host(), runtime, target));
+    let mut locks = Locks::new();
+    for target in sorted {
+        let lock = rec.step("prepare", Some(&target.name), None, |_| {
+            require_mount(cx.host(), target)?;
+            Ok((lock_for_writing(cx.pipeline, cx.run, target)?, Done::ok("ready")))
+        });
+        if let Some(lock) = lock {
+            locks.insert(&target.name, Some(lock));
+        }
+        if cx.host().stop_signal().is_some() {
+            return Locks::new();
+        }
+    }
+    locks
+}
+
+/// Backs up to one target, looks for the copies there, applies the policy.
+fn serve(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    job: &Job,
+    captured: &Captured<'_>,
+    target: &Target,
+    locks: &mut Locks<'_>,
+) -> Option<Served> {
+    let engine = cx.pipeline.engine(&target.name)?;
+    let lock = locks.get_mut(&target.name)?;
+    let mut archived = Vec::new();
+    for series in series_of(cx.config(), job) {
+        if cx.host().stop_signal().is_some() {
+            break;
+        }
+        archived.extend(archive(cx, rec, captured, engine, &series, cx.host().now()));
+    }
+    finish(cx, rec, job, engine, archived, lock)
+}
+
+/// The same for a target that is filled from another one.
+fn serve_from(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    job: &Job,
+    target: &Target,
+    source: Option<&Served>,
+    from: &TargetName,
+    locks: &mut Locks<'_>,
+) -> Option<Served> {
+    let engine = cx.pipeline.engine(&target.name)?;
+    let lock = locks.get_mut(&target.name)?;
+    if cx.host().stop_signal().is_some() {
+        return None;
+    }
+    let Some((source, source_engine)) = source.zip(cx.pipeline.engine(from)) else {
+        rec.step("copy", Some(&target.name), None, |_| -> Result<((), Done), StepError> {
+            let text = format!("there is nothing new in target {from} to copy from");
+            Err(StepError::new(Trouble::JobFailed, text))
+        });
+        return None;
+    };
+    let Observation { listing, observed, .. } = &source.observation;
+    let archived = replicate(cx, rec, engine, source_engine, listing, observed)?;
+    finish(cx, rec, job, engine, archived, lock)
+}
+
+/// Looks at the target a second time, then applies the policy to what is healthy.
+fn finish(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    job: &Job,
+    engine: &dyn Engine,
+    archived: Vec<Archived>,
+    lock: &mut Option<Box<dyn LockGuard>>,
+) -> Option<Served> {
+    if archived.is_empty() {
+        return None;
+    }
+    let mut observation = observe(cx, rec, engine, archived)?;
+    for observed in &observation.observed {
+        // The gate judges by what this run knows of its copy.
+        if let Some(listed) =
+            observation.listing.iter_mut().find(|copy| copy.id == observed.copy.id)
+        {
+            *listed = observed.copy.clone();
+        }
+    }
+    let good: Vec<(&Series, &Copy)> = observation
+        .observed
+        .iter()
+        .filter(|observed| observed.archived.report.outcome.is_healthy())
+        .map(|observed| (&observed.archived.series, &observed.copy))
+        .collect();
+    let deleted = if cx.host().stop_signal().is_none() {
+        let policy = cx.config().keep(job, engine.target());
+        retain(cx, rec, engine, job, &observation.listing, &good, policy, lock)
+    } else {
+        Vec::new()
+    };
+    // Whoever waits for this repository need not wait for the rest of the job.
+    lock.take();
+    Some(Served { observation, deleted })
+}
+
+fn report(
+    cx: RunContext<'_>,
+    job: &Job,
+    target: &Target,
+    served: Option<&Served>,
+) -> Vec<TargetReport> {
+    let mut reports = Vec::new();
+    for series in series_of(cx.config(), job) {
+        let observed = served.and_then(|served| {
+            served.observation.observed.iter().find(|observed| observed.archived.series == series)
+        });
+        let empty = TargetReport {
+            target: target.name.clone(),
+            item: series.item.clone(),
+            outcome: Outcome::Failed,
+            copy: None,
+            bytes_new: None,
+            size: None,
+            files: None,
+            files_changed: 0,
+            unreadable: Vec::new(),
+            unreadable_count: 0,
+            deleted: Vec::new(),
+        };
+        let Some(observed) = observed else {
+            let interrupted = cx.host().stop_signal().is_some();
+            let outcome = if interrupted { Outcome::Interrupted } else { Outcome::Failed };
+            reports.push(TargetReport { outcome, ..empty });
+            continue;
+        };
+        let said = &observed.archived.report;
+        let deleted = served
+            .map(|served| {
+                let listed = |id: &&String| {
+                    let of = served.observation.listing.iter().find(|copy| copy.id == **id);
+                    of.and_then(|copy| copy.series.as_ref()) == Some(&series)
+                };
+                served.deleted.iter().filter(listed).cloned().collect()
+            })
+            .unwrap_or_default();
+        reports.push(TargetReport {
+            outcome: said.outcome.clone(),
+            copy: Some(observed.copy.id.clone()),
+            bytes_new: said.bytes_new,
+            size: observed.copy.size,
+            files: observed.copy.files,
+            files_changed: said.files_changed,
+            unreadable: said.unreadable.clone(),
+            unreadable_count: said.unreadable_count,
+            deleted,
+            ..empty
+        });
+    }
+    reports
+}
+
+fn unserved(cx: RunContext<'_>, job: &Job, targets: &[&Target]) -> Vec<TargetReport> {
+    targets.iter().flat_map(|target| report(cx, job, target, None)).collect()
+}

@@ -1,0 +1,449 @@
+//! The ledger file: an append-only list, durable line by line, of what a run must give back.
+//!
+//! One file a run, `state-dir/ledger/RUN`, one JSON object a line. The run holds a lock on its own file as
+//! long as it lives, so a ledger that can be locked belongs to a dead run. A line that was cut off by a
+//! crash can only be the last one; it was never acted upon (the effect comes after the fsync), so it is
+//! ignored. Any other unreadable line is an error: nothing is guessed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::ChildRecorder;
+use crate::model::names::RunId;
+use crate::model::undo::{ChildProcess, EntryId, Identity, Ledger, Undo};
+
+/// The version of the ledger's format.
+const FORMAT: u32 = 1;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Line {
+    Begin { format: u32, run: RunId },
+    Intend { entry: EntryId, undo: Undo },
+    Made { entry: EntryId, identity: Identity },
+    Settled { entry: EntryId },
+    ChildStarted { child: ChildProcess },
+    ChildEnded { pid: i32, start_time: u64 },
+}
+
+/// Why a ledger cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The operating system refused.
+    #[error("cannot {what} the ledger {}", path.display())]
+    Io {
+        /// The verb.
+        what: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A line in the middle cannot be read.
+    #[error("line {line} of the ledger {} cannot be read", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// It was written by a later Stillpoint.
+    #[error("the ledger {} has format {format}, which this version does not know", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+    },
+}
+
+/// Something a run acquired and has not given back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Its number in the ledger.
+    pub entry: EntryId,
+    /// How to give it back.
+    pub undo: Undo,
+    /// What proves it ours; absent when the crash came before it was recorded.
+    pub identity: Option<Identity>,
+}
+
+/// What a ledger says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// The run; `None` when the crash came before the first line was complete.
+    pub run: Option<RunId>,
+    /// What must be given back, newest first.
+    pub outstanding: Vec<Outstanding>,
+    /// Children that were not seen to end.
+    pub children: Vec<ChildProcess>,
+    next: u64,
+    /// Bytes of complete lines; a cut-off line behind them is overwritten by the next writer.
+    complete: u64,
+}
+
+fn replay(path: &Path, bytes: &[u8]) -> Result<Replay, LedgerError> {
+    let mut run = None;
+    let mut entries: BTreeMap<EntryId, Outstanding> = BTreeMap::new();
+    let mut children: Vec<ChildProcess> = Vec::new();
+    let mut next = 0;
+    let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    for (index, text) in bytes[..complete].split(|byte| *byte == b'\n').enumerate() {
+        if text.is_empty() {
+            continue;
+        }
+        let line = serde_json::from_slice(text).map_err(|source| LedgerError::Unreadable {
+            path: path.to_owned(),
+            line: index + 1,
+            source,
+        })?;
+        match line {
+            Line::Begin { format, .. } if format > FORMAT => {
+                return Err(LedgerError::Newer { path: path.to_owned(), format });
+            }
+            Line::Begin { run: id, .. } => run = Some(id),
+            Line::Intend { entry, undo } => {
+                next = entry.0 + 1;
+                entries.insert(entry, Outstanding { entry, undo, identity: None });
+            }
+            Line::Made { entry, identity } => {
+                if let Some(outstanding) = entries.get_mut(&entry) {
+                    outstanding.identity = Some(identity);
+                }
+            }
+            Line::Settled { entry } => {
+                entries.remove(&entry);
+            }
+            Line::ChildStarted { child } => children.push(child),
+            Line::ChildEnded { pid, start_time } => {
+                children.retain(|child| child.pid != pid || child.start_time != start_time);
+            }
+        }
+    }
+    let outstanding = entries.into_values().rev().collect();
+    Ok(Replay { run, outstanding, children, next, complete: complete as u64 })
+}
+
+/// The ledger of a live run, or of a dead one that is being recovered.
+pub struct FileLedger {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    file: File,
+    next: u64,
+}
+
+impl FileLedger {
+    /// Starts the ledger of a run and locks it. From here on a crash is recoverable.
+    ///
+    /// # Errors
+    /// When the file cannot be made durable; then the run must not start.
+    pub fn begin(directory: &Path, run: &RunId) -> Result<Self, LedgerError> {
+        let fail = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| LedgerError::Io { what, path, source }
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(fail("create the directory of", directory))?;
+        // Locked under a name that recover passes over, and renamed when it is whole: nobody can take it
+        // for the ledger of a dead run in between.
+        let draft = directory.join(format!(".{run}"));
+        let path = directory.join(run.as_str());
+        let file = OpenOptions::new()
+            .create_new(true)
+            .append(true)
+            .read(true)
+            .mode(0o600)
+            .open(&draft)
+            .map_err(fail("create", &draft))?;
+        crate::lock::try_hold(&file).map_err(fail("lock", &draft))?;
+        let ledger = Self { path: path.clone(), state: Mutex::new(State { file, next: 0 }) };
+        ledger
+            .append(&Line::Begin { format: FORMAT, run: run.clone() }, true)
+            .map_err(fail("write", &draft))?;
+        fs::rename(&draft, &path).map_err(fail("name", &path))?;
+        sync_directory(directory).map_err(fail("sync the directory of", directory))?;
+        Ok(ledger)
+    }
+
+    /// Takes over the ledger of a dead run. `None` when its run is alive or it is gone.
+    ///
+    /// # Errors
+    /// When it cannot be read; it is left as it is.
+    pub fn adopt(path: &Path) -> Result<Option<(Self, Replay)>, LedgerError> {
+        let fail = |what| {
+            let path = path.to_owned();
+            move |source| LedgerError::Io { what, path, source }
+        };
+        let mut file = match OpenOptions::new().append(true).read(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fail("open")(error)),
+        };
+        if !crate::lock::try_hold(&file).map_err(fail("lock"))? {
+            return Ok(None);
+        }
+        // Its run may have ended, and removed it, between our opening and our locking it.
+        if !path.exists() {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(fail("read"))?;
+        let replay = replay(path, &bytes)?;
+        if replay.complete < bytes.len() as u64 {
+            file.set_len(replay.complete).map_err(fail("trim"))?;
+        }
+        let state = Mutex::new(State { file, next: replay.next });
+        Ok(Some((Self { path: path.to_owned(), state }, replay)))
+    }
+
+    /// What this ledger says now.
+    ///
+    /// # Errors
+    /// When it cannot be read back.
+    pub fn replay(&self) -> Result<Replay, LedgerError> {
+        let bytes = fs::read(&self.path).map_err(|source| LedgerError::Io {
+            what: "read",
+            path: self.path.clone(),
+            source,
+        })?;
+        replay(&self.path, &bytes)
+    }
+
+    /// Removes the file if nothing is outstanding; otherwise it stays for recover. Answers with what stays.
+    ///
+    /// # Errors
+    /// When it cannot be read or removed.
+    pub fn close(self) -> Result<Vec<Outstanding>, LedgerError> {
+        let left = self.replay()?.outstanding;
+        if left.is_empty() {
+            let fail = |source| LedgerError::Io { what: "remove", path: self.path.clone(), source };
+            fs::remove_file(&self.path).map_err(fail)?;
+            if let Some(directory) = self.path.parent() {
+                sync_directory(directory).map_err(fail)?;
+            }
+        }
+        Ok(left)
+    }
+
+    fn append(&self, line: &Line, durable: bool) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(line)?;
+        bytes.push(b'\n');
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.file.write_all(&bytes)?;
+        if durable { state.file.sync_data() } else { Ok(()) }
+    }
+}
+
+impl Ledger for FileLedger {
+    fn intend(&self, undo: Undo) -> io::Result<EntryId> {
+        let entry = {
+            let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let entry = EntryId(state.next);
+            state.next += 1;
+            entry
+        };
+        self.append(&Line::Intend { entry, undo }, true)?;
+        Ok(entry)
+    }
+
+    fn made(&self, entry: EntryId, identity: Identity) -> io::Result<()> {
+        self.append(&Line::Made { entry, identity }, true)
+    }
+
+    fn settled(&self, entry: EntryId) -> io::Result<()> {
+        self.append(&Line::Settled { entry }, true)
+    }
+}
+
+impl ChildRecorder for FileLedger {
+    fn started(&self, child: &ChildProcess) {
+        if let Err(error) = self.append(&Line::ChildStarted { child: child.clone() }, true) {
+            // The child dies with us by its parent-death signal; the record is the second line of defence.
+            tracing::warn!(pid = child.pid, %error, "cannot record a child in the ledger");
+        }
+    }
+
+    fn ended(&self, child: &ChildProcess) {
+        // Not durable on purpose: a stale record is harmless, since recover compares start times.
+        let line = Line::ChildEnded { pid: child.pid, start_time: child.start_time };
+        if let Err(error) = self.append(&line, false) {
+            tracing::warn!(pid = child.pid, %error, "cannot record the end of a child in the ledger");
+        }
+    }
+}
+
+/// The ledgers in a directory, in no order that matters; drafts of runs that never began are left out.
+///
+/// # Errors
+/// When the directory exists but cannot be read.
+pub fn ledgers(directory: &Path) -> Result<Vec<PathBuf>, LedgerError> {
+    let fail = |source| LedgerError::Io { what: "list", path: directory.to_owned(), source };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(fail(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        if entry.file_name().to_str().is_some_and(|name| RunId::parse(name).is_some()) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes the drafts of runs that died before they began; they name nothing that was acquired.
+///
+/// # Errors
+/// When the directory exists but cannot be read, or a draft cannot be removed.
+pub fn sweep_drafts(directory: &Path) -> Result<(), LedgerError> {
+    let fail = |source| LedgerError::Io { what: "sweep", path: directory.to_owned(), source };
+    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name();
+        let draft = name.to_str().and_then(|name| name.strip_prefix('.'));
+        if draft.and_then(RunId::parse).is_none() {
+            continue;
+        }
+        let Ok(file) = File::open(entry.path()) else { continue };
+        if crate::lock::try_hold(&file).map_err(fail)? {
+            fs::remove_file(entry.path()).map_err(fail)?;
+        }
+    }
+    Ok(())
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// A ledger that remembers nothing, for dry runs, which acquire nothing.
+pub struct NoLedger;
+
+impl Ledger for NoLedger {
+    fn intend(&self, _: Undo) -> io::Result<EntryId> {
+        Ok(EntryId(0))
+    }
+
+    fn made(&self, _: EntryId, _: Identity) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn settled(&self, _: EntryId) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn staging(name: &str) -> Undo {
+        Undo::RemoveStaging { path: name.into() }
+    }
+
+    #[test]
+    fn what_was_not_settled_is_outstanding_newest_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunId::from_bytes([1, 2, 3, 4]);
+        let ledger = FileLedger::begin(directory.path(), &run).unwrap();
+        let a = ledger.intend(staging("/a")).unwrap();
+        let b = ledger.intend(staging("/b")).unwrap();
+        let c = ledger.intend(staging("/c")).unwrap();
+        let identity = Identity::Inode { device: 1, inode: 2 };
+        ledger.made(a, identity.clone()).unwrap();
+        ledger.settled(b).unwrap();
+        drop(ledger);
+
+        let path = directory.path().join(run.as_str());
+        let (ledger, replay) = FileLedger::adopt(&path).unwrap().unwrap();
+        assert_eq!(replay.run, Some(run));
+        assert_eq!(
+            replay.outstanding,
+            [
+                Outstanding { entry: c, undo: staging("/c"), identity: None },
+                Outstanding { entry: a, undo: staging("/a"), identity: Some(identity) },
+            ]
+        );
+        // Entries made by recover must not collide with the dead run's.
+        assert_eq!(ledger.intend(staging("/d")).unwrap(), EntryId(3));
+        for outstanding in ledger.replay().unwrap().outstanding {
+            ledger.settled(outstanding.entry).unwrap();
+        }
+        assert!(ledger.close().unwrap().is_empty());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_live_ledger_is_not_adopted() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunId::from_bytes([1, 2, 3, 4]);
+        let ledger = FileLedger::begin(directory.path(), &run).unwrap();
+        let path = directory.path().join(run.as_str());
+        assert!(FileLedger::adopt(&path).unwrap().is_none());
+        drop(ledger);
+        assert!(FileLedger::adopt(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_cut_off_last_line_is_ignored_and_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunId::from_bytes([1, 2, 3, 4]);
+        let ledger = FileLedger::begin(directory.path(), &run).unwrap();
+        ledger.intend(staging("/a")).unwrap();
+        drop(ledger);
+        let path = directory.path().join(run.as_str());
+        let whole = fs::read(&path).unwrap();
+        let lines = whole.iter().filter(|byte| **byte == b'\n').count();
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let (ledger, replay) = FileLedger::adopt(&path).unwrap().unwrap();
+            let complete = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
+            assert!(complete < lines);
+            assert_eq!(replay.outstanding.len(), 0, "cut at {cut}");
+            ledger.intend(staging("/again")).unwrap();
+            assert_eq!(ledger.replay().unwrap().outstanding.len(), 1, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_line_in_the_middle_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("01020304");
+        fs::write(&path, "{\"begin\":{\"format\":1,\"run\":\"01020304\"}}\nrubbish\n{}\n").unwrap();
+        assert!(matches!(FileLedger::adopt(&path), Err(LedgerError::Unreadable { line: 2, .. })));
+        fs::write(&path, "{\"begin\":{\"format\":9,\"run\":\"01020304\"}}\n").unwrap();
+        assert!(matches!(FileLedger::adopt(&path), Err(LedgerError::Newer { format: 9, .. })));
+    }
+
+    #[test]
+    fn a_child_that_ended_is_not_listed() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = FileLedger::begin(directory.path(), &RunId::from_bytes([9; 4])).unwrap();
+        let child = |pid| ChildProcess { pid, start_time: 7, boot_id: "b".into() };
+        ledger.started(&child(10));
+        ledger.started(&child(11));
+        ledger.ended(&child(10));
+        assert_eq!(ledger.replay().unwrap().children, [child(11)]);
+    }
+}

@@ -1,0 +1,107 @@
+//! A run: jobs one after another, then what their targets need, then the record of it.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::model::event::Event;
+use crate::model::job::Job;
+use crate::model::names::{RunId, TargetName};
+use crate::model::outcome::{Outcome, Trouble};
+use crate::model::report::{RunReport, SCHEMA};
+
+use super::context::Pipeline;
+use super::error::StepError;
+use super::job::run_job;
+use super::recorder::Recorder;
+use super::session::session;
+use super::steps::maintain::maintain;
+
+/// Runs jobs and answers with the record. Nothing that goes wrong is an error here: it is in the record.
+pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> RunReport {
+    let run = RunId::from_bytes(pipeline.host.random());
+    let started = pipeline.host.now();
+    let clock = Instant::now();
+    pipeline.observer.on(&Event::RunStarted {
+        run: run.clone(),
+        jobs: jobs.iter().map(|job| job.name.clone()).collect(),
+    });
+    let mut report = RunReport {
+        schema: SCHEMA,
+        run_id: run.clone(),
+        started,
+        finished: started,
+        outcome: Outcome::Ok,
+        exit_code: None,
+        jobs: Vec::new(),
+        maintenance: Vec::new(),
+        warnings: Vec::new(),
+        troubles: Vec::new(),
+    };
+    let framed = session(pipeline, &run, |cx| {
+        let mut served: BTreeMap<TargetName, bool> = BTreeMap::new();
+        for job in jobs {
+            if cx.host().stop_signal().is_some() {
+                break;
+            }
+            let result = run_job(cx, job, only);
+            report.jobs.push(result.report);
+            report.troubles.extend(result.troubles);
+            report.warnings.extend(result.warnings);
+            for (target, deleted) in result.served {
+                *served.entry(target).or_default() |= deleted;
+            }
+        }
+        let mut rec = Recorder::new(pipeline.observer, None);
+        for target in &pipeline.config.targets {
+            let Some(deleted) = served.get(&target.name) else { continue };
+            let Some(engine) = pipeline.engine(&target.name) else { continue };
+            if cx.host().stop_signal().is_none() {
+                maintain(cx, &mut rec, engine, *deleted);
+            }
+        }
+        let outcome = rec.outcome();
+        report.maintenance = rec.steps;
+        report.troubles.extend(rec.troubles);
+        report.warnings.extend(rec.warnings);
+        outcome
+    });
+    let mut outcome = match framed {
+        Ok((outcome, frame)) => {
+            for line in frame.recovered {
+                note(pipeline, &mut report, line);
+            }
+            for left in frame.leftovers {
+                report.troubles.push(left.trouble);
+                note(pipeline, &mut report, left.message);
+            }
+            outcome
+        }
+        Err(StepError { trouble, message }) => {
+            report.troubles.push(trouble);
+            note(pipeline, &mut report, message);
+            Outcome::Failed
+        }
+    };
+    outcome = report.jobs.iter().fold(outcome, |worst, job| worst.worst(job.outcome.clone()));
+    if let Some(signal) = pipeline.host.stop_signal() {
+        report.troubles.push(Trouble::Signal(signal));
+        outcome = Outcome::Interrupted;
+    }
+    if outcome == Outcome::Ok && report.troubles.contains(&Trouble::Cleanup) {
+        outcome = Outcome::Warning;
+    }
+    report.outcome = outcome.clone();
+    report.finished = pipeline.host.now();
+    if let Err(error) = pipeline.remember(|history| history.record_run(&report)) {
+        report.troubles.push(Trouble::Warning);
+        let text = StepError::from_error(Trouble::Warning, &error, Some(error.hint())).message;
+        note(pipeline, &mut report, text);
+    }
+    pipeline.observer.on(&Event::RunFinished { run, outcome, elapsed: clock.elapsed() });
+    report
+}
+
+fn note(pipeline: Pipeline<'_>, report: &mut RunReport, text: String) {
+    pipeline.observer.on(&Event::Note { job: None, warning: true, text: text.clone() });
+    report.warnings.push(text);
+}

@@ -1,0 +1,169 @@
+//! Hands the still view to an engine.
+
+use chrono::{DateTime, Utc};
+
+use crate::engine::{BackupReport, BackupRequest, Engine, EngineError, Input};
+use crate::host::{CommandSpec, Effect, Tool};
+use crate::model::copy::Series;
+use crate::model::job::Source;
+use crate::model::outcome::{Outcome, Trouble};
+use crate::model::size;
+use crate::model::undo::Undo;
+use crate::report::history::Attempt;
+
+use crate::pipeline::context::RunContext;
+use crate::pipeline::error::StepError;
+use crate::pipeline::recorder::{Done, Recorder};
+use crate::pipeline::undo::give_back;
+
+use super::capture::Captured;
+
+/// A copy that an engine says it made. Only this can be looked for in the target.
+#[derive(Debug)]
+pub struct Archived {
+    /// The series it belongs to.
+    pub series: Series,
+    /// What the engine said.
+    pub report: BackupReport,
+    /// The id it must have, where we chose it.
+    pub(super) name: Option<String>,
+}
+
+/// Makes a copy of one series in one target.
+pub fn archive(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    captured: &Captured<'_>,
+    engine: &dyn Engine,
+    series: &Series,
+    time: DateTime<Utc>,
+) -> Option<Archived> {
+    let target = &engine.target().name;
+    let request = BackupRequest {
+        series: series.clone(),
+        run: cx.run.clone(),
+        time,
+        input: input(captured, series)?,
+    };
+    let name = engine.name_for(&request);
+    let attempt = Attempt {
+        run: cx.run.clone(),
+        target: target.clone(),
+        series: series.clone(),
+        name: name.clone(),
+        started: time,
+    };
+    if let Err(error) = cx.pipeline.remember(|history| history.record_attempt(&attempt)) {
+        rec.say(true, format!("cannot write to history: {error}"));
+    }
+    let report = rec.step("backup", Some(target), series.item.as_deref(), |progress| {
+        let mut report =
+            bracketed(cx, engine, |engine| engine.backup(cx.engine(), &request, progress))?;
+        let done = judge(captured, &mut report);
+        Ok((report, done))
+    })?;
+    Some(Archived { series: series.clone(), report, name })
+}
+
+fn input(captured: &Captured<'_>, series: &Series) -> Option<Input> {
+    match captured.source {
+        Source::Files(files) => Some(Input::Tree {
+            paths: files.paths.clone(),
+            exclude: files.exclude.clone(),
+            exclude_caches: files.exclude_caches,
+            exclude_if_present: files.exclude_if_present.clone(),
+            one_file_system: files.one_file_system,
+            binds: captured.binds.clone(),
+        }),
+        Source::Commands(commands) => {
+            let command =
+                commands.iter().find(|command| Some(&command.item) == series.item.as_ref())?;
+            let (program, args) = command.command.split_first()?;
+            // Looking at data does not change it, but it costs: a dry run only shows the command.
+            let producer = CommandSpec::new(Tool::from_word(program), Effect::Mutate).args(args);
+            Some(Input::Stream {
+                producer: Box::new(producer),
+                file_name: command.file_name.clone(),
+            })
+        }
+    }
+}
+
+/// Runs an engine call that takes the repository's lock, with that lock in the ledger: if the engine dies
+/// on the way, its own lock is released, by us or by recover.
+pub(super) fn bracketed<T>(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    call: impl FnOnce(&dyn Engine) -> Result<T, EngineError>,
+) -> Result<T, StepError> {
+    let undo = Undo::ReleaseEngineLock { target: engine.target().name.clone() };
+    let ledger_error = |error: std::io::Error| {
+        StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}"))
+    };
+    let entry = cx.ledger.intend(undo.clone()).map_err(ledger_error)?;
+    let result = call(engine);
+    let may_hold_a_lock = matches!(
+        result,
+        Err(EngineError::Run(_) | EngineError::Failed { .. } | EngineError::Full { .. })
+    );
+    if may_hold_a_lock {
+        let _shield = cx.host().shield();
+        if let Err(error) = give_back(cx.pipeline, cx.run, &undo, None) {
+            // It stays in the ledger; the failure that brought us here is the one to report.
+            tracing::warn!(target = %engine.target().name, "cannot release the engine's lock: {}", error.message);
+            return result.map_err(StepError::from);
+        }
+    }
+    cx.ledger.settled(entry).map_err(ledger_error)?;
+    Ok(result?)
+}
+
+/// What the engine's report and the look at the source mean together.
+fn judge(captured: &Captured<'_>, report: &mut BackupReport) -> Done {
+    let mut detail = summary(report);
+    let mut outcome = report.outcome.clone();
+    if !captured.gaps.is_empty() {
+        outcome = outcome.worst(Outcome::Incomplete);
+        detail = format!("{detail}; not in it: {}", captured.gaps.join(", "));
+    }
+    if report.unreadable_count > 0 {
+        let first: Vec<&str> = report.unreadable.iter().take(5).map(String::as_str).collect();
+        let more = report.unreadable_count.saturating_sub(first.len() as u64);
+        detail =
+            format!("{detail}; {} not readable: {}", report.unreadable_count, first.join(", "));
+        if more > 0 {
+            detail = format!("{detail} and {more} more");
+        }
+    }
+    let nothing = match captured.source {
+        Source::Files(files) => report.files == Some(0) && !files.allow_empty,
+        Source::Commands(_) => report.size == Some(0),
+    };
+    if nothing {
+        outcome = outcome.worst(Outcome::Incomplete);
+        detail =
+            format!("{detail}; nothing is in it: check the paths, the excludes and the commands");
+    }
+    if !report.warnings.is_empty() {
+        detail = format!("{detail}; {}", report.warnings.join("; "));
+    }
+    report.outcome = outcome.clone();
+    match outcome {
+        Outcome::Ok => Done::ok(detail),
+        Outcome::Warning => Done::with(outcome, Trouble::Warning, detail),
+        _ => Done::with(outcome, Trouble::Incomplete, detail),
+    }
+}
+
+fn summary(report: &BackupReport) -> String {
+    let mut parts = Vec::new();
+    if let Some(files) = report.files {
+        parts.push(format!("{files} {}", if files == 1 { "file" } else { "files" }));
+    }
+    parts.extend(report.size.map(size::show));
+    parts.extend(report.bytes_new.map(|bytes| format!("{} new", size::show(bytes))));
+    if report.files_changed > 0 {
+        parts.push(format!("{} changed while being read", report.files_changed));
+    }
+    if parts.is_empty() { "the engine gave no figures".into() } else { parts.join(", ") }
+}

@@ -1,0 +1,183 @@
+//! Programs that run around a job: argv lists in the host's namespace, with a process group that a time
+//! limit or a signal stops as a whole.
+
+use std::time::Duration;
+
+use crate::host::{Capture, Host, Stream};
+use crate::model::job::{Hooks, Job};
+use crate::model::names::{JobName, RunId};
+use crate::model::outcome::{Outcome, Trouble};
+use crate::model::undo::{EntryId, Undo};
+
+use crate::pipeline::context::RunContext;
+use crate::pipeline::error::StepError;
+use crate::pipeline::recorder::{Done, Recorder};
+use crate::pipeline::undo::{give_back, hook_command};
+
+/// The exit status by which a `before` hook says "not this time" (sysexits' `EX_TEMPFAIL`, as borgmatic uses it).
+const SKIP: i32 = 75;
+
+/// When a hook runs, for its environment.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment<'a> {
+    /// `before`, `after`, `on-failure` or `finally`.
+    name: &'static str,
+    job: &'a JobName,
+    run: &'a RunId,
+    outcome: Option<&'a Outcome>,
+}
+
+impl<'a> Moment<'a> {
+    /// The end of a job, in its own run or in `recover`, where its outcome is not known.
+    pub fn finally(job: &'a JobName, run: &'a RunId) -> Self {
+        Self { name: "finally", job, run, outcome: None }
+    }
+}
+
+/// What the `before` hooks decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on.
+    Proceed,
+    /// A hook exited with 75: leave the job out.
+    Skip(String),
+}
+
+/// Runs one hook. Answers whether it asked to skip the job.
+///
+/// # Errors
+/// When it cannot be run, runs too long or exits with another status than 0 and 75.
+pub fn run_one(
+    host: &dyn Host,
+    argv: &[String],
+    timeout: Option<Duration>,
+    moment: &Moment<'_>,
+) -> Result<bool, StepError> {
+    let Some(mut spec) = hook_command(argv) else { return Ok(false) };
+    spec.time_limit = timeout;
+    spec.stdout = Capture::Lines;
+    spec = spec
+        .env("STILLPOINT_HOOK", moment.name)
+        .env("STILLPOINT_JOB", moment.job.as_str())
+        .env("STILLPOINT_RUN", moment.run.as_str());
+    if let Some(outcome) = moment.outcome {
+        spec = spec.env("STILLPOINT_OUTCOME", outcome.word());
+    }
+    let hook = moment.name;
+    let completed = host.run(&spec, &mut |stream, line| {
+        let line = String::from_utf8_lossy(line);
+        match stream {
+            Stream::Out => tracing::info!(hook, "{line}"),
+            Stream::Err | Stream::ProducerErr => tracing::debug!(hook, "{line}"),
+        }
+    })?;
+    if completed.success() {
+        return Ok(false);
+    }
+    if moment.name == "before" && completed.code() == Some(SKIP) {
+        return Ok(true);
+    }
+    let lines = completed.last_lines(5);
+    let words = if lines.is_empty() { String::new() } else { format!(": {lines}") };
+    Err(StepError::new(
+        Trouble::JobFailed,
+        format!("the {hook} hook {} failed ({}){words}", spec.display(), completed.exit),
+    ))
+}
+
+/// Writes the `finally` hooks into the ledger, so that they run whatever happens from now on.
+///
+/// # Errors
+/// When the ledger cannot be written; then the job must not start.
+pub fn promise_finally(cx: RunContext<'_>, job: &Job) -> Result<Vec<(EntryId, Undo)>, StepError> {
+    let mut promised = Vec::new();
+    // Recover works from the newest entry back, and the hooks are to run in the file's order.
+    for argv in job.hooks.finally.iter().rev() {
+        let undo =
+            Undo::RunHook { job: job.name.clone(), argv: argv.clone(), timeout: job.hooks.timeout };
+        let entry = cx.ledger.intend(undo.clone()).map_err(|error| {
+            StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}"))
+        })?;
+        promised.push((entry, undo));
+    }
+    promised.reverse();
+    Ok(promised)
+}
+
+/// Runs the `before` hooks until one fails or asks to skip.
+pub fn before(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) -> Option<Verdict> {
+    if job.hooks.before.is_empty() {
+        return Some(Verdict::Proceed);
+    }
+    rec.step("before", None, None, |_| {
+        let moment = Moment { name: "before", job: &job.name, run: cx.run, outcome: None };
+        for argv in &job.hooks.before {
+            if run_one(cx.host(), argv, job.hooks.timeout, &moment)? {
+                let reason = format!("the before hook {} exited with {SKIP}", argv[0]);
+                return Ok((Verdict::Skip(reason.clone()), Done::skipped(reason)));
+            }
+        }
+        Ok((Verdict::Proceed, Done::ok(counted(job.hooks.before.len()))))
+    })
+}
+
+/// Runs the `after` hooks, or the `on-failure` ones, as the job's outcome asks. All of them run; the first
+/// failure is the step's.
+pub fn after(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
+    let outcome = rec.outcome();
+    let Hooks { after, on_failure, .. } = &job.hooks;
+    let good = outcome <= Outcome::Warning;
+    let (name, hooks) = if good { ("after", after) } else { ("on-failure", on_failure) };
+    if hooks.is_empty() {
+        return;
+    }
+    let _shield = cx.host().shield();
+    rec.step(name, None, None, |_| {
+        let moment = Moment { name, job: &job.name, run: cx.run, outcome: Some(&outcome) };
+        let mut failure = None;
+        for argv in hooks {
+            if let Err(error) = run_one(cx.host(), argv, job.hooks.timeout, &moment) {
+                failure.get_or_insert(error);
+            }
+        }
+        match failure {
+            // The copies stand; that the hook failed must still be seen.
+            Some(error) => Ok(((), Done::with(Outcome::Warning, Trouble::Warning, error.message))),
+            None => Ok(((), Done::ok(counted(hooks.len())))),
+        }
+    });
+}
+
+/// Keeps the promise of [`promise_finally`]. What fails stays in the ledger, for recover to try again.
+pub fn finally(cx: RunContext<'_>, rec: &mut Recorder<'_>, promised: &[(EntryId, Undo)]) {
+    if promised.is_empty() {
+        return;
+    }
+    let _shield = cx.host().shield();
+    rec.step("finally", None, None, |_| {
+        let mut failures = Vec::new();
+        for (entry, undo) in promised {
+            let settle = |()| {
+                cx.ledger.settled(*entry).map_err(|error| {
+                    StepError::new(Trouble::Cleanup, format!("cannot write to the ledger: {error}"))
+                })
+            };
+            if let Err(error) = give_back(cx.pipeline, cx.run, undo, None).and_then(settle) {
+                failures.push(error.message);
+            }
+        }
+        if failures.is_empty() {
+            Ok(((), Done::ok(counted(promised.len()))))
+        } else {
+            let text = format!(
+                "{} — the next run or `stillpoint recover` tries again",
+                failures.join("; ")
+            );
+            Ok(((), Done::with(Outcome::Warning, Trouble::Cleanup, text)))
+        }
+    });
+}
+
+fn counted(hooks: usize) -> String {
+    format!("{hooks} {}", if hooks == 1 { "hook" } else { "hooks" })
+}

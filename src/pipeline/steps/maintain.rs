@@ -1,0 +1,121 @@
+//! What belongs to a target and not to a job: giving back space, and checking. Once per run, when due.
+
+use chrono::{DateTime, Utc};
+
+use crate::engine::{CheckReport, Engine};
+use crate::model::names::TargetName;
+use crate::model::outcome::{Outcome, Trouble};
+use crate::model::target::ReadData;
+use crate::report::history::{Maintenance, MaintenanceKind};
+
+use crate::pipeline::context::RunContext;
+use crate::pipeline::error::StepError;
+use crate::pipeline::recorder::{Done, Recorder};
+
+use super::archive::bracketed;
+use super::target::lock_for_deleting;
+
+/// Compacts and checks a target where that is due. `deleted` says whether this run deleted copies in it.
+pub fn maintain(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine, deleted: bool) {
+    let target = engine.target();
+    let due = |kind, every| is_due(cx, &target.name, kind, every);
+    let compact = !target.append_only
+        && match target.compact_every {
+            None => deleted,
+            Some(every) => due(MaintenanceKind::Compact, every),
+        };
+    if compact {
+        self::compact(cx, rec, engine);
+    }
+    if let Some(check) = &target.check
+        && due(MaintenanceKind::Check, check.every)
+        && cx.host().stop_signal().is_none()
+    {
+        self::check(cx, rec, engine, check.read_data);
+    }
+}
+
+/// Gives back the space that deletions left in a target.
+pub fn compact(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine) -> Option<()> {
+    let target = engine.target();
+    let done = rec.step("compact", Some(&target.name), None, |progress| {
+        let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
+        bracketed(cx, engine, |engine| engine.compact(cx.engine(), progress))?;
+        Ok(((), Done::ok("space of deleted copies given back")))
+    });
+    remember(cx, rec, &target.name, MaintenanceKind::Compact);
+    done
+}
+
+/// Checks the repository of a target.
+pub fn check(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    engine: &dyn Engine,
+    read_data: ReadData,
+) -> Option<CheckReport> {
+    let target = engine.target();
+    let report = rec.step("check", Some(&target.name), None, |progress| {
+        let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
+        let report =
+            bracketed(cx, engine, |engine| engine.check(cx.engine(), read_data, progress))?;
+        let done = judge(&report);
+        Ok((report, done))
+    });
+    remember(cx, rec, &target.name, MaintenanceKind::Check);
+    report
+}
+
+/// What a check's report means: damage is a failure, whatever else happened.
+pub fn judge(report: &CheckReport) -> Done {
+    if report.damage.is_empty() {
+        Done::ok(format!("no damage found in {}", report.extent))
+    } else {
+        let shown: Vec<&str> = report.damage.iter().take(5).map(String::as_str).collect();
+        Done::with(
+            Outcome::Failed,
+            Trouble::Damage,
+            format!(
+                "damage found in {}: {} — delete nothing; copy the repository if you can before you repair it",
+                report.extent,
+                shown.join("; ")
+            ),
+        )
+    }
+}
+
+fn is_due(
+    cx: RunContext<'_>,
+    target: &TargetName,
+    kind: MaintenanceKind,
+    every: std::time::Duration,
+) -> bool {
+    let Some(history) = cx.pipeline.history else { return false };
+    let last: Option<DateTime<Utc>> = match history.last_good_maintenance(target, kind) {
+        Ok(record) => record.map(|record| record.time),
+        // Unknown is due: one check too many harms nobody.
+        Err(_) => None,
+    };
+    last.is_none_or(|last| (cx.host().now() - last).to_std().is_ok_and(|age| age >= every))
+}
+
+/// Notes how the step that `rec` recorded last went.
+fn remember(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    target: &TargetName,
+    kind: MaintenanceKind,
+) {
+    let Some(step) = rec.steps.last() else { return };
+    let done = Maintenance {
+        target: target.clone(),
+        kind,
+        outcome: step.outcome.clone(),
+        detail: step.detail.clone(),
+        time: cx.host().now(),
+    };
+    let noted = cx.pipeline.remember(|history| history.record_maintenance(&done));
+    if let Err(error) = noted {
+        rec.say(true, StepError::from_error(Trouble::Warning, &error, None).message);
+    }
+}

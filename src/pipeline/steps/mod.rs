@@ -1,0 +1,11 @@
+//! The steps of a job, in the order in which they run. Each takes what only the step before it can make,
+//! so a wrong order does not compile: `Captured` → `Archived` → `Observed` → retained.
+
+pub mod archive;
+pub mod capture;
+pub mod hooks;
+pub mod maintain;
+pub mod observe;
+pub mod replicate;
+pub mod retain;
+pub mod target;

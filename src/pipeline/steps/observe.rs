@@ -1,0 +1,137 @@
+//! The second look: a copy exists when the target lists it, and not before.
+
+use crate::engine::Engine;
+use crate::model::copy::Copy;
+use crate::model::outcome::Trouble;
+use crate::report::history::CopyRecord;
+
+use crate::pipeline::context::RunContext;
+use crate::pipeline::error::StepError;
+use crate::pipeline::recorder::{Done, Recorder};
+
+use super::archive::Archived;
+
+/// A copy that was seen in the target. Only this lets retention run.
+#[derive(Debug)]
+pub struct Observed {
+    /// What the engine had said.
+    pub archived: Archived,
+    /// What the target lists.
+    pub copy: Copy,
+}
+
+/// What a target holds after the last write to it.
+#[derive(Debug)]
+pub struct Observation {
+    /// Everything it lists, with what history knows.
+    pub listing: Vec<Copy>,
+    /// This run's copies, as listed.
+    pub observed: Vec<Observed>,
+    /// What an engine said it made and the target does not list.
+    pub absent: Vec<Archived>,
+}
+
+/// Lists the target once and finds this run's copies in it.
+pub fn observe(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    engine: &dyn Engine,
+    archived: Vec<Archived>,
+) -> Option<Observation> {
+    let target = &engine.target().name;
+    let mut observation = None;
+    rec.step("observe", Some(target), None, |_| {
+        let listing = listing(cx, engine)?;
+        let (mut observed, mut absent) = (Vec::new(), Vec::new());
+        for archived in archived {
+            match listing.iter().find(|copy| is_it(cx, engine, &archived, copy)) {
+                Some(copy) => observed.push(Observed { copy: copy.clone(), archived }),
+                None => absent.push(archived),
+            }
+        }
+        let missing: Vec<String> =
+            absent.iter().map(|archived| archived.series.to_string()).collect();
+        let found = observed.len();
+        let listed = listing.len();
+        observation = Some(Observation { listing, observed, absent });
+        if missing.is_empty() {
+            Ok(((), Done::ok(format!("the target lists {found} new of {listed}"))))
+        } else {
+            Err(StepError::new(
+                Trouble::JobFailed,
+                format!(
+                    "{} reported success, but the target lists no copy of {} by this run",
+                    engine.target().engine_name(),
+                    missing.join(", ")
+                ),
+            ))
+        }
+    });
+    let mut observation = observation?;
+    for observed in &mut observation.observed {
+        fill_in(observed);
+        remember(cx, rec, engine, observed);
+    }
+    Some(observation)
+}
+
+/// The target's copies, with what history knows of them; history learns which of its copies are gone.
+///
+/// # Errors
+/// When the target cannot be listed completely.
+pub fn listing(cx: RunContext<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, StepError> {
+    let mut listing = engine.list(cx.engine())?;
+    let name = &engine.target().name;
+    let reconciled = cx.pipeline.remember(|history| {
+        for id in history.reconcile(name, &listing)? {
+            tracing::info!(target = %name, "copy {id} is no longer there");
+        }
+        Ok(())
+    });
+    if let Err(error) = reconciled {
+        return Err(StepError::from_error(Trouble::Environment, &error, Some(error.hint())));
+    }
+    if let Some(history) = cx.pipeline.history {
+        history
+            .enrich(name, &mut listing)
+            .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?;
+    }
+    Ok(listing)
+}
+
+fn is_it(cx: RunContext<'_>, engine: &dyn Engine, archived: &Archived, copy: &Copy) -> bool {
+    copy.series.as_ref() == Some(&archived.series)
+        && copy.run.as_ref() == Some(cx.run)
+        && engine.unfinished(copy).is_none()
+        && archived.name.as_ref().is_none_or(|name| *name == copy.id)
+}
+
+/// What the engine said of the copy, where the listing does not say it.
+fn fill_in(observed: &mut Observed) {
+    let report = &observed.archived.report;
+    let copy = &mut observed.copy;
+    copy.size = copy.size.or(report.size);
+    copy.files = copy.files.or(report.files);
+    copy.healthy = Some(report.outcome.is_healthy());
+}
+
+fn remember(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine, observed: &Observed) {
+    let report = &observed.archived.report;
+    let record = CopyRecord {
+        run: cx.run.clone(),
+        target: engine.target().name.clone(),
+        id: observed.copy.id.clone(),
+        series: observed.archived.series.clone(),
+        time: observed.copy.time,
+        recorded: cx.host().now(),
+        outcome: report.outcome.clone(),
+        size: observed.copy.size,
+        files: observed.copy.files,
+        bytes_new: report.bytes_new,
+        files_changed: report.files_changed,
+        unreadable: report.unreadable_count,
+    };
+    if let Err(error) = cx.pipeline.remember(|history| history.record_copy(&record)) {
+        rec.say(true, format!("cannot write to history: {error}"));
+    }
+}

@@ -1,0 +1,242 @@
+//! Applies the policy: decided by `retention`, carried out by exact id, proven by a listing.
+
+use std::collections::BTreeSet;
+
+use crate::engine::Engine;
+use crate::host::LockGuard;
+use crate::model::copy::{Copy, Series};
+use crate::model::job::Job;
+use crate::model::keep::KeepPolicy;
+use crate::model::names::JobName;
+use crate::model::outcome::{Outcome, Trouble};
+use crate::retention::{self, Evidence, Guards, Measure, Plan};
+
+use crate::pipeline::context::RunContext;
+use crate::pipeline::error::StepError;
+use crate::pipeline::recorder::{Done, Recorder};
+
+use super::archive::bracketed;
+use super::observe::listing;
+use super::target::lock_for_deleting;
+
+/// What retention is to decide for one series.
+pub struct Question<'a> {
+    /// The series.
+    pub series: &'a Series,
+    /// What to keep; `None` keeps everything.
+    pub policy: Option<&'a KeepPolicy>,
+    /// The copy whose health decides whether anything may be deleted.
+    pub newest: Option<&'a Copy>,
+    /// How much smaller than the last good copy that one may be, in percent.
+    pub max_shrink_percent: u8,
+    /// A person has looked (`--accept`).
+    pub accepted: bool,
+}
+
+/// What is to be deleted in a target, and why nothing is where nothing is.
+#[derive(Debug, Default)]
+pub struct Decided {
+    /// Exact ids.
+    pub ids: Vec<String>,
+    /// The plan of each series, for people.
+    pub plans: Vec<(Series, Plan)>,
+    /// Why a series was left alone although its policy would delete.
+    pub refusals: Vec<String>,
+}
+
+/// Decides for several series of one target. Changes nothing.
+///
+/// # Errors
+/// When history cannot be read: without it the gate cannot judge.
+pub fn decide(
+    cx: RunContext<'_>,
+    copies: &[Copy],
+    engine: &dyn Engine,
+    questions: &[Question<'_>],
+) -> Result<Decided, StepError> {
+    let now = cx.host().now();
+    let last_run = match cx.pipeline.history {
+        Some(history) => history
+            .newest_time()
+            .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?,
+        None => None,
+    };
+    let mut decided = Decided::default();
+    for question in questions {
+        let Some(policy) = question.policy else { continue };
+        let finished: Vec<&Copy> = copies
+            .iter()
+            .filter(|copy| copy.series.as_ref() == Some(question.series))
+            .filter(|copy| engine.unfinished(copy).is_none())
+            .collect();
+        let guards =
+            Guards { max_shrink_percent: question.max_shrink_percent, ..Guards::default() };
+        let plan = retention::plan(policy, &finished, now, &guards);
+        let last_good = finished
+            .iter()
+            .filter(|copy| copy.healthy != Some(false))
+            .filter(|copy| question.newest.is_none_or(|newest| copy.time < newest.time))
+            .max_by_key(|copy| copy.time)
+            .map(|copy| Measure::from(*copy));
+        let evidence = Evidence {
+            series: question.series,
+            copy: question.newest,
+            last_good,
+            last_run,
+            now,
+            accepted: question.accepted,
+        };
+        let gate = retention::gate(&evidence, &plan, &guards);
+        let deletions = plan.deletions();
+        match gate {
+            Ok(()) => decided.ids.extend(deletions),
+            Err(refusal) if !deletions.is_empty() => {
+                decided.refusals.push(format!("{refusal} — {}", refusal.hint()));
+            }
+            Err(_) => {}
+        }
+        decided.plans.push((question.series.clone(), plan));
+    }
+    Ok(decided)
+}
+
+/// Half-made copies that earlier, dead runs of this job left in the target: by the exact names that history
+/// recorded before they were begun.
+///
+/// They are swept only after a good copy, since until then the engine resumes from what they hold.
+///
+/// # Errors
+/// When history cannot be read.
+pub fn unfinished(
+    cx: RunContext<'_>,
+    copies: &[Copy],
+    engine: &dyn Engine,
+    job: &JobName,
+) -> Result<Vec<String>, StepError> {
+    let Some(history) = cx.pipeline.history else { return Ok(Vec::new()) };
+    let attempts = history
+        .attempts(&engine.target().name)
+        .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?;
+    // The job's lock is ours, so any other run of it that left something is dead.
+    let ours: BTreeSet<&str> = attempts
+        .iter()
+        .filter(|attempt| attempt.series.job == *job && attempt.run != *cx.run)
+        .filter_map(|attempt| attempt.name.as_deref())
+        .collect();
+    Ok(copies
+        .iter()
+        .filter(|copy| engine.unfinished(copy).is_some_and(|name| ours.contains(name.as_str())))
+        .map(|copy| copy.id.clone())
+        .collect())
+}
+
+/// Deletes copies by exact id and proves by a new listing that they are gone. Answers with that listing.
+///
+/// # Errors
+/// When the engine fails, or says it succeeded and the target still lists one.
+pub fn delete(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    ids: &[String],
+) -> Result<Vec<Copy>, StepError> {
+    bracketed(cx, engine, |engine| engine.delete(cx.engine(), ids))?;
+    let after = listing(cx, engine)?;
+    let (left, gone): (Vec<&String>, Vec<&String>) =
+        ids.iter().partition(|id| after.iter().any(|copy| copy.id == **id));
+    let gone: Vec<String> = gone.into_iter().cloned().collect();
+    let target = &engine.target().name;
+    cx.pipeline
+        .remember(|history| history.forget_copies(target, &gone))
+        .map_err(|error| StepError::from_error(Trouble::Warning, &error, None))?;
+    if left.is_empty() {
+        return Ok(after);
+    }
+    let left: Vec<&str> = left.into_iter().map(String::as_str).collect();
+    Err(StepError::new(
+        Trouble::JobFailed,
+        format!(
+            "the target still lists {} although {} said they were deleted",
+            left.join(", "),
+            engine.target().engine_name()
+        ),
+    ))
+}
+
+/// The retention step of a job in a target. Answers with the ids that are gone.
+#[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the list")]
+pub fn retain(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    engine: &dyn Engine,
+    job: &Job,
+    copies: &[Copy],
+    good: &[(&Series, &Copy)],
+    policy: Option<&KeepPolicy>,
+    lock: &mut Option<Box<dyn LockGuard>>,
+) -> Vec<String> {
+    let target = engine.target();
+    if target.append_only || good.is_empty() {
+        return Vec::new();
+    }
+    let mut gone = Vec::new();
+    let mut refused = Vec::new();
+    let nothing_to_do =
+        policy.is_none() && copies.iter().all(|copy| engine.unfinished(copy).is_none());
+    if nothing_to_do {
+        return gone;
+    }
+    rec.step("retain", Some(&target.name), None, |_| {
+        let questions: Vec<Question<'_>> = good
+            .iter()
+            .map(|(series, copy)| Question {
+                series,
+                policy,
+                newest: Some(copy),
+                max_shrink_percent: job.max_shrink_percent,
+                accepted: false,
+            })
+            .collect();
+        let decided = decide(cx, copies, engine, &questions)?;
+        let mut ids = decided.ids;
+        ids.extend(unfinished(cx, copies, engine, &job.name)?);
+        refused = decided.refusals;
+        let kept = copies
+            .iter()
+            .filter(|copy| copy.series.as_ref().is_some_and(|s| s.job == job.name))
+            .count();
+        if !ids.is_empty() {
+            // Shared or not, nobody else may be at it now. The old lock goes first, or two runs that
+            // both hold a shared one would wait for each other.
+            lock.take();
+            *lock = Some(lock_for_deleting(cx.pipeline, cx.run, target)?);
+            delete(cx, engine, &ids)?;
+            gone = ids;
+        }
+        let kept = kept.saturating_sub(gone.len());
+        let mut detail = match gone.len() {
+            0 => format!("nothing to delete, {kept} kept"),
+            count => format!("{count} deleted ({}), {kept} kept", abridged(&gone)),
+        };
+        if refused.is_empty() {
+            Ok(((), Done::ok(detail)))
+        } else {
+            detail = format!("{detail}; {}", refused.join("; "));
+            Ok(((), Done::with(Outcome::Warning, Trouble::Warning, detail)))
+        }
+    });
+    gone
+}
+
+/// The first few ids, for one line.
+pub fn abridged(ids: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let short = |id: &String| {
+        let hexadecimal = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if hexadecimal { id[..8].to_owned() } else { id.clone() }
+    };
+    let mut text = ids.iter().take(SHOWN).map(short).collect::<Vec<_>>().join(", ");
+    if ids.len() > SHOWN {
+        text.push_str(&format!(" and {} more", ids.len() - SHOWN));
+    }
+    text
+}

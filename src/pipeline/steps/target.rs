@@ -1,0 +1,90 @@
+//! Makes a target ready: its lock, and the mount it lives on.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::host::{Host, LockGuard, LockMode};
+use crate::model::names::RunId;
+use crate::model::outcome::Trouble;
+use crate::model::target::{EngineConfig, Target};
+
+use crate::pipeline::context::Pipeline;
+use crate::pipeline::error::StepError;
+
+/// Takes the lock of a target for making copies: shared where the engine lets several write at once.
+///
+/// # Errors
+/// When it is busy for longer than `wait`.
+pub fn lock_for_writing(
+    pipeline: Pipeline<'_>,
+    run: &RunId,
+    target: &Target,
+) -> Result<Box<dyn LockGuard>, StepError> {
+    let mode = match &target.engine {
+        EngineConfig::Borg(_) => LockMode::Exclusive,
+        EngineConfig::Restic(_) => LockMode::Shared,
+    };
+    lock(pipeline, run, target, mode, pipeline.config.settings.lock_wait)
+}
+
+/// Takes the lock of a target for deleting, compacting or checking: nobody else may be at it.
+///
+/// # Errors
+/// When it is busy for longer than the configured wait.
+pub fn lock_for_deleting(
+    pipeline: Pipeline<'_>,
+    run: &RunId,
+    target: &Target,
+) -> Result<Box<dyn LockGuard>, StepError> {
+    lock(pipeline, run, target, LockMode::Exclusive, pipeline.config.settings.lock_wait)
+}
+
+fn lock(
+    pipeline: Pipeline<'_>,
+    run: &RunId,
+    target: &Target,
+    mode: LockMode,
+    wait: Duration,
+) -> Result<Box<dyn LockGuard>, StepError> {
+    let path = lock_path(pipeline.host, &pipeline.config.settings.runtime_dir, target);
+    Ok(pipeline.host.lock(&path, mode, wait, &format!("run {run}, target {}", target.name))?)
+}
+
+/// The lock file of a target: keyed by the repository, so that two targets (or two configurations) that
+/// mean one repository shut each other out.
+pub fn lock_path(host: &dyn Host, runtime_dir: &Path, target: &Target) -> PathBuf {
+    let repository = target.repository();
+    let canonical = if repository.starts_with('/') {
+        host.canonical(Path::new(repository)).to_string_lossy().into_owned()
+    } else {
+        repository.to_owned()
+    };
+    runtime_dir.join("locks").join(format!("target-{:016x}.lock", fnv(canonical.as_bytes())))
+}
+
+/// FNV-1a, 64 bit: a short, stable file name for a text that may hold any character. Two repositories with
+/// one hash would merely wait for each other.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Refuses a target whose disk is not mounted, before anything is written below its mount point.
+///
+/// # Errors
+/// When nothing is mounted where the configuration requires it.
+pub fn require_mount(host: &dyn Host, target: &Target) -> Result<(), StepError> {
+    let Some(path) = target.require_mount() else { return Ok(()) };
+    if host.is_mount_point(path)? {
+        return Ok(());
+    }
+    Err(StepError::new(
+        Trouble::Environment,
+        format!(
+            "nothing is mounted at {}, which target {} requires, so nothing was written there — mount its disk",
+            path.display(),
+            target.name
+        ),
+    ))
+}

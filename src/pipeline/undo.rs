@@ -1,0 +1,76 @@
+//! The one interpreter of [`Undo`]: after an error in the same run, and after a crash in a later one.
+
+use crate::host::{Action, CommandSpec, Effect, Tool};
+use crate::model::names::RunId;
+use crate::model::outcome::Trouble;
+use crate::model::undo::{Identity, Ledger, Undo};
+
+use super::context::Pipeline;
+use super::error::StepError;
+use super::ledger::{FileLedger, Outstanding};
+use super::steps::hooks;
+
+/// Gives one thing back. Idempotent: what is already gone is success, decided by looking.
+///
+/// # Errors
+/// When it could not be given back; the caller leaves it in the ledger.
+pub fn give_back(
+    pipeline: Pipeline<'_>,
+    run: &RunId,
+    undo: &Undo,
+    identity: Option<&Identity>,
+) -> Result<(), StepError> {
+    match undo {
+        Undo::RemoveStaging { path } => {
+            pipeline
+                .host
+                .act(&Action::RemoveStaging { path: path.clone(), identity: identity.cloned() })?;
+            Ok(())
+        }
+        Undo::RunHook { job, argv, timeout } => {
+            hooks::run_one(pipeline.host, argv, *timeout, &hooks::Moment::finally(job, run))
+                .map(|_| ())
+        }
+        Undo::ReleaseEngineLock { target } => {
+            let Some(engine) = pipeline.engine(target) else {
+                return Err(StepError::new(
+                    Trouble::Cleanup,
+                    format!(
+                        "a run left a lock in the repository of target {target}, which the configuration no longer names"
+                    ),
+                ));
+            };
+            Ok(engine.release_dead_lock(pipeline.engine_context())?)
+        }
+    }
+}
+
+/// Gives back everything a ledger holds, newest first, never stopping at a failure. Answers with what
+/// failed; that stays in the ledger.
+pub fn unwind(
+    pipeline: Pipeline<'_>,
+    run: &RunId,
+    ledger: &FileLedger,
+    outstanding: &[Outstanding],
+) -> Vec<StepError> {
+    // What a signal stopped must still be given back.
+    let _shield = pipeline.host.shield();
+    let mut failures = Vec::new();
+    for Outstanding { entry, undo, identity } in outstanding {
+        let result = give_back(pipeline, run, undo, identity.as_ref()).and_then(|()| {
+            ledger.settled(*entry).map_err(|error| {
+                StepError::new(Trouble::Cleanup, format!("cannot write to the ledger: {error}"))
+            })
+        });
+        if let Err(error) = result {
+            failures.push(StepError { trouble: Trouble::Cleanup, message: error.message });
+        }
+    }
+    failures
+}
+
+/// A hook as a command; see [`hooks`].
+pub(super) fn hook_command(argv: &[String]) -> Option<CommandSpec> {
+    let (program, args) = argv.split_first()?;
+    Some(CommandSpec::new(Tool::from_word(program), Effect::Mutate).args(args))
+}
