@@ -1,3 +1,7 @@
 //! Start-up only: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stillpoint::cli::main()
+}

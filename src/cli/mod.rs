@@ -1,1 +1,202 @@
-//! To be written next.
+//! The command line: one verb a file, the exit codes, and everything that is printed.
+//!
+//! Results go to stdout and everything else to stderr. A verb answers with the [`Trouble`]s it met; the
+//! exit code follows from them in [`exit`], and nowhere else.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::model::names::{JobName, TargetName};
+use crate::model::outcome::Trouble;
+use crate::pipeline::error::StepError;
+use crate::report::terminal::ColorChoice;
+
+mod check;
+mod check_config;
+mod diff;
+mod exit;
+mod find;
+mod generate;
+mod init;
+mod list;
+mod mount;
+mod pin;
+mod plan;
+mod prune;
+mod recover;
+mod render;
+mod restore;
+mod run;
+mod select;
+mod setup;
+mod status;
+pub mod units;
+mod verify;
+
+/// What a verb answers: what went wrong, by kind. An error is for what kept it from doing its work at all.
+type Verdict = anyhow::Result<Vec<Trouble>>;
+
+/// Makes Linux machines restorable: hands a still view of them to borg or restic, keeps what the policy
+/// says, proves that it can be restored, and tells the truth about what happened
+#[derive(Debug, Parser)]
+#[command(name = "stillpoint", version, max_term_width = 100, after_help = exit::TABLE, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Options that every verb takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Read this configuration and the drop-ins beside it (FILE's name with .d for .toml)
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "STILLPOINT_CONFIG",
+        default_value = "/etc/stillpoint.toml",
+        global = true
+    )]
+    config: PathBuf,
+    /// Say more; twice shows every command, three times all that engines print
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Print the result as one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+    /// When to colour what is said
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    color: Color,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+impl From<Color> for ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => ColorChoice::Auto,
+            Color::Always => ColorChoice::Always,
+            Color::Never => ColorChoice::Never,
+        }
+    }
+}
+
+/// A selection of jobs and targets.
+#[derive(Debug, Args)]
+struct Selection {
+    /// Only this job
+    #[arg(long, value_name = "JOB", value_parser = job_name)]
+    job: Option<JobName>,
+    /// Only this target
+    #[arg(long, value_name = "TARGET", value_parser = target_name)]
+    target: Option<TargetName>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check the configuration; with --online also tools, targets and passwords
+    CheckConfig(check_config::CheckConfigArgs),
+    /// Create the repository of a target and print what to store for a bad day
+    Init(init::InitArgs),
+    /// Run all jobs, or those named
+    Run(run::RunArgs),
+    /// Show every command that run would run; change nothing
+    Plan(plan::PlanArgs),
+    /// List copies
+    List(list::ListArgs),
+    /// Restore a copy, or paths of it, below a directory
+    Restore(restore::RestoreArgs),
+    /// Browse a copy as a file system until it is unmounted
+    Mount(mount::MountArgs),
+    /// Find the versions of a file in all copies
+    Find(find::FindArgs),
+    /// Show what changed between two copies, or between a copy and now
+    Diff(diff::DiffArgs),
+    /// Delete what the policy does not keep, or the copies named
+    Prune(prune::PruneArgs),
+    /// Give back the space that deleted copies left
+    Compact(check::CompactArgs),
+    /// Check repositories for damage
+    Check(check::CheckArgs),
+    /// Read one copy back whole, as a restore would
+    Verify(verify::VerifyArgs),
+    /// Keep a copy whatever the policy says
+    Pin(pin::PinArgs),
+    /// Let the policy decide about a copy again
+    Unpin(pin::PinArgs),
+    /// Show the last good copy of each job in each target, and what is due
+    Status(status::StatusArgs),
+    /// Give back what dead runs hold; harmless when nothing is
+    Recover(recover::RecoverArgs),
+    /// Write unit files, the manual page, completions or a commented configuration
+    Generate(generate::GenerateArgs),
+}
+
+/// Parses the command line, carries out the verb and answers with the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    render::start_logging(&cli.global);
+    let global = &cli.global;
+    let verdict = match cli.verb {
+        Verb::CheckConfig(args) => check_config::run(global, &args),
+        Verb::Init(args) => init::run(global, &args),
+        Verb::Run(args) => run::run(global, &args),
+        Verb::Plan(args) => plan::run(global, &args),
+        Verb::List(args) => list::run(global, &args),
+        Verb::Restore(args) => restore::run(global, &args),
+        Verb::Mount(args) => mount::run(global, &args),
+        Verb::Find(args) => find::run(global, &args),
+        Verb::Diff(args) => diff::run(global, &args),
+        Verb::Prune(args) => prune::run(global, &args),
+        Verb::Compact(args) => check::compact(global, &args),
+        Verb::Check(args) => check::run(global, &args),
+        Verb::Verify(args) => verify::run(global, &args),
+        Verb::Pin(args) => pin::run(global, &args, true),
+        Verb::Unpin(args) => pin::run(global, &args, false),
+        Verb::Status(args) => status::run(global, &args),
+        Verb::Recover(args) => recover::run(global, &args),
+        Verb::Generate(args) => generate::run(global, &args),
+    };
+    let troubles = verdict.unwrap_or_else(|error| {
+        if is_broken_pipe(&error) {
+            // Whoever read our output has had enough; that is no fault of ours or theirs.
+            return Vec::new();
+        }
+        render::error(&error);
+        vec![error.downcast_ref::<StepError>().map_or(Trouble::Unexpected, |step| step.trouble)]
+    });
+    exit::exit_code(exit::code(&troubles))
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn job_name(text: &str) -> Result<JobName, String> {
+    JobName::new(text).map_err(|error| error.to_string())
+}
+
+fn target_name(text: &str) -> Result<TargetName, String> {
+    TargetName::new(text).map_err(|error| error.to_string())
+}
+
+/// The tree of commands, for the manual page, completions and tests.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}

@@ -1,3 +1,11 @@
 //! Tests on real parts: borg, restic, file systems, signals. They need root and the packages that
 //! `tests/run` installs; what is missing fails, loudly.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)] // a test that unwraps fails where it should
+
+mod bench_machine;
+mod borg_engine;
+mod excludes;
+mod faults;
+mod jobs;
+mod restic_engine;
+mod systemd;

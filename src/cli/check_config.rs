@@ -1,0 +1,222 @@
+//! `check-config`: the file alone, or with `--online` everything that a run would need.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::config;
+use crate::machine;
+use crate::model::job::{Config, Source};
+use crate::model::outcome::Trouble;
+use crate::model::report::SCHEMA;
+use crate::pipeline::error::StepError;
+use crate::pipeline::steps::target::require_mount;
+
+use super::setup::{Setup, Use, read_files};
+use super::{Global, Verdict, render, select, setup};
+
+/// Arguments of `check-config`.
+#[derive(Debug, Args)]
+#[command(after_help = format!("Which sources go to which engines:\n{}", config::show_pairings()))]
+pub struct CheckConfigArgs {
+    /// Look also at tools, targets, passphrases, mounts and sources
+    #[arg(long)]
+    online: bool,
+    /// Print every value and the file and line it comes from
+    #[arg(long)]
+    show: bool,
+}
+
+#[derive(Serialize)]
+struct Document {
+    schema: u32,
+    valid: bool,
+    problems: Vec<Row>,
+    warnings: Vec<Row>,
+    /// Null without --online.
+    online: Option<Vec<Finding>>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    file: String,
+    line: usize,
+    column: usize,
+    message: String,
+    help: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    subject: String,
+    ok: bool,
+    detail: String,
+    #[serde(skip)]
+    trouble: Option<Trouble>,
+}
+
+fn row(problem: &config::Problem) -> Row {
+    Row {
+        file: problem.file.display().to_string(),
+        line: problem.line,
+        column: problem.column,
+        message: problem.message.clone(),
+        help: problem.help.clone(),
+    }
+}
+
+/// Runs the verb.
+pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
+    let files = read_files(&global.config)?;
+    if args.show {
+        for origin in config::origins(&files) {
+            render::text(&format!(
+                "{}:{}: {} = {}",
+                origin.file.display(),
+                origin.line,
+                origin.key,
+                origin.value
+            ))?;
+        }
+    }
+    let loaded = match config::load(&files, &setup::host_name()?) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            if global.json {
+                let problems = problems.list().iter().map(row).collect();
+                render::json(&Document {
+                    schema: SCHEMA,
+                    valid: false,
+                    problems,
+                    warnings: Vec::new(),
+                    online: None,
+                })?;
+            } else {
+                render::text(&problems.to_string())?;
+            }
+            return Ok(vec![Trouble::Configuration]);
+        }
+    };
+    let untrusted = setup::untrusted(&loaded.config);
+    let mut troubles = Vec::new();
+    if !untrusted.is_empty() {
+        troubles.push(Trouble::Configuration);
+    }
+    let online = if args.online && untrusted.is_empty() { Some(look(global)?) } else { None };
+    troubles.extend(online.iter().flatten().filter_map(|finding| finding.trouble));
+    if global.json {
+        let problems = untrusted
+            .into_iter()
+            .map(|message| Row {
+                file: global.config.display().to_string(),
+                line: 0,
+                column: 0,
+                message,
+                help: None,
+            })
+            .collect();
+        let warnings = loaded.warnings.iter().map(row).collect();
+        render::json(&Document {
+            schema: SCHEMA,
+            valid: troubles.is_empty(),
+            problems,
+            warnings,
+            online,
+        })?;
+        return Ok(troubles);
+    }
+    for warning in &loaded.warnings {
+        render::say(&format!("warning: {warning}"));
+    }
+    for problem in &untrusted {
+        render::text(problem)?;
+    }
+    for finding in online.iter().flatten() {
+        let word = if finding.ok { "ok  " } else { "FAIL" };
+        render::text(&format!("{word}  {}: {}", finding.subject, finding.detail))?;
+    }
+    render::text(&verdict(&loaded.config, &troubles))?;
+    Ok(troubles)
+}
+
+fn verdict(config: &Config, troubles: &[Trouble]) -> String {
+    let files: Vec<String> = config.files.iter().map(|file| file.display().to_string()).collect();
+    let counted = format!("{} jobs, {} targets", config.jobs.len(), config.targets.len());
+    let word = if troubles.is_empty() { "valid" } else { "not fit for a run" };
+    format!("{}: {word} ({counted})", files.join(", "))
+}
+
+/// Looks at everything that a run would use. Changes nothing.
+fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
+    let setup = Setup::new(global, Use::Look)?;
+    let pipeline = setup.pipeline();
+    let mut findings = Vec::new();
+    let mut note = |subject: String, result: Result<String, StepError>| {
+        findings.push(match result {
+            Ok(detail) => Finding { subject, ok: true, detail, trouble: None },
+            Err(error) => {
+                Finding { subject, ok: false, detail: error.message, trouble: Some(error.trouble) }
+            }
+        });
+    };
+    for target in &setup.config.targets {
+        let engine = select::engine(pipeline, &target.name)?;
+        let result = require_mount(pipeline.host, target).and_then(|()| {
+            let probe = engine.probe(pipeline.engine_context())?;
+            let encryption = probe.encryption.map(|mode| format!(", {mode}")).unwrap_or_default();
+            let space = free_space(&setup, target.repository());
+            Ok(format!(
+                "{}{encryption}, repository {} opens{space}",
+                probe.version,
+                target.repository()
+            ))
+        });
+        note(format!("target {}", target.name), result);
+    }
+    for job in &setup.config.jobs {
+        match &job.source {
+            Source::Files(files) => {
+                for path in &files.paths {
+                    let result = match pipeline.host.look(path) {
+                        Ok(Some(state)) if state.empty && !files.allow_empty => {
+                            Err(StepError::new(
+                                Trouble::Incomplete,
+                                "it is empty — is its file system not mounted?",
+                            ))
+                        }
+                        Ok(Some(_)) => Ok("there".into()),
+                        Ok(None) => Err(StepError::new(Trouble::Incomplete, "it does not exist")),
+                        Err(error) => Err(StepError::from(error)),
+                    };
+                    note(format!("job {}, {}", job.name, path.display()), result);
+                }
+            }
+            Source::Commands(commands) => {
+                for command in commands {
+                    let Some(program) = command.command.first() else { continue };
+                    let tool = crate::host::Tool::from_word(program);
+                    let result = pipeline.host.find_program(&tool);
+                    let result =
+                        result.map(|path| path.display().to_string()).map_err(StepError::from);
+                    note(format!("job {}, {}", job.name, command.item), result);
+                }
+            }
+        }
+    }
+    let library = machine::library_version();
+    note(
+        "libvirt".into(),
+        Ok(library
+            .map_or("this build is without it".into(), |version| format!("library {version}"))),
+    );
+    Ok(findings)
+}
+
+fn free_space(setup: &Setup, repository: &str) -> String {
+    if !repository.starts_with('/') {
+        return String::new();
+    }
+    match setup.host.free_space(std::path::Path::new(repository)) {
+        Ok(bytes) => format!(", {} free", crate::model::size::show(bytes)),
+        Err(_) => String::new(),
+    }
+}

@@ -1,0 +1,160 @@
+//! `diff`: what changed between two copies, or between a copy and the machine as it is now.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::engine::{Change, ChangeKind, Engine, Entry};
+use crate::model::copy::Copy;
+use crate::model::names::{JobName, TargetName};
+use crate::model::outcome::Trouble;
+use crate::model::report::SCHEMA;
+use crate::pipeline::error::StepError;
+
+use super::setup::{Setup, Use};
+use super::{Global, Verdict, job_name, render, select, target_name};
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The job whose copies to compare
+    #[arg(value_name = "JOB", value_parser = job_name)]
+    job: JobName,
+    /// The older copy; the one before the newer when it is not named
+    #[arg(value_name = "A")]
+    older: Option<String>,
+    /// The newer copy (default: latest), or live for the machine as it is: then files that are new since A
+    /// are not looked for
+    #[arg(value_name = "B|live")]
+    newer: Option<String>,
+    /// Compare copies in this target
+    #[arg(long, value_name = "TARGET", value_parser = target_name)]
+    target: Option<TargetName>,
+    /// The stream of a commands job
+    #[arg(long, value_name = "ITEM")]
+    item: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Document {
+    schema: u32,
+    target: TargetName,
+    older: String,
+    newer: String,
+    changes: Vec<Change>,
+}
+
+/// Runs the verb.
+pub fn run(global: &Global, args: &DiffArgs) -> Verdict {
+    let setup = Setup::new(global, Use::Look)?;
+    let pipeline = setup.pipeline();
+    let job = select::job(&setup.config, &args.job)?;
+    let item = args.item.as_deref();
+    let live = args.newer.as_deref() == Some("live");
+    let wanted = if live { args.older.as_deref() } else { args.newer.as_deref() };
+    let (engine, newer) =
+        select::copy(pipeline, job, args.target.as_ref(), item, wanted.unwrap_or("latest"))?;
+    let target = engine.target().name.clone();
+    let mut changes = Vec::new();
+    let (older_id, newer_id) = if live {
+        against_live(&setup, engine, &newer, &mut changes)?;
+        (newer.id.clone(), "live".to_owned())
+    } else {
+        let older = match &args.older {
+            Some(older) => select::copy(pipeline, job, Some(&target), item, older)?.1,
+            None => before(&setup, engine, job, &newer)?,
+        };
+        engine
+            .diff(pipeline.engine_context(), &older, &newer, &mut |change| changes.push(change))
+            .map_err(StepError::from)?;
+        (older.id, newer.id)
+    };
+    changes.sort_by(|a, b| a.path.cmp(&b.path));
+    if global.json {
+        render::json(&Document {
+            schema: SCHEMA,
+            target,
+            older: older_id,
+            newer: newer_id,
+            changes,
+        })?;
+        return Ok(Vec::new());
+    }
+    render::text(&format!(
+        "{older_id} → {newer_id} in target {target}: {} changes",
+        changes.len()
+    ))?;
+    for change in &changes {
+        let sign = match change.kind {
+            ChangeKind::Added => '+',
+            ChangeKind::Removed => '-',
+            ChangeKind::Modified => 'M',
+            ChangeKind::Metadata => 'm',
+            ChangeKind::Type => 'T',
+        };
+        render::text(&format!("{sign} {}", change.path.display()))?;
+    }
+    Ok(Vec::new())
+}
+
+/// The copy of the same series before this one.
+fn before(
+    setup: &Setup,
+    engine: &dyn Engine,
+    job: &crate::model::job::Job,
+    newer: &Copy,
+) -> anyhow::Result<Copy> {
+    let copies = select::copies_of(setup.pipeline(), engine, &job.name)?;
+    let older = copies
+        .into_iter()
+        .filter(|copy| copy.series == newer.series && copy.time < newer.time && copy.id != newer.id)
+        .max_by_key(|copy| copy.time);
+    older.ok_or_else(|| {
+        let text = format!("there is no copy before {} to compare it with", newer.id);
+        StepError::new(Trouble::JobFailed, text).into()
+    })
+}
+
+/// What the machine no longer has as the copy has it. Compares kind, size and modification time; contents
+/// are not read.
+fn against_live(
+    setup: &Setup,
+    engine: &dyn Engine,
+    copy: &Copy,
+    changes: &mut Vec<Change>,
+) -> anyhow::Result<()> {
+    let mut each = |entry: Entry| {
+        if let Some(kind) = compare(&entry) {
+            changes.push(Change { path: entry.path, kind });
+        }
+    };
+    engine.contents(setup.pipeline().engine_context(), copy, &mut each).map_err(StepError::from)?;
+    Ok(())
+}
+
+fn compare(entry: &Entry) -> Option<ChangeKind> {
+    let Ok(live) = std::fs::symlink_metadata(Path::new(&entry.path)) else {
+        return Some(ChangeKind::Removed);
+    };
+    let kind = match live.file_type() {
+        kind if kind.is_dir() => 'd',
+        kind if kind.is_symlink() => 'l',
+        kind if kind.is_file() => '-',
+        _ => return None,
+    };
+    if "-dl".contains(entry.kind) && kind != entry.kind {
+        return Some(ChangeKind::Type);
+    }
+    let is_file = kind == '-';
+    if is_file && entry.size.is_some_and(|size| size != live.size()) {
+        return Some(ChangeKind::Modified);
+    }
+    // Engines keep at least microseconds; a second apart is another write on every file system.
+    let moved = entry.modified.is_some_and(|modified| modified.timestamp() != live.mtime());
+    if moved {
+        return Some(if is_file { ChangeKind::Modified } else { ChangeKind::Metadata });
+    }
+    None
+}

@@ -1,0 +1,129 @@
+//! `find`: the versions of a file across copies.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde::Serialize;
+
+use crate::engine::Entry;
+use crate::model::names::TargetName;
+use crate::model::outcome::Trouble;
+use crate::model::report::SCHEMA;
+use crate::model::size;
+use crate::pipeline::error::StepError;
+
+use super::setup::{Setup, Use};
+use super::{Global, Selection, Verdict, render, select};
+
+/// Arguments of `find`.
+#[derive(Debug, Args)]
+pub struct FindArgs {
+    /// A path, a name, or a pattern with * ? and [ ]; without a slash it is compared with names
+    #[arg(value_name = "PATTERN")]
+    pattern: String,
+    #[command(flatten)]
+    selection: Selection,
+    /// Show every copy that has the file, not only those in which it changed
+    #[arg(long)]
+    all: bool,
+}
+
+/// One version of one file.
+#[derive(Debug, Clone, Serialize)]
+struct Version {
+    path: PathBuf,
+    kind: char,
+    size: Option<u64>,
+    modified: Option<DateTime<Utc>>,
+    target: TargetName,
+    copy: String,
+    time: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct Document {
+    schema: u32,
+    versions: Vec<Version>,
+}
+
+/// Runs the verb.
+pub fn run(global: &Global, args: &FindArgs) -> Verdict {
+    let pattern = glob::Pattern::new(&args.pattern).map_err(|error| {
+        let text = format!("{} is not a pattern: {error}", args.pattern);
+        StepError::new(Trouble::Configuration, text)
+    })?;
+    let by_path = args.pattern.contains('/');
+    let setup = Setup::new(global, Use::Look)?;
+    let pipeline = setup.pipeline();
+    let job =
+        args.selection.job.as_ref().map(|name| select::job(&setup.config, name)).transpose()?;
+    let mut document = Document { schema: SCHEMA, versions: Vec::new() };
+    for target in select::targets(&setup.config, job, args.selection.target.as_ref())? {
+        let engine = select::engine(pipeline, &target.name)?;
+        let copies = select::all_copies(pipeline, engine)?;
+        let mut last: BTreeMap<PathBuf, (Option<u64>, Option<DateTime<Utc>>)> = BTreeMap::new();
+        for copy in copies {
+            let wanted = copy
+                .series
+                .as_ref()
+                .is_some_and(|series| job.is_none_or(|job| series.job == job.name));
+            if !wanted || engine.unfinished(&copy).is_some() {
+                continue;
+            }
+            let versions = &mut document.versions;
+            let mut each = |entry: Entry| {
+                let name = entry.path.file_name().unwrap_or(entry.path.as_os_str());
+                let hit = if by_path {
+                    pattern.matches_path(&entry.path)
+                } else {
+                    pattern.matches(&name.to_string_lossy())
+                };
+                if !hit {
+                    return;
+                }
+                let state = (entry.size, entry.modified);
+                let same = last.insert(entry.path.clone(), state) == Some(state);
+                if args.all || !same {
+                    versions.push(Version {
+                        path: entry.path,
+                        kind: entry.kind,
+                        size: entry.size,
+                        modified: entry.modified,
+                        target: target.name.clone(),
+                        copy: copy.id.clone(),
+                        time: copy.time,
+                    });
+                }
+            };
+            engine
+                .contents(pipeline.engine_context(), &copy, &mut each)
+                .map_err(StepError::from)?;
+        }
+    }
+    if global.json {
+        render::json(&document)?;
+    } else if document.versions.is_empty() {
+        render::text(&format!("nothing matches {}", args.pattern))?;
+    } else {
+        let rows: Vec<Vec<String>> = document
+            .versions
+            .iter()
+            .map(|version| {
+                vec![
+                    version.path.display().to_string(),
+                    render::or_dash(version.size.map(size::show)),
+                    render::or_dash(version.modified.map(|time| time.format("%Y-%m-%d %H:%M:%SZ"))),
+                    version.target.to_string(),
+                    version.copy.chars().take(60).collect(),
+                ]
+            })
+            .collect();
+        render::text(&render::table(
+            &["PATH", "SIZE", "MODIFIED", "TARGET", "FIRST IN COPY"],
+            &rows,
+        ))?;
+    }
+    Ok(Vec::new())
+}

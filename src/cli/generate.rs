@@ -1,0 +1,98 @@
+//! `generate`: units, manual page, completions, a commented configuration.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use clap_complete::Shell;
+
+use crate::config;
+use crate::host::Action;
+use crate::model::outcome::Trouble;
+use crate::pipeline::error::StepError;
+
+use super::setup::{Setup, Use};
+use super::{Global, Verdict, command, render, setup, units};
+
+/// Arguments of `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// systemd service and timer of each job, with hardening that fits it
+    Units {
+        /// Write them into this directory (such as /etc/systemd/system) instead of printing them
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// The path of this program in the units
+        #[arg(long, value_name = "PATH", default_value = "/usr/bin/stillpoint")]
+        program: PathBuf,
+    },
+    /// The manual page
+    Man,
+    /// Completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// A commented configuration to start from
+    Config,
+    /// The configuration as a JSON schema, for editors
+    Schema,
+}
+
+/// Runs the verb.
+pub fn run(global: &Global, args: &GenerateArgs) -> Verdict {
+    match &args.what {
+        What::Units { to, program } => write_units(global, to.as_deref(), program)?,
+        What::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(command()).render(&mut page)?;
+            for verb in command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
+                let name = format!("stillpoint {}", verb.get_name());
+                let verb = verb.clone().name(name.clone()).bin_name(name);
+                page.extend_from_slice(b".PP\n");
+                clap_mangen::Man::new(verb.clone()).render_synopsis_section(&mut page)?;
+                clap_mangen::Man::new(verb.clone()).render_description_section(&mut page)?;
+                clap_mangen::Man::new(verb).render_options_section(&mut page)?;
+            }
+            render::text(&String::from_utf8_lossy(&page))?;
+        }
+        What::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut command(), "stillpoint", &mut script);
+            render::text(&String::from_utf8_lossy(&script))?;
+        }
+        What::Schema => render::json(&config::json_schema())?,
+        What::Config => render::text(&config::commented_start(&setup::host_name()?))?,
+    }
+    Ok(Vec::new())
+}
+
+fn write_units(
+    global: &Global,
+    to: Option<&std::path::Path>,
+    program: &std::path::Path,
+) -> anyhow::Result<()> {
+    let setup = Setup::new(global, Use::Look)?;
+    let config_path = std::path::absolute(&global.config)?;
+    let units = units::units(&setup.config, &config_path, program);
+    for (name, content) in units {
+        let Some(directory) = to else {
+            render::text(&format!("# {name}\n{content}"))?;
+            continue;
+        };
+        let path = std::path::absolute(directory.join(&name))?;
+        let action =
+            Action::ReplaceFile { path: path.clone(), mode: 0o644, content: content.into_bytes() };
+        setup
+            .host
+            .act(&action)
+            .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?;
+        render::text(&path.display().to_string())?;
+    }
+    Ok(())
+}

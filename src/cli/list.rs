@@ -1,0 +1,154 @@
+//! `list`: copies, as the targets list them.
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde::Serialize;
+
+use crate::model::copy::Copy;
+use crate::model::names::{JobName, TargetName};
+use crate::model::outcome::Trouble;
+use crate::model::report::SCHEMA;
+use crate::model::size;
+
+use super::setup::{Setup, Use};
+use super::{Global, Selection, Verdict, render, select};
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// List what others made in the same repository too, and unfinished copies
+    #[arg(long)]
+    all: bool,
+}
+
+/// One copy in the JSON document; the names are a contract.
+#[derive(Debug, Serialize)]
+struct Row {
+    job: Option<JobName>,
+    item: Option<String>,
+    host: Option<String>,
+    target: TargetName,
+    id: String,
+    run: Option<String>,
+    time: DateTime<Utc>,
+    size: Option<u64>,
+    files: Option<u64>,
+    tags: Vec<String>,
+    pinned: bool,
+    healthy: Option<bool>,
+    finished: bool,
+}
+
+#[derive(Serialize)]
+struct Document {
+    schema: u32,
+    copies: Vec<Row>,
+    /// Targets that could not be listed, and why: their copies are missing above.
+    unreadable: Vec<Unreadable>,
+}
+
+#[derive(Serialize)]
+struct Unreadable {
+    target: TargetName,
+    error: String,
+}
+
+/// Runs the verb.
+pub fn run(global: &Global, args: &ListArgs) -> Verdict {
+    let setup = Setup::new(global, Use::Look)?;
+    let pipeline = setup.pipeline();
+    let job =
+        args.selection.job.as_ref().map(|name| select::job(&setup.config, name)).transpose()?;
+    let mut document = Document { schema: SCHEMA, copies: Vec::new(), unreadable: Vec::new() };
+    let mut troubles = Vec::new();
+    for target in select::targets(&setup.config, job, args.selection.target.as_ref())? {
+        let engine = select::engine(pipeline, &target.name)?;
+        match select::all_copies(pipeline, engine) {
+            Ok(copies) => {
+                for copy in copies {
+                    let finished = engine.unfinished(&copy).is_none();
+                    let ours = copy
+                        .series
+                        .as_ref()
+                        .is_some_and(|series| job.is_none_or(|job| series.job == job.name));
+                    if args.all || (ours && finished) {
+                        document.copies.push(row(&target.name, copy, finished));
+                    }
+                }
+            }
+            Err(error) => {
+                let trouble = error
+                    .downcast_ref::<crate::pipeline::error::StepError>()
+                    .map_or(Trouble::Unexpected, |step| step.trouble);
+                troubles.push(trouble);
+                render::say(&format!("stillpoint: target {}: {error}", target.name));
+                document
+                    .unreadable
+                    .push(Unreadable { target: target.name.clone(), error: error.to_string() });
+            }
+        }
+    }
+    if global.json {
+        render::json(&document)?;
+    } else {
+        render::text(&shown(&document.copies))?;
+    }
+    Ok(troubles)
+}
+
+fn row(target: &TargetName, copy: Copy, finished: bool) -> Row {
+    let series = copy.series;
+    Row {
+        job: series.as_ref().map(|series| series.job.clone()),
+        item: series.as_ref().and_then(|series| series.item.clone()),
+        host: series.as_ref().map(|series| series.host.to_string()),
+        target: target.clone(),
+        id: copy.id,
+        run: copy.run.map(String::from),
+        time: copy.time,
+        size: copy.size,
+        files: copy.files,
+        tags: copy.tags,
+        pinned: copy.pinned,
+        healthy: copy.healthy,
+        finished,
+    }
+}
+
+fn shown(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return "no copies\n".into();
+    }
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let job = row.job.as_ref().map(|job| match &row.item {
+                Some(item) => format!("{job}/{item}"),
+                None => job.to_string(),
+            });
+            let hexadecimal = row.id.len() == 64 && row.id.bytes().all(|b| b.is_ascii_hexdigit());
+            let mut notes = row.tags.clone();
+            if row.pinned {
+                notes.push("pinned".into());
+            }
+            if row.healthy == Some(false) {
+                notes.push("incomplete".into());
+            }
+            if !row.finished {
+                notes.push("unfinished".into());
+            }
+            vec![
+                render::or_dash(job),
+                row.target.to_string(),
+                if hexadecimal { row.id[..12].to_owned() } else { row.id.clone() },
+                row.time.format("%Y-%m-%d %H:%M:%SZ").to_string(),
+                render::or_dash(row.size.map(size::show)),
+                render::or_dash(row.files),
+                notes.join(","),
+            ]
+        })
+        .collect();
+    render::table(&["JOB", "TARGET", "COPY", "TIME", "SIZE", "FILES", "NOTES"], &cells)
+}

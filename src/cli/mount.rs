@@ -1,0 +1,85 @@
+//! `mount`: one copy as a file system, in the host's namespace, until it is unmounted.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::host::{Exit, PathKind, RunError};
+use crate::model::names::{JobName, TargetName};
+use crate::model::outcome::Trouble;
+use crate::pipeline::error::StepError;
+
+use super::setup::{Setup, Use};
+use super::{Global, Verdict, job_name, render, select, target_name};
+
+/// Arguments of `mount`.
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// The job whose copy to browse
+    #[arg(value_name = "JOB", value_parser = job_name)]
+    job: JobName,
+    /// The copy (default: latest), then the empty directory to mount it at
+    #[arg(value_name = "[COPY] DIR", num_args = 1..=2, required = true)]
+    rest: Vec<String>,
+    /// Browse the copy of this target
+    #[arg(long, value_name = "TARGET", value_parser = target_name)]
+    target: Option<TargetName>,
+    /// The stream of a commands job
+    #[arg(long, value_name = "ITEM")]
+    item: Option<String>,
+}
+
+/// Runs the verb.
+pub fn run(global: &Global, args: &MountArgs) -> Verdict {
+    let (wanted, directory) = match args.rest.as_slice() {
+        [directory] => ("latest", directory),
+        [copy, directory, ..] => (copy.as_str(), directory),
+        [] => return Err(StepError::new(Trouble::Configuration, "name a directory").into()),
+    };
+    let directory: PathBuf = std::path::absolute(directory)?;
+    let setup = Setup::new(global, Use::Look)?;
+    let job = select::job(&setup.config, &args.job)?;
+    match setup.host.look(&directory).map_err(StepError::from)? {
+        Some(state) if state.kind == PathKind::Directory && state.empty => {}
+        _ => {
+            let text = format!("{} is not an empty directory", directory.display());
+            return Err(StepError::new(Trouble::Configuration, text).into());
+        }
+    }
+    let pipeline = setup.pipeline();
+    let (engine, copy) =
+        select::copy(pipeline, job, args.target.as_ref(), args.item.as_deref(), wanted)?;
+    let spec =
+        engine.mount(pipeline.engine_context(), &copy, &directory).map_err(StepError::from)?;
+    render::say(&format!(
+        "{} is at {} until `umount {}` or Ctrl-C",
+        copy.id,
+        directory.display(),
+        directory.display()
+    ));
+    let mut lines = Vec::new();
+    let ended = setup.host.run(&spec, &mut |_, line| {
+        if lines.len() < 20 {
+            lines.push(String::from_utf8_lossy(line).into_owned());
+        }
+    });
+    match ended {
+        Ok(completed) if completed.success() => Ok(Vec::new()),
+        Ok(completed) => {
+            let exit = match completed.exit {
+                Exit::Code(code) => format!("exit status {code}"),
+                Exit::Signal(signal) => format!("killed by signal {signal}"),
+            };
+            let text = format!("{} ended ({exit}): {}", spec.display(), lines.join("; "));
+            Err(StepError::new(Trouble::JobFailed, text).into())
+        }
+        // Ctrl-C is how it is meant to be ended; the engine has unmounted when its process is gone.
+        Err(RunError::Interrupted { signal, .. }) => {
+            if setup.host.is_mount_point(&directory).map_err(StepError::from)? {
+                render::say(&format!("stillpoint: {} is still mounted", directory.display()));
+            }
+            Ok(vec![Trouble::Signal(signal)])
+        }
+        Err(error) => Err(StepError::from(error).into()),
+    }
+}

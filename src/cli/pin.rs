@@ -1,0 +1,87 @@
+//! `pin` and `unpin`: copies that no policy deletes.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::model::names::{JobName, TargetName};
+use crate::model::outcome::Trouble;
+use crate::model::report::SCHEMA;
+use crate::pipeline::error::StepError;
+use crate::pipeline::steps::target::lock_for_deleting;
+
+use super::setup::{Setup, Use};
+use super::{Global, Verdict, job_name, render, select, target_name};
+
+/// Arguments of `pin` and `unpin`.
+#[derive(Debug, Args)]
+pub struct PinArgs {
+    /// The job whose copy is meant
+    #[arg(value_name = "JOB", value_parser = job_name)]
+    job: JobName,
+    /// The copy: an id or a part of it, a run id, or latest
+    #[arg(value_name = "COPY")]
+    copy: String,
+    /// The copy of this target
+    #[arg(long, value_name = "TARGET", value_parser = target_name)]
+    target: Option<TargetName>,
+    /// The stream of a commands job
+    #[arg(long, value_name = "ITEM")]
+    item: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    target: &'a TargetName,
+    copy: &'a str,
+    pinned: bool,
+}
+
+/// Runs either verb.
+pub fn run(global: &Global, args: &PinArgs, pinned: bool) -> Verdict {
+    let setup = Setup::new(global, Use::Change)?;
+    let pipeline = setup.pipeline();
+    let job = select::job(&setup.config, &args.job)?;
+    let (engine, copy) =
+        select::copy(pipeline, job, args.target.as_ref(), args.item.as_deref(), &args.copy)?;
+    let target = engine.target();
+    let mut id = copy.id.clone();
+    let troubles = setup.session(|cx| {
+        let _lock = lock_for_deleting(pipeline, cx.run, target)?;
+        let moved = engine.set_pin(cx.engine(), &copy, pinned).map_err(StepError::from)?;
+        let history = |error: crate::report::history::HistoryError| {
+            StepError::from_error(Trouble::Environment, &error, Some(error.hint()))
+        };
+        if let Some(new) = moved {
+            pipeline.remember(|h| h.follow(&target.name, &id, &new)).map_err(history)?;
+            id = new;
+        }
+        pipeline
+            .remember(|h| {
+                if pinned {
+                    h.pin(&target.name, &id, cx.host().now())
+                } else {
+                    h.unpin(&target.name, &id).map(|_| ())
+                }
+            })
+            .map_err(history)?;
+        // Believed when the listing shows it.
+        let listed = select::all_copies(pipeline, engine)?;
+        if listed.iter().any(|copy| copy.id == id && copy.pinned == pinned) {
+            Ok(Vec::new())
+        } else {
+            let text = format!("target {} does not show {id} as {}", target.name, word(pinned));
+            Err(StepError::new(Trouble::JobFailed, text).into())
+        }
+    })?;
+    if global.json {
+        render::json(&Document { schema: SCHEMA, target: &target.name, copy: &id, pinned })?;
+    } else {
+        render::text(&format!("{id} in target {} is {}", target.name, word(pinned)))?;
+    }
+    Ok(troubles)
+}
+
+fn word(pinned: bool) -> &'static str {
+    if pinned { "pinned" } else { "not pinned" }
+}

@@ -1,0 +1,314 @@
+//! `prune`: deletes what the policy does not keep, or the copies named, by exact id.
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use clap::Args;
+use serde::Serialize;
+
+use crate::engine::Engine;
+use crate::model::copy::{Copy, Series};
+use crate::model::job::Job;
+use crate::model::names::{JobName, TargetName};
+use crate::model::outcome::{Outcome, Trouble};
+use crate::model::report::SCHEMA;
+use crate::model::target::Target;
+use crate::pipeline::context::RunContext;
+use crate::pipeline::error::StepError;
+use crate::pipeline::steps::retain::{self, Question};
+use crate::pipeline::steps::target::{lock_for_deleting, require_mount};
+use crate::report::history::{Maintenance, MaintenanceKind};
+
+use super::setup::{Setup, Use};
+use super::{Global, Selection, Verdict, render, select};
+
+/// Arguments of `prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    #[command(flatten)]
+    selection: Selection,
+    /// Delete exactly these copies instead of asking the policy
+    #[arg(value_name = "COPY", conflicts_with_all = ["before", "between"])]
+    copies: Vec<String>,
+    /// Delete the copies before this time (2026-11-21 or 2026-11-21T02:03:04Z)
+    #[arg(long, value_name = "TIME", value_parser = moment, requires = "job")]
+    before: Option<DateTime<Utc>>,
+    /// Delete the copies between two times
+    #[arg(long, value_names = ["TIME", "TIME"], num_args = 2, value_parser = moment, conflicts_with = "before", requires = "job")]
+    between: Option<Vec<DateTime<Utc>>>,
+    /// A person has looked: delete although a copy has no record, shrank, or the clock went back
+    #[arg(long)]
+    accept: bool,
+    /// Show the identical set, delete nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn moment(text: &str) -> Result<DateTime<Utc>, String> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.with_timezone(&Utc));
+    }
+    let naive = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S")
+        .ok()
+        .or_else(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0));
+    naive.map(|time| time.and_utc()).ok_or_else(|| {
+        format!("expected a time in UTC such as 2026-11-21 or 2026-11-21T02:03:04Z, not {text:?}")
+    })
+}
+
+/// What happens to one copy.
+#[derive(Debug, Clone, Serialize)]
+struct Row {
+    target: TargetName,
+    job: JobName,
+    item: Option<String>,
+    copy: String,
+    time: DateTime<Utc>,
+    delete: bool,
+    reason: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Document {
+    schema: u32,
+    dry_run: bool,
+    decisions: Vec<Row>,
+    deleted: Vec<String>,
+    refusals: Vec<String>,
+}
+
+/// Runs the verb.
+pub fn run(global: &Global, args: &PruneArgs) -> Verdict {
+    let setup = Setup::new(global, if args.dry_run { Use::Plan } else { Use::Change })?;
+    let jobs = match &args.selection.job {
+        Some(name) => vec![select::job(&setup.config, name)?],
+        None => setup.config.jobs.iter().collect(),
+    };
+    let mut document = Document { schema: SCHEMA, dry_run: args.dry_run, ..Document::default() };
+    let troubles = setup.session(|cx| {
+        let mut troubles = Vec::new();
+        let only = args.selection.target.as_ref();
+        for target in select::targets(&setup.config, None, only)? {
+            let jobs: Vec<&Job> =
+                jobs.iter().copied().filter(|job| job.targets.contains(&target.name)).collect();
+            if jobs.is_empty() {
+                continue;
+            }
+            if let Some(signal) = cx.host().stop_signal() {
+                troubles.push(Trouble::Signal(signal));
+                break;
+            }
+            if let Err(error) = prune_target(cx, args, target, &jobs, &mut document) {
+                render::say(&format!("stillpoint: target {}: {error}", target.name));
+                troubles.push(error.trouble);
+            }
+        }
+        if !args.copies.is_empty() {
+            for wanted in &args.copies {
+                if !document.decisions.iter().any(|row| row.delete && row.reason == named(wanted)) {
+                    let text = format!("stillpoint: no target lists a copy {wanted} of these jobs");
+                    render::say(&text);
+                    troubles.push(Trouble::JobFailed);
+                }
+            }
+        }
+        if !document.refusals.is_empty() {
+            troubles.push(Trouble::Warning);
+        }
+        Ok(troubles)
+    })?;
+    if global.json {
+        render::json(&document)?;
+        return Ok(troubles);
+    }
+    let rows: Vec<Vec<String>> = document
+        .decisions
+        .iter()
+        .map(|row| {
+            let item = row.item.as_ref().map(|item| format!("/{item}")).unwrap_or_default();
+            vec![
+                if row.delete { "delete" } else { "keep" }.into(),
+                row.target.to_string(),
+                format!("{}{item}", row.job),
+                row.copy.chars().take(60).collect(),
+                row.reason.clone(),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        render::text(&render::table(&["", "TARGET", "JOB", "COPY", "REASON"], &rows))?;
+    }
+    for refusal in &document.refusals {
+        render::say(&format!("warning: {refusal}"));
+    }
+    let count = document.decisions.iter().filter(|row| row.delete).count();
+    render::text(&match args.dry_run {
+        true => format!("{count} would be deleted"),
+        false => format!("{} deleted", document.deleted.len()),
+    })?;
+    Ok(troubles)
+}
+
+fn named(wanted: &str) -> String {
+    format!("named: {wanted}")
+}
+
+fn prune_target(
+    cx: RunContext<'_>,
+    args: &PruneArgs,
+    target: &Target,
+    jobs: &[&Job],
+    document: &mut Document,
+) -> Result<(), StepError> {
+    if target.append_only {
+        document
+            .refusals
+            .push(format!("target {} is append-only: nothing is deleted there", target.name));
+        return Ok(());
+    }
+    require_mount(cx.host(), target)?;
+    let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
+    let engine = select::engine(cx.pipeline, &target.name)?;
+    let copies = crate::pipeline::steps::observe::listing(cx, engine)?;
+    let chosen = !args.copies.is_empty() || args.before.is_some() || args.between.is_some();
+    let mut ids = Vec::new();
+    for job in jobs {
+        if chosen {
+            by_choice(cx, args, engine, job, &copies, &mut ids, document);
+        } else {
+            by_policy(cx, args, engine, job, &copies, &mut ids, document)?;
+        }
+    }
+    // What a refusal spares stays in the table as what it is: kept.
+    if ids.is_empty() {
+        return Ok(());
+    }
+    retain::delete(cx, engine, &ids)?;
+    let done = Maintenance {
+        target: target.name.clone(),
+        kind: MaintenanceKind::Prune,
+        outcome: Outcome::Ok,
+        detail: format!("{} deleted", ids.len()),
+        time: cx.host().now(),
+    };
+    cx.pipeline
+        .remember(|history| history.record_maintenance(&done))
+        .map_err(|error| StepError::from_error(Trouble::Warning, &error, Some(error.hint())))?;
+    document.deleted.extend(ids);
+    Ok(())
+}
+
+fn ours<'a>(
+    cx: RunContext<'a>,
+    engine: &'a dyn Engine,
+    job: &'a Job,
+    copies: &'a [Copy],
+) -> impl Iterator<Item = (&'a Copy, &'a Series)> {
+    let host = &cx.config().settings.host;
+    copies
+        .iter()
+        .filter(|copy| engine.unfinished(copy).is_none())
+        .filter_map(|copy| Some((copy, copy.series.as_ref()?)))
+        .filter(move |(_, series)| series.job == job.name && series.host == *host)
+}
+
+fn by_policy(
+    cx: RunContext<'_>,
+    args: &PruneArgs,
+    engine: &dyn Engine,
+    job: &Job,
+    copies: &[Copy],
+    ids: &mut Vec<String>,
+    document: &mut Document,
+) -> Result<(), StepError> {
+    let policy = cx.config().keep(job, engine.target());
+    let mut newest: std::collections::BTreeMap<&Series, &Copy> = std::collections::BTreeMap::new();
+    for (copy, series) in ours(cx, engine, job, copies) {
+        let slot = newest.entry(series).or_insert(copy);
+        if copy.time > slot.time {
+            *slot = copy;
+        }
+    }
+    let questions: Vec<Question<'_>> = newest
+        .iter()
+        .map(|(series, copy)| Question {
+            series,
+            policy,
+            newest: Some(copy),
+            max_shrink_percent: job.max_shrink_percent,
+            accepted: args.accept,
+        })
+        .collect();
+    let decided = retain::decide(cx, copies, engine, &questions)?;
+    for (series, plan) in &decided.plans {
+        for decision in &plan.decisions {
+            let delete = decided.ids.contains(&decision.id);
+            document.decisions.push(Row {
+                target: engine.target().name.clone(),
+                job: series.job.clone(),
+                item: series.item.clone(),
+                copy: decision.id.clone(),
+                time: decision.time,
+                delete,
+                reason: decision.verdict.to_string(),
+            });
+        }
+    }
+    document.refusals.extend(decided.refusals);
+    ids.extend(decided.ids);
+    Ok(())
+}
+
+/// Copies that a person named, by id or by time. Pinned ones and the last good one of a series stay even so.
+fn by_choice(
+    cx: RunContext<'_>,
+    args: &PruneArgs,
+    engine: &dyn Engine,
+    job: &Job,
+    copies: &[Copy],
+    ids: &mut Vec<String>,
+    document: &mut Document,
+) {
+    let mut last_good: std::collections::BTreeMap<&Series, &Copy> =
+        std::collections::BTreeMap::new();
+    for (copy, series) in
+        ours(cx, engine, job, copies).filter(|(copy, _)| copy.healthy != Some(false))
+    {
+        let slot = last_good.entry(series).or_insert(copy);
+        if copy.time > slot.time {
+            *slot = copy;
+        }
+    }
+    for (copy, series) in ours(cx, engine, job, copies) {
+        let by_name = args.copies.iter().find(|wanted| copy.answers_to(wanted));
+        let by_time = args.before.is_some_and(|before| copy.time < before)
+            || args
+                .between
+                .as_ref()
+                .is_some_and(|span| span[0] <= copy.time && copy.time <= span[1]);
+        let reason = match by_name {
+            Some(wanted) => named(wanted),
+            None if by_time => "chosen by time".to_owned(),
+            None => continue,
+        };
+        let spared = if copy.pinned {
+            Some("pinned")
+        } else if last_good.get(series).is_some_and(|last| last.id == copy.id) {
+            Some("the last good copy")
+        } else {
+            None
+        };
+        if let Some(spared) = spared {
+            document.refusals.push(format!("{} is {spared}, so it is not deleted", copy.id));
+        } else {
+            ids.push(copy.id.clone());
+        }
+        document.decisions.push(Row {
+            target: engine.target().name.clone(),
+            job: series.job.clone(),
+            item: series.item.clone(),
+            copy: copy.id.clone(),
+            time: copy.time,
+            delete: spared.is_none(),
+            reason: spared.map_or(reason, str::to_owned),
+        });
+    }
+}

@@ -1,0 +1,53 @@
+//! `recover`: gives back what dead runs hold.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::host::Action;
+use crate::model::report::SCHEMA;
+use crate::pipeline;
+use crate::pipeline::error::StepError;
+
+use super::setup::{Setup, Use};
+use super::{Global, Verdict, render};
+
+/// Arguments of `recover`.
+#[derive(Debug, Args)]
+pub struct RecoverArgs {}
+
+#[derive(Serialize)]
+struct Document {
+    schema: u32,
+    done: Vec<String>,
+    failures: Vec<String>,
+}
+
+/// Runs the verb.
+pub fn run(global: &Global, _: &RecoverArgs) -> Verdict {
+    let setup = Setup::new(global, Use::Change)?;
+    let settings = &setup.config.settings;
+    for path in [settings.runtime_dir.clone(), settings.runtime_dir.join("locks")] {
+        setup.host.act(&Action::EnsureDirectory { path, mode: 0o700 }).map_err(StepError::from)?;
+    }
+    let recovery = pipeline::recover::recover(setup.pipeline())?;
+    let troubles: Vec<_> = recovery.failures.iter().map(|failure| failure.trouble).collect();
+    let document = Document {
+        schema: SCHEMA,
+        done: recovery.done,
+        failures: recovery.failures.into_iter().map(|failure| failure.message).collect(),
+    };
+    if global.json {
+        render::json(&document)?;
+        return Ok(troubles);
+    }
+    for line in &document.done {
+        render::text(line)?;
+    }
+    for line in &document.failures {
+        render::say(&format!("stillpoint: {line}"));
+    }
+    if document.done.is_empty() && document.failures.is_empty() && !global.quiet {
+        render::text("nothing to give back")?;
+    }
+    Ok(troubles)
+}

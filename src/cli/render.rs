@@ -1,0 +1,122 @@
+//! Printing: JSON documents, tables, errors and the diagnostic log. stdout is only ever written here.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+use super::{Color, Global};
+
+/// Prints one JSON document on stdout.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn json(document: &impl Serialize) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, document).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
+}
+
+/// Prints text on stdout, with a line break at its end.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn text(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Prints a line on stderr.
+pub fn say(line: &str) {
+    // A message that cannot be written has nobody who waits for it.
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Prints an error with its causes on stderr.
+pub fn error(error: &anyhow::Error) {
+    let mut line = format!("stillpoint: {error}");
+    for cause in error.chain().skip(1) {
+        line.push_str(&format!(": {cause}"));
+    }
+    say(&line);
+}
+
+/// Rows as aligned columns.
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells
+            .map(|cell| cell.chars().count())
+            .chain([header[column].chars().count()])
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut text = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            text.push_str(cell);
+            let pad = (width + 2).saturating_sub(cell.chars().count());
+            text.extend(std::iter::repeat_n(' ', pad));
+        }
+        format!("{}\n", text.trim_end())
+    };
+    let mut text = line(&mut header.iter().copied());
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    text
+}
+
+/// What is not known, in a table.
+pub fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".into(), |value| value.to_string())
+}
+
+/// Whether stderr is to be coloured.
+pub fn colour(global: &Global) -> bool {
+    match global.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => {
+            let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+                || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+            io::stderr().is_terminal() && !forbidden
+        }
+    }
+}
+
+/// Starts the diagnostic log on stderr: warnings, more with each `-v`.
+pub fn start_logging(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "stillpoint=info",
+        (false, 2) => "stillpoint=debug",
+        (false, _) => "stillpoint=trace",
+    };
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_writer(io::stderr)
+        .with_ansi(colour(global))
+        .with_target(false);
+    // The journal has its own clock.
+    if journal { builder.without_time().init() } else { builder.init() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned_and_has_no_trailing_space() {
+        let rows = vec![vec!["a".into(), "long cell".into()], vec!["bcd".into(), "-".into()]];
+        assert_eq!(table(&["x", "y"], &rows), "x    y\na    long cell\nbcd  -\n");
+    }
+}

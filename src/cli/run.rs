@@ -1,0 +1,108 @@
+//! `run`: all jobs, or the named ones.
+
+use clap::Args;
+
+use crate::host::Action;
+use crate::model::names::{JobName, TargetName};
+use crate::model::outcome::Outcome;
+use crate::model::report::RunReport;
+use crate::pipeline;
+use crate::report::facts::Facts;
+use crate::report::{metrics, status};
+
+use super::setup::{Setup, Use};
+use super::{Global, Verdict, exit, job_name, plan, render, select, target_name};
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The jobs to run; all of them when none is named
+    #[arg(value_name = "JOB", value_parser = job_name)]
+    jobs: Vec<JobName>,
+    /// Serve only this target
+    #[arg(long, value_name = "TARGET", value_parser = target_name)]
+    target: Option<TargetName>,
+    /// Show what would be done, change nothing (the same as plan)
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs the verb.
+pub fn run(global: &Global, args: &RunArgs) -> Verdict {
+    if args.dry_run {
+        return plan::plan(global, &args.jobs, args.target.as_ref());
+    }
+    let setup = Setup::new(global, Use::Change)?;
+    let jobs = select::jobs(&setup.config, &args.jobs)?;
+    if let Some(target) = &args.target {
+        select::target(&setup.config, target)?;
+    }
+    let jobs: Vec<_> = jobs
+        .into_iter()
+        .filter(|job| args.target.as_ref().is_none_or(|target| job.targets.contains(target)))
+        .collect();
+    let mut report = pipeline::run::run(setup.pipeline(), &jobs, args.target.as_ref());
+    report.exit_code = Some(exit::code(&report.troubles));
+    publish(&setup, &mut report);
+    report.exit_code = Some(exit::code(&report.troubles));
+    if global.json {
+        render::json(&report)?;
+    } else if !global.quiet || report.outcome != Outcome::Ok {
+        render::text(&summary(&report))?;
+    }
+    Ok(report.troubles)
+}
+
+/// Writes `report.json` and the metrics. That they cannot be written is a warning: the copies stand.
+fn publish(setup: &Setup, report: &mut RunReport) {
+    let settings = &setup.config.settings;
+    let mut files = Vec::new();
+    match serde_json::to_vec_pretty(report) {
+        Ok(content) => files.push((settings.state_dir.join("report.json"), 0o600, content)),
+        Err(error) => warn(report, error.to_string()),
+    }
+    if let Some(path) = &settings.metrics_file {
+        let now = setup.host.now();
+        match Facts::gather(setup.pipeline().history, &setup.config, now) {
+            Ok(facts) => {
+                let status = status::status(&setup.config, &facts, now, None);
+                let text = metrics::textfile(&status, &facts);
+                files.push((path.clone(), 0o644, text.into_bytes()));
+            }
+            Err(error) => warn(report, error.to_string()),
+        }
+    }
+    for (path, mode, content) in files {
+        let action = Action::ReplaceFile { path: path.clone(), mode, content };
+        if let Err(error) = setup.host.act(&action) {
+            warn(report, error.to_string());
+        }
+    }
+}
+
+fn warn(report: &mut RunReport, text: String) {
+    render::say(&format!("stillpoint: {text}"));
+    report.warnings.push(text);
+    report.troubles.push(crate::model::outcome::Trouble::Warning);
+}
+
+/// What a person reads last: one line per job and target, and the sum.
+pub fn summary(report: &RunReport) -> String {
+    let mut text = String::new();
+    for job in &report.jobs {
+        for target in &job.targets {
+            let item = target.item.as_deref().map(|item| format!("/{item}")).unwrap_or_default();
+            let copy = target.copy.as_deref().unwrap_or("no copy");
+            text.push_str(&format!(
+                "{}{item} → {}: {} ({copy})\n",
+                job.name, target.target, target.outcome
+            ));
+        }
+        if job.targets.is_empty() {
+            text.push_str(&format!("{}: {}\n", job.name, job.outcome));
+        }
+    }
+    let code = report.exit_code.unwrap_or_default();
+    text.push_str(&format!("run {}: {} (exit code {code})\n", report.run_id, report.outcome));
+    text
+}

@@ -1,0 +1,208 @@
+//! Finding what a person means: jobs by name, a target of a job, a copy by id, run or `latest`.
+
+use crate::engine::Engine;
+use crate::model::copy::Copy;
+use crate::model::job::{Config, Job};
+use crate::model::names::{JobName, TargetName};
+use crate::model::outcome::Trouble;
+use crate::model::target::Target;
+use crate::pipeline::context::Pipeline;
+use crate::pipeline::error::StepError;
+
+/// The jobs of these names, or all of them.
+///
+/// # Errors
+/// When one is not in the configuration.
+pub fn jobs<'a>(config: &'a Config, names: &[JobName]) -> Result<Vec<&'a Job>, StepError> {
+    if names.is_empty() {
+        return Ok(config.jobs.iter().collect());
+    }
+    names.iter().map(|name| job(config, name)).collect()
+}
+
+/// The job of this name.
+///
+/// # Errors
+/// When it is not in the configuration.
+pub fn job<'a>(config: &'a Config, name: &JobName) -> Result<&'a Job, StepError> {
+    config.job(name).ok_or_else(|| {
+        let known: Vec<&str> = config.jobs.iter().map(|job| job.name.as_str()).collect();
+        unknown("job", name.as_str(), &known)
+    })
+}
+
+/// The target of this name.
+///
+/// # Errors
+/// When it is not in the configuration.
+pub fn target<'a>(config: &'a Config, name: &TargetName) -> Result<&'a Target, StepError> {
+    config.target(name).ok_or_else(|| {
+        let known: Vec<&str> = config.targets.iter().map(|target| target.name.as_str()).collect();
+        unknown("target", name.as_str(), &known)
+    })
+}
+
+fn unknown(kind: &str, name: &str, known: &[&str]) -> StepError {
+    let near = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .min()
+        .filter(|(distance, _)| *distance <= 2);
+    let hint = match near {
+        Some((_, candidate)) => format!("did you mean {candidate}?"),
+        None if known.is_empty() => format!("the configuration names no {kind}"),
+        None => format!("there is {}", known.join(", ")),
+    };
+    StepError::new(
+        Trouble::Configuration,
+        format!("there is no {kind} {name} in the configuration — {hint}"),
+    )
+}
+
+/// The targets to look at: the one named, or all that the job (or any job) uses, in the file's order.
+///
+/// # Errors
+/// When the named one is not in the configuration, or the job does not use it.
+pub fn targets<'a>(
+    config: &'a Config,
+    of: Option<&Job>,
+    only: Option<&TargetName>,
+) -> Result<Vec<&'a Target>, StepError> {
+    if let Some(only) = only {
+        let target = target(config, only)?;
+        if let Some(job) = of
+            && !job.targets.contains(only)
+        {
+            let text = format!("job {} does not use target {only}", job.name);
+            return Err(StepError::new(Trouble::Configuration, text));
+        }
+        return Ok(vec![target]);
+    }
+    Ok(match of {
+        Some(job) => job.targets.iter().filter_map(|name| config.target(name)).collect(),
+        None => config.targets.iter().collect(),
+    })
+}
+
+/// A target's copies of one job, with what history knows, oldest first; unfinished ones left out.
+///
+/// # Errors
+/// When the target cannot be listed.
+pub fn copies_of(
+    pipeline: Pipeline<'_>,
+    engine: &dyn Engine,
+    job: &JobName,
+) -> anyhow::Result<Vec<Copy>> {
+    let mut copies = all_copies(pipeline, engine)?;
+    copies.retain(|copy| {
+        copy.series.as_ref().is_some_and(|series| {
+            series.job == *job && series.host == pipeline.config.settings.host
+        }) && engine.unfinished(copy).is_none()
+    });
+    Ok(copies)
+}
+
+/// Everything a target lists, with what history knows, oldest first.
+///
+/// # Errors
+/// When the target cannot be listed.
+pub fn all_copies(pipeline: Pipeline<'_>, engine: &dyn Engine) -> anyhow::Result<Vec<Copy>> {
+    let mut copies = engine.list(pipeline.engine_context()).map_err(StepError::from)?;
+    if let Some(history) = pipeline.history {
+        history.enrich(&engine.target().name, &mut copies).map_err(|error| {
+            StepError::from_error(Trouble::Environment, &error, Some(error.hint()))
+        })?;
+    }
+    copies.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+    Ok(copies)
+}
+
+/// The engine of a target; configured targets always have one.
+///
+/// # Errors
+/// When the configuration was changed under us.
+pub fn engine<'a>(
+    pipeline: Pipeline<'a>,
+    target: &TargetName,
+) -> Result<&'a dyn Engine, StepError> {
+    pipeline.engine(target).ok_or_else(|| {
+        StepError::new(Trouble::Unexpected, format!("target {target} has no engine"))
+    })
+}
+
+/// One copy of a job: `latest`, an id (six characters or more of it), or a run id. The first target in
+/// which it is found serves it; a target that cannot be read is passed over as long as another one can.
+///
+/// # Errors
+/// When no target has it, or several copies answer to the text.
+pub fn copy<'a>(
+    pipeline: Pipeline<'a>,
+    job: &Job,
+    only: Option<&TargetName>,
+    item: Option<&str>,
+    wanted: &str,
+) -> anyhow::Result<(&'a dyn Engine, Copy)> {
+    let mut unreadable: Option<anyhow::Error> = None;
+    let mut looked = Vec::new();
+    for target in targets(pipeline.config, Some(job), only)? {
+        let engine = engine(pipeline, &target.name)?;
+        let mut copies = match copies_of(pipeline, engine, &job.name) {
+            Ok(copies) => copies,
+            Err(error) => {
+                super::render::say(&format!(
+                    "stillpoint: target {} is passed over: {error}",
+                    target.name
+                ));
+                unreadable.get_or_insert(error);
+                continue;
+            }
+        };
+        looked.push(target.name.as_str());
+        if let Some(item) = item {
+            copies.retain(|copy| {
+                copy.series.as_ref().is_some_and(|s| s.item.as_deref() == Some(item))
+            });
+        }
+        if wanted == "latest" {
+            let items: std::collections::BTreeSet<_> = copies
+                .iter()
+                .filter_map(|copy| copy.series.as_ref().map(|s| s.item.clone()))
+                .collect();
+            if items.len() > 1 {
+                let items: Vec<String> = items.into_iter().flatten().collect();
+                let text = format!(
+                    "job {} has several streams — choose one with --item: {}",
+                    job.name,
+                    items.join(", ")
+                );
+                return Err(StepError::new(Trouble::Configuration, text).into());
+            }
+            // The newest copy that is known to be good; else the newest there is.
+            let good = copies.iter().rev().find(|copy| copy.healthy != Some(false));
+            if let Some(copy) = good.or(copies.last()) {
+                return Ok((engine, copy.clone()));
+            }
+            continue;
+        }
+        let mut found: Vec<Copy> =
+            copies.into_iter().filter(|copy| copy.answers_to(wanted)).collect();
+        if found.len() > 1 {
+            let ids: Vec<&str> = found.iter().map(|copy| copy.id.as_str()).collect();
+            let text =
+                format!("{wanted} is ambiguous in target {}: {}", target.name, ids.join(", "));
+            return Err(StepError::new(Trouble::Configuration, text).into());
+        }
+        if let Some(copy) = found.pop() {
+            return Ok((engine, copy));
+        }
+    }
+    if looked.is_empty()
+        && let Some(error) = unreadable
+    {
+        return Err(error);
+    }
+    let what = if wanted == "latest" { "no copy".to_owned() } else { format!("no copy {wanted}") };
+    let text = format!("there is {what} of job {} in {}", job.name, looked.join(", "));
+    let hint = "see `stillpoint list`";
+    Err(StepError::new(Trouble::JobFailed, format!("{text} — {hint}")).into())
+}

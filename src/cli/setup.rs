@@ -1,0 +1,304 @@
+//! Everything a verb needs before it starts: the configuration, the machine, the engines, the history.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{self, SourceFile};
+use crate::host::dry::DryHost;
+use crate::host::sys::trusted::{TrustKind, check_trusted, read_trusted};
+use crate::host::system::SystemHost;
+use crate::host::{Action, Host};
+use crate::model::event::{Observer, Observers};
+use crate::model::job::Config;
+use crate::model::names::RunId;
+use crate::model::outcome::Trouble;
+use crate::model::target::SecretSource;
+use crate::pipeline::context::{Engines, Pipeline, RunContext, engines};
+use crate::pipeline::error::StepError;
+use crate::pipeline::session::session;
+use crate::report::history::History;
+use crate::report::terminal::{Surroundings, Terminal, TerminalOptions, Verbosity};
+
+use super::{Global, render};
+
+/// What a verb works with.
+pub struct Setup {
+    /// The machine, or a dry one in front of it.
+    pub host: Arc<dyn Host>,
+    /// The dry one, when it is.
+    pub dry: Option<Arc<DryHost>>,
+    /// The configuration.
+    pub config: Config,
+    engines: Engines,
+    history: Option<History>,
+    observer: Observers,
+}
+
+/// How a verb uses the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It only looks.
+    Look,
+    /// It changes something.
+    Change,
+    /// It shows what it would change.
+    Plan,
+}
+
+impl Setup {
+    /// Reads the configuration and opens the rest.
+    ///
+    /// # Errors
+    /// When the configuration is invalid (every problem has been printed), or the state cannot be opened.
+    pub fn new(global: &Global, how: Use) -> anyhow::Result<Self> {
+        let config = load_config(global)?;
+        check_programs(&config)?;
+        let system: Arc<dyn Host> = Arc::new(
+            SystemHost::new()
+                .map_err(|error| StepError::from_error(Trouble::Unexpected, &error, None))?,
+        );
+        let dry = (how == Use::Plan).then(|| Arc::new(DryHost::new(Arc::clone(&system))));
+        let host = dry.clone().map_or(system, |dry| dry as Arc<dyn Host>);
+        let history = open_history(host.as_ref(), &config, how)?;
+        let engines = engines(&config);
+        let observer = Observers(vec![Box::new(terminal(global, host.as_ref()))]);
+        Ok(Self { host, dry, config, engines, history, observer })
+    }
+
+    /// Adds somebody who watches.
+    pub fn watch(&mut self, observer: Box<dyn Observer>) {
+        self.observer.0.push(observer);
+    }
+
+    /// Nobody watches: the verb speaks for itself.
+    pub fn quietly(mut self) -> Self {
+        self.observer.0.clear();
+        self
+    }
+
+    /// What the pipeline needs.
+    pub fn pipeline(&self) -> Pipeline<'_> {
+        Pipeline {
+            host: self.host.as_ref(),
+            config: &self.config,
+            engines: &self.engines,
+            history: self.history.as_ref(),
+            observer: &self.observer,
+        }
+    }
+
+    /// Runs `work` in a session of its own and adds what could not be given back to its troubles.
+    ///
+    /// # Errors
+    /// When the session cannot begin, or `work` fails.
+    pub fn session(
+        &self,
+        work: impl FnOnce(RunContext<'_>) -> anyhow::Result<Vec<Trouble>>,
+    ) -> anyhow::Result<Vec<Trouble>> {
+        let run = RunId::from_bytes(self.host.random());
+        let (result, frame) = session(self.pipeline(), &run, work)?;
+        for line in &frame.recovered {
+            render::say(line);
+        }
+        let mut troubles = result?;
+        for left in frame.leftovers {
+            render::say(&format!("stillpoint: {}", left.message));
+            troubles.push(left.trouble);
+        }
+        Ok(troubles)
+    }
+}
+
+fn terminal(global: &Global, host: &dyn Host) -> Terminal {
+    let verbosity = match (global.quiet, global.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, 0) => Verbosity::Normal,
+        (false, _) => Verbosity::Verbose,
+    };
+    let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
+    let stderr = host.look(Path::new("/dev/stderr")).ok().flatten().map(|state| state.identity);
+    let surroundings = Surroundings {
+        terminal_width: is_terminal.then(|| console::Term::stderr().size().1),
+        stderr: stderr.as_ref(),
+        environment: &|name| host.environment(name),
+    };
+    let options = TerminalOptions::choose(verbosity, global.color.into(), &surroundings);
+    Terminal::new(options, Box::new(io::stderr()))
+}
+
+/// The files of the configuration: the main one, then its drop-ins by name.
+///
+/// # Errors
+/// When one of them cannot be read or may be changed by others than root.
+pub fn read_files(main: &Path) -> anyhow::Result<Vec<SourceFile>> {
+    let mut paths = vec![main.to_owned()];
+    let drop_ins = main.with_extension("d");
+    match std::fs::read_dir(&drop_ins) {
+        Ok(entries) => {
+            let mut found = Vec::new();
+            for entry in entries {
+                let path = entry.map_err(|error| unfit(&error))?.path();
+                if path.extension().is_some_and(|extension| extension == "toml") {
+                    found.push(path);
+                }
+            }
+            found.sort();
+            paths.extend(found);
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(unfit(&error).into()),
+    }
+    paths.into_iter().map(|path| read_file(&path)).collect()
+}
+
+fn unfit(error: &io::Error) -> StepError {
+    StepError::from_error(Trouble::Configuration, error, None)
+}
+
+fn read_file(path: &Path) -> anyhow::Result<SourceFile> {
+    let path = std::path::absolute(path).map_err(|error| unfit(&error))?;
+    let bytes = read_trusted(&path, false).map_err(|error| {
+        let hint = match error.is_missing() {
+            true => Some(
+                "write one with `stillpoint generate config`, or name one with --config".to_owned(),
+            ),
+            false => error.hint(),
+        };
+        StepError::from_error(Trouble::Configuration, &error, hint.as_deref())
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count();
+        StepError::new(
+            Trouble::Configuration,
+            format!("{}:{}: the file is not UTF-8 text", path.display(), line + 1),
+        )
+    })?;
+    Ok(SourceFile { path, text })
+}
+
+/// Reads and resolves the configuration; prints its warnings.
+///
+/// # Errors
+/// With every problem at its place.
+pub fn load_config(global: &Global) -> anyhow::Result<Config> {
+    let files = read_files(&global.config)?;
+    let host = host_name()?;
+    match config::load(&files, &host) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                super::render::say(&format!("warning: {warning}"));
+            }
+            Ok(loaded.config)
+        }
+        Err(problems) => Err(StepError::new(
+            Trouble::Configuration,
+            format!("the configuration is invalid\n{problems}"),
+        )
+        .into()),
+    }
+}
+
+/// The machine's name, which is the default for `settings.host`.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn host_name() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname()
+        .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// Everything that the configuration names and that root will run or read: it must not be changeable by
+/// anybody else, or they would be root too.
+///
+/// # Errors
+/// With the first file that is not fit, and how to mend it.
+pub fn check_programs(config: &Config) -> anyhow::Result<()> {
+    let problems = untrusted(config);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(StepError::new(Trouble::Configuration, problems.join("\n")).into())
+}
+
+/// What is wrong with the programs and secret files that the configuration names.
+pub fn untrusted(config: &Config) -> Vec<String> {
+    use crate::model::job::Source;
+    use crate::model::target::EngineConfig;
+
+    let mut programs: Vec<PathBuf> = Vec::new();
+    let mut private: Vec<PathBuf> = Vec::new();
+    for target in &config.targets {
+        match target.secret() {
+            Some(SecretSource::File(path)) => private.push(path.clone()),
+            Some(SecretSource::Command(argv)) => programs.extend(argv.first().map(PathBuf::from)),
+            Some(SecretSource::Credential(_)) | None => {}
+        }
+        match &target.engine {
+            EngineConfig::Borg(borg) => {
+                programs.extend(borg.program.clone());
+                private.extend(borg.key_file.clone());
+            }
+            EngineConfig::Restic(restic) => {
+                programs.extend(restic.program.clone());
+                private.extend(restic.environment_file.clone());
+            }
+        }
+    }
+    for job in &config.jobs {
+        let hooks = &job.hooks;
+        for argv in
+            [&hooks.before, &hooks.after, &hooks.on_failure, &hooks.finally].into_iter().flatten()
+        {
+            programs.extend(argv.first().map(PathBuf::from));
+        }
+        if let Source::Commands(commands) = &job.source {
+            programs.extend(
+                commands.iter().filter_map(|command| command.command.first().map(PathBuf::from)),
+            );
+        }
+    }
+    // Names without a slash are looked up on a fixed path and checked when they are run.
+    programs.retain(|path| path.is_absolute());
+    programs.sort();
+    programs.dedup();
+    private.sort();
+    private.dedup();
+    let programs = programs.into_iter().map(|path| (path, TrustKind::Program));
+    let private = private.into_iter().map(|path| (path, TrustKind::Secret));
+    programs
+        .chain(private)
+        .filter_map(|(path, kind)| {
+            let error = check_trusted(&path, kind).err()?;
+            // A secret or a program that is missing fails its own target or hook only, when it is needed.
+            if error.is_missing() {
+                return None;
+            }
+            let hint = error.hint().map(|hint| format!(" — {hint}")).unwrap_or_default();
+            Some(format!("{error}{hint}"))
+        })
+        .collect()
+}
+
+fn open_history(host: &dyn Host, config: &Config, how: Use) -> anyhow::Result<Option<History>> {
+    let path = config.settings.state_dir.join("history.sqlite");
+    let unfit = |error: crate::report::history::HistoryError| {
+        StepError::from_error(Trouble::Environment, &error, Some(error.hint()))
+    };
+    if how != Use::Change {
+        return Ok(History::open_existing(&path).map_err(unfit)?);
+    }
+    host.act(&Action::EnsureDirectory { path: config.settings.state_dir.clone(), mode: 0o700 })
+        .map_err(|error| {
+            StepError::from_error(
+                Trouble::Environment,
+                &error,
+                Some("run it as root, or set state-dir"),
+            )
+        })?;
+    Ok(Some(History::open(&path).map_err(unfit)?))
+}

@@ -1,0 +1,45 @@
+//! `status`: what an administrator looks at in the morning.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::model::names::JobName;
+use crate::model::outcome::Trouble;
+use crate::model::span;
+use crate::pipeline::error::StepError;
+use crate::report::facts::Facts;
+use crate::report::status;
+
+use super::setup::{Setup, Use};
+use super::{Global, Verdict, job_name, render, select};
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only these jobs
+    #[arg(value_name = "JOB", value_parser = job_name)]
+    jobs: Vec<JobName>,
+    /// How old the last good copy may be, such as 26h, instead of what the configuration says
+    #[arg(long, value_name = "AGE", value_parser = span::parse)]
+    max_age: Option<Duration>,
+}
+
+/// Runs the verb. Speaks to no target: what it says comes from history alone.
+pub fn run(global: &Global, args: &StatusArgs) -> Verdict {
+    let setup = Setup::new(global, Use::Look)?;
+    let jobs = select::jobs(&setup.config, &args.jobs)?;
+    let now = setup.host.now();
+    let facts = Facts::gather(setup.pipeline().history, &setup.config, now)
+        .map_err(|error| StepError::from_error(Trouble::Environment, &error, Some(error.hint())))?;
+    let mut report = status::status(&setup.config, &facts, now, args.max_age);
+    report.entries.retain(|entry| jobs.iter().any(|job| job.name == entry.job));
+    if global.json {
+        render::json(&report)?;
+    } else {
+        // Every locale that a machine of today has draws these; a dumb terminal does not.
+        let unicode = std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+        render::text(&status::text(&report, unicode))?;
+    }
+    Ok(if report.is_stale() { vec![Trouble::Incomplete] } else { Vec::new() })
+}

@@ -1,0 +1,523 @@
+//! The text of `generate units`: a systemd service and timer for each job.
+//!
+//! The files are named after the shipped template, `stillpoint@JOB.service`, so that a generated unit takes
+//! the template's place for its job and everything else (`systemctl start stillpoint@JOB`) stays the same.
+//! What a unit may touch follows from the job: one that runs only borg or restic is shut into a read-only
+//! file system; one that runs programs of the administrator's (hooks, dumps, passphrase commands) is not,
+//! because nobody can know what those need.
+//!
+//! Three settings that look harmless are left out on purpose:
+//! - `PrivateTmp=` where the job reads below `/tmp` or `/var/tmp`: the copy would hold an empty directory;
+//! - `ReadWritePaths=` on a directory that must be a mount point: it would always look like one;
+//! - a ban on `AF_INET` for borg: its host id comes from the network card, and without one it is random, so
+//!   that borg no longer recognises its own stale locks. `IPAddressDeny=` cuts local jobs off instead.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::model::job::{Config, Job, Settings, Source};
+use crate::model::target::{EngineConfig, SecretSource, Target};
+
+/// What capture, restore and `sudo -u` need; measured, see systemd.exec(5) for each.
+const CAPABILITIES: &str = "CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_CHOWN \
+     CAP_FSETID CAP_SETFCAP CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SETUID CAP_SETGID CAP_KILL";
+
+/// The units as (file name, content): for each job a service, then its timer.
+///
+/// `config_path` is what the service hands to `-c`, and `program` the absolute path of this program.
+pub fn units(config: &Config, config_path: &Path, program: &Path) -> Vec<(String, String)> {
+    config
+        .jobs
+        .iter()
+        .flat_map(|job| {
+            [
+                (
+                    format!("stillpoint@{}.service", job.name),
+                    service(config, job, config_path, program),
+                ),
+                (format!("stillpoint@{}.timer", job.name), timer(job)),
+            ]
+        })
+        .collect()
+}
+
+fn service(config: &Config, job: &Job, config_path: &Path, program: &Path) -> String {
+    let targets: Vec<&Target> = job.targets.iter().filter_map(|name| config.target(name)).collect();
+    let command = format!("{} -c {}", executed(program), executed(config_path));
+    let local = is_local(&targets) && !runs_foreign_programs(job, &targets);
+    let mut text = format!(
+        "# Made by `stillpoint generate units` from job {job}. Changes belong in a drop-in.\n\
+         [Unit]\n\
+         Description=Stillpoint: back up job {job}\n\
+         Documentation=man:stillpoint(1)\n\
+         After=local-fs.target remote-fs.target{network}\n\
+         OnFailure=stillpoint-notify@%N.service\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         ExecStart={command} run {job}\n\
+         ExecStopPost={command} recover\n\
+         # 12: the copies were made, with warnings.\n\
+         SuccessExitStatus=12\n\
+         # The run stops its engines and gives back what it holds before it ends.\n\
+         KillMode=mixed\n\
+         TimeoutStopSec=180\n\
+         # An engine that runs out of memory is the run's to report.\n\
+         OOMPolicy=continue\n\
+         OOMScoreAdjust=250\n\
+         Nice=10\n\
+         CPUWeight=20\n\
+         IOWeight=20\n",
+        job = job.name,
+        network = if local { "" } else { " network-online.target\nWants=network-online.target" },
+    );
+    for secret in credentials(&targets) {
+        line(&mut text, "LoadCredentialEncrypted", &specifiers(secret));
+    }
+    text.push('\n');
+    confine(&mut text, &config.settings, job, &targets);
+    text
+}
+
+fn timer(job: &Job) -> String {
+    format!(
+        "# Made by `stillpoint generate units` from job {job}. Changes belong in a drop-in.\n\
+         [Unit]\n\
+         Description=Stillpoint: when to back up job {job}\n\
+         \n\
+         [Timer]\n\
+         OnCalendar=daily\n\
+         RandomizedDelaySec=1h\n\
+         AccuracySec=1min\n\
+         # A machine that was off catches up.\n\
+         Persistent=true\n\
+         \n\
+         [Install]\n\
+         WantedBy=timers.target\n",
+        job = job.name,
+    )
+}
+
+/// The credentials that the job's targets name, each once, in order.
+fn credentials<'a>(targets: &[&'a Target]) -> Vec<&'a str> {
+    let mut names: Vec<&str> = Vec::new();
+    for target in targets {
+        if let Some(SecretSource::Credential(name)) = target.secret()
+            && !names.contains(&name.as_str())
+        {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn confine(text: &mut String, settings: &Settings, job: &Job, targets: &[&Target]) {
+    text.push_str(
+        "UMask=0077\n\
+         KeyringMode=private\n\
+         LockPersonality=yes\n\
+         ProtectClock=yes\n\
+         ProtectControlGroups=yes\n\
+         ProtectHostname=yes\n\
+         ProtectKernelLogs=yes\n\
+         ProtectKernelTunables=yes\n\
+         # Stillpoint mounts in a namespace of its own.\n\
+         RestrictNamespaces=mnt\n\
+         RestrictRealtime=yes\n\
+         SystemCallArchitectures=native\n",
+    );
+    let mut writable = Vec::new();
+    let directories = [
+        ("RuntimeDirectory", "/run", &settings.runtime_dir),
+        ("StateDirectory", "/var/lib", &settings.state_dir),
+        ("CacheDirectory", "/var/cache", &settings.cache_dir),
+    ];
+    for (key, parent, path) in directories {
+        match path.strip_prefix(parent) {
+            Ok(below) if !below.as_os_str().is_empty() && listable(path) => {
+                line(text, key, &listed(below));
+                line(text, &format!("{key}Mode"), "0700");
+            }
+            _ => writable.push(path.clone()),
+        }
+    }
+    // Another job may still hold its locks there.
+    line(text, "RuntimeDirectoryPreserve", "yes");
+
+    if runs_foreign_programs(job, targets) {
+        text.push_str(
+            "# Programs of yours run in this job; a drop-in can confine them further.\n\
+             ProtectSystem=full\n",
+        );
+        return;
+    }
+    text.push_str("NoNewPrivileges=yes\n");
+    line(text, "CapabilityBoundingSet", CAPABILITIES);
+    network(text, targets);
+
+    writable.extend(targets.iter().filter_map(|target| local_repository(target)));
+    if let Some(directory) = settings.metrics_file.as_deref().and_then(Path::parent) {
+        writable.push(directory.to_owned());
+    }
+    if uses_temporary_directories(settings, job, targets) {
+        writable.extend([PathBuf::from("/tmp"), PathBuf::from("/var/tmp")]);
+    } else {
+        text.push_str("PrivateTmp=yes\n");
+    }
+    let would_look_mounted = targets
+        .iter()
+        .filter_map(|target| target.require_mount())
+        .any(|mount| writable.contains(mount));
+    if would_look_mounted || !writable.iter().all(|path| listable(path)) {
+        text.push_str("ProtectSystem=full\n");
+        return;
+    }
+    text.push_str("ProtectSystem=strict\n");
+    writable.sort();
+    writable.dedup();
+    for path in writable {
+        // The minus: a target that is not there is the run's to report, not systemd's.
+        let mut optional = std::ffi::OsString::from("-");
+        optional.push(&path);
+        line(text, "ReadWritePaths", &listed(Path::new(&optional)));
+    }
+}
+
+fn network(text: &mut String, targets: &[&Target]) {
+    if !is_local(targets) {
+        line(text, "RestrictAddressFamilies", "AF_UNIX AF_NETLINK AF_INET AF_INET6");
+        return;
+    }
+    let borg = targets.iter().any(|target| matches!(target.engine, EngineConfig::Borg(_)));
+    line(text, "RestrictAddressFamilies", if borg { "AF_UNIX AF_INET" } else { "AF_UNIX" });
+    line(text, "IPAddressDeny", "any");
+}
+
+/// Whether the job starts anything besides its engines: hooks, dumps, passphrase commands, or rclone,
+/// which stores renewed tokens wherever its configuration is.
+fn runs_foreign_programs(job: &Job, targets: &[&Target]) -> bool {
+    !job.hooks.is_empty()
+        || matches!(job.source, Source::Commands(_))
+        || targets.iter().any(|target| {
+            matches!(target.secret(), Some(SecretSource::Command(_)))
+                || target.repository().starts_with("rclone:")
+        })
+}
+
+/// Whether every target is on this machine.
+fn is_local(targets: &[&Target]) -> bool {
+    targets.iter().all(|target| local_repository(target).is_some())
+}
+
+/// The directory of a repository on this machine.
+fn local_repository(target: &Target) -> Option<PathBuf> {
+    let path = match &target.engine {
+        EngineConfig::Borg(borg) => borg.repository.as_str(),
+        // restic takes a path with or without its scheme.
+        EngineConfig::Restic(restic) => {
+            restic.repository.strip_prefix("local:").unwrap_or(&restic.repository)
+        }
+    };
+    path.starts_with('/').then(|| PathBuf::from(path))
+}
+
+/// Whether something that the run needs lies in `/tmp` or `/var/tmp`, or above them.
+fn uses_temporary_directories(settings: &Settings, job: &Job, targets: &[&Target]) -> bool {
+    let mut paths: Vec<PathBuf> = match &job.source {
+        Source::Files(files) => files.paths.clone(),
+        Source::Commands(_) => Vec::new(),
+    };
+    paths.extend(
+        [&settings.state_dir, &settings.runtime_dir, &settings.cache_dir].map(Clone::clone),
+    );
+    for target in targets {
+        paths.extend(local_repository(target));
+        paths.extend(target.require_mount().cloned());
+        if let Some(SecretSource::File(file)) = target.secret() {
+            paths.push(file.clone());
+        }
+        match &target.engine {
+            EngineConfig::Borg(borg) => paths.extend(borg.key_file.clone()),
+            EngineConfig::Restic(restic) => paths.extend(restic.environment_file.clone()),
+        }
+    }
+    paths.iter().any(|path| {
+        ["/tmp", "/var/tmp"]
+            .iter()
+            .any(|temporary| path.starts_with(temporary) || Path::new(temporary).starts_with(path))
+    })
+}
+
+fn line(text: &mut String, key: &str, value: &str) {
+    text.push_str(key);
+    text.push('=');
+    text.push_str(value);
+    text.push('\n');
+}
+
+/// `%` begins a specifier in a unit file and is doubled to stand for itself.
+fn specifiers(value: &str) -> String {
+    value.replace('%', "%%")
+}
+
+/// Whether a path can stand in a list of paths: there, unlike in a command line, systemd knows no escape
+/// for control characters or bytes that are not UTF-8.
+fn listable(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| !path.chars().any(char::is_control))
+}
+
+/// A path as one word of a list of paths.
+fn listed(path: &Path) -> String {
+    quoted(&specifiers(&path.to_string_lossy()))
+}
+
+/// A path as one word of a command line: there, `$` is doubled too, and any byte can be written.
+fn executed(path: &Path) -> String {
+    let mut word = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' | '"' => word.extend(['\\', c]),
+                '%' | '$' => word.extend([c, c]),
+                c if c.is_control() => {
+                    let mut bytes = [0; 4];
+                    for byte in c.encode_utf8(&mut bytes).bytes() {
+                        word.push_str(&format!("\\x{byte:02x}"));
+                    }
+                }
+                c => word.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            word.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    if plain(&word) { word } else { format!("\"{word}\"") }
+}
+
+fn quoted(word: &str) -> String {
+    if plain(word) {
+        word.to_owned()
+    } else {
+        format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
+    }
+}
+
+/// Whether a word needs no quotes.
+fn plain(word: &str) -> bool {
+    !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.@%:+,$".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::job::{CaptureMode, CommandSource, FilesSource, Hooks};
+    use crate::model::names::{HostName, JobName, TargetName};
+    use crate::model::target::{BorgTarget, ResticTarget};
+
+    fn borg(name: &str, repository: &str) -> Target {
+        let engine = EngineConfig::Borg(BorgTarget {
+            repository: repository.into(),
+            passphrase: Some(SecretSource::Credential("borg-pass".into())),
+            key_file: None,
+            encryption: "repokey-blake2".into(),
+            compression: None,
+            files_cache: None,
+            require_mount: None,
+            program: None,
+            remote_program: None,
+            ssh_command: vec!["ssh".into()],
+            upload_limit_kib: None,
+            stall_timeout: Duration::from_secs(1_800),
+        });
+        target(name, engine)
+    }
+
+    fn restic(name: &str, repository: &str) -> Target {
+        let engine = EngineConfig::Restic(ResticTarget {
+            repository: repository.into(),
+            password: Some(SecretSource::File("/etc/stillpoint/cloud.pass".into())),
+            environment_file: None,
+            copy_from: None,
+            compression: None,
+            require_mount: None,
+            program: None,
+            upload_limit_kib: None,
+            stall_timeout: Duration::from_secs(1_800),
+        });
+        target(name, engine)
+    }
+
+    fn target(name: &str, engine: EngineConfig) -> Target {
+        Target {
+            name: TargetName::new(name).unwrap(),
+            engine,
+            keep: None,
+            check: None,
+            compact_every: None,
+            append_only: false,
+        }
+    }
+
+    fn files(paths: &[&str]) -> Source {
+        Source::Files(FilesSource {
+            paths: paths.iter().map(PathBuf::from).collect(),
+            exclude: Vec::new(),
+            exclude_caches: false,
+            exclude_if_present: Vec::new(),
+            one_file_system: false,
+            capture: CaptureMode::None,
+            allow_empty: false,
+        })
+    }
+
+    fn config(source: Source, targets: Vec<Target>) -> Config {
+        let job = Job {
+            name: JobName::new("host").unwrap(),
+            targets: targets.iter().map(|target| target.name.clone()).collect(),
+            source,
+            keep: BTreeMap::new(),
+            hooks: Hooks::default(),
+            max_shrink_percent: 50,
+            max_age: None,
+        };
+        Config {
+            settings: Settings {
+                host: HostName::new("web1").unwrap(),
+                state_dir: "/var/lib/stillpoint".into(),
+                runtime_dir: "/run/stillpoint".into(),
+                cache_dir: "/var/cache/stillpoint".into(),
+                lock_wait: Duration::from_secs(120),
+                metrics_file: None,
+                max_age: Duration::from_secs(86_400),
+            },
+            targets,
+            jobs: vec![job],
+            files: vec!["/etc/stillpoint.toml".into()],
+        }
+    }
+
+    fn service_of(config: &Config) -> String {
+        let made =
+            units(config, Path::new("/etc/stillpoint.toml"), Path::new("/usr/bin/stillpoint"));
+        made[0].1.clone()
+    }
+
+    fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+        unit.lines()
+            .filter_map(|line| line.strip_prefix(key).and_then(|rest| rest.strip_prefix('=')))
+            .collect()
+    }
+
+    #[test]
+    fn a_local_job_is_shut_in() {
+        let config = config(files(&["/etc", "/home"]), vec![borg("usb", "/srv/backup/web1")]);
+        let made =
+            units(&config, Path::new("/etc/stillpoint.toml"), Path::new("/usr/bin/stillpoint"));
+        let text: String =
+            made.iter().map(|(name, text)| format!("==> {name} <==\n{text}\n")).collect();
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_remote_target_needs_the_network_and_no_directory() {
+        let unit = service_of(&config(
+            files(&["/etc"]),
+            vec![restic("disk", "local:/srv/restic"), restic("cloud", "sftp:backup@nas:/restic")],
+        ));
+        assert_eq!(values(&unit, "ReadWritePaths"), ["-/srv/restic"]);
+        assert_eq!(
+            values(&unit, "RestrictAddressFamilies"),
+            ["AF_UNIX AF_NETLINK AF_INET AF_INET6"]
+        );
+        assert!(values(&unit, "IPAddressDeny").is_empty());
+        assert!(values(&unit, "LoadCredentialEncrypted").is_empty());
+    }
+
+    #[test]
+    fn borg_keeps_the_address_family_that_its_host_id_comes_from() {
+        let restic_only = service_of(&config(files(&["/etc"]), vec![restic("a", "/srv/a")]));
+        assert_eq!(values(&restic_only, "RestrictAddressFamilies"), ["AF_UNIX"]);
+        let both =
+            service_of(&config(files(&["/etc"]), vec![restic("a", "/srv/a"), borg("b", "/srv/b")]));
+        assert_eq!(values(&both, "RestrictAddressFamilies"), ["AF_UNIX AF_INET"]);
+        assert_eq!(values(&both, "IPAddressDeny"), ["any"]);
+    }
+
+    #[test]
+    fn what_the_administrator_runs_is_not_shut_in() {
+        let mut hooked = config(files(&["/etc"]), vec![borg("usb", "/srv/b")]);
+        hooked.jobs[0].hooks.before = vec![vec!["/usr/local/bin/dump".into()]];
+        let dump = CommandSource {
+            item: "postgres".into(),
+            command: vec!["sudo".into(), "-u".into(), "postgres".into(), "pg_dumpall".into()],
+            file_name: "postgres.sql".into(),
+        };
+        let mut asked = borg("usb", "/srv/b");
+        if let EngineConfig::Borg(borg) = &mut asked.engine {
+            borg.passphrase = Some(SecretSource::Command(vec!["pass".into(), "borg".into()]));
+        }
+        for config in [
+            hooked,
+            config(Source::Commands(vec![dump]), vec![borg("usb", "/srv/b")]),
+            config(files(&["/etc"]), vec![asked]),
+            config(files(&["/etc"]), vec![restic("cloud", "rclone:drive:x")]),
+        ] {
+            let unit = service_of(&config);
+            assert_eq!(values(&unit, "ProtectSystem"), ["full"]);
+            for key in ["CapabilityBoundingSet", "NoNewPrivileges", "IPAddressDeny", "PrivateTmp"] {
+                assert!(values(&unit, key).is_empty(), "{key} in {unit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_in_tmp_is_seen_as_it_is() {
+        for (source, private) in [("/", false), ("/var", false), ("/tmp/x", false), ("/home", true)]
+        {
+            let unit = service_of(&config(files(&[source]), vec![borg("usb", "/srv/b")]));
+            assert_eq!(!values(&unit, "PrivateTmp").is_empty(), private, "{source}");
+            assert_eq!(values(&unit, "ReadWritePaths").contains(&"-/tmp"), !private, "{source}");
+        }
+        let unit = service_of(&config(files(&["/home"]), vec![borg("usb", "/tmp/repository")]));
+        assert!(values(&unit, "PrivateTmp").is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_must_be_a_mount_point_is_not_made_to_look_like_one() {
+        let mut usb = borg("usb", "/srv/backup");
+        if let EngineConfig::Borg(borg) = &mut usb.engine {
+            borg.require_mount = Some("/srv/backup/".into());
+        }
+        let unit = service_of(&config(files(&["/etc"]), vec![usb.clone()]));
+        assert_eq!(values(&unit, "ProtectSystem"), ["full"]);
+        assert!(values(&unit, "ReadWritePaths").is_empty());
+        if let EngineConfig::Borg(borg) = &mut usb.engine {
+            borg.repository = "/srv/backup/web1".into();
+        }
+        let unit = service_of(&config(files(&["/etc"]), vec![usb]));
+        assert_eq!(values(&unit, "ReadWritePaths"), ["-/srv/backup/web1"]);
+    }
+
+    #[test]
+    fn paths_are_escaped_for_the_place_where_they_stand() {
+        let mut config = config(files(&["/etc"]), vec![borg("usb", "/srv/my \"50%\" $x\\y")]);
+        config.settings.state_dir = "/srv/state".into();
+        config.settings.cache_dir = "/var/cache/still point".into();
+        let made =
+            units(&config, Path::new("/etc/a b/50%$\n\".toml"), Path::new("/opt/still/stillpoint"));
+        let unit = &made[0].1;
+        assert_eq!(
+            values(unit, "ExecStart"),
+            [r#"/opt/still/stillpoint -c "/etc/a b/50%%$$\x0a\".toml" run host"#]
+        );
+        assert_eq!(values(unit, "ReadWritePaths"), [r#""-/srv/my \"50%%\" $x\\y""#, "-/srv/state"]);
+        assert_eq!(values(unit, "CacheDirectory"), ["\"still point\""]);
+        assert!(values(unit, "StateDirectory").is_empty());
+        config.targets[0] = borg("usb", "/srv/line\nbreak");
+        assert_eq!(values(&service_of(&config), "ProtectSystem"), ["full"]);
+    }
+}

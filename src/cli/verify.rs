@@ -1,0 +1,92 @@
+//! `verify`: reads one copy back whole, as a restore would.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::model::names::{JobName, TargetName};
+use crate::model::outcome::Outcome;
+use crate::model::report::SCHEMA;
+use crate::pipeline::error::StepError;
+use crate::pipeline::steps::maintain::judge;
+
+use super::setup::{Setup, Use};
+use super::{Global, Verdict, job_name, render, select, target_name};
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The job whose copy to read
+    #[arg(value_name = "JOB", value_parser = job_name)]
+    job: JobName,
+    /// The copy: an id or a part of it, a run id, or latest
+    #[arg(value_name = "COPY", default_value = "latest")]
+    copy: String,
+    /// Read the copy of this target
+    #[arg(long, value_name = "TARGET", value_parser = target_name)]
+    target: Option<TargetName>,
+    /// The stream of a commands job
+    #[arg(long, value_name = "ITEM")]
+    item: Option<String>,
+    /// Show what would be read, read nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    job: &'a JobName,
+    target: &'a TargetName,
+    copy: &'a str,
+    outcome: Option<Outcome>,
+    extent: Option<&'a str>,
+    damage: &'a [String],
+}
+
+/// Runs the verb.
+pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
+    let setup = Setup::new(global, if args.dry_run { Use::Look } else { Use::Change })?;
+    let pipeline = setup.pipeline();
+    let job = select::job(&setup.config, &args.job)?;
+    let (engine, copy) =
+        select::copy(pipeline, job, args.target.as_ref(), args.item.as_deref(), &args.copy)?;
+    let target = &engine.target().name;
+    if args.dry_run {
+        if global.json {
+            render::json(&Document {
+                schema: SCHEMA,
+                job: &args.job,
+                target,
+                copy: &copy.id,
+                outcome: None,
+                extent: None,
+                damage: &[],
+            })?;
+        } else {
+            render::text(&format!("would read {} in target {target}", copy.id))?;
+        }
+        return Ok(Vec::new());
+    }
+    let mut report = None;
+    let mut troubles = setup.session(|cx| {
+        report = Some(engine.verify(cx.engine(), &copy).map_err(StepError::from)?);
+        Ok(Vec::new())
+    })?;
+    let Some(report) = report else { return Ok(troubles) };
+    let done = judge(&report);
+    troubles.extend(done.trouble);
+    if global.json {
+        render::json(&Document {
+            schema: SCHEMA,
+            job: &args.job,
+            target,
+            copy: &copy.id,
+            outcome: Some(done.outcome),
+            extent: Some(&report.extent),
+            damage: &report.damage,
+        })?;
+    } else {
+        render::text(&format!("{} in target {target}: {}", copy.id, done.detail))?;
+    }
+    Ok(troubles)
+}

@@ -1,0 +1,452 @@
+//! The layers, enforced: reads every source file and fails on a path that leads where it may not.
+//!
+//! The rules are the layer table below and a few doors: one room starts processes, one takes locks, one
+//! talks to libvirt, one prints. The reader knows just enough of Rust to find paths: comments and literals
+//! are blanked, `use` groups are expanded, `super` is resolved through inline modules.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each top-level module with the modules that it may name. Whoever adds a module adds a line.
+const LAYERS: &[(&str, &[&str])] = &[
+    (
+        "cli",
+        &[
+            "pipeline",
+            "engine",
+            "capture",
+            "machine",
+            "blocks",
+            "report",
+            "notify",
+            "tools",
+            "retention",
+            "config",
+            "host",
+            "model",
+            "lock",
+        ],
+    ),
+    (
+        "pipeline",
+        &[
+            "engine",
+            "capture",
+            "machine",
+            "blocks",
+            "report",
+            "notify",
+            "tools",
+            "retention",
+            "config",
+            "host",
+            "model",
+            "lock",
+        ],
+    ),
+    ("engine", &["tools", "retention", "config", "host", "model", "lock"]),
+    ("capture", &["tools", "retention", "config", "host", "model", "lock"]),
+    ("machine", &["tools", "retention", "config", "host", "model", "lock"]),
+    ("blocks", &["tools", "retention", "config", "host", "model", "lock"]),
+    ("report", &["tools", "retention", "config", "host", "model", "lock"]),
+    ("notify", &["tools", "retention", "config", "host", "model", "lock"]),
+    ("tools", &["host", "model"]),
+    ("retention", &["model"]),
+    ("config", &["model"]),
+    ("host", &["model", "lock"]),
+    ("model", &[]),
+    ("lock", &[]),
+];
+
+/// Rooms below one module that never name each other.
+const SIBLINGS: &[(&str, &[&str])] =
+    &[("engine", &["borg", "restic", "btrfs"]), ("tools", &["borg", "restic", "btrfs"])];
+
+/// Crates and types that one room alone may name: what, and the start of the files that may.
+const DOORS: &[(&[&str], &str)] = &[
+    (&["process", "Command"], "src/host/runner"),
+    (&["fs2"], "src/lock.rs"),
+    (&["virt"], "src/machine/"),
+    (&["virt_sys"], "src/machine/"),
+];
+
+/// One violation, as a sentence with its place.
+fn violations(file: &str, source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let home = module_of(file);
+    let home_top = home.first().map(String::as_str);
+    if let Some(top) = home_top
+        && !LAYERS.iter().any(|(name, _)| *name == top)
+    {
+        found.push(format!("{file}: the module `{top}` has no layer"));
+    }
+    for named in paths(&tokens(&blank(source)), &home) {
+        let place = format!("{file}:{}", named.line);
+        let text = named.segments.join("::");
+        if named.segments.first().is_some_and(|first| first == "crate") {
+            let to: Vec<&str> = named.segments[1..].iter().map(String::as_str).collect();
+            if let (Some(from), Some(top)) = (home_top, to.first())
+                && from != *top
+            {
+                let allowed = LAYERS
+                    .iter()
+                    .find(|(name, _)| *name == from)
+                    .is_some_and(|(_, below)| below.contains(top));
+                if !allowed {
+                    found.push(format!("{place}: `{from}` may not name `{text}`"));
+                }
+            }
+            for (parent, rooms) in SIBLINGS {
+                if let ([top, room, ..], [to_top, to_room, ..]) = (&home[..], &to[..])
+                    && top == parent
+                    && to_top == parent
+                    && room != to_room
+                    && rooms.contains(&room.as_str())
+                    && rooms.contains(to_room)
+                {
+                    found.push(format!("{place}: `{parent}::{room}` may not name `{text}`"));
+                }
+            }
+        }
+        for (what, door) in DOORS {
+            let names = if what.len() == 1 {
+                named.segments.first().is_some_and(|first| first == what[0])
+            } else {
+                named.segments.windows(what.len()).any(|window| window == *what)
+            };
+            if names && !file.starts_with(door) {
+                found.push(format!("{place}: only {door} may name `{text}`"));
+            }
+        }
+        let prints =
+            matches!(named.segments.last().map(String::as_str), Some("println!" | "print!"));
+        if prints && !named.in_tests && !file.starts_with("src/cli/") {
+            found.push(format!("{place}: only src/cli may use `{text}`"));
+        }
+    }
+    found
+}
+
+/// `src/engine/borg/mod.rs` is `["engine", "borg"]`; `src/lib.rs` and `src/main.rs` are `[]`.
+fn module_of(file: &str) -> Vec<String> {
+    let inner = file.strip_prefix("src/").unwrap_or(file).trim_end_matches(".rs");
+    let mut parts: Vec<String> = inner.split('/').map(str::to_owned).collect();
+    if matches!(parts.last().map(String::as_str), Some("mod" | "lib" | "main")) {
+        parts.pop();
+    }
+    parts
+}
+
+/// The source with comments and the content of literals replaced by spaces; line breaks stay.
+fn blank(source: &str) -> String {
+    let chars: Vec<char> = source.chars().collect();
+    let mut out = String::with_capacity(source.len());
+    let mut at = 0;
+    // Copies as blanks up to `end`.
+    let hide = |out: &mut String, from: usize, end: usize| {
+        out.extend(chars[from..end].iter().map(|c| if *c == '\n' { '\n' } else { ' ' }));
+    };
+    while at < chars.len() {
+        let rest = &chars[at..];
+        let word_before = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
+        let length = if rest.starts_with(&['/', '/']) {
+            rest.iter().position(|c| *c == '\n').unwrap_or(rest.len())
+        } else if rest.starts_with(&['/', '*']) {
+            block_comment(rest)
+        } else if rest[0] == '"' {
+            quoted(rest, '"')
+        } else if rest[0] == '\'' {
+            // A lifetime has no closing quote within two characters unless it is a character literal.
+            match rest {
+                [_, '\\', ..] => quoted(rest, '\''),
+                [_, _, '\'', ..] => 3,
+                _ => 0,
+            }
+        } else if !word_before && matches!(rest[0], 'r' | 'b' | 'c') {
+            raw_string(rest)
+        } else {
+            0
+        };
+        if length == 0 {
+            out.push(rest[0]);
+            at += 1;
+        } else {
+            hide(&mut out, at, at + length);
+            at += length;
+        }
+    }
+    out
+}
+
+fn block_comment(rest: &[char]) -> usize {
+    let mut depth = 0;
+    let mut at = 0;
+    while at < rest.len() {
+        if rest[at..].starts_with(&['/', '*']) {
+            depth += 1;
+            at += 2;
+        } else if rest[at..].starts_with(&['*', '/']) {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += 1;
+        }
+    }
+    rest.len()
+}
+
+fn quoted(rest: &[char], quote: char) -> usize {
+    let mut at = 1;
+    while at < rest.len() {
+        match rest[at] {
+            '\\' => at += 2,
+            c if c == quote => return at + 1,
+            _ => at += 1,
+        }
+    }
+    rest.len()
+}
+
+/// The length of `r"…"`, `r#"…"#`, `br"…"` and the like; 0 when it is something else.
+fn raw_string(rest: &[char]) -> usize {
+    let prefix = rest.iter().take(2).take_while(|c| matches!(c, 'r' | 'b' | 'c')).count();
+    if !rest[..prefix].contains(&'r') {
+        return 0;
+    }
+    let hashes = rest[prefix..].iter().take_while(|c| **c == '#').count();
+    if rest.get(prefix + hashes) != Some(&'"') {
+        return 0;
+    }
+    let mut end = vec!['"'];
+    end.extend(std::iter::repeat_n('#', hashes));
+    let body = prefix + hashes + 1;
+    (body..rest.len())
+        .find(|at| rest[*at..].starts_with(&end))
+        .map_or(rest.len(), |at| at + end.len())
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Token {
+    text: String,
+    line: usize,
+}
+
+/// Words, `::`, and every other character by itself.
+fn tokens(source: &str) -> Vec<Token> {
+    let chars: Vec<char> = source.chars().collect();
+    let mut found = Vec::new();
+    let (mut at, mut line) = (0, 1);
+    while at < chars.len() {
+        let word = chars[at..].iter().take_while(|c| c.is_alphanumeric() || **c == '_').count();
+        let length = if word > 0 {
+            word
+        } else if chars[at..].starts_with(&[':', ':']) {
+            2
+        } else {
+            1
+        };
+        if !chars[at].is_whitespace() {
+            found.push(Token { text: chars[at..at + length].iter().collect(), line });
+        }
+        line += usize::from(chars[at] == '\n');
+        at += length;
+    }
+    found
+}
+
+#[derive(Debug, PartialEq)]
+struct Named {
+    segments: Vec<String>,
+    line: usize,
+    /// Whether it stands in a module `tests`, where output goes to the test runner.
+    in_tests: bool,
+}
+
+/// Every path in the tokens, groups expanded and `self`/`super` resolved; macros end in `!`.
+fn paths(tokens: &[Token], home: &[String]) -> Vec<Named> {
+    let mut found = Vec::new();
+    // For each open brace: whether it opened an inline module, whose name is then on `inline`.
+    let mut braces: Vec<bool> = Vec::new();
+    let mut inline: Vec<String> = Vec::new();
+    let is_word =
+        |token: &Token| token.text.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');
+    let text = |at: usize| tokens.get(at).map_or("", |token| token.text.as_str());
+    let mut at = 0;
+    while at < tokens.len() {
+        if text(at) == "{" {
+            let module = at >= 2 && text(at - 2) == "mod";
+            if module {
+                inline.push(text(at - 1).to_owned());
+            }
+            braces.push(module);
+        } else if text(at) == "}" {
+            if braces.pop() == Some(true) {
+                inline.pop();
+            }
+        } else if is_word(&tokens[at]) && (at == 0 || text(at - 1) != "::") {
+            let mut raw = Vec::new();
+            at = path_from(tokens, at, &[], &mut raw);
+            let here: Vec<String> = home.iter().chain(&inline).cloned().collect();
+            found.extend(raw.into_iter().filter_map(|named| resolve(named, &here)));
+            continue;
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Reads one path from `at`, with the segments that came before; answers where it ends.
+fn path_from(tokens: &[Token], mut at: usize, before: &[String], found: &mut Vec<Named>) -> usize {
+    let mut segments = before.to_vec();
+    let line = tokens.get(at).map_or(0, |token| token.line);
+    let text = |at: usize| tokens.get(at).map_or("", |token| token.text.as_str());
+    loop {
+        if text(at) == "{" && !segments.is_empty() {
+            at += 1;
+            while at < tokens.len() && text(at) != "}" {
+                at = if text(at) == "," { at + 1 } else { path_from(tokens, at, &segments, found) };
+            }
+            return at + 1;
+        }
+        segments.push(text(at).to_owned());
+        at += 1;
+        // `!=` is a comparison, a lone `!` calls a macro.
+        if text(at) == "!" && text(at + 1) != "=" {
+            if let Some(last) = segments.last_mut() {
+                last.push('!');
+            }
+            break;
+        }
+        let next = text(at + 1);
+        let goes_on = next == "{"
+            || next == "*"
+            || next.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_');
+        if text(at) != "::" || !goes_on {
+            break;
+        }
+        at += 1;
+    }
+    found.push(Named { segments, line, in_tests: false });
+    // `as other` belongs to the import.
+    if text(at) == "as" && !before.is_empty() { at + 2 } else { at }
+}
+
+/// Turns `super::x` and `self::x` into `crate::…::x`; single words that call no macro are no paths.
+fn resolve(named: Named, here: &[String]) -> Option<Named> {
+    let Named { mut segments, line, .. } = named;
+    let supers = segments.iter().take_while(|segment| *segment == "super").count();
+    if supers > 0 || segments[0] == "self" {
+        let rest = segments.split_off(supers.max(1));
+        let base = &here[..here.len().saturating_sub(supers)];
+        segments =
+            ["crate".to_owned()].into_iter().chain(base.iter().cloned()).chain(rest).collect();
+    }
+    let last = segments.last()?;
+    let matters =
+        segments.len() > 1 || last.ends_with('!') || DOORS.iter().any(|(what, _)| *what == [last]);
+    matters.then(|| Named { segments, line, in_tests: here.iter().any(|module| module == "tests") })
+}
+
+fn rust_files(below: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(below).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_module_names_only_what_lies_below_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    rust_files(&root.join("src"), &mut files);
+    files.sort();
+    assert!(files.len() > 20, "only {} source files were found", files.len());
+    let found: Vec<String> = files
+        .iter()
+        .flat_map(|path| {
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+            violations(name, &fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn a_planted_violation_is_found() {
+    let planted = [
+        ("src/retention/mod.rs", "use crate::host::Host;"),
+        ("src/retention/plan.rs", "fn f() { let x = crate::config::read(); }"),
+        (
+            "src/host/system.rs",
+            "use crate::{\n    lock,\n    model::{job, names as n},\n    tools::borg,\n};",
+        ),
+        ("src/engine/mod.rs", "use crate::report::Store;"),
+        ("src/report/mod.rs", "use super::engine::Engine;"),
+        ("src/engine/borg/mod.rs", "use crate::engine::restic::Restic;"),
+        ("src/engine/borg/mod.rs", "use super::{error, restic};"),
+        ("src/engine/restic/parse.rs", "use super::super::borg;"),
+        ("src/engine/borg/mod.rs", "mod tests { use super::super::restic::x; }"),
+        ("src/engine/borg/mod.rs", "mod tests { fn f() {} } use super::restic::x;"),
+        ("src/model/names.rs", "fn f<'a>(x: &'a str) { let q = '\"'; crate::host::x() }"),
+        ("src/capture/mod.rs", "use crate::machine;"),
+        ("src/invented/mod.rs", "fn f() {}"),
+        ("src/engine/mod.rs", "fn f() { std::process::Command::new(\"x\"); }"),
+        ("src/engine/mod.rs", "use std::process::{self, Command};"),
+        ("src/engine/mod.rs", "use std::{io, process::Command as C};"),
+        ("src/host/system.rs", "use fs2::FileExt;"),
+        ("src/cli/doctor.rs", "fn f() { virt::connect::Connect::version(); }"),
+        ("src/report/json.rs", "fn f() { println!(\"x\"); }"),
+        ("src/pipeline/mod.rs", "fn f() { std::print!(\"x\"); }"),
+    ];
+    for (file, source) in planted {
+        assert_eq!(violations(file, source).len(), 1, "{file}: {source}");
+    }
+}
+
+#[test]
+fn what_is_allowed_is_left_alone() {
+    let allowed = [
+        ("src/pipeline/mod.rs", "use crate::{engine::{borg, restic}, report, model::job::Job};"),
+        ("src/host/runner/tests/mod.rs", "fn f() { println!(\"x\"); }"),
+        ("src/host/system.rs", "mod tests { fn f() { print!(\"x\"); } }"),
+        ("src/cli/mod.rs", "use crate::pipeline; fn f() { println!(\"x\"); }"),
+        (
+            "src/engine/mod.rs",
+            "pub mod borg; use self::borg::Borg; use crate::engine::restic::Restic;",
+        ),
+        (
+            "src/engine/borg/mod.rs",
+            "use super::error; mod tests { use super::*; use super::super::error; }",
+        ),
+        (
+            "src/retention/mod.rs",
+            "//! See [`crate::host::Host`].\n/* crate::host /* nested */ */ fn f() {}",
+        ),
+        (
+            "src/retention/mod.rs",
+            "const A: &str = \"crate::host\"; const B: &str = r#\"\"crate::host\"#;",
+        ),
+        ("src/retention/mod.rs", "pub(in crate::retention) fn f() { if a != b {} let c = '\\''; }"),
+        (
+            "src/host/runner/mod.rs",
+            "use std::process::Command; use std::os::unix::process::CommandExt;",
+        ),
+        (
+            "src/engine/mod.rs",
+            "use std::os::unix::process::CommandExt; use std::process::ExitCode;",
+        ),
+        ("src/lock.rs", "use fs2::FileExt;"),
+        ("src/machine/libvirt.rs", "fn f() { virt::connect::Connect::version(); }"),
+        ("src/main.rs", "use stillpoint::cli; fn main() { cli::main() }"),
+    ];
+    for (file, source) in allowed {
+        assert_eq!(violations(file, source), Vec::<String>::new(), "{file}: {source}");
+    }
+}

@@ -1,0 +1,97 @@
+//! What the pipeline uses of borg, on a list of archives in memory: the real engine builds the commands
+//! and reads the answers.
+
+use std::collections::BTreeMap;
+
+use stillpoint::host::{CommandSpec, Exit};
+
+/// A repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FakeBorg {
+    /// Archive name → number of files.
+    pub archives: BTreeMap<String, u64>,
+    /// How many files the next archive will have.
+    pub files: u64,
+    /// Says that it made an archive and makes none.
+    pub forgetful: bool,
+}
+
+/// What a command answers.
+pub struct Answer {
+    pub exit: Exit,
+    pub stdout: String,
+    pub stderr: Vec<String>,
+}
+
+impl FakeBorg {
+    /// Carries out a command as borg would.
+    ///
+    /// # Panics
+    /// On a command that nobody thought of: a test must not pass by accident.
+    pub fn answer(&mut self, spec: &CommandSpec) -> Answer {
+        let args: Vec<String> = spec
+            .args
+            .iter()
+            .map(|arg| arg.value().to_string_lossy().replace("{{", "{").replace("}}", "}"))
+            .collect();
+        let verb = args
+            .iter()
+            .find(|arg| ["create", "list", "delete", "compact", "check"].contains(&arg.as_str()));
+        let ok = |stdout: String| Answer { exit: Exit::Code(0), stdout, stderr: Vec::new() };
+        match verb.map(String::as_str) {
+            Some("create") => {
+                let operand =
+                    args.iter().find(|arg| arg.contains("::")).expect("create names an archive");
+                let name = operand.split("::").nth(1).expect("a name").to_owned();
+                if self.archives.contains_key(&name) {
+                    return Self::failure("Archive.AlreadyExists", "Archive already exists", 30);
+                }
+                if !self.forgetful {
+                    self.archives.insert(name, self.files);
+                }
+                ok(format!(
+                    r#"{{"archive":{{"stats":{{"original_size":{},"compressed_size":1,"deduplicated_size":1,"nfiles":{}}}}}}}"#,
+                    self.files * 10,
+                    self.files
+                ))
+            }
+            Some("list") => {
+                let archives: Vec<serde_json::Value> = self
+                    .archives
+                    .keys()
+                    .map(|name| {
+                        serde_json::json!({
+                            "archive": name, "barchive": name, "name": name, "id": "00",
+                            "start": "2026-11-21T02:00:00.000000", "time": "2026-11-21T02:00:00.000000",
+                        })
+                    })
+                    .collect();
+                ok(serde_json::json!({
+                    "archives": archives,
+                    "encryption": { "mode": "none" },
+                    "repository": { "id": "77", "last_modified": "2026-11-21T02:00:00.000000", "location": "/repo" },
+                })
+                .to_string())
+            }
+            Some("delete") => {
+                let repository =
+                    args.iter().position(|arg| arg == "--").expect("an end of options") + 1;
+                for name in &args[repository + 1..] {
+                    self.archives.remove(name);
+                }
+                ok(String::new())
+            }
+            Some("compact" | "check") => ok(String::new()),
+            _ => panic!("the fake borg was not told about: {args:?}"),
+        }
+    }
+
+    /// A failure as borg words it.
+    pub fn failure(msgid: &str, message: &str, code: i32) -> Answer {
+        let line = serde_json::json!({
+            "type": "log_message", "time": 1.0, "message": message, "levelname": "ERROR",
+            "name": "borg.archiver", "msgid": msgid,
+        });
+        Answer { exit: Exit::Code(code), stdout: String::new(), stderr: vec![line.to_string()] }
+    }
+}

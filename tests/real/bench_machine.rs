@@ -1,0 +1,297 @@
+//! A machine for the real tests: a directory with a source tree, repositories and a configuration, and the
+//! built program to run against it. Everything goes away with it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_stillpoint");
+
+/// A directory of its own with everything in it.
+pub struct Machine {
+    pub root: tempfile::TempDir,
+}
+
+/// What a run of the program gave.
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.stdout, self.stderr))
+    }
+
+    /// Asserts the exit code, showing everything when it is another one.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "\nstdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn says(self, words: &str) -> Self {
+        let all = format!("{}{}", self.stdout, self.stderr);
+        assert!(all.contains(words), "{words:?} is missing in:\n{all}");
+        self
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// A command of a test: this is a test's own process, not one of the product's.
+#[expect(clippy::disallowed_methods, reason = "tests start programs themselves")]
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    Command::new(program)
+}
+
+/// Runs a program that must succeed and answers with its output.
+#[track_caller]
+pub fn must(program: &str, args: &[&str]) -> String {
+    let output =
+        command(program).args(args).stdin(Stdio::null()).output().unwrap_or_else(|error| {
+            panic!(
+                "{program} cannot be started ({error}); tests/run installs what the real tests need"
+            )
+        });
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {text}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+impl Machine {
+    /// A machine with a small tree, a borg target `b`, a restic target `r`, both created, and the given
+    /// jobs and settings in TOML. `{root}` stands for the machine's directory.
+    pub fn new(jobs: &str) -> Self {
+        let machine = Self::bare(jobs);
+        machine.run(&["init", "b", "r"]).expect(0);
+        machine
+    }
+
+    /// The same without any repository.
+    pub fn bare(jobs: &str) -> Self {
+        let root = tempfile::Builder::new().prefix("stillpoint-real.").tempdir().unwrap();
+        let machine = Self { root };
+        machine.write("pass", "correct horse\n", 0o600);
+        machine.write("src/hello.txt", "hello\n", 0o644);
+        machine.write("src/sub/data.bin", &"0123456789abcdef".repeat(4096), 0o600);
+        for number in 0..40 {
+            machine.write(
+                &format!("src/many/{number}"),
+                &format!("file {number}\n").repeat(number + 1),
+                0o644,
+            );
+        }
+        machine.configure(jobs);
+        machine
+    }
+
+    /// Replaces the configuration; targets and settings stay what they are.
+    pub fn configure(&self, jobs: &str) {
+        let text = format!(
+            r#"
+[settings]
+host = "web1"
+state-dir = "{{root}}/state"
+runtime-dir = "{{root}}/run"
+cache-dir = "{{root}}/cache"
+lock-wait = "1s"
+[targets.b.borg]
+repository = "{{root}}/repo-b"
+passphrase-file = "{{root}}/pass"
+[targets.r.restic]
+repository = "{{root}}/repo-r"
+password-file = "{{root}}/pass"
+{jobs}
+"#
+        );
+        self.write(
+            "stillpoint.toml",
+            &text.replace("{root}", &self.path("").to_string_lossy()),
+            0o600,
+        );
+    }
+
+    pub fn path(&self, below: &str) -> PathBuf {
+        if below.is_empty() { self.root.path().to_owned() } else { self.root.path().join(below) }
+    }
+
+    pub fn write(&self, below: &str, text: &str, mode: u32) {
+        let path = self.path(below);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// An executable script, as an administrator's hook or dump would be.
+    pub fn script(&self, name: &str, body: &str) -> String {
+        self.write(name, &format!("#!/bin/sh\n{body}\n"), 0o755);
+        self.path(name).to_string_lossy().into_owned()
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = command(PROGRAM);
+        command.arg("-c").arg(self.path("stillpoint.toml")).args(args).stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Ran {
+        self.command(args).output().unwrap().into()
+    }
+
+    pub fn start(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// The ids of all listed copies of a target, oldest first.
+    pub fn copies(&self, target: &str) -> Vec<String> {
+        let list = self.run(&["--json", "list", "--target", target]).expect(0).json();
+        list["copies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|copy| copy["id"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Nothing is held: no ledger, no staging, no lock of an engine, no child.
+    #[track_caller]
+    pub fn assert_clean(&self) {
+        for below in ["state/ledger", "cache/tmp", "repo-r/locks"] {
+            let left: Vec<_> = fs::read_dir(self.path(below)).map_or(Vec::new(), |entries| {
+                entries.map(|entry| entry.unwrap().file_name()).collect()
+            });
+            assert!(left.is_empty(), "{below} holds {left:?}");
+        }
+        assert!(!self.path("repo-b/lock.exclusive").exists(), "borg's lock is left");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let root = self.path("").to_string_lossy().into_owned();
+        assert!(!mounts.contains(&root), "something is mounted below {root}");
+        let strays: Vec<String> = processes_about(&root);
+        assert!(strays.is_empty(), "processes are left: {strays:?}");
+    }
+}
+
+/// The command lines of processes that name this text, without ourselves.
+pub fn processes_about(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        if pid == std::process::id() {
+            continue;
+        }
+        let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(text) {
+            found.push(format!("{pid}: {line}"));
+        }
+    }
+    found
+}
+
+/// A tree with everything that a backup may lose.
+pub fn torture(root: &Path) {
+    fs::create_dir_all(root.join("deep/er")).unwrap();
+    fs::write(root.join("plain"), "plain\n").unwrap();
+    fs::set_permissions(root.join("plain"), fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::chown(root.join("plain"), Some(12_345), Some(54_321)).unwrap();
+    fs::write(root.join("setuid"), "x").unwrap();
+    fs::set_permissions(root.join("setuid"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::hard_link(root.join("plain"), root.join("deep/hard")).unwrap();
+    symlink("plain", root.join("link")).unwrap();
+    symlink("/nowhere", root.join("dangling")).unwrap();
+    let name = OsStr::from_bytes(b"not-utf8-\xff\xfe");
+    fs::write(root.join(name), "odd name").unwrap();
+    fs::write(root.join("new\nline"), "odd name").unwrap();
+    fs::write(root.join("-f"), "looks like an option").unwrap();
+    fs::write(root.join("deep/er/{now}"), "looks like a placeholder").unwrap();
+    fs::write(root.join("empty"), "").unwrap();
+    let sparse = fs::File::create(root.join("sparse")).unwrap();
+    sparse.set_len(64 << 20).unwrap();
+    must("mkfifo", &[root.join("fifo").to_str().unwrap()]);
+    must("setfattr", &["-n", "user.note", "-v", "kept", root.join("plain").to_str().unwrap()]);
+    must("touch", &["-d", "2001-02-03T04:05:06.789Z", root.join("plain").to_str().unwrap()]);
+    must("touch", &["-d", "1999-12-31T23:59:59Z", root.join("deep").to_str().unwrap()]);
+}
+
+/// Everything about a tree that must survive, as text.
+pub fn manifest(root: &Path) -> Vec<String> {
+    fn walk(root: &Path, directory: &Path, lines: &mut Vec<String>) {
+        let mut entries: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        for path in entries {
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let kind = meta.file_type();
+            let mut line = format!(
+                "{:?} mode {:o} owner {}:{} links {}",
+                path.strip_prefix(root).unwrap(),
+                meta.mode(),
+                meta.uid(),
+                meta.gid(),
+                if kind.is_dir() { 0 } else { meta.nlink() },
+            );
+            if kind.is_file() {
+                let content = fs::read(&path).unwrap();
+                let sum = content
+                    .iter()
+                    .fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+                line.push_str(&format!(
+                    " size {} sum {sum:x} mtime {}.{}",
+                    meta.len(),
+                    meta.mtime(),
+                    meta.mtime_nsec() / 1000
+                ));
+                let xattr = command("getfattr")
+                    .args(["--absolute-names", "-d", "--"])
+                    .arg(&path)
+                    .output()
+                    .unwrap();
+                let text = String::from_utf8_lossy(&xattr.stdout).into_owned();
+                line.extend(text.lines().filter(|line| line.contains('=')));
+            } else if kind.is_symlink() {
+                line.push_str(&format!(" to {:?}", fs::read_link(&path).unwrap()));
+            } else if kind.is_dir() {
+                line.push_str(&format!(" mtime {}", meta.mtime()));
+            }
+            lines.push(line);
+            if kind.is_dir() {
+                walk(root, &path, lines);
+            }
+        }
+    }
+    let mut lines = Vec::new();
+    walk(root, root, &mut lines);
+    lines
+}
+
+/// Asserts that two trees are the same, naming the first differences.
+#[track_caller]
+pub fn assert_same_tree(one: &Path, other: &Path) {
+    let (one, other) = (manifest(one), manifest(other));
+    let differing: Vec<_> = one
+        .iter()
+        .filter(|line| !other.contains(line))
+        .map(|line| format!("- {line}"))
+        .chain(other.iter().filter(|line| !one.contains(line)).map(|line| format!("+ {line}")))
+        .collect();
+    assert!(differing.is_empty(), "the trees differ:\n{}", differing.join("\n"));
+    assert!(!one.is_empty());
+}

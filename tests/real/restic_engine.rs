@@ -1,0 +1,744 @@
+//! The restic engine against real restics, through the real host: Debian's own, and 0.18 where
+//! `STILLPOINT_RESTIC_018` names it (`tests/run` does). Needs root (private mounts, FUSE).
+#![allow(clippy::disallowed_methods)] // what the tests do around the engine is not part of it
+#![allow(clippy::print_stderr)] // what was not run is said loudly
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeZone, Utc};
+use stillpoint::engine::restic::ResticEngine;
+use stillpoint::engine::{
+    BackupReport, BackupRequest, ChangeKind, Context, Engine, EngineError, Input, RestoreRequest,
+};
+use stillpoint::host::dry::DryHost;
+use stillpoint::host::sys::signals::StopFlag;
+use stillpoint::host::system::SystemHost;
+use stillpoint::host::{CommandSpec, Effect, Host, PrivateBind, RunError, Tool};
+use stillpoint::model::copy::{Copy, Series};
+use stillpoint::model::job::Settings;
+use stillpoint::model::names::{HostName, JobName, RunId, TargetName};
+use stillpoint::model::outcome::{Outcome, Trouble};
+use stillpoint::model::target::{EngineConfig, ReadData, ResticTarget, SecretSource, Target};
+
+/// The restics to try; `None` is the one on the fixed path.
+fn restics() -> Vec<Option<PathBuf>> {
+    let newer = std::env::var_os("STILLPOINT_RESTIC_018").map(PathBuf::from);
+    if newer.is_none() {
+        eprintln!("!!! NOT RUN with restic 0.18: STILLPOINT_RESTIC_018 is not set");
+    }
+    [None].into_iter().chain(newer.map(Some)).collect()
+}
+
+/// A tree and what an engine call needs, in one temporary directory.
+struct Bench {
+    directory: tempfile::TempDir,
+    settings: Settings,
+    host: SystemHost,
+    stop: Arc<StopFlag>,
+    program: Option<PathBuf>,
+}
+
+/// Runs a test once with each restic.
+fn with_each(test: impl Fn(&Bench)) {
+    for program in restics() {
+        test(&Bench::new(program));
+    }
+}
+
+impl Bench {
+    fn new(program: Option<PathBuf>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let below = |name: &str| directory.path().join(name);
+        let settings = Settings {
+            host: HostName::new("web1.example.org").unwrap(),
+            state_dir: below("state"),
+            runtime_dir: below("run"),
+            cache_dir: below("cache"),
+            lock_wait: Duration::from_secs(1),
+            metrics_file: None,
+            max_age: Duration::from_secs(1),
+        };
+        fs::create_dir(below("tree")).unwrap();
+        fs::write(below("pass"), "correct horse\n").unwrap();
+        fs::write(below("wrong"), "incorrect horse\n").unwrap();
+        fs::write(below("env"), "# for the backend\nexport STILLPOINT_PROBE='x y'\n").unwrap();
+        let stop = Arc::new(StopFlag::default());
+        Self { settings, host: SystemHost::stopped_by(stop.clone()), stop, program, directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn is_old(&self) -> bool {
+        self.program.is_none()
+    }
+
+    fn target(&self, repository: &str, password: &str) -> Target {
+        Target {
+            name: TargetName::new(repository).unwrap(),
+            engine: EngineConfig::Restic(ResticTarget {
+                repository: self.path(repository).to_str().unwrap().into(),
+                password: Some(SecretSource::File(self.path(password))),
+                environment_file: Some(self.path("env")),
+                copy_from: None,
+                compression: Some("auto".into()),
+                require_mount: None,
+                program: self.program.clone(),
+                upload_limit_kib: None,
+                stall_timeout: Duration::from_secs(60),
+            }),
+            keep: None,
+            check: None,
+            compact_every: None,
+            append_only: false,
+        }
+    }
+
+    fn engine(&self) -> ResticEngine {
+        ResticEngine::new(&self.target("repo", "pass"), None).unwrap()
+    }
+
+    /// A ready repository.
+    fn initialised(&self) -> ResticEngine {
+        let engine = self.engine();
+        engine.init(self.cx()).unwrap();
+        engine
+    }
+
+    fn on<'a>(&'a self, host: &'a dyn Host) -> Context<'a> {
+        let lock_wait = Duration::from_secs(1);
+        Context { host, settings: &self.settings, temporary: None, lock_wait }
+    }
+
+    fn cx(&self) -> Context<'_> {
+        self.on(&self.host)
+    }
+
+    fn series(&self) -> Series {
+        Series {
+            host: self.settings.host.clone(),
+            job: JobName::new("web").unwrap(),
+            item: Some("a, b".into()),
+        }
+    }
+
+    fn request(&self, second: u32, paths: &[PathBuf]) -> BackupRequest {
+        BackupRequest {
+            series: self.series(),
+            run: RunId::from_bytes(second.to_be_bytes()),
+            time: time(second),
+            input: Input::Tree {
+                paths: paths.to_vec(),
+                exclude: vec!["*.tmp".into()],
+                exclude_caches: true,
+                exclude_if_present: vec![".nobackup".into()],
+                one_file_system: true,
+                binds: Vec::new(),
+            },
+        }
+    }
+
+    fn backup(&self, engine: &dyn Engine, second: u32) -> Result<BackupReport, EngineError> {
+        let request = self.request(second, &[self.path("tree")]);
+        engine.backup(self.cx(), &request, &mut |_| {})
+    }
+
+    fn list(&self, engine: &dyn Engine) -> Vec<Copy> {
+        let mut copies = engine.list(self.cx()).unwrap();
+        copies.sort_by_key(|copy| copy.time);
+        copies
+    }
+
+    fn restore(
+        &self,
+        engine: &dyn Engine,
+        copy: &Copy,
+        paths: &[PathBuf],
+        to: &str,
+    ) -> Result<PathBuf, EngineError> {
+        let to = self.path(to);
+        let request = RestoreRequest {
+            copy: copy.clone(),
+            paths: paths.to_vec(),
+            to: to.clone(),
+            dry_run: false,
+        };
+        engine.restore(self.cx(), &request, &mut |_| {})?;
+        Ok(to.join(self.path("tree").strip_prefix("/").unwrap()))
+    }
+
+    /// restic itself, beside the engine.
+    fn restic(&self, args: &[&str]) -> Command {
+        let program = self.program.clone().unwrap_or_else(|| "restic".into());
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .env("RESTIC_REPOSITORY", self.path("repo"))
+            .env("RESTIC_PASSWORD", "correct horse")
+            .env("RESTIC_CACHE_DIR", self.path("other-cache"));
+        command
+    }
+
+    /// A backup that holds its lock until its input ends.
+    fn lock_holder(&self) -> Child {
+        let child = self
+            .restic(&["backup", "--stdin", "--json"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for(|| self.locks() > 0);
+        child
+    }
+
+    fn locks(&self) -> usize {
+        fs::read_dir(self.path("repo/locks")).unwrap().count()
+    }
+}
+
+fn time(second: u32) -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2026, 11, 1, 2, 3, second).unwrap()
+}
+
+fn wait_for(mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Bytes that do not compress, the same for the same seed.
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+fn fill(tree: &Path) {
+    fs::create_dir_all(tree.join("sub/deeper")).unwrap();
+    fs::write(tree.join("plain"), "hello").unwrap();
+    fs::write(tree.join("sub/noise"), noise(3_000_000, 7)).unwrap();
+    fs::write(tree.join("a[b]*c"), "glob").unwrap();
+    fs::write(tree.join("abc"), "what the glob would match").unwrap();
+    fs::write(tree.join("back\\slash"), "x").unwrap();
+    fs::write(tree.join(OsStr::from_bytes(b"n\xffme")), "not UTF-8").unwrap();
+    fs::write(tree.join("left.tmp"), "excluded").unwrap();
+    fs::write(tree.join("secret"), "0400").unwrap();
+    fs::set_permissions(tree.join("secret"), fs::Permissions::from_mode(0o400)).unwrap();
+    std::os::unix::fs::chown(tree.join("secret"), Some(1234), Some(4321)).unwrap();
+    fs::hard_link(tree.join("plain"), tree.join("sub/second-name")).unwrap();
+    symlink("nowhere", tree.join("dangling")).unwrap();
+}
+
+/// What must be the same after a restore.
+fn description(root: &Path) -> Vec<String> {
+    fn walk(path: &Path, root: &Path, into: &mut Vec<String>) {
+        let found = fs::symlink_metadata(path).unwrap();
+        let content = if found.is_file() {
+            format!("{:?}", fs::read(path).unwrap())
+        } else if found.is_symlink() {
+            format!("{:?}", fs::read_link(path).unwrap())
+        } else {
+            String::new()
+        };
+        into.push(format!(
+            "{:?} {:o} {}:{} {}.{} {} {content}",
+            path.strip_prefix(root).unwrap(),
+            found.mode(),
+            found.uid(),
+            found.gid(),
+            found.mtime(),
+            found.mtime_nsec(),
+            if found.is_dir() { 0 } else { found.nlink() },
+        ));
+        if found.is_dir() {
+            let mut names: Vec<PathBuf> =
+                fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+            names.sort();
+            names.iter().for_each(|name| walk(name, root, into));
+        }
+    }
+    let mut lines = Vec::new();
+    walk(root, root, &mut lines);
+    lines
+}
+
+#[test]
+fn restic_makes_and_lists_and_gives_back() {
+    with_each(|bench| {
+        let engine = bench.engine();
+        let made = engine.init(bench.cx()).unwrap();
+        assert_eq!(made.repository_id.as_ref().unwrap().len(), 64);
+        let again = engine.init(bench.cx());
+        assert!(matches!(again, Err(EngineError::RepositoryExists { .. })), "{again:?}");
+        let probe = engine.probe(bench.cx()).unwrap();
+        assert_eq!(probe.repository_id, made.repository_id);
+        assert_eq!(bench.list(&engine), []);
+        let empty = engine.check(bench.cx(), ReadData::None, &mut |_| {}).unwrap();
+        assert_eq!(empty.damage, Vec::<String>::new());
+
+        let tree = bench.path("tree");
+        fill(&tree);
+        let first = bench.backup(&engine, 1).unwrap();
+        assert_eq!(first.outcome, Outcome::Ok, "{first:?}");
+        assert!(first.bytes_new.unwrap() > 3_000_000);
+        let copies = bench.list(&engine);
+        assert_eq!(copies.len(), 1);
+        assert!(copies[0].id.starts_with(&first.id.unwrap()));
+        assert_eq!(copies[0].series, Some(bench.series()));
+        assert_eq!(copies[0].run, Some(RunId::from_bytes([0, 0, 0, 1])));
+        assert_eq!(copies[0].time, time(1));
+        assert_eq!(copies[0].tags, Vec::<String>::new());
+        assert_eq!(copies[0].files.is_none(), bench.is_old());
+
+        let back = bench.restore(&engine, &copies[0], &[], "everything").unwrap();
+        fs::remove_file(tree.join("left.tmp")).unwrap();
+        let (mut wanted, mut got) = (description(&tree), description(&back));
+        // The tree itself was touched by the removal above.
+        wanted.remove(0);
+        got.remove(0);
+        assert_eq!(got, wanted);
+
+        fs::write(tree.join("plain"), "changed").unwrap();
+        fs::write(tree.join("new"), "new").unwrap();
+        fs::remove_file(tree.join("abc")).unwrap();
+        fs::set_permissions(tree.join("secret"), fs::Permissions::from_mode(0o440)).unwrap();
+        fs::remove_file(tree.join("dangling")).unwrap();
+        fs::write(tree.join("dangling"), "a file now").unwrap();
+        let second = bench.backup(&engine, 2).unwrap();
+        assert!(second.bytes_new.unwrap() < 100_000, "{second:?}");
+        let copies = bench.list(&engine);
+        let mut changes = Vec::new();
+        engine
+            .diff(bench.cx(), &copies[0], &copies[1], &mut |change| {
+                if let Ok(name) = change.path.strip_prefix(&tree) {
+                    changes.push((name.display().to_string(), change.kind));
+                }
+            })
+            .unwrap();
+        for expected in [
+            ("plain", ChangeKind::Modified),
+            ("new", ChangeKind::Added),
+            ("abc", ChangeKind::Removed),
+            ("secret", ChangeKind::Metadata),
+            ("dangling", ChangeKind::Type),
+        ] {
+            assert!(changes.contains(&(expected.0.into(), expected.1)), "{expected:?} {changes:?}");
+        }
+
+        engine.delete(bench.cx(), &[copies[0].id.clone()]).unwrap();
+        assert_eq!(bench.list(&engine), copies[1..]);
+        engine.compact(bench.cx(), &mut |_| {}).unwrap();
+        let checked = engine.check(bench.cx(), ReadData::Percent(50.0), &mut |_| {}).unwrap();
+        assert_eq!(checked.damage, Vec::<String>::new());
+        let verified = engine.verify(bench.cx(), &copies[1]).unwrap();
+        assert_eq!(verified.damage, Vec::<String>::new());
+        assert_eq!(bench.locks(), 0);
+    });
+}
+
+#[test]
+fn restic_restores_exactly_what_was_named() {
+    with_each(|bench| {
+        let tree = bench.path("tree");
+        fill(&tree);
+        let engine = bench.initialised();
+        bench.backup(&engine, 1).unwrap();
+        let copy = bench.list(&engine).remove(0);
+
+        let mut entries = Vec::new();
+        engine.contents(bench.cx(), &copy, &mut |entry| entries.push(entry)).unwrap();
+        let plain = entries.iter().find(|entry| entry.path == tree.join("plain")).unwrap();
+        assert_eq!((plain.kind, plain.size), ('-', Some(5)));
+        assert!(!entries.iter().any(|entry| entry.path == tree.join("left.tmp")));
+
+        let asked = [tree.join("a[b]*c"), tree.join("back\\slash"), tree.join("dangling")];
+        let back = bench.restore(&engine, &copy, &asked, "some").unwrap();
+        let mut names: Vec<_> =
+            fs::read_dir(&back).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["a[b]*c", "back\\slash", "dangling"]);
+
+        let odd = [tree.join(OsStr::from_bytes(b"n\xffme"))];
+        let back = bench.restore(&engine, &copy, &odd, "odd").unwrap();
+        assert_eq!(fs::read(back.join(OsStr::from_bytes(b"n\xffme"))).unwrap(), b"not UTF-8");
+
+        let back = bench.restore(&engine, &copy, &[tree.join("sub")], "sub").unwrap();
+        assert_eq!(fs::read(back.join("sub/noise")).unwrap(), noise(3_000_000, 7));
+        assert!(!back.join("plain").exists());
+
+        let absent = bench.restore(&engine, &copy, &[tree.join("plain"), tree.join("nope")], "no");
+        assert!(absent.unwrap_err().to_string().contains("nope is not in the copy"));
+
+        let request = RestoreRequest {
+            copy: copy.clone(),
+            paths: Vec::new(),
+            to: bench.path("preview"),
+            dry_run: true,
+        };
+        let preview = engine.restore(bench.cx(), &request, &mut |_| {});
+        assert_eq!(matches!(preview, Err(EngineError::Unsupported { .. })), bench.is_old());
+        assert!(!bench.path("preview/tmp").exists());
+
+        // A directory is where the file should be.
+        let blocked = bench.path("blocked").join(tree.strip_prefix("/").unwrap());
+        fs::create_dir_all(blocked.join("plain/in/the/way")).unwrap();
+        assert!(bench.restore(&engine, &copy, &[tree.join("plain")], "blocked").is_err());
+
+        let gone = Copy { id: "0".repeat(64), ..copy };
+        assert!(engine.contents(bench.cx(), &gone, &mut |_| {}).is_err());
+        assert!(engine.verify(bench.cx(), &gone).is_err());
+        assert!(bench.restore(&engine, &gone, &[], "gone").is_err());
+    });
+}
+
+#[test]
+fn restic_finds_a_flipped_byte() {
+    with_each(|bench| {
+        fill(&bench.path("tree"));
+        let engine = bench.initialised();
+        bench.backup(&engine, 1).unwrap();
+        let copy = bench.list(&engine).remove(0);
+        let mut packs = Vec::new();
+        for directory in fs::read_dir(bench.path("repo/data")).unwrap() {
+            for pack in fs::read_dir(directory.unwrap().path()).unwrap() {
+                packs.push(pack.unwrap().path());
+            }
+        }
+        let largest = packs.iter().max_by_key(|pack| fs::metadata(pack).unwrap().len()).unwrap();
+        fs::set_permissions(largest, fs::Permissions::from_mode(0o600)).unwrap();
+        let file = fs::File::options().read(true).write(true).open(largest).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 1000).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], 1000).unwrap();
+
+        let structure = engine.check(bench.cx(), ReadData::None, &mut |_| {}).unwrap();
+        assert_eq!(structure.damage, Vec::<String>::new(), "only reading the data shows it");
+        let all = engine.check(bench.cx(), ReadData::All, &mut |_| {}).unwrap();
+        assert!(!all.damage.is_empty());
+        let verified = engine.verify(bench.cx(), &copy).unwrap();
+        assert_eq!(verified.damage.len(), 1, "{verified:?}");
+        assert!(bench.restore(&engine, &copy, &[], "broken").is_err());
+
+        // And when directories are what is lost:
+        for pack in &packs {
+            let length = fs::metadata(pack).unwrap().len();
+            fs::set_permissions(pack, fs::Permissions::from_mode(0o600)).unwrap();
+            fs::write(pack, vec![0; usize::try_from(length).unwrap()]).unwrap();
+        }
+        fs::remove_dir_all(bench.path("cache")).unwrap();
+        let verified = engine.verify(bench.cx(), &copy).unwrap();
+        assert_eq!(verified.damage.len(), 1, "{verified:?}");
+        let all = engine.check(bench.cx(), ReadData::None, &mut |_| {}).unwrap();
+        assert!(!all.damage.is_empty());
+        assert_eq!(bench.locks(), 0, "also after a crash of restic 0.18");
+    });
+}
+
+#[test]
+fn restic_says_what_stands_in_the_way() {
+    with_each(|bench| {
+        fill(&bench.path("tree"));
+        let missing = bench.engine().probe(bench.cx());
+        assert!(matches!(missing, Err(EngineError::RepositoryMissing { .. })), "{missing:?}");
+        let missing = bench.backup(&bench.engine(), 1);
+        assert!(matches!(missing, Err(EngineError::RepositoryMissing { .. })), "{missing:?}");
+        let engine = bench.initialised();
+        let wrong = ResticEngine::new(&bench.target("repo", "wrong"), None).unwrap();
+        for error in [
+            wrong.probe(bench.cx()).map(drop),
+            wrong.list(bench.cx()).map(drop),
+            bench.backup(&wrong, 1).map(drop),
+            wrong.check(bench.cx(), ReadData::None, &mut |_| {}).map(drop),
+        ] {
+            assert!(matches!(error, Err(EngineError::WrongPassphrase { .. })), "{error:?}");
+        }
+        bench.backup(&engine, 1).unwrap();
+        let copy = bench.list(&engine).remove(0);
+
+        let mut holder = bench.lock_holder();
+        for error in [
+            engine.delete(bench.cx(), std::slice::from_ref(&copy.id)),
+            engine.compact(bench.cx(), &mut |_| {}),
+            engine.check(bench.cx(), ReadData::None, &mut |_| {}).map(drop),
+        ] {
+            assert_eq!(error.as_ref().unwrap_err().trouble(), Trouble::Busy, "{error:?}");
+            assert!(error.unwrap_err().to_string().contains("PID"));
+        }
+        // Looking and making copies go on beside it.
+        engine.probe(bench.cx()).unwrap();
+        bench.backup(&engine, 2).unwrap();
+        assert_eq!(bench.list(&engine).len(), 2);
+        // The lock of a living process stays.
+        engine.release_dead_lock(bench.cx()).unwrap();
+        assert_eq!(bench.locks(), 1);
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        assert!(engine.delete(bench.cx(), std::slice::from_ref(&copy.id)).is_err());
+        engine.release_dead_lock(bench.cx()).unwrap();
+        assert_eq!(bench.locks(), 0);
+        engine.delete(bench.cx(), &[copy.id]).unwrap();
+        assert_eq!(bench.list(&engine).len(), 1);
+    });
+}
+
+#[test]
+fn restic_with_missing_sources() {
+    with_each(|bench| {
+        fill(&bench.path("tree"));
+        let engine = bench.initialised();
+        let nothing = bench.request(1, &[bench.path("gone"), bench.path("also-gone")]);
+        let result = engine.backup(bench.cx(), &nothing, &mut |_| {});
+        assert!(matches!(result, Err(EngineError::NoSource { .. })), "{result:?}");
+        assert_eq!(bench.list(&engine), []);
+        let some = bench.request(2, &[bench.path("tree/sub"), bench.path("gone")]);
+        let report = engine.backup(bench.cx(), &some, &mut |_| {}).unwrap();
+        assert_eq!(report.outcome, Outcome::Incomplete);
+        assert_eq!(report.unreadable, [format!("{} is not there", bench.path("gone").display())]);
+        assert_eq!(bench.list(&engine).len(), 1);
+    });
+}
+
+#[test]
+fn restic_reads_a_capture_under_the_original_path() {
+    with_each(|bench| {
+        let (tree, capture) = (bench.path("tree"), bench.path("capture"));
+        fill(&capture);
+        fs::write(tree.join("live"), "not in the capture").unwrap();
+        let engine = bench.initialised();
+        let mut request = bench.request(1, &[tree.clone(), tree.join("live")]);
+        let Input::Tree { binds, .. } = &mut request.input else { unreachable!() };
+        binds.push(PrivateBind { from: capture.clone(), at: tree.clone(), read_only: true });
+        let report = engine.backup(bench.cx(), &request, &mut |_| {}).unwrap();
+        assert_eq!(report.outcome, Outcome::Incomplete);
+        assert_eq!(report.unreadable_count, 1, "{report:?}");
+        let copy = bench.list(&engine).remove(0);
+        let back = bench.restore(&engine, &copy, &[], "back").unwrap();
+        assert_eq!(fs::read(back.join("plain")).unwrap(), b"hello");
+        assert!(!back.join("live").exists());
+    });
+}
+
+#[test]
+fn restic_stores_a_stream_only_when_its_producer_succeeds() {
+    with_each(|bench| {
+        let engine = bench.initialised();
+        let request = |second, script: &str, file_name: &str| BackupRequest {
+            input: Input::Stream {
+                producer: Box::new(
+                    CommandSpec::new(Tool::from_word("/bin/sh"), Effect::Inspect)
+                        .args(["-c", script]),
+                ),
+                file_name: file_name.into(),
+            },
+            ..bench.request(second, &[])
+        };
+        let run = |second, script: &str| {
+            engine.backup(bench.cx(), &request(second, script, "all data.sql"), &mut |_| {})
+        };
+        for script in ["echo half; echo why >&2; exit 3", "exit 1", "echo half; kill -9 $$"] {
+            let error = run(1, script).unwrap_err();
+            assert!(matches!(error, EngineError::Producer { .. }), "{error:?}");
+            assert_eq!(bench.list(&engine), [], "{script}");
+            assert_eq!(bench.locks(), 0, "{script}");
+        }
+        let report = run(2, "echo a notice >&2; head -c 2000000 /dev/zero; echo end").unwrap();
+        assert_eq!(report.outcome, Outcome::Ok, "{report:?}");
+        assert_eq!(report.size, Some(2_000_004));
+        let copy = bench.list(&engine).remove(0);
+        bench.restore(&engine, &copy, &["/all data.sql".into()], "stream").unwrap();
+        let back = fs::read(bench.path("stream/all data.sql")).unwrap();
+        assert_eq!((back.len(), back.ends_with(b"end\n")), (2_000_004, true));
+        let odd = engine.backup(bench.cx(), &request(3, "echo x", "a/b"), &mut |_| {});
+        assert!(matches!(odd, Err(EngineError::Unsupported { .. })), "{odd:?}");
+    });
+}
+
+#[test]
+fn restic_copies_between_repositories() {
+    with_each(|bench| {
+        fill(&bench.path("tree"));
+        let source = bench.initialised();
+        let second =
+            ResticEngine::new(&bench.target("second", "wrong"), Some(source.target())).unwrap();
+        second.init(bench.cx()).unwrap();
+        let polynomial = |engine: &str, password: &str| {
+            let mut command = bench.restic(&["cat", "config"]);
+            command.env("RESTIC_REPOSITORY", bench.path(engine)).env("RESTIC_PASSWORD", password);
+            let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+            output.lines().find(|line| line.contains("chunker")).unwrap().to_owned()
+        };
+        assert_eq!(polynomial("repo", "correct horse"), polynomial("second", "incorrect horse"));
+
+        bench.backup(&source, 1).unwrap();
+        bench.backup(&source, 2).unwrap();
+        let copies = bench.list(&source);
+        let ids = [copies[1].id.clone()];
+        second.copy_from(bench.cx(), &source, &ids, &mut |_| {}).unwrap();
+        second.copy_from(bench.cx(), &source, &ids, &mut |_| {}).unwrap();
+        let there = bench.list(&second);
+        assert_eq!(there.len(), 1);
+        assert_eq!(there[0].original.as_ref(), Some(&copies[1].id));
+        assert_eq!((&there[0].series, &there[0].run), (&copies[1].series, &copies[1].run));
+        assert_eq!(there[0].time, copies[1].time);
+        bench.restore(&second, &there[0], &[], "from-second").unwrap();
+        let unknown = second.copy_from(bench.cx(), &source, &["0".repeat(64)], &mut |_| {});
+        assert!(unknown.is_err(), "restic passes over it with exit status 0");
+        second.copy_from(bench.cx(), &source, &[], &mut |_| {}).unwrap();
+        assert_eq!(bench.list(&second).len(), 1);
+    });
+}
+
+#[test]
+fn restic_pins_follow_the_snapshot() {
+    with_each(|bench| {
+        fill(&bench.path("tree"));
+        let engine = bench.initialised();
+        bench.backup(&engine, 1).unwrap();
+        bench.backup(&engine, 2).unwrap();
+        let copies = bench.list(&engine);
+        let pinned = engine.set_pin(bench.cx(), &copies[0], true).unwrap().unwrap();
+        assert_ne!(pinned, copies[0].id);
+        let now = bench.list(&engine);
+        assert_eq!(now.len(), 2);
+        assert!(now[0].id == pinned && now[0].pinned && !now[1].pinned);
+        assert_eq!(now[0].original.as_ref(), Some(&copies[0].id));
+        assert_eq!((&now[0].series, &now[0].run), (&copies[0].series, &copies[0].run));
+        assert_eq!(engine.set_pin(bench.cx(), &now[0], true).unwrap(), Some(pinned));
+        let free = engine.set_pin(bench.cx(), &now[0], false).unwrap().unwrap();
+        let last = bench.list(&engine);
+        assert!(last[0].id == free && !last[0].pinned);
+        assert_eq!(last[0].original.as_ref(), Some(&copies[0].id));
+        // Somebody else's snapshot has no series, and can be pinned all the same.
+        let tree = bench.path("tree");
+        assert!(
+            bench
+                .restic(&["backup", "--tag", "mine", "--quiet", tree.to_str().unwrap()])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let foreign = bench.list(&engine).into_iter().find(|copy| copy.series.is_none()).unwrap();
+        assert_eq!(foreign.tags, ["mine"]);
+        let moved = engine.set_pin(bench.cx(), &foreign, true).unwrap().unwrap();
+        let foreign = bench.list(&engine).into_iter().find(|copy| copy.id == moved).unwrap();
+        assert_eq!(foreign.tags, ["mine", "protected"]);
+    });
+}
+
+#[test]
+fn restic_interrupted_leaves_neither_copy_nor_lock() {
+    with_each(|bench| {
+        fs::write(bench.path("tree/noise"), noise(8_000_000, 3)).unwrap();
+        bench.initialised();
+        let mut target = bench.target("repo", "pass");
+        let EngineConfig::Restic(restic) = &mut target.engine else { unreachable!() };
+        restic.upload_limit_kib = Some(200);
+        let slow = ResticEngine::new(&target, None).unwrap();
+        let result = std::thread::scope(|scope| {
+            let running = scope.spawn(|| bench.backup(&slow, 1));
+            wait_for(|| bench.locks() > 0);
+            // restic looks for other locks for 200 ms before it knows its own as one to remove.
+            std::thread::sleep(Duration::from_secs(1));
+            assert!(!running.is_finished());
+            bench.stop.raise(15);
+            running.join().unwrap()
+        });
+        let error = result.unwrap_err();
+        assert!(matches!(error, EngineError::Run(RunError::Interrupted { signal: 15, .. })));
+        assert_eq!(error.trouble(), Trouble::Signal(15));
+        assert_eq!(bench.locks(), 0, "{:?}", bench.program);
+        let host = SystemHost::stopped_by(Arc::default());
+        assert_eq!(slow.list(bench.on(&host)).unwrap(), []);
+    });
+}
+
+#[test]
+fn restic_serves_one_copy_at_a_directory() {
+    with_each(|bench| {
+        fill(&bench.path("tree"));
+        let engine = bench.initialised();
+        bench.backup(&engine, 1).unwrap();
+        bench.backup(&engine, 2).unwrap();
+        let copy = bench.list(&engine).remove(0);
+        let at = bench.path("mnt");
+        fs::create_dir(&at).unwrap();
+        let spec = engine.mount(bench.cx(), &copy, &at).unwrap();
+        std::thread::scope(|scope| {
+            let serving = scope.spawn(|| bench.host.run(&spec, &mut |_, _| {}));
+            let inside = at.join(&copy.id[..8]).join(bench.path("tree").strip_prefix("/").unwrap());
+            wait_for(|| inside.join("plain").exists());
+            assert_eq!(fs::read(inside.join("plain")).unwrap(), b"hello");
+            assert_eq!(fs::read_dir(&at).unwrap().count(), 1);
+            bench.stop.raise(2);
+            let ended = serving.join().unwrap();
+            assert!(matches!(ended, Err(RunError::Interrupted { .. })), "{ended:?}");
+        });
+        assert_eq!(fs::read_dir(&at).unwrap().count(), 0, "unmounted");
+        assert_eq!(bench.locks(), 0);
+    });
+}
+
+#[test]
+fn restic_dry_run_touches_nothing_and_predicts() {
+    with_each(|bench| {
+        fill(&bench.path("tree"));
+        let engine = bench.initialised();
+        bench.backup(&engine, 1).unwrap();
+        let before = bench.list(&engine);
+        let files = || {
+            let output = Command::new("find").arg(bench.path("repo")).output().unwrap().stdout;
+            String::from_utf8(output).unwrap()
+        };
+        let repository = files();
+        let dry = DryHost::new(Arc::new(SystemHost::stopped_by(Arc::default())));
+        let cx = bench.on(&dry);
+        let request = bench.request(2, &[bench.path("tree")]);
+        let report = engine.backup(cx, &request, &mut |_| {}).unwrap();
+        assert_eq!(report.outcome, Outcome::Ok);
+        let copies = engine.list(cx).unwrap();
+        assert_eq!(copies.len(), 2);
+        assert_eq!(copies[1].series, Some(bench.series()));
+        assert_eq!(Some(&copies[1].id), report.id.as_ref());
+        engine.delete(cx, &[before[0].id.clone()]).unwrap();
+        engine.compact(cx, &mut |_| {}).unwrap();
+        assert_eq!(engine.list(cx).unwrap(), copies[1..]);
+        assert_eq!(files(), repository);
+        assert_eq!(bench.list(&engine), before);
+    });
+}
+
+#[test]
+fn restic_gives_a_changing_tree_back_without_calling_it_damage() {
+    with_each(|bench| {
+        let tree = bench.path("tree");
+        let engine = bench.initialised();
+        let mut log = fs::File::create(tree.join("log")).unwrap();
+        let report = std::thread::scope(|scope| {
+            let running = scope.spawn(|| bench.backup(&engine, 1));
+            while !running.is_finished() {
+                log.write_all(&noise(10_000, 9)).unwrap();
+                fs::write(tree.join("comes"), "x").unwrap();
+                fs::remove_file(tree.join("comes")).unwrap();
+            }
+            running.join().unwrap().unwrap()
+        });
+        assert_eq!(report.outcome, Outcome::Ok, "{report:?}");
+    });
+}

@@ -1,0 +1,175 @@
+//! What `systemd-analyze verify` says of the shipped and the generated units: it must say nothing.
+//!
+//! The units name programs by absolute path, so they are verified below a root directory of the test's own
+//! in which those programs exist.
+
+#![allow(clippy::disallowed_methods)] // tests start programs themselves
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use stillpoint::cli::units::units;
+use stillpoint::model::job::{CaptureMode, Config, FilesSource, Hooks, Job, Settings, Source};
+use stillpoint::model::names::{HostName, JobName, TargetName};
+use stillpoint::model::target::{BorgTarget, EngineConfig, SecretSource, Target};
+
+/// A place for the program that has to be quoted in a unit.
+const ODD_PROGRAM: &str = "/opt/my 50% tools/stillpoint";
+
+/// A root directory with systemd's own units, ours, and the programs that ours start.
+fn root_with(units: &[(String, String)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let vendor = root.path().join("usr/lib/systemd/system");
+    fs::create_dir_all(&vendor).unwrap();
+    for entry in fs::read_dir("/usr/lib/systemd/system").expect("systemd is installed") {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "target" || extension == "slice") {
+            fs::copy(&path, vendor.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let directory = root.path().join("etc/systemd/system");
+    fs::create_dir_all(&directory).unwrap();
+    for (name, content) in units {
+        fs::write(directory.join(name), content).unwrap();
+    }
+    for program in ["/usr/bin/stillpoint", "/usr/bin/logger", ODD_PROGRAM] {
+        let path = root.path().join(&program[1..]);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    root
+}
+
+/// What `systemd-analyze verify` says of one unit, and whether it was content.
+fn verify(root: &Path, name: &str) -> (bool, String) {
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--root"])
+        .arg(root)
+        .arg(name)
+        .env("LC_ALL", "C")
+        .output()
+        .expect("systemd-analyze runs: tests/run installs systemd");
+    let said = [output.stderr, output.stdout].map(|bytes| String::from_utf8(bytes).unwrap());
+    (output.status.success(), said.concat())
+}
+
+fn shipped() -> Vec<(String, String)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let mut units: Vec<(String, String)> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    units.sort();
+    units
+}
+
+/// A job with everything that can go wrong in a unit: quotes, specifiers, credentials, odd directories.
+fn config() -> Config {
+    let target = |name: &str, repository: &str| Target {
+        name: TargetName::new(name).unwrap(),
+        engine: EngineConfig::Borg(BorgTarget {
+            repository: repository.into(),
+            passphrase: Some(SecretSource::Credential("borg.pass".into())),
+            key_file: None,
+            encryption: "repokey-blake2".into(),
+            compression: None,
+            files_cache: None,
+            require_mount: None,
+            program: None,
+            remote_program: None,
+            ssh_command: vec!["ssh".into()],
+            upload_limit_kib: None,
+            stall_timeout: Duration::from_secs(1_800),
+        }),
+        keep: None,
+        check: None,
+        compact_every: None,
+        append_only: false,
+    };
+    let job = |name: &str, path: &str, target: &str| Job {
+        name: JobName::new(name).unwrap(),
+        targets: vec![TargetName::new(target).unwrap()],
+        source: Source::Files(FilesSource {
+            paths: vec![PathBuf::from(path)],
+            exclude: Vec::new(),
+            exclude_caches: false,
+            exclude_if_present: Vec::new(),
+            one_file_system: true,
+            capture: CaptureMode::None,
+            allow_empty: false,
+        }),
+        keep: BTreeMap::new(),
+        hooks: Hooks::default(),
+        max_shrink_percent: 50,
+        max_age: None,
+    };
+    let mut hooked = job("with-hooks", "/etc", "near");
+    hooked.hooks.before = vec![vec!["/usr/local/bin/dump".into()]];
+    Config {
+        settings: Settings {
+            host: HostName::new("web1").unwrap(),
+            state_dir: "/srv/it's 100% state".into(),
+            runtime_dir: "/run/still point".into(),
+            cache_dir: "/var/cache/stillpoint".into(),
+            lock_wait: Duration::from_secs(120),
+            metrics_file: Some("/var/lib/node_exporter/stillpoint.prom".into()),
+            max_age: Duration::from_secs(86_400),
+        },
+        targets: vec![
+            target("near", "/srv/\"quoted\" 50%/web1"),
+            target("far", "ssh://backup@nas/./web1"),
+        ],
+        jobs: vec![job("all_of-it", "/", "near"), job("home", "/home", "far"), hooked],
+        files: vec!["/etc/stillpoint.toml".into()],
+    }
+}
+
+fn assert_clean(units: &[(String, String)]) {
+    let root = root_with(units);
+    for (name, content) in units {
+        // A template is verified as an instance of itself.
+        let name = match name.split_once("@.") {
+            Some((stem, suffix)) => format!("{stem}@host.{suffix}"),
+            None => name.clone(),
+        };
+        let (passed, said) = verify(root.path(), &name);
+        assert!(passed && said.is_empty(), "{name}:\n{said}\n{content}");
+    }
+}
+
+#[test]
+fn the_shipped_units_verify() {
+    let units = shipped();
+    assert!(units.len() >= 8, "{} units are shipped", units.len());
+    assert_clean(&units);
+}
+
+#[test]
+fn the_generated_units_verify() {
+    let mut made = units(&config(), Path::new("/etc/my $config.toml"), Path::new(ODD_PROGRAM));
+    assert_eq!(made.len(), 6);
+    let needed = shipped().into_iter().filter(|(name, _)| name.starts_with("stillpoint-notify@"));
+    made.extend(needed);
+    assert_clean(&made);
+}
+
+#[test]
+fn verify_complains_of_a_broken_unit() {
+    let mut made = units(&config(), Path::new("/etc/x.toml"), Path::new("/usr/bin/stillpoint"));
+    made[0].1.push_str("ProtectSystemm=strict\n");
+    made[2].1 = made[2].1.replace("/usr/bin/stillpoint", "/usr/bin/nothing-here");
+    let root = root_with(&made);
+    let (_, said) = verify(root.path(), &made[0].0);
+    assert!(said.contains("ProtectSystemm"), "{said}");
+    let (passed, said) = verify(root.path(), &made[2].0);
+    assert!(!passed, "{said}");
+}
