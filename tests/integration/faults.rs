@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use stillpoint::host::dry::DryHost;
 use stillpoint::model::event::{Event, Observer};
 use stillpoint::model::job::{CaptureMode, Config, FilesSource, Hooks, Job, Settings, Source};
 use stillpoint::model::keep::KeepPolicy;
@@ -335,4 +337,52 @@ fn an_unmounted_target_is_refused_before_hooks_run() {
     assert_eq!(report.troubles, [Trouble::Environment]);
     assert_eq!(bench.host.world().hooks, Vec::<String>::new());
     assert!(bench.host.world().borg.archives.is_empty());
+}
+
+/// What differs from run to run in the name of an archive.
+fn timeless(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("host@web1.") {
+        let end = at + "host@web1.".len();
+        out.push_str(&rest[..end]);
+        rest = rest[end..].get("20261121T030000Z.00000000".len()..).unwrap_or("");
+    }
+    out + rest
+}
+
+#[test]
+fn a_plan_shows_what_the_run_does_and_does_none_of_it() {
+    let bench = Bench::with_history();
+    bench.host.arm(Fault::None);
+    let dry = DryHost::new(Arc::new(bench.host.clone()));
+    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
+    let planned_report = run(pipeline, &bench.config.jobs.iter().collect::<Vec<_>>(), None);
+    assert_eq!(planned_report.outcome, Outcome::Ok, "{planned_report:#?}");
+    assert_eq!(bench.host.world().effects, Vec::<String>::new(), "a dry run has no effect");
+    assert_eq!(bench.ledgers(), Vec::<std::path::PathBuf>::new());
+    let planned: Vec<String> = dry
+        .planned()
+        .iter()
+        .map(|effect| timeless(effect.to_string().lines().next().unwrap_or_default()))
+        .collect();
+
+    let report = bench.run();
+    let done: Vec<String> = bench
+        .host
+        .world()
+        .effects
+        .iter()
+        .map(|effect| timeless(effect))
+        // The run's own directory is no part of the plan.
+        .filter(|effect| !effect.contains("/var/cache/stillpoint/tmp/"))
+        .collect();
+    let masked = |list: Vec<String>, run: &str| -> Vec<String> {
+        list.into_iter().map(|line| line.replace(run, "RUN")).collect()
+    };
+    assert_eq!(
+        masked(planned, planned_report.run_id.as_str()),
+        masked(done, report.run_id.as_str()),
+        "the plan is what the run does"
+    );
 }

@@ -4,4 +4,5 @@
 mod architecture;
 mod examples;
 mod faults;
+mod help;
 mod support;

@@ -1,0 +1,55 @@
+//! The help is part of the surface: it fits a terminal, names the exit codes, and does not change unseen.
+
+use stillpoint::cli;
+
+#[test]
+fn every_verb_of_the_contract_has_its_help() {
+    let mut text = String::new();
+    for verb in cli::command().get_subcommands() {
+        text.push_str(&format!("{:<13} {}\n", verb.get_name(), verb.get_about().unwrap()));
+    }
+    insta::assert_snapshot!(text, @r"
+    check-config  Check the configuration; with --online also tools, targets and passwords
+    init          Create the repository of a target and print what to store for a bad day
+    run           Run all jobs, or those named
+    plan          Show every command that run would run; change nothing
+    list          List copies
+    restore       Restore a copy, or paths of it, below a directory
+    mount         Browse a copy as a file system until it is unmounted
+    find          Find the versions of a file in all copies
+    diff          Show what changed between two copies, or between a copy and now
+    prune         Delete what the policy does not keep, or the copies named
+    compact       Give back the space that deleted copies left
+    check         Check repositories for damage
+    verify        Read one copy back whole, as a restore would
+    pin           Keep a copy whatever the policy says
+    unpin         Let the policy decide about a copy again
+    status        Show the last good copy of each job in each target, and what is due
+    recover       Give back what dead runs hold; harmless when nothing is
+    generate      Write unit files, the manual page, completions or a commented configuration
+    ");
+}
+
+#[test]
+fn help_fits_a_terminal_and_explains_every_option() {
+    fn check(command: &mut clap::Command) {
+        let name = command.get_name().to_owned();
+        for line in command.render_long_help().to_string().lines() {
+            assert!(line.chars().count() <= 100, "{name}: {line}");
+        }
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{name}: {} has no help", argument.get_id());
+        }
+    }
+    let mut root = cli::command();
+    root.build();
+    check(&mut root);
+    for verb in root.get_subcommands_mut() {
+        check(verb);
+    }
+    let help = root.render_long_help().to_string();
+    for code in ["0 ", "1 ", "2 ", "3 ", "4 ", "5 ", "10 ", "11 ", "12 ", "13 ", "14 ", "130, 143"]
+    {
+        assert!(help.contains(&format!("\n  {code}")), "exit code {code} is not documented");
+    }
+}
