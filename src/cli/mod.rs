@@ -1,7 +1,7 @@
 //! The command line: one verb a file, the exit codes, and everything that is printed.
 //!
 //! Results go to stdout and everything else to stderr. A verb answers with the [`Trouble`]s it met; the
-//! exit code follows from them in [`exit`], and nowhere else.
+//! exit code follows from them in `exit`, and nowhere else.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
