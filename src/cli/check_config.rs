@@ -96,15 +96,15 @@ pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
             return Ok(vec![Trouble::Configuration]);
         }
     };
-    let untrusted = setup::untrusted(&loaded.config);
+    let unfit = setup::unfit_for_a_run(&loaded.config);
     let mut troubles = Vec::new();
-    if !untrusted.is_empty() {
+    if !unfit.is_empty() {
         troubles.push(Trouble::Configuration);
     }
-    let online = if args.online && untrusted.is_empty() { Some(look(global)?) } else { None };
+    let online = if args.online && unfit.is_empty() { Some(look(global)?) } else { None };
     troubles.extend(online.iter().flatten().filter_map(|finding| finding.trouble));
     if global.json {
-        let problems = untrusted
+        let problems = unfit
             .into_iter()
             .map(|message| Row {
                 file: global.config.display().to_string(),
@@ -127,7 +127,7 @@ pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
     for warning in &loaded.warnings {
         render::say(&format!("warning: {warning}"));
     }
-    for problem in &untrusted {
+    for problem in &unfit {
         render::text(problem)?;
     }
     for finding in online.iter().flatten() {

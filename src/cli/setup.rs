@@ -10,15 +10,17 @@ use crate::host::sys::trusted::{TrustKind, check_trusted, read_trusted};
 use crate::host::system::SystemHost;
 use crate::host::{Action, Host};
 use crate::model::event::{Observer, Observers};
-use crate::model::job::Config;
+use crate::model::job::{Config, Source};
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
-use crate::model::target::SecretSource;
+use crate::model::target::{EngineConfig, SecretSource};
 use crate::pipeline::context::{Engines, Pipeline, RunContext, engines};
 use crate::pipeline::error::StepError;
 use crate::pipeline::session::session;
 use crate::report::history::History;
 use crate::report::terminal::{Surroundings, Terminal, TerminalOptions, Verbosity};
+
+use crate::tools::exclude;
 
 use super::{Global, render};
 
@@ -53,7 +55,7 @@ impl Setup {
     /// When the configuration is invalid (every problem has been printed), or the state cannot be opened.
     pub fn new(global: &Global, how: Use) -> anyhow::Result<Self> {
         let config = load_config(global)?;
-        check_programs(&config)?;
+        refuse_unfit(&config)?;
         let system: Arc<dyn Host> = Arc::new(
             SystemHost::new()
                 .map_err(|error| StepError::from_error(Trouble::Unexpected, &error, None))?,
@@ -212,24 +214,36 @@ pub fn host_name() -> anyhow::Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// Everything that the configuration names and that root will run or read: it must not be changeable by
-/// anybody else, or they would be root too.
+/// Refuses a configuration with which no run should start; see [`unfit_for_a_run`].
 ///
 /// # Errors
-/// With the first file that is not fit, and how to mend it.
-pub fn check_programs(config: &Config) -> anyhow::Result<()> {
-    let problems = untrusted(config);
+/// With everything that is not fit, and how to mend it.
+fn refuse_unfit(config: &Config) -> anyhow::Result<()> {
+    let problems = unfit_for_a_run(config);
     if problems.is_empty() {
         return Ok(());
     }
     Err(StepError::new(Trouble::Configuration, problems.join("\n")).into())
 }
 
-/// What is wrong with the programs and secret files that the configuration names.
-pub fn untrusted(config: &Config) -> Vec<String> {
-    use crate::model::job::Source;
-    use crate::model::target::EngineConfig;
+/// What is wrong with a configuration beyond its text: files that others than root may change, and exclude
+/// patterns that do not mean the same to every engine.
+pub fn unfit_for_a_run(config: &Config) -> Vec<String> {
+    let mut problems = untrusted(config);
+    for job in &config.jobs {
+        let Source::Files(files) = &job.source else { continue };
+        for pattern in &files.exclude {
+            if let Err(error) = exclude::to_borg(pattern) {
+                problems.push(format!("job {}: {error}", job.name));
+            }
+        }
+    }
+    problems
+}
 
+/// Everything that the configuration names and that root will run or read: it must not be changeable by
+/// anybody else, or they would be root too.
+fn untrusted(config: &Config) -> Vec<String> {
     let mut programs: Vec<PathBuf> = Vec::new();
     let mut private: Vec<PathBuf> = Vec::new();
     for target in &config.targets {

@@ -445,6 +445,14 @@ fn what_others_may_change_is_not_believed() {
 }
 
 #[test]
+fn a_pattern_that_engines_read_differently_is_a_configuration_error() {
+    let machine =
+        Machine::bare(&HOOKED.replace("capture", "exclude = [\"!keep\", \"a/**/b\"]\ncapture"));
+    machine.run(&["check-config"]).expect(3).says("negated");
+    machine.run(&["run"]).expect(3).says("negated");
+}
+
+#[test]
 fn status_is_stale_until_there_is_a_good_copy() {
     let machine = Machine::new(HOOKED);
     machine.script("service-stop", "true");
