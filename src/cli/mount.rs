@@ -1,10 +1,10 @@
 //! `mount`: one copy as a file system, in the host's namespace, until it is unmounted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::host::{Exit, PathKind, RunError};
+use crate::host::{CommandSpec, Effect, Exit, PathKind, RunError, Tool};
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::pipeline::error::StepError;
@@ -75,11 +75,30 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
         }
         // Ctrl-C is how it is meant to be ended; the engine has unmounted when its process is gone.
         Err(RunError::Interrupted { signal, .. }) => {
-            if setup.host.is_mount_point(&directory).map_err(StepError::from)? {
-                render::say(&format!("stillpoint: {} is still mounted", directory.display()));
+            let mut troubles = vec![Trouble::Signal(signal)];
+            if !unmounted(&setup, &directory)? {
+                render::say(&format!(
+                    "stillpoint: {} is still mounted — umount it",
+                    directory.display()
+                ));
+                troubles.push(Trouble::Cleanup);
             }
-            Ok(vec![Trouble::Signal(signal)])
+            Ok(troubles)
         }
         Err(error) => Err(StepError::from(error).into()),
     }
+}
+
+/// Unmounts what an engine that was stopped left mounted. Answers whether nothing is mounted there now.
+fn unmounted(setup: &Setup, directory: &Path) -> anyhow::Result<bool> {
+    if !setup.host.is_mount_point(directory).map_err(StepError::from)? {
+        return Ok(true);
+    }
+    let _shield = setup.host.shield();
+    let spec =
+        CommandSpec::new(Tool::Fusermount, Effect::Mutate).arg("-u").arg("--").arg(directory);
+    if let Err(error) = setup.host.run(&spec, &mut |_, _| {}) {
+        tracing::warn!("{}", StepError::from(error).message);
+    }
+    Ok(!setup.host.is_mount_point(directory).map_err(StepError::from)?)
 }

@@ -486,7 +486,7 @@ fn somebody_elses_copies_are_never_touched() {
 }
 
 #[test]
-fn find_and_diff_and_mount_show_what_changed() {
+fn find_and_diff_show_what_changed() {
     let machine = Machine::new(HOST);
     machine.run(&["run"]).expect(0);
     machine.write("src/hello.txt", "hello again\n", 0o644);
@@ -519,5 +519,35 @@ fn find_and_diff_and_mount_show_what_changed() {
                 .any(|c| c["path"].as_str().unwrap().ends_with("many/7") && c["kind"] == "removed")
         );
         machine.write("src/many/7", "back\n", 0o644);
+    }
+}
+
+#[test]
+fn a_copy_is_browsed_until_it_is_unmounted() {
+    let machine = Machine::new(HOST);
+    machine.run(&["run"]).expect(0);
+    for (target, end) in [("b", "umount"), ("b", "INT"), ("r", "umount"), ("r", "INT")] {
+        let at = machine.path(&format!("mnt-{target}-{end}"));
+        fs::create_dir(&at).unwrap();
+        let child = machine.start(&["mount", "host", at.to_str().unwrap(), "--target", target]);
+        let find = || must("find", &[at.to_str().unwrap(), "-name", "hello.txt"]);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut found = String::new();
+        while found.is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(200));
+            found = find();
+        }
+        let seen = found.lines().next().map(|path| fs::read_to_string(path).unwrap());
+        if end == "umount" {
+            must("umount", &[at.to_str().unwrap()]);
+        } else {
+            must("kill", &["-s", end, &child.id().to_string()]);
+        }
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(seen.as_deref(), Some("hello\n"), "{target}: {said}");
+        let code = if end == "umount" { 0 } else { 130 };
+        assert_eq!(output.status.code(), Some(code), "{target} {end}: {said}");
+        machine.assert_clean();
     }
 }

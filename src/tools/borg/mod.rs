@@ -300,11 +300,13 @@ impl Repository<'_> {
     /// Serves an archive as a file system, in the foreground.
     pub fn mount(&self, name: &str, at: &Path) -> CommandSpec {
         let tool = self.target.program.clone().map_or(Tool::Borg, Tool::Path);
-        let spec = CommandSpec::new(tool, Effect::Mutate)
+        let mut spec = CommandSpec::new(tool, Effect::Mutate)
             .arg("--lock-wait")
             .arg(self.lock_wait.as_secs().to_string())
             .args(["mount", "-f", "--", &self.archive(name)])
             .arg(at);
+        // On SIGTERM it ends without unmounting.
+        spec.stop_signal = nix::libc::SIGINT;
         self.environment(spec)
     }
 
