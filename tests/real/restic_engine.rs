@@ -396,6 +396,34 @@ fn restic_restores_exactly_what_was_named() {
         assert_eq!(matches!(preview, Err(EngineError::Unsupported { .. })), bench.is_old());
         assert!(!bench.path("preview/tmp").exists());
 
+        // What lies there already proves nothing, in place or anywhere else.
+        let since = tree.join(OsStr::from_bytes(b"made since\xff"));
+        let elsewhere = bench.path("since");
+        for to in [Path::new("/"), &elsewhere] {
+            let at = to.join(since.strip_prefix("/").unwrap());
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            fs::write(at, "x").unwrap();
+            fs::write(tree.join("plain"), "spoiled, and longer").unwrap();
+            let restore = |path: PathBuf| {
+                let request = RestoreRequest {
+                    copy: copy.clone(),
+                    paths: vec![path],
+                    to: to.to_owned(),
+                    dry_run: false,
+                };
+                engine.restore(bench.cx(), &request, &mut |_| {})
+            };
+            let absent = restore(since.clone()).unwrap_err();
+            assert!(absent.to_string().contains("is not in the copy"), "{absent}");
+            for name in [&b"plain"[..], b"n\xffme", b"sub"] {
+                let path = tree.join(OsStr::from_bytes(name));
+                restore(path.clone()).unwrap();
+                restore(path).unwrap();
+            }
+            let plain = to.join(tree.strip_prefix("/").unwrap()).join("plain");
+            assert_eq!(fs::metadata(plain).unwrap().len(), 5);
+        }
+
         // A directory is where the file should be.
         let blocked = bench.path("blocked").join(tree.strip_prefix("/").unwrap());
         fs::create_dir_all(blocked.join("plain/in/the/way")).unwrap();
@@ -567,6 +595,11 @@ fn restic_stores_a_stream_only_when_its_producer_succeeds() {
         assert_eq!((back.len(), back.ends_with(b"end\n")), (2_000_004, true));
         let odd = engine.backup(bench.cx(), &request(3, "echo x", "a/b"), &mut |_| {});
         assert!(matches!(odd, Err(EngineError::Unsupported { .. })), "{odd:?}");
+        // restic ends first, and the producer without a reader is not the cause.
+        let wrong = ResticEngine::new(&bench.target("repo", "wrong"), None).unwrap();
+        let endless = request(4, "exec cat /dev/zero", "all data.sql");
+        let wrong = wrong.backup(bench.cx(), &endless, &mut |_| {}).unwrap_err();
+        assert!(matches!(wrong, EngineError::WrongPassphrase { .. }), "{wrong:?}");
     });
 }
 
@@ -718,6 +751,20 @@ fn restic_dry_run_touches_nothing_and_predicts() {
         assert_eq!(Some(&copies[1].id), report.id.as_ref());
         engine.delete(cx, &[before[0].id.clone()]).unwrap();
         engine.compact(cx, &mut |_| {}).unwrap();
+        for report in [
+            engine.check(cx, ReadData::All, &mut |_| {}).unwrap(),
+            engine.verify(cx, &before[0]).unwrap(),
+        ] {
+            assert_eq!((report.damage.len(), report.extent.as_str()), (0, "nothing (dry run)"));
+        }
+        let restore = RestoreRequest {
+            copy: before[0].clone(),
+            paths: vec![bench.path("tree")],
+            to: bench.path("back"),
+            dry_run: true,
+        };
+        engine.restore(cx, &restore, &mut |_| {}).unwrap();
+        assert!(!bench.path("back").exists());
         assert_eq!(engine.list(cx).unwrap(), copies[1..]);
         assert_eq!(files(), repository);
         assert_eq!(bench.list(&engine), before);

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use super::list::{Predicted, Prediction, predicted_id};
 use super::{KEPT, Session, as_progress, broken, unsupported};
 use crate::engine::{BackupReport, BackupRequest, EngineError, Input, OnProgress};
-use crate::host::{CommandSpec, Completed, Exit, PrivateBind, Stream};
+use crate::host::{CommandSpec, Completed, Exit, Piped, PrivateBind, Stream};
 use crate::model::outcome::Outcome;
 use crate::tools::restic::command::{self, Identity, Tree};
+use crate::tools::restic::failure;
 use crate::tools::restic::message::{self, BackupSummary, Line, Problem};
 use crate::tools::restic::tags;
 
@@ -64,10 +65,7 @@ pub(super) fn backup(
                 journal.take(stream, line, &mut *progress);
             })?;
             if !piped.producer.success() {
-                // When restic fails first, the producer dies of a broken pipe: then restic is the cause.
-                let consumer_first = piped.producer.exit == Exit::Signal(SIGPIPE)
-                    && matches!(piped.consumer.exit, Exit::Code(code) if code != 0);
-                if consumer_first {
+                if restic_failed_first(&piped) {
                     return Err(session.failure(&spec, &piped.consumer));
                 }
                 return Err(EngineError::Producer {
@@ -81,8 +79,24 @@ pub(super) fn backup(
     }
 }
 
-/// What kills a process that writes to a reader which has gone, on Linux.
-const SIGPIPE: i32 = 13;
+/// Whether the producer only lost its reader: then restic is the cause. A restic that was stopped because
+/// the producer failed says so itself.
+fn restic_failed_first(piped: &Piped) -> bool {
+    // What a producer without a reader dies of: its own write, or the host, which has no use for it.
+    const SIGPIPE: i32 = 13;
+    const SIGTERM: i32 = 15;
+    const SIGKILL: i32 = 9;
+    let consumer = &piped.consumer;
+    match consumer.exit {
+        Exit::Code(0) => false,
+        Exit::Code(_) => !failure::was_stopped(consumer.exit, &consumer.stderr_tail),
+        // The kernel, when memory is short.
+        Exit::Signal(SIGKILL) => {
+            matches!(piped.producer.exit, Exit::Signal(SIGPIPE | SIGTERM))
+        }
+        Exit::Signal(_) => false,
+    }
+}
 
 fn predict(
     session: &Session<'_>,

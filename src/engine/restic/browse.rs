@@ -1,5 +1,6 @@
 //! Looking into restic snapshots: what one holds, and how two differ.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{Session, broken, exact};
@@ -13,7 +14,17 @@ pub(super) fn contents(
     id: &str,
     each: &mut dyn FnMut(Entry),
 ) -> Result<(), EngineError> {
-    let spec = command::ls(&session.access, exact(id)?);
+    entries(session, id, None, each)
+}
+
+/// The entries of a snapshot: all, or one path's and those directly in it.
+fn entries(
+    session: &Session<'_>,
+    id: &str,
+    path: Option<&Path>,
+    each: &mut dyn FnMut(Entry),
+) -> Result<(), EngineError> {
+    let spec = command::ls(&session.access, exact(id)?, path);
     let mut named = None;
     let mut wrong = None;
     let completed = session.cx.host.run(&spec, &mut |stream, line| {
@@ -47,12 +58,21 @@ pub(super) fn kind_at(
     path: &Path,
 ) -> Result<Option<char>, EngineError> {
     let mut found = None;
-    contents(session, id, &mut |entry| {
-        if entry.path == path {
+    let shown = shown(path);
+    entries(session, id, Some(path), &mut |entry| {
+        if entry.path == path || entry.path == Path::new(&shown) {
             found = Some(entry.kind);
         }
     })?;
     Ok(found)
+}
+
+/// The path as restic's JSON has it: each byte that is not UTF-8 as U+FFFD.
+fn shown(path: &Path) -> String {
+    let chunks = path.as_os_str().as_bytes().utf8_chunks();
+    chunks
+        .map(|chunk| format!("{}{}", chunk.valid(), "\u{fffd}".repeat(chunk.invalid().len())))
+        .collect()
 }
 
 fn as_entry(node: Node) -> Entry {

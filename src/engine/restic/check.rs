@@ -5,7 +5,7 @@
 
 use super::{KEPT, OnProgress, Session, broken, exact};
 use crate::engine::{CheckReport, EngineError};
-use crate::host::{Exit, Stream};
+use crate::host::{CommandSpec, Exit, Stream};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
 use crate::model::target::ReadData;
@@ -22,6 +22,9 @@ pub(super) fn check(
     progress: OnProgress<'_>,
 ) -> Result<CheckReport, EngineError> {
     let spec = command::check(&session.access, read_data);
+    if session.cx.host.is_dry() {
+        return only_noted(session, &spec);
+    }
     let mut summary = None;
     let mut nothing_found = false;
     let mut damage = Vec::new();
@@ -66,6 +69,12 @@ pub(super) fn check(
     Err(session.failure(&spec, &completed))
 }
 
+/// What a dry run says of a check that it did not carry out.
+fn only_noted(session: &Session<'_>, spec: &CommandSpec) -> Result<CheckReport, EngineError> {
+    session.cx.host.run(spec, &mut |_, _| {})?;
+    Ok(CheckReport { damage: Vec::new(), extent: "nothing (dry run)".into() })
+}
+
 /// Keeps a line that names damage; advice what to do about it has its own place.
 fn push(damage: &mut Vec<String>, text: &str) {
     const ADVICE: [&str; 6] = [
@@ -88,6 +97,9 @@ fn push(damage: &mut Vec<String>, text: &str) {
 /// Reads every blob of a snapshot, as a restore would: restic authenticates each before it writes it out.
 pub(super) fn verify(session: &Session<'_>, copy: &Copy) -> Result<CheckReport, EngineError> {
     let spec = command::dump_all(&session.access, exact(&copy.id)?);
+    if session.cx.host.is_dry() {
+        return only_noted(session, &spec);
+    }
     let completed = session.cx.host.run(&spec, &mut |_, _| {})?;
     let extent = "every blob of the copy".to_owned();
     if completed.success() {

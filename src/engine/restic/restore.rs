@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{KEPT, Session, as_progress, broken, browse, exact, unsupported};
 use crate::engine::{EngineError, OnProgress, RestoreReport, RestoreRequest};
-use crate::host::Exit;
+use crate::host::{CommandSpec, Exit};
 use crate::tools::restic::command;
 use crate::tools::restic::message::{self, Line, RestoreSummary};
 
@@ -18,7 +18,9 @@ pub(super) fn restore(
     progress: OnProgress<'_>,
 ) -> Result<RestoreReport, EngineError> {
     let version = session.access.version;
-    if request.dry_run && !version.previews_restore() {
+    let preview = request.dry_run && version.previews_restore();
+    // A dry host only notes the command, so there the older restic need not be able to pretend.
+    if request.dry_run && !preview && !session.cx.host.is_dry() {
         return Err(unsupported(version, "a restore that writes nothing needs restic 0.17".into()));
     }
     let id = exact(&request.copy.id)?;
@@ -27,7 +29,14 @@ pub(super) fn restore(
     }
     let everything = request.paths.is_empty() || request.paths.iter().any(|p| p == Path::new("/"));
     let paths = if everything { &[][..] } else { &request.paths[..] };
-    let spec = command::restore(&session.access, id, paths, &request.to, request.dry_run);
+    let writes = !request.dry_run && !session.cx.host.is_dry();
+    let mut wanted = Vec::new();
+    for path in if writes { paths } else { &[] } {
+        let at = request.to.join(path.strip_prefix("/").unwrap_or(path));
+        let was_there = session.cx.host.look(&at)?.is_some();
+        wanted.push(Wanted { path, at, was_there });
+    }
+    let spec = command::restore(&session.access, id, paths, &request.to, preview);
     let mut journal = Journal::default();
     let completed = session.cx.host.run(&spec, &mut |_, line| match message::line(line) {
         Line::Status(status) => progress(as_progress(status)),
@@ -56,10 +65,8 @@ pub(super) fn restore(
         let detail = format!("{} files were not restored", journal.lost);
         return Err(session.failed(&spec, detail));
     }
-    if !request.dry_run && !session.cx.host.is_dry() {
-        for path in paths {
-            look_again(session, id, path, &request.to)?;
-        }
+    for wanted in &wanted {
+        look_again(session, &spec, id, wanted)?;
     }
     let summary: Option<RestoreSummary> = journal
         .summary
@@ -72,19 +79,34 @@ pub(super) fn restore(
     })
 }
 
+/// A path that was asked for.
+struct Wanted<'a> {
+    /// As it is in the copy.
+    path: &'a Path,
+    /// Where it is to be.
+    at: PathBuf,
+    /// Whether something was there before; then its presence afterwards proves nothing.
+    was_there: bool,
+}
+
 /// A path that is not there afterwards was not in the copy, or is a link that leads nowhere from here.
-fn look_again(session: &Session<'_>, id: &str, path: &Path, to: &Path) -> Result<(), EngineError> {
-    let restored: PathBuf = to.join(path.strip_prefix("/").unwrap_or(path));
-    if session.cx.host.look(&restored)?.is_some() {
+fn look_again(
+    session: &Session<'_>,
+    spec: &CommandSpec,
+    id: &str,
+    wanted: &Wanted<'_>,
+) -> Result<(), EngineError> {
+    let is_there = session.cx.host.look(&wanted.at)?.is_some();
+    if is_there && !wanted.was_there {
         return Ok(());
     }
-    let spec = command::restore(&session.access, id, &[path.to_owned()], to, false);
-    let detail = match browse::kind_at(session, id, path)? {
+    let detail = match browse::kind_at(session, id, wanted.path)? {
         Some('l') => return Ok(()),
-        Some(_) => format!("{} was not restored", path.display()),
-        None => format!("{} is not in the copy", path.display()),
+        Some(_) if is_there => return Ok(()),
+        Some(_) => format!("{} was not restored", wanted.path.display()),
+        None => format!("{} is not in the copy", wanted.path.display()),
     };
-    Err(session.failed(&spec, detail))
+    Err(session.failed(spec, detail))
 }
 
 /// restic's own count, from `Fatal: There were 2 errors`.

@@ -413,18 +413,24 @@ fn restore_of(
 #[test]
 fn restores() {
     for version in VERSIONS {
-        let report = restore_of(version, vec![recorded(version, "restore")], &["/etc"]).unwrap();
+        let listing = format!(
+            "{{\"struct_type\":\"snapshot\",\"id\":\"{}\"}}\n\
+             {{\"struct_type\":\"node\",\"type\":\"dir\",\"path\":\"/etc\"}}\n\
+             {{\"struct_type\":\"node\",\"type\":\"symlink\",\"path\":\"/link\"}}\n",
+            id('a')
+        );
+        let listed = || Answer::new(0, &listing, "");
+        // Something was at `/to/etc` before, so the copy is asked.
+        let answers = vec![recorded(version, "restore"), listed()];
+        let report = restore_of(version, answers, &["/etc"]).unwrap();
         assert_eq!(report.files, (version != "0.14.0").then_some(8));
         assert_eq!(report.warnings, Vec::<String>::new());
         // Nothing matched, and restic says success.
-        let listing = format!(
-            "{{\"struct_type\":\"snapshot\",\"id\":\"{}\"}}\n{{\"struct_type\":\"node\",\"type\":\"symlink\",\"path\":\"/link\"}}\n",
-            id('a')
-        );
-        let nothing = || vec![Answer::new(0, "", ""), Answer::new(0, &listing, "")];
-        let error = restore_of(version, nothing(), &["/etc", "/nope"]).unwrap_err();
+        let silent = || Answer::new(0, "", "");
+        let answers = vec![silent(), listed(), listed()];
+        let error = restore_of(version, answers, &["/etc", "/nope"]).unwrap_err();
         assert!(error.to_string().contains("/nope is not in the copy"), "{error}");
-        restore_of(version, nothing(), &["/link"]).unwrap();
+        restore_of(version, vec![silent(), listed()], &["/link"]).unwrap();
     }
     let lost = "ignoring error for /x: open /to/x: is a directory\nFatal: There were 1 errors\n";
     assert!(restore_of("0.14.0", vec![Answer::new(1, "", lost)], &[]).is_err());
@@ -444,6 +450,10 @@ fn a_preview_of_a_restore_needs_a_newer_restic() {
     let old = host("0.14.0", []);
     let result = engine().restore(cx(&old, &settings), &request, &mut |_| {});
     assert!(matches!(result, Err(EngineError::Unsupported { .. })));
+    let mut noting = host("0.14.0", []);
+    noting.dry = true;
+    engine().restore(cx(&noting, &settings), &request, &mut |_| {}).unwrap();
+    assert_eq!(noting.asked.lock().unwrap()[1].effect, crate::host::Effect::Mutate);
     let new = host("0.18.0", [recorded("0.18.0", "restore")]);
     engine().restore(cx(&new, &settings), &request, &mut |_| {}).unwrap();
     assert!(new.commands()[1].contains("--dry-run"));
@@ -488,10 +498,18 @@ fn a_stream_whose_producer_fails_is_no_copy() {
     assert!(
         matches!(&error, EngineError::Producer { stderr_tail, .. } if stderr_tail == "no database")
     );
-    let mut broken_pipe = Answer::new(0, "", "");
-    broken_pipe.exit = Exit::Signal(13);
-    let error = run(broken_pipe, recorded("0.14.0", "wrong-pass")).unwrap_err();
-    assert!(matches!(error, EngineError::WrongPassphrase { .. }), "{error:?}");
+    let killed = |signal| Answer { exit: Exit::Signal(signal), ..Answer::new(0, "", "") };
+    // A broken pipe, or the host's own stop of a producer without a reader.
+    for signal in [13, 15] {
+        let error = run(killed(signal), recorded("0.14.0", "wrong-pass")).unwrap_err();
+        assert!(matches!(error, EngineError::WrongPassphrase { .. }), "{error:?}");
+        let error = run(killed(signal), killed(9)).unwrap_err();
+        assert!(matches!(error, EngineError::Failed { .. }), "{error:?}");
+    }
+    for stopped in VERSIONS {
+        let error = run(killed(9), recorded(stopped, "backup-SIGINT")).unwrap_err();
+        assert!(matches!(error, EngineError::Producer { .. }), "{stopped}: {error:?}");
+    }
 }
 
 #[test]

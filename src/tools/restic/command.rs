@@ -60,7 +60,8 @@ fn base(access: &Access, effect: Effect, lock: Lock, subcommand: &str) -> Comman
         }
         Lock::Taken => {}
     }
-    spec.stall_limit = Some(access.stall_limit);
+    // Waiting for the lock is not a stall, although nothing moves meanwhile.
+    spec.stall_limit = Some(access.stall_limit + access.lock_wait);
     spec.stop_signal = if access.version.ends_on_sigterm() { SIGTERM } else { SIGINT };
     spec
 }
@@ -215,8 +216,10 @@ pub fn prune(access: &Access) -> CommandSpec {
 }
 
 /// `restic check`. `--json` changes nothing before 0.18.
+///
+/// A mutation for a dry run's purposes: it takes the exclusive lock and hours.
 pub fn check(access: &Access, read_data: ReadData) -> CommandSpec {
-    let mut spec = base(access, Effect::Inspect, Lock::Taken, "check").arg("--json");
+    let mut spec = base(access, Effect::Mutate, Lock::Taken, "check").arg("--json");
     spec = match read_data {
         ReadData::None => spec,
         ReadData::Percent(share) => spec.arg(format!("--read-data-subset={share}%")),
@@ -226,29 +229,31 @@ pub fn check(access: &Access, read_data: ReadData) -> CommandSpec {
     spec
 }
 
-/// `restic dump ID /` to nowhere: reads, decrypts and authenticates every blob of one snapshot.
+/// `restic dump ID /` to nowhere: reads, decrypts and authenticates every blob of one snapshot. A mutation
+/// for a dry run's purposes, like [`check`].
 pub fn dump_all(access: &Access, id: &str) -> CommandSpec {
     let mut spec =
-        base(access, Effect::Inspect, Lock::Taken, "dump").args(["--archive", "tar", id, "/"]);
+        base(access, Effect::Mutate, Lock::Taken, "dump").args(["--archive", "tar", id, "/"]);
     spec.stdout = Capture::Discard;
     spec
 }
 
-/// `restic restore ID`. The original paths are laid out below `to`.
+/// `restic restore ID`. The original paths are laid out below `to`. `preview` writes nothing and needs
+/// [`super::Version::previews_restore`].
 pub fn restore(
     access: &Access,
     id: &str,
     paths: &[PathBuf],
     to: &Path,
-    dry_run: bool,
+    preview: bool,
 ) -> CommandSpec {
-    let effect = if dry_run { Effect::Inspect } else { Effect::Mutate };
-    let mut spec =
-        base(access, effect, Lock::Taken, "restore").arg("--json").arg("--target").arg(to);
+    let (effect, lock) =
+        if preview { (Effect::Inspect, Lock::None) } else { (Effect::Mutate, Lock::Taken) };
+    let mut spec = base(access, effect, lock, "restore").arg("--json").arg("--target").arg(to);
     for path in paths {
         spec = spec.arg("--include").arg(literal(path));
     }
-    if dry_run {
+    if preview {
         spec = spec.arg("--dry-run");
     }
     spec.stdout = Capture::Lines;
@@ -270,7 +275,7 @@ pub fn literal(path: &Path) -> OsString {
 /// `restic mount`, narrowed by host and tags. Each snapshot is at `MOUNTPOINT/SHORT-ID`, the first eight
 /// digits of its id.
 pub fn mount(access: &Access, host: Option<&str>, tags: &[String], at: &Path) -> CommandSpec {
-    let mut spec = base(access, Effect::Inspect, Lock::Taken, "mount");
+    let mut spec = base(access, Effect::Mutate, Lock::Taken, "mount");
     if let Some(host) = host {
         spec = spec.args(["--host", host]);
     }
@@ -283,9 +288,10 @@ pub fn mount(access: &Access, host: Option<&str>, tags: &[String], at: &Path) ->
     spec.args(["--path-template", "%i", "--"]).arg(at)
 }
 
-/// `restic ls --json ID`.
-pub fn ls(access: &Access, id: &str) -> CommandSpec {
-    let mut spec = base(access, Effect::Inspect, Lock::Taken, "ls").args(["--json", id]);
+/// `restic ls --json ID`, of everything, or of one path and what lies directly in it.
+pub fn ls(access: &Access, id: &str, path: Option<&Path>) -> CommandSpec {
+    let mut spec =
+        base(access, Effect::Inspect, Lock::Taken, "ls").args(["--json", "--", id]).args(path);
     spec.stdout = Capture::Lines;
     spec
 }
@@ -426,7 +432,7 @@ mod tests {
         assert_eq!(spec.effect, Effect::Inspect);
         assert!(
             spec.display().ends_with(
-                r"restore --retry-lock=120s --json --target /to --include '/x\*' --dry-run -- ab12"
+                r"restore --no-lock --json --target /to --include '/x\*' --dry-run -- ab12"
             ),
             "{}",
             spec.display()

@@ -91,6 +91,14 @@ pub fn diagnose(exit: Exit, stderr: &[u8]) -> Failure {
     }
 }
 
+/// Whether restic ended because a signal asked it to: status 130, or (0.18, on SIGTERM) status 1 and a line
+/// that says so.
+pub fn was_stopped(exit: Exit, stderr: &[u8]) -> bool {
+    let said =
+        |bytes| matches!(message::line(bytes), Line::Text(text) if message::is_farewell(&text));
+    exit == Exit::Code(130) || stderr.split(|byte| *byte == b'\n').any(said)
+}
+
 fn last(texts: &[String]) -> String {
     texts[texts.len().saturating_sub(5)..].join("\n")
 }
@@ -163,12 +171,17 @@ fn by_text(text: &str) -> Kind {
 mod tests {
     use super::*;
 
-    fn recorded(version: &str, case: &str) -> Failure {
+    fn recording(version: &str, case: &str) -> (Exit, Vec<u8>) {
         let path = format!("{}/tests/fixtures/restic-{version}/{case}", env!("CARGO_MANIFEST_DIR"));
         let stderr = std::fs::read(format!("{path}.err")).unwrap();
         let code: i32 =
             std::fs::read_to_string(format!("{path}.rc")).unwrap().trim().parse().unwrap();
         let exit = if code < 0 { Exit::Signal(-code) } else { Exit::Code(code) };
+        (exit, stderr)
+    }
+
+    fn recorded(version: &str, case: &str) -> Failure {
+        let (exit, stderr) = recording(version, case);
         diagnose(exit, &stderr)
     }
 
@@ -194,6 +207,20 @@ mod tests {
             }
             assert!(recorded(version, "check-locked").detail.contains("locked by PID"));
             assert!(recorded(version, "bad-flag").detail.contains("--nosuch"));
+        }
+    }
+
+    #[test]
+    fn a_stop_is_told_from_a_failure() {
+        for version in ["0.14.0", "0.18.0", "0.19.1"] {
+            let stopped = |case: &str| {
+                let (exit, stderr) = recording(version, case);
+                was_stopped(exit, &stderr)
+            };
+            assert!(stopped("backup-SIGINT"), "{version}");
+            // Before 0.17, SIGTERM kills it outright.
+            assert_eq!(stopped("backup-SIGTERM"), version != "0.14.0");
+            assert!(!stopped("wrong-pass") && !stopped("prune-locked"));
         }
     }
 

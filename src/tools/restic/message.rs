@@ -150,9 +150,14 @@ pub fn missing_source(text: &str) -> Option<&str> {
 pub fn is_routine(text: &str) -> bool {
     text.contains("returned error, retrying after")
         || text.contains(" operation successful after ")
-        || (text.starts_with("signal ") && text.ends_with("cleaning up"))
+        || is_farewell(text)
         || text.starts_with("Warning: at least one source file could not be read")
         || text.starts_with("Warning: failed to read all source data")
+}
+
+/// Whether a line says that a signal arrived: `signal interrupt received, cleaning up`.
+pub fn is_farewell(text: &str) -> bool {
+    text.starts_with("signal ") && text.ends_with("cleaning up")
 }
 
 /// What `backup` did.

@@ -86,6 +86,9 @@ impl std::fmt::Display for Version {
     }
 }
 
+/// The shortest value that is taken out of texts, in bytes; see [`Repository::redact`].
+const SHORTEST: usize = 4;
+
 /// One repository and what opens it.
 #[derive(Debug, Clone)]
 pub struct Repository {
@@ -120,11 +123,17 @@ impl Repository {
     pub fn redact(&self, text: &str) -> String {
         let mut text = text.to_owned();
         if let Some(range) = credentials(&self.location) {
-            text = text.replace(&self.location[range], "***");
+            let both = &self.location[range];
+            text = text.replace(both, "***");
+            if let Some((_, password)) = both.split_once(':')
+                && password.len() >= SHORTEST
+            {
+                text = text.replace(password, "***");
+            }
         }
         for (_, value) in &self.environment {
             if let Ok(value) = std::str::from_utf8(value.reveal())
-                && value.len() >= 4
+                && value.len() >= SHORTEST
             {
                 text = text.replace(value, "***");
             }
@@ -133,13 +142,13 @@ impl Repository {
     }
 }
 
-/// Where the credentials stand in `scheme://credentials@host/path`; `None` when there are none.
+/// Where `user:password` stands in `scheme://user:password@host/path`; `None` when there is no password.
 fn credentials(location: &str) -> Option<std::ops::Range<usize>> {
     let start = location.find("://")? + 3;
     let authority = location[start..].split('/').next().unwrap_or_default();
     // A password with a slash in it is not a valid URL, but restic takes what it takes: look further then.
     let end = start + authority.rfind('@').or_else(|| location[start..].rfind('@'))?;
-    Some(start..end)
+    location[start..end].contains(':').then_some(start..end)
 }
 
 /// How restic is run: program, version, repository and the limits of every call.
@@ -195,7 +204,10 @@ mod tests {
         assert!(rest.is_secret());
         assert_eq!(rest.redact("Head https://me:geheim@host abcdef"), "Head https://***@host ***");
         assert_eq!(repository("rest:http://u:a/b@host/x").shown(), "rest:http://***@host/x");
-        for plain in ["/srv/web@1", "sftp:me@nas:/web", "s3:https://host/bucket"] {
+        assert_eq!(rest.redact("auth geheim failed"), "auth *** failed");
+        for plain in
+            ["/srv/web@1", "sftp:me@nas:/web", "sftp://me@nas:22//web", "s3:https://host/bucket"]
+        {
             assert_eq!(repository(plain).shown(), plain);
             assert!(!repository(plain).is_secret());
         }
