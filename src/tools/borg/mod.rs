@@ -262,7 +262,8 @@ impl Repository<'_> {
             // Holes stay holes. Owners are restored by name: on another machine the numbers mean others.
             self.verb(Effect::Mutate, &["extract", "--sparse"], true)
         };
-        spec.directory = Some(to.to_owned());
+        // A dry run writes nothing there, and the directory need not exist.
+        spec.directory = (!dry_run).then(|| to.to_owned());
         spec = spec.arg("--").arg(self.archive(name));
         for path in paths {
             let path = plain(path);
