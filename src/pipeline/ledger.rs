@@ -246,9 +246,36 @@ impl FileLedger {
         let mut bytes = serde_json::to_vec(line)?;
         bytes.push(b'\n');
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        state.file.write_all(&bytes)?;
+        append_whole(&mut state.file, &bytes)?;
         if durable { state.file.sync_data() } else { Ok(()) }
     }
+}
+
+/// What a line is appended to: the ledger's file.
+trait Lines: Write {
+    fn length(&self) -> io::Result<u64>;
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+}
+
+impl Lines for File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+}
+
+/// Writes a line whole or not at all. A full disk takes the beginning of it, and the next line, once there
+/// is space again, would make the ledger unreadable in the middle.
+fn append_whole(lines: &mut dyn Lines, bytes: &[u8]) -> io::Result<()> {
+    let before = lines.length()?;
+    lines.write_all(bytes).inspect_err(|_| {
+        if let Err(error) = lines.cut(before) {
+            tracing::warn!(%error, "cannot take back half a line of the ledger");
+        }
+    })
 }
 
 impl Ledger for FileLedger {
@@ -434,6 +461,49 @@ mod tests {
         assert!(matches!(FileLedger::adopt(&path), Err(LedgerError::Unreadable { line: 2, .. })));
         fs::write(&path, "{\"begin\":{\"format\":9,\"run\":\"01020304\"}}\n").unwrap();
         assert!(matches!(FileLedger::adopt(&path), Err(LedgerError::Newer { format: 9, .. })));
+    }
+
+    /// A file on a disk that is full after so many bytes.
+    struct Bounded {
+        content: Vec<u8>,
+        space: usize,
+    }
+
+    impl Write for Bounded {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.space - self.content.len());
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.content.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines for Bounded {
+        fn length(&self) -> io::Result<u64> {
+            Ok(self.content.len() as u64)
+        }
+
+        fn cut(&mut self, length: u64) -> io::Result<()> {
+            self.content.truncate(length as usize);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_a_full_disk_cut_off_does_not_spoil_the_next() {
+        let mut disk = Bounded { content: Vec::new(), space: 8 };
+        append_whole(&mut disk, b"one\n").unwrap();
+        let error = append_whole(&mut disk, b"a longer line\n").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        disk.space = 100;
+        append_whole(&mut disk, b"two\n").unwrap();
+        assert_eq!(disk.content, b"one\ntwo\n");
     }
 
     #[test]
