@@ -8,7 +8,7 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::{SCHEMA, StepReport};
 use crate::model::target::{ReadData, Target};
 use crate::pipeline::recorder::Recorder;
-use crate::pipeline::steps::maintain;
+use crate::pipeline::steps::maintain::{self, WhenBusy};
 use crate::pipeline::steps::target::require_mount;
 
 use super::setup::{Setup, Use};
@@ -73,7 +73,7 @@ pub fn run(global: &Global, args: &CheckArgs) -> Verdict {
         let Some(engine) = cx.pipeline.engine(&target.name) else { return };
         let configured = target.check.as_ref().map_or(ReadData::None, |check| check.read_data);
         let extent = args.read_data.map_or(configured, |share| share.0);
-        if let Some(report) = maintain::check(cx, rec, engine, extent)
+        if let Some(report) = maintain::check(cx, rec, engine, extent, WhenBusy::Fail)
             && !report.damage.is_empty()
         {
             damage.push(Damage { target: target.name.clone(), found: report.damage });
@@ -89,7 +89,7 @@ pub fn compact(global: &Global, args: &CompactArgs) -> Verdict {
             return;
         }
         if let Some(engine) = cx.pipeline.engine(&target.name) {
-            maintain::compact(cx, rec, engine);
+            maintain::compact(cx, rec, engine, WhenBusy::Fail);
         }
     })
 }

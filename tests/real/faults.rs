@@ -473,3 +473,32 @@ fn status_is_stale_until_there_is_a_good_copy() {
     assert_eq!(status["entries"][0]["last_good"], good);
     assert_eq!(status["entries"][0]["outcome"], "failed");
 }
+
+#[test]
+fn deleting_is_put_off_when_somebody_reads_the_repository() {
+    // restic lets many write at once; deleting wants to be alone. The copy stands, the deletion waits.
+    let machine = hooked();
+    machine.configure(&HOOKED.replace(r#"["b", "r"]"#, r#"["r"]"#).replace("last = 2", "last = 1"));
+    let locks = machine.path("run/locks");
+    fs::remove_dir_all(&locks).unwrap(); // from here on it holds the lock of one target
+    machine.run(&["run"]).expect(0);
+    let target = fs::read_dir(&locks)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().unwrap().to_string_lossy().starts_with("target-"))
+        .expect("the target has a lock");
+    let mut reader = command("flock")
+        .args(["--shared", target.to_str().unwrap(), "sleep", "60"])
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    machine.run(&["run"]).expect(12).says("put off");
+    assert_eq!(machine.copies("r").len(), 2, "nothing was deleted yet");
+    for line in processes_about("sleep 60") {
+        must("kill", &[line.split(':').next().unwrap()]);
+    }
+    reader.wait().unwrap();
+    machine.run(&["run"]).expect(0);
+    assert_eq!(machine.copies("r").len(), 1);
+    machine.assert_clean();
+}

@@ -15,6 +15,15 @@ use crate::pipeline::recorder::{Done, Recorder};
 use super::archive::bracketed;
 use super::target::lock_for_deleting;
 
+/// What to make of a target that somebody else is using.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenBusy {
+    /// It was asked for, and could not be done.
+    Fail,
+    /// It is part of a run whose copies are made: a warning, and it stays due.
+    PutOff,
+}
+
 /// Compacts and checks a target where that is due. `deleted` says whether this run deleted copies in it.
 pub fn maintain(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine, deleted: bool) {
     let target = engine.target();
@@ -25,23 +34,32 @@ pub fn maintain(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine,
             Some(every) => due(MaintenanceKind::Compact, every),
         };
     if compact {
-        self::compact(cx, rec, engine);
+        self::compact(cx, rec, engine, WhenBusy::PutOff);
     }
     if let Some(check) = &target.check
         && due(MaintenanceKind::Check, check.every)
         && cx.host().stop_signal().is_none()
     {
-        self::check(cx, rec, engine, check.read_data);
+        self::check(cx, rec, engine, check.read_data, WhenBusy::PutOff);
     }
 }
 
 /// Gives back the space that deletions left in a target.
-pub fn compact(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine) -> Option<()> {
+pub fn compact(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    engine: &dyn Engine,
+    when_busy: WhenBusy,
+) -> Option<()> {
     let target = engine.target();
     let done = rec.step("compact", Some(&target.name), None, |progress| {
-        let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
-        bracketed(cx, engine, |engine| engine.compact(cx.engine(), progress))?;
-        Ok(((), Done::ok("space of deleted copies given back")))
+        let compacted = lock_for_deleting(cx.pipeline, cx.run, target).and_then(|_lock| {
+            bracketed(cx, engine, |engine| engine.compact(cx.engine(), progress))
+        });
+        let done = Done::ok("space of deleted copies given back");
+        compacted
+            .map(|()| ((), done))
+            .or_else(|error| put_off(error, when_busy).map(|done| ((), done)))
     });
     remember(cx, rec, &target.name, MaintenanceKind::Compact);
     done
@@ -53,17 +71,32 @@ pub fn check(
     rec: &mut Recorder<'_>,
     engine: &dyn Engine,
     read_data: ReadData,
+    when_busy: WhenBusy,
 ) -> Option<CheckReport> {
     let target = engine.target();
     let report = rec.step("check", Some(&target.name), None, |progress| {
-        let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
-        let report =
-            bracketed(cx, engine, |engine| engine.check(cx.engine(), read_data, progress))?;
-        let done = judge(&report);
-        Ok((report, done))
+        let checked = lock_for_deleting(cx.pipeline, cx.run, target).and_then(|_lock| {
+            bracketed(cx, engine, |engine| engine.check(cx.engine(), read_data, progress))
+        });
+        match checked {
+            Ok(report) => {
+                let done = judge(&report);
+                Ok((Some(report), done))
+            }
+            Err(error) => put_off(error, when_busy).map(|done| (None, done)),
+        }
     });
     remember(cx, rec, &target.name, MaintenanceKind::Check);
-    report
+    report.flatten()
+}
+
+/// A busy target in a run is no failure of the run.
+fn put_off(error: StepError, when_busy: WhenBusy) -> Result<Done, StepError> {
+    if when_busy == WhenBusy::PutOff && error.trouble == Trouble::Busy {
+        let detail = format!("put off: {}", error.message);
+        return Ok(Done::with(Outcome::Warning, Trouble::Warning, detail));
+    }
+    Err(error)
 }
 
 /// What a check's report means: damage is a failure, whatever else happened.
@@ -106,7 +139,10 @@ fn remember(
     target: &TargetName,
     kind: MaintenanceKind,
 ) {
-    let Some(step) = rec.steps.last() else { return };
+    // What was put off has not been done, and stays due.
+    let Some(step) = rec.steps.last().filter(|step| step.outcome != Outcome::Warning) else {
+        return;
+    };
     let done = Maintenance {
         target: target.clone(),
         kind,

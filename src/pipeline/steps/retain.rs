@@ -208,9 +208,18 @@ pub fn retain(
             // Shared or not, nobody else may be at it now. The old lock goes first, or two runs that
             // both hold a shared one would wait for each other.
             lock.take();
-            *lock = Some(lock_for_deleting(cx.pipeline, cx.run, target)?);
-            delete(cx, engine, &ids)?;
-            gone = ids;
+            let deleted = lock_for_deleting(cx.pipeline, cx.run, target)
+                .map(|held| *lock = Some(held))
+                .and_then(|()| delete(cx, engine, &ids));
+            match deleted {
+                Ok(_) => gone = ids,
+                // The copy is made; what should go can go next time.
+                Err(error) if error.trouble == Trouble::Busy => {
+                    let detail = format!("deleting is put off: {}", error.message);
+                    return Ok(((), Done::with(Outcome::Warning, Trouble::Warning, detail)));
+                }
+                Err(error) => return Err(error),
+            }
         }
         let kept = kept.saturating_sub(gone.len());
         let mut detail = match gone.len() {
