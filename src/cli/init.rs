@@ -42,6 +42,10 @@ struct Row {
 /// Runs the verb.
 pub fn run(global: &Global, args: &InitArgs) -> Verdict {
     let setup = Setup::new(global, Use::Change)?;
+    // All names first: what was made before a wrong one would never be told, nor its key.
+    for name in &args.targets {
+        select::target(&setup.config, name)?;
+    }
     let mut document = Document { schema: SCHEMA, targets: Vec::new() };
     let troubles = setup.session(|cx| {
         let mut troubles: Vec<Trouble> = Vec::new();

@@ -171,21 +171,10 @@ pub fn main() -> ExitCode {
         Verb::Generate(args) => generate::run(global, &args),
     };
     let troubles = verdict.unwrap_or_else(|error| {
-        if is_broken_pipe(&error) {
-            // Whoever read our output has had enough; that is no fault of ours or theirs.
-            return Vec::new();
-        }
         render::error(&error);
         vec![error.downcast_ref::<StepError>().map_or(Trouble::Unexpected, |step| step.trouble)]
     });
     exit::exit_code(exit::code(&troubles))
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn job_name(text: &str) -> Result<JobName, String> {

@@ -83,13 +83,7 @@ pub fn plan(global: &Global, jobs: &[JobName], only: Option<&TargetName>) -> Ver
     if let Some(dry) = setup.dry.clone() {
         setup.watch(Box::new(Scribe { dry, steps: Arc::clone(&steps) }));
     }
-    if let Some(target) = only {
-        select::target(&setup.config, target)?;
-    }
-    let jobs: Vec<_> = select::jobs(&setup.config, jobs)?
-        .into_iter()
-        .filter(|job| only.is_none_or(|target| job.targets.contains(target)))
-        .collect();
+    let jobs = select::jobs_to_run(&setup.config, jobs, only)?;
     let mut report = pipeline::run::run(setup.pipeline(), &jobs, only);
     report.exit_code = Some(exit::code(&report.troubles));
     let steps = steps.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone();

@@ -1,5 +1,7 @@
 //! `prune`: deletes what the policy does not keep, or the copies named, by exact id.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use clap::Args;
 use serde::Serialize;
@@ -85,8 +87,10 @@ pub fn run(global: &Global, args: &PruneArgs) -> Verdict {
     let mut document = Document { schema: SCHEMA, dry_run: args.dry_run, ..Document::default() };
     let troubles = setup.session(|cx| {
         let mut troubles = Vec::new();
+        let mut answered = BTreeSet::new();
         let only = args.selection.target.as_ref();
-        for target in select::targets(&setup.config, None, only)? {
+        let of = args.selection.job.as_ref().and(jobs.first().copied());
+        for target in select::targets(&setup.config, of, only)? {
             let jobs: Vec<&Job> =
                 jobs.iter().copied().filter(|job| job.targets.contains(&target.name)).collect();
             if jobs.is_empty() {
@@ -96,19 +100,18 @@ pub fn run(global: &Global, args: &PruneArgs) -> Verdict {
                 troubles.push(Trouble::Signal(signal));
                 break;
             }
-            if let Err(error) = prune_target(cx, args, target, &jobs, &mut document) {
+            if let Err(error) = prune_target(cx, args, target, &jobs, &mut answered, &mut document)
+            {
                 render::say(&format!("stillpoint: target {}: {error}", target.name));
                 troubles.push(error.trouble);
             }
         }
-        if !args.copies.is_empty() {
-            for wanted in &args.copies {
-                if !document.decisions.iter().any(|row| row.delete && row.reason == named(wanted)) {
-                    let text = format!("stillpoint: no target lists a copy {wanted} of these jobs");
-                    render::say(&text);
-                    troubles.push(Trouble::JobFailed);
-                }
-            }
+        for wanted in args.copies.iter().filter(|wanted| !answered.contains(*wanted)) {
+            let text = format!(
+                "stillpoint: no target that could be read lists a copy {wanted} of these jobs — see `stillpoint list`"
+            );
+            render::say(&text);
+            troubles.push(Trouble::JobFailed);
         }
         if !document.refusals.is_empty() {
             troubles.push(Trouble::Warning);
@@ -147,15 +150,12 @@ pub fn run(global: &Global, args: &PruneArgs) -> Verdict {
     Ok(troubles)
 }
 
-fn named(wanted: &str) -> String {
-    format!("named: {wanted}")
-}
-
 fn prune_target(
     cx: RunContext<'_>,
     args: &PruneArgs,
     target: &Target,
     jobs: &[&Job],
+    answered: &mut BTreeSet<String>,
     document: &mut Document,
 ) -> Result<(), StepError> {
     if target.append_only {
@@ -168,6 +168,13 @@ fn prune_target(
     let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
     let engine = select::engine(cx.pipeline, &target.name)?;
     let copies = crate::pipeline::steps::observe::listing(cx, engine)?;
+    for wanted in &args.copies {
+        let mut found =
+            jobs.iter().flat_map(|job| ours(cx, engine, job, &copies)).map(|(copy, _)| copy);
+        if one_meaning(wanted, &mut found, target)? {
+            answered.insert(wanted.clone());
+        }
+    }
     let chosen = !args.copies.is_empty() || args.before.is_some() || args.between.is_some();
     let mut ids = Vec::new();
     for job in jobs {
@@ -175,6 +182,9 @@ fn prune_target(
             by_choice(cx, args, engine, job, &copies, &mut ids, document);
         } else {
             by_policy(cx, args, engine, job, &copies, &mut ids, document)?;
+            if args.accept {
+                record(cx, target, MaintenanceKind::Accept, job.name.to_string())?;
+            }
         }
     }
     // What a refusal spares stays in the table as what it is: kept.
@@ -182,18 +192,52 @@ fn prune_target(
         return Ok(());
     }
     retain::delete(cx, engine, &ids)?;
+    record(cx, target, MaintenanceKind::Prune, format!("{} deleted", ids.len()))?;
+    document.deleted.extend(ids);
+    Ok(())
+}
+
+fn record(
+    cx: RunContext<'_>,
+    target: &Target,
+    kind: MaintenanceKind,
+    detail: String,
+) -> Result<(), StepError> {
     let done = Maintenance {
         target: target.name.clone(),
-        kind: MaintenanceKind::Prune,
+        kind,
         outcome: Outcome::Ok,
-        detail: format!("{} deleted", ids.len()),
+        detail,
         time: cx.host().now(),
     };
     cx.pipeline
         .remember(|history| history.record_maintenance(&done))
-        .map_err(|error| StepError::from_error(Trouble::Warning, &error, Some(error.hint())))?;
-    document.deleted.extend(ids);
-    Ok(())
+        .map_err(|error| StepError::from_error(Trouble::Warning, &error, Some(error.hint())))
+}
+
+/// Whether a text that a person typed names copies here. The beginning of an id must name a single one: what
+/// is deleted was meant. A run id means all that the run made, one for each stream.
+fn one_meaning(
+    wanted: &str,
+    copies: &mut dyn Iterator<Item = &Copy>,
+    target: &Target,
+) -> Result<bool, StepError> {
+    let exactly = |copy: &Copy| {
+        copy.id == wanted
+            || copy.original.as_deref() == Some(wanted)
+            || copy.run.as_ref().is_some_and(|run| run.as_str() == wanted)
+    };
+    let found: Vec<&Copy> = copies.filter(|copy| copy.answers_to(wanted)).collect();
+    if found.len() > 1 && !found.iter().all(|copy| exactly(copy)) {
+        let ids: Vec<&str> = found.iter().map(|copy| copy.id.as_str()).collect();
+        let text = format!(
+            "{wanted} is ambiguous in target {}, so nothing was deleted there: {} — name more of the id",
+            target.name,
+            ids.join(", ")
+        );
+        return Err(StepError::new(Trouble::Configuration, text));
+    }
+    Ok(!found.is_empty())
 }
 
 fn ours<'a>(
@@ -285,7 +329,7 @@ fn by_choice(
                 .as_ref()
                 .is_some_and(|span| span[0] <= copy.time && copy.time <= span[1]);
         let reason = match by_name {
-            Some(wanted) => named(wanted),
+            Some(wanted) => format!("named: {wanted}"),
             None if by_time => "chosen by time".to_owned(),
             None => continue,
         };

@@ -10,25 +10,35 @@ use super::{Color, Global};
 /// Prints one JSON document on stdout.
 ///
 /// # Errors
-/// When stdout cannot be written.
+/// When stdout cannot be written, except because its reader has gone: see [`unless_unread`].
 pub fn json(document: &impl Serialize) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, document).map_err(io::Error::from)?;
-    out.write_all(b"\n")?;
-    Ok(out.flush()?)
+    let mut bytes = serde_json::to_vec_pretty(document)?;
+    bytes.push(b'\n');
+    unless_unread(write(&bytes))
 }
 
 /// Prints text on stdout, with a line break at its end.
 ///
 /// # Errors
-/// When stdout cannot be written.
+/// When stdout cannot be written, except because its reader has gone: see [`unless_unread`].
 pub fn text(text: &str) -> anyhow::Result<()> {
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    unless_unread(write(format!("{text}{end}").as_bytes()))
+}
+
+fn write(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    if !text.ends_with('\n') {
-        out.write_all(b"\n")?;
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Whoever read our output may have had enough (`| head`). That is no fault, and it must not hide one
+/// either: the verb goes on and its own troubles decide the exit code.
+fn unless_unread(written: io::Result<()>) -> anyhow::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
-    Ok(out.flush()?)
 }
 
 /// Prints a line on stderr.

@@ -33,14 +33,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Verdict {
         return plan::plan(global, &args.jobs, args.target.as_ref());
     }
     let setup = Setup::new(global, Use::Change)?;
-    let jobs = select::jobs(&setup.config, &args.jobs)?;
-    if let Some(target) = &args.target {
-        select::target(&setup.config, target)?;
-    }
-    let jobs: Vec<_> = jobs
-        .into_iter()
-        .filter(|job| args.target.as_ref().is_none_or(|target| job.targets.contains(target)))
-        .collect();
+    let jobs = select::jobs_to_run(&setup.config, &args.jobs, args.target.as_ref())?;
     let mut report = pipeline::run::run(setup.pipeline(), &jobs, args.target.as_ref());
     report.exit_code = Some(exit::code(&report.troubles));
     publish(&setup, &mut report);
@@ -84,6 +77,7 @@ fn warn(report: &mut RunReport, text: String) {
     render::say(&format!("stillpoint: {text}"));
     report.warnings.push(text);
     report.troubles.push(crate::model::outcome::Trouble::Warning);
+    report.outcome = report.outcome.clone().worst(Outcome::Warning);
 }
 
 /// What a person reads last: one line per job and target, and the sum.

@@ -42,6 +42,36 @@ pub fn target<'a>(config: &'a Config, name: &TargetName) -> Result<&'a Target, S
     })
 }
 
+/// The jobs that a run is to serve: those of these names, or all, as far as they use the target.
+///
+/// # Errors
+/// When a name is unknown, a named job does not use the target, or nothing is left: a run that does nothing
+/// must not look like one that did its work.
+pub fn jobs_to_run<'a>(
+    config: &'a Config,
+    names: &[JobName],
+    only: Option<&TargetName>,
+) -> Result<Vec<&'a Job>, StepError> {
+    let mut jobs = jobs(config, names)?;
+    if let Some(only) = only {
+        target(config, only)?;
+        if !names.is_empty() {
+            for job in &jobs {
+                targets(config, Some(job), Some(only))?;
+            }
+        }
+        jobs.retain(|job| job.targets.contains(only));
+    }
+    if jobs.is_empty() {
+        let text = match only {
+            Some(only) => format!("no job uses target {only} — name it in the targets of a job"),
+            None => "the configuration names no job, so nothing is protected — see `stillpoint generate config`".into(),
+        };
+        return Err(StepError::new(Trouble::Configuration, text));
+    }
+    Ok(jobs)
+}
+
 fn unknown(kind: &str, name: &str, known: &[&str]) -> StepError {
     let near = known
         .iter()

@@ -103,11 +103,13 @@ impl Setup {
         for line in &frame.recovered {
             render::say(line);
         }
-        let mut troubles = result?;
-        for left in frame.leftovers {
+        for left in &frame.leftovers {
             render::say(&format!("stillpoint: {}", left.message));
-            troubles.push(left.trouble);
         }
+        let mut troubles = result?;
+        troubles.extend(frame.leftovers.iter().map(|left| left.trouble));
+        // What was finished before anybody looked at the flag is still not a success.
+        troubles.extend(self.host.stop_signal().map(Trouble::Signal));
         Ok(troubles)
     }
 }

@@ -1,6 +1,7 @@
 //! One job, from its lock to its last hook. Read it top to bottom.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::engine::Engine;
@@ -100,20 +101,32 @@ fn carry_out(
         job.targets.iter().filter(wanted).filter_map(|name| cx.config().target(name)).collect();
 
     // 1. Locks, before anything is changed: the job's, then those of its targets, always in one order.
-    let _job_lock =
-        rec.step("lock", None, None, |_| Ok((lock_job(cx, &job.name)?, Done::ok("held"))))?;
+    let job_lock =
+        rec.step("lock", None, None, |_| Ok((lock_job(cx, &job.name)?, Done::ok("held"))));
+    let Some(_job_lock) = job_lock else {
+        // No hook either: the run that holds the lock is between its own.
+        reports.extend(unserved(cx, job, &targets));
+        return None;
+    };
     let mut locks = lock_targets(cx, rec, &targets);
     if locks.is_empty() {
         reports.extend(unserved(cx, job, &targets));
+        // Nothing was begun, so there is nothing for `finally`; that the job failed must still be told.
+        hooks::after(cx, rec, job);
         return None;
     }
 
     // 2. What the hooks change is promised back before they run.
     let promised = match job.hooks.finally.is_empty() {
-        true => Vec::new(),
+        true => Some(Vec::new()),
         false => rec.step("promise", None, None, |_| {
             Ok((hooks::promise_finally(cx, job)?, Done::ok("finally hooks written to the ledger")))
-        })?,
+        }),
+    };
+    let Some(promised) = promised else {
+        reports.extend(unserved(cx, job, &targets));
+        hooks::after(cx, rec, job);
+        return None;
     };
     let verdict = hooks::before(cx, rec, job);
     let skipped = match verdict {
@@ -181,8 +194,19 @@ fn lock_targets<'a>(
     let runtime = &cx.config().settings.runtime_dir;
     sorted.sort_by_key(|target| super::steps::target::lock_path(cx.host(), runtime, target));
     let mut locks = Locks::new();
+    let mut paths: BTreeMap<PathBuf, &TargetName> = BTreeMap::new();
     for target in sorted {
+        let path = super::steps::target::lock_path(cx.host(), runtime, target);
+        let twin = *paths.entry(path).or_insert(&target.name);
         let lock = rec.step("prepare", Some(&target.name), None, |_| {
+            if *twin != target.name {
+                // Waiting for its lock would be waiting for ourselves.
+                let text = format!(
+                    "targets {twin} and {} mean the same repository, so this job would go there twice — take one of them from its targets",
+                    target.name
+                );
+                return Err(StepError::new(Trouble::Configuration, text));
+            }
             require_mount(cx.host(), target)?;
             Ok((lock_for_writing(cx.pipeline, cx.run, target)?, Done::ok("ready")))
         });
@@ -234,13 +258,18 @@ fn serve_from(
     }
     let Some((source, source_engine)) = source.zip(cx.pipeline.engine(from)) else {
         rec.step("copy", Some(&target.name), None, |_| -> Result<((), Done), StepError> {
-            let text = format!("there is nothing new in target {from} to copy from");
+            let text = format!(
+                "there is nothing new in target {from} to copy from — it is filled when {from} takes a copy in the same run, so run the job without --target and see why {from} took none"
+            );
             Err(StepError::new(Trouble::JobFailed, text))
         });
         return None;
     };
     let Observation { listing, observed, .. } = &source.observation;
-    let archived = replicate(cx, rec, engine, source_engine, listing, observed)?;
+    // Retention may have deleted some of them since they were listed.
+    let held: Vec<Copy> =
+        listing.iter().filter(|copy| !source.deleted.contains(&copy.id)).cloned().collect();
+    let archived = replicate(cx, rec, engine, source_engine, &held, observed)?;
     finish(cx, rec, job, engine, archived, lock)
 }
 

@@ -94,6 +94,8 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
     report.finished = pipeline.host.now();
     if let Err(error) = pipeline.remember(|history| history.record_run(&report)) {
         report.troubles.push(Trouble::Warning);
+        outcome = outcome.worst(Outcome::Warning);
+        report.outcome = outcome.clone();
         let text = StepError::from_error(Trouble::Warning, &error, Some(error.hint())).message;
         note(pipeline, &mut report, text);
     }

@@ -76,7 +76,9 @@ pub fn session<T>(
 
     match ledger.replay() {
         Ok(replay) => frame.leftovers.extend(unwind(pipeline, run, &ledger, &replay.outstanding)),
-        Err(error) => frame.leftovers.push(StepError::from(error)),
+        Err(error) => {
+            frame.leftovers.push(StepError { trouble: Trouble::Cleanup, ..StepError::from(error) })
+        }
     }
     // The host let go of its share above, so this is the last one.
     if let Some(ledger) = Arc::into_inner(ledger)

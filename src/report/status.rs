@@ -147,7 +147,7 @@ pub fn due(
 
 /// Whether an interval has passed since then. What never happened is due, and so is what a wrong clock
 /// has dated in the future.
-fn has_passed(last: Option<DateTime<Utc>>, every: Duration, now: DateTime<Utc>) -> bool {
+pub fn has_passed(last: Option<DateTime<Utc>>, every: Duration, now: DateTime<Utc>) -> bool {
     let Some(last) = last else { return true };
     last > horizon(now) || (now - last).to_std().is_ok_and(|age| age >= every)
 }

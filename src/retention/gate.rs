@@ -49,6 +49,26 @@ impl From<&Copy> for Measure {
     }
 }
 
+/// The last good copy before a new one, to which it is compared: a copy that had itself shrunk too much does
+/// not count until a person has accepted it, or a second bad night would do what the first was kept from.
+///
+/// `earlier` are the good copies before the new one in any order; `accepted` is when a person last said
+/// `--accept`: the newest copy of that time counts whatever it lacks.
+pub fn yardstick(
+    earlier: &[&Copy],
+    accepted: Option<DateTime<Utc>>,
+    guards: &Guards,
+) -> Option<Measure> {
+    let mut sorted = earlier.to_vec();
+    sorted.sort_by_key(|copy| copy.time);
+    let seen = sorted.iter().rposition(|copy| accepted.is_some_and(|at| copy.time <= at));
+    let mut trusted = sorted[seen.unwrap_or(0)..].iter().map(|copy| Measure::from(*copy));
+    let first = trusted.next()?;
+    Some(trusted.fold(first, |before, now| {
+        if first_shrunk(before, now, guards).is_some() { before } else { now }
+    }))
+}
+
 /// What the gate judges by.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence<'a> {
@@ -182,16 +202,11 @@ pub fn gate(evidence: &Evidence<'_>, plan: &Plan, guards: &Guards) -> Result<(),
     {
         return Err(Refusal::ClockWentBack { series: series(), now: evidence.now, last_run });
     }
-    if let Some(before) = evidence.last_good {
-        let pairs = [("files", before.files, copy.files), ("bytes", before.size, copy.size)];
-        for (what, before, now) in pairs {
-            if let (Some(before), Some(now)) = (before, now)
-                && shrank(before, now, guards.max_shrink_percent)
-            {
-                let id = copy.id.clone();
-                return Err(Refusal::Shrunk { series: series(), id, what, before, now });
-            }
-        }
+    if let Some(before) = evidence.last_good
+        && let Some((what, before, now)) = first_shrunk(before, Measure::from(copy), guards)
+    {
+        let id = copy.id.clone();
+        return Err(Refusal::Shrunk { series: series(), id, what, before, now });
     }
     if let Some(limit) = guards.max_delete_percent {
         let (deleting, of) = (plan.deletions().len(), plan.ours());
@@ -200,6 +215,20 @@ pub fn gate(evidence: &Evidence<'_>, plan: &Plan, guards: &Guards) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// The first figure that fell too far: its name, before and now. What is not known did not fall.
+fn first_shrunk(
+    before: Measure,
+    now: Measure,
+    guards: &Guards,
+) -> Option<(&'static str, u64, u64)> {
+    [("files", before.files, now.files), ("bytes", before.size, now.size)].into_iter().find_map(
+        |(what, before, now)| {
+            let (before, now) = before.zip(now)?;
+            shrank(before, now, guards.max_shrink_percent).then_some((what, before, now))
+        },
+    )
 }
 
 /// Whether a count fell by more than so many percent. Nothing can fall by more than 100.

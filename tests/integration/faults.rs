@@ -10,17 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stillpoint::host::dry::DryHost;
+use stillpoint::host::{Host, LockMode};
 use stillpoint::model::event::{Event, Observer};
 use stillpoint::model::job::{CaptureMode, Config, FilesSource, Hooks, Job, Settings, Source};
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::{HostName, JobName, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::RunReport;
-use stillpoint::model::target::{BorgTarget, EngineConfig, Target};
+use stillpoint::model::target::{BorgTarget, CheckPolicy, EngineConfig, ReadData, Target};
 use stillpoint::pipeline::context::{Engines, Pipeline, engines};
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::run::run;
-use stillpoint::report::history::History;
+use stillpoint::report::history::{History, Maintenance, MaintenanceKind};
 
 use crate::support::fake_host::{FakeHost, Fault, PowerCut};
 
@@ -300,6 +301,24 @@ fn retention_does_not_follow_a_copy_that_shrank() {
     assert_eq!(bench.host.world().borg.archives.len(), 3, "nothing was deleted");
     assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
     assert!(report.troubles.contains(&Trouble::Warning));
+    // The second night is as small as the first, which proves nothing.
+    let report = bench.run();
+    assert_eq!(bench.host.world().borg.archives.len(), 4, "nothing was deleted");
+    assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
+    // A person has looked.
+    bench
+        .history
+        .record_maintenance(&Maintenance {
+            target: bench.config.targets[0].name.clone(),
+            kind: MaintenanceKind::Accept,
+            outcome: Outcome::Ok,
+            detail: "host".into(),
+            time: bench.host.now(),
+        })
+        .unwrap();
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    assert_eq!(bench.host.world().borg.archives.len(), 2);
 }
 
 #[test]
@@ -329,14 +348,68 @@ fn one_missing_source_of_two_is_incomplete_and_retention_waits() {
 }
 
 #[test]
-fn an_unmounted_target_is_refused_before_hooks_run() {
+fn an_unmounted_target_is_refused_before_the_source_is_touched_and_the_failure_is_told() {
     let mut bench = Bench::new();
     let EngineConfig::Borg(borg) = &mut bench.config.targets[0].engine else { unreachable!() };
     borg.require_mount = Some("/unmounted".into());
     let report = bench.run();
     assert_eq!(report.troubles, [Trouble::Environment]);
-    assert_eq!(bench.host.world().hooks, Vec::<String>::new());
+    assert_eq!(
+        bench.host.world().hooks,
+        ["on-failure"],
+        "nothing was stopped, so nothing is started"
+    );
     assert!(bench.host.world().borg.archives.is_empty());
+    assert_eq!(report.jobs[0].targets.len(), 1, "every target is in the report");
+}
+
+#[test]
+fn a_busy_job_reports_its_targets_and_runs_no_hook() {
+    let bench = Bench::new();
+    bench.host.arm(Fault::None);
+    let path = bench.config.settings.runtime_dir.join("locks/job-host.lock");
+    let _held = bench.host.lock(&path, LockMode::Exclusive, Duration::ZERO, "another").unwrap();
+    let report = bench.run();
+    assert_eq!(report.troubles, [Trouble::Busy]);
+    assert_eq!(report.jobs[0].targets.len(), 1, "every target is in the report");
+    assert_eq!(report.jobs[0].targets[0].outcome, Outcome::Failed);
+    assert_eq!(bench.host.world().hooks, Vec::<String>::new(), "the other run is between its own");
+}
+
+#[test]
+fn a_signal_that_fails_no_step_is_not_a_success_to_the_hooks() {
+    struct Signaller<'a>(&'a FakeHost);
+    impl Observer for Signaller<'_> {
+        fn on(&self, event: &Event) {
+            if matches!(event, Event::StepFinished { place, .. } if place.step == "observe") {
+                self.0.world().signal = Some(15);
+            }
+        }
+    }
+    let bench = Bench::with_history();
+    bench.host.arm(Fault::None);
+    bench.host.world().hooks.clear();
+    let signaller = Signaller(&bench.host);
+    let pipeline = Pipeline { observer: &signaller, ..bench.pipeline() };
+    let report = run(pipeline, &[&bench.config.jobs[0]], None);
+    assert!(report.jobs[0].steps.iter().all(|step| step.outcome == Outcome::Ok), "{report:#?}");
+    assert_eq!(report.outcome, Outcome::Interrupted);
+    assert_eq!(bench.host.world().hooks, ["stop", "on-failure", "start"]);
+}
+
+#[test]
+fn two_targets_that_mean_one_repository_do_not_wait_for_each_other() {
+    let mut bench = Bench::new();
+    let mut twin = bench.config.targets[0].clone();
+    twin.name = TargetName::new("usc").unwrap();
+    bench.config.jobs[0].targets.push(twin.name.clone());
+    bench.config.targets.push(twin);
+    bench.engines = engines(&bench.config);
+    let report = bench.run();
+    assert_eq!(report.troubles, [Trouble::Configuration], "{report:#?}");
+    let outcomes: Vec<_> =
+        report.jobs[0].targets.iter().map(|target| target.outcome.clone()).collect();
+    assert_eq!(outcomes, [Outcome::Ok, Outcome::Failed], "the first is served");
 }
 
 /// What differs from run to run in the name of an archive.
@@ -385,4 +458,23 @@ fn a_plan_shows_what_the_run_does_and_does_none_of_it() {
         masked(done, report.run_id.as_str()),
         "the plan is what the run does"
     );
+}
+
+#[test]
+fn a_check_recorded_by_a_clock_that_was_ahead_does_not_put_off_the_next_for_years() {
+    let mut bench = Bench::new();
+    bench.config.targets[0].check =
+        Some(CheckPolicy { every: Duration::from_secs(86_400), read_data: ReadData::None });
+    bench.engines = engines(&bench.config);
+    let ahead = bench.host.now() + chrono::TimeDelta::days(400);
+    let record = Maintenance {
+        target: bench.config.targets[0].name.clone(),
+        kind: MaintenanceKind::Check,
+        outcome: Outcome::Ok,
+        detail: String::new(),
+        time: ahead,
+    };
+    bench.history.record_maintenance(&record).unwrap();
+    let report = bench.run();
+    assert!(report.maintenance.iter().any(|step| step.step == "check"), "{report:#?}");
 }

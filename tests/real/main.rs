@@ -6,6 +6,7 @@ mod bench_machine;
 mod borg_engine;
 mod excludes;
 mod faults;
+mod honest;
 mod jobs;
 mod restic_engine;
 mod systemd;

@@ -124,7 +124,11 @@ pub fn before(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) -> Option<V
 /// Runs the `after` hooks, or the `on-failure` ones, as the job's outcome asks. All of them run; the first
 /// failure is the step's.
 pub fn after(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
-    let outcome = rec.outcome();
+    // A signal between two steps fails none of them, and the job is interrupted all the same.
+    let outcome = match cx.host().stop_signal() {
+        Some(_) => Outcome::Interrupted,
+        None => rec.outcome(),
+    };
     let Hooks { after, on_failure, .. } = &job.hooks;
     let good = outcome <= Outcome::Warning;
     let (name, hooks) = if good { ("after", after) } else { ("on-failure", on_failure) };

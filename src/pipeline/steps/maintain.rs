@@ -7,6 +7,7 @@ use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::target::ReadData;
 use crate::report::history::{Maintenance, MaintenanceKind};
+use crate::report::status::has_passed;
 
 use crate::pipeline::context::RunContext;
 use crate::pipeline::error::StepError;
@@ -129,7 +130,7 @@ fn is_due(
         // Unknown is due: one check too many harms nobody.
         Err(_) => None,
     };
-    last.is_none_or(|last| (cx.host().now() - last).to_std().is_ok_and(|age| age >= every))
+    has_passed(last, every, cx.host().now())
 }
 
 /// Notes how the step that `rec` recorded last went.

@@ -9,7 +9,7 @@ use crate::model::job::Job;
 use crate::model::keep::KeepPolicy;
 use crate::model::names::JobName;
 use crate::model::outcome::{Outcome, Trouble};
-use crate::retention::{self, Evidence, Guards, Measure, Plan};
+use crate::retention::{self, Evidence, Guards, Plan};
 
 use crate::pipeline::context::RunContext;
 use crate::pipeline::error::StepError;
@@ -72,12 +72,19 @@ pub fn decide(
         let guards =
             Guards { max_shrink_percent: question.max_shrink_percent, ..Guards::default() };
         let plan = retention::plan(policy, &finished, now, &guards);
-        let last_good = finished
+        let earlier: Vec<&Copy> = finished
             .iter()
+            .copied()
             .filter(|copy| copy.healthy != Some(false))
             .filter(|copy| question.newest.is_none_or(|newest| copy.time < newest.time))
-            .max_by_key(|copy| copy.time)
-            .map(|copy| Measure::from(*copy));
+            .collect();
+        let looked = match cx.pipeline.history {
+            Some(history) => history
+                .last_accepted(&engine.target().name, &question.series.job)
+                .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?,
+            None => None,
+        };
+        let last_good = retention::yardstick(&earlier, looked, &guards);
         let evidence = Evidence {
             series: question.series,
             copy: question.newest,

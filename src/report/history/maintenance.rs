@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::columns::{Moment, Word};
 use super::{History, HistoryError};
-use crate::model::names::TargetName;
+use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Outcome;
 
 /// The kinds of maintenance whose last time matters.
@@ -21,6 +21,8 @@ pub enum MaintenanceKind {
     Compact,
     /// Copies were deleted. Recorded only when at least one was.
     Prune,
+    /// A person accepted the copies of the job that the detail names (`prune --accept`).
+    Accept,
 }
 
 impl MaintenanceKind {
@@ -30,6 +32,7 @@ impl MaintenanceKind {
             MaintenanceKind::Check => "check",
             MaintenanceKind::Compact => "compact",
             MaintenanceKind::Prune => "prune",
+            MaintenanceKind::Accept => "accept",
         }
     }
 }
@@ -100,6 +103,27 @@ impl History {
         kind: MaintenanceKind,
     ) -> Result<Option<Maintenance>, HistoryError> {
         self.maintenance(target, kind, Outcome::is_healthy)
+    }
+
+    /// When a person last accepted the copies of this job in this target.
+    ///
+    /// # Errors
+    /// When the history cannot be read.
+    pub fn last_accepted(
+        &self,
+        target: &TargetName,
+        job: &JobName,
+    ) -> Result<Option<DateTime<Utc>>, HistoryError> {
+        self.sql("read the maintenance", |connection| {
+            connection
+                .query_row(
+                    "SELECT time FROM maintenance WHERE target = ?1 AND kind = 'accept' AND detail = ?2
+                     ORDER BY sequence DESC LIMIT 1",
+                    params![target.as_str(), job.as_str()],
+                    |row| Ok(row.get::<_, Moment>("time")?.0),
+                )
+                .optional()
+        })
     }
 
     fn maintenance(

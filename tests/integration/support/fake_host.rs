@@ -55,7 +55,8 @@ pub struct World {
     locks: BTreeSet<PathBuf>,
     inodes: u64,
     ticks: i64,
-    signal: Option<i32>,
+    /// The signal that arrived.
+    pub signal: Option<i32>,
     draws: u32,
 }
 

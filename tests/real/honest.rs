@@ -1,0 +1,102 @@
+//! What must never look like success, or mean more than was said: runs that do nothing, readers that go away,
+//! names that several copies answer to.
+
+use crate::bench_machine::Machine;
+
+const HOST: &str = r#"
+[jobs.host]
+targets = ["b", "r"]
+[jobs.host.files]
+paths = ["{root}/src"]
+capture = "none"
+"#;
+
+#[test]
+fn a_copied_target_does_not_ask_for_what_retention_just_deleted() {
+    let machine = Machine::new(
+        r#"
+[targets.r.keep]
+last = 1
+[targets.c.restic]
+repository = "{root}/repo-c"
+password-file = "{root}/pass"
+copy-from = "r"
+[jobs.host]
+targets = ["r", "c"]
+[jobs.host.files]
+paths = ["{root}/src"]
+capture = "none"
+"#,
+    );
+    machine.run(&["init", "c"]).expect(0);
+    machine.run(&["run"]).expect(0);
+    // While c was away, r got one more, which the next run deletes there before c is filled.
+    machine.run(&["run", "--target", "r"]).expect(0);
+    let report = machine.run(&["--json", "run"]).expect(0).json();
+    let steps = report["jobs"][0]["steps"].as_array().unwrap();
+    let copy = steps.iter().find(|step| step["step"] == "copy").unwrap();
+    assert_eq!(copy["detail"], "1 copied from r");
+    assert_eq!((machine.copies("r").len(), machine.copies("c").len()), (1, 2));
+}
+
+#[test]
+fn a_run_that_would_do_nothing_is_not_green() {
+    let machine = Machine::bare(&HOST.replace(r#"["b", "r"]"#, r#"["b"]"#));
+    for verb in ["run", "plan"] {
+        machine.run(&[verb, "--target", "r"]).expect(3).says("no job uses target r");
+        machine.run(&[verb, "host", "--target", "r"]).expect(3).says("does not use target r");
+    }
+    machine.configure("");
+    machine.run(&["run"]).expect(3).says("names no job");
+}
+
+#[test]
+fn a_reader_that_went_away_does_not_hide_a_failure() {
+    let machine = Machine::new(&HOST.replace("/src", "/gone"));
+    for arguments in [&["run"][..], &["--json", "run"]] {
+        let mut child = machine.start(arguments);
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(10), "{arguments:?}");
+    }
+}
+
+#[test]
+fn prune_deletes_by_name_only_what_the_name_means() {
+    let machine = Machine::new(HOST);
+    for _ in 0..3 {
+        machine.run(&["run"]).expect(0);
+    }
+    let copies = machine.copies("b");
+    // Every archive of the job begins so.
+    machine.run(&["prune", "host@web1", "--target", "b"]).expect(3).says("ambiguous");
+    assert_eq!(machine.copies("b"), copies);
+    // A pinned copy is there; that it stays is a refusal, not an absence.
+    machine.run(&["pin", "host", &copies[0], "--target", "b"]).expect(0);
+    let said = machine.run(&["prune", &copies[0], "--target", "b"]).expect(12).says("is pinned");
+    assert!(!said.stderr.contains("no target"), "{}", said.stderr);
+    machine.run(&["prune", &copies[1], "--target", "b"]).expect(0);
+    assert_eq!(machine.copies("b").len(), 2);
+    machine.run(&["prune", "nothing-of-the-kind", "--target", "b"]).expect(10).says("lists a copy");
+}
+
+#[test]
+fn copies_that_shrank_wait_for_a_person() {
+    let machine =
+        Machine::new(&format!("[targets.b.keep]\nlast = 1\n{}", HOST.replace(r#", "r""#, "")));
+    machine.run(&["run"]).expect(0);
+    std::fs::remove_dir_all(machine.path("src/many")).unwrap();
+    machine.run(&["run"]).expect(12).says("files where the last good one had");
+    machine.run(&["run"]).expect(12).says("files where the last good one had");
+    assert_eq!(machine.copies("b").len(), 3, "the whole copy is still there");
+    machine.run(&["prune", "--accept"]).expect(0);
+    assert_eq!(machine.copies("b").len(), 1);
+    machine.run(&["run"]).expect(0);
+    assert_eq!(machine.copies("b").len(), 1);
+}
+
+#[test]
+fn a_misspelt_target_is_found_before_any_repository_is_made() {
+    let machine = Machine::bare(HOST);
+    machine.run(&["init", "b", "bb"]).expect(3).says("did you mean b?");
+    assert!(!machine.path("repo-b").exists(), "its key would never have been shown");
+}
