@@ -82,7 +82,14 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
             Outcome::Failed
         }
     };
-    outcome = report.jobs.iter().fold(outcome, |worst, job| worst.worst(job.outcome.clone()));
+    // One job that a hook left out does not make the run a skipped one; all of them do.
+    let is_skipped = |outcome: &Outcome| matches!(outcome, Outcome::Skipped(_));
+    let all_skipped = report.jobs.iter().all(|job| is_skipped(&job.outcome));
+    outcome = report
+        .jobs
+        .iter()
+        .filter(|job| all_skipped || !is_skipped(&job.outcome))
+        .fold(outcome, |worst, job| worst.worst(job.outcome.clone()));
     if let Some(signal) = pipeline.host.stop_signal() {
         report.troubles.push(Trouble::Signal(signal));
         outcome = Outcome::Interrupted;

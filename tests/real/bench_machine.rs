@@ -147,8 +147,10 @@ password-file = "{{root}}/pass"
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = command(PROGRAM);
-        command.arg("-c").arg(self.path("stillpoint.toml")).args(args).stdin(Stdio::null());
+        // A shell that starts the tests in the background has SIGINT ignored, which we would inherit.
+        let mut command = command("env");
+        command.args(["--default-signal=INT,TERM", PROGRAM, "-c"]);
+        command.arg(self.path("stillpoint.toml")).args(args).stdin(Stdio::null());
         command
     }
 

@@ -354,6 +354,15 @@ capture = "none"
     assert_eq!(report["jobs"][0]["outcome"], "failed");
     assert_eq!(report["jobs"][1]["outcome"], "ok");
     assert_eq!(machine.copies("r").len(), 1);
+    // A job that is left out does not hide that the others were done.
+    let skip = machine.script("skip", "exit 75");
+    machine.configure(&jobs.replace("nothing-here", "src").replace(
+        "[jobs.host]",
+        &format!("[jobs.broken.hooks]\nbefore = [[\"{skip}\"]]\n[jobs.host]"),
+    ));
+    let report = machine.run(&["--json", "run"]).expect(0).json();
+    assert_eq!(report["jobs"][0]["outcome"], "skipped");
+    assert_eq!(report["outcome"], "ok");
     // Only the named one.
     machine.run(&["run", "host"]).expect(0);
     machine.run(&["run", "hots"]).expect(3).says("did you mean host?");
