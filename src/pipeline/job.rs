@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use chrono::{DateTime, TimeDelta, Utc};
+
 use crate::engine::Engine;
 use crate::host::{LockGuard, LockMode};
 use crate::model::copy::{Copy, Series};
@@ -236,9 +238,22 @@ fn serve(
         if cx.host().stop_signal().is_some() {
             break;
         }
-        archived.extend(archive(cx, rec, captured, engine, &series, cx.host().now()));
+        archived.extend(archive(cx, rec, captured, engine, &series, moment(cx, target, &series)));
     }
     finish(cx, rec, job, engine, archived, lock)
+}
+
+/// The moment that a new copy stands for: now, or a second after the last copy if that was made in this
+/// very second. Copies' times are whole seconds, and which of two is the newer must not be left to chance.
+fn moment(cx: RunContext<'_>, target: &Target, series: &Series) -> DateTime<Utc> {
+    let now = cx.host().now();
+    let last = cx.pipeline.history.and_then(|h| h.last_good(&target.name, series).ok().flatten());
+    match last {
+        Some(last) if (0..5).contains(&(last.time.timestamp() - now.timestamp())) => {
+            last.time + TimeDelta::seconds(1)
+        }
+        _ => now,
+    }
 }
 
 /// The same for a target that is filled from another one.
