@@ -162,6 +162,7 @@ pub fn engine<'a>(
 
 /// One copy of a job: `latest`, an id (six characters or more of it), or a run id. The first target in
 /// which it is found serves it; a target that cannot be read is passed over as long as another one can.
+/// `latest` is the newest good copy in any of them: a target that missed the last nights does not serve it.
 ///
 /// # Errors
 /// When no target has it, or several copies answer to the text.
@@ -174,6 +175,7 @@ pub fn copy<'a>(
 ) -> anyhow::Result<(&'a dyn Engine, Copy)> {
     let mut unreadable: Option<anyhow::Error> = None;
     let mut looked = Vec::new();
+    let mut newest: Vec<(&dyn Engine, Copy)> = Vec::new();
     for target in targets(pipeline.config, Some(job), only)? {
         let engine = engine(pipeline, &target.name)?;
         let mut copies = match copies_of(pipeline, engine, &job.name) {
@@ -209,9 +211,7 @@ pub fn copy<'a>(
             }
             // The newest copy that is known to be good; else the newest there is.
             let good = copies.iter().rev().find(|copy| copy.healthy != Some(false));
-            if let Some(copy) = good.or(copies.last()) {
-                return Ok((engine, copy.clone()));
-            }
+            newest.extend(good.or(copies.last()).map(|copy| (engine, copy.clone())));
             continue;
         }
         let mut found: Vec<Copy> =
@@ -225,6 +225,12 @@ pub fn copy<'a>(
         if let Some(copy) = found.pop() {
             return Ok((engine, copy));
         }
+    }
+    // Copies of one run are the same data, so the first target of them serves it.
+    let best = newest.iter().max_by_key(|(_, copy)| (copy.healthy != Some(false), copy.time));
+    let run = best.map(|(_, copy)| copy.run.clone());
+    if let Some(first) = newest.into_iter().find(|(_, copy)| Some(&copy.run) == run.as_ref()) {
+        return Ok(first);
     }
     if looked.is_empty()
         && let Some(error) = unreadable

@@ -100,3 +100,21 @@ fn a_misspelt_target_is_found_before_any_repository_is_made() {
     machine.run(&["init", "b", "bb"]).expect(3).says("did you mean b?");
     assert!(!machine.path("repo-b").exists(), "its key would never have been shown");
 }
+
+#[test]
+fn latest_is_the_newest_good_copy_in_any_target() {
+    let machine = Machine::new(HOST);
+    machine.run(&["run"]).expect(0);
+    let restored = |out: &str| {
+        let to = machine.path(out);
+        let report = machine
+            .run(&["--json", "restore", "host", "--to", to.to_str().unwrap()])
+            .expect(0)
+            .json();
+        report["target"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(restored("one"), "b", "of one run, the first target serves it");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    machine.run(&["run", "--target", "r"]).expect(0);
+    assert_eq!(restored("two"), "r", "b missed the last run");
+}
