@@ -152,7 +152,12 @@ fn carry_out(
     for line in &document.planned {
         render::text(line)?;
     }
-    for step in document.steps.iter().filter(|step| step.step != "prepare") {
+    // What a dry run was answered is a prediction, not a result; only what went wrong is true of it.
+    let told = |step: &&StepReport| {
+        let fine = step.outcome == Outcome::Ok && (dry_run || global.quiet);
+        step.step != "prepare" && !fine
+    };
+    for step in document.steps.iter().filter(told) {
         let target = step.target.as_ref().map(ToString::to_string).unwrap_or_default();
         render::text(&format!("{} {target}: {} ({})", step.step, step.outcome, step.detail))?;
     }

@@ -130,6 +130,9 @@ pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
     for problem in &unfit {
         render::text(problem)?;
     }
+    if global.quiet && troubles.is_empty() {
+        return Ok(troubles);
+    }
     for finding in online.iter().flatten() {
         let word = if finding.ok { "ok  " } else { "FAIL" };
         render::text(&format!("{word}  {}: {}", finding.subject, finding.detail))?;

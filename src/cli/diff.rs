@@ -1,7 +1,8 @@
 //! `diff`: what changed between two copies, or between a copy and the machine as it is now.
 
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -94,7 +95,8 @@ pub fn run(global: &Global, args: &DiffArgs) -> Verdict {
             ChangeKind::Metadata => 'm',
             ChangeKind::Type => 'T',
         };
-        render::text(&format!("{sign} {}", change.path.display()))?;
+        let path = change.path.display().to_string();
+        render::text(&format!("{sign} {}", render::escaped(&path, &[])))?;
     }
     Ok(Vec::new())
 }
@@ -135,7 +137,8 @@ fn against_live(
 }
 
 fn compare(entry: &Entry) -> Option<ChangeKind> {
-    let Ok(live) = std::fs::symlink_metadata(Path::new(&entry.path)) else {
+    let Some(live) = found_live(&entry.path).and_then(|path| std::fs::symlink_metadata(path).ok())
+    else {
         return Some(ChangeKind::Removed);
     };
     let kind = match live.file_type() {
@@ -157,4 +160,51 @@ fn compare(entry: &Entry) -> Option<ChangeKind> {
         return Some(if is_file { ChangeKind::Modified } else { ChangeKind::Metadata });
     }
     None
+}
+
+/// The path on the machine. Engines list a byte that is not UTF-8 as `?` (borg) or U+FFFD (restic), so a name
+/// with one that is not there as it is written is looked for among those that would be listed so.
+fn found_live(path: &Path) -> Option<PathBuf> {
+    if std::fs::symlink_metadata(path).is_ok() {
+        return Some(path.to_owned());
+    }
+    if !path.to_string_lossy().contains(['?', '\u{fffd}']) {
+        return None;
+    }
+    let parent = found_live(path.parent()?)?;
+    let name = path.file_name()?.to_string_lossy();
+    let listed = |entry: &std::fs::DirEntry| {
+        let live = entry.file_name();
+        ["?", "\u{fffd}"].iter().any(|mark| {
+            let chunks = live.as_bytes().utf8_chunks();
+            let text: String = chunks
+                .flat_map(|part| [part.valid().to_owned(), mark.repeat(part.invalid().len())])
+                .collect();
+            text == name
+        })
+    };
+    let found = std::fs::read_dir(parent).ok()?.filter_map(Result::ok).find(listed)?;
+    Some(found.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_engines_cannot_spell_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join(OsStr::from_bytes(b"d\xfe"));
+        std::fs::create_dir(&below).unwrap();
+        let real = below.join(OsStr::from_bytes(b"a\xff\xfeb"));
+        std::fs::write(&real, "x").unwrap();
+        for name in ["d?/a??b", "d\u{fffd}/a\u{fffd}\u{fffd}b"] {
+            assert_eq!(found_live(&dir.path().join(name)), Some(real.clone()), "{name}");
+        }
+        for name in ["d?/a?b", "d?/a??c", "dx/a??b", "d?/ab"] {
+            assert_eq!(found_live(&dir.path().join(name)), None, "{name}");
+        }
+    }
 }

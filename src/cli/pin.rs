@@ -77,7 +77,7 @@ pub fn run(global: &Global, args: &PinArgs, pinned: bool) -> Verdict {
     if global.json {
         render::json(&Document { schema: SCHEMA, target: &target.name, copy: &id, pinned })?;
     } else {
-        render::text(&format!("{id} in target {} is {}", target.name, word(pinned)))?;
+        render::done(global, &format!("{id} in target {} is {}", target.name, word(pinned)))?;
     }
     Ok(troubles)
 }

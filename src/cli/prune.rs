@@ -136,11 +136,15 @@ pub fn run(global: &Global, args: &PruneArgs) -> Verdict {
             ]
         })
         .collect();
-    if !rows.is_empty() {
+    let told = args.dry_run || !global.quiet;
+    if !rows.is_empty() && told {
         render::text(&render::table(&["", "TARGET", "JOB", "COPY", "REASON"], &rows))?;
     }
     for refusal in &document.refusals {
         render::say(&format!("warning: {refusal}"));
+    }
+    if !told {
+        return Ok(troubles);
     }
     let count = document.decisions.iter().filter(|row| row.delete).count();
     render::text(&match args.dry_run {

@@ -44,7 +44,29 @@ fn unless_unread(written: io::Result<()>) -> anyhow::Result<()> {
 /// Prints a line on stderr.
 pub fn say(line: &str) {
     // A message that cannot be written has nobody who waits for it.
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", escaped(line, &['\n', '\t']));
+}
+
+/// Prints that something went well on stdout: nothing to read for whoever said `-q`.
+///
+/// # Errors
+/// As [`text`].
+pub fn done(global: &Global, line: &str) -> anyhow::Result<()> {
+    if global.quiet { Ok(()) } else { text(line) }
+}
+
+/// Text with its control characters made visible, except those of `spared`. File names come from anybody, and
+/// a terminal obeys what it is shown; a line break in a name would pass for another line.
+pub fn escaped(text: &str, spared: &[char]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && !spared.contains(&character) {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 /// Prints an error with its causes on stderr.
@@ -56,8 +78,10 @@ pub fn error(error: &anyhow::Error) {
     say(&line);
 }
 
-/// Rows as aligned columns.
+/// Rows as aligned columns, each on one line.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let escape = |row: &Vec<String>| row.iter().map(|cell| escaped(cell, &[])).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(escape).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells
@@ -77,7 +101,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         format!("{}\n", text.trim_end())
     };
     let mut text = line(&mut header.iter().copied());
-    for row in rows {
+    for row in &rows {
         text.push_str(&line(&mut row.iter().map(String::as_str)));
     }
     text
@@ -128,5 +152,14 @@ mod tests {
     fn a_table_is_aligned_and_has_no_trailing_space() {
         let rows = vec![vec!["a".into(), "long cell".into()], vec!["bcd".into(), "-".into()]];
         assert_eq!(table(&["x", "y"], &rows), "x    y\na    long cell\nbcd  -\n");
+    }
+
+    #[test]
+    fn a_name_cannot_drive_the_terminal_or_pass_for_another_row() {
+        let rows = vec![vec!["a\u{1b}[2J\nb".into(), "é\u{9b}".into()]];
+        let text = table(&["x", "y"], &rows);
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{9b}']), "{text:?}");
+        assert!(text.contains("a\\u{1b}[2J\\nb  é\\u{9b}"), "{text}");
     }
 }

@@ -1,5 +1,7 @@
 //! `restore`: a copy, or paths of it, below a directory.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -24,7 +26,7 @@ pub struct RestoreArgs {
     job: JobName,
     /// The copy: an id or a part of it, a run id, or latest; what begins with / is a path
     #[arg(value_name = "COPY|PATH")]
-    rest: Vec<String>,
+    rest: Vec<OsString>,
     /// The directory below which the original paths are laid out; must be absent or empty
     #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
     to: Option<PathBuf>,
@@ -116,26 +118,34 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
         _ => String::new(),
     };
     let verb = if args.dry_run { "would restore" } else { "restored" };
-    render::text(&format!(
+    let line = format!(
         "{verb} {} of {} from target {target} to {}{counted}",
         request.copy.id,
         request.copy.time.format("%Y-%m-%d %H:%M:%SZ"),
         request.to.display()
-    ))?;
+    );
+    render::done(global, &line)?;
     Ok(troubles)
 }
 
 /// The copy, `latest` when none is named, and the paths.
-fn split(rest: &[String]) -> anyhow::Result<(&str, Vec<PathBuf>)> {
+fn split(rest: &[OsString]) -> anyhow::Result<(&str, Vec<PathBuf>)> {
     let (wanted, paths) = match rest.split_first() {
-        Some((first, paths)) if !first.starts_with('/') => (first.as_str(), paths),
+        Some((first, paths)) if !first.as_bytes().starts_with(b"/") => {
+            let wanted = first.to_str().ok_or_else(|| {
+                let text = format!("there is no copy {}", first.display());
+                StepError::new(Trouble::JobFailed, text)
+            })?;
+            (wanted, paths)
+        }
         _ => ("latest", rest),
     };
     let mut absolute = Vec::new();
     for path in paths {
-        if !path.starts_with('/') {
+        if !path.as_bytes().starts_with(b"/") {
             let text = format!(
-                "{path} is not an absolute path — name paths as they were on the machine, such as /etc/hosts"
+                "{} is not an absolute path — name paths as they were on the machine, such as /etc/hosts",
+                path.display()
             );
             return Err(StepError::new(Trouble::Configuration, text).into());
         }

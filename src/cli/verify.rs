@@ -85,7 +85,7 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
             extent: Some(&report.extent),
             damage: &report.damage,
         })?;
-    } else {
+    } else if !global.quiet || !troubles.is_empty() {
         render::text(&format!("{} in target {target}: {}", copy.id, done.detail))?;
     }
     Ok(troubles)

@@ -43,6 +43,12 @@ pub struct Measure {
     pub size: Option<u64>,
 }
 
+impl Measure {
+    fn is_known(&self) -> bool {
+        self.files.is_some() || self.size.is_some()
+    }
+}
+
 impl From<&Copy> for Measure {
     fn from(copy: &Copy) -> Self {
         Measure { files: copy.files, size: copy.size }
@@ -53,7 +59,8 @@ impl From<&Copy> for Measure {
 /// not count until a person has accepted it, or a second bad night would do what the first was kept from.
 ///
 /// `earlier` are the good copies before the new one in any order; `accepted` is when a person last said
-/// `--accept`: the newest copy of that time counts whatever it lacks.
+/// `--accept`: the newest copy of that time counts whatever it lacks. Nothing known in the answer means that
+/// the history of the oldest copies is lost, and that nobody has accepted the newer ones since.
 pub fn yardstick(
     earlier: &[&Copy],
     accepted: Option<DateTime<Utc>>,
@@ -63,9 +70,17 @@ pub fn yardstick(
     sorted.sort_by_key(|copy| copy.time);
     let seen = sorted.iter().rposition(|copy| accepted.is_some_and(|at| copy.time <= at));
     let mut trusted = sorted[seen.unwrap_or(0)..].iter().map(|copy| Measure::from(*copy));
-    let first = trusted.next()?;
+    let mut first = trusted.next()?;
+    if seen.is_some() && !first.is_known() {
+        // A person vouched for it, so what follows it may be believed.
+        first = trusted.find(|now| now.is_known())?;
+    }
     Some(trusted.fold(first, |before, now| {
-        if first_shrunk(before, now, guards).is_some() { before } else { now }
+        if !before.is_known() || first_shrunk(before, now, guards).is_some() {
+            before
+        } else {
+            Measure { files: now.files.or(before.files), size: now.size.or(before.size) }
+        }
     }))
 }
 
@@ -76,7 +91,8 @@ pub struct Evidence<'a> {
     pub series: &'a Series,
     /// The copy that this run made of it; for a `prune` on its own, its newest recorded copy.
     pub copy: Option<&'a Copy>,
-    /// The last good copy before that one; `None` when there was none.
+    /// The last good copy before that one; `None` when there was none, nothing known in it when its record
+    /// is lost (see [`yardstick`]).
     pub last_good: Option<Measure>,
     /// When the run that was recorded last ended.
     pub last_run: Option<DateTime<Utc>>,
@@ -129,6 +145,16 @@ pub enum Refusal {
         /// How many the newest has.
         now: u64,
     },
+    /// There are earlier copies, and no record of how large they are.
+    #[error(
+        "nothing of {series} is deleted, because no record is left of how large its earlier copies are, to compare its newest copy {id} with"
+    )]
+    Unmeasured {
+        /// The series.
+        series: Box<Series>,
+        /// The newest copy.
+        id: String,
+    },
     /// The clock shows an earlier time than the last run recorded.
     #[error(
         "nothing of {series} is deleted, because the clock shows {now} and the last run ended at {last_run}"
@@ -169,7 +195,10 @@ impl Refusal {
                 "run the job, or look at the plan (`stillpoint prune --dry-run`) and repeat with --accept"
             }
             Refusal::Shrunk { .. } => {
-                "check that all sources are mounted and filled; if so much is really gone, repeat with `stillpoint prune --accept` or raise max-shrink-percent"
+                "check that all sources are mounted and filled; if so much is really gone, repeat with `stillpoint prune --accept` or raise max-shrink"
+            }
+            Refusal::Unmeasured { .. } => {
+                "history was lost: see that the newest copy holds all that it should (`stillpoint list`, `diff`), then say `stillpoint prune --accept` once"
             }
             Refusal::ClockWentBack { .. } => {
                 "set the clock right; the next run after that deletes again"
@@ -201,6 +230,12 @@ pub fn gate(evidence: &Evidence<'_>, plan: &Plan, guards: &Guards) -> Result<(),
         && later(evidence.now, guards.clock_slack) < last_run
     {
         return Err(Refusal::ClockWentBack { series: series(), now: evidence.now, last_run });
+    }
+    // The machine that was installed anew has no history, and its sources may still be empty.
+    if guards.max_shrink_percent < 100
+        && evidence.last_good.is_some_and(|before| !before.is_known())
+    {
+        return Err(Refusal::Unmeasured { series: series(), id: copy.id.clone() });
     }
     if let Some(before) = evidence.last_good
         && let Some((what, before, now)) = first_shrunk(before, Measure::from(copy), guards)

@@ -439,3 +439,35 @@ fn too_many_deletions_close_it_when_a_limit_is_set() {
         Ok(())
     );
 }
+
+#[test]
+fn copies_of_unknown_size_are_no_yardstick_until_somebody_has_looked() {
+    let guards = Guards::default();
+    let measured = |time: &str, files: Option<u64>| Copy { files, size: None, ..good(time) };
+    let old = measured("2026-01-01T08:00", None);
+    let empty = measured("2026-01-02T08:00", Some(1));
+    let full = measured("2026-01-03T08:00", Some(100));
+    let files = |copies: &[&Copy], accepted: Option<DateTime<Utc>>| {
+        yardstick(copies, accepted, &guards).map(|measure| measure.files)
+    };
+    assert_eq!(files(&[], None), None);
+    assert_eq!(files(&[&old], None), Some(None));
+    // The first night after the loss must not become the measure of the second.
+    assert_eq!(files(&[&old, &empty], None), Some(None));
+    assert_eq!(files(&[&old, &empty], Some(empty.time)), Some(Some(1)));
+    assert_eq!(files(&[&old, &full], Some(old.time)), Some(Some(100)));
+    assert_eq!(files(&[&old], Some(old.time)), None);
+    // One gap in the record does not make the guard forget.
+    let gap = measured("2026-01-04T08:00", None);
+    assert_eq!(files(&[&full, &gap], None), Some(Some(100)));
+
+    let series = series();
+    let copy = good("2026-02-01T11:00");
+    let unknown = Measure { files: None, size: None };
+    let asked = Evidence { last_good: Some(unknown), ..evidence(&series, &copy) };
+    let refusal = gate(&asked, &Plan::default(), &guards).unwrap_err();
+    assert!(matches!(refusal, Refusal::Unmeasured { .. }), "{refusal}");
+    assert_eq!(gate(&Evidence { accepted: true, ..asked }, &Plan::default(), &guards), Ok(()));
+    let off = Guards { max_shrink_percent: 100, ..guards };
+    assert_eq!(gate(&asked, &Plan::default(), &off), Ok(()));
+}

@@ -118,3 +118,49 @@ fn latest_is_the_newest_good_copy_in_any_target() {
     machine.run(&["run", "--target", "r"]).expect(0);
     assert_eq!(restored("two"), "r", "b missed the last run");
 }
+
+#[test]
+fn a_lost_history_does_not_open_the_way_to_the_copies() {
+    let keep = "[targets.b.keep]\nlast = 1\n[targets.r.keep]\nlast = 1\n";
+    let machine = Machine::new(&format!("{keep}{HOST}"));
+    machine.run(&["run"]).expect(0);
+    // The machine is installed anew, and its timer is faster than the person who restores.
+    for lost in ["history.sqlite", "history.sqlite-wal", "history.sqlite-shm"] {
+        let _ = std::fs::remove_file(machine.path("state").join(lost));
+    }
+    std::fs::remove_dir_all(machine.path("src")).unwrap();
+    machine.write("src/hello.txt", "hello\n", 0o644);
+    for nights in 2..=3 {
+        machine.run(&["run"]).expect(12).says("no record is left").says("--accept");
+        for target in ["b", "r"] {
+            assert_eq!(machine.copies(target).len(), nights, "{target}");
+        }
+    }
+    machine.run(&["-q", "prune", "--accept"]).expect(0);
+    machine.run(&["run"]).expect(0);
+    for target in ["b", "r"] {
+        assert_eq!(machine.copies(target).len(), 1, "{target}");
+    }
+}
+
+#[test]
+fn a_name_of_any_bytes_is_restored_and_is_not_called_removed() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let machine = Machine::new(HOST);
+    let name = machine.path("src").join(OsStr::from_bytes(b"n\xff\x1b[31m"));
+    std::fs::write(&name, "odd\n").unwrap();
+    machine.run(&["run"]).expect(0);
+    for target in ["b", "r"] {
+        let diff = machine.run(&["diff", "host", "latest", "live", "--target", target]).expect(0);
+        let said = diff.stdout;
+        assert!(!said.contains("\n- ") && !said.contains('\x1b'), "{target}: {said}");
+        let out = machine.path(&format!("out-{target}"));
+        let mut restore = machine.command(&["-q", "restore", "host", "--target", target, "--to"]);
+        let output = restore.arg(&out).arg("latest").arg(&name).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && output.stdout.is_empty(), "{target}: {said}");
+        assert_eq!(std::fs::read(out.join(name.strip_prefix("/").unwrap())).unwrap(), b"odd\n");
+    }
+}
