@@ -314,7 +314,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::job::{CaptureMode, CommandSource, FilesSource, Hooks};
+    use crate::model::job::{CommandSource, FilesSource, Hooks};
     use crate::model::names::{HostName, JobName, TargetName};
     use crate::model::target::{BorgTarget, ResticTarget};
 
@@ -369,7 +369,7 @@ mod tests {
             exclude_caches: false,
             exclude_if_present: Vec::new(),
             one_file_system: false,
-            capture: CaptureMode::None,
+            capture: crate::model::job::CapturePolicy::live(),
             allow_empty: false,
         })
     }

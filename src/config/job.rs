@@ -11,7 +11,9 @@ use super::section::Section;
 use super::target::read_keep;
 use super::tree::{Place, Value};
 use super::value;
-use crate::model::job::{CaptureMode, CommandSource, FilesSource, Hooks, Job, Source};
+use crate::model::job::{
+    CaptureMode, CapturePolicy, CommandSource, FilesSource, Hooks, Job, Source,
+};
 use crate::model::names::{JobName, TargetName};
 
 /// Retention refuses to run when a copy is smaller than the last good one by more than this.
@@ -183,10 +185,13 @@ fn read_files(section: &Section<'_>, notes: &mut Notes) -> (FilesSource, Vec<(Pa
         exclude_caches: section.flag("exclude-caches"),
         exclude_if_present: texts("exclude-if-present"),
         one_file_system: section.flag("one-file-system"),
-        capture: match capture {
-            Some("required") => CaptureMode::Required,
-            Some("none") => CaptureMode::None,
-            _ => CaptureMode::Auto,
+        capture: CapturePolicy {
+            mode: match capture {
+                Some("required") => CaptureMode::Required,
+                Some("none") => CaptureMode::None,
+                _ => CaptureMode::Auto,
+            },
+            ..CapturePolicy::default()
         },
         allow_empty: section.flag("allow-empty"),
     };
@@ -215,6 +220,8 @@ fn read_hooks(section: &Section<'_>, notes: &mut Notes) -> Hooks {
     let timeout: Option<Duration> = section.span("timeout");
     let hooks = Hooks {
         before: lists("before"),
+        quiesce: lists("quiesce"),
+        resume: lists("resume"),
         after: lists("after"),
         on_failure: lists("on-failure"),
         finally: lists("finally"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::host::{CommandSpec, Host, PrivateBind};
+use crate::host::{CommandSpec, Host, PrivateView};
 use crate::model::copy::{Copy, Series};
 use crate::model::event::Progress;
 use crate::model::job::Settings;
@@ -68,8 +68,8 @@ pub enum Input {
         exclude_if_present: Vec<String>,
         /// Do not cross into other file systems.
         one_file_system: bool,
-        /// Captures, bound over the original paths for the engine alone.
-        binds: Vec<PrivateBind>,
+        /// Captures over the original paths, for the engine alone.
+        view: PrivateView,
     },
     /// The standard output of a command, stored as one file. If the command fails, no copy may result.
     Stream {

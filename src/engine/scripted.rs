@@ -171,6 +171,14 @@ impl Host for ScriptedHost {
         panic!("not in the script: whether {} is a mount point", path.display())
     }
 
+    fn mounts(&self) -> Result<Vec<crate::host::MountEntry>, ActError> {
+        unreachable!("an engine does not ask what is mounted")
+    }
+
+    fn nested_subvolumes(&self, _: &Path) -> Result<Vec<PathBuf>, ActError> {
+        unreachable!("an engine does not ask for subvolumes")
+    }
+
     fn canonical(&self, path: &Path) -> PathBuf {
         path.to_owned()
     }

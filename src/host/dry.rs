@@ -16,8 +16,9 @@ use serde::Serialize;
 use super::runner::lines::LineSplitter;
 use super::spec::quote;
 use super::{
-    ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, EnvValue, Exit, Host,
-    LockError, LockGuard, LockMode, PathState, Piped, RunError, Shield, Stream, Tool, Watch,
+    Access, ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, EnvValue,
+    Exit, Host, LockError, LockGuard, LockMode, MountEntry, PathState, Piped, PrivateMount,
+    RunError, Shield, Stream, Tool, Watch,
 };
 use crate::model::undo::Identity;
 
@@ -49,8 +50,8 @@ pub struct PlannedCommand {
     pub secret_variables: Vec<String>,
     /// The working directory, if it is not `/`.
     pub directory: Option<PathBuf>,
-    /// Bind mounts that only the process sees.
-    pub binds: Vec<PlannedBind>,
+    /// What only the process sees, in words.
+    pub sees: Vec<String>,
 }
 
 /// An environment variable.
@@ -62,15 +63,31 @@ pub struct PlannedVariable {
     pub value: String,
 }
 
-/// A bind mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PlannedBind {
-    /// What is shown.
-    pub from: PathBuf,
-    /// Where.
-    pub at: PathBuf,
-    /// Whether it is read-only there.
-    pub read_only: bool,
+/// One mount of a private view, in words.
+fn seen(mount: &PrivateMount) -> String {
+    match mount {
+        PrivateMount::Bind { from, at, .. } if from == at => {
+            format!("{} as it is live", at.display())
+        }
+        PrivateMount::Bind { from, at, read_only } => {
+            let how = if *read_only { "read-only " } else { "" };
+            format!("{} {how}at {}", from.display(), at.display())
+        }
+        PrivateMount::Device { device, at, file_system, options, directory, access } => {
+            let how = if *access == Access::Write { "" } else { "read-only " };
+            let options = match options.as_str() {
+                "" => String::new(),
+                options => format!(", {options}"),
+            };
+            let directory =
+                directory.as_ref().map(|path| format!(", {}", path.display())).unwrap_or_default();
+            format!(
+                "{} ({file_system}{options}{directory}) {how}at {}",
+                device.display(),
+                at.display()
+            )
+        }
+    }
 }
 
 impl PlannedCommand {
@@ -87,17 +104,12 @@ impl PlannedCommand {
             }
         }
         secret_variables.extend(spec.secrets.iter().map(|secret| secret.variable.to_owned()));
-        let binds = spec.binds.iter().map(|bind| PlannedBind {
-            from: bind.from.clone(),
-            at: bind.at.clone(),
-            read_only: bind.read_only,
-        });
         Self {
             command: spec.display(),
             environment,
             secret_variables,
             directory: spec.directory.clone(),
-            binds: binds.collect(),
+            sees: spec.view.mounts.iter().map(seen).collect(),
         }
     }
 }
@@ -125,9 +137,8 @@ impl fmt::Display for PlannedCommand {
         if let Some(directory) = &self.directory {
             write!(f, "\n  in {}", directory.display())?;
         }
-        for PlannedBind { from, at, read_only } in &self.binds {
-            let how = if *read_only { "read-only " } else { "" };
-            write!(f, "\n  seeing {} {how}at {}", from.display(), at.display())?;
+        for mount in &self.sees {
+            write!(f, "\n  seeing {mount}")?;
         }
         Ok(())
     }
@@ -250,6 +261,14 @@ impl Host for DryHost {
         self.inner.is_mount_point(path)
     }
 
+    fn mounts(&self) -> Result<Vec<MountEntry>, ActError> {
+        self.inner.mounts()
+    }
+
+    fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError> {
+        self.inner.nested_subvolumes(root)
+    }
+
     fn canonical(&self, path: &Path) -> PathBuf {
         self.inner.canonical(path)
     }
@@ -299,7 +318,7 @@ mod tests {
     use super::*;
     use crate::host::sys::signals::StopFlag;
     use crate::host::system::SystemHost;
-    use crate::host::{Arg, Fact, FdStyle, PrivateBind, SecretFd};
+    use crate::host::{Arg, Fact, FdStyle, SecretFd};
     use crate::model::secret::Secret;
     use crate::model::undo::ChildProcess;
 
@@ -371,13 +390,23 @@ mod tests {
             value: Secret::new("canary-3"),
         });
         spec.directory = Some("/work".into());
-        spec.binds.push(PrivateBind { from: "/a".into(), at: "/b".into(), read_only: true });
+        spec.view.mounts = vec![
+            PrivateMount::Bind { from: "/a".into(), at: "/b".into(), read_only: true },
+            PrivateMount::Device {
+                device: "/dev/vg/lv".into(),
+                at: "/c".into(),
+                file_system: "xfs".into(),
+                options: "nouuid".into(),
+                directory: None,
+                access: Access::Read,
+            },
+        ];
         dry.run(&spec, &mut |_, _| {}).unwrap();
         let text = serde_json::to_string(&dry.planned()).unwrap();
         assert!(!text.contains("canary"), "{text}");
         assert_eq!(
             text,
-            r#"[{"command":{"command":"touch '/x y' ***","environment":[{"name":"BORG_REPO","value":"/repo"}],"secret_variables":["AWS_KEY","BORG_PASSPHRASE_FD"],"directory":"/work","binds":[{"from":"/a","at":"/b","read_only":true}]}}]"#
+            r#"[{"command":{"command":"touch '/x y' ***","environment":[{"name":"BORG_REPO","value":"/repo"}],"secret_variables":["AWS_KEY","BORG_PASSPHRASE_FD"],"directory":"/work","sees":["/a read-only at /b","/dev/vg/lv (xfs, nouuid) read-only at /c"]}}]"#
         );
         assert_eq!(
             dry.planned()[0].to_string(),
@@ -386,7 +415,8 @@ mod tests {
   with AWS_KEY=***
   with BORG_PASSPHRASE_FD=***
   in /work
-  seeing /a read-only at /b"
+  seeing /a read-only at /b
+  seeing /dev/vg/lv (xfs, nouuid) read-only at /c"
         );
     }
 }

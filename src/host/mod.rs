@@ -27,9 +27,11 @@ pub mod spec;
 pub mod sys;
 pub mod system;
 
+pub use sys::mounts::MountEntry;
+
 pub use spec::{
-    Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Prediction, PrivateBind,
-    Stdin, Stream, Tool,
+    Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Halt, Prediction,
+    PrivateMount, PrivateView, Stdin, Stream, Tool,
 };
 
 /// Why a command has no [`Completed`]: it could not start, or it was not let run to its end.
@@ -88,6 +90,14 @@ pub enum RunError {
         command: String,
         /// The signal that we received.
         signal: i32,
+    },
+    /// Whoever watches over what it reads stopped it.
+    #[error("{command} was stopped: {reason}")]
+    Halted {
+        /// The command, secrets masked.
+        command: String,
+        /// Why.
+        reason: String,
     },
     /// Talking to the process failed.
     #[error("lost contact with {command}")]
@@ -155,6 +165,16 @@ pub enum Action {
         /// What it must be; `None` when the crash came between intent and record: then it must be empty.
         identity: Option<Identity>,
     },
+    /// Changes whether a mounted file system, with all its mounts, can be written. It is the one of this
+    /// device or none: with another one at that place, nothing is done.
+    Remount {
+        /// Where it is mounted.
+        path: PathBuf,
+        /// Its device: major, minor.
+        device: (u32, u32),
+        /// Whether it is to be read-only.
+        read_only: bool,
+    },
     /// Stops a process group of a dead run: SIGTERM, and SIGKILL after `grace`. A process whose start time
     /// or boot differs is somebody else's and is left alone.
     StopProcess {
@@ -184,6 +204,11 @@ impl Action {
             Action::RemoveStaging { path, .. } => {
                 format!("remove the staging directory {}", path.display())
             }
+            Action::Remount { path, read_only, .. } => format!(
+                "make the file system at {} {}",
+                path.display(),
+                if *read_only { "read-only" } else { "writable again" }
+            ),
             Action::StopProcess { child, .. } => format!("stop the process group {}", child.pid),
         }
     }
@@ -330,6 +355,18 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// When the mount table cannot be read.
     fn is_mount_point(&self, path: &Path) -> Result<bool, ActError>;
+
+    /// All mounts that we see, in the kernel's order.
+    ///
+    /// # Errors
+    /// When the mount table cannot be read.
+    fn mounts(&self) -> Result<Vec<MountEntry>, ActError>;
+
+    /// The subvolumes directly below the btrfs subvolume whose root directory is `root`.
+    ///
+    /// # Errors
+    /// When the file system does not answer.
+    fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError>;
 
     /// The path without links or dots, if it exists; otherwise the longest existing part resolved.
     fn canonical(&self, path: &Path) -> PathBuf;

@@ -2,7 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::SecretFd;
@@ -19,6 +20,12 @@ pub enum Tool {
     SystemdCreds,
     /// fusermount3 or umount, to end a `mount`.
     Fusermount,
+    /// btrfs-progs.
+    Btrfs,
+    /// lvm2: `lvs`, `lvcreate`, `lvremove`.
+    Lvm(&'static str),
+    /// dmsetup.
+    Dmsetup,
     /// A program given by its full path: a hook, a producer, an engine that the configuration names.
     Path(PathBuf),
     /// A program by name, looked up on the fixed path: the first word of a hook or producer.
@@ -33,6 +40,9 @@ impl Tool {
             Tool::Restic => "restic".into(),
             Tool::SystemdCreds => "systemd-creds".into(),
             Tool::Fusermount => "fusermount3".into(),
+            Tool::Btrfs => "btrfs".into(),
+            Tool::Lvm(command) => (*command).into(),
+            Tool::Dmsetup => "dmsetup".into(),
             Tool::Path(path) => path.display().to_string(),
             Tool::Named(name) => name.to_string_lossy().into_owned(),
         }
@@ -50,6 +60,9 @@ impl Tool {
             Tool::Restic => "install it (Debian: apt install restic) or name it with program = \"/path/to/restic\"".into(),
             Tool::SystemdCreds => "it comes with systemd 250 and later; use passphrase-file where it is missing".into(),
             Tool::Fusermount => "install it (Debian: apt install fuse3)".into(),
+            Tool::Btrfs => "install it (Debian: apt install btrfs-progs)".into(),
+            Tool::Lvm(_) => "install it (Debian: apt install lvm2)".into(),
+            Tool::Dmsetup => "install it (Debian: apt install dmsetup)".into(),
             Tool::Path(path) => format!("check the path {} in the configuration", path.display()),
             Tool::Named(name) => format!(
                 "{} is looked up in /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin, /sbin and /bin; give a full path if it is elsewhere",
@@ -126,16 +139,92 @@ pub enum Capture {
     Inherit,
 }
 
-/// One bind mount in the private mount namespace of one process.
+/// One mount in the private mount namespace of one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PrivateBind {
-    /// What is shown.
-    pub from: PathBuf,
-    /// Where; must exist.
-    pub at: PathBuf,
-    /// Whether it is read-only there.
-    pub read_only: bool,
+pub enum PrivateMount {
+    /// Something of the host's is shown at another place, or at its own again when a mount hides it there.
+    /// What it shows is what is there before any mount of the view is made.
+    Bind {
+        /// What is shown.
+        from: PathBuf,
+        /// Where; must exist.
+        at: PathBuf,
+        /// Whether it is read-only there.
+        read_only: bool,
+    },
+    /// The file system on a device, with `nosuid` and `nodev`.
+    Device {
+        /// The block device.
+        device: PathBuf,
+        /// Where; must exist.
+        at: PathBuf,
+        /// As mount(8) calls it: `ext4`, `xfs`, `btrfs`.
+        file_system: String,
+        /// Options of the file system itself (`nouuid`, `subvol=…`), separated by commas.
+        options: String,
+        /// The directory of the file system that is shown; the whole of it when absent.
+        directory: Option<PathBuf>,
+        /// What may be done there.
+        access: Access,
+    },
 }
+
+impl PrivateMount {
+    /// Where it is mounted.
+    pub fn at(&self) -> &Path {
+        match self {
+            PrivateMount::Bind { at, .. } | PrivateMount::Device { at, .. } => at,
+        }
+    }
+}
+
+/// What a process may do with a file system that is mounted for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read it; no program is started from it.
+    Read,
+    /// Read it, and start programs from it: the engine itself may lie there.
+    ReadAndExecute,
+    /// Write it: only for the tools that make and delete snapshots.
+    Write,
+}
+
+/// What one process and its children see instead of the host's mounts, and who may stop them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PrivateView {
+    /// Mounts, parents before what lies below them. One at `/` makes the process see a root of its own.
+    pub mounts: Vec<PrivateMount>,
+    /// An empty directory of the host's in which the view is put together; needed for a mount at `/` and
+    /// for showing a directory of a device.
+    pub workplace: PathBuf,
+    /// Stops the process when it is raised.
+    pub halt: Halt,
+}
+
+/// A stop sign for the processes of one view, for whoever watches what they read.
+#[derive(Debug, Clone, Default)]
+pub struct Halt(Arc<OnceLock<String>>);
+
+impl Halt {
+    /// Stops them; the first reason stays.
+    pub fn raise(&self, reason: impl Into<String>) {
+        let _ = self.0.set(reason.into());
+    }
+
+    /// Why they are to stop, if they are.
+    pub fn reason(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+}
+
+impl PartialEq for Halt {
+    /// Two signs are the same when they show the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.reason() == other.reason()
+    }
+}
+
+impl Eq for Halt {}
 
 /// What a dry host answers in the place of a mutation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -174,8 +263,8 @@ pub struct CommandSpec {
     pub stdout: Capture,
     /// The working directory; `/` when absent.
     pub directory: Option<PathBuf>,
-    /// Bind mounts that only this process and its children see.
-    pub binds: Vec<PrivateBind>,
+    /// Mounts that only this process and its children see.
+    pub view: PrivateView,
     /// How long it may neither write a line nor use the processor nor move bytes before it is stopped.
     pub stall_limit: Option<Duration>,
     /// How long it may take in all; for hooks.
@@ -203,7 +292,7 @@ impl CommandSpec {
             stdin: Stdin::Null,
             stdout: Capture::Whole,
             directory: None,
-            binds: Vec::new(),
+            view: PrivateView::default(),
             stall_limit: None,
             time_limit: None,
             stop_signal: 15,

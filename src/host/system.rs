@@ -11,11 +11,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::runner::{self, Runner};
-use super::sys::mounts;
 use super::sys::signals::{self, StopFlag};
+use super::sys::{mounts, subvolumes};
 use super::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard, LockMode,
-    PathKind, PathState, Piped, RunError, Shield, Tool, Watch,
+    MountEntry, PathKind, PathState, Piped, RunError, Shield, Tool, Watch,
 };
 use crate::lock;
 use crate::model::undo::Identity;
@@ -110,6 +110,22 @@ impl Host for SystemHost {
         mounts::is_mount_point(path).map_err(|source| ActError::Io {
             what: "look for a mount at",
             path: path.into(),
+            source,
+        })
+    }
+
+    fn mounts(&self) -> Result<Vec<MountEntry>, ActError> {
+        mounts::mount_table().map_err(|source| ActError::Io {
+            what: "read",
+            path: "/proc/self/mountinfo".into(),
+            source,
+        })
+    }
+
+    fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError> {
+        subvolumes::nested(root).map_err(|source| ActError::Io {
+            what: "list the subvolumes in",
+            path: root.into(),
             source,
         })
     }

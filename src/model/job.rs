@@ -110,12 +110,12 @@ pub struct FilesSource {
     /// Do not cross into other file systems.
     pub one_file_system: bool,
     /// How the source is held still.
-    pub capture: CaptureMode,
+    pub capture: CapturePolicy,
     /// A directory without any entry is accepted as a source.
     pub allow_empty: bool,
 }
 
-/// How a source is held still.
+/// Whether a source is held still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CaptureMode {
     /// By the best provider that fits; a warning when none does.
@@ -124,6 +124,73 @@ pub enum CaptureMode {
     Required,
     /// Read live.
     None,
+}
+
+/// How a source is held still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapturePolicy {
+    /// Whether.
+    pub mode: CaptureMode,
+    /// Writers are stopped around all captures of the job, so that they show one moment.
+    pub consistent: bool,
+    /// Whose processes are frozen meanwhile: names of systemd units, or control groups from the root of
+    /// their hierarchy (`/system.slice/app.service`).
+    pub freeze_units: Vec<String>,
+    /// How long they may stay frozen before they are let go, whatever happens.
+    pub freeze_limit: Duration,
+    /// Mounted file systems that are read live on purpose, with what is mounted below them.
+    pub live: Vec<PathBuf>,
+    /// What lies below the paths and is knowingly not in the copy: mounted file systems, subvolumes and
+    /// swap files, each with everything below it.
+    pub leave_out: Vec<PathBuf>,
+    /// When a thin pool is too full for a snapshot.
+    pub thin: ThinLimits,
+    /// How much a classic snapshot can take in before it breaks.
+    pub classic_size: ClassicSize,
+    /// Mounted file systems that are made read-only while they are read.
+    pub remount_readonly: Vec<PathBuf>,
+}
+
+impl CapturePolicy {
+    /// Reading live, which nothing else has to be said about.
+    pub fn live() -> Self {
+        Self { mode: CaptureMode::None, ..Self::default() }
+    }
+}
+
+impl Default for CapturePolicy {
+    /// What holds where the configuration says nothing.
+    fn default() -> Self {
+        Self {
+            mode: CaptureMode::Auto,
+            consistent: false,
+            freeze_units: Vec::new(),
+            freeze_limit: Duration::from_secs(10),
+            live: Vec::new(),
+            leave_out: Vec::new(),
+            thin: ThinLimits { data_percent: 85, metadata_percent: 75 },
+            classic_size: ClassicSize::Percent(15),
+            remount_readonly: Vec::new(),
+        }
+    }
+}
+
+/// How full a thin pool may be when a snapshot is made in it, in percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThinLimits {
+    /// Of its data.
+    pub data_percent: u8,
+    /// Of its metadata.
+    pub metadata_percent: u8,
+}
+
+/// The size of a classic snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClassicSize {
+    /// Percent of its origin.
+    Percent(u8),
+    /// Bytes.
+    Bytes(u64),
 }
 
 /// One stream: the standard output of a command, stored as one file.
@@ -142,6 +209,10 @@ pub struct CommandSource {
 pub struct Hooks {
     /// Before anything else; a failure fails the job, exit 75 skips it.
     pub before: Vec<Vec<String>>,
+    /// Just before the captures are made: make writers pause. A failure fails the job.
+    pub quiesce: Vec<Vec<String>>,
+    /// As soon as the captures exist, whatever happened: let writers go on. Also in `recover`.
+    pub resume: Vec<Vec<String>>,
     /// After all targets, when the job did not fail.
     pub after: Vec<Vec<String>>,
     /// When the job failed, is incomplete or was interrupted.
@@ -156,6 +227,8 @@ impl Hooks {
     /// Whether no hook is named.
     pub fn is_empty(&self) -> bool {
         self.before.is_empty()
+            && self.quiesce.is_empty()
+            && self.resume.is_empty()
             && self.after.is_empty()
             && self.on_failure.is_empty()
             && self.finally.is_empty()

@@ -38,6 +38,68 @@ pub enum Undo {
         /// The target whose repository it is.
         target: TargetName,
     },
+    /// Delete a read-only btrfs snapshot.
+    RemoveSubvolume(SubvolumeSnapshot),
+    /// Remove an LVM snapshot, after repairing what a killed `lvcreate` may have left of it.
+    RemoveVolume(VolumeSnapshot),
+    /// Make a file system writable again.
+    RemountWritable {
+        /// Where it is mounted.
+        path: PathBuf,
+        /// Its device: major, minor. Another one at the same place is not ours.
+        device: (u32, u32),
+    },
+    /// Let the processes of a control group run on.
+    Thaw {
+        /// The group's directory.
+        cgroup: PathBuf,
+    },
+}
+
+/// A btrfs snapshot, known before it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SubvolumeSnapshot {
+    /// A device of the file system, by which its top-level subvolume can be mounted.
+    pub device: PathBuf,
+    /// Where the file system was mounted: devices change their names over a reboot, this does not.
+    pub mounted_at: PathBuf,
+    /// The snapshot's name in the top-level subvolume; holds the run id.
+    pub name: String,
+    /// The UUID of the subvolume it is a snapshot of.
+    pub origin: String,
+}
+
+/// An LVM snapshot, known before it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VolumeSnapshot {
+    /// Volume group.
+    pub group: String,
+    /// The snapshot's name; holds the run id.
+    pub name: String,
+    /// The tag that is set by the same command that makes it.
+    pub tag: String,
+    /// The name of its origin.
+    pub origin: String,
+    /// The UUID of its origin.
+    pub origin_uuid: String,
+    /// In which pool it lies, if it is thin.
+    pub thin: Option<ThinSnapshot>,
+}
+
+/// What a thin snapshot's pool was like just before it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ThinSnapshot {
+    /// The pool's name.
+    pub pool: String,
+    /// The pool's UUID.
+    pub pool_uuid: String,
+    /// The device id that lvm2 gives the snapshot: the highest one in the pool, plus one.
+    pub device_id: u64,
+    /// The pool's transaction id before.
+    pub transaction_id: u64,
 }
 
 /// What proves that an object is the one that was made: recorded after the effect, checked before the undo.
@@ -50,6 +112,16 @@ pub enum Identity {
         device: u64,
         /// `st_ino`.
         inode: u64,
+    },
+    /// A btrfs subvolume, by UUID.
+    Subvolume {
+        /// As `btrfs subvolume show` prints it.
+        uuid: String,
+    },
+    /// A logical volume, by UUID.
+    LogicalVolume {
+        /// As `lvs -o lv_uuid` prints it.
+        uuid: String,
     },
 }
 

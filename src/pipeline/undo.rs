@@ -42,6 +42,10 @@ pub fn give_back(
             };
             Ok(engine.release_dead_lock(pipeline.engine_context())?)
         }
+        Undo::RemoveSubvolume(_)
+        | Undo::RemoveVolume(_)
+        | Undo::RemountWritable { .. }
+        | Undo::Thaw { .. } => Err(StepError::new(Trouble::Cleanup, "this version makes no captures".to_owned())),
     }
 }
 

@@ -38,7 +38,7 @@ fn examples_hold_nothing_still_by_surprise() {
     for (name, loaded) in examples() {
         for job in &loaded.config.jobs {
             if let Source::Files(files) = &job.source {
-                assert_eq!(files.capture, CaptureMode::None, "{name}, job {}", job.name);
+                assert_eq!(files.capture.mode, CaptureMode::None, "{name}, job {}", job.name);
             }
         }
     }

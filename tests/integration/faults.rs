@@ -12,7 +12,7 @@ use std::time::Duration;
 use stillpoint::host::dry::DryHost;
 use stillpoint::host::{Host, LockMode};
 use stillpoint::model::event::{Event, Observer};
-use stillpoint::model::job::{CaptureMode, Config, FilesSource, Hooks, Job, Settings, Source};
+use stillpoint::model::job::{CapturePolicy, Config, FilesSource, Hooks, Job, Settings, Source};
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::{HostName, JobName, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
@@ -77,12 +77,14 @@ pub fn config(state: &Path) -> Config {
                 exclude_caches: false,
                 exclude_if_present: Vec::new(),
                 one_file_system: false,
-                capture: CaptureMode::None,
+                capture: CapturePolicy::live(),
                 allow_empty: false,
             }),
             keep: BTreeMap::new(),
             hooks: Hooks {
                 before: vec![argv(&["/hook", "stop"])],
+                quiesce: Vec::new(),
+                resume: Vec::new(),
                 after: vec![argv(&["/hook", "after"])],
                 on_failure: vec![argv(&["/hook", "on-failure"])],
                 finally: vec![argv(&["/hook", "start"])],

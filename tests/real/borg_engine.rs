@@ -121,7 +121,7 @@ impl Bench {
                 exclude_caches: false,
                 exclude_if_present: Vec::new(),
                 one_file_system: false,
-                binds: Vec::new(),
+                view: stillpoint::host::PrivateView::default(),
             },
         }
     }

@@ -21,7 +21,7 @@ use stillpoint::engine::{
 use stillpoint::host::dry::DryHost;
 use stillpoint::host::sys::signals::StopFlag;
 use stillpoint::host::system::SystemHost;
-use stillpoint::host::{CommandSpec, Effect, Host, PrivateBind, RunError, Tool};
+use stillpoint::host::{CommandSpec, Effect, Host, PrivateMount, RunError, Tool};
 use stillpoint::model::copy::{Copy, Series};
 use stillpoint::model::job::Settings;
 use stillpoint::model::names::{HostName, JobName, RunId, TargetName};
@@ -142,7 +142,7 @@ impl Bench {
                 exclude_caches: true,
                 exclude_if_present: vec![".nobackup".into()],
                 one_file_system: true,
-                binds: Vec::new(),
+                view: stillpoint::host::PrivateView::default(),
             },
         }
     }
@@ -551,8 +551,12 @@ fn restic_reads_a_capture_under_the_original_path() {
         fs::write(tree.join("live"), "not in the capture").unwrap();
         let engine = bench.initialised();
         let mut request = bench.request(1, &[tree.clone(), tree.join("live")]);
-        let Input::Tree { binds, .. } = &mut request.input else { unreachable!() };
-        binds.push(PrivateBind { from: capture.clone(), at: tree.clone(), read_only: true });
+        let Input::Tree { view, .. } = &mut request.input else { unreachable!() };
+        view.mounts.push(PrivateMount::Bind {
+            from: capture.clone(),
+            at: tree.clone(),
+            read_only: true,
+        });
         let report = engine.backup(bench.cx(), &request, &mut |_| {}).unwrap();
         assert_eq!(report.outcome, Outcome::Incomplete);
         assert_eq!(report.unreadable_count, 1, "{report:?}");

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use stillpoint::cli::units::units;
-use stillpoint::model::job::{CaptureMode, Config, FilesSource, Hooks, Job, Settings, Source};
+use stillpoint::model::job::{CapturePolicy, Config, FilesSource, Hooks, Job, Settings, Source};
 use stillpoint::model::names::{HostName, JobName, TargetName};
 use stillpoint::model::target::{BorgTarget, EngineConfig, SecretSource, Target};
 
@@ -104,7 +104,7 @@ fn config() -> Config {
             exclude_caches: false,
             exclude_if_present: Vec::new(),
             one_file_system: true,
-            capture: CaptureMode::None,
+            capture: CapturePolicy::live(),
             allow_empty: false,
         }),
         keep: BTreeMap::new(),

@@ -27,7 +27,7 @@ impl BorgEngine {
                 exclude_caches,
                 exclude_if_present,
                 one_file_system,
-                binds,
+                view,
             } => {
                 let exclude: Vec<String> = exclude
                     .iter()
@@ -43,7 +43,7 @@ impl BorgEngine {
                     exclude_caches: *exclude_caches,
                     exclude_if_present,
                     one_file_system: *one_file_system,
-                    binds,
+                    view,
                 };
                 let spec = repository.create_tree(series, &request.run, &archive, &tree);
                 let mut read = BackupWarnings::new(paths);

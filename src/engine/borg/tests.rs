@@ -80,7 +80,7 @@ fn request(paths: &[&str]) -> BackupRequest {
             exclude_caches: false,
             exclude_if_present: Vec::new(),
             one_file_system: false,
-            binds: Vec::new(),
+            view: crate::host::PrivateView::default(),
         },
     }
 }

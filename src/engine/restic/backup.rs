@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::list::{Predicted, Prediction, predicted_id};
 use super::{KEPT, Session, as_progress, broken, unsupported};
 use crate::engine::{BackupReport, BackupRequest, EngineError, Input, OnProgress};
-use crate::host::{CommandSpec, Completed, Exit, Piped, PrivateBind, Stream};
+use crate::host::{CommandSpec, Completed, Exit, Piped, PrivateMount, Stream};
 use crate::model::outcome::Outcome;
 use crate::tools::restic::command::{self, Identity, Tree};
 use crate::tools::restic::failure;
@@ -34,16 +34,16 @@ pub(super) fn backup(
             exclude_caches,
             exclude_if_present,
             one_file_system,
-            binds,
+            view,
         } => {
-            let mut journal = Journal::of_sources(session, paths, binds)?;
+            let mut journal = Journal::of_sources(session, paths, &view.mounts)?;
             let tree = Tree {
                 paths,
                 exclude,
                 exclude_caches: *exclude_caches,
                 exclude_if_present,
                 one_file_system: *one_file_system,
-                binds,
+                view,
             };
             let mut spec = command::backup_tree(&session.access, &identity, &tree);
             predict(session, &mut spec, request, &tags);
@@ -139,11 +139,13 @@ impl Journal {
     fn of_sources(
         session: &Session<'_>,
         paths: &[PathBuf],
-        binds: &[PrivateBind],
+        mounts: &[PrivateMount],
     ) -> Result<Self, EngineError> {
         let mut journal = Self { sources: paths.to_vec(), ..Self::default() };
         for path in paths {
-            match session.cx.host.look(&seen(path, binds)) {
+            // A captured source was looked at just before it was captured.
+            let Some(seen) = seen(path, mounts) else { continue };
+            match session.cx.host.look(&seen) {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     journal.missing.insert(path.clone());
@@ -273,17 +275,20 @@ impl Journal {
     }
 }
 
-/// Where on the machine that is which restic will see at `path`: inside the capture that is bound over it,
-/// if one is; the deepest one wins.
-fn seen(path: &Path, binds: &[PrivateBind]) -> PathBuf {
-    let bind = binds
+/// Where on the machine that is which restic will see at `path`: inside what is bound over it, if something
+/// is; the deepest mount wins. `None`: in a device that only restic will see mounted.
+fn seen(path: &Path, mounts: &[PrivateMount]) -> Option<PathBuf> {
+    let deepest = mounts
         .iter()
-        .filter(|bind| path.starts_with(&bind.at))
-        .max_by_key(|bind| bind.at.components().count());
-    match bind.and_then(|bind| Some((bind, path.strip_prefix(&bind.at).ok()?))) {
-        Some((bind, rest)) if rest.as_os_str().is_empty() => bind.from.clone(),
-        Some((bind, rest)) => bind.from.join(rest),
-        None => path.to_owned(),
+        .filter(|mount| path.starts_with(mount.at()))
+        .max_by_key(|mount| mount.at().components().count());
+    match deepest {
+        None => Some(path.to_owned()),
+        Some(PrivateMount::Device { .. }) => None,
+        Some(PrivateMount::Bind { from, at, .. }) => {
+            let rest = path.strip_prefix(at).ok()?;
+            Some(if rest.as_os_str().is_empty() { from.clone() } else { from.join(rest) })
+        }
     }
 }
 
@@ -293,17 +298,27 @@ mod tests {
 
     #[test]
     fn a_source_is_looked_at_where_restic_sees_it() {
-        let bind = |from: &str, at: &str| PrivateBind {
+        let bind = |from: &str, at: &str| PrivateMount::Bind {
             from: from.into(),
             at: at.into(),
             read_only: true,
         };
-        let binds = [bind("/run/cap/root", "/"), bind("/run/cap/home", "/home")];
-        let look = |path: &str| seen(Path::new(path), &binds).display().to_string();
-        assert_eq!(look("/etc/x"), "/run/cap/root/etc/x");
-        assert_eq!(look("/home"), "/run/cap/home");
-        assert_eq!(look("/home/me"), "/run/cap/home/me");
-        assert_eq!(look("/homes"), "/run/cap/root/homes");
-        assert_eq!(seen(Path::new("/x"), &[]), Path::new("/x"));
+        let device = PrivateMount::Device {
+            device: "/dev/vg/srv".into(),
+            at: "/srv".into(),
+            file_system: "ext4".into(),
+            options: String::new(),
+            directory: None,
+            access: crate::host::Access::Read,
+        };
+        let mounts = [bind("/run/cap/root", "/"), bind("/run/cap/home", "/home"), device];
+        let look =
+            |path: &str| seen(Path::new(path), &mounts).map(|path| path.display().to_string());
+        assert_eq!(look("/etc/x").as_deref(), Some("/run/cap/root/etc/x"));
+        assert_eq!(look("/home").as_deref(), Some("/run/cap/home"));
+        assert_eq!(look("/home/me").as_deref(), Some("/run/cap/home/me"));
+        assert_eq!(look("/homes").as_deref(), Some("/run/cap/root/homes"));
+        assert_eq!(look("/srv/www"), None);
+        assert_eq!(seen(Path::new("/x"), &[]).as_deref(), Some(Path::new("/x")));
     }
 }

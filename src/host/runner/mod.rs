@@ -128,6 +128,9 @@ impl Runner {
     }
 
     fn refuse_when_stopped(&self, spec: &CommandSpec) -> Result<(), RunError> {
+        if let Some(reason) = spec.view.halt.reason() {
+            return Err(RunError::Halted { command: spec.display(), reason: reason.to_owned() });
+        }
         match self.stopping() {
             Some(signal) => Err(RunError::Interrupted { command: spec.display(), signal }),
             None => Ok(()),
@@ -137,7 +140,7 @@ impl Runner {
     fn start(&self, spec: &CommandSpec, role: Role) -> Result<Process, RunError> {
         let program = find_program(&spec.tool)?;
         let command = spec.display();
-        tracing::debug!(command, directory = ?spec.directory, binds = spec.binds.len(), "starting");
+        tracing::debug!(command, directory = ?spec.directory, mounts = spec.view.mounts.len(), "starting");
         let spawned = spawn::spawn(spec, &program, role)
             .map_err(|source| RunError::Spawn { command: command.clone(), source })?;
         let process =
@@ -213,6 +216,7 @@ fn because(reason: Reason, command: String, stderr_tail: String) -> RunError {
         Reason::Stalled(after) => RunError::Stalled { command, after, stderr_tail },
         Reason::TimedOut(after) => RunError::TimedOut { command, after, stderr_tail },
         Reason::Interrupted(signal) => RunError::Interrupted { command, signal },
+        Reason::Halted(reason) => RunError::Halted { command, reason },
         Reason::Useless => RunError::Io {
             command,
             source: std::io::Error::other("it was stopped because the other end failed"),

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use super::lines::{LineSplitter, Tail};
 use super::spawn::{Role, Spawned, signal_of};
 use crate::host::sys::process;
-use crate::host::{Capture, CommandSpec, Completed, Exit, Stdin, Stream, Watch};
+use crate::host::{Capture, CommandSpec, Completed, Exit, Halt, Stdin, Stream, Watch};
 use crate::model::undo::ChildProcess;
 
 /// How long an output may stay open after the child has exited: something that it left behind holds it.
@@ -29,7 +29,7 @@ const PIPE_CAPACITY: usize = 1024 * 1024;
 const CHUNK: usize = 64 * 1024;
 
 /// Why a child is being stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reason {
     /// Nothing moved for so long.
     Stalled(Duration),
@@ -37,6 +37,8 @@ pub(super) enum Reason {
     TimedOut(Duration),
     /// We got this signal.
     Interrupted(i32),
+    /// Whoever watches over what it reads stopped it, for this reason.
+    Halted(String),
     /// The other process of the pipe failed, or we lost contact.
     Useless,
 }
@@ -147,6 +149,7 @@ pub(super) struct Process {
     pub(super) exited: Option<PipeReader>,
     pub(super) stall_limit: Option<Duration>,
     pub(super) time_limit: Option<Duration>,
+    pub(super) halt: Halt,
     keeper: Option<JoinHandle<io::Result<Exit>>>,
     child: Child,
     stop_signal: Signal,
@@ -196,6 +199,7 @@ impl Process {
             exited: Some(exited),
             stall_limit: spec.stall_limit,
             time_limit: spec.time_limit,
+            halt: spec.view.halt.clone(),
             keeper: Some(keeper),
             child,
             stop_signal,
@@ -239,7 +243,7 @@ impl Process {
 
     /// Why it is being stopped, if it is.
     pub(super) fn stop_reason(&self) -> Option<Reason> {
-        self.stopping.as_ref().map(|stopping| stopping.reason)
+        self.stopping.as_ref().map(|stopping| stopping.reason.clone())
     }
 
     /// How long it has been running.

@@ -20,7 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 
 use super::locate::FIXED_PATH;
-use crate::host::sys::mounts;
+use crate::host::sys::private;
 use crate::host::{Capture, CommandSpec, EnvValue, Exit, FdStyle, Stdin};
 use crate::model::secret::Secret;
 
@@ -51,14 +51,13 @@ pub(super) struct Spawned {
 /// When a descriptor, a mount or the process cannot be made.
 pub(super) fn spawn(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Spawned> {
     let mut command = build(spec, program, role)?;
-    let binds = spec.binds.clone();
+    let view = spec.view.clone();
     let (exited, ended) = io::pipe()?;
     let (report, started) = sync_channel(1);
     let keeper = Builder::new().name("keeper".into()).spawn(move || {
         // Held until the child has exited: the other end hangs up when this thread is done.
         let _ended = ended;
-        let entered =
-            if binds.is_empty() { Ok(()) } else { mounts::enter_private_namespace(&binds) };
+        let entered = if view.mounts.is_empty() { Ok(()) } else { private::enter(&view) };
         let spawned = entered.and_then(|()| command.spawn());
         // The command holds our copies of the descriptors with the secrets.
         drop(command);

@@ -231,6 +231,9 @@ impl<'a> Supervision<'a> {
             }
         }
         for process in &mut self.processes {
+            if let Some(reason) = process.halt.reason().map(str::to_owned) {
+                process.ask_to_stop(Reason::Halted(reason));
+            }
             if let Some(limit) = process.time_limit.filter(|limit| process.age(now) >= *limit) {
                 process.ask_to_stop(Reason::TimedOut(limit));
             }

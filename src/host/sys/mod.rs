@@ -5,6 +5,8 @@
 //! there is a [`super::Host`].
 
 pub mod mounts;
+pub mod private;
 pub mod process;
 pub mod signals;
+pub mod subvolumes;
 pub mod trusted;

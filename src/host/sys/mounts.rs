@@ -1,7 +1,4 @@
-//! Mount points, free space, and the private mount namespace of one thread.
-//!
-//! The namespace is a *slave* of the host's: an unmount on the host still reaches it, so that no file system
-//! stays pinned, while nothing mounted in it is ever seen outside. It ends with its last process.
+//! What is mounted where, and how much is free there.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,30 +6,60 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::sys::statvfs::statvfs;
 
-use crate::host::PrivateBind;
+/// One line of `/proc/PID/mountinfo`, as proc(5) describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountEntry {
+    /// The number of the device: major, minor. btrfs gives each subvolume one of its own.
+    pub device: (u32, u32),
+    /// The directory of the file system that is shown; for btrfs, from its top-level subvolume on.
+    pub root: PathBuf,
+    /// Where it is mounted.
+    pub at: PathBuf,
+    /// Options of this mount alone: `ro` here does not keep others from writing.
+    pub options: String,
+    /// `ext4`, `btrfs`, `proc`, …
+    pub file_system: String,
+    /// The device's path, or whatever the file system calls its source.
+    pub source: PathBuf,
+    /// Options of the file system itself, for all its mounts.
+    pub super_options: String,
+}
+
+impl MountEntry {
+    /// Whether nobody can write to the file system through any mount.
+    pub fn is_frozen_read_only(&self) -> bool {
+        self.super_options.split(',').any(|option| option == "ro")
+    }
+}
+
+/// All mounts that the calling thread sees, in the kernel's order: of two at one place, the later is on top.
+///
+/// # Errors
+/// When the table cannot be read or has a line that is not in the format of proc(5).
+pub fn mount_table() -> io::Result<Vec<MountEntry>> {
+    parse_mount_table(&std::fs::read("/proc/thread-self/mountinfo")?)
+}
 
 /// All mount points that the calling thread sees, in the kernel's order.
 ///
 /// # Errors
-/// When the table cannot be read or has a line that is not in the format of proc(5).
+/// See [`mount_table`].
 pub fn mount_points() -> io::Result<Vec<PathBuf>> {
-    parse_mount_points(&std::fs::read("/proc/thread-self/mountinfo")?)
+    Ok(mount_table()?.into_iter().map(|entry| entry.at).collect())
 }
 
-/// The mount points (field 5) of a `/proc/PID/mountinfo`, with the octal escapes of blanks undone.
+/// Reads a `/proc/PID/mountinfo`, with the octal escapes of blanks undone.
 ///
 /// # Errors
-/// When a line has fewer fields than proc(5) says, or an escape that is not one.
-pub fn parse_mount_points(table: &[u8]) -> io::Result<Vec<PathBuf>> {
+/// When a line is not as proc(5) says.
+pub fn parse_mount_table(table: &[u8]) -> io::Result<Vec<MountEntry>> {
     table
         .split(|&byte| byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(|line| {
-            let field = line.split(|&byte| byte == b' ').nth(4);
-            field.and_then(unescape).filter(|path| path.is_absolute()).ok_or_else(|| {
+            parse_line(line).ok_or_else(|| {
                 io::Error::other(format!(
                     "not a line of mountinfo: {}",
                     String::from_utf8_lossy(line)
@@ -40,6 +67,24 @@ pub fn parse_mount_points(table: &[u8]) -> io::Result<Vec<PathBuf>> {
             })
         })
         .collect()
+}
+
+/// `ID PARENT MAJOR:MINOR ROOT AT OPTIONS [OPTIONAL…] - TYPE SOURCE SUPER-OPTIONS`; `None` when it is not.
+fn parse_line(line: &[u8]) -> Option<MountEntry> {
+    let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    let (major, minor) = std::str::from_utf8(fields.get(2)?).ok()?.split_once(':')?;
+    let at = unescape(fields.get(4)?).filter(|path| path.is_absolute())?;
+    Some(MountEntry {
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        root: unescape(fields.get(3)?)?,
+        at,
+        options: text(fields.get(5)?),
+        file_system: text(fields.get(dash + 1)?),
+        source: unescape(fields.get(dash + 2)?)?,
+        super_options: text(fields.get(dash + 3)?),
+    })
 }
 
 /// Undoes `\040` and its like; `None` when a backslash is not followed by three octal digits.
@@ -79,6 +124,54 @@ pub fn mounted_below(path: &Path) -> io::Result<Option<PathBuf>> {
     Ok(mount_points()?.into_iter().find(|at| at.starts_with(path)))
 }
 
+/// Changes whether the file system of this device that is mounted at `path` can be written, for all its
+/// mounts. One that is already so, or that is no longer there, is left as it is.
+///
+/// # Errors
+/// When the kernel refuses (somebody has a file open for writing), or says afterwards that it is not so.
+pub fn remount(path: &Path, device: (u32, u32), read_only: bool) -> io::Result<()> {
+    let find = || -> io::Result<Option<MountEntry>> {
+        let mut table = mount_table()?;
+        let top = table.iter().rposition(|entry| entry.at == path);
+        Ok(top.map(|at| table.swap_remove(at)).filter(|entry| entry.device == device))
+    };
+    let Some(found) = find()? else { return Ok(()) };
+    if found.is_frozen_read_only() == read_only {
+        return Ok(());
+    }
+    // A remount sets all flags anew; those of the mount itself are to stay.
+    let mut flags = MsFlags::MS_REMOUNT | flags_of(&found.options) | flags_of(&found.super_options);
+    if read_only {
+        flags |= MsFlags::MS_RDONLY;
+    }
+    mount(None::<&str>, path, None::<&str>, flags, None::<&str>)?;
+    match find()? {
+        Some(now) if now.is_frozen_read_only() != read_only => {
+            Err(io::Error::other("the kernel took the request and did not carry it out"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The flags that the options of a mount or a file system stand for, without `ro`.
+fn flags_of(options: &str) -> MsFlags {
+    options.split(',').fold(MsFlags::empty(), |flags, option| {
+        flags
+            | match option {
+                "nosuid" => MsFlags::MS_NOSUID,
+                "nodev" => MsFlags::MS_NODEV,
+                "noexec" => MsFlags::MS_NOEXEC,
+                "noatime" => MsFlags::MS_NOATIME,
+                "nodiratime" => MsFlags::MS_NODIRATIME,
+                "relatime" => MsFlags::MS_RELATIME,
+                "sync" => MsFlags::MS_SYNCHRONOUS,
+                "dirsync" => MsFlags::MS_DIRSYNC,
+                "lazytime" => MsFlags::MS_LAZYTIME,
+                _ => MsFlags::empty(),
+            }
+    })
+}
+
 /// Whether the error says that there is nothing at the path.
 pub(in crate::host) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
@@ -97,62 +190,6 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
     Ok(blocks.saturating_mul(size))
 }
 
-/// Moves the calling *thread* into a mount namespace of its own and makes the binds there, in order.
-///
-/// A writable bind brings along what is mounted below its source (`/dev` with `/dev/pts`); a read-only one
-/// does not, because the kernel makes only its top read-only. Mount options of the source stay.
-///
-/// # Errors
-/// With the mount that was refused in the text. The thread must end then, without starting anything.
-pub(in crate::host) fn enter_private_namespace(binds: &[PrivateBind]) -> io::Result<()> {
-    let none = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS)
-        .map_err(|error| because("cannot make a private mount namespace", error))?;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
-        .map_err(|error| because("cannot detach the mounts from the host's", error))?;
-    for bind in binds {
-        let depth = if bind.read_only { MsFlags::empty() } else { MsFlags::MS_REC };
-        mount(Some(&bind.from), &bind.at, none, MsFlags::MS_BIND | depth, none).map_err(
-            |error| {
-                let what = format!("cannot show {} at {}", bind.from.display(), bind.at.display());
-                because(&what, error)
-            },
-        )?;
-        if bind.read_only {
-            let flags = MsFlags::MS_BIND
-                | MsFlags::MS_REMOUNT
-                | MsFlags::MS_RDONLY
-                | options_in_force(&bind.at)?;
-            mount(none, &bind.at, none, flags, none).map_err(|error| {
-                because(&format!("cannot make {} read-only", bind.at.display()), error)
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// The options of the mount at `path` that a remount would otherwise drop.
-fn options_in_force(path: &Path) -> io::Result<MsFlags> {
-    let flags = statvfs(path)?.flags();
-    let pairs = [
-        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
-    ];
-    Ok(pairs
-        .iter()
-        .filter(|(there, _)| flags.contains(*there))
-        .fold(MsFlags::empty(), |sum, (_, option)| sum | *option))
-}
-
-fn because(what: &str, error: nix::Error) -> io::Error {
-    let error = io::Error::from(error);
-    io::Error::new(error.kind(), format!("{what}: {error}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,15 +202,27 @@ mod tests {
 
     #[test]
     fn mount_points_are_read_with_their_escapes() {
-        let points = parse_mount_points(TABLE.as_bytes()).unwrap();
+        let table = parse_mount_table(TABLE.as_bytes()).unwrap();
+        let points: Vec<PathBuf> = table.iter().map(|entry| entry.at.clone()).collect();
         let expected = ["/", "/proc", "/srv/with blank\\and\nline"];
         assert_eq!(points, expected.map(PathBuf::from));
+        assert_eq!(table[2].device, (0, 44));
+        assert_eq!(table[2].root, PathBuf::from("/@home"));
+        assert_eq!(table[2].file_system, "btrfs");
+        assert_eq!(table[2].source, PathBuf::from("/dev/sdb"));
+        assert_eq!(table[0].super_options, "rw,errors=remount-ro");
+        assert!(!table[0].is_frozen_read_only());
     }
 
     #[test]
     fn a_line_that_is_none_is_an_error() {
-        for table in ["22 1 8:1 /\n", "22 1 8:1 / /a\\04 rw\n", "22 1 8:1 / relative rw\n"] {
-            assert!(parse_mount_points(table.as_bytes()).is_err(), "{table}");
+        for table in [
+            "22 1 8:1 /\n",
+            "22 1 8:1 / /a\\04 rw - ext4 /dev/sda rw\n",
+            "22 1 8:1 / relative rw - ext4 /dev/sda rw\n",
+            "22 1 8:1 / /a rw ext4 /dev/sda rw\n",
+        ] {
+            assert!(parse_mount_table(table.as_bytes()).is_err(), "{table}");
         }
     }
 

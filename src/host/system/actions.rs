@@ -37,6 +37,9 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
         Action::RemoveStaging { path, identity } => {
             remove_staging(path, identity.as_ref()).map(|()| None)
         }
+        Action::Remount { path, device, read_only } => mounts::remount(path, *device, *read_only)
+            .map(|()| None)
+            .map_err(|source| ActError::Io { what: "remount", path: path.clone(), source }),
         Action::StopProcess { child, grace } => stop_process(child, *grace).map(|()| None),
     }
 }

@@ -73,7 +73,7 @@ fn input(captured: &Captured<'_>, series: &Series) -> Option<Input> {
             exclude_caches: files.exclude_caches,
             exclude_if_present: files.exclude_if_present.clone(),
             one_file_system: files.one_file_system,
-            binds: captured.binds.clone(),
+            view: captured.view.clone(),
         }),
         Source::Commands(commands) => {
             let command =

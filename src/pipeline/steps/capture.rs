@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use crate::host::{PathKind, PrivateBind};
+use crate::host::{PathKind, PrivateView};
 use crate::model::job::{CaptureMode, FilesSource, Job, Source};
 use crate::model::outcome::{Outcome, Trouble};
 
@@ -18,7 +18,7 @@ use crate::pipeline::recorder::{Done, Recorder};
 #[derive(Debug)]
 pub struct Captured<'a> {
     pub(super) source: &'a Source,
-    pub(super) binds: Vec<PrivateBind>,
+    pub(super) view: PrivateView,
     /// What is missing or empty; a copy of the rest is incomplete.
     pub(super) gaps: Vec<String>,
 }
@@ -31,17 +31,17 @@ pub fn capture<'a>(
 ) -> Option<Captured<'a>> {
     match &job.source {
         Source::Commands(_) => {
-            Some(Captured { source: &job.source, binds: Vec::new(), gaps: Vec::new() })
+            Some(Captured { source: &job.source, view: PrivateView::default(), gaps: Vec::new() })
         }
         Source::Files(files) => {
-            if files.capture == CaptureMode::Auto {
+            if files.capture.mode == CaptureMode::Auto {
                 rec.say(
                     true,
                     "no capture provider fits, so files are read live: what changes meanwhile is counted (capture = \"none\" accepts this silently)",
                 );
             }
             let gaps = rec.step("source", None, None, |_| look(cx, files))?;
-            Some(Captured { source: &job.source, binds: Vec::new(), gaps })
+            Some(Captured { source: &job.source, view: PrivateView::default(), gaps })
         }
     }
 }

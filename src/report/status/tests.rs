@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 
 use super::*;
 use crate::model::copy::Series;
-use crate::model::job::{CaptureMode, CommandSource, FilesSource, Hooks, Job, Settings, Source};
+use crate::model::job::{CommandSource, FilesSource, Hooks, Job, Settings, Source};
 use crate::model::names::{HostName, RunId};
 use crate::model::report::{JobReport, RunReport, TargetReport};
 use crate::model::target::{BorgTarget, CheckPolicy, EngineConfig, ReadData};
@@ -64,7 +64,7 @@ fn config() -> Config {
         exclude_caches: false,
         exclude_if_present: Vec::new(),
         one_file_system: false,
-        capture: CaptureMode::None,
+        capture: crate::model::job::CapturePolicy::live(),
         allow_empty: false,
     });
     let stream = |item: &str| CommandSource {

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use crate::host::{
-    Capture, CommandSpec, Effect, Fact, FdStyle, Prediction, PrivateBind, SecretFd, Tool,
+    Capture, CommandSpec, Effect, Fact, FdStyle, Prediction, PrivateView, SecretFd, Tool,
 };
 use crate::model::copy::Series;
 use crate::model::job::Settings;
@@ -54,7 +54,7 @@ pub struct Tree<'a> {
     /// Do not cross into other file systems.
     pub one_file_system: bool,
     /// Captures over their original paths.
-    pub binds: &'a [PrivateBind],
+    pub view: &'a PrivateView,
 }
 
 impl Repository<'_> {
@@ -203,7 +203,7 @@ impl Repository<'_> {
         for pattern in tree.exclude {
             spec = spec.args(["--exclude", pattern]);
         }
-        spec.binds = tree.binds.to_vec();
+        spec.view = tree.view.clone();
         spec.arg("--").arg(self.archive(name)).args(tree.paths.iter().map(|path| plain(path)))
     }
 

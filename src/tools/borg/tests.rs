@@ -80,7 +80,7 @@ fn create_says_all_that_was_configured() {
         exclude_caches: true,
         exclude_if_present: &[".nobackup".into()],
         one_file_system: true,
-        binds: &[],
+        view: &PrivateView::default(),
     };
     let spec = repository(&target, &settings).create_tree(&series(), &run, "n{}", &tree);
     assert_eq!(

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::{Access, Repository};
-use crate::host::{Capture, CommandSpec, Effect, EnvValue, FdStyle, PrivateBind, SecretFd, Tool};
+use crate::host::{Capture, CommandSpec, Effect, EnvValue, FdStyle, PrivateView, SecretFd, Tool};
 use crate::model::target::ReadData;
 
 /// SIGINT and SIGTERM on Linux.
@@ -167,7 +167,7 @@ pub struct Tree<'a> {
     /// `--one-file-system`.
     pub one_file_system: bool,
     /// What is shown to restic alone.
-    pub binds: &'a [PrivateBind],
+    pub view: &'a PrivateView,
 }
 
 /// `restic backup` of files.
@@ -194,7 +194,7 @@ pub fn backup_tree(access: &Access, identity: &Identity<'_>, tree: &Tree<'_>) ->
         spec = spec.arg("--one-file-system");
     }
     spec = spec.arg("--").args(tree.paths);
-    spec.binds = tree.binds.to_vec();
+    spec.view = tree.view.clone();
     spec
 }
 
@@ -373,7 +373,7 @@ mod tests {
             exclude_caches: true,
             exclude_if_present: &[".nobackup".into()],
             one_file_system: true,
-            binds: &[],
+            view: &PrivateView::default(),
         };
         backup_tree(&access(version, "/srv/r"), &identity, &tree)
     }

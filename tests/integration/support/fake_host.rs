@@ -12,7 +12,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host, LockError,
-    LockGuard, LockMode, PathKind, PathState, Piped, RunError, Shield, Stream, Tool, Watch,
+    LockGuard, LockMode, MountEntry, PathKind, PathState, Piped, RunError, Shield, Stream, Tool,
+    Watch,
 };
 use stillpoint::model::undo::Identity;
 
@@ -53,6 +54,8 @@ pub struct World {
     pub fault: Option<Fault>,
     /// Locks that are held, with how many holders.
     locks: BTreeSet<PathBuf>,
+    /// What is mounted.
+    pub mounts: Vec<MountEntry>,
     inodes: u64,
     ticks: i64,
     /// The signal that arrived.
@@ -197,6 +200,17 @@ impl Host for FakeHost {
                     .ok_or_else(|| failed(path))?;
                 Ok(None)
             }
+            Action::Remount { path, device, read_only } => {
+                self.effect(format!("remount {}", path.display()), |world| {
+                    for mount in &mut world.mounts {
+                        if mount.at == *path && mount.device == *device {
+                            mount.super_options = if *read_only { "ro" } else { "rw" }.into();
+                        }
+                    }
+                })
+                .ok_or_else(|| failed(path))?;
+                Ok(None)
+            }
             Action::RemoveStaging { path, identity } => {
                 let removed = self.effect(format!("remove {}", path.display()), |world| {
                     let found = world.staging.get(path).copied();
@@ -259,6 +273,14 @@ impl Host for FakeHost {
 
     fn is_mount_point(&self, path: &Path) -> Result<bool, ActError> {
         Ok(!path.starts_with("/unmounted"))
+    }
+
+    fn mounts(&self) -> Result<Vec<MountEntry>, ActError> {
+        Ok(self.world().mounts.clone())
+    }
+
+    fn nested_subvolumes(&self, _: &Path) -> Result<Vec<PathBuf>, ActError> {
+        Ok(Vec::new())
     }
 
     fn canonical(&self, path: &Path) -> PathBuf {

@@ -339,11 +339,10 @@ fn private_binds_are_seen_by_the_child_alone() {
         from.display()
     );
     let mut spec = shell(&script);
-    spec.binds.push(crate::host::PrivateBind {
-        from: from.clone(),
-        at: at.clone(),
-        read_only: true,
-    });
+    let bind = |at: &Path, read_only| {
+        vec![crate::host::PrivateMount::Bind { from: from.clone(), at: at.into(), read_only }]
+    };
+    spec.view.mounts = bind(&at, true);
     let mut outside = Vec::new();
     let completed = runner()
         .0
@@ -355,10 +354,10 @@ fn private_binds_are_seen_by_the_child_alone() {
     assert_eq!(text(&completed.stdout), "captured refused\n", "{}", completed.last_lines(3));
     assert_eq!(outside, ["live"]);
     assert!(from.join("live").exists() && !from.join("new").exists());
-    spec.binds[0].read_only = false;
+    spec.view.mounts = bind(&at, false);
     assert_eq!(text(&run(&spec).unwrap().stdout), "captured");
     assert!(from.join("new").exists() && !at.join("new").exists());
-    spec.binds[0].at = dir.path().join("absent");
+    spec.view.mounts = bind(&dir.path().join("absent"), false);
     match run(&spec) {
         Err(RunError::Spawn { source, .. }) => assert!(source.to_string().contains("absent")),
         other => panic!("{other:?}"),
@@ -389,7 +388,7 @@ fn bind_among_shared_mounts(runner: &Runner, dir: &Path) {
     }
     let at = dir.join("at");
     let mut spec = shell("cat /proc/self/mountinfo; sleep 0.3");
-    spec.binds.push(crate::host::PrivateBind {
+    spec.view.mounts.push(crate::host::PrivateMount::Bind {
         from: dir.into(),
         at: at.clone(),
         read_only: false,

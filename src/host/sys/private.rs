@@ -1,0 +1,140 @@
+//! The private mount namespace of one thread, and what a process sees in it.
+//!
+//! The namespace is a *slave* of the host's: an unmount on the host still reaches it, so that no file system
+//! stays pinned, while nothing mounted in it is ever seen outside. It ends with its last process, so there is
+//! nothing to unmount after a crash.
+//!
+//! Everything that a view shows of the host is opened before the first mount is made, because a mount may
+//! hide it: the engine's cache below a captured path is one example, `/proc` below a captured root another.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+use crate::host::{Access, PrivateMount, PrivateView};
+
+const NONE: Option<&str> = None;
+
+/// Moves the calling *thread* into a mount namespace of its own and puts the view together there.
+///
+/// A writable bind brings along what is mounted below its source (`/dev` with `/dev/pts`); a read-only one
+/// does not, because the kernel makes only its top read-only. Mount options of the source stay.
+///
+/// # Errors
+/// With the mount that was refused in the text. The thread must end then, without starting anything.
+pub(in crate::host) fn enter(view: &PrivateView) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)
+        .map_err(|error| because("cannot make a private mount namespace", error))?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
+        .map_err(|error| because("cannot detach the mounts from the host's", error))?;
+    let sources = view.mounts.iter().map(open_source).collect::<io::Result<Vec<_>>>()?;
+    let new_root = view.mounts.iter().any(|mount| mount.at() == Path::new("/"));
+    for (mount, source) in view.mounts.iter().zip(&sources) {
+        let at = if new_root { below(&view.workplace, mount.at()) } else { mount.at().to_owned() };
+        match (mount, source) {
+            (PrivateMount::Bind { read_only, .. }, Some(source)) => {
+                show(source, mount, &at, *read_only)?;
+            }
+            (PrivateMount::Bind { .. }, None) => {}
+            (PrivateMount::Device { .. }, _) => mount_device(mount, &at, &view.workplace)?,
+        }
+    }
+    if new_root { take_root(&view.workplace) } else { Ok(()) }
+}
+
+/// The source of a bind, held by descriptor, which leads to it whatever is mounted over its path later.
+fn open_source(mount: &PrivateMount) -> io::Result<Option<File>> {
+    let PrivateMount::Bind { from, .. } = mount else { return Ok(None) };
+    let opened = File::options().read(true).custom_flags(libc::O_PATH).open(from);
+    opened.map(Some).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot open {} to show it: {error}", from.display()))
+    })
+}
+
+fn show(source: &File, wanted: &PrivateMount, at: &Path, read_only: bool) -> io::Result<()> {
+    let from = format!("/proc/thread-self/fd/{}", source.as_raw_fd());
+    let depth = if read_only { MsFlags::empty() } else { MsFlags::MS_REC };
+    mount(Some(from.as_str()), at, NONE, MsFlags::MS_BIND | depth, NONE)
+        .map_err(|error| because(&format!("cannot show {}", wanted.at().display()), error))?;
+    if read_only {
+        let flags =
+            MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | options_in_force(at)?;
+        mount(NONE, at, NONE, flags, NONE).map_err(|error| {
+            because(&format!("cannot make {} read-only", wanted.at().display()), error)
+        })?;
+    }
+    Ok(())
+}
+
+fn mount_device(wanted: &PrivateMount, at: &Path, workplace: &Path) -> io::Result<()> {
+    let PrivateMount::Device { device, file_system, options, directory, access, .. } = wanted
+    else {
+        return Ok(());
+    };
+    let refused = |error| {
+        let what = format!(
+            "cannot mount {} ({file_system}, {options}) at {}",
+            device.display(),
+            wanted.at().display()
+        );
+        because(&what, error)
+    };
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    match access {
+        Access::Read => flags |= MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC,
+        Access::ReadAndExecute => flags |= MsFlags::MS_RDONLY,
+        Access::Write => {}
+    }
+    let options = Some(options.as_str()).filter(|options| !options.is_empty());
+    let whole = if directory.is_some() { workplace } else { at };
+    mount(Some(device), whole, Some(file_system.as_str()), flags, options).map_err(refused)?;
+    if let Some(directory) = directory {
+        let shown = below(workplace, directory);
+        mount(Some(&shown), at, NONE, MsFlags::MS_BIND, NONE).map_err(refused)?;
+        umount2(workplace, MntFlags::MNT_DETACH).map_err(refused)?;
+    }
+    Ok(())
+}
+
+/// Makes what was put together at `workplace` the root, and lets go of the old one.
+fn take_root(workplace: &Path) -> io::Result<()> {
+    let refused = |error| because("cannot make the captured root the root", error);
+    nix::unistd::chdir(workplace).map_err(refused)?;
+    // The old root comes to lie on top of the new one and is then detached; no directory is needed for it.
+    nix::unistd::pivot_root(".", ".").map_err(refused)?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(refused)?;
+    nix::unistd::chdir("/").map_err(refused)
+}
+
+fn below(directory: &Path, path: &Path) -> PathBuf {
+    directory.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// The options of the mount at `path` that a remount would otherwise drop.
+fn options_in_force(path: &Path) -> io::Result<MsFlags> {
+    let flags = statvfs(path)?.flags();
+    let pairs = [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ];
+    Ok(pairs
+        .iter()
+        .filter(|(there, _)| flags.contains(*there))
+        .fold(MsFlags::empty(), |sum, (_, option)| sum | *option))
+}
+
+fn because(what: &str, error: nix::Error) -> io::Error {
+    let error = io::Error::from(error);
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
