@@ -6,6 +6,17 @@
 //! file system; one that runs programs of the administrator's (hooks, dumps, passphrase commands) is not,
 //! because nobody can know what those need.
 //!
+//! A job that may hold its files still by LVM snapshots or read-only mounts needs more, all of it measured:
+//! - `/etc/lvm` writable, or `lvcreate` ends with "cannot archive volume group metadata", and `/run` too where
+//!   everything else is read-only, for LVM's locks. `-An` would avoid the first and lose LVM's own backup;
+//! - the modules `dm_snapshot` and `dm_thin_pool`, without which `lvcreate` refuses even a thin snapshot. They
+//!   are loaded by a unit of systemd's, so that this one needs no `CAP_SYS_MODULE`;
+//! - no `PrivateDevices=`, which hides the volumes, and no `PrivateIPC=`: LVM waits for udev at a System V
+//!   semaphore, and in a namespace of its own it would wait for ever. `AF_NETLINK` is how it hears of udev;
+//! - a neutral `OOMScoreAdjust=`, which LVM's programs inherit: killed between suspend and resume, they leave
+//!   the origin suspended, and with it the machine. For the same reason `TimeoutStopSec=` is generous;
+//! - with `freeze-units`, no `ProtectControlGroups=`: units are frozen through `/sys/fs/cgroup`.
+//!
 //! Three settings that look harmless are left out on purpose:
 //! - `PrivateTmp=` where the job reads below `/tmp` or `/var/tmp`: the copy would hold an empty directory;
 //! - `ReadWritePaths=` on a directory that must be a mount point: it would always look like one;
@@ -15,12 +26,31 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::model::job::{Config, Job, Settings, Source};
+use crate::model::job::{CaptureMode, CapturePolicy, Config, Job, Settings, Source};
 use crate::model::target::{EngineConfig, SecretSource, Target};
 
 /// What capture, restore and `sudo -u` need; measured, see systemd.exec(5) for each.
 const CAPABILITIES: &str = "CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_CHOWN \
      CAP_FSETID CAP_SETFCAP CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SETUID CAP_SETGID CAP_KILL";
+
+/// Loads what LVM snapshots are made of, before the run. Absent modules are no error.
+const MODULES: &str = "\
+# lvcreate asks for these modules and could not load them from here.
+Wants=modprobe@dm_snapshot.service modprobe@dm_thin_pool.service
+After=modprobe@dm_snapshot.service modprobe@dm_thin_pool.service
+";
+
+/// The engine would be a good victim, but LVM's programs get the same score.
+const OOM_CAPTURING: &str = "\
+# Not above 0: the kernel would kill lvcreate early, and a killed lvcreate can leave its volume suspended.
+OOMScoreAdjust=0
+";
+
+/// Not there where LVM is not, hence the minus.
+const LVM_METADATA: &str = "\
+# LVM keeps a copy of its metadata there and refuses to work without.
+ReadWritePaths=-/etc/lvm
+";
 
 /// The units as (file name, content): for each job a service, then its timer.
 ///
@@ -45,12 +75,14 @@ fn service(config: &Config, job: &Job, config_path: &Path, program: &Path) -> St
     let targets: Vec<&Target> = job.targets.iter().filter_map(|name| config.target(name)).collect();
     let command = format!("{} -c {}", executed(program), executed(config_path));
     let local = is_local(&targets) && !runs_foreign_programs(job, &targets);
+    let captures = capture(job).is_some();
     let mut text = format!(
         "# Made by `stillpoint generate units` from job {job}. Changes belong in a drop-in.\n\
          [Unit]\n\
          Description=Stillpoint: back up job {job}\n\
          Documentation=man:stillpoint(1)\n\
          After=local-fs.target remote-fs.target{network}\n\
+         {modules}\
          OnFailure=stillpoint-notify@%N.service\n\
          \n\
          [Service]\n\
@@ -64,12 +96,14 @@ fn service(config: &Config, job: &Job, config_path: &Path, program: &Path) -> St
          TimeoutStopSec=180\n\
          # An engine that runs out of memory is the run's to report.\n\
          OOMPolicy=continue\n\
-         OOMScoreAdjust=250\n\
+         {oom}\
          Nice=10\n\
          CPUWeight=20\n\
          IOWeight=20\n",
         job = job.name,
         network = if local { "" } else { " network-online.target\nWants=network-online.target" },
+        modules = if captures { MODULES } else { "" },
+        oom = if captures { OOM_CAPTURING } else { "OOMScoreAdjust=250\n" },
     );
     for secret in credentials(&targets) {
         line(&mut text, "LoadCredentialEncrypted", &specifiers(secret));
@@ -117,7 +151,6 @@ fn confine(text: &mut String, settings: &Settings, job: &Job, targets: &[&Target
          KeyringMode=private\n\
          LockPersonality=yes\n\
          ProtectClock=yes\n\
-         ProtectControlGroups=yes\n\
          ProtectHostname=yes\n\
          ProtectKernelLogs=yes\n\
          ProtectKernelTunables=yes\n\
@@ -126,6 +159,14 @@ fn confine(text: &mut String, settings: &Settings, job: &Job, targets: &[&Target
          RestrictRealtime=yes\n\
          SystemCallArchitectures=native\n",
     );
+    let capture = capture(job);
+    if capture.is_some_and(|policy| !policy.freeze_units.is_empty()) {
+        text.push_str(
+            "# Units are frozen through /sys/fs/cgroup, so ProtectControlGroups= is not set.\n",
+        );
+    } else {
+        text.push_str("ProtectControlGroups=yes\n");
+    }
     let mut writable = Vec::new();
     let directories = [
         ("RuntimeDirectory", "/run", &settings.runtime_dir),
@@ -149,11 +190,14 @@ fn confine(text: &mut String, settings: &Settings, job: &Job, targets: &[&Target
             "# Programs of yours run in this job; a drop-in can confine them further.\n\
              ProtectSystem=full\n",
         );
+        if capture.is_some() {
+            text.push_str(LVM_METADATA);
+        }
         return;
     }
     text.push_str("NoNewPrivileges=yes\n");
     line(text, "CapabilityBoundingSet", CAPABILITIES);
-    network(text, targets);
+    network(text, targets, capture.is_some());
 
     writable.extend(targets.iter().filter_map(|target| local_repository(target)));
     if let Some(directory) = settings.metrics_file.as_deref().and_then(Path::parent) {
@@ -170,9 +214,17 @@ fn confine(text: &mut String, settings: &Settings, job: &Job, targets: &[&Target
         .any(|mount| writable.contains(mount));
     if would_look_mounted || !writable.iter().all(|path| listable(path)) {
         text.push_str("ProtectSystem=full\n");
+        if capture.is_some() {
+            text.push_str(LVM_METADATA);
+        }
         return;
     }
     text.push_str("ProtectSystem=strict\n");
+    if capture.is_some() {
+        text.push_str(LVM_METADATA);
+        // LVM's locks; /run/lock/lvm may not exist yet.
+        writable.push(PathBuf::from("/run"));
+    }
     writable.sort();
     writable.dedup();
     for path in writable {
@@ -183,14 +235,30 @@ fn confine(text: &mut String, settings: &Settings, job: &Job, targets: &[&Target
     }
 }
 
-fn network(text: &mut String, targets: &[&Target]) {
+fn network(text: &mut String, targets: &[&Target], captures: bool) {
     if !is_local(targets) {
         line(text, "RestrictAddressFamilies", "AF_UNIX AF_NETLINK AF_INET AF_INET6");
         return;
     }
-    let borg = targets.iter().any(|target| matches!(target.engine, EngineConfig::Borg(_)));
-    line(text, "RestrictAddressFamilies", if borg { "AF_UNIX AF_INET" } else { "AF_UNIX" });
+    let mut families = vec!["AF_UNIX"];
+    if captures {
+        families.push("AF_NETLINK");
+    }
+    if targets.iter().any(|target| matches!(target.engine, EngineConfig::Borg(_))) {
+        families.push("AF_INET");
+    }
+    line(text, "RestrictAddressFamilies", &families.join(" "));
     line(text, "IPAddressDeny", "any");
+}
+
+/// How the job holds its files still, if it may.
+fn capture(job: &Job) -> Option<&CapturePolicy> {
+    match &job.source {
+        Source::Files(files) => {
+            Some(&files.capture).filter(|policy| policy.mode != CaptureMode::None)
+        }
+        Source::Commands(_) => None,
+    }
 }
 
 /// Whether the job starts anything besides its engines: hooks, dumps, passphrase commands, or rclone,
@@ -471,6 +539,96 @@ mod tests {
             for key in ["CapabilityBoundingSet", "NoNewPrivileges", "IPAddressDeny", "PrivateTmp"] {
                 assert!(values(&unit, key).is_empty(), "{key} in {unit}");
             }
+        }
+    }
+
+    /// A job on local borg that holds its files still.
+    fn captured(policy: CapturePolicy) -> Config {
+        let mut config = config(files(&["/etc"]), vec![borg("usb", "/srv/b")]);
+        if let Source::Files(files) = &mut config.jobs[0].source {
+            files.capture = policy;
+        }
+        config
+    }
+
+    #[test]
+    fn a_job_that_captures_has_what_lvm_needs() {
+        let unit = service_of(&captured(CapturePolicy::default()));
+        assert_eq!(values(&unit, "ProtectSystem"), ["strict"]);
+        assert_eq!(values(&unit, "ReadWritePaths"), ["-/etc/lvm", "-/run", "-/srv/b"]);
+        assert_eq!(values(&unit, "RestrictAddressFamilies"), ["AF_UNIX AF_NETLINK AF_INET"]);
+        let modules = "modprobe@dm_snapshot.service modprobe@dm_thin_pool.service";
+        for key in ["Wants", "After"] {
+            assert!(values(&unit, key).contains(&modules), "{key} in {unit}");
+        }
+        let needed = "CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_CHOWN \
+                      CAP_FSETID CAP_SETFCAP CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SETUID \
+                      CAP_SETGID CAP_KILL";
+        assert_eq!(values(&unit, "CapabilityBoundingSet"), [needed]);
+        assert_eq!(values(&unit, "RestrictNamespaces"), ["mnt"]);
+        assert_eq!(values(&unit, "ProtectControlGroups"), ["yes"]);
+        let live = service_of(&captured(CapturePolicy::live()));
+        assert_eq!(values(&live, "ReadWritePaths"), ["-/srv/b"]);
+        assert!(!live.contains("modprobe@"), "{live}");
+    }
+
+    #[test]
+    fn the_programs_of_lvm_are_not_the_first_to_die() {
+        let unit = service_of(&captured(CapturePolicy::default()));
+        assert_eq!(values(&unit, "OOMScoreAdjust"), ["0"]);
+        assert_eq!(values(&unit, "KillMode"), ["mixed"]);
+        assert_eq!(values(&unit, "TimeoutStopSec"), ["180"]);
+        let live = service_of(&captured(CapturePolicy::live()));
+        assert_eq!(values(&live, "OOMScoreAdjust"), ["250"]);
+    }
+
+    #[test]
+    fn what_breaks_captures_is_never_set() {
+        let frozen = CapturePolicy {
+            consistent: true,
+            freeze_units: vec!["app.service".into()],
+            ..CapturePolicy::default()
+        };
+        let mut hooked = captured(frozen.clone());
+        hooked.jobs[0].hooks.quiesce = vec![vec!["/usr/local/bin/pause".into()]];
+        let mut far = captured(frozen.clone());
+        far.targets[0] = restic("usb", "sftp:backup@nas:/restic");
+        for config in [captured(frozen), captured(CapturePolicy::default()), hooked, far] {
+            let unit = service_of(&config);
+            for key in ["PrivateIPC", "PrivateDevices", "DevicePolicy", "ProtectKernelModules"] {
+                assert!(values(&unit, key).is_empty(), "{key} in {unit}");
+            }
+            assert!(values(&unit, "ReadWritePaths").contains(&"-/etc/lvm"), "{unit}");
+        }
+    }
+
+    #[test]
+    fn units_are_frozen_through_control_groups_that_can_be_written() {
+        let policy = CapturePolicy {
+            freeze_units: vec!["postgresql.service".into()],
+            ..CapturePolicy::default()
+        };
+        let unit = service_of(&captured(policy));
+        assert!(values(&unit, "ProtectControlGroups").is_empty(), "{unit}");
+        let families = values(&unit, "RestrictAddressFamilies");
+        assert!(families[0].contains("AF_UNIX"), "systemctl asks over one: {families:?}");
+    }
+
+    #[test]
+    fn writers_paused_by_hooks_are_not_shut_in() {
+        for (quiesce, resume) in [(true, false), (false, true)] {
+            let mut config = captured(CapturePolicy::default());
+            let hook = vec![vec!["/usr/local/bin/pause".to_owned()]];
+            if quiesce {
+                config.jobs[0].hooks.quiesce = hook.clone();
+            }
+            if resume {
+                config.jobs[0].hooks.resume = hook;
+            }
+            let unit = service_of(&config);
+            assert_eq!(values(&unit, "ProtectSystem"), ["full"]);
+            assert_eq!(values(&unit, "ReadWritePaths"), ["-/etc/lvm"]);
+            assert!(values(&unit, "NoNewPrivileges").is_empty(), "{unit}");
         }
     }
 

@@ -27,7 +27,9 @@ fn root_with(units: &[(String, String)]) -> tempfile::TempDir {
     fs::create_dir_all(&vendor).unwrap();
     for entry in fs::read_dir("/usr/lib/systemd/system").expect("systemd is installed") {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "target" || extension == "slice") {
+        let ours_need = path.extension().is_some_and(|kind| kind == "target" || kind == "slice")
+            || path.ends_with("modprobe@.service");
+        if ours_need {
             fs::copy(&path, vendor.join(path.file_name().unwrap())).unwrap();
         }
     }
@@ -36,7 +38,7 @@ fn root_with(units: &[(String, String)]) -> tempfile::TempDir {
     for (name, content) in units {
         fs::write(directory.join(name), content).unwrap();
     }
-    for program in ["/usr/bin/stillpoint", "/usr/bin/logger", ODD_PROGRAM] {
+    for program in ["/usr/bin/stillpoint", "/usr/bin/logger", "/sbin/modprobe", ODD_PROGRAM] {
         let path = root.path().join(&program[1..]);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "").unwrap();
@@ -114,6 +116,14 @@ fn config() -> Config {
     };
     let mut hooked = job("with-hooks", "/etc", "near");
     hooked.hooks.before = vec![vec!["/usr/local/bin/dump".into()]];
+    let mut captured = job("captured", "/", "near");
+    let mut frozen = job("frozen", "/srv", "far");
+    for (job, freeze_units) in [(&mut captured, vec![]), (&mut frozen, vec!["app.service".into()])]
+    {
+        if let Source::Files(files) = &mut job.source {
+            files.capture = CapturePolicy { freeze_units, ..CapturePolicy::default() };
+        }
+    }
     Config {
         settings: Settings {
             host: HostName::new("web1").unwrap(),
@@ -128,7 +138,13 @@ fn config() -> Config {
             target("near", "/srv/\"quoted\" 50%/web1"),
             target("far", "ssh://backup@nas/./web1"),
         ],
-        jobs: vec![job("all_of-it", "/", "near"), job("home", "/home", "far"), hooked],
+        jobs: vec![
+            job("all_of-it", "/", "near"),
+            job("home", "/home", "far"),
+            hooked,
+            captured,
+            frozen,
+        ],
         files: vec!["/etc/stillpoint.toml".into()],
     }
 }
@@ -156,7 +172,7 @@ fn the_shipped_units_verify() {
 #[test]
 fn the_generated_units_verify() {
     let mut made = units(&config(), Path::new("/etc/my $config.toml"), Path::new(ODD_PROGRAM));
-    assert_eq!(made.len(), 6);
+    assert_eq!(made.len(), 10);
     let needed = shipped().into_iter().filter(|(name, _)| name.starts_with("stillpoint-notify@"));
     made.extend(needed);
     assert_clean(&made);
