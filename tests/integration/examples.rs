@@ -34,11 +34,12 @@ fn every_example_loads_without_a_warning() {
 }
 
 #[test]
-fn examples_hold_nothing_still_by_surprise() {
+fn only_the_example_of_captures_makes_any() {
     for (name, loaded) in examples() {
         for job in &loaded.config.jobs {
             if let Source::Files(files) = &job.source {
-                assert_eq!(files.capture.mode, CaptureMode::None, "{name}, job {}", job.name);
+                let captures = files.capture.mode != CaptureMode::None;
+                assert_eq!(captures, name == "captured-host.toml", "{name}, job {}", job.name);
             }
         }
     }
@@ -60,4 +61,16 @@ fn the_examples_together_show_what_there_is() {
     assert!(targets().any(|target| target.append_only), "no append-only target");
     assert!(jobs().any(|job| !job.hooks.is_empty()), "no hooks");
     assert!(jobs().any(|job| !job.keep.is_empty()), "no retention of a job's own");
+    let captures = || {
+        jobs().filter_map(|job| match &job.source {
+            Source::Files(files) => Some(&files.capture),
+            Source::Commands(_) => None,
+        })
+    };
+    assert!(captures().any(|policy| policy.mode == CaptureMode::Required), "no capture");
+    assert!(captures().any(|policy| policy.consistent), "nothing consistent");
+    assert!(captures().any(|policy| !policy.freeze_units.is_empty()), "nothing frozen");
+    assert!(captures().any(|policy| !policy.live.is_empty()), "nothing live");
+    assert!(captures().any(|policy| !policy.leave_out.is_empty()), "nothing left out");
+    assert!(captures().any(|policy| !policy.remount_readonly.is_empty()), "no remount");
 }
