@@ -267,9 +267,15 @@ fn untrusted(config: &Config) -> Vec<String> {
     }
     for job in &config.jobs {
         let hooks = &job.hooks;
-        for argv in
-            [&hooks.before, &hooks.after, &hooks.on_failure, &hooks.finally].into_iter().flatten()
-        {
+        let lists = [
+            &hooks.before,
+            &hooks.quiesce,
+            &hooks.resume,
+            &hooks.after,
+            &hooks.on_failure,
+            &hooks.finally,
+        ];
+        for argv in lists.into_iter().flatten() {
             programs.extend(argv.first().map(PathBuf::from));
         }
         if let Source::Commands(commands) = &job.source {

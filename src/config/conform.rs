@@ -81,6 +81,8 @@ fn check(entry: &Entry, key: &Key, parent: &str, notes: &mut Notes) {
         Kind::BorgFilesCache => one(value::borg_files_cache(node).map(drop)),
         Kind::Shrink => one(value::shrink(node).map(drop)),
         Kind::Share => one(value::share(node).map(drop)),
+        Kind::Percent => one(value::percentage(node).map(drop)),
+        Kind::SnapshotSize => one(value::snapshot_size(node).map(drop)),
         Kind::Texts => each(node, "strings", |node| value::text(node).map(drop), say),
         Kind::Patterns => each(node, "strings", |node| value::line(node).map(drop), say),
         Kind::Paths => each(node, "absolute paths", |node| value::path(node).map(drop), say),

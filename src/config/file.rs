@@ -54,6 +54,10 @@ pub enum Kind {
     Shrink,
     /// `true`, `false`, `"all"` or a percentage.
     Share,
+    /// `"1%"` to `"100%"`.
+    Percent,
+    /// `"1%"` to `"100%"`, or a number of bytes such as `"2G"`.
+    SnapshotSize,
     /// A table with these keys.
     Table(&'static [Key]),
     /// A table whose keys are names and whose values are tables with these keys.
@@ -193,8 +197,30 @@ pub const FILES: &[Key] = &[
     key("exclude-if-present", Kind::Patterns, "Skip directories that hold a file of such a name"),
     key("one-file-system", Kind::Flag, "Do not cross into other file systems"),
     key("capture", Kind::Word(&["auto", "required", "none"]), "How the files are held still"),
+    key("consistent", Kind::Flag, "All captures of the job show one moment: writers are stopped"),
+    key("freeze-units", Kind::Texts, "systemd units or control groups (/…) to freeze meanwhile"),
+    key("freeze-limit", Kind::LongSpan, "How long they may stay frozen; at most 5m"),
+    key("live", Kind::Paths, "Mounted file systems that are read live on purpose"),
+    key("leave-out", Kind::Paths, "Mounts, subvolumes and swap files that are not in the copy"),
+    key("lvm-thin", Kind::Table(LVM_THIN), "When a thin pool is too full for a snapshot"),
+    key("lvm-classic", Kind::Table(LVM_CLASSIC), "How large a classic LVM snapshot is made"),
+    key("remount-readonly", Kind::Table(REMOUNT_READONLY), "What is made read-only while read"),
     key("allow-empty", Kind::Flag, "Accept a directory without any entry"),
 ];
+
+/// `[jobs.NAME.files.lvm-thin]`.
+pub const LVM_THIN: &[Key] = &[
+    key("max-data", Kind::Percent, "No snapshot when the pool's data is fuller than this"),
+    key("max-metadata", Kind::Percent, "No snapshot when its metadata is fuller than this"),
+];
+
+/// `[jobs.NAME.files.lvm-classic]`.
+pub const LVM_CLASSIC: &[Key] =
+    &[key("size", Kind::SnapshotSize, "Percent of the volume (\"15%\") or bytes (\"2G\")")];
+
+/// `[jobs.NAME.files.remount-readonly]`.
+pub const REMOUNT_READONLY: &[Key] =
+    &[key("paths", Kind::Paths, "Mounted file systems, made read-only while they are read")];
 
 /// `[jobs.NAME.commands.ITEM]`.
 pub const COMMAND: &[Key] = &[
@@ -205,6 +231,8 @@ pub const COMMAND: &[Key] = &[
 /// `[jobs.NAME.hooks]`.
 pub const HOOKS: &[Key] = &[
     key("before", Kind::Argvs, "Before anything else; exit 75 skips the job"),
+    key("quiesce", Kind::Argvs, "Just before the captures are made: make writers pause"),
+    key("resume", Kind::Argvs, "As soon as the captures exist, whatever happened: let them go on"),
     key("after", Kind::Argvs, "After all targets, when the job did not fail"),
     key("on-failure", Kind::Argvs, "When the job failed, is incomplete or was interrupted"),
     key("finally", Kind::Argvs, "Always"),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::capture;
 use super::diagnostic::{Complaint, Notes, suggest};
 use super::file::JOB;
 use super::pairing::PAIRINGS;
@@ -11,9 +12,7 @@ use super::section::Section;
 use super::target::read_keep;
 use super::tree::{Place, Value};
 use super::value;
-use crate::model::job::{
-    CaptureMode, CapturePolicy, CommandSource, FilesSource, Hooks, Job, Source,
-};
+use crate::model::job::{CommandSource, FilesSource, Hooks, Job, Source};
 use crate::model::names::{JobName, TargetName};
 
 /// Retention refuses to run when a copy is smaller than the last good one by more than this.
@@ -56,6 +55,11 @@ pub(super) fn read(section: &Section<'_>, defined: &[&str], notes: &mut Notes) -
         section.tables("commands").iter().filter_map(|item| read_command(item, notes)).collect()
     });
     let hooks = section.table("hooks").map(|hooks| read_hooks(&hooks, notes)).unwrap_or_default();
+    match (section.table("files"), section.table("hooks")) {
+        (Some(files), hooks) => capture::check_writers(&files, hooks.as_ref(), notes),
+        (None, Some(hooks)) => capture::refuse_quiet_hooks(&hooks, notes),
+        (None, None) => {}
+    }
     let keep = read_keeps(section, &targets, defined, notes);
     let name = JobName::new(section.key).ok()?;
     let (source, paths) = match (files, commands) {
@@ -167,16 +171,6 @@ fn read_files(section: &Section<'_>, notes: &mut Notes) -> (FilesSource, Vec<(Pa
             notes.problem(at, Complaint::new(message));
         }
     }
-    let capture = section.get("capture", |node| value::word(node, &["auto", "required", "none"]));
-    if capture == Some("required") {
-        let complaint = Complaint::new(
-            "this version of Stillpoint cannot hold files still yet, so a capture cannot be required",
-        );
-        notes.problem(
-            section.value_at("capture"),
-            complaint.help("write \"auto\" to capture as soon as that is possible, or \"none\""),
-        );
-    }
     let texts =
         |key| section.list(key, value::line).into_iter().map(|(text, _)| text.to_owned()).collect();
     let files = FilesSource {
@@ -185,14 +179,7 @@ fn read_files(section: &Section<'_>, notes: &mut Notes) -> (FilesSource, Vec<(Pa
         exclude_caches: section.flag("exclude-caches"),
         exclude_if_present: texts("exclude-if-present"),
         one_file_system: section.flag("one-file-system"),
-        capture: CapturePolicy {
-            mode: match capture {
-                Some("required") => CaptureMode::Required,
-                Some("none") => CaptureMode::None,
-                _ => CaptureMode::Auto,
-            },
-            ..CapturePolicy::default()
-        },
+        capture: capture::read(section, &paths, notes),
         allow_empty: section.flag("allow-empty"),
     };
     (files, paths)
@@ -227,7 +214,9 @@ fn read_hooks(section: &Section<'_>, notes: &mut Notes) -> Hooks {
         finally: lists("finally"),
         timeout,
     };
-    let named = ["before", "after", "on-failure", "finally"].iter().any(|key| section.has(key));
+    let named = ["before", "quiesce", "resume", "after", "on-failure", "finally"]
+        .iter()
+        .any(|key| section.has(key));
     if section.has("timeout") && !named {
         let message = "timeout has no effect: the job has no hooks";
         notes.missing(section.key_at("timeout"), Complaint::new(message));

@@ -5,6 +5,7 @@
 //! it into the model and judges what values mean together. Everything complains to `diagnostic` and goes
 //! on. serde is not used for reading: it stops at the first mistake, and people fix files one run at a time.
 
+mod capture;
 mod conform;
 mod diagnostic;
 pub mod file;

@@ -46,6 +46,8 @@ fn value(kind: Kind) -> Option<Value> {
         Kind::Argvs => list(argv),
         Kind::Word(words) => json!({ "enum": words }),
         Kind::Shrink => json!({ "type": "string", "pattern": "^([0-9]+%|off)$" }),
+        Kind::Percent => json!({ "type": "string", "pattern": "^[0-9]+%$" }),
+        Kind::SnapshotSize => json!({ "type": "string", "pattern": "^[0-9]+[%KMGT]$" }),
         Kind::Share => json!({
             "anyOf": [
                 { "type": "boolean" },
@@ -69,6 +71,8 @@ mod tests {
         assert_eq!(job["additionalProperties"], json!(false));
         assert_eq!(job["properties"]["files"]["properties"]["paths"]["items"]["pattern"], "^/");
         assert_eq!(job["properties"]["machines"], Value::Null);
+        let files = &job["properties"]["files"]["properties"];
+        assert_eq!(files["lvm-classic"]["properties"]["size"]["pattern"], "^[0-9]+[%KMGT]$");
         assert!(job["properties"]["targets"]["description"].is_string());
     }
 }

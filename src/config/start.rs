@@ -109,10 +109,32 @@ exclude = [".cache", "*.tmp"]
 #exclude-if-present = [".nobackup"]
 # Do not cross into other file systems.
 #one-file-system = true
-# How files are held still while they are read: auto, required or none.
-capture = "none"
 # A directory without any entry is an error, unless it may be empty.
 #allow-empty = true
+# How files are held still while they are read: auto (a btrfs or LVM snapshot where there can be one, with a
+# warning where not), required (that, or the job fails) or none (they are read live).
+capture = "auto"
+# All captures of the job show one moment: the writers are stopped while they are made, by the hooks quiesce
+# and resume below, or by freezing systemd units or control groups. A guard lets those go after the limit,
+# whatever happens, and the job fails then.
+#consistent = true
+#freeze-units = ["postgresql.service", "/system.slice/app.service"]
+#freeze-limit = "10s"
+# Mounted file systems that are read live on purpose; and what is knowingly not in the copy: nested mounts,
+# subvolumes, swap files, each with everything below it.
+#live = ["/home/media"]
+#leave-out = ["/home/scratch", "/home/swapfile"]
+
+# No snapshot is made in a thin pool that is fuller than this.
+#[jobs.system.files.lvm-thin]
+#max-data = "85%"
+#max-metadata = "75%"
+# How much a classic LVM snapshot takes in before it breaks: percent of the volume, or bytes such as "2G".
+#[jobs.system.files.lvm-classic]
+#size = "15%"
+# File systems that nothing can take a snapshot of, made read-only while they are read.
+#[jobs.system.files.remount-readonly]
+#paths = ["/home/archive"]
 
 # Retention of this job in one target, instead of the target's own.
 #[jobs.system.keep.disk]
@@ -121,6 +143,9 @@ capture = "none"
 # Programs to run around the job: lists of a program and its arguments, no shell. Exit 75 of `before` skips the job.
 #[jobs.system.hooks]
 #before = [["/usr/local/bin/dump-ldap", "--all"]]
+# Around the making of the captures, for writers that can be told to pause; resume runs whatever happened.
+#quiesce = [["/usr/local/bin/app", "pause"]]
+#resume = [["/usr/local/bin/app", "continue"]]
 #after = [["/usr/local/bin/ping-monitor"]]
 #on-failure = [["/usr/local/bin/alert"]]
 #finally = [["/usr/local/bin/tidy-up"]]

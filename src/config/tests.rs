@@ -219,11 +219,6 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("paths = [\"/etc\"]", "paths = [\"/etc\", \"/\"]", "its own copies"),
     ("paths = [\"/etc\"]", "paths = [\"/etc\", \"/etc/\"]", "listed twice"),
     ("paths = [\"/etc\"]", "paths = \"/etc\"", "expected a list of absolute paths"),
-    (
-        "paths = [\"/etc\"]",
-        "paths = [\"/a\"]\ncapture = \"required\"",
-        "cannot hold files still yet",
-    ),
     ("paths = [\"/etc\"]", "paths = [\"/a\"]\ncapture = \"atuo\"", "expected one of"),
     ("paths = [\"/etc\"]", "paths = [\"/a\"]\nexclude = [\"\"]", "cannot be empty"),
     (
@@ -309,6 +304,96 @@ fn every_rule_refuses() {
         let found = wrong(&base_with(from, to));
         assert!(found.iter().any(|p| p.contains(word)), "{to:?} gave {found:?}, not {word:?}");
     }
+}
+
+/// What `[jobs.host.files]` and, after `---`, `[jobs.host.hooks]` hold besides BASE; the problem with the
+/// place in its own line, and a word of the advice.
+const NOISY: &[(&str, &str, &str)] = &[
+    ("consistent = true", "1 nothing says how to stop the writers", "freeze-units"),
+    ("consistent = true\nfreeze-units = []", "1 nothing says how to stop", "quiesce"),
+    ("freeze-units = [\"a*\"]", "17 a unit is named in full", "x.service"),
+    ("freeze-units = [\"a/b\"]", "17 a unit is named in full", "x.service"),
+    ("freeze-units = [\"/\"]", "17 the whole machine cannot be frozen", "x.service"),
+    ("freeze-units = [\"/a/../b\"]", "17 a control group is named by its real path", "x.service"),
+    ("freeze-units = [\"-.slice\"]", "17 freeze-units: \"-.slice\" cannot start with '-'", ""),
+    ("freeze-limit = \"5s\"", "1 freeze-limit has no effect", "freeze-units"),
+    ("freeze-limit = \"0s\"", "16 freeze-limit: must be longer than nothing", ""),
+    ("freeze-units = [\"a\"]\nfreeze-limit = \"301s\"", "16 nothing may stay frozen", "hooks"),
+    ("live = [\"efi\"]", "9 live: \"efi\" is not an absolute path", ""),
+    ("live = [\"/boot\"]", "9 /boot has no effect", "paths"),
+    ("leave-out = [\"mnt\"]", "14 leave-out: \"mnt\" is not an absolute path", ""),
+    ("leave-out = [\"/etcetera\"]", "14 /etcetera has no effect", "paths"),
+    ("live = [\"/etc/x\"]\nleave-out = [\"/etc/x\"]", "14 /etc/x is read live", "one of the two"),
+    ("remount-readonly.paths = [\"boot\"]", "27 paths: \"boot\" is not an absolute path", ""),
+    ("remount-readonly.paths = [\"/boot\"]", "27 /boot has no effect", "paths"),
+    ("lvm-thin.max-data = \"101%\"", "21 max-data: expected \"1%\" to \"100%\"", ""),
+    ("lvm-thin.max-metadata = 75", "25 max-metadata: expected \"1%\" to \"100%\"", ""),
+    ("lvm-classic.size = \"0G\"", "20 size: expected \"1%\" to \"100%\", or bytes", ""),
+    ("capture = \"none\"\nconsistent = true", "1 consistent has no effect", "\"auto\""),
+    ("capture = \"none\"\nfreeze-units = [\"a\"]", "1 freeze-units has no effect", "\"auto\""),
+    ("capture = \"none\"\nfreeze-limit = \"9s\"", "1 freeze-limit has no effect", "\"auto\""),
+    ("capture = \"none\"\nlive = [\"/etc/a\"]", "1 live has no effect", "\"auto\""),
+    ("capture = \"none\"\nleave-out = [\"/etc/a\"]", "1 leave-out has no effect", "\"auto\""),
+    ("capture = \"none\"\nlvm-thin.max-data = \"9%\"", "1 lvm-thin has no effect", "\"auto\""),
+    ("capture = \"none\"\nlvm-classic.size = \"9%\"", "1 lvm-classic has no effect", "\"auto\""),
+    (
+        "capture = \"none\"\nremount-readonly.paths = [\"/etc\"]",
+        "1 remount-readonly has no effect",
+        "\"auto\"",
+    ),
+    (
+        "capture = \"none\"\n---quiesce = [[\"a\"]]\nresume = [[\"b\"]]",
+        "1 quiesce has no effect",
+        "\"auto\"",
+    ),
+    ("---quiesce = [[\"a\"]]", "1 quiesce without resume", "add resume"),
+    ("---resume = [[\"a\"]]", "1 resume without quiesce", "add quiesce"),
+    ("---quiesce = [[\"a\"]]\nresume = []", "1 quiesce without resume", "add resume"),
+];
+
+fn with_files(text: &str) -> String {
+    let (files, hooks) = text.split_once("---").unwrap_or((text, ""));
+    format!("{BASE}{files}\n[jobs.host.hooks]\n{hooks}\n")
+}
+
+#[test]
+fn what_says_nothing_about_captures_is_refused() {
+    for (text, expected, advice) in NOISY {
+        let problems = load_one(&with_files(text)).map(drop).unwrap_err();
+        let said = |p: &Problem| format!("{} {}", p.column, p.message).starts_with(expected);
+        let found = problems.list().iter().find(|problem| said(problem));
+        let found = found.unwrap_or_else(|| panic!("{text:?} gave\n{problems}"));
+        let help = found.help.as_deref().unwrap_or_default();
+        assert!(help.contains(advice), "{text:?}: {help:?} lacks {advice:?}");
+    }
+}
+
+#[test]
+fn what_says_something_about_captures_is_taken() {
+    for text in [
+        "capture = \"required\"",
+        "consistent = true\nfreeze-units = [\"a.service\", \"/b/c\"]\nfreeze-limit = \"5m\"",
+        "consistent = true\n---quiesce = [[\"a\"]]\nresume = [[\"b\"]]\ntimeout = \"1m\"",
+        "live = [\"/etc/a\", \"/\"]\nleave-out = [\"/etc/b\"]\nremount-readonly.paths = [\"/etc\"]",
+    ] {
+        assert_eq!(good(&with_files(text)).warnings, [], "{text:?}");
+    }
+}
+
+#[test]
+fn streams_of_commands_have_no_captures_around_which_to_be_quiet() {
+    let text = base_with(
+        "[jobs.host.files]\npaths = [\"/etc\"]",
+        "[jobs.host.commands.x]\ncommand = [\"x\"]\nfile-name = \"x\"\n[jobs.host.hooks]\nquiesce = [[\"a\"]]\nresume = [[\"b\"]]",
+    );
+    let found = wrong(&text);
+    assert_eq!(
+        found,
+        [
+            "11:1 quiesce has no effect: this job makes no captures",
+            "12:1 resume has no effect: this job makes no captures",
+        ]
+    );
 }
 
 const TWO: &str = r#"
@@ -558,10 +643,28 @@ fn effects() -> Vec<(String, String, &'static str, String)> {
         "exclude-if-present=['x']",
         "one-file-system=true",
         "capture='none'",
+        "freeze-units=['a.service']",
+        "live=['/a/b']",
+        "leave-out=['/a/b']",
         "allow-empty=true",
     ] {
         let key = changed.split('=').next().unwrap();
         row("jobs.NAME.files", key, &file, paths, format!("{paths}\n{changed}"));
+    }
+    for (table, changed) in [
+        ("lvm-thin", "max-data='50%'"),
+        ("lvm-thin", "max-metadata='50%'"),
+        ("lvm-classic", "size='3G'"),
+        ("remount-readonly", "paths=['/a']"),
+    ] {
+        let key = changed.split('=').next().unwrap();
+        let name = format!("jobs.NAME.files.{table}");
+        row(&name, key, &file, paths, format!("{paths}\n{table}.{changed}"));
+    }
+    let frozen = "paths=['/a']\nfreeze-units=['a.service']";
+    for changed in ["consistent=true", "freeze-limit='9s'"] {
+        let key = changed.split('=').next().unwrap();
+        row("jobs.NAME.files", key, &file, frozen, format!("{frozen}\n{changed}"));
     }
 
     let file = format!("{PLAIN_TARGET}[jobs.j]\ntargets=['t']\n[jobs.j.commands.x]\nKEY\n");
@@ -573,6 +676,9 @@ fn effects() -> Vec<(String, String, &'static str, String)> {
     for key in ["before", "after", "on-failure", "finally"] {
         row("jobs.NAME.hooks", key, &file, "", format!("{key}=[['x']]"));
     }
+    let quiet = "quiesce=[['x']]\nresume=[['x']]";
+    row("jobs.NAME.hooks", "quiesce", &file, quiet, quiet.replacen("'x'", "'y'", 1));
+    row("jobs.NAME.hooks", "resume", &file, quiet, "quiesce=[['x']]\nresume=[['y']]".into());
     row("jobs.NAME.hooks", "timeout", &file, "after=[['x']]", "after=[['x']]\ntimeout='1m'".into());
     rows
 }

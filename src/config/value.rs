@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::diagnostic::{Complaint, suggest};
 use super::tree::{Node, Value};
+use crate::model::job::ClassicSize;
 use crate::model::span;
 use crate::model::target::ReadData;
 
@@ -188,10 +189,45 @@ pub(super) fn shrink(node: &Node) -> Read<u8> {
     if text == "off" {
         return Ok(100);
     }
-    let digits = text.strip_suffix('%').filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
-    digits
-        .and_then(|number| number.parse().ok())
-        .filter(|number| (1..=100).contains(number))
+    whole_percent(text).ok_or_else(|| Complaint::new(format!("expected {EXPECTED}, not {text:?}")))
+}
+
+/// `1%` to `100%`, without a fraction.
+fn whole_percent(text: &str) -> Option<u8> {
+    // The parser of numbers would also take a sign.
+    let digits = text.strip_suffix('%').filter(|n| n.bytes().all(|b| b.is_ascii_digit()))?;
+    digits.parse().ok().filter(|number| (1..=100).contains(number))
+}
+
+/// `"1%"` to `"100%"`.
+pub(super) fn percentage(node: &Node) -> Read<u8> {
+    const EXPECTED: &str = "\"1%\" to \"100%\"";
+    let Value::Text(text) = &node.value else { return wrong_type(EXPECTED, node) };
+    whole_percent(text).ok_or_else(|| Complaint::new(format!("expected {EXPECTED}, not {text:?}")))
+}
+
+/// A percentage or a number of bytes, with the units of lvcreate(8), which are powers of 1024.
+pub(super) fn snapshot_size(node: &Node) -> Read<ClassicSize> {
+    const EXPECTED: &str =
+        "\"1%\" to \"100%\", or bytes with their unit such as \"2G\" (K, M, G, T)";
+    let Value::Text(text) = &node.value else { return wrong_type(EXPECTED, node) };
+    let percent = || whole_percent(text).map(ClassicSize::Percent);
+    let bytes = || {
+        let shift = match text.bytes().last()? {
+            b'K' => 10,
+            b'M' => 20,
+            b'G' => 30,
+            b'T' => 40,
+            _ => return None,
+        };
+        let digits = &text[..text.len() - 1];
+        let count: u64 =
+            digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()?;
+        let bytes = count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)?;
+        Some(ClassicSize::Bytes(bytes))
+    };
+    percent()
+        .or_else(bytes)
         .ok_or_else(|| Complaint::new(format!("expected {EXPECTED}, not {text:?}")))
 }
 
@@ -306,6 +342,42 @@ mod tests {
         assert_eq!(shrink(&node("'off'")).unwrap(), 100);
         for bad in ["'0%'", "'101%'", "'+5%'", "'%'", "50", "'999999%'", "'5.5%'"] {
             assert!(shrink(&node(bad)).is_err(), "{bad} was taken as a limit");
+        }
+    }
+
+    #[test]
+    fn sizes_of_snapshots() {
+        for (text, size) in [
+            ("15%", ClassicSize::Percent(15)),
+            ("100%", ClassicSize::Percent(100)),
+            ("64K", ClassicSize::Bytes(65_536)),
+            ("2G", ClassicSize::Bytes(2 << 30)),
+            ("1T", ClassicSize::Bytes(1 << 40)),
+        ] {
+            assert_eq!(snapshot_size(&node(&format!("'{text}'"))).unwrap(), size);
+        }
+        let bad = [
+            "'0%'",
+            "'101%'",
+            "'0G'",
+            "'2'",
+            "2",
+            "'G'",
+            "'2g'",
+            "'2GiB'",
+            "'+2G'",
+            "'1.5G'",
+            "'99999999T'",
+            "'2 G'",
+            "''",
+            "'2€'",
+        ];
+        for bad in bad {
+            assert!(snapshot_size(&node(bad)).is_err(), "{bad} was taken as a size");
+        }
+        assert_eq!(percentage(&node("'85%'")).unwrap(), 85);
+        for bad in ["'0%'", "'101%'", "85", "'off'", "'2G'", "'+5%'"] {
+            assert!(percentage(&node(bad)).is_err(), "{bad} was taken as a percentage");
         }
     }
 
