@@ -32,6 +32,7 @@ mod run;
 mod select;
 mod setup;
 mod status;
+mod thaw_guard;
 pub mod units;
 mod verify;
 
@@ -143,6 +144,9 @@ enum Verb {
     Recover(recover::RecoverArgs),
     /// Write unit files, the manual page, completions or a commented configuration
     Generate(generate::GenerateArgs),
+    /// Let frozen control groups go when the run that froze them cannot
+    #[command(name = crate::host::guard::VERB, hide = true)]
+    ThawGuard(thaw_guard::ThawGuardArgs),
 }
 
 /// Parses the command line, carries out the verb and answers with the exit code.
@@ -169,6 +173,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => status::run(global, &args),
         Verb::Recover(args) => recover::run(global, &args),
         Verb::Generate(args) => generate::run(global, &args),
+        Verb::ThawGuard(args) => thaw_guard::run(&args),
     };
     let troubles = verdict.unwrap_or_else(|error| {
         render::error(&error);

@@ -144,6 +144,14 @@ impl Host for ScriptedHost {
         panic!("not in the script: a lock on {}", path.display())
     }
 
+    fn thaw_guard(
+        &self,
+        _cgroups: &[PathBuf],
+        _limit: Duration,
+    ) -> Result<Box<dyn crate::host::ThawGuard>, ActError> {
+        panic!("not in the script: a thaw guard")
+    }
+
     fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
         let Some(present) = &self.present else {
             panic!("not in the script: a look at {}", path.display())

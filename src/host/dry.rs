@@ -18,7 +18,7 @@ use super::spec::quote;
 use super::{
     Access, ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, EnvValue,
     Exit, Host, LockError, LockGuard, LockMode, MountEntry, PathState, Piped, PrivateMount,
-    RunError, Shield, Stream, Tool, Watch,
+    RunError, Shield, Stream, ThawGuard, Tool, Watch,
 };
 use crate::model::undo::Identity;
 
@@ -203,6 +203,15 @@ struct NoLock;
 
 impl LockGuard for NoLock {}
 
+/// Guards nothing: in a dry run nothing freezes.
+struct NoGuard;
+
+impl ThawGuard for NoGuard {
+    fn finish(self: Box<Self>) -> Result<bool, ActError> {
+        Ok(false)
+    }
+}
+
 impl Host for DryHost {
     fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
         match spec.effect {
@@ -247,6 +256,14 @@ impl Host for DryHost {
         _holder: &str,
     ) -> Result<Box<dyn LockGuard>, LockError> {
         Ok(Box::new(NoLock))
+    }
+
+    fn thaw_guard(
+        &self,
+        _cgroups: &[PathBuf],
+        _limit: Duration,
+    ) -> Result<Box<dyn ThawGuard>, ActError> {
+        Ok(Box::new(NoGuard))
     }
 
     fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
@@ -344,6 +361,8 @@ mod tests {
             Action::EnsureDirectory { path: staging.clone(), mode: 0o700 },
             Action::ReplaceFile { path: staging.clone(), mode: 0o600, content: b"x".to_vec() },
             Action::RemoveStaging { path: dir.path().to_owned(), identity: None },
+            Action::Freeze { cgroup: staging.clone() },
+            Action::Thaw { cgroup: staging.clone(), identity: None },
             Action::StopProcess {
                 child: ChildProcess { pid: 1, start_time: 1, boot_id: "x".into() },
                 grace: Duration::ZERO,
@@ -352,6 +371,8 @@ mod tests {
         for action in &actions {
             assert_eq!(dry.act(action).unwrap(), None);
         }
+        let guard = dry.thaw_guard(std::slice::from_ref(&staging), Duration::from_secs(1)).unwrap();
+        assert!(!guard.finish().unwrap());
         drop(dry.lock(&dir.path().join("lock"), LockMode::Exclusive, Duration::ZERO, "us"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert_eq!(dry.planned().len(), 2 + actions.len());

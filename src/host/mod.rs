@@ -22,6 +22,7 @@ use crate::model::secret::Secret;
 use crate::model::undo::{ChildProcess, Identity};
 
 pub mod dry;
+pub mod guard;
 pub mod runner;
 pub mod spec;
 pub mod sys;
@@ -175,6 +176,19 @@ pub enum Action {
         /// Whether it is to be read-only.
         read_only: bool,
     },
+    /// Freezes a control group: all processes in it and below it stand still. Answers with its identity.
+    Freeze {
+        /// The group's directory.
+        cgroup: PathBuf,
+    },
+    /// Lets a control group run on. Answers with its identity if it was frozen until now; one that is gone,
+    /// or has another identity, is left alone.
+    Thaw {
+        /// The group's directory.
+        cgroup: PathBuf,
+        /// What it must be; `None` when the crash came between intent and record.
+        identity: Option<Identity>,
+    },
     /// Stops a process group of a dead run: SIGTERM, and SIGKILL after `grace`. A process whose start time
     /// or boot differs is somebody else's and is left alone.
     StopProcess {
@@ -209,6 +223,12 @@ impl Action {
                 path.display(),
                 if *read_only { "read-only" } else { "writable again" }
             ),
+            Action::Freeze { cgroup } => {
+                format!("freeze the processes in the control group {}", cgroup.display())
+            }
+            Action::Thaw { cgroup, .. } => {
+                format!("let the processes in the control group {} run on", cgroup.display())
+            }
             Action::StopProcess { child, .. } => format!("stop the process group {}", child.pid),
         }
     }
@@ -246,6 +266,63 @@ pub enum ActError {
         /// Its number.
         pid: i32,
     },
+    /// A control group holds a process without which no capture comes to its end. Nothing was done.
+    #[error("the control group {} holds {process} ({pid}), without which no capture can be made, so it is not frozen", cgroup.display())]
+    NeededAwake {
+        /// The group.
+        cgroup: PathBuf,
+        /// The process's name.
+        process: String,
+        /// Its number.
+        pid: i32,
+    },
+    /// A control group was frozen before, by somebody else. Nothing was done.
+    #[error("the control group {} is frozen already, and not by this run", cgroup.display())]
+    AlreadyFrozen {
+        /// The group.
+        cgroup: PathBuf,
+    },
+    /// Not all processes of a control group stopped; it was let go again.
+    #[error("the processes in {} did not all freeze within {}s, so they were let go again", cgroup.display(), after.as_secs())]
+    DoesNotFreeze {
+        /// The group.
+        cgroup: PathBuf,
+        /// How long they had.
+        after: Duration,
+    },
+    /// The processes of a control group were told to run on, and do not.
+    #[error("the processes in {} were told to run on, and do not", cgroup.display())]
+    DoesNotThaw {
+        /// The group.
+        cgroup: PathBuf,
+    },
+    /// The guard over frozen processes does not stand by, or did not end as it should.
+    #[error("the guard over frozen processes failed: {reason}")]
+    Guard {
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl ActError {
+    /// What to do about it, when there is something to say beyond the error itself.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            ActError::NeededAwake { .. } => {
+                Some("name only groups that hold the writers in freeze-units")
+            }
+            ActError::AlreadyFrozen { .. } => {
+                Some("let it go first (systemctl thaw UNIT), or take it out of freeze-units")
+            }
+            ActError::DoesNotFreeze { .. } => Some(
+                "one of them waits for a disk or a server (ps shows it in state D): see what it waits for",
+            ),
+            ActError::DoesNotThaw { .. } => {
+                Some("a control group above it may be frozen: look for a 1 in its cgroup.freeze")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What is at a path.
@@ -280,6 +357,16 @@ pub enum PathKind {
 
 /// A held lock; dropping it lets go. It dies with the process, whatever happens.
 pub trait LockGuard: Send {}
+
+/// Stands by to let control groups go. Dropping it ends it, which thaws them; it does the same by itself when
+/// we die or when its limit comes.
+pub trait ThawGuard: Send {
+    /// Ends it and waits for that. Answers whether its limit had come before.
+    ///
+    /// # Errors
+    /// [`ActError::Guard`] when it was not there any more, or could not thaw a group.
+    fn finish(self: Box<Self>) -> Result<bool, ActError>;
+}
 
 /// Takes each line of a child's output as it comes, without its line break.
 pub type Watch<'a> = &'a mut dyn FnMut(Stream, &[u8]);
@@ -337,6 +424,17 @@ pub trait Host: Send + Sync {
         wait: Duration,
         holder: &str,
     ) -> Result<Box<dyn LockGuard>, LockError>;
+
+    /// Starts a guard that lets the control groups go after `limit` (in whole seconds), or when we are gone.
+    /// It stands by when this answers; freeze only then.
+    ///
+    /// # Errors
+    /// [`ActError::Guard`] when there is none.
+    fn thaw_guard(
+        &self,
+        cgroups: &[PathBuf],
+        limit: Duration,
+    ) -> Result<Box<dyn ThawGuard>, ActError>;
 
     /// What is at a path; `None` when nothing is.
     ///

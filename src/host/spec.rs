@@ -26,6 +26,8 @@ pub enum Tool {
     Lvm(&'static str),
     /// dmsetup.
     Dmsetup,
+    /// systemctl, to ask which control group a unit has.
+    Systemctl,
     /// A program given by its full path: a hook, a producer, an engine that the configuration names.
     Path(PathBuf),
     /// A program by name, looked up on the fixed path: the first word of a hook or producer.
@@ -43,6 +45,7 @@ impl Tool {
             Tool::Btrfs => "btrfs".into(),
             Tool::Lvm(command) => (*command).into(),
             Tool::Dmsetup => "dmsetup".into(),
+            Tool::Systemctl => "systemctl".into(),
             Tool::Path(path) => path.display().to_string(),
             Tool::Named(name) => name.to_string_lossy().into_owned(),
         }
@@ -63,6 +66,7 @@ impl Tool {
             Tool::Btrfs => "install it (Debian: apt install btrfs-progs)".into(),
             Tool::Lvm(_) => "install it (Debian: apt install lvm2)".into(),
             Tool::Dmsetup => "install it (Debian: apt install dmsetup)".into(),
+            Tool::Systemctl => "it comes with systemd; without it, name control groups such as \"/app\" in freeze-units".into(),
             Tool::Path(path) => format!("check the path {} in the configuration", path.display()),
             Tool::Named(name) => format!(
                 "{} is looked up in /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin, /sbin and /bin; give a full path if it is elsewhere",

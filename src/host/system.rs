@@ -15,7 +15,7 @@ use super::sys::signals::{self, StopFlag};
 use super::sys::{mounts, subvolumes};
 use super::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard, LockMode,
-    MountEntry, PathKind, PathState, Piped, RunError, Shield, Tool, Watch,
+    MountEntry, PathKind, PathState, Piped, RunError, Shield, ThawGuard, Tool, Watch,
 };
 use crate::lock;
 use crate::model::undo::Identity;
@@ -25,6 +25,8 @@ mod actions;
 /// The machine we run on.
 pub struct SystemHost {
     runner: Runner,
+    /// What is started as a thaw guard.
+    guard_program: PathBuf,
 }
 
 impl SystemHost {
@@ -39,7 +41,14 @@ impl SystemHost {
 
     /// The machine, stopping its children when the flag is raised, by whomever.
     pub fn stopped_by(stop: Arc<StopFlag>) -> Self {
-        Self { runner: Runner::new(stop) }
+        // The kernel's own link to this very program, also when its file has been replaced meanwhile.
+        Self { runner: Runner::new(stop), guard_program: "/proc/self/exe".into() }
+    }
+
+    /// The same with another program as its thaw guard: the caller may not be Stillpoint itself.
+    #[must_use]
+    pub fn with_guard_program(self, program: PathBuf) -> Self {
+        Self { guard_program: program, ..self }
     }
 }
 
@@ -73,6 +82,15 @@ impl Host for SystemHost {
     ) -> Result<Box<dyn LockGuard>, LockError> {
         let lock = lock::acquire(path, mode, wait, holder, &|| self.runner.stopping())?;
         Ok(Box::new(lock))
+    }
+
+    fn thaw_guard(
+        &self,
+        cgroups: &[PathBuf],
+        limit: Duration,
+    ) -> Result<Box<dyn ThawGuard>, ActError> {
+        tracing::debug!(groups = cgroups.len(), ?limit, "standing guard");
+        runner::guard::start(&self.guard_program, cgroups, limit)
     }
 
     fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {

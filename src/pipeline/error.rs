@@ -83,7 +83,7 @@ impl From<RunError> for StepError {
 
 impl From<ActError> for StepError {
     fn from(error: ActError) -> Self {
-        Self::from_error(Trouble::JobFailed, &error, None)
+        Self::from_error(Trouble::JobFailed, &error, error.hint())
     }
 }
 

@@ -6,3 +6,4 @@ pub mod dmsetup;
 pub mod exclude;
 pub mod lvm;
 pub mod restic;
+pub mod systemctl;

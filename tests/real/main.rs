@@ -8,5 +8,6 @@ mod excludes;
 mod faults;
 mod honest;
 mod jobs;
+mod quiet;
 mod restic_engine;
 mod systemd;

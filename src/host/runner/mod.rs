@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::sys::signals::StopFlag;
 use super::{ChildRecorder, CommandSpec, Completed, Piped, RunError, Watch};
 
+pub(super) mod guard;
 pub(super) mod lines;
 mod locate;
 mod process;

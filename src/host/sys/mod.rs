@@ -4,6 +4,7 @@
 //! outside `host` gets here only through [`trusted`] and [`signals`], which the command line needs before
 //! there is a [`super::Host`].
 
+pub mod cgroup;
 pub mod mounts;
 pub mod private;
 pub mod process;

@@ -69,6 +69,18 @@ pub fn stat(pid: i32) -> io::Result<Option<ProcessStat>> {
     }
 }
 
+/// The name of a process as `/proc/PID/comm` has it, at most 15 bytes; `None` when there is no such process.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn name(pid: i32) -> io::Result<Option<String>> {
+    match std::fs::read(format!("/proc/{pid}/comm")) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim_end().to_owned())),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// All processes that we may see.
 ///
 /// # Errors
@@ -223,6 +235,8 @@ mod tests {
         assert!(us.is_alive() && group_is_alive(us.group).unwrap());
         assert_eq!(identify(own).unwrap().unwrap().boot_id.len(), 36);
         assert_eq!(stat(i32::MAX).unwrap(), None);
+        assert!(name(own).unwrap().is_some_and(|name| !name.is_empty() && !name.contains('\n')));
+        assert_eq!(name(i32::MAX).unwrap(), None);
         // Reading is itself activity.
         assert_ne!(activity(us.group).unwrap(), activity(us.group).unwrap());
     }

@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::is_not_found;
-use crate::host::sys::{mounts, process};
+use crate::host::sys::{cgroup, mounts, process};
 use crate::host::{ActError, Action};
 use crate::model::undo::{ChildProcess, Identity};
 
@@ -40,6 +40,8 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
         Action::Remount { path, device, read_only } => mounts::remount(path, *device, *read_only)
             .map(|()| None)
             .map_err(|source| ActError::Io { what: "remount", path: path.clone(), source }),
+        Action::Freeze { cgroup } => cgroup::freeze(cgroup).map(Some),
+        Action::Thaw { cgroup, identity } => cgroup::thaw(cgroup, identity.as_ref()),
         Action::StopProcess { child, grace } => stop_process(child, *grace).map(|()| None),
     }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host, LockError,
-    LockGuard, LockMode, MountEntry, PathKind, PathState, Piped, RunError, Shield, Stream, Tool,
-    Watch,
+    LockGuard, LockMode, MountEntry, PathKind, PathState, Piped, RunError, Shield, Stream,
+    ThawGuard, Tool, Watch,
 };
 use stillpoint::model::undo::Identity;
 
@@ -56,6 +56,10 @@ pub struct World {
     locks: BTreeSet<PathBuf>,
     /// What is mounted.
     pub mounts: Vec<MountEntry>,
+    /// Control groups that are frozen. A boot makes them anew, so a power cut thaws them.
+    pub frozen: BTreeSet<PathBuf>,
+    /// Whether the guard's limit comes while it stands.
+    pub guard_fires: bool,
     inodes: u64,
     ticks: i64,
     /// The signal that arrived.
@@ -77,6 +81,26 @@ impl Drop for Held {
     fn drop(&mut self) {
         let mut world = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         world.locks.remove(&self.1);
+    }
+}
+
+/// Thaws when it is dropped.
+struct Guard {
+    world: Arc<Mutex<World>>,
+    groups: Vec<PathBuf>,
+}
+
+impl ThawGuard for Guard {
+    fn finish(self: Box<Self>) -> Result<bool, ActError> {
+        let world = self.world.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(world.guard_fires)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut world = self.world.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        world.frozen.retain(|group| !self.groups.contains(group));
     }
 }
 
@@ -116,11 +140,13 @@ impl FakeHost {
         match world.fault {
             Some(Fault::Fail(n)) if n == number => None,
             Some(Fault::CutBefore(n)) if n == number => {
+                world.frozen.clear();
                 drop(world);
                 std::panic::panic_any(PowerCut)
             }
             Some(Fault::CutAfter(n)) if n == number => {
                 work(&mut world);
+                world.frozen.clear();
                 drop(world);
                 std::panic::panic_any(PowerCut)
             }
@@ -157,6 +183,16 @@ impl Host for FakeHost {
                 watch(Stream::Err, line.as_bytes());
             }
             return Ok(completed(answer.exit, answer.stdout, answer.stderr.join("\n")));
+        }
+        if name == "systemctl" {
+            let unit = spec.args.last().unwrap().value().to_string_lossy().into_owned();
+            let (state, group) = match unit.as_str() {
+                "stopped.service" => ("loaded", String::new()),
+                "typo.service" => ("not-found", String::new()),
+                unit => ("loaded", format!("/system.slice/{unit}")),
+            };
+            let said = format!("LoadState={state}\nControlGroup={group}\n");
+            return Ok(completed(Exit::Code(0), said, String::new()));
         }
         let word = spec.args.first().map(|arg| arg.value().to_string_lossy().into_owned());
         let word = word.unwrap_or_default();
@@ -199,6 +235,21 @@ impl Host for FakeHost {
                 self.effect(format!("replace {}", path.display()), |_| ())
                     .ok_or_else(|| failed(path))?;
                 Ok(None)
+            }
+            Action::Freeze { cgroup } => {
+                self.effect(format!("freeze {}", cgroup.display()), |world| {
+                    world.frozen.insert(cgroup.clone())
+                })
+                .ok_or_else(|| failed(cgroup))?;
+                Ok(Some(Identity::Inode { device: 2, inode: 1 }))
+            }
+            Action::Thaw { cgroup, .. } => {
+                let was_frozen = self
+                    .effect(format!("thaw {}", cgroup.display()), |world| {
+                        world.frozen.remove(cgroup) && !world.guard_fires
+                    })
+                    .ok_or_else(|| failed(cgroup))?;
+                Ok(was_frozen.then_some(Identity::Inode { device: 2, inode: 1 }))
             }
             Action::Remount { path, device, read_only } => {
                 self.effect(format!("remount {}", path.display()), |world| {
@@ -250,6 +301,12 @@ impl Host for FakeHost {
             return Err(LockError::Busy { path: path.to_owned(), holder: None });
         }
         Ok(Box::new(Held(Arc::clone(&self.world), path.to_owned())))
+    }
+
+    fn thaw_guard(&self, cgroups: &[PathBuf], _: Duration) -> Result<Box<dyn ThawGuard>, ActError> {
+        self.effect("guard".into(), |_| ())
+            .ok_or_else(|| ActError::Guard { reason: "injected".into() })?;
+        Ok(Box::new(Guard { world: Arc::clone(&self.world), groups: cgroups.to_vec() }))
     }
 
     fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {

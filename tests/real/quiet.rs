@@ -1,0 +1,349 @@
+//! Real control groups: who is frozen stands still, and nobody stays frozen, whatever happens to us.
+//!
+//! They need root and a hierarchy of version 2 with a freezer (Linux 5.2); where none is mounted, or it is
+//! read-only, one is mounted for the test alone.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use stillpoint::host::sys::mounts::mount_table;
+use stillpoint::host::sys::signals::StopFlag;
+use stillpoint::host::system::SystemHost;
+use stillpoint::host::{ActError, Action, Host, ThawGuard};
+use stillpoint::model::undo::Identity;
+
+use crate::bench_machine::{PROGRAM, command, must, processes_about};
+
+/// A control group of the test's own; what is in it dies with it.
+struct Group {
+    path: PathBuf,
+    /// The hierarchy, if it was mounted for this test.
+    mounted: Option<tempfile::TempDir>,
+    scratch: tempfile::TempDir,
+    members: Vec<Child>,
+}
+
+impl Group {
+    /// `None`, loudly, where there is no freezer; a failure under CI.
+    fn new() -> Option<Self> {
+        let group = Self::try_new();
+        if group.is_none() {
+            // Not by a macro, whose output the test runner keeps to itself when the test passes.
+            let text = "!!! NOT RUN: no control groups of version 2 with a freezer can be had here";
+            writeln!(std::io::stderr(), "{text}").unwrap();
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI needs a freezer");
+        }
+        group
+    }
+
+    fn try_new() -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::SeqCst);
+        let name = format!("stillpoint-test-{}-{number}", std::process::id());
+        let scratch = tempfile::tempdir().unwrap();
+        let table = mount_table().unwrap();
+        let there = table.iter().filter(|mount| mount.file_system == "cgroup2");
+        for mount in there {
+            if let Some(path) = made(&mount.at.join(&name)) {
+                return Some(Self { path, mounted: None, scratch, members: Vec::new() });
+            }
+        }
+        let place = tempfile::tempdir().unwrap();
+        let at = place.path().to_str().unwrap();
+        let mounted = command("mount")
+            .args(["-t", "cgroup2", "none", at])
+            .status()
+            .is_ok_and(|s| s.success());
+        if !mounted {
+            return None;
+        }
+        if let Some(path) = made(&place.path().join(&name)) {
+            return Some(Self { path, mounted: Some(place), scratch, members: Vec::new() });
+        }
+        must("umount", &[at]);
+        None
+    }
+
+    /// Starts a process in the group, or in a group below it.
+    fn start(&mut self, below: &str, program: &Path, args: &[&str]) {
+        let group = self.path.join(below);
+        fs::create_dir_all(&group).unwrap();
+        let child = command(program).args(args).stdin(Stdio::null()).spawn().unwrap();
+        fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+        self.members.push(child);
+    }
+
+    /// Starts a process in a group below this one that counts in a file.
+    fn start_counter(&mut self) {
+        let script = "while :; do n=$((n + 1)); echo $n >\"$1\"; sleep 0.01; done";
+        let file = self.scratch.path().join("count");
+        let args = ["-c", script, "counter", file.to_str().unwrap()];
+        self.start("writers", Path::new("/bin/sh"), &args);
+        assert!(self.is_moving());
+    }
+
+    fn count(&self) -> String {
+        fs::read_to_string(self.scratch.path().join("count")).unwrap_or_default()
+    }
+
+    /// Whether the counter gets on, given 3 seconds.
+    fn is_moving(&self) -> bool {
+        let (before, began) = (self.count(), Instant::now());
+        while began.elapsed() < Duration::from_secs(3) {
+            if self.count().trim().parse::<u64>().is_ok() && self.count() != before {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+
+    /// Whether the counter does not move for a while.
+    fn stands_still(&self) -> bool {
+        let before = self.count();
+        std::thread::sleep(Duration::from_millis(300));
+        self.count() == before
+    }
+
+    fn is_frozen(&self) -> bool {
+        fs::read_to_string(self.path.join("cgroup.events")).unwrap().contains("frozen 1")
+    }
+
+    /// How long it takes until it is not frozen; it has to be within `limit`.
+    #[track_caller]
+    fn await_thaw(&self, limit: Duration) {
+        let began = Instant::now();
+        while self.is_frozen() {
+            assert!(began.elapsed() < limit, "still frozen after {limit:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Makes a group, if that can be frozen.
+fn made(path: &Path) -> Option<PathBuf> {
+    fs::create_dir(path).ok()?;
+    if path.join("cgroup.freeze").exists() {
+        return Some(path.to_owned());
+    }
+    fs::remove_dir(path).unwrap();
+    None
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::write(self.path.join("cgroup.freeze"), "0");
+        for member in &mut self.members {
+            let _ = member.kill();
+            let _ = member.wait();
+        }
+        let remove = || -> std::io::Result<()> {
+            if let Ok(entries) = fs::read_dir(&self.path) {
+                for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+                    fs::remove_dir(entry.path())?;
+                }
+                fs::remove_dir(&self.path)?;
+            }
+            Ok(())
+        };
+        // The counter's last `sleep` may take a moment to go.
+        let began = Instant::now();
+        while remove().is_err() && began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if let Some(place) = &self.mounted {
+            must("umount", &[place.path().to_str().unwrap()]);
+        }
+        if !std::thread::panicking() {
+            assert!(!self.path.exists(), "{} stays", self.path.display());
+        }
+    }
+}
+
+fn host() -> SystemHost {
+    SystemHost::stopped_by(Arc::new(StopFlag::default())).with_guard_program(PROGRAM.into())
+}
+
+fn freeze(host: &dyn Host, group: &Path) -> Result<Option<Identity>, ActError> {
+    host.act(&Action::Freeze { cgroup: group.to_owned() })
+}
+
+fn thaw(host: &dyn Host, group: &Path, identity: Option<&Identity>) -> Option<Identity> {
+    let action = Action::Thaw { cgroup: group.to_owned(), identity: identity.cloned() };
+    host.act(&action).unwrap()
+}
+
+fn guard(host: &dyn Host, group: &Group, limit: u64) -> Box<dyn ThawGuard> {
+    host.thaw_guard(std::slice::from_ref(&group.path), Duration::from_secs(limit)).unwrap()
+}
+
+#[test]
+fn a_frozen_process_stands_still_and_runs_on_afterwards() {
+    let Some(mut group) = Group::new() else { return };
+    group.start_counter();
+    let host = host();
+    let identity = freeze(&host, &group.path).unwrap().unwrap();
+    assert!(group.stands_still(), "it is not frozen");
+    let error = freeze(&host, &group.path).unwrap_err();
+    assert!(matches!(error, ActError::AlreadyFrozen { .. }), "{error}");
+    let stranger = Identity::Inode { device: 1, inode: 1 };
+    assert_eq!(thaw(&host, &group.path, Some(&stranger)), None);
+    assert!(group.is_frozen(), "a group that is not the recorded one was thawed");
+    assert_eq!(thaw(&host, &group.path, Some(&identity)), Some(identity.clone()));
+    assert!(group.is_moving(), "it is still frozen");
+    assert_eq!(thaw(&host, &group.path, Some(&identity)), None, "thawing twice");
+    let path = group.path.clone();
+    drop(group);
+    assert_eq!(thaw(&host, &path, Some(&identity)), None, "the group is gone");
+}
+
+#[test]
+fn a_group_above_a_frozen_one_and_a_frozen_group_without_processes() {
+    let Some(group) = Group::new() else { return };
+    let host = host();
+    let identity = freeze(&host, &group.path).unwrap();
+    let below = group.path.join("below");
+    fs::create_dir(&below).unwrap();
+    let error = freeze(&host, &below).unwrap_err();
+    assert!(matches!(error, ActError::AlreadyFrozen { .. }), "{error}");
+    assert_eq!(thaw(&host, &group.path, None), identity);
+    assert!(freeze(&host, &below).unwrap().is_some());
+    assert!(thaw(&host, &below, None).is_some());
+}
+
+#[test]
+fn whoever_is_needed_for_captures_is_not_frozen() {
+    let Some(mut group) = Group::new() else { return };
+    let program = group.scratch.path().join("systemd-udevd");
+    fs::copy("/bin/sleep", &program).unwrap();
+    group.start("deep/down", &program, &["60"]);
+    match freeze(&host(), &group.path) {
+        Err(ActError::NeededAwake { process, pid, .. }) => {
+            assert_eq!(process, "systemd-udevd");
+            assert_eq!(pid, group.members[0].id().cast_signed());
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(!group.is_frozen());
+    let down = group.path.join("deep/down");
+    let _ = group.members[0].kill();
+    let _ = group.members[0].wait();
+    fs::remove_dir(down).unwrap();
+}
+
+#[test]
+fn a_guard_that_is_dropped_or_finished_thaws() {
+    let Some(mut group) = Group::new() else { return };
+    group.start_counter();
+    let host = host();
+    for drops in [true, false] {
+        let guard = guard(&host, &group, 60);
+        freeze(&host, &group.path).unwrap();
+        assert!(group.stands_still());
+        if drops {
+            drop(guard);
+        } else {
+            assert!(!guard.finish().unwrap(), "the limit was not reached");
+        }
+        assert!(!group.is_frozen());
+        assert!(group.is_moving());
+    }
+    assert_eq!(processes_about(group.path.to_str().unwrap()), [] as [String; 0]);
+}
+
+#[test]
+fn the_limit_thaws_and_is_told() {
+    let Some(mut group) = Group::new() else { return };
+    group.start_counter();
+    let host = host();
+    let guard = guard(&host, &group, 1);
+    let identity = freeze(&host, &group.path).unwrap();
+    assert!(group.stands_still());
+    group.await_thaw(Duration::from_secs(2));
+    assert!(group.is_moving());
+    assert_eq!(thaw(&host, &group.path, identity.as_ref()), None, "it was not frozen any more");
+    assert!(guard.finish().unwrap(), "nobody was told that the limit was reached");
+}
+
+#[test]
+fn a_guard_is_deaf_to_stop_signals_and_one_that_was_killed_is_missed() {
+    let Some(group) = Group::new() else { return };
+    let host = host();
+    let guarding = guard(&host, &group, 60);
+    freeze(&host, &group.path).unwrap();
+    let about = group.path.to_str().unwrap();
+    let pid = || {
+        let found = processes_about(about);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].split(':').next().unwrap().to_owned()
+    };
+    for signal in ["TERM", "INT", "HUP", "QUIT"] {
+        must("kill", &["-s", signal, &pid()]);
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(group.is_frozen(), "a stop signal thaws");
+    assert!(!guarding.finish().unwrap());
+    assert!(!group.is_frozen());
+
+    let guarding = guard(&host, &group, 60);
+    must("kill", &["-s", "KILL", &pid()]);
+    let error = guarding.finish().unwrap_err();
+    assert!(error.to_string().contains("ended early (signal: 9"), "{error}");
+}
+
+#[test]
+fn a_group_that_is_gone_needs_no_guard_any_more() {
+    let Some(group) = Group::new() else { return };
+    let host = host();
+    let below = group.path.join("short-lived");
+    fs::create_dir(&below).unwrap();
+    let guard = host.thaw_guard(std::slice::from_ref(&below), Duration::from_secs(60)).unwrap();
+    fs::remove_dir(&below).unwrap();
+    assert!(!guard.finish().unwrap());
+    let absent = host.thaw_guard(std::slice::from_ref(&below), Duration::from_secs(60));
+    let error = absent.map(drop).unwrap_err().to_string();
+    assert!(error.contains("cannot guard") && error.contains("short-lived"), "{error}");
+}
+
+/// The variable by which the parent of the next test knows that it is the parent.
+const PARENT: &str = "STILLPOINT_TEST_GUARDED_GROUP";
+
+/// Not a test of its own: the process that the next test kills.
+#[test]
+fn the_parent_of_a_guard() {
+    let Some(group) = std::env::var_os(PARENT) else { return };
+    let (host, group) = (host(), PathBuf::from(group));
+    let _guard = host.thaw_guard(std::slice::from_ref(&group), Duration::from_secs(60)).unwrap();
+    freeze(&host, &group).unwrap();
+    println!("\nfrozen");
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn kill_9_of_whoever_froze_them_thaws_within_two_seconds() {
+    let Some(mut group) = Group::new() else { return };
+    group.start_counter();
+    let mut parent = command(std::env::current_exe().unwrap())
+        .args(["--exact", "quiet::the_parent_of_a_guard", "--nocapture"])
+        .env(PARENT, &group.path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(parent.stdout.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap() == "frozen"), "the parent did not freeze anything");
+    assert!(group.stands_still());
+    parent.kill().unwrap();
+    group.await_thaw(Duration::from_secs(2));
+    assert!(group.is_moving());
+    parent.wait().unwrap();
+    let began = Instant::now();
+    while !processes_about(group.path.to_str().unwrap()).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(2), "the guard stays");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
