@@ -44,6 +44,7 @@
 //! - A borg checkpoint of a dead run stays until the next good copy of its series and is deleted then: borg
 //!   resumes from it, and a first backup that never finishes is worse than a leftover that is listed.
 
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod engine;

@@ -5,10 +5,11 @@ use serde::Serialize;
 
 use crate::config;
 use crate::machine;
-use crate::model::job::{Config, Source};
+use crate::model::job::{CaptureMode, Config, Source};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::pipeline::error::StepError;
+use crate::pipeline::steps::capture::foresee;
 use crate::pipeline::steps::target::require_mount;
 
 use super::setup::{Setup, Use, read_files};
@@ -178,6 +179,13 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
     for job in &setup.config.jobs {
         match &job.source {
             Source::Files(files) => {
+                if files.capture.mode != CaptureMode::None {
+                    let targets: Vec<_> =
+                        job.targets.iter().filter_map(|name| setup.config.target(name)).collect();
+                    let settings = &setup.config.settings;
+                    let result = foresee(pipeline.host, settings, files, &targets);
+                    note(format!("job {}, capture", job.name), result);
+                }
                 for path in &files.paths {
                     let result = match pipeline.host.look(path) {
                         Ok(Some(state)) if state.empty && !files.allow_empty => {

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 pub use diagnostic::{Problem, Problems};
 pub use origin::{Origin, origins};
 pub use pairing::{PAIRINGS, Pairing, show_pairings};
+pub use resolve::excluded;
 pub use schema::json_schema;
 pub use start::commented_start;
 

@@ -201,7 +201,7 @@ fn job_and_target(
 
 /// Whether exclude patterns surely cover a path or a directory above it. restic's dialect, of which
 /// only names, `*`, `?` and `**` are understood here; of anything cleverer no safety is derived.
-fn excluded(path: &Path, patterns: &[String]) -> bool {
+pub fn excluded(path: &Path, patterns: &[String]) -> bool {
     let names: Vec<&str> =
         path.to_str().unwrap_or_default().split('/').filter(|name| !name.is_empty()).collect();
     // In restic the last pattern that matches decides, and `!` brings back.

@@ -198,8 +198,9 @@ pub enum Access {
 pub struct PrivateView {
     /// Mounts, parents before what lies below them. One at `/` makes the process see a root of its own.
     pub mounts: Vec<PrivateMount>,
-    /// An empty directory of the host's in which the view is put together; needed for a mount at `/` and
-    /// for showing a directory of a device.
+    /// A directory of the host's with two empty ones in it, [`ROOT`](super::sys::private::ROOT) and
+    /// [`PART`](super::sys::private::PART), in which the view is put together. May be left out when nothing
+    /// is mounted over what is a mount already, nor at `/`, nor a part of a device.
     pub workplace: PathBuf,
     /// Stops the process when it is raised.
     pub halt: Halt,

@@ -2,6 +2,7 @@
 //!
 //! The field names are a contract (schema 1). What is not known is null, never zero.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -56,8 +57,24 @@ pub struct JobReport {
     pub elapsed: Duration,
     /// What was done, in order.
     pub steps: Vec<StepReport>,
+    /// How each volume below the paths was read; empty when files were read live on purpose.
+    pub captures: Vec<VolumeReport>,
     /// One entry for each target and item.
     pub targets: Vec<TargetReport>,
+}
+
+/// How one volume of a job was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VolumeReport {
+    /// Its root directory.
+    pub path: PathBuf,
+    /// What held it still; `none` when nothing did, or nothing had to.
+    pub provider: &'static str,
+    /// `consistent`: one moment of all volumes, with the writers standing still. `crash-consistent`: one
+    /// moment of this volume. `live`: no moment at all.
+    pub consistency: &'static str,
+    /// Why nothing holds it still, where that was not asked for.
+    pub reason: Option<String>,
 }
 
 /// One step.

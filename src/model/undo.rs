@@ -23,8 +23,11 @@ pub enum Undo {
         /// Where it is. The name holds the run id, but that is not what proves it ours: see [`Identity`].
         path: PathBuf,
     },
-    /// Run a job's `finally` hook, which may undo what a `before` hook did.
+    /// Run a hook that a job promised, which may undo what another hook did.
     RunHook {
+        /// Which hook it is. Ledgers of earlier versions, which promised no others, do not say it.
+        #[serde(default)]
+        promise: Promise,
         /// The job.
         job: JobName,
         /// The program and its arguments.
@@ -48,12 +51,25 @@ pub enum Undo {
         path: PathBuf,
         /// Its device: major, minor. Another one at the same place is not ours.
         device: (u32, u32),
+        /// The boot in which it was made read-only; in a later one it is as that boot mounted it.
+        boot_id: String,
     },
     /// Let the processes of a control group run on.
     Thaw {
         /// The group's directory.
         cgroup: PathBuf,
     },
+}
+
+/// A kind of hooks that run whatever happens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Promise {
+    /// At the end of the job.
+    #[default]
+    Finally,
+    /// As soon as the captures are made.
+    Resume,
 }
 
 /// A btrfs snapshot, known before it is made.

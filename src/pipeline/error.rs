@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use crate::capture::CaptureError;
 use crate::engine::EngineError;
 use crate::host::{ActError, LockError, RunError};
 use crate::model::outcome::{Outcome, Trouble};
@@ -99,6 +100,25 @@ impl From<LockError> for StepError {
                 Self::from_error(Trouble::Signal(*signal), &error, None)
             }
             LockError::Io { .. } => Self::from_error(Trouble::Environment, &error, None),
+        }
+    }
+}
+
+impl From<CaptureError> for StepError {
+    fn from(error: CaptureError) -> Self {
+        match error {
+            CaptureError::Run(error) => error.into(),
+            CaptureError::Act(error) => error.into(),
+            CaptureError::Lock(error) => error.into(),
+            CaptureError::Unfit { .. } => {
+                Self::from_error(Trouble::Environment, &error, error.hint())
+            }
+            CaptureError::Failed { .. }
+            | CaptureError::Mismatch { .. }
+            | CaptureError::Broken { .. }
+            | CaptureError::NotOurs { .. } => {
+                Self::from_error(Trouble::JobFailed, &error, error.hint())
+            }
         }
     }
 }

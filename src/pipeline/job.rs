@@ -13,14 +13,14 @@ use crate::model::event::Event;
 use crate::model::job::Job;
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
-use crate::model::report::{JobReport, TargetReport};
+use crate::model::report::{JobReport, TargetReport, VolumeReport};
 use crate::model::target::Target;
 
 use super::context::{RunContext, series_of};
 use super::error::StepError;
 use super::recorder::{Done, Recorder};
 use super::steps::archive::{Archived, archive};
-use super::steps::capture::{Captured, capture};
+use super::steps::capture::{Captured, capture, release};
 use super::steps::hooks::{self, Verdict};
 use super::steps::observe::{Observation, observe};
 use super::steps::replicate::replicate;
@@ -54,7 +54,8 @@ pub fn run_job(cx: RunContext<'_>, job: &Job, only: Option<&TargetName>) -> JobR
     let mut rec = Recorder::new(cx.pipeline.observer, Some(job.name.clone()));
     let mut targets = Vec::new();
     let mut served = BTreeMap::new();
-    let skipped = carry_out(cx, &mut rec, job, only, &mut targets, &mut served);
+    let mut volumes = Vec::new();
+    let skipped = carry_out(cx, &mut rec, job, only, &mut volumes, &mut targets, &mut served);
 
     let interrupted = cx.host().stop_signal();
     if let Some(signal) = interrupted {
@@ -81,6 +82,7 @@ pub fn run_job(cx: RunContext<'_>, job: &Job, only: Option<&TargetName>) -> JobR
             reason: skipped,
             elapsed,
             steps: rec.steps,
+            captures: volumes,
             targets,
         },
         troubles: rec.troubles,
@@ -95,6 +97,7 @@ fn carry_out(
     rec: &mut Recorder<'_>,
     job: &Job,
     only: Option<&TargetName>,
+    volumes: &mut Vec<VolumeReport>,
     reports: &mut Vec<TargetReport>,
     served: &mut BTreeMap<TargetName, bool>,
 ) -> Option<String> {
@@ -135,16 +138,19 @@ fn carry_out(
         Some(Verdict::Skip(reason)) => Some(reason),
         Some(Verdict::Proceed) => {
             // 3. Hold the source still, and copy it to every target.
-            let held = capture(cx, rec, job).map(|captured| {
+            let held = capture(cx, rec, job, &targets).map(|captured| {
+                volumes.clone_from(&captured.volumes);
                 let direct = targets.iter().copied().filter(|target| target.copy_from().is_none());
                 let mut held = BTreeMap::new();
-                for target in direct {
-                    if let Some(result) = serve(cx, rec, job, &captured, target, &mut locks) {
-                        held.insert(&target.name, result);
+                captured.watched(cx, || {
+                    for target in direct {
+                        if let Some(result) = serve(cx, rec, job, &captured, target, &mut locks) {
+                            held.insert(&target.name, result);
+                        }
                     }
-                }
+                });
                 // 4. The source is free from here on.
-                drop(captured);
+                release(cx, rec, captured);
                 held
             });
             // 5. Targets that are filled from another target.

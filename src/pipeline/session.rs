@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::capture::workplaces;
 use crate::host::Action;
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
@@ -51,7 +52,10 @@ pub fn session<T>(
         return Ok((work(cx), Frame::default()));
     }
     let settings = &pipeline.config.settings;
+    let [root, part] = workplaces(settings);
     for (path, mode) in [
+        (root, 0o700),
+        (part, 0o700),
         (settings.state_dir.clone(), 0o700),
         (settings.runtime_dir.clone(), 0o700),
         (settings.runtime_dir.join("locks"), 0o700),

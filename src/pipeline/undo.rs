@@ -1,5 +1,6 @@
 //! The one interpreter of [`Undo`]: after an error in the same run, and after a crash in a later one.
 
+use crate::capture;
 use crate::host::{Action, CommandSpec, Effect, Tool};
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
@@ -27,9 +28,9 @@ pub fn give_back(
                 .act(&Action::RemoveStaging { path: path.clone(), identity: identity.cloned() })?;
             Ok(())
         }
-        Undo::RunHook { job, argv, timeout } => {
-            hooks::run_one(pipeline.host, argv, *timeout, &hooks::Moment::finally(job, run))
-                .map(|_| ())
+        Undo::RunHook { promise, job, argv, timeout } => {
+            let moment = hooks::Moment::promised(*promise, job, run);
+            hooks::run_one(pipeline.host, argv, *timeout, &moment).map(|_| ())
         }
         Undo::ReleaseEngineLock { target } => {
             let Some(engine) = pipeline.engine(target) else {
@@ -42,10 +43,16 @@ pub fn give_back(
             };
             Ok(engine.release_dead_lock(pipeline.engine_context())?)
         }
-        Undo::RemoveSubvolume(_)
-        | Undo::RemoveVolume(_)
-        | Undo::RemountWritable { .. }
-        | Undo::Thaw { .. } => Err(StepError::new(Trouble::Cleanup, "this version makes no captures".to_owned())),
+        Undo::RemoveSubvolume(_) | Undo::RemoveVolume(_) | Undo::RemountWritable { .. } => {
+            let room = capture::Room { host: pipeline.host, settings: &pipeline.config.settings };
+            Ok(capture::give_back(room, undo, identity)?)
+        }
+        Undo::Thaw { cgroup } => {
+            pipeline
+                .host
+                .act(&Action::Thaw { cgroup: cgroup.clone(), identity: identity.cloned() })?;
+            Ok(())
+        }
     }
 }
 

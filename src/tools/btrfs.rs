@@ -3,7 +3,7 @@
 //! All of them work in the top-level subvolume, which only the command itself sees mounted: so a snapshot
 //! lies outside every source tree, and nobody on the machine stumbles over it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::host::{Access, CommandSpec, Effect, PrivateMount, PrivateView, Tool};
 
@@ -98,11 +98,6 @@ pub fn mount_of(device: &Path, name: &str, at: &Path, access: Access) -> Private
         directory: None,
         access,
     }
-}
-
-/// The path of the private place where the top-level subvolume is seen.
-pub fn top(runtime_dir: &Path) -> PathBuf {
-    runtime_dir.join("mnt")
 }
 
 #[cfg(test)]

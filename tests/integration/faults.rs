@@ -25,7 +25,7 @@ use stillpoint::report::history::{History, Maintenance, MaintenanceKind};
 
 use crate::support::fake_host::{FakeHost, Fault, PowerCut};
 
-struct Nobody;
+pub struct Nobody;
 
 impl Observer for Nobody {
     fn on(&self, _: &Event) {}
@@ -129,7 +129,7 @@ impl Bench {
         run(self.pipeline(), &self.config.jobs.iter().collect::<Vec<_>>(), None)
     }
 
-    fn ledgers(&self) -> Vec<std::path::PathBuf> {
+    pub fn ledgers(&self) -> Vec<std::path::PathBuf> {
         let Ok(entries) = fs::read_dir(self.state.path().join("ledger")) else { return Vec::new() };
         entries.map(|entry| entry.unwrap().path()).collect()
     }

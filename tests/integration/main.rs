@@ -5,4 +5,5 @@ mod architecture;
 mod examples;
 mod faults;
 mod help;
+mod quiet;
 mod support;

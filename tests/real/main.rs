@@ -4,6 +4,7 @@
 
 mod bench_machine;
 mod borg_engine;
+mod btrfs;
 mod excludes;
 mod faults;
 mod honest;

@@ -11,11 +11,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use stillpoint::config::{self, SourceFile};
 use stillpoint::host::sys::mounts::mount_table;
 use stillpoint::host::sys::signals::StopFlag;
 use stillpoint::host::system::SystemHost;
 use stillpoint::host::{ActError, Action, Host, ThawGuard};
+use stillpoint::model::event::{Event, Observer};
+use stillpoint::model::job::Config;
+use stillpoint::model::names::RunId;
+use stillpoint::model::outcome::Outcome;
 use stillpoint::model::undo::Identity;
+use stillpoint::pipeline::context::{Engines, Pipeline};
+use stillpoint::pipeline::recorder::Recorder;
+use stillpoint::pipeline::session::session;
+use stillpoint::pipeline::steps::quiet::quietly;
 
 use crate::bench_machine::{PROGRAM, command, must, processes_about};
 
@@ -34,8 +43,9 @@ impl Group {
         let group = Self::try_new();
         if group.is_none() {
             // Not by a macro, whose output the test runner keeps to itself when the test passes.
-            let text = "!!! NOT RUN: no control groups of version 2 with a freezer can be had here";
-            writeln!(std::io::stderr(), "{text}").unwrap();
+            let text =
+                "!!! NOT RUN: no control groups of version 2 with a freezer can be had here\n";
+            std::io::stderr().write_all(text.as_bytes()).unwrap();
             assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI needs a freezer");
         }
         group
@@ -308,6 +318,82 @@ fn a_group_that_is_gone_needs_no_guard_any_more() {
     let absent = host.thaw_guard(std::slice::from_ref(&below), Duration::from_secs(60));
     let error = absent.map(drop).unwrap_err().to_string();
     assert!(error.contains("cannot guard") && error.contains("short-lived"), "{error}");
+}
+
+/// A machine whose one job freezes the group, with the directories it needs.
+fn job_that_freezes(group: &Group, limit: &str) -> Config {
+    let root = group.scratch.path().display();
+    let hierarchy = group.path.parent().unwrap();
+    let unit = Path::new("/").join(group.path.strip_prefix(hierarchy).unwrap());
+    let text = format!(
+        r#"
+        [settings]
+        state-dir = "{root}/state"
+        runtime-dir = "{root}/runtime"
+        cache-dir = "{root}/cache"
+        [targets.t.borg]
+        repository = "{root}/repository"
+        encryption = "none"
+        [jobs.j]
+        targets = ["t"]
+        [jobs.j.files]
+        paths = ["/etc"]
+        consistent = true
+        freeze-units = [{unit:?}]
+        freeze-limit = "{limit}"
+        "#
+    );
+    let files = [SourceFile { path: "m.toml".into(), text }];
+    config::load(&files, "web1").unwrap_or_else(|problems| panic!("{problems}")).config
+}
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn on(&self, _: &Event) {}
+}
+
+/// Makes "captures" while the group's processes stand still. Answers with what was made and what the step
+/// `thaw` says.
+fn quietly_make<T>(config: &Config, make: impl FnOnce() -> T) -> (Option<T>, Outcome, String) {
+    let (host, engines) = (host(), Engines::new());
+    let pipeline =
+        Pipeline { host: &host, config, engines: &engines, history: None, observer: &Nobody };
+    let run = RunId::from_bytes(host.random());
+    let (came, frame) = session(pipeline, &run, |cx| {
+        let mut rec = Recorder::new(&Nobody, None);
+        let made = quietly(cx, &mut rec, &config.jobs[0], |_| Some(make()));
+        let thaw = rec.steps.iter().find(|step| step.step == "thaw");
+        let thaw = thaw.unwrap_or_else(|| panic!("{:?}", rec.steps));
+        (made, thaw.outcome.clone(), thaw.detail.clone())
+    })
+    .unwrap();
+    assert_eq!(frame.leftovers, []);
+    came
+}
+
+#[test]
+fn captures_are_made_while_writers_stand_still_and_not_when_it_takes_too_long() {
+    let Some(mut group) = Group::new() else { return };
+    group.start_counter();
+    let config = job_that_freezes(&group, "30s");
+    let (made, outcome, detail) =
+        quietly_make(&config, || group.is_frozen() && group.stands_still());
+    assert_eq!((made, &outcome), (Some(true), &Outcome::Ok), "{detail}");
+    assert!(group.is_moving());
+
+    let config = job_that_freezes(&group, "1s");
+    let slow = || std::thread::sleep(Duration::from_millis(1_500));
+    let (made, outcome, detail) = quietly_make(&config, slow);
+    assert_eq!((made, outcome), (None, Outcome::Failed));
+    assert!(detail.contains("raise freeze-limit"), "{detail}");
+    assert!(group.is_moving());
+
+    let config = job_that_freezes(&group, "30s");
+    let (made, outcome, detail) =
+        quietly_make(&config, || fs::write(group.path.join("cgroup.freeze"), "0").unwrap());
+    assert_eq!((made, outcome), (None, Outcome::Failed));
+    assert!(detail.contains("did not stay frozen"), "{detail}");
 }
 
 /// The variable by which the parent of the next test knows that it is the parent.

@@ -22,6 +22,12 @@ use crate::host::{Access, PrivateMount, PrivateView};
 
 const NONE: Option<&str> = None;
 
+/// The directory of a workplace in which a new root is put together.
+pub const ROOT: &str = "root";
+
+/// The directory of a workplace at which each device is mounted before it is shown at its place.
+pub const PART: &str = "part";
+
 /// Moves the calling *thread* into a mount namespace of its own and puts the view together there.
 ///
 /// A writable bind brings along what is mounted below its source (`/dev` with `/dev/pts`); a read-only one
@@ -35,9 +41,10 @@ pub(in crate::host) fn enter(view: &PrivateView) -> io::Result<()> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
         .map_err(|error| because("cannot detach the mounts from the host's", error))?;
     let sources = view.mounts.iter().map(open_source).collect::<io::Result<Vec<_>>>()?;
+    let root = view.workplace.join(ROOT);
     let new_root = view.mounts.iter().any(|mount| mount.at() == Path::new("/"));
     for (mount, source) in view.mounts.iter().zip(&sources) {
-        let at = if new_root { below(&view.workplace, mount.at()) } else { mount.at().to_owned() };
+        let at = if new_root { below(&root, mount.at()) } else { mount.at().to_owned() };
         match (mount, source) {
             (PrivateMount::Bind { read_only, .. }, Some(source)) => {
                 show(source, mount, &at, *read_only)?;
@@ -46,20 +53,28 @@ pub(in crate::host) fn enter(view: &PrivateView) -> io::Result<()> {
             (PrivateMount::Device { .. }, _) => mount_device(mount, &at, &view.workplace)?,
         }
     }
-    if new_root { take_root(&view.workplace) } else { Ok(()) }
+    if new_root { take_root(&root) } else { Ok(()) }
 }
 
 /// The source of a bind, held by descriptor, which leads to it whatever is mounted over its path later.
 fn open_source(mount: &PrivateMount) -> io::Result<Option<File>> {
     let PrivateMount::Bind { from, .. } = mount else { return Ok(None) };
-    let opened = File::options().read(true).custom_flags(libc::O_PATH).open(from);
-    opened.map(Some).map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot open {} to show it: {error}", from.display()))
+    held(from).map(Some)
+}
+
+/// A path, held by a descriptor that does nothing but lead to it.
+fn held(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_PATH).open(path).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot open {} to show it: {error}", path.display()))
     })
 }
 
+fn by_descriptor(file: &File) -> String {
+    format!("/proc/thread-self/fd/{}", file.as_raw_fd())
+}
+
 fn show(source: &File, wanted: &PrivateMount, at: &Path, read_only: bool) -> io::Result<()> {
-    let from = format!("/proc/thread-self/fd/{}", source.as_raw_fd());
+    let from = by_descriptor(source);
     let depth = if read_only { MsFlags::empty() } else { MsFlags::MS_REC };
     mount(Some(from.as_str()), at, NONE, MsFlags::MS_BIND | depth, NONE)
         .map_err(|error| because(&format!("cannot show {}", wanted.at().display()), error))?;
@@ -93,14 +108,19 @@ fn mount_device(wanted: &PrivateMount, at: &Path, workplace: &Path) -> io::Resul
         Access::Write => {}
     }
     let options = Some(options.as_str()).filter(|options| !options.is_empty());
-    let whole = if directory.is_some() { workplace } else { at };
-    mount(Some(device), whole, Some(file_system.as_str()), flags, options).map_err(refused)?;
-    if let Some(directory) = directory {
-        let shown = below(workplace, directory);
-        mount(Some(&shown), at, NONE, MsFlags::MS_BIND, NONE).map_err(refused)?;
-        umount2(workplace, MntFlags::MNT_DETACH).map_err(refused)?;
+    if workplace.as_os_str().is_empty() {
+        return mount(Some(device), at, Some(file_system.as_str()), flags, options)
+            .map_err(refused);
     }
-    Ok(())
+    // Not at its place at once: the kernel refuses a file system over a mount of the same one, which every
+    // subvolume of a btrfs is.
+    let part = workplace.join(PART);
+    mount(Some(device), &part, Some(file_system.as_str()), flags, options).map_err(refused)?;
+    let shown = directory.as_ref().map_or_else(|| part.clone(), |path| below(&part, path));
+    // By descriptor, because what is mounted next may hide the workplace itself.
+    let whole = held(&part)?;
+    mount(Some(&shown), at, NONE, MsFlags::MS_BIND, NONE).map_err(refused)?;
+    umount2(by_descriptor(&whole).as_str(), MntFlags::MNT_DETACH).map_err(refused)
 }
 
 /// Makes what was put together at `workplace` the root, and lets go of the old one.

@@ -46,7 +46,6 @@ struct Lookup {
 }
 
 /// The two calls. They only fill the structure that they are given, whose size is part of their number.
-#[expect(unsafe_code, reason = "made by nix's macro")]
 mod calls {
     nix::ioctl_readwrite!(root_references, 0x94, 61, super::RootReferences);
     nix::ioctl_readwrite!(lookup, 0x94, 62, super::Lookup);

@@ -8,6 +8,7 @@ use crate::model::copy::Series;
 use crate::model::job::Source;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::size;
+use crate::model::target::Target;
 use crate::model::undo::Undo;
 use crate::report::history::Attempt;
 
@@ -43,7 +44,7 @@ pub fn archive(
         series: series.clone(),
         run: cx.run.clone(),
         time,
-        input: input(captured, series)?,
+        input: input(cx, captured, engine.target(), series)?,
     };
     let name = engine.name_for(&request);
     let attempt = Attempt {
@@ -59,21 +60,27 @@ pub fn archive(
     let report = rec.step("backup", Some(target), series.item.as_deref(), |progress| {
         let mut report =
             bracketed(cx, engine, |engine| engine.backup(cx.engine(), &request, progress))?;
+        captured.examine(cx)?;
         let done = judge(captured, &mut report);
         Ok((report, done))
     })?;
     Some(Archived { series: series.clone(), report, name })
 }
 
-fn input(captured: &Captured<'_>, series: &Series) -> Option<Input> {
+fn input(
+    cx: RunContext<'_>,
+    captured: &Captured<'_>,
+    target: &Target,
+    series: &Series,
+) -> Option<Input> {
     match captured.source {
         Source::Files(files) => Some(Input::Tree {
             paths: files.paths.clone(),
-            exclude: files.exclude.clone(),
+            exclude: files.exclude.iter().chain(&captured.exclude).cloned().collect(),
             exclude_caches: files.exclude_caches,
             exclude_if_present: files.exclude_if_present.clone(),
             one_file_system: files.one_file_system,
-            view: captured.view.clone(),
+            view: captured.view(cx, target),
         }),
         Source::Commands(commands) => {
             let command =

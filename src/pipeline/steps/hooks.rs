@@ -7,7 +7,7 @@ use crate::host::{Capture, Host, Stream};
 use crate::model::job::{Hooks, Job};
 use crate::model::names::{JobName, RunId};
 use crate::model::outcome::{Outcome, Trouble};
-use crate::model::undo::{EntryId, Undo};
+use crate::model::undo::{EntryId, Promise, Undo};
 
 use crate::pipeline::context::RunContext;
 use crate::pipeline::error::StepError;
@@ -20,7 +20,7 @@ const SKIP: i32 = 75;
 /// When a hook runs, for its environment.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment<'a> {
-    /// `before`, `after`, `on-failure` or `finally`.
+    /// `before`, `quiesce`, `resume`, `after`, `on-failure` or `finally`.
     name: &'static str,
     job: &'a JobName,
     run: &'a RunId,
@@ -28,9 +28,18 @@ pub struct Moment<'a> {
 }
 
 impl<'a> Moment<'a> {
-    /// The end of a job, in its own run or in `recover`, where its outcome is not known.
-    pub fn finally(job: &'a JobName, run: &'a RunId) -> Self {
-        Self { name: "finally", job, run, outcome: None }
+    /// When a promise is kept, in the job's own run or in `recover`, where its outcome is not known.
+    pub fn promised(promise: Promise, job: &'a JobName, run: &'a RunId) -> Self {
+        let name = match promise {
+            Promise::Finally => "finally",
+            Promise::Resume => "resume",
+        };
+        Self { name, job, run, outcome: None }
+    }
+
+    /// Just before the captures are made.
+    pub fn quiesce(job: &'a JobName, run: &'a RunId) -> Self {
+        Self { name: "quiesce", job, run, outcome: None }
     }
 }
 
@@ -90,14 +99,36 @@ pub fn run_one(
 /// # Errors
 /// When the ledger cannot be written; then the job must not start.
 pub fn promise_finally(cx: RunContext<'_>, job: &Job) -> Result<Vec<(EntryId, Undo)>, StepError> {
+    promise(cx, job, Promise::Finally)
+}
+
+/// Writes the `resume` hooks into the ledger.
+///
+/// # Errors
+/// When the ledger cannot be written; then no writer must be told to pause.
+pub fn promise_resume(cx: RunContext<'_>, job: &Job) -> Result<Vec<(EntryId, Undo)>, StepError> {
+    promise(cx, job, Promise::Resume)
+}
+
+fn promise(
+    cx: RunContext<'_>,
+    job: &Job,
+    promise: Promise,
+) -> Result<Vec<(EntryId, Undo)>, StepError> {
+    let hooks = match promise {
+        Promise::Finally => &job.hooks.finally,
+        Promise::Resume => &job.hooks.resume,
+    };
     let mut promised = Vec::new();
     // Recover works from the newest entry back, and the hooks are to run in the file's order.
-    for argv in job.hooks.finally.iter().rev() {
-        let undo =
-            Undo::RunHook { job: job.name.clone(), argv: argv.clone(), timeout: job.hooks.timeout };
-        let entry = cx.ledger.intend(undo.clone()).map_err(|error| {
-            StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}"))
-        })?;
+    for argv in hooks.iter().rev() {
+        let undo = Undo::RunHook {
+            promise,
+            job: job.name.clone(),
+            argv: argv.clone(),
+            timeout: job.hooks.timeout,
+        };
+        let entry = cx.ledger.intend(undo.clone()).map_err(ledger_error)?;
         promised.push((entry, undo));
     }
     promised.reverse();
@@ -154,11 +185,25 @@ pub fn after(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
 
 /// Keeps the promise of [`promise_finally`]. What fails stays in the ledger, for recover to try again.
 pub fn finally(cx: RunContext<'_>, rec: &mut Recorder<'_>, promised: &[(EntryId, Undo)]) {
+    keep(cx, rec, "finally", promised);
+}
+
+/// Keeps the promise of [`promise_resume`], in the same way.
+pub fn resume(cx: RunContext<'_>, rec: &mut Recorder<'_>, promised: &[(EntryId, Undo)]) {
+    keep(cx, rec, "resume", promised);
+}
+
+fn keep(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    step: &'static str,
+    promised: &[(EntryId, Undo)],
+) {
     if promised.is_empty() {
         return;
     }
     let _shield = cx.host().shield();
-    rec.step("finally", None, None, |_| {
+    rec.step(step, None, None, |_| {
         let mut failures = Vec::new();
         for (entry, undo) in promised {
             let settle = |()| {
@@ -182,6 +227,12 @@ pub fn finally(cx: RunContext<'_>, rec: &mut Recorder<'_>, promised: &[(EntryId,
     });
 }
 
-fn counted(hooks: usize) -> String {
+/// A ledger that cannot be written: what it should hold must not happen.
+pub(super) fn ledger_error(error: std::io::Error) -> StepError {
+    StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}"))
+}
+
+/// How many hooks ran, in words.
+pub(super) fn counted(hooks: usize) -> String {
     format!("{hooks} {}", if hooks == 1 { "hook" } else { "hooks" })
 }

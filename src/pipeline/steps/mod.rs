@@ -6,6 +6,8 @@ pub mod capture;
 pub mod hooks;
 pub mod maintain;
 pub mod observe;
+pub mod quiet;
 pub mod replicate;
 pub mod retain;
 pub mod target;
+mod watch;

@@ -116,6 +116,7 @@ fn job_report(name: &str, outcome: Outcome, targets: Vec<TargetReport>) -> JobRe
         reason: None,
         elapsed: Duration::from_secs(5),
         steps: Vec::new(),
+        captures: Vec::new(),
         targets,
     }
 }

@@ -132,6 +132,7 @@ fn run(
             reason: None,
             elapsed: HOUR,
             steps: Vec::new(),
+            captures: Vec::new(),
             targets: vec![TargetReport {
                 target: TargetName::new("usb").unwrap(),
                 item: item.map(str::to_owned),

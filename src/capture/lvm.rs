@@ -1,0 +1,167 @@
+//! What the two kinds of LVM snapshot share: looking, showing to an engine, removing.
+
+use std::time::Duration;
+
+use crate::host::{Access, PrivateMount};
+use crate::model::undo::{Identity, Undo, VolumeSnapshot};
+use crate::tools::dmsetup;
+use crate::tools::lvm::{self as tool, LogicalVolume};
+
+use super::survey::Volume;
+use super::{CaptureError, Made, Room, mismatch, repair, run};
+
+/// How often a snapshot that is still in use is tried again: udev looks into every new device, and an engine's
+/// last child may be a moment behind.
+const TRIES: usize = 20;
+
+/// How long between two tries.
+const BETWEEN_TRIES: Duration = Duration::from_millis(300);
+
+/// All volumes of the machine.
+pub(super) fn volumes(room: Room<'_>) -> Result<Vec<LogicalVolume>, CaptureError> {
+    tool::parse(&run(room.host, &tool::list())?.stdout).map_err(mismatch)
+}
+
+/// The volume as it is now, in case it was renamed, resized or removed since it was chosen.
+pub(super) fn again(
+    volumes: &[LogicalVolume],
+    chosen: &LogicalVolume,
+) -> Result<LogicalVolume, CaptureError> {
+    volumes.iter().find(|volume| volume.uuid == chosen.uuid).cloned().ok_or_else(|| {
+        mismatch(format!("the volume {}/{} is no longer there", chosen.group, chosen.name))
+    })
+}
+
+/// The lock of a volume group: LVM changes a whole group at a time.
+pub(super) fn lock_key(group: &str) -> String {
+    format!("lvm-{group}")
+}
+
+/// The name of a snapshot. The udev rule in packaging/ knows them by its first part.
+pub(super) fn name_of(run: &crate::model::names::RunId, number: usize) -> String {
+    format!("stillpoint.{run}.{number}")
+}
+
+/// The tag that ties a snapshot to its run.
+pub(super) fn tag_of(run: &crate::model::names::RunId) -> String {
+    format!("{}.run={run}", tool::TAG)
+}
+
+/// The promise of an LVM snapshot.
+pub(super) fn promised(promise: &Undo) -> Result<&VolumeSnapshot, CaptureError> {
+    match promise {
+        Undo::RemoveVolume(snapshot) => Ok(snapshot),
+        _ => Err(mismatch("an LVM snapshot was promised as something else")),
+    }
+}
+
+/// Makes a snapshot.
+pub(super) fn make(
+    room: Room<'_>,
+    promised: &VolumeSnapshot,
+    size: Option<u64>,
+) -> Result<(), CaptureError> {
+    run(room.host, &tool::snapshot(promised, size)).map(|_| ())
+}
+
+/// Looks whether a snapshot is what was promised, and says how it is seen.
+pub(super) fn look(
+    room: Room<'_>,
+    promised: &VolumeSnapshot,
+    volume: &Volume,
+    access: Access,
+) -> Result<Made, CaptureError> {
+    let identity = if room.host.is_dry() {
+        None
+    } else {
+        let volumes = volumes(room)?;
+        let made = find(&volumes, promised, None)
+            .ok_or_else(|| mismatch(format!("lvcreate made no {}", promised.name)))?;
+        if !is_of(made, promised) {
+            return Err(mismatch(format!(
+                "{}/{} is not the snapshot of {} that was asked for",
+                promised.group, promised.name, promised.origin
+            )));
+        }
+        Some(Identity::LogicalVolume { uuid: made.uuid.clone() })
+    };
+    let file_system = volume.mount.file_system.clone();
+    // A second XFS of the same UUID is refused otherwise.
+    let options = if file_system == "xfs" { "nouuid" } else { "" };
+    let root = &volume.mount.root;
+    Ok(Made {
+        identity,
+        mount: Some(PrivateMount::Device {
+            device: format!(
+                "/dev/mapper/{}",
+                dmsetup::device_name(&promised.group, &promised.name)
+            )
+            .into(),
+            at: volume.at.clone(),
+            file_system,
+            options: options.into(),
+            directory: (root.as_os_str() != "/").then(|| root.clone()),
+            access,
+        }),
+        about: format!("snapshot {} of {}/{}", promised.name, promised.group, promised.origin),
+    })
+}
+
+/// The snapshot among all volumes: by its UUID, or by its name where none is known.
+pub(super) fn find<'v>(
+    volumes: &'v [LogicalVolume],
+    promised: &VolumeSnapshot,
+    identity: Option<&Identity>,
+) -> Option<&'v LogicalVolume> {
+    volumes.iter().find(|volume| match identity {
+        Some(Identity::LogicalVolume { uuid }) => volume.uuid == *uuid,
+        _ => volume.group == promised.group && volume.name == promised.name,
+    })
+}
+
+/// Whether a volume is what the promise describes.
+fn is_of(volume: &LogicalVolume, promised: &VolumeSnapshot) -> bool {
+    let tagged = |wanted: &str| volume.tags.iter().any(|tag| tag == wanted);
+    tagged(tool::TAG)
+        && tagged(&promised.tag)
+        && volume.group == promised.group
+        // A snapshot that lvcreate was killed over may not be tied to its origin yet.
+        && volume.origin_uuid.as_ref().is_none_or(|origin| *origin == promised.origin_uuid)
+}
+
+/// Repairs what a killed `lvcreate` left of it, and removes the snapshot if it is the one that was made.
+pub(super) fn remove(
+    room: Room<'_>,
+    promised: &VolumeSnapshot,
+    identity: Option<&Identity>,
+) -> Result<(), CaptureError> {
+    if room.host.is_dry() {
+        return run(room.host, &tool::remove(promised, None)).map(|_| ());
+    }
+    repair::resume(room, promised)?;
+    repair::transaction(room, promised)?;
+    let mut last = None;
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            std::thread::sleep(BETWEEN_TRIES);
+        }
+        let volumes = volumes(room)?;
+        let Some(found) = find(&volumes, promised, identity) else { return Ok(()) };
+        if !is_of(found, promised) {
+            let what = format!("the volume {}/{}", found.group, found.name);
+            return Err(CaptureError::NotOurs { what });
+        }
+        let removed = run(room.host, &tool::remove(promised, Some(&found.uuid)));
+        match removed {
+            Ok(_) => last = None,
+            Err(error @ CaptureError::Failed { .. }) => last = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| {
+        mismatch(format!(
+            "{}/{} is still there after it was removed",
+            promised.group, promised.name
+        ))
+    }))
+}

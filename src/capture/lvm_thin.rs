@@ -1,0 +1,171 @@
+//! Thin LVM snapshots: they take no space when they are made, and all of what their origin overwrites later.
+//!
+//! So the pool must have room before, and is watched while the snapshot lives: production goes before backup.
+
+use crate::host::Access;
+use crate::model::job::ThinLimits;
+use crate::model::names::RunId;
+use crate::model::undo::{ThinSnapshot, Undo, VolumeSnapshot};
+use crate::tools::dmsetup::{self, PoolStatus};
+use crate::tools::lvm::LogicalVolume;
+
+use super::survey::Volume;
+use super::{CaptureError, Made, Provider, Room, lvm, mismatch, repair, run};
+
+/// When a snapshot is given up for the sake of its pool, in hundredths of a percent of the data. At 100 %
+/// writers block, and get errors a minute later.
+const TOO_FULL_DATA: u32 = 9_500;
+
+/// The same for the metadata, which are harder to repair than to spare.
+const TOO_FULL_METADATA: u32 = 9_000;
+
+/// Snapshots of one thin volume.
+#[derive(Debug)]
+pub(super) struct LvmThin {
+    /// What is mounted.
+    pub volume: Volume,
+    /// The volume it is mounted from.
+    pub origin: LogicalVolume,
+    /// When the pool is too full.
+    pub limits: ThinLimits,
+    /// What an engine may do with the snapshot.
+    pub access: Access,
+}
+
+impl Provider for LvmThin {
+    fn name(&self) -> &'static str {
+        "lvm-thin"
+    }
+
+    fn lock_key(&self) -> Option<String> {
+        Some(lvm::lock_key(&self.origin.group))
+    }
+
+    fn promise(&self, room: Room<'_>, run: &RunId, earlier: &[Undo]) -> Result<Undo, CaptureError> {
+        let volumes = lvm::volumes(room)?;
+        let origin = lvm::again(&volumes, &self.origin)?;
+        let (Some(pool_uuid), Some(pool)) = (&origin.pool_uuid, &origin.pool) else {
+            return Err(mismatch(format!("{}/{} is in no pool", origin.group, origin.name)));
+        };
+        let row = volumes
+            .iter()
+            .find(|volume| volume.uuid == *pool_uuid)
+            .ok_or_else(|| mismatch(format!("lvs does not list the pool {pool}")))?;
+        let status = status(room, &origin.group, pool)?;
+        self.refuse_unfit(row, &status)?;
+        let highest = volumes
+            .iter()
+            .filter(|volume| volume.pool_uuid.as_ref() == Some(pool_uuid))
+            .filter_map(|volume| volume.thin_id)
+            .max()
+            .ok_or_else(|| mismatch(format!("lvs names no device in the pool {pool}")))?;
+        // Each snapshot in the pool is one transaction and one device.
+        let before = earlier.iter().filter(|undo| is_in(undo, pool_uuid)).count() as u64;
+        Ok(Undo::RemoveVolume(VolumeSnapshot {
+            group: origin.group.clone(),
+            name: lvm::name_of(run, earlier.len()),
+            tag: lvm::tag_of(run),
+            origin: origin.name.clone(),
+            origin_uuid: origin.uuid.clone(),
+            thin: Some(ThinSnapshot {
+                pool: pool.clone(),
+                pool_uuid: pool_uuid.clone(),
+                device_id: highest + 1 + before,
+                transaction_id: status.transaction_id + before,
+            }),
+        }))
+    }
+
+    fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
+        lvm::make(room, lvm::promised(promise)?, None)
+    }
+
+    fn look(&self, room: Room<'_>, promise: &Undo) -> Result<Made, CaptureError> {
+        lvm::look(room, lvm::promised(promise)?, &self.volume, self.access)
+    }
+
+    fn examine(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
+        let Undo::RemoveVolume(snapshot) = promise else { return Ok(()) };
+        let volumes = lvm::volumes(room)?;
+        let broken = |what: String| {
+            let hint = "look at `lvs -a` and the kernel log; the next run makes a new snapshot";
+            Err(CaptureError::Broken { what, hint: hint.into() })
+        };
+        match lvm::find(&volumes, snapshot, None) {
+            _ if room.host.is_dry() => Ok(()),
+            None => broken(format!("the snapshot {} went away while it was read", snapshot.name)),
+            Some(found) => match found.ailment() {
+                Some(ailment) => broken(format!("the snapshot {} broke: {ailment}", snapshot.name)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn is_watched(&self) -> bool {
+        true
+    }
+
+    fn danger(&self, room: Room<'_>, promise: &Undo) -> Result<Option<String>, CaptureError> {
+        let Undo::RemoveVolume(VolumeSnapshot { group, thin: Some(thin), .. }) = promise else {
+            return Ok(None);
+        };
+        let status = status(room, group, &thin.pool)?;
+        let full = status.data_used >= TOO_FULL_DATA
+            || status.metadata_used >= TOO_FULL_METADATA
+            || status.mode != "rw";
+        Ok(full.then(|| {
+            format!(
+                "the thin pool {group}/{} is running full ({}, mode {}), so its snapshot is given up",
+                thin.pool,
+                fullness(&status),
+                status.mode
+            )
+        }))
+    }
+}
+
+impl LvmThin {
+    fn refuse_unfit(&self, pool: &LogicalVolume, status: &PoolStatus) -> Result<(), CaptureError> {
+        let name = format!("{}/{}", pool.group, pool.name);
+        if pool.transaction_id.is_some_and(|id| id != status.transaction_id) {
+            return Err(repair::out_of_step(&name, pool.transaction_id, status.transaction_id));
+        }
+        let unfit = |what: String, hint: &str| Err(CaptureError::Unfit { what, hint: hint.into() });
+        if let Some(ailment) = pool.ailment() {
+            return unfit(
+                format!("the thin pool {name} is not well: {ailment}"),
+                "repair it first",
+            );
+        }
+        if status.mode != "rw" || status.needs_check {
+            return unfit(
+                format!("the thin pool {name} cannot be written (mode {})", status.mode),
+                "free space in it, or repair it with lvconvert --repair",
+            );
+        }
+        if status.data_used > u32::from(self.limits.data_percent) * 100
+            || status.metadata_used > u32::from(self.limits.metadata_percent) * 100
+        {
+            return unfit(
+                format!("the thin pool {name} is too full for a snapshot ({})", fullness(status)),
+                "extend it (lvextend, lvextend --poolmetadatasize), or raise max-data and max-metadata",
+            );
+        }
+        Ok(())
+    }
+}
+
+fn is_in(undo: &Undo, pool_uuid: &str) -> bool {
+    matches!(undo, Undo::RemoveVolume(VolumeSnapshot { thin: Some(thin), .. }) if thin.pool_uuid == pool_uuid)
+}
+
+fn fullness(status: &PoolStatus) -> String {
+    let percent = |hundredths: u32| format!("{}.{:02} %", hundredths / 100, hundredths % 100);
+    format!("data {}, metadata {}", percent(status.data_used), percent(status.metadata_used))
+}
+
+/// The pool as the kernel sees it.
+pub(super) fn status(room: Room<'_>, group: &str, pool: &str) -> Result<PoolStatus, CaptureError> {
+    let device = dmsetup::pool_name(group, pool);
+    dmsetup::parse_pool(&run(room.host, &dmsetup::status(&device))?.stdout).map_err(mismatch)
+}

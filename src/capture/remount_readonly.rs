@@ -1,0 +1,102 @@
+//! Plain file systems that cannot be captured, made read-only while they are read (`/boot`).
+//!
+//! The super options say whether nobody can write; a mount that is `ro` by itself says nothing of the others.
+
+use std::path::Path;
+
+use crate::host::Action;
+use crate::model::names::RunId;
+use crate::model::undo::Undo;
+
+use super::survey::Volume;
+use super::{CaptureError, Made, Provider, Room, mismatch};
+
+/// One mounted file system.
+#[derive(Debug)]
+pub(super) struct RemountReadonly {
+    /// Which.
+    pub volume: Volume,
+}
+
+impl Provider for RemountReadonly {
+    fn name(&self) -> &'static str {
+        "remount-readonly"
+    }
+
+    fn lock_key(&self) -> Option<String> {
+        Some(lock_key(self.volume.mount.device))
+    }
+
+    /// Two runs cannot both give back what one of them took.
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+
+    fn promise(&self, room: Room<'_>, _: &RunId, _: &[Undo]) -> Result<Undo, CaptureError> {
+        Ok(Undo::RemountWritable {
+            path: self.volume.mount.at.clone(),
+            device: self.volume.mount.device,
+            boot_id: boot_id(room)?,
+        })
+    }
+
+    fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
+        let Undo::RemountWritable { path, device, .. } = promise else {
+            return Err(mismatch("a remount was promised as something else"));
+        };
+        room.host.act(&Action::Remount { path: path.clone(), device: *device, read_only: true })?;
+        Ok(())
+    }
+
+    fn look(&self, room: Room<'_>, promise: &Undo) -> Result<Made, CaptureError> {
+        self.examine(room, promise)?;
+        let about = format!("{} is read-only", self.volume.mount.at.display());
+        Ok(Made { identity: None, mount: None, about })
+    }
+
+    fn examine(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
+        let Undo::RemountWritable { path, device, .. } = promise else { return Ok(()) };
+        let mounts = room.host.mounts()?;
+        let found = mounts.iter().rfind(|entry| entry.at == *path && entry.device == *device);
+        if room.host.is_dry() || found.is_some_and(|entry| entry.is_frozen_read_only()) {
+            return Ok(());
+        }
+        Err(CaptureError::Broken {
+            what: format!("{} did not stay read-only while it was read", path.display()),
+            hint: "see who remounted or unmounted it; the next run reads it again".into(),
+        })
+    }
+
+    fn is_watched(&self) -> bool {
+        false
+    }
+
+    fn danger(&self, _: Room<'_>, _: &Undo) -> Result<Option<String>, CaptureError> {
+        Ok(None)
+    }
+}
+
+/// The lock of one file system.
+pub(super) fn lock_key((major, minor): (u32, u32)) -> String {
+    format!("remount-{major}-{minor}")
+}
+
+/// Makes it writable again, if it is still the one.
+pub(super) fn undo(
+    room: Room<'_>,
+    path: &Path,
+    device: (u32, u32),
+    boot: &str,
+) -> Result<(), CaptureError> {
+    if boot != boot_id(room)? {
+        return Ok(());
+    }
+    room.host.act(&Action::Remount { path: path.to_owned(), device, read_only: false })?;
+    Ok(())
+}
+
+/// The name of the current boot.
+fn boot_id(room: Room<'_>) -> Result<String, CaptureError> {
+    let id = room.host.read(Path::new("/proc/sys/kernel/random/boot_id"))?;
+    Ok(String::from_utf8_lossy(&id).trim().to_owned())
+}

@@ -1,0 +1,309 @@
+//! What lies below the paths of a job: which volumes must be held still, and what would be missing.
+//!
+//! A snapshot holds one file system or one subvolume; whatever is mounted or nested in it is an empty
+//! directory there. So every such place is found here, before anything is captured: it is captured as well,
+//! shown live, left out because the configuration says so, or reported as missing. Never silently empty.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::excluded;
+use crate::host::{ActError, Host, MountEntry};
+use crate::model::job::FilesSource;
+
+/// The first part of the name of every btrfs snapshot that Stillpoint makes.
+pub const SNAPSHOT_PREFIX: &str = ".stillpoint.";
+
+/// The inode of the root directory of every btrfs subvolume, `BTRFS_FIRST_FREE_OBJECTID`.
+const SUBVOLUME_ROOT: u64 = 256;
+
+/// File systems that the kernel makes up: there is nothing in them to back up.
+const KERNEL: &[&str] = &[
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nsfs",
+    "proc",
+    "pstore",
+    "ramfs",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "sysfs",
+    "tmpfs",
+    "tracefs",
+];
+
+/// One file system or subvolume of which the job reads something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Its root directory as the machine sees it; a snapshot is shown there.
+    pub at: PathBuf,
+    /// The mount by which it is seen.
+    pub mount: MountEntry,
+    /// For btrfs: whether `at` is the root of a subvolume, so that a snapshot can be made of it.
+    pub is_subvolume: bool,
+    /// A swap file in it that is in use: btrfs refuses to make a snapshot of it.
+    pub swap_file: Option<PathBuf>,
+}
+
+/// Something below the paths that the copy will not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absent {
+    /// Where.
+    pub path: PathBuf,
+    /// What it is: `ext4 file system`, `subvolume`, `swap file`.
+    pub what: String,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// What is read, parents before what lies below them.
+    pub volumes: Vec<Volume>,
+    /// What the configuration leaves out by name or by an exclude pattern.
+    pub left_out: Vec<Absent>,
+    /// What nobody spoke of.
+    pub missing: Vec<Absent>,
+    /// Where file systems of the kernel's own are mounted.
+    pub kernel: Vec<PathBuf>,
+    /// Subvolumes that are not captured: in a snapshot, nothing can be mounted below them.
+    pub holes: Vec<PathBuf>,
+    /// Patterns, in restic's dialect, that keep out of the copy what a live view would let in.
+    pub exclude: Vec<String>,
+    /// Everything that is mounted and not hidden by a later mount, in order of its path.
+    pub mounts: Vec<MountEntry>,
+}
+
+/// Looks at everything below the paths of a job.
+///
+/// # Errors
+/// When the mounts, or the subvolumes of a btrfs, cannot be listed: then it is not known what is missing.
+pub fn survey(host: &dyn Host, files: &FilesSource) -> Result<Survey, ActError> {
+    let mut found = Survey { mounts: visible(host.mounts()?), ..Survey::default() };
+    let paths: Vec<PathBuf> = files.paths.iter().map(|path| host.canonical(path)).collect();
+    let swaps = swap_files(host);
+    for path in &paths {
+        let look = Look { host, files, paths: &paths, path, swaps: &swaps };
+        look.around(&mut found)?;
+        look.for_swap_files(&mut found);
+    }
+    found.volumes.sort_by(|one, other| one.at.cmp(&other.at));
+    found.volumes.dedup_by(|one, other| one.at == other.at);
+    for list in [&mut found.left_out, &mut found.missing] {
+        list.sort_by(|one, other| one.path.cmp(&other.path));
+        list.dedup();
+    }
+    for list in [&mut found.kernel, &mut found.holes] {
+        list.sort();
+        list.dedup();
+    }
+    found.exclude.sort();
+    found.exclude.dedup();
+    Ok(found)
+}
+
+/// The look below one path.
+struct Look<'a> {
+    host: &'a dyn Host,
+    files: &'a FilesSource,
+    paths: &'a [PathBuf],
+    path: &'a Path,
+    swaps: &'a [PathBuf],
+}
+
+impl Look<'_> {
+    fn around(&self, found: &mut Survey) -> Result<(), ActError> {
+        let mounts = found.mounts.clone();
+        let Some(home) = mount_of(&mounts, self.path) else { return Ok(()) };
+        self.add_volume(found, home, self.subvolume_above(home)?)?;
+        for mount in mounts.iter().filter(|m| m.at != self.path && m.at.starts_with(self.path)) {
+            if KERNEL.contains(&mount.file_system.as_str()) {
+                found.kernel.push(mount.at.clone());
+                if !self.files.one_file_system {
+                    found.exclude.push(content_of(&mount.at));
+                }
+                continue;
+            }
+            let what = format!("{} file system", mount.file_system);
+            if self.is_wanted(found, &mount.at, &what, &content_of(&mount.at)) {
+                self.add_volume(found, mount, self.subvolume_at(mount)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a volume, and what is nested in it.
+    fn add_volume(
+        &self,
+        found: &mut Survey,
+        mount: &MountEntry,
+        subvolume: Option<PathBuf>,
+    ) -> Result<(), ActError> {
+        let is_subvolume = subvolume.is_some();
+        let at = subvolume.unwrap_or_else(|| mount.at.clone());
+        let swap_file = self.swaps.iter().find(|swap| {
+            // A swap file in a subvolume of its own does no harm.
+            swap.parent().and_then(|parent| self.subvolume_of(mount, parent).ok().flatten())
+                == Some(at.clone())
+        });
+        found.volumes.push(Volume {
+            at: at.clone(),
+            mount: mount.clone(),
+            is_subvolume,
+            swap_file: swap_file.cloned(),
+        });
+        if !is_subvolume {
+            return Ok(());
+        }
+        // Not only what lies below the path: a mount below any of them would have no place in the snapshot.
+        for nested in self.host.nested_subvolumes(&at)? {
+            let ours = nested
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(SNAPSHOT_PREFIX));
+            if ours && nested.parent() == Some(&at) {
+                // An empty directory of that name would be in the copy, of another run's snapshot.
+                found.exclude.push(literal(&nested));
+                continue;
+            }
+            // Whatever is mounted over it was found among the mounts.
+            if mount_of(&found.mounts, &nested).is_none_or(|over| over.at != mount.at) {
+                continue;
+            }
+            let below = nested != self.path && nested.starts_with(self.path);
+            if below && self.is_wanted(found, &nested, "subvolume", &content_of(&nested)) {
+                self.add_volume(found, mount, Some(nested))?;
+            } else {
+                found.holes.push(nested);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something nested is part of the copy; otherwise it is noted why not.
+    fn is_wanted(&self, found: &mut Survey, at: &Path, what: &str, pattern: &str) -> bool {
+        let absent = || Absent { path: at.to_owned(), what: what.to_owned() };
+        if self.files.capture.leave_out.iter().any(|left| at.starts_with(left)) {
+            found.left_out.push(absent());
+            found.exclude.push(pattern.to_owned());
+            return false;
+        }
+        if excluded(at, &self.files.exclude) {
+            found.left_out.push(absent());
+            return false;
+        }
+        // Another path of the job reads it, and looks at it by itself.
+        if self
+            .paths
+            .iter()
+            .any(|path| path != self.path && at.starts_with(path) && path.starts_with(self.path))
+        {
+            return false;
+        }
+        if self.files.one_file_system {
+            found.missing.push(absent());
+            return false;
+        }
+        true
+    }
+
+    fn for_swap_files(&self, found: &mut Survey) {
+        for swap in self.swaps.iter().filter(|swap| swap.starts_with(self.path)) {
+            let absent = Absent { path: swap.clone(), what: "swap file".into() };
+            // What is in it is of no use to anybody, so it never goes into the copy.
+            found.exclude.push(literal(swap));
+            let named = self.files.capture.leave_out.iter().any(|left| swap.starts_with(left));
+            if named || excluded(swap, &self.files.exclude) {
+                found.left_out.push(absent);
+            } else {
+                found.missing.push(absent);
+            }
+        }
+    }
+
+    /// The root of the subvolume that holds the path, when the mount is a btrfs.
+    fn subvolume_above(&self, mount: &MountEntry) -> Result<Option<PathBuf>, ActError> {
+        self.subvolume_of(mount, self.path)
+    }
+
+    /// The mount point, when it is the root of a subvolume.
+    fn subvolume_at(&self, mount: &MountEntry) -> Result<Option<PathBuf>, ActError> {
+        self.subvolume_of(mount, &mount.at)
+    }
+
+    fn subvolume_of(&self, mount: &MountEntry, path: &Path) -> Result<Option<PathBuf>, ActError> {
+        if mount.file_system != "btrfs" {
+            return Ok(None);
+        }
+        for part in path.ancestors().take_while(|part| part.starts_with(&mount.at)) {
+            let Some(state) = self.host.look(part)? else { continue };
+            let crate::model::undo::Identity::Inode { inode, .. } = state.identity else {
+                continue;
+            };
+            if inode == SUBVOLUME_ROOT {
+                return Ok(Some(part.to_owned()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The mounts that are not hidden by a later one, in order of their paths.
+fn visible(mounts: Vec<MountEntry>) -> Vec<MountEntry> {
+    let mut seen: Vec<MountEntry> = Vec::new();
+    for mount in mounts {
+        seen.retain(|earlier| !earlier.at.starts_with(&mount.at));
+        seen.push(mount);
+    }
+    seen.sort_by(|one, other| one.at.cmp(&other.at));
+    seen
+}
+
+/// The mount that holds a path.
+pub(super) fn mount_of<'m>(mounts: &'m [MountEntry], path: &Path) -> Option<&'m MountEntry> {
+    mounts
+        .iter()
+        .filter(|mount| path.starts_with(&mount.at))
+        .max_by_key(|mount| mount.at.components().count())
+}
+
+/// The files that the kernel swaps to, from `/proc/swaps` (proc(5)). Without that file there are none.
+fn swap_files(host: &dyn Host) -> Vec<PathBuf> {
+    let Ok(table) = host.read(Path::new("/proc/swaps")) else { return Vec::new() };
+    let table = String::from_utf8_lossy(&table).into_owned();
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let (path, kind) = (words.next()?, words.next()?);
+            (kind == "file").then(|| PathBuf::from(path.replace("\\040", " ")))
+        })
+        .collect()
+}
+
+/// A pattern that matches exactly this path.
+fn literal(path: &Path) -> String {
+    let mut pattern = String::new();
+    for character in path.to_string_lossy().chars() {
+        if "*?[\\".contains(character) {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+/// A pattern that matches what is in this directory, and not the directory itself.
+fn content_of(path: &Path) -> String {
+    format!("{}/*", literal(path))
+}

@@ -1,0 +1,353 @@
+//! Captures of btrfs on a loop device: what engines see, what they find unchanged, what is nested, and that
+//! nothing is ever left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::bench_machine::{Machine, Ran, command, must};
+
+/// A file system on a loop device, mounted below a machine's directory.
+pub struct Disk {
+    pub device: String,
+    pub at: PathBuf,
+}
+
+impl Disk {
+    /// Makes a file system with `mkfs.KIND` and mounts it at `at`, which is created.
+    pub fn new(machine: &Machine, kind: &str, at: &str, megabytes: u64) -> Self {
+        let image = machine.path(&format!("{}.img", at.replace('/', "-")));
+        fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
+        let image = image.to_str().unwrap();
+        must(&format!("mkfs.{kind}"), &["-q", image]);
+        let device = must("losetup", &["--find", "--show", image]).trim().to_owned();
+        let disk = Self { device, at: machine.path(at) };
+        fs::create_dir_all(&disk.at).unwrap();
+        must("mount", &[&disk.device, disk.at.to_str().unwrap()]);
+        disk
+    }
+
+    pub fn path(&self, below: &str) -> String {
+        self.at.join(below).to_string_lossy().into_owned()
+    }
+
+    /// The names of all subvolumes, from the top level.
+    pub fn subvolumes(&self) -> Vec<String> {
+        let listed = must("btrfs", &["subvolume", "list", self.at.to_str().unwrap()]);
+        listed.lines().filter_map(|line| Some(line.split_once(" path ")?.1.to_owned())).collect()
+    }
+
+    /// No snapshot of ours is there.
+    #[track_caller]
+    pub fn assert_no_snapshot(&self) {
+        let left: Vec<String> =
+            self.subvolumes().into_iter().filter(|name| name.contains(".stillpoint.")).collect();
+        assert!(left.is_empty(), "snapshots are left: {left:?}");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // What is mounted in it first; a failed test must not leave a loop device.
+        for _ in 0..3 {
+            let _ = command("umount").args(["--recursive", "--quiet"]).arg(&self.at).status();
+        }
+        let _ = command("losetup").args(["--detach", &self.device]).status();
+    }
+}
+
+/// The whole tree of the newest copy of a target, below a fresh directory.
+pub fn restored(machine: &Machine, target: &str, name: &str) -> PathBuf {
+    let to = machine.path(name);
+    fs::create_dir_all(&to).unwrap();
+    machine.run(&["restore", "host", "--target", target, "--to", to.to_str().unwrap()]).expect(0);
+    to
+}
+
+/// Where a path of the machine lies in a restored tree.
+pub fn inside(restored: &Path, path: impl AsRef<Path>) -> PathBuf {
+    restored.join(path.as_ref().strip_prefix("/").unwrap())
+}
+
+fn job(machine: &Machine, files: &str) {
+    machine.configure(&format!(
+        "[jobs.host]\ntargets = [\"b\", \"r\"]\n[jobs.host.files]\ncapture = \"auto\"\n{files}\n"
+    ));
+}
+
+fn step<'r>(report: &'r serde_json::Value, step: &str) -> &'r serde_json::Value {
+    let steps = report["jobs"][0]["steps"].as_array().unwrap();
+    steps.iter().find(|s| s["step"] == step).unwrap_or_else(|| panic!("no step {step}: {report:#}"))
+}
+
+fn run_json(machine: &Machine, code: i32) -> serde_json::Value {
+    let ran: Ran = machine.run(&["--json", "run"]).expect(code);
+    ran.json()
+}
+
+#[test]
+fn copies_hold_one_moment_under_the_original_paths() {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "btrfs", "disk", 300);
+    must("btrfs", &["-q", "subvolume", "create", &disk.path("home")]);
+    for n in 0..50 {
+        fs::write(disk.path(&format!("home/{n}")), format!("file {n}")).unwrap();
+    }
+    job(&machine, "paths = [\"{root}/disk/home\"]");
+    machine.run(&["init", "b", "r"]).expect(0);
+    let report = run_json(&machine, 0);
+    assert_eq!(report["jobs"][0]["captures"][0]["provider"], "btrfs", "{report:#}");
+    assert_eq!(report["jobs"][0]["captures"][0]["consistency"], "crash-consistent");
+    assert_eq!(step(&report, "release")["outcome"], "ok");
+    machine.assert_clean_except(&disk.at);
+    disk.assert_no_snapshot();
+    for target in ["b", "r"] {
+        let back = restored(&machine, target, &format!("back-{target}"));
+        for n in 0..50 {
+            let path = inside(&back, disk.path(&format!("home/{n}")));
+            assert_eq!(fs::read_to_string(path).unwrap(), format!("file {n}"));
+        }
+    }
+}
+
+/// A job on `disk/home`, a subvolume of a fresh btrfs, with repositories outside it.
+fn home(files: &str) -> (Machine, Disk) {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "btrfs", "disk", 300);
+    must("btrfs", &["-q", "subvolume", "create", &disk.path("home")]);
+    for n in 0..50 {
+        fs::write(disk.path(&format!("home/{n}")), format!("file {n}")).unwrap();
+    }
+    job(&machine, files);
+    machine.run(&["init", "b", "r"]).expect(0);
+    (machine, disk)
+}
+
+/// Makes the engines of both targets open files under the eyes of strace, and answers with the logs.
+fn traced(machine: &Machine) -> [PathBuf; 2] {
+    let configuration = machine.path("stillpoint.toml");
+    let mut text = fs::read_to_string(&configuration).unwrap();
+    let logs = [("borg", "borg"), ("restic", "restic")].map(|(engine, program)| {
+        let log = machine.path(&format!("{engine}.trace"));
+        let wrapper = machine.script(
+            &format!("{engine}-traced"),
+            &format!(
+                "exec strace -f -y -A -e trace=openat,read,pread64 -o '{}' -- /usr/bin/{program} \"$@\"",
+                log.display()
+            ),
+        );
+        let table = format!("[targets.{}.{engine}]\n", &engine[..1]);
+        text = text.replace(&table, &format!("{table}program = \"{wrapper}\"\n"));
+        log
+    });
+    machine.write("stillpoint.toml", &text, 0o600);
+    logs
+}
+
+#[test]
+fn the_second_run_through_a_new_snapshot_reads_no_file() {
+    let (machine, disk) = home("paths = [\"{root}/disk/home\"]\none-file-system = true");
+    machine.run(&["run"]).expect(0);
+    fs::write(disk.path("home/new"), "new").unwrap();
+    let logs = traced(&machine);
+    // What an engine remembers of a file that changed within its clock's tick it does not trust.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    machine.run(&["run"]).expect(0);
+    for log in &logs {
+        fs::remove_file(log).unwrap();
+    }
+    machine.run(&["run"]).expect(0);
+    for log in &logs {
+        let trace = fs::read_to_string(log).unwrap();
+        // borg opens every file to ask for its attributes; what counts is whether it reads.
+        let read: Vec<&str> = trace
+            .lines()
+            .filter(|line| line.contains("read") && line.contains("disk/home/"))
+            .collect();
+        assert!(read.is_empty(), "{} read {read:#?}", log.display());
+        assert!(trace.contains("disk/home"), "{} did not look at all:\n{trace}", log.display());
+    }
+    disk.assert_no_snapshot();
+}
+
+#[test]
+fn what_is_nested_is_captured_too_or_told() {
+    let (machine, disk) = home("paths = [\"{root}/disk/home\"]");
+    must("btrfs", &["-q", "subvolume", "create", &disk.path("home/inner")]);
+    must("btrfs", &["-q", "subvolume", "create", &disk.path("home/with space")]);
+    fs::write(disk.path("home/inner/deep"), "deep").unwrap();
+    fs::write(disk.path("home/with space/deep"), "spaced").unwrap();
+    let mounted = Disk::new(&machine, "ext4", "disk/home/mounted", 32);
+    fs::write(mounted.path("on-ext4"), "on ext4").unwrap();
+    let ran = run_json(&machine, 0);
+    let back = restored(&machine, "r", "back");
+    for (path, content) in
+        [("inner/deep", "deep"), ("with space/deep", "spaced"), ("mounted/on-ext4", "on ext4")]
+    {
+        let path = inside(&back, disk.path(&format!("home/{path}")));
+        assert_eq!(fs::read_to_string(path).unwrap(), content, "{ran:#}");
+    }
+    disk.assert_no_snapshot();
+
+    // Whoever does not cross file systems is told what is missing, until the configuration names it.
+    job(&machine, "paths = [\"{root}/disk/home\"]\none-file-system = true");
+    let told = run_json(&machine, 13);
+    let text = told.to_string();
+    for name in ["home/inner", "home/with space", "home/mounted"] {
+        assert!(text.contains(&format!("{} (", disk.path(name))), "{name} is not told: {told:#}");
+    }
+    machine.run(&["plan"]).says("home/inner");
+    job(
+        &machine,
+        "paths = [\"{root}/disk/home\"]\none-file-system = true\nleave-out = [\"{root}/disk/home/inner\", \"{root}/disk/home/with space\", \"{root}/disk/home/mounted\"]",
+    );
+    run_json(&machine, 0);
+    let back = restored(&machine, "b", "back-2");
+    assert!(inside(&back, disk.path("home/1")).exists());
+    assert!(!inside(&back, disk.path("home/inner/deep")).exists());
+    assert!(!inside(&back, disk.path("home/mounted/on-ext4")).exists());
+    disk.assert_no_snapshot();
+}
+
+#[test]
+fn a_repository_and_caches_below_the_captured_path_stay_live() {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "btrfs", "disk", 300);
+    fs::write(disk.path("file"), "content").unwrap();
+    let text = r#"
+[settings]
+host = "web1"
+state-dir = "{root}/disk/state"
+runtime-dir = "{root}/disk/run"
+cache-dir = "{root}/disk/cache"
+[targets.b.borg]
+repository = "{root}/disk/repo-b"
+passphrase-file = "{root}/pass"
+[targets.r.restic]
+repository = "{root}/disk/repo-r"
+password-file = "{root}/pass"
+[jobs.host]
+targets = ["b", "r"]
+[jobs.host.files]
+paths = ["{root}/disk"]
+capture = "required"
+exclude = ["{root}/disk/repo-b", "{root}/disk/repo-r", "{root}/disk/state", "{root}/disk/cache"]
+"#;
+    let text = text.replace("{root}", &machine.path("").to_string_lossy());
+    machine.write("stillpoint.toml", &text, 0o600);
+    machine.run(&["init", "b", "r"]).expect(0);
+    for _ in 0..2 {
+        machine.run(&["run"]).expect(0);
+    }
+    assert_eq!((machine.copies("b").len(), machine.copies("r").len()), (2, 2));
+    let back = restored(&machine, "b", "back");
+    assert_eq!(fs::read_to_string(inside(&back, disk.path("file"))).unwrap(), "content");
+    machine.run(&["check", "--read-data"]).expect(0);
+    disk.assert_no_snapshot();
+}
+
+#[test]
+fn a_plan_changes_nothing_and_shows_what_would_be_made() {
+    let (machine, disk) = home("paths = [\"{root}/disk/home\"]");
+    let before = disk.subvolumes();
+    machine
+        .run(&["plan"])
+        .expect(0)
+        .says("btrfs subvolume snapshot -r")
+        .says("btrfs subvolume delete")
+        .says("subvol=/.stillpoint.");
+    assert_eq!(disk.subvolumes(), before);
+    machine.run(&["check-config", "--online"]).expect(0).says("(btrfs)");
+}
+
+#[test]
+fn two_jobs_on_one_subvolume_at_once_both_finish() {
+    let (machine, disk) = home("paths = [\"{root}/disk/home\"]");
+    machine.configure(
+        r#"
+[jobs.one]
+targets = ["b"]
+[jobs.one.files]
+paths = ["{root}/disk/home"]
+capture = "required"
+[jobs.two]
+targets = ["r"]
+[jobs.two.files]
+paths = ["{root}/disk/home"]
+capture = "required"
+"#,
+    );
+    for _ in 0..3 {
+        let children = ["one", "two"].map(|job| machine.start(&["run", job]));
+        for child in children {
+            let ran: Ran = child.wait_with_output().unwrap().into();
+            ran.expect(0);
+        }
+    }
+    assert_eq!((machine.copies("b").len(), machine.copies("r").len()), (3, 3));
+    disk.assert_no_snapshot();
+    machine.assert_clean_except(&disk.at);
+}
+
+#[test]
+fn a_plain_file_system_is_read_only_while_it_is_read() {
+    let machine = Machine::bare("[jobs]\n");
+    for (kind, extra) in [("ext4", ""), ("xfs", ""), ("ext4", "b")] {
+        let name = format!("boot-{kind}{extra}");
+        let disk = Disk::new(&machine, kind, &name, 330);
+        fs::write(disk.path("vmlinuz"), "kernel").unwrap();
+        // The engine itself tries to write: once it must not be able to.
+        let probe = machine.script(
+            "probe",
+            &format!(
+                "touch '{}' 2>/dev/null && exit 9; exec /usr/bin/restic \"$@\"",
+                disk.path("x")
+            ),
+        );
+        job(
+            &machine,
+            &format!(
+                "paths = [\"{{root}}/{name}\"]\n[jobs.host.files.remount-readonly]\npaths = [\"{{root}}/{name}\"]"
+            ),
+        );
+        let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+        let text = text.replace("targets = [\"b\", \"r\"]", "targets = [\"r\"]");
+        machine.write("stillpoint.toml", &text, 0o600);
+        if kind == "ext4" && extra.is_empty() {
+            machine.run(&["init", "r"]).expect(0);
+        }
+        let text = text.replace(
+            "[targets.r.restic]\n",
+            &format!("[targets.r.restic]\nprogram = \"{probe}\"\n"),
+        );
+        machine.write("stillpoint.toml", &text, 0o600);
+        fs::write(machine.path("probe-log"), "").unwrap();
+        // Every call of restic outside the capture would find it writable, so only backup is probed.
+        let body = format!(
+            "case \"$*\" in *' backup '*) touch '{}' 2>/dev/null && exit 9;; esac; exec /usr/bin/restic \"$@\"",
+            disk.path("x")
+        );
+        machine.script("probe", &body);
+        let report = run_json(&machine, 0);
+        assert_eq!(report["jobs"][0]["captures"][0]["provider"], "remount-readonly");
+        fs::write(disk.path("after"), "writable again").unwrap();
+        assert!(!disk.at.join("x").exists());
+    }
+}
+
+#[test]
+fn no_provider_is_a_warning_for_auto_and_an_error_for_required() {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "ext4", "plain", 64);
+    fs::write(disk.path("file"), "content").unwrap();
+    job(&machine, "paths = [\"{root}/plain\"]");
+    machine.run(&["init", "b", "r"]).expect(0);
+    machine.run(&["run"]).expect(0).says("is read live: nothing can hold");
+    let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let text = text.replace("capture = \"auto\"", "capture = \"required\"");
+    machine.write("stillpoint.toml", &text, 0o600);
+    machine.run(&["run"]).expect(4).says("a capture is required");
+    assert_eq!(machine.copies("b").len(), 1);
+    let text = text.replace("capture =", &format!("live = [\"{}\"]\ncapture =", disk.at.display()));
+    machine.write("stillpoint.toml", &text, 0o600);
+    machine.run(&["run"]).expect(0);
+}
