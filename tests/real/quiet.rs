@@ -26,7 +26,8 @@ use stillpoint::pipeline::recorder::Recorder;
 use stillpoint::pipeline::session::session;
 use stillpoint::pipeline::steps::quiet::quietly;
 
-use crate::bench_machine::{PROGRAM, command, must, processes_about};
+use crate::bench_machine::{Machine, PROGRAM, command, must, processes_about};
+use crate::btrfs::{Disk, inside, restored};
 
 /// A control group of the test's own; what is in it dies with it.
 struct Group {
@@ -77,6 +78,11 @@ impl Group {
         }
         must("umount", &[at]);
         None
+    }
+
+    /// As the configuration names it: from the root of its hierarchy on.
+    fn name(&self) -> PathBuf {
+        Path::new("/").join(self.path.file_name().unwrap())
     }
 
     /// Starts a process in the group, or in a group below it.
@@ -322,9 +328,7 @@ fn a_group_that_is_gone_needs_no_guard_any_more() {
 
 /// A machine whose one job freezes the group, with the directories it needs.
 fn job_that_freezes(group: &Group, limit: &str) -> Config {
-    let root = group.scratch.path().display();
-    let hierarchy = group.path.parent().unwrap();
-    let unit = Path::new("/").join(group.path.strip_prefix(hierarchy).unwrap());
+    let (root, unit) = (group.scratch.path().display(), group.name());
     let text = format!(
         r#"
         [settings]
@@ -432,4 +436,82 @@ fn kill_9_of_whoever_froze_them_thaws_within_two_seconds() {
         assert!(began.elapsed() < Duration::from_secs(2), "the guard stays");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A machine with two file systems of which a job makes one consistent copy, and a writer that keeps changing
+/// a file in each of them: first in one, then in two. At every moment, one is as far as two or one ahead.
+struct Pair {
+    group: Group,
+    one: Disk,
+    two: Disk,
+    machine: Machine,
+}
+
+impl Pair {
+    fn new(files: &str) -> Option<Self> {
+        let mut group = Group::new()?;
+        let machine = Machine::bare("[jobs]\n");
+        let (one, two) =
+            (Disk::new(&machine, "btrfs", "one", 200), Disk::new(&machine, "btrfs", "two", 200));
+        let files = files.replace("{unit}", group.name().to_str().unwrap());
+        machine.configure(&format!(
+            "[jobs.host]\ntargets = [\"b\"]\n[jobs.host.files]\npaths = [\"{{root}}/one\", \"{{root}}/two\"]\ncapture = \"required\"\n{files}\n"
+        ));
+        machine.run(&["init", "b"]).expect(0);
+        let script = "n=0; while :; do n=$((n + 1)); for file; do echo $n >\"$file.new\"; mv \"$file.new\" \"$file\"; done; done";
+        let (first, second) = (one.path("file"), two.path("file"));
+        group.start("", Path::new("/bin/sh"), &["-c", script, "writer", &first, &second]);
+        let began = Instant::now();
+        while !Path::new(&second).exists() {
+            assert!(began.elapsed() < Duration::from_secs(10), "the writer does not write");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Some(Self { group, one, two, machine })
+    }
+
+    fn assert_running(&self) {
+        let now = || fs::read_to_string(self.one.path("file")).unwrap();
+        let (before, began) = (now(), Instant::now());
+        while now() == before {
+            assert!(began.elapsed() < Duration::from_secs(3), "the writer stands still");
+        }
+    }
+}
+
+#[test]
+fn a_consistent_copy_shows_one_moment_of_two_file_systems() {
+    let Some(pair) = Pair::new("consistent = true\nfreeze-units = [\"{unit}\"]") else { return };
+    for round in 0..3 {
+        pair.machine.run(&["run"]).expect(0);
+        pair.assert_running();
+        let back = restored(&pair.machine, "b", &format!("back-{round}"));
+        let number = |disk: &Disk| -> u64 {
+            let path = inside(&back, disk.path("file"));
+            fs::read_to_string(path).unwrap().trim().parse().unwrap()
+        };
+        let (one, two) = (number(&pair.one), number(&pair.two));
+        assert!(one == two || one == two + 1, "round {round}: {one} and {two} are of two moments");
+    }
+    pair.one.assert_no_snapshot();
+    pair.two.assert_no_snapshot();
+}
+
+#[test]
+fn kill_9_of_a_run_while_writers_stand_still() {
+    let Some(pair) = Pair::new("consistent = true\nfreeze-units = [\"{unit}\"]") else { return };
+    let mut run = pair.machine.start(&["run"]);
+    let began = Instant::now();
+    while !pair.group.is_frozen() {
+        assert!(run.try_wait().unwrap().is_none(), "the run ended without freezing anything");
+        assert!(began.elapsed() < Duration::from_secs(30));
+    }
+    run.kill().unwrap();
+    pair.group.await_thaw(Duration::from_secs(2));
+    pair.assert_running();
+    run.wait().unwrap();
+    pair.machine.run(&["recover"]).expect(0);
+    pair.one.assert_no_snapshot();
+    pair.two.assert_no_snapshot();
+    pair.machine.run(&["run"]).expect(0);
+    pair.assert_running();
 }
