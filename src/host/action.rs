@@ -1,0 +1,199 @@
+//! Mutations of the machine that are not processes, as values, and why one of them or a question failed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::undo::{ChildProcess, Identity};
+
+/// A mutation of the machine that is not a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Makes a directory (parents must exist). Answers with its identity; an existing one is an error.
+    CreateDirectory {
+        /// Where.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Makes a directory and its missing parents. An existing one is fine.
+    EnsureDirectory {
+        /// Where.
+        path: PathBuf,
+        /// Permission bits of what has to be made.
+        mode: u32,
+    },
+    /// Replaces a file by write, fsync, rename, fsync of the directory.
+    ReplaceFile {
+        /// Where.
+        path: PathBuf,
+        /// Permission bits.
+        mode: u32,
+        /// The whole new content.
+        content: Vec<u8>,
+    },
+    /// Removes a directory of ours with what is in it, if its identity is still the recorded one and
+    /// nothing is mounted in it. Never follows a link or crosses a mount.
+    RemoveStaging {
+        /// Where.
+        path: PathBuf,
+        /// What it must be; `None` when the crash came between intent and record: then it must be empty.
+        identity: Option<Identity>,
+    },
+    /// Changes whether a mounted file system, with all its mounts, can be written. It is the one of this
+    /// device or none: with another one at that place, nothing is done.
+    Remount {
+        /// Where it is mounted.
+        path: PathBuf,
+        /// Its device: major, minor.
+        device: (u32, u32),
+        /// Whether it is to be read-only.
+        read_only: bool,
+    },
+    /// Freezes a control group: all processes in it and below it stand still. Answers with its identity.
+    Freeze {
+        /// The group's directory.
+        cgroup: PathBuf,
+    },
+    /// Lets a control group run on. Answers with its identity if it was frozen until now; one that is gone,
+    /// or has another identity, is left alone.
+    Thaw {
+        /// The group's directory.
+        cgroup: PathBuf,
+        /// What it must be; `None` when the crash came between intent and record.
+        identity: Option<Identity>,
+    },
+    /// Stops a process group of a dead run: SIGTERM, and SIGKILL after `grace`. A process whose start time
+    /// or boot differs is somebody else's and is left alone.
+    StopProcess {
+        /// The recorded process.
+        child: ChildProcess,
+        /// How long it may take to end by itself.
+        grace: Duration,
+    },
+}
+
+impl Action {
+    /// What it does, in one line for a plan or a log; a file's content is not shown.
+    pub fn summary(&self) -> String {
+        match self {
+            Action::CreateDirectory { path, mode } => {
+                format!("create the directory {} (mode {mode:04o})", path.display())
+            }
+            Action::EnsureDirectory { path, mode } => {
+                format!(
+                    "create the directory {} if it is missing (mode {mode:04o})",
+                    path.display()
+                )
+            }
+            Action::ReplaceFile { path, mode, content } => {
+                format!("write {} ({} bytes, mode {mode:04o})", path.display(), content.len())
+            }
+            Action::RemoveStaging { path, .. } => {
+                format!("remove the staging directory {}", path.display())
+            }
+            Action::Remount { path, read_only, .. } => format!(
+                "make the file system at {} {}",
+                path.display(),
+                if *read_only { "read-only" } else { "writable again" }
+            ),
+            Action::Freeze { cgroup } => {
+                format!("freeze the processes in the control group {}", cgroup.display())
+            }
+            Action::Thaw { cgroup, .. } => {
+                format!("let the processes in the control group {} run on", cgroup.display())
+            }
+            Action::StopProcess { child, .. } => format!("stop the process group {}", child.pid),
+        }
+    }
+}
+
+/// Why an [`Action`] or a question failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// The operating system refused.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// The verb: `create`, `replace`, `remove`, `read`.
+        what: &'static str,
+        /// The object.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The object there is not the one that was recorded, so it was left alone.
+    #[error("{} is not the one that this run made, so it is left alone", path.display())]
+    NotOurs {
+        /// The object.
+        path: PathBuf,
+    },
+    /// Something is mounted in it.
+    #[error("something is mounted at {}, so it is not removed", path.display())]
+    Mounted {
+        /// The mount point.
+        path: PathBuf,
+    },
+    /// A process did not end.
+    #[error("process {pid} of a dead run does not end")]
+    StillRunning {
+        /// Its number.
+        pid: i32,
+    },
+    /// A control group holds a process without which no capture comes to its end. Nothing was done.
+    #[error("the control group {} holds {process} ({pid}), without which no capture can be made, so it is not frozen", cgroup.display())]
+    NeededAwake {
+        /// The group.
+        cgroup: PathBuf,
+        /// The process's name.
+        process: String,
+        /// Its number.
+        pid: i32,
+    },
+    /// A control group was frozen before, by somebody else. Nothing was done.
+    #[error("the control group {} is frozen already, and not by this run", cgroup.display())]
+    AlreadyFrozen {
+        /// The group.
+        cgroup: PathBuf,
+    },
+    /// Not all processes of a control group stopped; it was let go again.
+    #[error("the processes in {} did not all freeze within {}s, so they were let go again", cgroup.display(), after.as_secs())]
+    DoesNotFreeze {
+        /// The group.
+        cgroup: PathBuf,
+        /// How long they had.
+        after: Duration,
+    },
+    /// The processes of a control group were told to run on, and do not.
+    #[error("the processes in {} were told to run on, and do not", cgroup.display())]
+    DoesNotThaw {
+        /// The group.
+        cgroup: PathBuf,
+    },
+    /// The guard over frozen processes does not stand by, or did not end as it should.
+    #[error("the guard over frozen processes failed: {reason}")]
+    Guard {
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl ActError {
+    /// What to do about it, when there is something to say beyond the error itself.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            ActError::NeededAwake { .. } => {
+                Some("name only groups that hold the writers in freeze-units")
+            }
+            ActError::AlreadyFrozen { .. } => {
+                Some("let it go first (systemctl thaw UNIT), or take it out of freeze-units")
+            }
+            ActError::DoesNotFreeze { .. } => Some(
+                "one of them waits for a disk or a server (ps shows it in state D): see what it waits for",
+            ),
+            ActError::DoesNotThaw { .. } => {
+                Some("a control group above it may be frozen: look for a 1 in its cgroup.freeze")
+            }
+            _ => None,
+        }
+    }
+}
