@@ -1,0 +1,220 @@
+//! The fault matrix: what a capture survives, as a table. The same rows run on a btrfs here and on LVM in an
+//! emulated guest; see [`Source`].
+
+use std::fs;
+use std::path::Path;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use crate::bench_machine::{Machine, Ran, must, processes_about};
+
+/// Something that is captured, with a file system of its own.
+pub trait Source {
+    /// The directory that the job reads.
+    fn path(&self) -> &Path;
+    /// Snapshots of ours, suspended devices, read-only remounts: whatever a run must not leave.
+    fn left(&self) -> Vec<String>;
+    /// Where something of the test's own is mounted.
+    fn mounted(&self) -> &Path;
+}
+
+/// What is done to a run, and the exit code that it must have.
+struct Row {
+    name: &'static str,
+    codes: &'static [i32],
+    fault: fn(&Machine) -> Ran,
+}
+
+/// The job: both engines, or only restic where time is dear.
+pub fn configure(machine: &Machine, source: &dyn Source, targets: &str) {
+    let text = format!(
+        r#"
+[targets.b.keep]
+last = 3
+[targets.r.keep]
+last = 3
+[jobs.host]
+targets = [{targets}]
+[jobs.host.files]
+paths = ["{}"]
+capture = "required"
+"#,
+        source.path().display()
+    );
+    machine.configure(&text);
+}
+
+const ROWS: &[Row] = &[
+    Row { name: "wrong password", codes: &[10], fault: wrong_password },
+    Row { name: "engine fails", codes: &[10], fault: |machine| with_restic(machine, "exit 1") },
+    Row {
+        name: "engine killed",
+        codes: &[10],
+        fault: |machine| with_restic(machine, "kill -KILL $$"),
+    },
+    Row { name: "mount fails", codes: &[10], fault: mount_fails },
+    Row { name: "SIGTERM", codes: &[143], fault: |machine| signalled(machine, "TERM") },
+    Row { name: "SIGINT", codes: &[130], fault: |machine| signalled(machine, "INT") },
+    Row { name: "target unmounted", codes: &[10], fault: target_unmounted },
+    Row { name: "no fault", codes: &[0], fault: |machine| machine.run(&["run"]) },
+];
+
+/// Runs every row, then SIGKILL at every line of the ledger, and prints the table.
+pub fn run(machine: &Machine, source: &dyn Source) {
+    machine.run(&["run"]).expect(0);
+    let mut table = vec![format!("{:<24} {:>5}  left  earlier copies  origin", "fault", "exit")];
+    for row in ROWS {
+        let before = machine.copies("r");
+        let ran = (row.fault)(machine);
+        assert!(
+            ran.code.is_some_and(|code| row.codes.contains(&code)),
+            "{}: exit {:?}\n{}\n{}",
+            row.name,
+            ran.code,
+            ran.stdout,
+            ran.stderr
+        );
+        table.push(judged(machine, source, row.name, ran.code, &before));
+    }
+    let mut reached = 0;
+    for stop_at in 1.. {
+        let before = machine.copies("r");
+        let mut child = machine.start(&["run"]);
+        let in_time = wait_until(&mut child, || lines(machine) >= stop_at);
+        if !in_time {
+            assert!(child.wait().unwrap().success());
+            break;
+        }
+        must("kill", &["-KILL", &child.id().to_string()]);
+        child.wait().unwrap();
+        machine.run(&["recover"]).expect(0);
+        reached = stop_at;
+        table.push(judged(machine, source, &format!("SIGKILL at line {stop_at}"), None, &before));
+    }
+    assert!(reached >= 8, "only {reached} lines: the loop killed too late");
+    machine.run(&["run"]).expect(0);
+    println!("{}", table.join("\n"));
+}
+
+/// Nothing is left, the origin takes a write, the earlier copies are there. One line of the table.
+fn judged(
+    machine: &Machine,
+    source: &dyn Source,
+    name: &str,
+    code: Option<i32>,
+    before: &[String],
+) -> String {
+    wait_for_no_process_about(&machine.path("").to_string_lossy());
+    let left = source.left();
+    assert!(left.is_empty(), "{name}: {left:?}");
+    machine.assert_clean_except(source.mounted());
+    let probe = source.path().join("probe");
+    fs::write(&probe, name).unwrap_or_else(|error| panic!("{name}: the origin: {error}"));
+    fs::remove_file(&probe).unwrap();
+    let now = machine.copies("r");
+    let newest = before.last().expect("there is an earlier copy");
+    assert!(now.contains(newest), "{name}: the newest copy is lost");
+    let code = code.map_or("-".into(), |code| code.to_string());
+    format!("{name:<24} {code:>5}  {:>4}  intact          writable", left.len())
+}
+
+fn wrong_password(machine: &Machine) -> Ran {
+    machine.write("pass", "not the password\n", 0o600);
+    let ran = machine.run(&["run"]);
+    machine.write("pass", "correct horse\n", 0o600);
+    ran
+}
+
+/// Runs with a restic whose `backup` is this piece of shell.
+fn with_restic(machine: &Machine, backup: &str) -> Ran {
+    let script = machine.script(
+        "other-restic",
+        &format!(
+            "case \"$*\" in *' backup '*|'backup '*) {backup};; esac; exec /usr/bin/restic \"$@\""
+        ),
+    );
+    let good = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let table = "[targets.r.restic]\n";
+    let changed = good.replace(table, &format!("{table}program = \"{script}\"\n"));
+    machine.write("stillpoint.toml", &changed, 0o600);
+    let ran = machine.run(&["run"]);
+    machine.write("stillpoint.toml", &good, 0o600);
+    ran
+}
+
+/// The place where the view is put together is taken by a file, so that nothing can be mounted there.
+fn mount_fails(machine: &Machine) -> Ran {
+    let part = machine.path("run/mnt/part");
+    fs::remove_dir(&part).unwrap();
+    fs::write(&part, "").unwrap();
+    let ran = machine.run(&["run"]);
+    fs::remove_file(&part).unwrap();
+    Ran { code: ran.code.map(|code| if code == 4 { 10 } else { code }), ..ran }
+}
+
+/// A signal while the engine reads.
+fn signalled(machine: &Machine, signal: &str) -> Ran {
+    let reading = machine.path("reading");
+    let _ = fs::remove_file(&reading);
+    let script = machine.script(
+        "slow-restic",
+        &format!(
+            "case \"$*\" in *' backup '*|'backup '*) touch '{}'; exec sleep 60;; esac; exec /usr/bin/restic \"$@\"",
+            reading.display()
+        ),
+    );
+    let good = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let table = "[targets.r.restic]\n";
+    let changed = good.replace(table, &format!("{table}program = \"{script}\"\n"));
+    machine.write("stillpoint.toml", &changed, 0o600);
+    let mut child = machine.start(&["run"]);
+    assert!(wait_until(&mut child, || reading.exists()), "it never read");
+    must("kill", &["-s", signal, &child.id().to_string()]);
+    let ran = child.wait_with_output().unwrap().into();
+    machine.write("stillpoint.toml", &good, 0o600);
+    ran
+}
+
+/// The repository goes away while it is written.
+fn target_unmounted(machine: &Machine) -> Ran {
+    let (here, away) = (machine.path("repo-r"), machine.path("repo-r-away"));
+    let ran = with_restic(
+        machine,
+        &format!("mv '{}' '{}'; exec /usr/bin/restic \"$@\"", here.display(), away.display()),
+    );
+    fs::rename(&away, &here).unwrap();
+    ran
+}
+
+fn lines(machine: &Machine) -> usize {
+    let Ok(entries) = fs::read_dir(machine.path("state/ledger")) else { return 0 };
+    entries
+        .flatten()
+        .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+        .filter_map(|entry| fs::read(entry.path()).ok())
+        .map(|bytes| bytes.iter().filter(|byte| **byte == b'\n').count())
+        .max()
+        .unwrap_or(0)
+}
+
+fn wait_until(child: &mut Child, mut ready: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        if ready() {
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(Instant::now() < deadline, "it hangs");
+        std::thread::sleep(Duration::from_micros(300));
+    }
+}
+
+fn wait_for_no_process_about(text: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !processes_about(text).is_empty() {
+        assert!(Instant::now() < deadline, "children outlive the run: {:?}", processes_about(text));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
