@@ -18,7 +18,7 @@ use crate::host::{
 };
 use crate::model::job::Settings;
 use crate::model::names::RunId;
-use crate::model::undo::{Identity, Undo};
+use crate::model::undo::{Identity, Undo, VolumeSnapshot};
 
 mod btrfs;
 mod choose;
@@ -199,6 +199,14 @@ pub fn give_back(
         }
         _ => Ok(()),
     }
+}
+
+/// Lets the devices go on that a killed `lvcreate` left suspended.
+///
+/// # Errors
+/// When device-mapper cannot be asked, or a device stays suspended.
+pub fn wake(room: Room<'_>, snapshot: &VolumeSnapshot) -> Result<(), CaptureError> {
+    repair::resume(room, snapshot)
 }
 
 /// The directory in which views are put together; see [`crate::host::PrivateView::workplace`].

@@ -16,6 +16,7 @@ use crate::model::outcome::Trouble;
 use crate::model::target::{EngineConfig, SecretSource};
 use crate::pipeline::context::{Engines, Pipeline, RunContext, engines};
 use crate::pipeline::error::StepError;
+use crate::pipeline::recover::wake;
 use crate::pipeline::session::session;
 use crate::report::history::History;
 use crate::report::terminal::{Surroundings, Terminal, TerminalOptions, Verbosity};
@@ -314,6 +315,7 @@ fn open_history(host: &dyn Host, config: &Config, how: Use) -> anyhow::Result<Op
     if how != Use::Change {
         return Ok(History::open_existing(&path).map_err(unfit)?);
     }
+    wake(host, &config.settings);
     host.act(&Action::EnsureDirectory { path: config.settings.state_dir.clone(), mode: 0o700 })
         .map_err(|error| {
             StepError::from_error(

@@ -364,7 +364,12 @@ mod tests {
             Action::Freeze { cgroup: staging.clone() },
             Action::Thaw { cgroup: staging.clone(), identity: None },
             Action::StopProcess {
-                child: ChildProcess { pid: 1, start_time: 1, boot_id: "x".into() },
+                child: ChildProcess {
+                    pid: 1,
+                    start_time: 1,
+                    boot_id: "x".into(),
+                    never_kill: false,
+                },
                 grace: Duration::ZERO,
             },
         ];

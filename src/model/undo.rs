@@ -155,6 +155,16 @@ pub struct ChildProcess {
     pub start_time: u64,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
+    /// It must come to its own end, because killing it does harm: the tools of LVM and device-mapper.
+    #[serde(default)]
+    pub never_kill: bool,
+}
+
+impl ChildProcess {
+    /// Whether both are the same process.
+    pub fn is_same(&self, other: &ChildProcess) -> bool {
+        (self.pid, self.start_time, &self.boot_id) == (other.pid, other.start_time, &other.boot_id)
+    }
 }
 
 /// The durable list of what a run has acquired and must give back.

@@ -213,6 +213,18 @@ impl FileLedger {
         Ok(Some((Self { path: path.to_owned(), state }, replay)))
     }
 
+    /// What the ledger of a dead run says, without changing anything: a disk may not take a write just now.
+    /// `None` when its run is alive, or the ledger cannot be read.
+    pub fn peek(path: &Path) -> Option<Replay> {
+        let mut file = File::open(path).ok()?;
+        if !crate::lock::try_hold(&file).ok()? {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).ok()?;
+        replay(path, &bytes).ok()
+    }
+
     /// What this ledger says now.
     ///
     /// # Errors
@@ -510,7 +522,8 @@ mod tests {
     fn a_child_that_ended_is_not_listed() {
         let directory = tempfile::tempdir().unwrap();
         let ledger = FileLedger::begin(directory.path(), &RunId::from_bytes([9; 4])).unwrap();
-        let child = |pid| ChildProcess { pid, start_time: 7, boot_id: "b".into() };
+        let child =
+            |pid| ChildProcess { pid, start_time: 7, boot_id: "b".into(), never_kill: false };
         ledger.started(&child(10));
         ledger.started(&child(11));
         ledger.ended(&child(10));

@@ -1,7 +1,10 @@
 //! Gives back what dead runs hold. Harmless when nothing is.
 
-use crate::host::Action;
+use crate::capture::{self, Room};
+use crate::host::{Action, Host};
+use crate::model::job::Settings;
 use crate::model::outcome::Trouble;
+use crate::model::undo::Undo;
 
 use super::context::{CHILD_GRACE, Pipeline};
 use super::error::StepError;
@@ -15,6 +18,29 @@ pub struct Recovery {
     pub done: Vec<String>,
     /// What could not be given back; it stays in its ledger.
     pub failures: Vec<StepError>,
+}
+
+/// Lets devices go on that a dead run's `lvcreate` left suspended. Writes nothing: until it is done, whatever
+/// writes to them hangs, and the ledger and history may lie there. So it comes before everything else.
+/// What it cannot do, [`recover`] tries again and tells.
+pub fn wake(host: &dyn Host, settings: &Settings) {
+    let Ok(ledgers) = ledger::ledgers(&settings.state_dir.join("ledger")) else { return };
+    for replay in ledgers.iter().filter_map(|path| FileLedger::peek(path)) {
+        let snapshots =
+            replay.outstanding.iter().filter_map(|outstanding| match &outstanding.undo {
+                Undo::RemoveVolume(snapshot) => Some(snapshot),
+                _ => None,
+            });
+        for child in replay.children.iter().filter(|child| child.never_kill) {
+            // Which may just be about to let them go on by itself.
+            let _ = host.act(&Action::StopProcess { child: child.clone(), grace: CHILD_GRACE });
+        }
+        for snapshot in snapshots {
+            if let Err(error) = capture::wake(Room { host, settings }, snapshot) {
+                tracing::warn!(%error, "cannot look for suspended devices");
+            }
+        }
+    }
 }
 
 /// Goes through the ledgers of dead runs: stops their surviving children first, then gives back what they

@@ -389,7 +389,7 @@ struct Root {
 
 impl Root {
     fn new(machine: &Machine) -> Self {
-        let disk = Disk::new(machine, "btrfs", "root", 500);
+        let disk = Disk::new(machine, "btrfs", "root", 1500);
         let at = &disk.at;
         for directory in [
             "usr",

@@ -183,7 +183,7 @@ impl Process {
         let pid = child.id().cast_signed();
         let stop_signal = signal_of(spec)?;
         let identity = match process::identify(pid) {
-            Ok(Some(identity)) => identity,
+            Ok(Some(identity)) => ChildProcess { never_kill: spec.never_kill, ..identity },
             // It cannot have vanished, since nobody has reaped it: /proc is not to be read. What cannot be
             // named in the ledger must not go on.
             Ok(None) | Err(_) => {

@@ -120,7 +120,8 @@ pub fn boot_id() -> io::Result<String> {
 /// When `/proc` cannot be read.
 pub fn identify(pid: i32) -> io::Result<Option<ChildProcess>> {
     let Some(process) = stat(pid)? else { return Ok(None) };
-    Ok(Some(ChildProcess { pid, start_time: process.start_time, boot_id: boot_id()? }))
+    let start_time = process.start_time;
+    Ok(Some(ChildProcess { pid, start_time, boot_id: boot_id()?, never_kill: false }))
 }
 
 /// What the processes of one command have done so far. Two equal readings mean that nothing moved between.

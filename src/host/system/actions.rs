@@ -20,6 +20,9 @@ use crate::model::undo::{ChildProcess, Identity};
 /// How long a group gets to vanish after SIGKILL.
 const KILL_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a process that must not be killed gets to end by itself.
+const NEVER_KILL_WAIT: Duration = Duration::from_secs(120);
+
 /// How often a process that is to end is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -139,9 +142,15 @@ fn remove_staging(path: &Path, identity: Option<&Identity>) -> Result<(), ActErr
 fn stop_process(child: &ChildProcess, grace: Duration) -> Result<(), ActError> {
     let failed = |source| ActError::Io { what: "read", path: "/proc".into(), source };
     match process::identify(child.pid).map_err(failed)? {
-        Some(found) if found == *child => {}
+        Some(found) if found.is_same(child) => {}
         // Gone, or a later process of the same number.
         Some(_) | None => return Ok(()),
+    }
+    if child.never_kill {
+        return match wait_for_end(child, NEVER_KILL_WAIT).map_err(failed)? {
+            true => Ok(()),
+            false => Err(ActError::StillRunning { pid: child.pid }),
+        };
     }
     let group = Pid::from_raw(child.pid);
     for (signal, wait) in [(Signal::SIGTERM, grace), (Signal::SIGKILL, KILL_WAIT)] {
@@ -151,19 +160,26 @@ fn stop_process(child: &ChildProcess, grace: Duration) -> Result<(), ActError> {
             let path = format!("/proc/{}", child.pid).into();
             return Err(ActError::Io { what: "stop", path, source: error.into() });
         }
-        let asked = Instant::now();
-        loop {
-            if !process::group_is_alive(child.pid).map_err(failed)? {
-                return Ok(());
-            }
-            let left = wait.saturating_sub(asked.elapsed());
-            if left.is_zero() {
-                break;
-            }
-            std::thread::sleep(left.min(POLL));
+        if wait_for_end(child, wait).map_err(failed)? {
+            return Ok(());
         }
     }
     Err(ActError::StillRunning { pid: child.pid })
+}
+
+/// Whether the group of a process is gone within so long.
+fn wait_for_end(child: &ChildProcess, wait: Duration) -> io::Result<bool> {
+    let asked = Instant::now();
+    loop {
+        if !process::group_is_alive(child.pid)? {
+            return Ok(true);
+        }
+        let left = wait.saturating_sub(asked.elapsed());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        std::thread::sleep(left.min(POLL));
+    }
 }
 
 #[cfg(test)]

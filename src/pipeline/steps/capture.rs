@@ -118,7 +118,7 @@ pub fn capture<'a>(
     }
     let programs = programs(cx.host(), targets);
     let intended = rec.step("survey", None, None, |_| intend(room(cx), files, &programs))?;
-    if intended.held.is_empty() && files.capture.mode == CaptureMode::Auto {
+    if intended.held.is_empty() && !is_strict(files) {
         for volume in &intended.volumes {
             rec.say(true, read_live(volume));
         }
@@ -243,7 +243,7 @@ fn intend(
             }
         });
     }
-    if files.capture.mode == CaptureMode::Required && !unheld.is_empty() {
+    if is_strict(files) && !unheld.is_empty() {
         return Err(StepError::new(
             Trouble::Environment,
             format!(
@@ -280,6 +280,12 @@ fn lock(
     Ok(until_made)
 }
 
+/// Whether a volume that nothing can hold still makes the job fail. One moment of all volumes cannot be
+/// had where one of them has none.
+fn is_strict(files: &FilesSource) -> bool {
+    files.capture.mode == CaptureMode::Required || files.capture.consistent
+}
+
 /// Writes every promise to the ledger.
 fn promise(
     cx: RunContext<'_>,
@@ -298,7 +304,7 @@ fn promise(
                 taken.push(provider);
             }
             // Production goes before backup, but an old copy is worse than one that was read live.
-            Err(error @ CaptureError::Unfit { .. }) if files.capture.mode == CaptureMode::Auto => {
+            Err(error @ CaptureError::Unfit { .. }) if !is_strict(files) => {
                 let reason = StepError::from(error).message;
                 if let Some(volume) = captured.volumes.iter_mut().find(|volume| volume.path == at) {
                     volume.provider = "none";
