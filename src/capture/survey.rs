@@ -257,7 +257,8 @@ impl Look<'_> {
     }
 }
 
-/// The mounts that are not hidden by a later one, in order of their paths.
+/// The mounts that are not hidden by a later one and show what would not be seen without them, in order of
+/// their paths.
 fn visible(mounts: Vec<MountEntry>) -> Vec<MountEntry> {
     let mut seen: Vec<MountEntry> = Vec::new();
     for mount in mounts {
@@ -265,7 +266,20 @@ fn visible(mounts: Vec<MountEntry>) -> Vec<MountEntry> {
         seen.push(mount);
     }
     seen.sort_by(|one, other| one.at.cmp(&other.at));
-    seen
+    let mut visible: Vec<MountEntry> = Vec::new();
+    for mount in seen {
+        let shows_itself = mount_of(&visible, &mount.at).is_some_and(|around| {
+            let below = mount.at.strip_prefix(&around.at);
+            around.device == mount.device
+                && below.is_ok_and(|below| around.root.join(below) == mount.root)
+        });
+        // systemd confines a unit by mounting directories over themselves (ProtectSystem=, ReadWritePaths=):
+        // /etc is then a mount, and still a directory of the root file system.
+        if !shows_itself {
+            visible.push(mount);
+        }
+    }
+    visible
 }
 
 /// The mount that holds a path.
@@ -306,4 +320,65 @@ fn literal(path: &Path) -> String {
 /// A pattern that matches what is in this directory, and not the directory itself.
 fn content_of(path: &Path) -> String {
     format!("{}/*", literal(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(minor: u32, root: &str, at: &str) -> MountEntry {
+        MountEntry {
+            device: (0, minor),
+            root: root.into(),
+            at: at.into(),
+            options: "ro,relatime".into(),
+            file_system: "btrfs".into(),
+            source: "/dev/sda1".into(),
+            super_options: "rw".into(),
+        }
+    }
+
+    fn places(mounts: Vec<MountEntry>) -> Vec<String> {
+        visible(mounts).iter().map(|mount| mount.at.display().to_string()).collect()
+    }
+
+    #[test]
+    fn the_mounts_by_which_a_unit_is_confined_are_not_volumes() {
+        let confined = vec![
+            mount(1, "/@", "/"),
+            mount(1, "/@/usr", "/usr"),
+            mount(1, "/@/etc", "/etc"),
+            mount(1, "/@/etc/lvm", "/etc/lvm"),
+            mount(2, "/", "/boot"),
+            mount(2, "/efi", "/boot/efi"),
+        ];
+        assert_eq!(places(confined), ["/", "/boot"]);
+    }
+
+    #[test]
+    fn what_shows_something_else_is_a_volume() {
+        let mounts = vec![
+            mount(1, "/@", "/"),
+            mount(1, "/@home", "/home"),
+            mount(1, "/@/srv/www", "/var/www"),
+            mount(2, "/", "/mnt"),
+            // Back again, where another file system is in between.
+            mount(1, "/@/mnt/here", "/mnt/here"),
+            mount(3, "/opt", "/opt"),
+        ];
+        assert_eq!(places(mounts), ["/", "/home", "/mnt", "/mnt/here", "/opt", "/var/www"]);
+    }
+
+    #[test]
+    fn a_later_mount_hides_what_is_below_it() {
+        let mounts = vec![
+            mount(1, "/", "/"),
+            mount(2, "/", "/srv"),
+            mount(3, "/", "/srv/data"),
+            mount(4, "/", "/srv"),
+        ];
+        let seen = visible(mounts);
+        assert_eq!(seen.len(), 2);
+        assert_eq!(seen[1].device, (0, 4));
+    }
 }

@@ -17,6 +17,9 @@ use stillpoint::model::job::{CapturePolicy, Config, FilesSource, Hooks, Job, Set
 use stillpoint::model::names::{HostName, JobName, TargetName};
 use stillpoint::model::target::{BorgTarget, EngineConfig, SecretSource, Target};
 
+use crate::bench_machine::{Machine, PROGRAM, Ran, command, must};
+use crate::btrfs::{Disk, inside, restored};
+
 /// A place for the program that has to be quoted in a unit.
 const ODD_PROGRAM: &str = "/opt/my 50% tools/stillpoint";
 
@@ -188,4 +191,53 @@ fn verify_complains_of_a_broken_unit() {
     assert!(said.contains("ProtectSystemm"), "{said}");
     let (passed, said) = verify(root.path(), &made[2].0);
     assert!(!passed, "{said}");
+}
+
+#[test]
+fn a_confined_unit_captures_what_the_machine_sees() {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "btrfs", "disk", 300);
+    must("btrfs", &["-q", "subvolume", "create", &disk.path("root")]);
+    fs::create_dir_all(disk.path("root/etc/lvm")).unwrap();
+    fs::write(disk.path("root/etc/fstab"), "a table").unwrap();
+    fs::write(disk.path("root/etc/lvm/lvm.conf"), "a configuration").unwrap();
+    machine.configure(
+        r#"
+[jobs.host]
+targets = ["b", "r"]
+[jobs.host.files]
+paths = ["{root}/disk/root"]
+one-file-system = true
+capture = "required"
+"#,
+    );
+    machine.run(&["init", "b", "r"]).expect(0);
+    // What ProtectSystem=strict and ReadWritePaths= make of it, in a namespace like a unit's.
+    let confine = r#"
+        mount -o remount,bind,ro "$1"
+        mount --bind "$1/root/etc" "$1/root/etc"
+        mount -o remount,bind,ro "$1/root/etc"
+        mount --bind "$1/root/etc/lvm" "$1/root/etc/lvm"
+        shift
+        exec "$@"
+    "#;
+    let output = command("unshare")
+        .args(["--mount", "--propagation", "slave", "sh", "-e", "-c", confine, "sh"])
+        .arg(&disk.at)
+        .arg(PROGRAM)
+        .arg("-c")
+        .arg(machine.path("stillpoint.toml"))
+        .args(["--json", "run"])
+        .output()
+        .unwrap();
+    let report = Ran::from(output).expect(0).json();
+    let captures = report["jobs"][0]["captures"].as_array().unwrap();
+    assert_eq!(captures.len(), 1, "{report:#}");
+    assert_eq!(captures[0]["path"], *disk.path("root"));
+    for target in ["b", "r"] {
+        let back = restored(&machine, target, &format!("back-{target}"));
+        let path = inside(&back, disk.path("root/etc/lvm/lvm.conf"));
+        assert_eq!(fs::read_to_string(path).unwrap(), "a configuration");
+    }
+    disk.assert_no_snapshot();
 }
