@@ -326,7 +326,7 @@ fn a_plain_file_system_is_read_only_while_it_is_read() {
         fs::write(machine.path("probe-log"), "").unwrap();
         // Every call of restic outside the capture would find it writable, so only backup is probed.
         let body = format!(
-            "case \"$*\" in *' backup '*) touch '{}' 2>/dev/null && exit 9;; esac; exec /usr/bin/restic \"$@\"",
+            "case \"$*\" in 'backup '*) touch '{}' 2>/dev/null && exit 9;; esac; exec /usr/bin/restic \"$@\"",
             disk.path("x")
         );
         machine.script("probe", &body);

@@ -193,6 +193,32 @@ fn verify_complains_of_a_broken_unit() {
     assert!(!passed, "{said}");
 }
 
+/// Runs the program in a namespace like a unit's: `ProtectSystem=` makes a disk and some of its directories
+/// read-only by mounting the latter over themselves.
+fn confined(machine: &Machine, disk: &Disk, directories: &[&str], args: &[&str]) -> Ran {
+    let script = r#"
+        mount -o remount,bind,ro "$1"
+        shift
+        while [ "$1" != -- ]; do
+            mount --bind "$1" "$1"
+            mount -o remount,bind,ro "$1"
+            shift
+        done
+        shift
+        exec "$@"
+    "#;
+    command("unshare")
+        .args(["--mount", "--propagation", "slave", "sh", "-e", "-c", script, "sh"])
+        .arg(&disk.at)
+        .args(directories)
+        .args(["--", PROGRAM, "-c"])
+        .arg(machine.path("stillpoint.toml"))
+        .args(args)
+        .output()
+        .unwrap()
+        .into()
+}
+
 #[test]
 fn a_confined_unit_captures_what_the_machine_sees() {
     let machine = Machine::bare("[jobs]\n");
@@ -212,25 +238,9 @@ capture = "required"
 "#,
     );
     machine.run(&["init", "b", "r"]).expect(0);
-    // What ProtectSystem=strict and ReadWritePaths= make of it, in a namespace like a unit's.
-    let confine = r#"
-        mount -o remount,bind,ro "$1"
-        mount --bind "$1/root/etc" "$1/root/etc"
-        mount -o remount,bind,ro "$1/root/etc"
-        mount --bind "$1/root/etc/lvm" "$1/root/etc/lvm"
-        shift
-        exec "$@"
-    "#;
-    let output = command("unshare")
-        .args(["--mount", "--propagation", "slave", "sh", "-e", "-c", confine, "sh"])
-        .arg(&disk.at)
-        .arg(PROGRAM)
-        .arg("-c")
-        .arg(machine.path("stillpoint.toml"))
-        .args(["--json", "run"])
-        .output()
-        .unwrap();
-    let report = Ran::from(output).expect(0).json();
+    let etc = disk.path("root/etc");
+    let output = confined(&machine, &disk, &[&etc, &disk.path("root/etc/lvm")], &["--json", "run"]);
+    let report = output.expect(0).json();
     let captures = report["jobs"][0]["captures"].as_array().unwrap();
     assert_eq!(captures.len(), 1, "{report:#}");
     assert_eq!(captures[0]["path"], *disk.path("root"));
@@ -240,4 +250,34 @@ capture = "required"
         assert_eq!(fs::read_to_string(path).unwrap(), "a configuration");
     }
     disk.assert_no_snapshot();
+}
+
+#[test]
+fn a_confined_unit_makes_writable_what_a_killed_run_outside_left_read_only() {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "ext4", "boot", 64);
+    fs::write(disk.path("vmlinuz"), "kernel").unwrap();
+    let jobs = r#"
+[jobs.host]
+targets = ["r"]
+[jobs.host.files]
+paths = ["{root}/boot"]
+[jobs.host.files.remount-readonly]
+paths = ["{root}/boot"]
+"#;
+    machine.configure(jobs);
+    machine.run(&["init", "r"]).expect(0);
+    let program = machine.script(
+        "restic-that-kills",
+        "case \"$*\" in 'backup '*) kill -KILL $PPID; sleep 5;; esac; exec /usr/bin/restic \"$@\"",
+    );
+    let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let text = text
+        .replace("[targets.r.restic]\n", &format!("[targets.r.restic]\nprogram = \"{program}\"\n"));
+    machine.write("stillpoint.toml", &text, 0o600);
+    let ran = machine.run(&["run"]);
+    assert_eq!(ran.code, None, "{}", ran.stderr);
+    fs::write(disk.path("probe"), "").expect_err("nothing was made read-only");
+    confined(&machine, &disk, &[], &["recover"]).expect(0);
+    fs::write(disk.path("after"), "writable again").unwrap();
 }

@@ -145,6 +145,13 @@ pub fn remount(path: &Path, device: (u32, u32), read_only: bool) -> io::Result<(
         flags |= MsFlags::MS_RDONLY;
     }
     mount(None::<&str>, path, None::<&str>, flags, None::<&str>)?;
+    // It has also set `ro` on, or taken it off, this one mount in this one namespace. Whoever makes the file
+    // system writable again may live in another one, as a unit does, and could not reach this.
+    let mut own = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags_of(&found.options);
+    if found.options.split(',').any(|option| option == "ro") {
+        own |= MsFlags::MS_RDONLY;
+    }
+    mount(None::<&str>, path, None::<&str>, own, None::<&str>)?;
     match find()? {
         Some(now) if now.is_frozen_read_only() != read_only => {
             Err(io::Error::other("the kernel took the request and did not carry it out"))
