@@ -127,6 +127,11 @@ impl Look<'_> {
         let Some(home) = mount_of(&mounts, self.path) else { return Ok(()) };
         self.add_volume(found, home, self.subvolume_above(home)?)?;
         for mount in mounts.iter().filter(|m| m.at != self.path && m.at.starts_with(self.path)) {
+            // What is mounted in a file system that is made up goes away with it: a user's portals below
+            // /run, a disk that the desktop mounted there.
+            if found.kernel.iter().any(|kernel| mount.at.starts_with(kernel)) {
+                continue;
+            }
             if KERNEL.contains(&mount.file_system.as_str()) {
                 found.kernel.push(mount.at.clone());
                 if !self.files.one_file_system {

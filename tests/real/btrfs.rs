@@ -344,7 +344,7 @@ fn no_provider_is_a_warning_for_auto_and_an_error_for_required() {
     fs::write(disk.path("file"), "content").unwrap();
     job(&machine, "paths = [\"{root}/plain\"]");
     machine.run(&["init", "b", "r"]).expect(0);
-    machine.run(&["run"]).expect(0).says("is read live: nothing can hold");
+    machine.run(&["run"]).expect(0).says("nothing can hold");
     let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
     let text = text.replace("capture = \"auto\"", "capture = \"required\"");
     machine.write("stillpoint.toml", &text, 0o600);

@@ -118,15 +118,12 @@ pub fn capture<'a>(
     }
     let programs = programs(cx.host(), targets);
     let intended = rec.step("survey", None, None, |_| intend(room(cx), files, &programs))?;
+    if let Some(warning) = read_live(&intended.volumes) {
+        rec.say(true, warning);
+    }
     if intended.held.is_empty() && !is_strict(files) {
-        for volume in &intended.volumes {
-            rec.say(true, read_live(volume));
-        }
         captured.volumes = intended.volumes;
         return Some(captured);
-    }
-    for volume in intended.volumes.iter().filter(|volume| volume.reason.is_some()) {
-        rec.say(true, read_live(volume));
     }
     captured.gaps.extend(intended.survey.missing.iter().map(not_named));
     captured.exclude.clone_from(&intended.survey.exclude);
@@ -365,6 +362,11 @@ fn look(host: &dyn Host, files: &FilesSource) -> Result<(Vec<String>, Done), Ste
             {
                 gaps.push(format!("{} is empty", path.display()));
             }
+            Some(_) if is_link(host, path) => gaps.push(format!(
+                "{} is a symbolic link, of which only the link itself would be stored: name {} instead",
+                path.display(),
+                host.canonical(path).display()
+            )),
             Some(_) => usable += 1,
         }
     }
@@ -383,6 +385,12 @@ fn look(host: &dyn Host, files: &FilesSource) -> Result<(Vec<String>, Done), Ste
         Done::with(Outcome::Incomplete, Trouble::Incomplete, gaps.join(", "))
     };
     Ok((gaps, done))
+}
+
+/// Whether the last part of a path is a link: engines follow those before it, and store that one.
+fn is_link(host: &dyn Host, path: &Path) -> bool {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return false };
+    host.canonical(path) != host.canonical(parent).join(name)
 }
 
 /// The programs that the engines of these targets are.
@@ -438,13 +446,21 @@ fn not_named(absent: &Absent) -> String {
     )
 }
 
-fn read_live(volume: &VolumeReport) -> String {
-    format!(
-        "{} is read live: {} (capture = \"none\", or live = [{:?}], accepts this silently)",
-        volume.path.display(),
-        volume.reason.as_deref().unwrap_or("nothing holds it still"),
-        volume.path.display().to_string()
-    )
+/// One warning about everything that is read live without being asked for.
+fn read_live(volumes: &[VolumeReport]) -> Option<String> {
+    const NAMED: usize = 5;
+    let reasons: Vec<&str> = volumes.iter().filter_map(|volume| volume.reason.as_deref()).collect();
+    if reasons.is_empty() {
+        return None;
+    }
+    let more = match reasons.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let reasons = reasons.iter().take(NAMED).copied().collect::<Vec<_>>().join("; ");
+    Some(format!(
+        "files are read live, and what changes meanwhile is counted: {reasons}{more} (capture = \"none\" accepts this silently, live = [\"PATH\"] for one mount)"
+    ))
 }
 
 fn room(cx: RunContext<'_>) -> Room<'_> {
