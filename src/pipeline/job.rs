@@ -141,16 +141,24 @@ fn carry_out(
             let held = capture(cx, rec, job, &targets).map(|captured| {
                 volumes.clone_from(&captured.volumes);
                 let direct = targets.iter().copied().filter(|target| target.copy_from().is_none());
-                let mut held = BTreeMap::new();
-                captured.watched(cx, || {
-                    for target in direct {
-                        if let Some(result) = serve(cx, rec, job, &captured, target, &mut locks) {
-                            held.insert(&target.name, result);
-                        }
-                    }
+                let archived: Vec<(&Target, Vec<Archived>)> = captured.watched(cx, || {
+                    direct
+                        .filter(|target| locks.contains_key(&target.name))
+                        .map(|target| (target, archive_all(cx, rec, job, &captured, target)))
+                        .collect()
                 });
-                // 4. The source is free from here on.
+                // 4. The source is free from here on; then the copies are looked for and the policy applied.
                 release(cx, rec, captured);
+                let mut held = BTreeMap::new();
+                for (target, archived) in archived {
+                    let engine = cx.pipeline.engine(&target.name);
+                    let Some((engine, lock)) = engine.zip(locks.get_mut(&target.name)) else {
+                        continue;
+                    };
+                    if let Some(result) = finish(cx, rec, job, engine, archived, lock) {
+                        held.insert(&target.name, result);
+                    }
+                }
                 held
             });
             // 5. Targets that are filled from another target.
@@ -228,25 +236,23 @@ fn lock_targets<'a>(
     locks
 }
 
-/// Backs up to one target, looks for the copies there, applies the policy.
-fn serve(
+/// Backs up to one target.
+fn archive_all(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
     job: &Job,
     captured: &Captured<'_>,
     target: &Target,
-    locks: &mut Locks<'_>,
-) -> Option<Served> {
-    let engine = cx.pipeline.engine(&target.name)?;
-    let lock = locks.get_mut(&target.name)?;
+) -> Vec<Archived> {
     let mut archived = Vec::new();
+    let Some(engine) = cx.pipeline.engine(&target.name) else { return archived };
     for series in series_of(cx.config(), job) {
         if cx.host().stop_signal().is_some() {
             break;
         }
         archived.extend(archive(cx, rec, captured, engine, &series, moment(cx, target, &series)));
     }
-    finish(cx, rec, job, engine, archived, lock)
+    archived
 }
 
 /// The moment that a new copy stands for: now, or a second after the last copy if that was made in this

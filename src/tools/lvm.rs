@@ -103,12 +103,16 @@ pub fn list() -> CommandSpec {
 }
 
 /// Makes a snapshot, active, with its tags in the same command. `size` is for a classic one, in bytes.
+///
+/// It is active now and skipped by every later activation: one that a crash left behind must not come up at
+/// the next boot and be taken for its origin, whose file system's UUID it carries.
 pub fn snapshot(wanted: &VolumeSnapshot, size: Option<u64>) -> CommandSpec {
     let mut spec = patient(CommandSpec::new(Tool::Lvm("lvcreate"), Effect::Mutate)).args([
         "--yes",
         "--snapshot",
         "--setactivationskip",
-        "n",
+        "y",
+        "--ignoreactivationskip",
         "--activate",
         "y",
         "--addtag",
@@ -327,7 +331,7 @@ mod tests {
         assert!(made.never_kill);
         assert_eq!(
             made.display(),
-            "lvcreate --yes --snapshot --setactivationskip n --activate y --addtag stillpoint --addtag stillpoint.run=0a1b2c3d --size 4194304b --name stillpoint.0a1b2c3d.0 -- vg/data"
+            "lvcreate --yes --snapshot --setactivationskip y --ignoreactivationskip --activate y --addtag stillpoint --addtag stillpoint.run=0a1b2c3d --size 4194304b --name stillpoint.0a1b2c3d.0 -- vg/data"
         );
         let gone = remove(&snapshot_of, Some("u-9"));
         assert!(gone.never_kill);

@@ -1,4 +1,4 @@
-//! The fault matrix: what a capture survives, as a table. The same rows run on a btrfs here and on LVM in an
+//! The fault matrix: what a capture survives, as a table that the tests print. The same rows run on a btrfs here and on LVM in an
 //! emulated guest; see [`Source`].
 
 use std::fs;
@@ -59,8 +59,17 @@ const ROWS: &[Row] = &[
     Row { name: "no fault", codes: &[0], fault: |machine| machine.run(&["run"]) },
 ];
 
-/// Runs every row, then SIGKILL at every line of the ledger, and prints the table.
-pub fn run(machine: &Machine, source: &dyn Source) {
+/// At which lines of the ledger a run is killed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kills {
+    /// At every one.
+    EveryLine,
+    /// At those that are not about children: every promise, what was made of it, and that it was given back.
+    Events,
+}
+
+/// Runs every row, then SIGKILL at the lines of the ledger, and answers with the table.
+pub fn run(machine: &Machine, source: &dyn Source, kills: Kills) -> String {
     machine.run(&["run"]).expect(0);
     let mut table = vec![format!("{:<24} {:>5}  left  earlier copies  origin", "fault", "exit")];
     for row in ROWS {
@@ -80,7 +89,7 @@ pub fn run(machine: &Machine, source: &dyn Source) {
     for stop_at in 1.. {
         let before = machine.copies("r");
         let mut child = machine.start(&["run"]);
-        let in_time = wait_until(&mut child, || lines(machine) >= stop_at);
+        let in_time = wait_until(&mut child, || lines(machine, kills) >= stop_at);
         if !in_time {
             assert!(child.wait().unwrap().success());
             break;
@@ -93,7 +102,7 @@ pub fn run(machine: &Machine, source: &dyn Source) {
     }
     assert!(reached >= 8, "only {reached} lines: the loop killed too late");
     machine.run(&["run"]).expect(0);
-    println!("{}", table.join("\n"));
+    table.join("\n")
 }
 
 /// Nothing is left, the origin takes a write, the earlier copies are there. One line of the table.
@@ -186,13 +195,21 @@ fn target_unmounted(machine: &Machine) -> Ran {
     ran
 }
 
-fn lines(machine: &Machine) -> usize {
+fn lines(machine: &Machine, kills: Kills) -> usize {
+    let counts = |line: &&[u8]| {
+        !line.is_empty()
+            && (kills == Kills::EveryLine || !String::from_utf8_lossy(line).contains("child"))
+    };
     let Ok(entries) = fs::read_dir(machine.path("state/ledger")) else { return 0 };
     entries
         .flatten()
         .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
         .filter_map(|entry| fs::read(entry.path()).ok())
-        .map(|bytes| bytes.iter().filter(|byte| **byte == b'\n').count())
+        // The last piece is no line yet.
+        .map(|bytes| {
+            let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            bytes[..whole].split(|byte| *byte == b'\n').filter(counts).count()
+        })
         .max()
         .unwrap_or(0)
 }

@@ -1,0 +1,270 @@
+//! Captures of LVM volumes by the program itself: thin and classic, ext4 and XFS, a pool that fills up, a
+//! snapshot that overflows, an `lvcreate` that is killed. An emulated machine is slow, so each test does
+//! several things with one group.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::group::Group;
+use crate::bench_machine::{Machine, must};
+use crate::matrix::{self, Kills, Source};
+
+/// A write that takes longer than this is held up, on an emulated machine as well.
+const PROMPT: Duration = Duration::from_secs(10);
+
+/// A machine whose one job reads these paths into restic, with these lines besides.
+fn machine(paths: &[&Path], files: &str) -> Machine {
+    let machine = Machine::bare("[jobs]\n");
+    configure(&machine, paths, files);
+    machine.run(&["init", "r"]).expect(0);
+    machine
+}
+
+fn configure(machine: &Machine, paths: &[&Path], files: &str) {
+    let paths: Vec<String> = paths.iter().map(|path| format!("{:?}", path.display().to_string())).collect();
+    machine.configure(&format!(
+        "[jobs.host]\ntargets = [\"r\"]\n[jobs.host.files]\npaths = [{}]\ncapture = \"required\"\n{files}\n",
+        paths.join(", ")
+    ));
+}
+
+/// Makes restic's `backup` do this first, in shell.
+fn during_backup(machine: &Machine, script: &str) {
+    let path = machine.script(
+        "other-restic",
+        &format!("case \"$*\" in *' backup '*|'backup '*) {script};; esac; exec /usr/bin/restic \"$@\""),
+    );
+    let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let table = "[targets.r.restic]\n";
+    let text = text.replace(table, &format!("{table}program = \"{path}\"\n"));
+    machine.write("stillpoint.toml", &text, 0o600);
+}
+
+fn run(machine: &Machine, code: i32) -> Value {
+    machine.run(&["--json", "run"]).expect(code).json()
+}
+
+fn restored(machine: &Machine, path: &Path) -> String {
+    let to = machine.path("back");
+    let _ = fs::remove_dir_all(&to);
+    fs::create_dir(&to).unwrap();
+    machine.run(&["restore", "host", "--to", to.to_str().unwrap()]).expect(0);
+    fs::read_to_string(to.join(path.strip_prefix("/").unwrap())).unwrap()
+}
+
+#[test]
+#[ignore = "needs device-mapper: run by tests/guest/run"]
+fn thin_and_classic_volumes_are_held_still() {
+    let rules = Path::new("/etc/udev/rules.d/57-stillpoint.rules");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/udev/57-stillpoint.rules");
+    fs::create_dir_all(rules.parent().unwrap()).unwrap();
+    fs::copy(shipped, rules).unwrap();
+    must("udevadm", &["control", "--reload"]);
+
+    let group = Group::new(1100);
+    group.pool("pool", 250);
+    group.thin("pool", "data", 150);
+    group.linear("plain", 320);
+    let (data, plain) = (group.mounted("data", "ext4"), group.mounted("plain", "xfs"));
+    fs::write(data.join("file"), "on ext4").unwrap();
+    fs::write(plain.join("file"), "on xfs").unwrap();
+    must("udevadm", &["settle"]);
+    let uuid = must("blkid", &["-s", "UUID", "-o", "value", group.path("data").to_str().unwrap()]);
+    let link = format!("/dev/disk/by-uuid/{}", uuid.trim());
+    let origin = fs::canonicalize(&link).unwrap();
+
+    let machine = machine(&[&data, &plain], "");
+    // While the snapshots are there: what the link leads to, and a change that must not be in the copy.
+    let seen = machine.path("seen");
+    during_backup(
+        &machine,
+        &format!(
+            "udevadm settle; readlink -f {link} >'{}'; nsenter -t 1 -m sh -c 'echo changed >{}/file'",
+            seen.display(),
+            data.display()
+        ),
+    );
+    let report = run(&machine, 0);
+    let captures = report["jobs"][0]["captures"].as_array().unwrap();
+    let providers: Vec<&str> = captures.iter().map(|c| c["provider"].as_str().unwrap()).collect();
+    assert_eq!(providers, ["lvm-thin", "lvm-classic"], "{report:#}");
+    assert_eq!(fs::read_to_string(&seen).unwrap().trim(), origin.to_str().unwrap());
+    assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "changed\n");
+    assert_eq!(restored(&machine, &data.join("file")), "on ext4");
+    assert_eq!(restored(&machine, &plain.join("file")), "on xfs");
+    group.assert_whole("pool", &["data", "plain", "pool"]);
+    machine.assert_clean_except(group.scratch.path());
+
+    // borg sees them as well, and a second copy through new snapshots adds next to nothing.
+    machine.run(&["init", "b"]).expect(0);
+    let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    machine.write("stillpoint.toml", &text.replace("[\"r\"]", "[\"b\"]"), 0o600);
+    run(&machine, 0);
+    let again = run(&machine, 0);
+    assert!(again["jobs"][0]["targets"][0]["bytes_new"].as_u64().unwrap() < 4096, "{again:#}");
+    group.assert_whole("pool", &["data", "plain", "pool"]);
+    fs::remove_file(rules).unwrap();
+}
+
+struct Thin {
+    group: Group,
+    data: PathBuf,
+}
+
+impl Source for Thin {
+    fn path(&self) -> &Path {
+        &self.data
+    }
+
+    fn left(&self) -> Vec<String> {
+        let mut left = self.group.suspended();
+        left.extend(self.group.names().into_iter().filter(|name| name.starts_with("stillpoint")));
+        left.extend(self.group.queued_messages());
+        let ids = self.group.transactions("pool");
+        if ids.lvm != ids.kernel {
+            left.push(format!("{ids:?}"));
+        }
+        left
+    }
+
+    fn mounted(&self) -> &Path {
+        self.group.scratch.path()
+    }
+}
+
+#[test]
+#[ignore = "needs device-mapper: run by tests/guest/run"]
+fn the_fault_matrix_on_lvm() {
+    let group = Group::new(400);
+    group.pool("pool", 200);
+    group.thin("pool", "data", 100);
+    let source = Thin { data: group.mounted("data", "ext4"), group };
+    fs::write(source.data.join("file"), "content").unwrap();
+    let machine = machine(&[&source.data], "");
+    matrix::configure(&machine, &source, r#""r""#);
+    println!("{}", matrix::run(&machine, &source, Kills::Events));
+}
+
+#[test]
+#[ignore = "needs device-mapper: run by tests/guest/run"]
+fn a_pool_that_runs_full_gets_its_space_back() {
+    let mut group = Group::new(400);
+    group.pool("pool", 200);
+    group.thin("pool", "data", 190);
+    let data = group.mounted("data", "ext4");
+    fs::write(data.join("file"), "content").unwrap();
+    let machine = machine(&[&data], "");
+    run(&machine, 0);
+
+    // What the origin overwrites, the snapshot keeps: 90 MiB twice and more do not fit into 200 MiB.
+    let big = data.join("big");
+    let write = |count: &str| {
+        let of = format!("of={}", big.display());
+        must("dd", &["if=/dev/urandom", &of, "bs=1M", &format!("count={count}"), "conv=fsync,notrunc", "status=none"]);
+    };
+    write("90");
+    let fill = format!(
+        "nsenter -t 1 -m dd if=/dev/urandom of={} bs=1M count=90 conv=fsync,notrunc status=none; nsenter -t 1 -m dd if=/dev/urandom of={} bs=1M count=12 conv=fsync status=none; exec sleep 120",
+        big.display(),
+        data.join("more").display()
+    );
+    during_backup(&machine, &fill);
+    let report = run(&machine, 10);
+    assert!(report.to_string().contains("is running full"), "{report:#}");
+    assert!(group.takes_writes("data", PROMPT));
+    group.assert_whole("pool", &["data", "pool"]);
+    machine.assert_clean_except(group.scratch.path());
+
+    // A pool above its limits gets no snapshot at all.
+    configure(&machine, &[&data], "[jobs.host.files.lvm-thin]\nmax-data = \"20%\"");
+    machine.run(&["run"]).expect(4).says("is too full for a snapshot");
+    let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let text = text.replace("\"required\"", "\"auto\"");
+    machine.write("stillpoint.toml", &text, 0o600);
+    let report = run(&machine, 12);
+    assert_eq!(report["jobs"][0]["captures"][0]["consistency"], "live", "{report:#}");
+    group.assert_whole("pool", &["data", "pool"]);
+}
+
+#[test]
+#[ignore = "needs device-mapper: run by tests/guest/run"]
+fn an_overflowed_snapshot_is_found_although_the_reader_saw_no_error() {
+    let group = Group::new(400);
+    group.linear("plain", 100);
+    let plain = group.mounted("plain", "ext4");
+    fs::write(plain.join("file"), "content").unwrap();
+    let machine = machine(&[&plain], "[jobs.host.files.lvm-classic]\nsize = \"8M\"");
+    run(&machine, 0);
+    let good = machine.copies("r");
+
+    // The engine is through with reading and has made its copy when the snapshot breaks.
+    let overflow = format!(
+        "/usr/bin/restic \"$@\"; status=$?; nsenter -t 1 -m dd if=/dev/urandom of={} bs=1M count=40 conv=fsync status=none; exit $status",
+        plain.join("big").display()
+    );
+    during_backup(&machine, &overflow);
+    let report = run(&machine, 10);
+    assert!(report.to_string().contains("overflowed"), "{report:#}");
+    assert!(machine.copies("r").contains(&good[0]), "an earlier copy is lost");
+    let status = machine.run(&["--json", "status"]);
+    assert!(status.stdout.contains(&report["jobs"][0]["name"].as_str().unwrap().to_owned()));
+    assert_eq!(group.names(), ["plain"]);
+    assert_eq!(group.suspended(), Vec::<String>::new());
+
+    // A group without space gets no snapshot.
+    configure(&machine, &[&plain], "[jobs.host.files.lvm-classic]\nsize = \"100%\"");
+    group.linear("rest", 280);
+    machine.run(&["run"]).expect(4).says("and a snapshot of plain takes");
+    assert_eq!(group.names(), ["plain", "rest"]);
+}
+
+/// An `lvcreate` in front of the real one that is killed when it asks device-mapper for this.
+fn killed_at(n: usize, first: &str) {
+    let script = format!(
+        "#!/bin/sh\n{first}\nexec strace -f -o /dev/null -e trace=ioctl -P /dev/mapper/control -e inject=ioctl:signal=SIGKILL:when={n} /usr/sbin/lvcreate \"$@\"\n"
+    );
+    fs::create_dir_all("/usr/local/sbin").unwrap();
+    fs::write("/usr/local/sbin/lvcreate", script).unwrap();
+    must("chmod", &["755", "/usr/local/sbin/lvcreate"]);
+}
+
+#[test]
+#[ignore = "needs device-mapper: run by tests/guest/run"]
+fn an_lvcreate_that_is_killed_is_mended() {
+    let mut group = Group::new(300);
+    group.pool("pool", 150);
+    group.thin("pool", "data", 80);
+    let data = group.mounted("data", "ext4");
+    fs::write(data.join("file"), "kept").unwrap();
+    let machine = machine(&[&data], "");
+    run(&machine, 0);
+
+    // Where the requests lie varies by a few, so a stretch around each is covered; see `lab`.
+    let trace = group.scratch.path().join("trace");
+    let lines = super::lab::create(&group, &trace, None);
+    must("lvremove", &["-y", &group.full("snap")]);
+    let at = |words: &str| lines.iter().position(|line| line.contains(words)).unwrap() + 1;
+    let mut states = Vec::new();
+    for n in at("create_snap ") - 1..=at("set_transaction_id ") + 2 {
+        for with_us in [false, true] {
+            // PPID is the program under test.
+            killed_at(n, if with_us { "kill -KILL $PPID" } else { "" });
+            let ran = machine.run(&["run"]);
+            assert_eq!(ran.code, if with_us { None } else { Some(10) }, "{n}: {}", ran.stderr);
+            let state = (group.suspended().len(), group.transactions("pool"));
+            states.push(format!("{n} {with_us}: {state:?}"));
+            fs::remove_file("/usr/local/sbin/lvcreate").unwrap();
+            machine.run(&["recover"]).expect(0);
+            group.assert_whole("pool", &["data", "pool"]);
+            assert!(group.takes_writes("data", PROMPT), "{n}");
+            machine.assert_clean_except(group.scratch.path());
+        }
+    }
+    println!("what was there before recover:\n{}", states.join("\n"));
+    assert!(states.iter().any(|state| state.contains("true: (1, ")), "nothing was left suspended");
+    run(&machine, 0);
+    assert_eq!(restored(&machine, &data.join("file")), "kept");
+}
