@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`cli`] | one verb a file, exit codes, everything that is printed |
 //! | [`pipeline`] | a run from top to bottom; ledger, undo, recover |
-//! | [`engine`] [`machine`] [`report`] | borg and restic; the hypervisor; history, status, metrics, terminal |
+//! | [`engine`] [`capture`] [`machine`] [`report`] | borg and restic; how a source is held still; the hypervisor; history, status, metrics, terminal |
 //! | [`tools`] [`retention`] [`config`] | argument lists and parsers; what to keep; the configuration |
 //! | [`host`] | the one door to the machine |
 //! | [`model`] [`lock`] | the words |
@@ -21,9 +21,12 @@
 //! `stillpoint run` reads the configuration ([`config::load`]), opens history and hands both to
 //! [`pipeline::run::run`]. A [`pipeline::session`] gives back what dead runs hold, begins the ledger and makes
 //! the run's staging directory. Then each job ([`pipeline::job::run_job`]): locks, promises its `finally`
-//! hooks to the ledger, runs `before` hooks, looks at the source, and for each target backs up, lists the
-//! target to see the new copy with its own eyes, and only then asks [`retention`] what may go. Targets that
-//! are filled from others follow. `after` and `finally` hooks have the last word. When all jobs are through,
+//! hooks to the ledger, runs `before` hooks, and holds the source still: it looks what lies below the paths
+//! ([`capture::survey`]), finds a [`capture::Provider`] for each volume, writes every promise to the ledger,
+//! lets the writers stand still if that is asked for, and makes all captures at once. Each target's engine
+//! then reads them under their original paths, in a mount namespace of its own ([`capture::view`]). When the
+//! last has read, the captures are given back. Only then each target is listed, to see the new copy with our
+//! own eyes, and [`retention`] is asked what may go. Targets that are filled from others follow. `after` and `finally` hooks have the last word. When all jobs are through,
 //! each target is compacted and checked where that is due. Whatever the ledger still holds is given back,
 //! history is written, and the worst [`model::outcome::Trouble`] becomes the exit code.
 //!
@@ -41,6 +44,13 @@
 //!
 //! - `capture = "auto"` that finds no provider is a warning that is printed and reported, but it does not by
 //!   itself change the outcome: a nightly exit code 12 that nobody can mend would hide the ones that matter.
+//! - There is no namespace for the whole process, nor a mount point that outlives an engine: what an engine
+//!   sees is mounted by the thread that starts it, in the namespace that it alone has. So hooks and `mount` are
+//!   in the host's namespace without further ado, and a capture cannot be mounted while nobody reads it.
+//! - A captured root is not mounted `noexec`: the engine itself is started from it.
+//! - LVM snapshots carry the activation-skip flag and are activated past it. One that a crash left behind does
+//!   not come up at the next boot to be taken for its origin.
+//! - The source is released before the targets are listed, not after: listing reads nothing of it.
 //! - A borg checkpoint of a dead run stays until the next good copy of its series and is deleted then: borg
 //!   resumes from it, and a first backup that never finishes is worse than a leftover that is listed.
 
