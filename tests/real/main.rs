@@ -9,6 +9,7 @@ mod excludes;
 mod faults;
 mod honest;
 mod jobs;
+mod lvm;
 mod matrix;
 mod quiet;
 mod restic_engine;

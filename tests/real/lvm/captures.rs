@@ -24,7 +24,8 @@ fn machine(paths: &[&Path], files: &str) -> Machine {
 }
 
 fn configure(machine: &Machine, paths: &[&Path], files: &str) {
-    let paths: Vec<String> = paths.iter().map(|path| format!("{:?}", path.display().to_string())).collect();
+    let paths: Vec<String> =
+        paths.iter().map(|path| format!("{:?}", path.display().to_string())).collect();
     machine.configure(&format!(
         "[jobs.host]\ntargets = [\"r\"]\n[jobs.host.files]\npaths = [{}]\ncapture = \"required\"\n{files}\n",
         paths.join(", ")
@@ -35,7 +36,9 @@ fn configure(machine: &Machine, paths: &[&Path], files: &str) {
 fn during_backup(machine: &Machine, script: &str) {
     let path = machine.script(
         "other-restic",
-        &format!("case \"$*\" in *' backup '*|'backup '*) {script};; esac; exec /usr/bin/restic \"$@\""),
+        &format!(
+            "case \"$*\" in *' backup '*|'backup '*) {script};; esac; exec /usr/bin/restic \"$@\""
+        ),
     );
     let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
     let table = "[targets.r.restic]\n";
@@ -163,7 +166,17 @@ fn a_pool_that_runs_full_gets_its_space_back() {
     let big = data.join("big");
     let write = |count: &str| {
         let of = format!("of={}", big.display());
-        must("dd", &["if=/dev/urandom", &of, "bs=1M", &format!("count={count}"), "conv=fsync,notrunc", "status=none"]);
+        must(
+            "dd",
+            &[
+                "if=/dev/urandom",
+                &of,
+                "bs=1M",
+                &format!("count={count}"),
+                "conv=fsync,notrunc",
+                "status=none",
+            ],
+        );
     };
     write("90");
     let fill = format!(
