@@ -379,7 +379,7 @@ fn the_fault_matrix_on_btrfs() {
     let (machine, disk) = home("paths = [\"{root}/disk/home\"]");
     let source = Home { path: disk.at.join("home"), disk };
     matrix::configure(&machine, &source, r#""b", "r""#);
-    println!("{}", matrix::run(&machine, &source, matrix::Kills::EveryLine));
+    println!("{}", matrix::run(&machine, &source));
 }
 
 /// A root file system of its own on a btrfs, with the machine's programs, entered by chroot.

@@ -59,17 +59,8 @@ const ROWS: &[Row] = &[
     Row { name: "no fault", codes: &[0], fault: |machine| machine.run(&["run"]) },
 ];
 
-/// At which lines of the ledger a run is killed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kills {
-    /// At every one.
-    EveryLine,
-    /// At those that are not about children: every promise, what was made of it, and that it was given back.
-    Events,
-}
-
-/// Runs every row, then SIGKILL at the lines of the ledger, and answers with the table.
-pub fn run(machine: &Machine, source: &dyn Source, kills: Kills) -> String {
+/// Runs every row, then SIGKILL at every event of the ledger, and answers with the table.
+pub fn run(machine: &Machine, source: &dyn Source) -> String {
     machine.run(&["run"]).expect(0);
     let mut table = vec![format!("{:<24} {:>5}  left  earlier copies  origin", "fault", "exit")];
     for row in ROWS {
@@ -89,7 +80,7 @@ pub fn run(machine: &Machine, source: &dyn Source, kills: Kills) -> String {
     for stop_at in 1.. {
         let before = machine.copies("r");
         let mut child = machine.start(&["run"]);
-        let in_time = wait_until(&mut child, || lines(machine, kills) >= stop_at);
+        let in_time = wait_until(&mut child, || events(machine) >= stop_at);
         if !in_time {
             assert!(child.wait().unwrap().success());
             break;
@@ -98,9 +89,9 @@ pub fn run(machine: &Machine, source: &dyn Source, kills: Kills) -> String {
         child.wait().unwrap();
         machine.run(&["recover"]).expect(0);
         reached = stop_at;
-        table.push(judged(machine, source, &format!("SIGKILL at line {stop_at}"), None, &before));
+        table.push(judged(machine, source, &format!("SIGKILL at event {stop_at}"), None, &before));
     }
-    assert!(reached >= 8, "only {reached} lines: the loop killed too late");
+    assert!(reached >= 8, "only {reached} events: the loop killed too late");
     machine.run(&["run"]).expect(0);
     table.join("\n")
 }
@@ -195,11 +186,10 @@ fn target_unmounted(machine: &Machine) -> Ran {
     ran
 }
 
-fn lines(machine: &Machine, kills: Kills) -> usize {
-    let counts = |line: &&[u8]| {
-        !line.is_empty()
-            && (kills == Kills::EveryLine || !String::from_utf8_lossy(line).contains("child"))
-    };
+/// How many promises, identities and settlements the ledger holds; children that come and go are none.
+fn events(machine: &Machine) -> usize {
+    let counts =
+        |line: &&[u8]| !line.is_empty() && !String::from_utf8_lossy(line).contains("child-");
     let Ok(entries) = fs::read_dir(machine.path("state/ledger")) else { return 0 };
     entries
         .flatten()

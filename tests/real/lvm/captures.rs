@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::group::Group;
 use crate::bench_machine::{Machine, must};
-use crate::matrix::{self, Kills, Source};
+use crate::matrix::{self, Source};
 
 /// A write that takes longer than this is held up, on an emulated machine as well.
 const PROMPT: Duration = Duration::from_secs(10);
@@ -148,7 +148,7 @@ fn the_fault_matrix_on_lvm() {
     fs::write(source.data.join("file"), "content").unwrap();
     let machine = machine(&[&source.data], "");
     matrix::configure(&machine, &source, r#""r""#);
-    println!("{}", matrix::run(&machine, &source, Kills::Events));
+    println!("{}", matrix::run(&machine, &source));
 }
 
 #[test]
