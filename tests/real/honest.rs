@@ -164,3 +164,23 @@ fn a_name_of_any_bytes_is_restored_and_is_not_called_removed() {
         assert_eq!(std::fs::read(out.join(name.strip_prefix("/").unwrap())).unwrap(), b"odd\n");
     }
 }
+
+#[test]
+fn a_source_that_is_only_a_link_is_told() {
+    let machine = Machine::new(&HOST.replace("/src\"]", "/link\", \"{root}/src/sub\"]"));
+    std::os::unix::fs::symlink(machine.path("src"), machine.path("link")).unwrap();
+    let told = "is a symbolic link, of which only the link itself would be stored";
+    machine.run(&["run"]).expect(13).says(told);
+    machine.configure(&HOST.replace("/src", "/link"));
+    machine.run(&["run"]).expect(10).says(told);
+    // A link on the way to a source is followed.
+    machine.configure(&HOST.replace("/src", "/link/many"));
+    machine.run(&["run"]).expect(0);
+    let to = machine.path("back");
+    std::fs::create_dir(&to).unwrap();
+    machine
+        .run(&["restore", "host", "--target", "b", "--to", to.to_str().unwrap()])
+        .expect(0);
+    let file = to.join(machine.path("link/many/7").strip_prefix("/").unwrap());
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "file 7\n".repeat(8));
+}
