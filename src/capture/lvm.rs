@@ -142,14 +142,14 @@ pub(super) fn remove(
     repair::transaction(room, promised)?;
     let mut last = None;
     for attempt in 0..TRIES {
-        if attempt > 0 {
-            std::thread::sleep(BETWEEN_TRIES);
-        }
         let volumes = volumes(room)?;
         let Some(found) = find(&volumes, promised, identity) else { return Ok(()) };
         if !is_of(found, promised) {
             let what = format!("the volume {}/{}", found.group, found.name);
             return Err(CaptureError::NotOurs { what });
+        }
+        if attempt > 0 {
+            room.host.pause(BETWEEN_TRIES);
         }
         let removed = run(room.host, &tool::remove(promised, Some(&found.uuid)));
         match removed {

@@ -296,6 +296,11 @@ pub trait Host: Send + Sync {
     /// The time.
     fn now(&self) -> DateTime<Utc>;
 
+    /// Waits, for something outside to come about. A machine that exists in memory only need not.
+    fn pause(&self, span: Duration) {
+        std::thread::sleep(span);
+    }
+
     /// Random bytes for a run id.
     fn random(&self) -> [u8; 4];
 
