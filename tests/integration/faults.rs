@@ -1,11 +1,8 @@
-//! The three loops: fail the n-th effect, cut the power before and after it, truncate the ledger after every
-//! line. After each, `recover` and one more run must leave the machine as it should be: nothing held, the
-//! service up, every earlier copy there, and exactly the copies that the policy keeps.
+//! What goes wrong in a run that reads its files live, by the loops of [`crate::loops`] and one by one.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +16,11 @@ use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::RunReport;
 use stillpoint::model::target::{BorgTarget, CheckPolicy, EngineConfig, ReadData, Target};
 use stillpoint::pipeline::context::{Engines, Pipeline, engines};
-use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::run::run;
 use stillpoint::report::history::{History, Maintenance, MaintenanceKind};
 
-use crate::support::fake_host::{FakeHost, Fault, PowerCut};
+use crate::loops;
+use crate::support::fake_host::{FakeHost, Fault, World};
 
 pub struct Nobody;
 
@@ -97,22 +94,45 @@ pub fn config(state: &Path) -> Config {
     }
 }
 
+/// A machine, and a job on it.
+pub struct Scene {
+    /// The configuration, whose state is in this directory.
+    pub config: fn(&Path) -> Config,
+    /// The machine before the first run.
+    pub world: fn() -> World,
+    /// Effects that are tried again, so that a single failure of them does no harm.
+    pub tried_again: fn(&str) -> bool,
+}
+
+/// Files that are read live, and a service that hooks stop and start.
+pub const LIVE: Scene = Scene { config, world: World::new, tried_again: |_| false };
+
 /// A machine with its state directory and everything that a run needs.
 pub struct Bench {
     pub host: FakeHost,
     pub config: Config,
-    engines: Engines,
-    history: History,
-    state: tempfile::TempDir,
+    pub engines: Engines,
+    pub history: History,
+    pub state: tempfile::TempDir,
 }
 
 impl Bench {
     pub fn new() -> Self {
-        let state = tempfile::tempdir().unwrap();
-        let config = config(state.path());
+        Self::of(&LIVE)
+    }
+
+    pub fn of(scene: &Scene) -> Self {
+        // What is synced need not reach a disk: hundreds of runs would wait for it.
+        let memory = Path::new("/dev/shm");
+        let state = match memory.is_dir() {
+            true => tempfile::tempdir_in(memory),
+            false => tempfile::tempdir(),
+        };
+        let state = state.unwrap();
+        let config = (scene.config)(state.path());
         let engines = engines(&config);
         let history = History::open(&state.path().join("history.sqlite")).unwrap();
-        Self { host: FakeHost::new(), config, engines, history, state }
+        Self { host: FakeHost::over((scene.world)()), config, engines, history, state }
     }
 
     pub fn pipeline(&self) -> Pipeline<'_> {
@@ -129,33 +149,44 @@ impl Bench {
         run(self.pipeline(), &self.config.jobs.iter().collect::<Vec<_>>(), None)
     }
 
-    pub fn ledgers(&self) -> Vec<std::path::PathBuf> {
+    pub fn ledgers(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.state.path().join("ledger")) else { return Vec::new() };
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
     /// Three good copies have been made, of which the policy kept two.
-    fn with_history() -> Self {
-        let bench = Self::new();
+    pub fn with_history() -> Self {
+        Self::with_history_of(&LIVE)
+    }
+
+    pub fn with_history_of(scene: &Scene) -> Self {
+        let bench = Self::of(scene);
         for _ in 0..3 {
             let report = bench.run();
             assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
         }
         assert_eq!(bench.host.world().borg.archives.len(), 2);
+        bench.host.arm(Fault::None);
         bench
     }
 
-    /// Nothing is held, nothing is down.
-    fn assert_given_back(&self, after: &str) {
+    /// The newest copy; whatever happens, it must survive.
+    pub fn newest(&self) -> String {
         let world = self.host.world();
-        assert!(world.staging.is_empty(), "{after}: staging left: {:?}", world.staging);
-        assert!(world.service_up, "{after}: the service is down; hooks: {:?}", world.hooks);
-        drop(world);
-        assert_eq!(self.ledgers(), Vec::<std::path::PathBuf>::new(), "{after}: a ledger is left");
+        // Names sort by time here: same job, same host.
+        world.borg.archives.keys().next_back().unwrap().clone()
+    }
+
+    /// Nothing is held, nothing is down.
+    #[track_caller]
+    pub fn assert_given_back(&self, after: &str) {
+        assert_eq!(self.host.world().held(), Vec::<String>::new(), "{after}");
+        assert_eq!(self.ledgers(), Vec::<PathBuf>::new(), "{after}: a ledger is left");
     }
 
     /// The next run, without any help, is good and leaves what the policy keeps.
-    fn assert_mended(&self, after: &str) {
+    #[track_caller]
+    pub fn assert_mended(&self, after: &str) {
         self.host.arm(Fault::None);
         let report = self.run();
         assert_eq!(report.outcome, Outcome::Ok, "{after}: {report:#?}");
@@ -165,120 +196,24 @@ impl Bench {
     }
 }
 
-/// How many effects a run has.
-fn effects() -> usize {
-    let bench = Bench::with_history();
-    bench.host.arm(Fault::None);
-    bench.run();
-    let effects = bench.host.world().effects.clone();
-    assert!(effects.len() >= 7, "hooks, staging, create, delete, compact: {effects:?}");
-    effects.len()
-}
-
-/// The two newest copies before the fault; at least the newest must survive whatever happens.
-fn newest(bench: &Bench) -> String {
-    let world = bench.host.world();
-    // Names sort by time here: same job, same host.
-    world.borg.archives.keys().next_back().unwrap().clone()
-}
-
 #[test]
 fn failing_any_effect_is_reported_and_leaves_nothing() {
-    for n in 0..effects() {
-        let bench = Bench::with_history();
-        let survivor = newest(&bench);
-        bench.host.arm(Fault::Fail(n));
-        let report = bench.run();
-        let what = bench.host.world().effects[n].clone();
-        let after = format!("failing effect {n} ({what})");
-        assert_ne!(report.outcome, Outcome::Ok, "{after} went unnoticed");
-        assert!(!report.troubles.is_empty(), "{after} has no exit code");
-        assert!(bench.host.world().borg.archives.contains_key(&survivor), "{after} lost a copy");
-        // A failed undo stays in the ledger; then recover gives it back.
-        bench.host.arm(Fault::None);
-        let recovery = recover(bench.pipeline()).unwrap();
-        assert_eq!(recovery.failures, [], "{after}");
-        bench.assert_given_back(&after);
-        bench.assert_mended(&after);
-    }
+    loops::failing_any_effect(&LIVE);
 }
 
 #[test]
-fn a_power_cut_at_any_effect_is_recovered_from() {
-    let faults = (0..effects()).flat_map(|n| [Fault::CutBefore(n), Fault::CutAfter(n)]);
-    for fault in faults {
-        for recover_first in [true, false] {
-            let bench = Bench::with_history();
-            let survivor = newest(&bench);
-            bench.host.arm(fault);
-            let cut = catch_unwind(AssertUnwindSafe(|| bench.run())).map(|report| report.outcome);
-            let payload = cut.expect_err("the power was cut");
-            assert!(payload.is::<PowerCut>(), "{fault:?}: a panic of another kind");
-            let after = format!("{fault:?}, recover first: {recover_first}");
-            assert!(
-                bench.host.world().borg.archives.contains_key(&survivor),
-                "{after} lost a copy"
-            );
-            if recover_first {
-                bench.host.arm(Fault::None);
-                let recovery = recover(bench.pipeline()).unwrap();
-                assert_eq!(recovery.failures, [], "{after}");
-                bench.assert_given_back(&after);
-                // Harmless when nothing is held.
-                assert_eq!(recover(bench.pipeline()).unwrap().done, Vec::<String>::new());
-            }
-            bench.assert_mended(&after);
-        }
-    }
+fn dying_at_any_effect_is_recovered_from() {
+    loops::dying_at_any_effect(&LIVE);
 }
 
 #[test]
 fn a_ledger_cut_off_after_any_line_is_recovered_from() {
-    // A run that dies at its last effect has the longest ledger.
-    let last = effects() - 1;
-    let bench = Bench::with_history();
-    bench.host.arm(Fault::CutBefore(last));
-    let died = catch_unwind(AssertUnwindSafe(|| bench.run().outcome));
-    assert!(died.is_err());
-    let whole = fs::read(&bench.ledgers()[0]).unwrap();
-    let lines = whole.iter().filter(|byte| **byte == b'\n').count();
-    assert!(lines >= 5, "{}", String::from_utf8_lossy(&whole));
-    for keep in 0..=lines {
-        for torn in [false, true] {
-            let bench = Bench::with_history();
-            bench.host.arm(Fault::None);
-            let mut cut: Vec<u8> = whole
-                .split_inclusive(|byte| *byte == b'\n')
-                .take(keep)
-                .flatten()
-                .copied()
-                .collect();
-            if torn {
-                cut.extend_from_slice(b"{\"intend\":{\"ent");
-            }
-            let path = bench.state.path().join("ledger").join("0000ffff");
-            fs::write(&path, &cut).unwrap();
-            let recovery = recover(bench.pipeline()).unwrap();
-            assert_eq!(recovery.failures, [], "{keep} lines, torn: {torn}");
-            bench.assert_mended(&format!("{keep} lines, torn: {torn}"));
-        }
-    }
+    loops::cutting_the_ledger(&LIVE);
 }
 
 #[test]
 fn a_signal_at_any_effect_unwinds() {
-    for n in 0..effects() {
-        let bench = Bench::with_history();
-        let survivor = newest(&bench);
-        bench.host.arm(Fault::Signal(n));
-        let report = bench.run();
-        let after = format!("SIGTERM at effect {n} ({})", bench.host.world().effects[n]);
-        assert_eq!(report.outcome, Outcome::Interrupted, "{after}");
-        assert!(report.troubles.contains(&Trouble::Signal(15)), "{after}");
-        assert!(bench.host.world().borg.archives.contains_key(&survivor), "{after} lost a copy");
-        bench.assert_given_back(&after);
-        bench.assert_mended(&after);
-    }
+    loops::a_signal_at_any_effect(&LIVE);
 }
 
 #[test]
@@ -435,7 +370,7 @@ fn a_plan_shows_what_the_run_does_and_does_none_of_it() {
     let planned_report = run(pipeline, &bench.config.jobs.iter().collect::<Vec<_>>(), None);
     assert_eq!(planned_report.outcome, Outcome::Ok, "{planned_report:#?}");
     assert_eq!(bench.host.world().effects, Vec::<String>::new(), "a dry run has no effect");
-    assert_eq!(bench.ledgers(), Vec::<std::path::PathBuf>::new());
+    assert_eq!(bench.ledgers(), Vec::<PathBuf>::new());
     let planned: Vec<String> = dry
         .planned()
         .iter()

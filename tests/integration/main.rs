@@ -2,8 +2,10 @@
 #![allow(missing_docs, clippy::unwrap_used)] // a test that unwraps fails where it should
 
 mod architecture;
+mod captures;
 mod examples;
 mod faults;
 mod help;
+mod loops;
 mod quiet;
 mod support;

@@ -1,76 +1,52 @@
-//! A [`Host`] in memory. What a power cut would destroy (locks, children) is lost with it; what it would
-//! leave (directories, a stopped service, archives) stays in the [`World`], which outlives it.
+//! A [`Host`] in memory. What a power cut would destroy (locks, children, frozen groups) is lost with it; what
+//! it would leave (directories, a stopped service, archives, snapshots) stays in the [`World`], which outlives
+//! it. When only our process dies, the machine stays as it is: read-only remounts, suspended devices.
 //!
-//! Every effect counts, and the n-th can be made to fail, or the power be cut just before or after it.
+//! Every effect counts, and the n-th can be made to fail, or be the last one.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
-    ActError, Action, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host, LockError,
-    LockGuard, LockMode, MountEntry, PathKind, PathState, Piped, RunError, Shield, Stream,
-    ThawGuard, Tool, Watch,
+    ActError, Action, ChildRecorder, CommandSpec, Completed, Effect, Host, LockError, LockGuard,
+    LockMode, MountEntry, PathKind, PathState, Piped, RunError, Shield, Stream, ThawGuard, Tool,
+    Watch,
 };
 use stillpoint::model::undo::Identity;
 
-use super::fake_borg::FakeBorg;
-
-/// What happens at the n-th effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Nothing.
-    None,
-    /// It fails and changes nothing.
-    Fail(usize),
-    /// The power is cut before it.
-    CutBefore(usize),
-    /// The power is cut after it.
-    CutAfter(usize),
-    /// SIGTERM arrives while it runs: a process is stopped, an action is completed.
-    Signal(usize),
-}
+use super::fake_lvm::Stage;
+pub use super::world::{Fault, World};
+use super::world::{carry_out, injected};
 
 /// Unwinds the stack as a power cut would end the process.
 pub struct PowerCut;
-
-/// What stays when the power goes.
-#[derive(Debug, Default)]
-pub struct World {
-    /// The repository.
-    pub borg: FakeBorg,
-    /// Directories below the cache directory, with their inode.
-    pub staging: BTreeMap<PathBuf, u64>,
-    /// Whether the service that the `before` hook stops is running.
-    pub service_up: bool,
-    /// How often hooks ran, by their first argument.
-    pub hooks: Vec<String>,
-    /// Effects so far.
-    pub effects: Vec<String>,
-    /// What is to go wrong.
-    pub fault: Option<Fault>,
-    /// Locks that are held, with how many holders.
-    locks: BTreeSet<PathBuf>,
-    /// What is mounted.
-    pub mounts: Vec<MountEntry>,
-    /// Control groups that are frozen. A boot makes them anew, so a power cut thaws them.
-    pub frozen: BTreeSet<PathBuf>,
-    /// Whether the guard's limit comes while it stands.
-    pub guard_fires: bool,
-    inodes: u64,
-    ticks: i64,
-    /// The signal that arrived.
-    pub signal: Option<i32>,
-    draws: u32,
-}
 
 /// A machine over a world.
 #[derive(Clone)]
 pub struct FakeHost {
     pub world: Arc<Mutex<World>>,
+    /// How many shields keep a signal from stopping children.
+    shields: Arc<AtomicUsize>,
+    /// The directory of ledgers, and the world after each effect with how many lines they had by then.
+    pub chronicle: Arc<Mutex<Option<Chronicle>>>,
+}
+
+/// How the world was when the ledger had so many lines.
+pub struct Chronicle {
+    pub ledgers: PathBuf,
+    pub past: Vec<(usize, World)>,
+}
+
+impl Chronicle {
+    fn note(&mut self, world: &World) {
+        let Ok(files) = std::fs::read_dir(&self.ledgers) else { return };
+        let lines = |path: PathBuf| std::fs::read_to_string(path).unwrap().lines().count();
+        self.past.push((files.map(|file| lines(file.unwrap().path())).sum(), world.clone()));
+    }
 }
 
 struct Held(Arc<Mutex<World>>, PathBuf);
@@ -104,19 +80,24 @@ impl Drop for Guard {
     }
 }
 
-struct Open;
+struct Raised(Arc<AtomicUsize>);
 
-impl Shield for Open {}
+impl Shield for Raised {}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 impl FakeHost {
-    /// A machine whose service runs and whose repository is empty.
-    pub fn new() -> Self {
-        let world = World {
-            service_up: true,
-            borg: FakeBorg { files: 100, ..FakeBorg::default() },
-            ..World::default()
-        };
-        Self { world: Arc::new(Mutex::new(world)) }
+    /// A machine as it is in this world.
+    pub fn over(world: World) -> Self {
+        Self {
+            world: Arc::new(Mutex::new(world)),
+            shields: Arc::default(),
+            chronicle: Arc::default(),
+        }
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {
@@ -134,78 +115,116 @@ impl FakeHost {
 
     /// Counts an effect and carries it out, or not. `None`: it is to fail.
     fn effect<T>(&self, what: String, work: impl FnOnce(&mut World) -> T) -> Option<T> {
+        self.effect_in_parts(what, work, |_, _| panic!("nothing comes between the parts of this"))
+    }
+
+    /// The same for something that can be left half done.
+    fn effect_in_parts<T>(
+        &self,
+        what: String,
+        work: impl FnOnce(&mut World) -> T,
+        half: impl FnOnce(&mut World, Stage),
+    ) -> Option<T> {
         let mut world = self.world();
         let number = world.effects.len();
         world.effects.push(what);
-        match world.fault {
-            Some(Fault::Fail(n)) if n == number => None,
-            Some(Fault::CutBefore(n)) if n == number => {
-                world.frozen.clear();
-                drop(world);
-                std::panic::panic_any(PowerCut)
-            }
-            Some(Fault::CutAfter(n)) if n == number => {
+        let mut dies = true;
+        let done = match world.fault {
+            Some(Fault::Fail(n)) if n == number => return None,
+            Some(Fault::CutBefore(n) | Fault::KillBefore(n)) if n == number => None,
+            Some(Fault::CutAfter(n) | Fault::KillAfter(n)) if n == number => {
                 work(&mut world);
-                world.frozen.clear();
-                drop(world);
-                std::panic::panic_any(PowerCut)
+                None
+            }
+            Some(Fault::CutInside(n, stage) | Fault::KillInside(n, stage)) if n == number => {
+                half(&mut world, stage);
+                None
             }
             Some(Fault::Signal(n)) if n == number => {
+                dies = false;
                 world.signal = Some(15);
                 Some(work(&mut world))
             }
-            _ => Some(work(&mut world)),
+            _ => {
+                dies = false;
+                Some(work(&mut world))
+            }
+        };
+        if dies {
+            if matches!(
+                world.fault,
+                Some(Fault::CutBefore(_) | Fault::CutAfter(_) | Fault::CutInside(..))
+            ) {
+                world.reboot();
+            }
+            drop(world);
+            std::panic::panic_any(PowerCut)
         }
+        if let Some(chronicle) = &mut *self.chronicle.lock().unwrap() {
+            chronicle.note(&world);
+        }
+        done
+    }
+
+    /// The signal that stops children now.
+    fn stopping(&self) -> Option<i32> {
+        self.world().signal.filter(|_| self.shields.load(Ordering::SeqCst) == 0)
+    }
+
+    /// borg reads until the watch stops it; it is given half a minute.
+    fn read_forever(&self, spec: &CommandSpec) -> RunError {
+        for _ in 0..3_000 {
+            if let Some(reason) = spec.view.halt.reason() {
+                let reason = reason.to_owned();
+                return RunError::Halted { command: spec.display(), reason };
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("nobody stopped {}", spec.display())
     }
 }
 
 impl Host for FakeHost {
     fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
-        let name = spec.tool.name();
-        let completed = |exit, stdout: String, stderr: String| Completed {
-            exit,
-            stdout: stdout.into_bytes(),
-            stderr_tail: stderr.into_bytes(),
-            elapsed: Duration::ZERO,
+        let command = spec.display();
+        if let Some(reason) = spec.view.halt.reason() {
+            return Err(RunError::Halted { command, reason: reason.to_owned() });
+        }
+        if let Some(signal) = self.stopping() {
+            return Err(RunError::Interrupted { command, signal });
+        }
+        let answer = if spec.effect == Effect::Inspect {
+            carry_out(&mut self.world(), spec)
+        } else {
+            let is_reading = spec.tool == Tool::Borg
+                && spec.args.iter().any(|arg| arg.value().as_encoded_bytes() == b"create");
+            let meanwhile = self.world().while_reading.filter(|_| is_reading);
+            if let Some(meanwhile) = meanwhile {
+                meanwhile(&mut self.world());
+            }
+            if is_reading && self.world().reads_forever {
+                return Err(self.read_forever(spec));
+            }
+            let answer = self.effect_in_parts(
+                command.clone(),
+                |world| carry_out(world, spec),
+                |world, stage| world.lvm.half_create(spec, stage),
+            );
+            // It was asked to stop; whether it was done by then, nobody knows.
+            if let Some(signal) = self.stopping() {
+                return Err(RunError::Interrupted { command, signal });
+            }
+            answer.unwrap_or_else(|| injected(&spec.tool))
         };
-        if name == "borg" {
-            let answer = if spec.effect == Effect::Inspect {
-                self.world().borg.answer(spec)
-            } else {
-                let before = self.world().signal;
-                let answer = self.effect(spec.display(), |world| world.borg.answer(spec));
-                if before.is_none() && self.world().signal.is_some() {
-                    return Err(RunError::Interrupted { command: spec.display(), signal: 15 });
-                }
-                answer.unwrap_or_else(|| FakeBorg::failure("Error", "injected", 2))
-            };
-            for line in &answer.stderr {
-                watch(Stream::Err, line.as_bytes());
-            }
-            return Ok(completed(answer.exit, answer.stdout, answer.stderr.join("\n")));
+        for line in &answer.stderr {
+            watch(Stream::Err, line.as_bytes());
         }
-        if name == "systemctl" {
-            let unit = spec.args.last().unwrap().value().to_string_lossy().into_owned();
-            let (state, group) = match unit.as_str() {
-                "stopped.service" => ("loaded", String::new()),
-                "typo.service" => ("not-found", String::new()),
-                unit => ("loaded", format!("/system.slice/{unit}")),
-            };
-            let said = format!("LoadState={state}\nControlGroup={group}\n");
-            return Ok(completed(Exit::Code(0), said, String::new()));
-        }
-        let word = spec.args.first().map(|arg| arg.value().to_string_lossy().into_owned());
-        let word = word.unwrap_or_default();
-        let done = self.effect(format!("{name} {word}"), |world| {
-            world.hooks.push(word.clone());
-            match word.as_str() {
-                "stop" => world.service_up = false,
-                "start" => world.service_up = true,
-                _ => {}
-            }
-        });
-        let exit = if done.is_some() { Exit::Code(0) } else { Exit::Code(1) };
-        Ok(completed(exit, String::new(), String::new()))
+        Ok(Completed {
+            exit: answer.exit,
+            stdout: answer.stdout.into_bytes(),
+            stderr_tail: answer.stderr.join("\n").into_bytes(),
+            elapsed: Duration::ZERO,
+        })
     }
 
     fn pipe(&self, _: &CommandSpec, _: &CommandSpec, _: Watch<'_>) -> Result<Piped, RunError> {
@@ -252,11 +271,12 @@ impl Host for FakeHost {
                 Ok(was_frozen.then_some(Identity::Inode { device: 2, inode: 1 }))
             }
             Action::Remount { path, device, read_only } => {
-                self.effect(format!("remount {}", path.display()), |world| {
-                    for mount in &mut world.mounts {
-                        if mount.at == *path && mount.device == *device {
-                            mount.super_options = if *read_only { "ro" } else { "rw" }.into();
-                        }
+                self.effect(action.summary(), |world| {
+                    let World { mounts, remounted, .. } = world;
+                    let top = mounts.iter_mut().rfind(|mount| mount.at == *path);
+                    if let Some(mount) = top.filter(|mount| mount.device == *device) {
+                        mount.super_options = if *read_only { "ro" } else { "rw" }.into();
+                        remounted.insert(path.clone());
                     }
                 })
                 .ok_or_else(|| failed(path))?;
@@ -313,9 +333,11 @@ impl Host for FakeHost {
         if path.starts_with("/missing") {
             return Ok(None);
         }
+        // The root of every btrfs subvolume has this inode.
+        let inode = if self.world().btrfs.subvolumes.contains_key(path) { 256 } else { 1 };
         Ok(Some(PathState {
             kind: PathKind::Directory,
-            identity: Identity::Inode { device: 1, inode: 1 },
+            identity: Identity::Inode { device: 1, inode },
             empty: path.starts_with("/empty"),
             size: 0,
             uid: 0,
@@ -325,7 +347,22 @@ impl Host for FakeHost {
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
-        panic!("the fake host has no file {}", path.display())
+        let world = self.world();
+        let text = match path.to_str() {
+            Some("/proc/devices") => {
+                "Character devices:\n  1 mem\n\nBlock devices:\n  8 sd\n253 device-mapper\n".into()
+            }
+            Some("/proc/swaps") => {
+                let lines = world
+                    .swap_files
+                    .iter()
+                    .map(|path| format!("{}  file\t\t1048572\t0\t-2\n", path.display()));
+                format!("Filename\t\tType\t\tSize\tUsed\tPriority\n{}", lines.collect::<String>())
+            }
+            Some("/proc/sys/kernel/random/boot_id") => format!("boot-{}\n", world.boots),
+            _ => panic!("the fake host has no file {}", path.display()),
+        };
+        Ok(text.into_bytes())
     }
 
     fn is_mount_point(&self, path: &Path) -> Result<bool, ActError> {
@@ -336,8 +373,8 @@ impl Host for FakeHost {
         Ok(self.world().mounts.clone())
     }
 
-    fn nested_subvolumes(&self, _: &Path) -> Result<Vec<PathBuf>, ActError> {
-        Ok(Vec::new())
+    fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError> {
+        Ok(self.world().btrfs.nested.get(root).cloned().unwrap_or_default())
     }
 
     fn canonical(&self, path: &Path) -> PathBuf {
@@ -362,6 +399,14 @@ impl Host for FakeHost {
         Utc.with_ymd_and_hms(2026, 11, 21, 3, 0, 0).unwrap() + TimeDelta::seconds(world.ticks)
     }
 
+    fn pause(&self, span: Duration) {
+        let mut world = self.world();
+        world.waited += span;
+        if let Some(meanwhile) = world.while_waiting {
+            meanwhile(&mut world);
+        }
+    }
+
     fn random(&self) -> [u8; 4] {
         let mut world = self.world();
         world.draws += 1;
@@ -373,7 +418,8 @@ impl Host for FakeHost {
     }
 
     fn shield(&self) -> Box<dyn Shield + '_> {
-        Box::new(Open)
+        self.shields.fetch_add(1, Ordering::SeqCst);
+        Box::new(Raised(Arc::clone(&self.shields)))
     }
 
     fn record_children(&self, _: Option<Arc<dyn ChildRecorder>>) {}

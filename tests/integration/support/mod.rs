@@ -1,4 +1,7 @@
-//! A machine that exists in memory only, with a borg of its own, and faults on request.
+//! A machine that exists in memory only, with a borg, a btrfs and an LVM of its own, and faults on request.
 
 pub mod fake_borg;
+pub mod fake_btrfs;
 pub mod fake_host;
+pub mod fake_lvm;
+pub mod world;

@@ -1,0 +1,132 @@
+//! A job whose files are held still by every provider there is, through all the loops; and what a killed
+//! `lvcreate` leaves of LVM.
+
+use std::path::Path;
+
+use stillpoint::host::MountEntry;
+use stillpoint::model::job::{
+    CaptureMode, CapturePolicy, ClassicSize, Config, FilesSource, Source,
+};
+
+use crate::faults::{self, Scene, argv};
+use crate::loops;
+use crate::support::fake_btrfs;
+use crate::support::fake_host::{Fault, World};
+use crate::support::fake_lvm::{EXTENT, FakeLvm, Kind, MAJOR, Stage};
+
+/// Every provider, twice the one with the most state, and writers that stand still meanwhile.
+pub const HELD: Scene =
+    Scene { config, world, tried_again: |effect| effect.starts_with("lvremove") };
+
+fn config(state: &Path) -> Config {
+    let mut config = faults::config(state);
+    let job = &mut config.jobs[0];
+    job.hooks.quiesce = vec![argv(&["/hook", "pause"])];
+    job.hooks.resume = vec![argv(&["/hook", "continue"])];
+    job.source = Source::Files(FilesSource {
+        paths: ["/boot", "/home", "/opt", "/srv", "/var"].map(Into::into).into(),
+        exclude: Vec::new(),
+        exclude_caches: false,
+        exclude_if_present: Vec::new(),
+        one_file_system: true,
+        capture: CapturePolicy {
+            mode: CaptureMode::Required,
+            consistent: true,
+            freeze_units: argv(&["app.service"]),
+            classic_size: ClassicSize::Percent(20),
+            remount_readonly: vec!["/boot".into()],
+            ..CapturePolicy::default()
+        },
+        allow_empty: false,
+    });
+    config
+}
+
+/// `/boot` on a partition, `/home` on btrfs, `/srv` and `/opt` on thin volumes of one pool, `/var` on a
+/// linear volume.
+pub fn world() -> World {
+    let mut world = World::new();
+    let mut lvm = FakeLvm::new(50 * EXTENT);
+    let srv = lvm.add("srv", Kind::Thin(1), "Vwi-aotz--", 20 * EXTENT);
+    let opt = lvm.add("opt", Kind::Thin(4), "Vwi-aotz--", 10 * EXTENT);
+    let var = lvm.add("var", Kind::Linear, "owi-aos---", 40 * EXTENT);
+    world.lvm = lvm;
+    world.btrfs.subvolumes.insert("/home".into(), "home-uuid".into());
+    world.mounts = vec![
+        mount((8, 1), "/", "ext4", "/dev/sda1"),
+        mount((0, 5), "/proc", "proc", "proc"),
+        mount((0, 26), "/sys/fs/cgroup", "cgroup2", "cgroup2"),
+        mount((8, 2), "/boot", "ext4", "/dev/sda2"),
+        MountEntry {
+            root: "/@home".into(),
+            ..mount((0, 40), "/home", "btrfs", fake_btrfs::DEVICE)
+        },
+        mount((MAJOR, srv), "/srv", "xfs", "/dev/mapper/vg-srv"),
+        mount((MAJOR, opt), "/opt", "ext4", "/dev/mapper/vg-opt"),
+        mount((MAJOR, var), "/var", "ext4", "/dev/mapper/vg-var"),
+    ];
+    world
+}
+
+pub fn mount(device: (u32, u32), at: &str, file_system: &str, source: &str) -> MountEntry {
+    MountEntry {
+        device,
+        root: "/".into(),
+        at: at.into(),
+        options: "rw,relatime".into(),
+        file_system: file_system.into(),
+        source: source.into(),
+        super_options: "rw".into(),
+    }
+}
+
+#[test]
+fn every_step_of_a_capture_is_an_effect_of_the_loops() {
+    let effects = loops::effects(&HELD);
+    for wanted in [
+        "btrfs subvolume snapshot",
+        "lvcreate --yes --snapshot --setactivationskip y --ignoreactivationskip --activate y --addtag stillpoint",
+        "make the file system at /boot read-only",
+        "borg",
+        "make the file system at /boot writable again",
+        "lvremove",
+        "btrfs subvolume delete",
+    ] {
+        assert!(effects.iter().any(|effect| effect.starts_with(wanted)), "{wanted}: {effects:#?}");
+    }
+}
+
+#[test]
+fn failing_any_effect_is_reported_and_leaves_nothing() {
+    loops::failing_any_effect(&HELD);
+}
+
+#[test]
+fn dying_at_any_effect_is_recovered_from() {
+    loops::dying_at_any_effect(&HELD);
+}
+
+#[test]
+fn a_ledger_cut_off_after_any_line_is_recovered_from() {
+    loops::cutting_the_ledger(&HELD);
+}
+
+#[test]
+fn a_signal_at_any_effect_unwinds() {
+    loops::a_signal_at_any_effect(&HELD);
+}
+
+#[test]
+fn what_a_killed_lvcreate_leaves_is_healed() {
+    let effects = loops::effects(&HELD);
+    let made: Vec<usize> =
+        (0..effects.len()).filter(|n| effects[*n].starts_with("lvcreate")).collect();
+    assert_eq!(made.len(), 3, "{effects:#?}");
+    for n in made {
+        for stage in [Stage::BeforeMessages, Stage::BetweenMessages, Stage::BeforeResume] {
+            for fault in [Fault::CutInside(n, stage), Fault::KillInside(n, stage)] {
+                loops::dying(&HELD, fault, &effects[n]);
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The loops over everything that a run does: fail the n-th effect, die before, after or in the middle of it,
+//! get a signal during it, lose the ledger after any line. After each, `recover` and one more run must leave
+//! the machine as it should be: nothing held, the service up, every earlier copy there, and exactly the copies
+//! that the policy keeps.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use stillpoint::model::outcome::{Outcome, Trouble};
+use stillpoint::pipeline::recover::recover;
+
+use crate::faults::{Bench, Scene};
+use crate::support::fake_host::{Chronicle, FakeHost, Fault, PowerCut};
+
+/// What a good run does.
+pub fn effects(scene: &Scene) -> Vec<String> {
+    let bench = Bench::with_history_of(scene);
+    bench.run();
+    let effects = bench.host.world().effects.clone();
+    assert!(effects.len() >= 7, "hooks, staging, create, delete, compact: {effects:?}");
+    effects
+}
+
+pub fn failing_any_effect(scene: &Scene) {
+    for n in 0..effects(scene).len() {
+        let bench = Bench::with_history_of(scene);
+        let survivor = bench.newest();
+        bench.host.arm(Fault::Fail(n));
+        let report = bench.run();
+        let what = bench.host.world().effects[n].clone();
+        let after = format!("failing effect {n} ({what})");
+        if (scene.tried_again)(&what) {
+            assert_eq!(report.outcome, Outcome::Ok, "{after}: {report:#?}");
+        } else {
+            assert_ne!(report.outcome, Outcome::Ok, "{after} went unnoticed");
+            assert!(!report.troubles.is_empty(), "{after} has no exit code");
+        }
+        assert!(bench.host.world().borg.archives.contains_key(&survivor), "{after} lost a copy");
+        // A failed undo stays in the ledger; then recover gives it back.
+        bench.host.arm(Fault::None);
+        let recovery = recover(bench.pipeline()).unwrap();
+        assert_eq!(recovery.failures, [], "{after}");
+        bench.assert_given_back(&after);
+        bench.assert_mended(&after);
+    }
+}
+
+/// The power is cut, or we are killed, before and after each effect.
+pub fn dying_at_any_effect(scene: &Scene) {
+    for (n, what) in effects(scene).iter().enumerate() {
+        for fault in
+            [Fault::CutBefore(n), Fault::CutAfter(n), Fault::KillBefore(n), Fault::KillAfter(n)]
+        {
+            dying(scene, fault, what);
+        }
+    }
+}
+
+/// A run dies by this fault; `recover`, or the next run by itself, mends it.
+pub fn dying(scene: &Scene, fault: Fault, what: &str) {
+    for recover_first in [true, false] {
+        let bench = Bench::with_history_of(scene);
+        let survivor = bench.newest();
+        bench.host.arm(fault);
+        die(&bench);
+        let after = format!("{fault:?} ({what}), recover first: {recover_first}");
+        assert!(bench.host.world().borg.archives.contains_key(&survivor), "{after} lost a copy");
+        if recover_first {
+            bench.host.arm(Fault::None);
+            let recovery = recover(bench.pipeline()).unwrap();
+            assert_eq!(recovery.failures, [], "{after}");
+            bench.assert_given_back(&after);
+            // Harmless when nothing is held.
+            assert_eq!(recover(bench.pipeline()).unwrap().done, Vec::<String>::new());
+        }
+        bench.assert_mended(&after);
+    }
+}
+
+/// Runs until the fault that the host is armed with ends it.
+pub fn die(bench: &Bench) {
+    let died = catch_unwind(AssertUnwindSafe(|| bench.run()));
+    let fault = bench.host.world().fault;
+    let Err(payload) = died else { panic!("{fault:?}: it lived on: {died:#?}") };
+    if !payload.is::<PowerCut>() {
+        eprintln!("{fault:?}: a panic of another kind");
+        std::panic::resume_unwind(payload);
+    }
+}
+
+/// Of the ledger of a run that died, only the first lines were written, and nothing was done that came later.
+pub fn cutting_the_ledger(scene: &Scene) {
+    // A run that dies at its last effect has the longest ledger.
+    let last = effects(scene).len() - 1;
+    let bench = Bench::with_history_of(scene);
+    let chronicle = Chronicle { ledgers: bench.state.path().join("ledger"), past: Vec::new() };
+    *bench.host.chronicle.lock().unwrap() = Some(chronicle);
+    bench.host.arm(Fault::CutBefore(last));
+    die(&bench);
+    let past = bench.host.chronicle.lock().unwrap().take().unwrap().past;
+    let whole = fs::read(&bench.ledgers()[0]).unwrap();
+    let lines = whole.iter().filter(|byte| **byte == b'\n').count();
+    assert!(lines >= 5, "{}", String::from_utf8_lossy(&whole));
+    for keep in 0..=lines {
+        for torn in [false, true] {
+            let mut bench = Bench::with_history_of(scene);
+            if let Some((_, world)) = past.iter().rfind(|(lines, _)| *lines <= keep) {
+                bench.host = FakeHost::over(world.clone());
+                if torn {
+                    bench.host.world().reboot();
+                }
+            }
+            bench.host.arm(Fault::None);
+            let mut cut: Vec<u8> = whole
+                .split_inclusive(|byte| *byte == b'\n')
+                .take(keep)
+                .flatten()
+                .copied()
+                .collect();
+            if torn {
+                cut.extend_from_slice(b"{\"intend\":{\"ent");
+            }
+            let path = bench.state.path().join("ledger").join("0000ffff");
+            fs::write(&path, &cut).unwrap();
+            let recovery = recover(bench.pipeline()).unwrap();
+            let after = format!("{keep} lines, torn: {torn}");
+            assert_eq!(recovery.failures, [], "{after}");
+            bench.assert_given_back(&after);
+            bench.assert_mended(&after);
+        }
+    }
+}
+
+pub fn a_signal_at_any_effect(scene: &Scene) {
+    for n in 0..effects(scene).len() {
+        let bench = Bench::with_history_of(scene);
+        let survivor = bench.newest();
+        bench.host.arm(Fault::Signal(n));
+        let report = bench.run();
+        let after = format!("SIGTERM at effect {n} ({})", bench.host.world().effects[n]);
+        assert_eq!(report.outcome, Outcome::Interrupted, "{after}");
+        assert!(report.troubles.contains(&Trouble::Signal(15)), "{after}");
+        assert!(bench.host.world().borg.archives.contains_key(&survivor), "{after} lost a copy");
+        bench.assert_given_back(&after);
+        bench.assert_mended(&after);
+    }
+}

@@ -1,0 +1,185 @@
+//! The state of a machine in memory, what processes do to it, and what is to go wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use stillpoint::host::{CommandSpec, Exit, MountEntry, Tool};
+
+use super::fake_borg::{Answer, FakeBorg};
+use super::fake_btrfs::FakeBtrfs;
+use super::fake_lvm::{FakeLvm, Stage};
+
+/// What happens at the n-th effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// It fails and changes nothing.
+    Fail(usize),
+    /// The power is cut before it.
+    CutBefore(usize),
+    /// The power is cut after it.
+    CutAfter(usize),
+    /// The power is cut in the middle of an `lvcreate`.
+    CutInside(usize, Stage),
+    /// We are killed before it, and the machine runs on.
+    KillBefore(usize),
+    /// We are killed after it, and the machine runs on.
+    KillAfter(usize),
+    /// We are killed in the middle of an `lvcreate`, and it with us.
+    KillInside(usize, Stage),
+    /// SIGTERM arrives while it runs: a process is stopped, an action is completed.
+    Signal(usize),
+}
+
+/// What somebody else does in the middle of an effect, or the machine by itself.
+type Meanwhile = fn(&mut World);
+
+/// What stays when the power goes.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// The repository.
+    pub borg: FakeBorg,
+    /// Directories below the cache directory, with their inode.
+    pub staging: BTreeMap<PathBuf, u64>,
+    /// Whether the service that the `before` hook stops is running.
+    pub service_up: bool,
+    /// How often hooks ran, by their first argument.
+    pub hooks: Vec<String>,
+    /// Effects so far.
+    pub effects: Vec<String>,
+    /// What is to go wrong.
+    pub fault: Option<Fault>,
+    /// Locks that are held, with how many holders.
+    pub locks: BTreeSet<PathBuf>,
+    /// What is mounted.
+    pub mounts: Vec<MountEntry>,
+    /// Mount points that were remounted since the boot.
+    pub remounted: BTreeSet<PathBuf>,
+    /// A btrfs.
+    pub btrfs: FakeBtrfs,
+    /// A volume group.
+    pub lvm: FakeLvm,
+    /// Swap files that are in use.
+    pub swap_files: Vec<PathBuf>,
+    /// Whether the application that the `quiesce` hook pauses writes.
+    pub writers_paused: bool,
+    /// What happens while borg reads.
+    pub while_reading: Option<Meanwhile>,
+    /// How long somebody waited for something outside to come about.
+    pub waited: Duration,
+    /// What happens while somebody waits.
+    pub while_waiting: Option<Meanwhile>,
+    /// borg reads until it is stopped by whoever watches over the captures.
+    pub reads_forever: bool,
+    /// Control groups that are frozen. A boot makes them anew, so a power cut thaws them.
+    pub frozen: BTreeSet<PathBuf>,
+    /// Whether the guard's limit comes while it stands.
+    pub guard_fires: bool,
+    /// How many things were made.
+    pub inodes: u64,
+    /// How often somebody asked for the time.
+    pub ticks: i64,
+    /// The signal that arrived.
+    pub signal: Option<i32>,
+    /// How often somebody asked for random bytes.
+    pub draws: u32,
+    /// How often the machine was booted.
+    pub boots: u32,
+}
+
+impl World {
+    /// A machine whose service runs and whose repository is empty.
+    pub fn new() -> Self {
+        let borg = FakeBorg { files: 100, ..FakeBorg::default() };
+        Self { service_up: true, borg, ..Self::default() }
+    }
+
+    /// Everything that a run must have given back when it is over, and has not.
+    pub fn held(&self) -> Vec<String> {
+        let mut held: Vec<String> = Vec::new();
+        held.extend(self.staging.keys().map(|path| format!("staging {}", path.display())));
+        held.extend(self.frozen.iter().map(|path| format!("frozen {}", path.display())));
+        held.extend(self.btrfs.top.keys().map(|name| format!("snapshot {name}")));
+        held.extend(self.lvm.snapshots().iter().map(|volume| format!("volume {}", volume.name)));
+        held.extend(self.lvm.ailments());
+        let is_read_only = |path: &&PathBuf| {
+            let mount = self.mounts.iter().rfind(|mount| mount.at == **path);
+            mount.is_some_and(MountEntry::is_frozen_read_only)
+        };
+        let read_only = self.remounted.iter().filter(is_read_only);
+        held.extend(read_only.map(|path| format!("{} read-only", path.display())));
+        if !self.service_up {
+            held.push(format!("the service is down; hooks: {:?}", self.hooks));
+        }
+        if self.writers_paused {
+            held.push(format!("writers are paused; hooks: {:?}", self.hooks));
+        }
+        held
+    }
+
+    /// What a power cut and the boot after it change.
+    pub fn reboot(&mut self) {
+        self.boots += 1;
+        self.frozen.clear();
+        self.lvm.reboot();
+        for mount in &mut self.mounts {
+            if self.remounted.contains(&mount.at) {
+                mount.super_options = "rw".into();
+            }
+        }
+        self.remounted.clear();
+    }
+}
+
+/// What a process does, and what it says.
+pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
+    match &spec.tool {
+        Tool::Borg => world.borg.answer(spec),
+        Tool::Btrfs => world.btrfs.answer(spec),
+        Tool::Lvm(program) => world.lvm.answer(program, spec),
+        Tool::Dmsetup => world.lvm.dmsetup(spec),
+        Tool::Systemctl => {
+            let unit = spec.args.last().unwrap().value().to_string_lossy().into_owned();
+            let (state, group) = match unit.as_str() {
+                "stopped.service" => ("loaded", String::new()),
+                "typo.service" => ("not-found", String::new()),
+                unit => ("loaded", format!("/system.slice/{unit}")),
+            };
+            good(format!("LoadState={state}\nControlGroup={group}\n"))
+        }
+        _ => {
+            let word = first_word(spec);
+            match word.as_str() {
+                "stop" => world.service_up = false,
+                "start" => world.service_up = true,
+                "pause" => world.writers_paused = true,
+                "continue" => world.writers_paused = false,
+                _ => {}
+            }
+            world.hooks.push(word);
+            good(String::new())
+        }
+    }
+}
+
+fn first_word(spec: &CommandSpec) -> String {
+    spec.args.first().map(|arg| arg.value().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn good(stdout: String) -> Answer {
+    Answer { exit: Exit::Code(0), stdout, stderr: Vec::new() }
+}
+
+/// What a process says that failed for no reason of its own.
+pub fn injected(tool: &Tool) -> Answer {
+    match tool {
+        Tool::Borg => FakeBorg::failure("Error", "injected", 2),
+        _ => Answer {
+            exit: Exit::Code(1),
+            stdout: String::new(),
+            stderr: vec!["injected".to_owned()],
+        },
+    }
+}
