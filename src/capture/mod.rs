@@ -28,6 +28,8 @@ mod lvm_thin;
 mod remount_readonly;
 mod repair;
 pub mod survey;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
 pub use choose::{Choice, choose};

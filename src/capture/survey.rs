@@ -99,6 +99,9 @@ pub fn survey(host: &dyn Host, files: &FilesSource) -> Result<Survey, ActError> 
     }
     found.volumes.sort_by(|one, other| one.at.cmp(&other.at));
     found.volumes.dedup_by(|one, other| one.at == other.at);
+    // What is nested in the volume of one path may be the volume of another one.
+    let Survey { holes, volumes, .. } = &mut found;
+    holes.retain(|hole| volumes.iter().all(|volume| volume.at != *hole));
     for list in [&mut found.left_out, &mut found.missing] {
         list.sort_by(|one, other| one.path.cmp(&other.path));
         list.dedup();
@@ -129,7 +132,9 @@ impl Look<'_> {
         for mount in mounts.iter().filter(|m| m.at != self.path && m.at.starts_with(self.path)) {
             // What is mounted in a file system that is made up goes away with it: a user's portals below
             // /run, a disk that the desktop mounted there.
-            if found.kernel.iter().any(|kernel| mount.at.starts_with(kernel)) {
+            let below =
+                |kernel: &PathBuf| kernel.starts_with(self.path) && mount.at.starts_with(kernel);
+            if found.kernel.iter().any(below) {
                 continue;
             }
             if KERNEL.contains(&mount.file_system.as_str()) {
@@ -157,9 +162,11 @@ impl Look<'_> {
         let is_subvolume = subvolume.is_some();
         let at = subvolume.unwrap_or_else(|| mount.at.clone());
         let swap_file = self.swaps.iter().find(|swap| {
+            let is_here = mount_of(&found.mounts, swap).is_some_and(|holds| holds.at == mount.at);
             // A swap file in a subvolume of its own does no harm.
-            swap.parent().and_then(|parent| self.subvolume_of(mount, parent).ok().flatten())
-                == Some(at.clone())
+            is_here
+                && swap.parent().and_then(|parent| self.subvolume_of(mount, parent).ok().flatten())
+                    == Some(at.clone())
         });
         found.volumes.push(Volume {
             at: at.clone(),

@@ -1,53 +1,58 @@
 //! What an engine sees: the captures over their original paths, and live what must stay live.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use crate::host::{MountEntry, PrivateMount};
+use crate::host::PrivateMount;
 
 use super::survey::Survey;
 
 /// The mounts of an engine's view, parents before what lies below them.
 ///
 /// A capture hides what is mounted below its place, so whatever is mounted there and not captured itself is
-/// shown again as it is: `/proc` below a captured root, a file system that is read live, the disk with the
-/// engine's program. `live` are directories that the engine must reach as they are outside: its cache, its
-/// temporary files, a repository on this machine. They exist in the snapshot, since they existed before it.
+/// shown again as it is: `/proc` below a captured root, a file system or a nested subvolume that is read live,
+/// the disk with the engine's program. `live` are directories that the engine must reach as they are outside:
+/// its cache, its temporary files, a repository on this machine. They exist in the snapshot, since they existed
+/// before it, or in a subvolume that it does not hold.
 pub fn view(survey: &Survey, captures: &[PrivateMount], live: &[PathBuf]) -> Vec<PrivateMount> {
     if captures.is_empty() {
         return Vec::new();
     }
-    let mut mounts = captures.to_vec();
-    // Which places are decided, and whether a capture is shown there.
-    let mut places: Vec<(PathBuf, bool)> =
-        captures.iter().map(|mount| (mount.at().to_owned(), true)).collect();
-    let mut show = |path: &PathBuf, recursive_below: &mut Vec<PrivateMount>| {
-        let nearest = places
-            .iter()
-            .filter(|(at, _)| path.starts_with(at))
-            .max_by_key(|(at, _)| at.components().count());
+    let is_captured = |path: &Path| captures.iter().any(|mount| mount.at() == path);
+    // In a snapshot, a subvolume that is not captured is an empty directory: nothing can be mounted below it.
+    let hole_above = |path: &Path| {
+        let above =
+            survey.holes.iter().filter(|hole| path.starts_with(hole) && path != hole.as_path());
+        above.min_by_key(|hole| hole.components().count())
+    };
+    // What must be there has the whole of such a subvolume shown around it.
+    let placed = |path: &Path| hole_above(path).cloned().unwrap_or_else(|| path.to_owned());
+    let read_live = survey.mounts.iter().map(|mount| &mount.at);
+    let read_live = read_live
+        .chain(survey.volumes.iter().map(|volume| &volume.at))
+        .filter(|path| !is_captured(path) && hole_above(path).is_none())
+        .cloned();
+    let around_captures = captures.iter().filter_map(|mount| hole_above(mount.at()).cloned());
+    let wanted: BTreeSet<PathBuf> =
+        live.iter().map(|path| placed(path)).chain(read_live).chain(around_captures).collect();
+
+    let mut shown: Vec<PathBuf> = Vec::new();
+    for path in wanted {
+        let depth_of = |places: &mut dyn Iterator<Item = &Path>| {
+            let around = places.filter(|at| path.starts_with(at));
+            around.map(|at| at.components().count()).max()
+        };
         // Outside any capture it is visible anyway; below something live it comes along.
-        if !nearest.is_some_and(|(at, captured)| *captured && at != path) {
-            return;
+        let captured = depth_of(&mut captures.iter().map(PrivateMount::at));
+        if captured > depth_of(&mut shown.iter().map(PathBuf::as_path)) {
+            shown.push(path);
         }
-        recursive_below.push(PrivateMount::Bind {
-            from: path.clone(),
-            at: path.clone(),
-            read_only: false,
-        });
-        places.push((path.clone(), false));
-    };
-    let has_place = |mount: &&MountEntry| {
-        // In a snapshot, a subvolume that is not captured is an empty directory.
-        !survey.holes.iter().any(|hole| mount.at.starts_with(hole) && mount.at != *hole)
-    };
-    let mut shown = Vec::new();
-    for mount in survey.mounts.iter().filter(has_place) {
-        show(&mount.at, &mut shown);
     }
-    for path in live {
-        show(path, &mut shown);
-    }
-    mounts.extend(shown);
+    let bind =
+        |path: PathBuf| PrivateMount::Bind { from: path.clone(), at: path, read_only: false };
+    let mut mounts = captures.to_vec();
+    mounts.extend(shown.into_iter().map(bind));
+    // Of two at one place, the live one comes last and is seen.
     mounts.sort_by(|one, other| one.at().cmp(other.at()));
     mounts
 }

@@ -1,0 +1,411 @@
+//! What a survey finds on machines of all shapes, and what engines see of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::survey::{Absent, Survey, survey};
+use super::view::view;
+use crate::host::{
+    Access, ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard,
+    LockMode, MountEntry, PathKind, PathState, Piped, PrivateMount, RunError, Shield, ThawGuard,
+    Tool, Watch,
+};
+use crate::model::job::{CapturePolicy, FilesSource};
+use crate::model::undo::Identity;
+
+/// A machine of which only mounts, subvolumes and swap files are known.
+#[derive(Default)]
+struct Machine {
+    mounts: Vec<MountEntry>,
+    /// Directories with the inode of a subvolume's root.
+    roots: BTreeSet<PathBuf>,
+    nested: BTreeMap<PathBuf, Vec<PathBuf>>,
+    swap_files: Vec<&'static str>,
+}
+
+impl Machine {
+    fn mounts(mut self, file_system: &str, places: &[&str]) -> Self {
+        for at in places {
+            let minor = u32::try_from(self.mounts.len()).unwrap();
+            self.mounts.push(MountEntry {
+                device: (8, minor),
+                root: "/".into(),
+                at: at.into(),
+                options: "rw".into(),
+                file_system: file_system.into(),
+                source: format!("/dev/disk{minor}").into(),
+                super_options: "rw".into(),
+            });
+            if file_system == "btrfs" {
+                self.roots.insert(at.into());
+            }
+        }
+        self
+    }
+
+    fn nests(mut self, outer: &str, inner: &[&str]) -> Self {
+        self.roots.extend(inner.iter().map(PathBuf::from));
+        self.nested.insert(outer.into(), inner.iter().map(PathBuf::from).collect());
+        self
+    }
+
+    fn swaps(mut self, file: &'static str) -> Self {
+        self.swap_files.push(file);
+        self
+    }
+
+    fn look_below(&self, files: &FilesSource) -> Survey {
+        survey(self, files).unwrap()
+    }
+}
+
+impl Host for Machine {
+    fn mounts(&self) -> Result<Vec<MountEntry>, ActError> {
+        Ok(self.mounts.clone())
+    }
+
+    fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError> {
+        Ok(self.nested.get(root).cloned().unwrap_or_default())
+    }
+
+    fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
+        let inode = if self.roots.contains(path) { 256 } else { 2 };
+        Ok(Some(PathState {
+            kind: PathKind::Directory,
+            identity: Identity::Inode { device: 1, inode },
+            empty: false,
+            size: 0,
+            uid: 0,
+            gid: 0,
+            mode: 0o755,
+        }))
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
+        assert_eq!(path, Path::new("/proc/swaps"));
+        let lines = self.swap_files.iter().map(|file| format!("{file}\tfile\t1024\t0\t-2\n"));
+        Ok(format!("Filename\tType\tSize\tUsed\tPriority\n{}", lines.collect::<String>()).into())
+    }
+
+    fn canonical(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+
+    fn run(&self, _: &CommandSpec, _: Watch<'_>) -> Result<Completed, RunError> {
+        unreachable!("a survey runs nothing")
+    }
+
+    fn pipe(&self, _: &CommandSpec, _: &CommandSpec, _: Watch<'_>) -> Result<Piped, RunError> {
+        unreachable!("a survey runs nothing")
+    }
+
+    fn act(&self, _: &Action) -> Result<Option<Identity>, ActError> {
+        unreachable!("a survey changes nothing")
+    }
+
+    fn lock(
+        &self,
+        _: &Path,
+        _: LockMode,
+        _: Duration,
+        _: &str,
+    ) -> Result<Box<dyn LockGuard>, LockError> {
+        unreachable!("a survey locks nothing")
+    }
+
+    fn thaw_guard(&self, _: &[PathBuf], _: Duration) -> Result<Box<dyn ThawGuard>, ActError> {
+        unreachable!("a survey freezes nothing")
+    }
+
+    fn is_mount_point(&self, _: &Path) -> Result<bool, ActError> {
+        unreachable!("a survey has the whole table")
+    }
+
+    fn find_program(&self, _: &Tool) -> Result<PathBuf, RunError> {
+        unreachable!("a survey runs nothing")
+    }
+
+    fn free_space(&self, _: &Path) -> Result<u64, ActError> {
+        unreachable!("a survey needs no space")
+    }
+
+    fn environment(&self, _: &str) -> Option<OsString> {
+        None
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH
+    }
+
+    fn random(&self) -> [u8; 4] {
+        [0; 4]
+    }
+
+    fn stop_signal(&self) -> Option<i32> {
+        None
+    }
+
+    fn shield(&self) -> Box<dyn Shield + '_> {
+        unreachable!("a survey needs no shield")
+    }
+
+    fn record_children(&self, _: Option<Arc<dyn ChildRecorder>>) {}
+
+    fn predicted(&self, _: &str) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
+    fn is_dry(&self) -> bool {
+        false
+    }
+}
+
+fn files(paths: &[&str]) -> FilesSource {
+    FilesSource {
+        paths: paths.iter().map(PathBuf::from).collect(),
+        exclude: Vec::new(),
+        exclude_caches: false,
+        exclude_if_present: Vec::new(),
+        one_file_system: false,
+        capture: CapturePolicy::default(),
+        allow_empty: false,
+    }
+}
+
+fn one_file_system(paths: &[&str]) -> FilesSource {
+    FilesSource { one_file_system: true, ..files(paths) }
+}
+
+fn volumes(found: &Survey) -> Vec<&str> {
+    found.volumes.iter().map(|volume| volume.at.to_str().unwrap()).collect()
+}
+
+fn named(list: &[Absent]) -> Vec<String> {
+    list.iter().map(|absent| format!("{} ({})", absent.path.display(), absent.what)).collect()
+}
+
+fn capture_at(at: &str) -> PrivateMount {
+    PrivateMount::Device {
+        device: "/dev/mapper/vg-snapshot".into(),
+        at: at.into(),
+        file_system: "ext4".into(),
+        options: String::new(),
+        directory: None,
+        access: Access::Read,
+    }
+}
+
+/// `=` before what is captured, `+` before what is live, in the order in which it is mounted.
+fn seen(found: &Survey, captured: &[&str], live: &[&str]) -> Vec<String> {
+    let captures: Vec<PrivateMount> = captured.iter().map(|at| capture_at(at)).collect();
+    let live: Vec<PathBuf> = live.iter().map(PathBuf::from).collect();
+    let shown = |mount: &PrivateMount| match mount {
+        PrivateMount::Bind { from, at, read_only } => {
+            assert_eq!((from, read_only), (at, &false));
+            format!("+{}", at.display())
+        }
+        PrivateMount::Device { at, .. } => format!("={}", at.display()),
+    };
+    view(found, &captures, &live).iter().map(shown).collect()
+}
+
+#[test]
+fn what_is_mounted_over_is_no_volume() {
+    let machine = Machine::default().mounts("ext4", &["/", "/srv", "/srv/old", "/srv", "/srv/new"]);
+    let found = machine.look_below(&files(&["/"]));
+    assert_eq!(volumes(&found), ["/", "/srv", "/srv/new"]);
+    assert_eq!(found.volumes[1].mount.device, (8, 3), "the later one is on top");
+    assert_eq!(found.mounts.len(), 3);
+}
+
+#[test]
+fn parents_come_before_what_lies_below_them() {
+    let machine = Machine::default().mounts("ext4", &["/", "/a", "/a/b/c", "/a/b", "/a-b"]);
+    let found = machine.look_below(&files(&["/a/b", "/"]));
+    // Mounted later, it hides /a/b/c.
+    assert_eq!(volumes(&found), ["/", "/a", "/a/b", "/a-b"]);
+    let all = ["/", "/a", "/a/b", "/a-b"];
+    assert_eq!(seen(&found, &all, &[]), ["=/", "=/a", "=/a/b", "=/a-b"]);
+}
+
+#[test]
+fn a_path_below_a_mount_point_belongs_to_that_mount() {
+    let machine = Machine::default().mounts("ext4", &["/", "/srv", "/srv/www/cache"]);
+    let found = machine.look_below(&one_file_system(&["/srv/www", "/etc"]));
+    assert_eq!(volumes(&found), ["/", "/srv"]);
+    assert_eq!(named(&found.missing), ["/srv/www/cache (ext4 file system)"]);
+}
+
+#[test]
+fn what_is_nested_is_missing_unless_somebody_spoke_of_it() {
+    let machine = || {
+        Machine::default()
+            .mounts("ext4", &["/"])
+            .mounts("btrfs", &["/srv"])
+            .mounts("xfs", &["/srv/disk"])
+            .mounts("proc", &["/proc"])
+            .nests("/srv", &["/srv/sub", "/srv/.stillpoint.0a1b2c3d.0"])
+            .swaps("/srv/swap")
+    };
+    let everything =
+        ["/srv/disk (xfs file system)", "/srv/sub (subvolume)", "/srv/swap (swap file)"];
+    let found = machine().look_below(&one_file_system(&["/srv"]));
+    assert_eq!(named(&found.missing), everything);
+    assert_eq!(found.left_out, []);
+    assert_eq!(found.holes, [Path::new("/srv/sub")]);
+    assert_eq!(found.exclude, ["/srv/.stillpoint.0a1b2c3d.0", "/srv/swap"]);
+
+    let mut wanted = one_file_system(&["/srv"]);
+    wanted.capture.leave_out = ["/srv/disk", "/srv/sub", "/srv/swap"].map(PathBuf::from).into();
+    let found = machine().look_below(&wanted);
+    assert_eq!(
+        (named(&found.left_out), found.missing),
+        (everything.map(str::to_owned).into(), vec![])
+    );
+    assert!(found.exclude.contains(&"/srv/disk/*".to_owned()), "{:?}", found.exclude);
+
+    let mut wanted = one_file_system(&["/srv"]);
+    wanted.exclude = vec!["/srv/disk".into(), "sub".into(), "/srv/swap".into()];
+    let found = machine().look_below(&wanted);
+    assert_eq!(
+        (named(&found.left_out), found.missing),
+        (everything.map(str::to_owned).into(), vec![])
+    );
+
+    let found = machine().look_below(&files(&["/srv"]));
+    assert_eq!(volumes(&found), ["/srv", "/srv/disk", "/srv/sub"]);
+    assert_eq!(named(&found.missing), ["/srv/swap (swap file)"]);
+    assert_eq!(found.holes, [] as [PathBuf; 0]);
+}
+
+#[test]
+fn what_another_path_reads_is_not_missing() {
+    let machine = Machine::default().mounts("btrfs", &["/"]).mounts("ext4", &["/home"]);
+    let machine = machine.nests("/", &["/var"]);
+    let found = machine.look_below(&one_file_system(&["/", "/home", "/var"]));
+    assert_eq!(volumes(&found), ["/", "/home", "/var"]);
+    assert_eq!((found.missing, found.left_out), (vec![], vec![]));
+}
+
+#[test]
+fn a_subvolume_that_another_path_reads_is_no_hole() {
+    let machine = Machine::default().mounts("btrfs", &["/"]).mounts("nfs", &["/var/share"]);
+    let machine = machine.nests("/", &["/var"]);
+    let found = machine.look_below(&files(&["/", "/var"]));
+    assert_eq!(found.holes, [] as [PathBuf; 0]);
+    // What is mounted in it is seen, and not an empty directory.
+    assert_eq!(seen(&found, &["/", "/var"], &[]), ["=/", "=/var", "+/var/share"]);
+}
+
+#[test]
+fn mounts_below_file_systems_of_the_kernels_own_go_away_with_them() {
+    let machine = Machine::default()
+        .mounts("ext4", &["/"])
+        .mounts("tmpfs", &["/run"])
+        .mounts("ext4", &["/run/media/disk", "/run/media/disk/inner"]);
+    let found = machine.look_below(&one_file_system(&["/"]));
+    assert_eq!((volumes(&found), named(&found.missing)), (vec!["/"], vec![]));
+    // But not for a path that names one of them.
+    let found = machine.look_below(&one_file_system(&["/", "/run/media/disk"]));
+    assert_eq!(volumes(&found), ["/", "/run/media/disk"]);
+    assert_eq!(named(&found.missing), ["/run/media/disk/inner (ext4 file system)"]);
+}
+
+#[test]
+fn a_swap_file_keeps_btrfs_only_from_a_snapshot_of_its_own_subvolume() {
+    let swap_of = |machine: Machine, at: &str| {
+        let found = machine.look_below(&files(&["/"]));
+        let volume = found.volumes.iter().find(|volume| volume.at == Path::new(at));
+        volume.unwrap_or_else(|| panic!("no volume {at}: {found:?}")).swap_file.clone()
+    };
+    let root = || Machine::default().mounts("btrfs", &["/"]);
+    assert_eq!(swap_of(root().swaps("/var/swap"), "/"), Some("/var/swap".into()));
+    let nested = || root().nests("/", &["/var"]).swaps("/var/swap");
+    assert_eq!(swap_of(nested(), "/"), None);
+    assert_eq!(swap_of(nested(), "/var"), Some("/var/swap".into()));
+    // It lies on another file system, mounted in a directory of this one.
+    let other = || root().mounts("ext4", &["/data"]).swaps("/data/swap");
+    assert_eq!(swap_of(other(), "/"), None);
+    assert_eq!(swap_of(other(), "/data"), None, "only btrfs minds");
+}
+
+#[test]
+fn what_a_captured_root_would_hide_is_shown_again() {
+    let machine = Machine::default()
+        .mounts("ext4", &["/"])
+        .mounts("proc", &["/proc"])
+        .mounts("devtmpfs", &["/dev"])
+        .mounts("devpts", &["/dev/pts"])
+        .mounts("ext4", &["/srv"])
+        .mounts("vfat", &["/srv/live", "/srv/live/deeper"]);
+    let found = machine.look_below(&one_file_system(&["/", "/srv"]));
+    // What lies below something live comes along with it.
+    assert_eq!(seen(&found, &["/", "/srv"], &[]), ["=/", "+/dev", "+/proc", "=/srv", "+/srv/live"]);
+    assert_eq!(seen(&found, &["/srv"], &[]), ["=/srv", "+/srv/live"]);
+    assert_eq!(seen(&found, &["/"], &[]), ["=/", "+/dev", "+/proc", "+/srv"]);
+    assert_eq!(seen(&found, &[], &["/var/cache"]), [] as [&str; 0]);
+}
+
+#[test]
+fn a_repository_and_a_cache_below_a_captured_path_stay_live() {
+    let machine = Machine::default().mounts("ext4", &["/", "/var", "/srv"]);
+    let found = machine.look_below(&one_file_system(&["/", "/var", "/srv"]));
+    let live = ["/var/cache/stillpoint", "/var/lib/stillpoint", "/srv/repository", "/elsewhere"];
+    assert_eq!(
+        seen(&found, &["/var", "/srv"], &live),
+        ["=/srv", "+/srv/repository", "=/var", "+/var/cache/stillpoint", "+/var/lib/stillpoint"]
+    );
+    // One inside the other comes along.
+    let live = ["/srv/stillpoint/cache", "/srv/stillpoint"];
+    assert_eq!(seen(&found, &["/srv"], &live), ["=/srv", "+/srv/stillpoint"]);
+}
+
+#[test]
+fn a_cache_on_a_volume_of_its_own_stays_live_although_that_is_captured() {
+    let machine = Machine::default().mounts("ext4", &["/", "/var/cache/stillpoint"]);
+    let found = machine.look_below(&files(&["/"]));
+    let captured = ["/", "/var/cache/stillpoint"];
+    assert_eq!(
+        seen(&found, &captured, &["/var/cache/stillpoint"]),
+        ["=/", "=/var/cache/stillpoint", "+/var/cache/stillpoint"]
+    );
+}
+
+#[test]
+fn nothing_is_mounted_below_a_subvolume_that_a_snapshot_does_not_hold() {
+    let machine = || {
+        Machine::default()
+            .mounts("btrfs", &["/"])
+            .mounts("ext4", &["/srv/backup/disk"])
+            .nests("/", &["/srv/backup"])
+            .nests("/srv/backup", &["/srv/backup/deep"])
+    };
+    let found = machine().look_below(&one_file_system(&["/"]));
+    assert_eq!(found.holes, [Path::new("/srv/backup")]);
+    assert_eq!(seen(&found, &["/"], &[]), ["=/"]);
+    // What must be reached there is, with the subvolume around it.
+    assert_eq!(seen(&found, &["/"], &["/srv/backup/repo"]), ["=/", "+/srv/backup"]);
+    assert_eq!(seen(&found, &["/"], &["/srv/backup"]), ["=/", "+/srv/backup"]);
+
+    // A path of the job in it is a volume whose place would be missing.
+    let found = machine().look_below(&one_file_system(&["/", "/srv/backup/deep"]));
+    assert_eq!(volumes(&found), ["/", "/srv/backup/deep"]);
+    assert_eq!(
+        seen(&found, &["/", "/srv/backup/deep"], &[]),
+        ["=/", "+/srv/backup", "=/srv/backup/deep"]
+    );
+}
+
+#[test]
+fn a_nested_subvolume_that_cannot_be_captured_is_seen_live() {
+    let machine = Machine::default().mounts("btrfs", &["/"]).nests("/", &["/swapped"]);
+    let found = machine.swaps("/swapped/file").look_below(&files(&["/"]));
+    assert_eq!(volumes(&found), ["/", "/swapped"]);
+    // Its parent's snapshot holds an empty directory of that name.
+    assert_eq!(seen(&found, &["/"], &[]), ["=/", "+/swapped"]);
+}
