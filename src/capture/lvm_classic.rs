@@ -35,17 +35,26 @@ impl Provider for LvmClassic {
     }
 
     fn promise(&self, room: Room<'_>, run: &RunId, earlier: &[Undo]) -> Result<Undo, CaptureError> {
-        let origin = lvm::again(&lvm::volumes(room)?, &self.origin)?;
+        let volumes = lvm::volumes(room)?;
+        let origin = lvm::again(&volumes, &self.origin)?;
         let wanted = self.bytes(&origin);
         // What this run takes from the group before is not gone from it yet.
-        let taken = earlier.iter().filter(|undo| is_classic_in(undo, &origin.group)).count() as u64
-            * wanted;
+        let taken: u64 = earlier
+            .iter()
+            .filter_map(|undo| classic_origin(undo, &origin.group))
+            .filter_map(|uuid| volumes.iter().find(|volume| volume.uuid == *uuid))
+            .map(|volume| self.bytes(volume))
+            .sum();
         if wanted + taken > origin.group_free {
             return Err(CaptureError::Unfit {
                 what: format!(
-                    "the volume group {} has {} left, and a snapshot of {} takes {}",
+                    "the volume group {} has {} left{}, and a snapshot of {} takes {}",
                     origin.group,
                     size::show(origin.group_free),
+                    match taken {
+                        0 => String::new(),
+                        taken => format!(" ({} of it for the others)", size::show(taken)),
+                    },
                     origin.name,
                     size::show(wanted)
                 ),
@@ -117,8 +126,14 @@ impl LvmClassic {
     }
 }
 
-fn is_classic_in(undo: &Undo, group: &str) -> bool {
-    matches!(undo, Undo::RemoveVolume(VolumeSnapshot { thin: None, group: of, .. }) if of == group)
+/// The UUID of the volume of which a classic snapshot is promised in this group.
+fn classic_origin<'u>(undo: &'u Undo, group: &str) -> Option<&'u String> {
+    match undo {
+        Undo::RemoveVolume(VolumeSnapshot { thin: None, group: of, origin_uuid, .. }) => {
+            (of == group).then_some(origin_uuid)
+        }
+        _ => None,
+    }
 }
 
 fn overflowed(snapshot: &VolumeSnapshot) -> String {
