@@ -2,15 +2,22 @@
 //! `lvcreate` leaves of LVM.
 
 use std::path::Path;
+use std::time::Duration;
 
 use stillpoint::host::MountEntry;
 use stillpoint::model::job::{
     CaptureMode, CapturePolicy, ClassicSize, Config, FilesSource, Source,
 };
 
-use crate::faults::{self, Scene, argv};
+use stillpoint::model::names::TargetName;
+use stillpoint::model::outcome::Outcome;
+use stillpoint::model::target::{EngineConfig, ResticTarget, Target};
+use stillpoint::pipeline::context::Engines;
+
+use crate::faults::{self, Bench, Scene, argv};
 use crate::loops;
 use crate::support::fake_btrfs;
+use crate::support::fake_engine::{FakeEngine, Notes};
 use crate::support::fake_host::{Fault, World};
 use crate::support::fake_lvm::{EXTENT, FakeLvm, Kind, MAJOR, Stage};
 
@@ -84,9 +91,14 @@ pub fn mount(device: (u32, u32), at: &str, file_system: &str, source: &str) -> M
 fn every_step_of_a_capture_is_an_effect_of_the_loops() {
     let effects = loops::effects(&HELD);
     for wanted in [
+        "/hook pause",
+        "guard",
+        "freeze /sys/fs/cgroup/system.slice/app.service",
         "btrfs subvolume snapshot",
         "lvcreate --yes --snapshot --setactivationskip y --ignoreactivationskip --activate y --addtag stillpoint",
         "make the file system at /boot read-only",
+        "thaw /sys/fs/cgroup/system.slice/app.service",
+        "/hook continue",
         "borg",
         "make the file system at /boot writable again",
         "lvremove",
@@ -117,7 +129,13 @@ fn a_signal_at_any_effect_unwinds() {
 }
 
 #[test]
+fn failing_any_effect_of_a_recovery_is_recovered_from() {
+    loops::failing_any_effect_of_a_recovery(&HELD);
+}
+
+#[test]
 fn what_a_killed_lvcreate_leaves_is_healed() {
+    let seed = Bench::with_history_of(&HELD);
     let effects = loops::effects(&HELD);
     let made: Vec<usize> =
         (0..effects.len()).filter(|n| effects[*n].starts_with("lvcreate")).collect();
@@ -125,8 +143,63 @@ fn what_a_killed_lvcreate_leaves_is_healed() {
     for n in made {
         for stage in [Stage::BeforeMessages, Stage::BetweenMessages, Stage::BeforeResume] {
             for fault in [Fault::CutInside(n, stage), Fault::KillInside(n, stage)] {
-                loops::dying(&HELD, fault, &effects[n]);
+                loops::dying(&seed, &HELD, fault, &effects[n]);
             }
         }
     }
+}
+
+/// A target that is read or written by an engine which only takes notes.
+fn target(name: &str, from: Option<&str>) -> Target {
+    Target {
+        name: TargetName::new(name).unwrap(),
+        engine: EngineConfig::Restic(ResticTarget {
+            repository: format!("/{name}"),
+            password: None,
+            environment_file: None,
+            copy_from: from.map(|name| TargetName::new(name).unwrap()),
+            compression: None,
+            require_mount: None,
+            program: None,
+            upload_limit_kib: None,
+            stall_timeout: Duration::from_secs(60),
+        }),
+        keep: None,
+        check: None,
+        compact_every: None,
+        append_only: false,
+    }
+}
+
+#[test]
+fn one_capture_feeds_all_targets_and_goes_before_copies_are_copied() {
+    let mut bench = Bench::of(&HELD);
+    // The copied one is named first, and filled last all the same.
+    bench.config.targets =
+        vec![target("away", Some("one")), target("one", None), target("two", None)];
+    let notes: Notes = Notes::default();
+    let job = &mut bench.config.jobs[0];
+    job.targets = bench.config.targets.iter().map(|target| target.name.clone()).collect();
+    bench.engines = Engines::new();
+    for target in &bench.config.targets {
+        let engine = FakeEngine::new(target, bench.host.clone(), notes.clone());
+        bench.engines.insert(target.name.clone(), Box::new(engine));
+    }
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    assert_eq!(
+        *notes.lock().unwrap(),
+        [
+            "backup to one, 5 held",
+            "backup to two, 5 held",
+            "list one, 0 held",
+            "list two, 0 held",
+            "list away, 0 held",
+            "copy from one to away, 0 held",
+            "list one, 0 held",
+            "list away, 0 held",
+        ]
+    );
+    let made = |effect: &&String| effect.starts_with("lvcreate");
+    assert_eq!(bench.host.world().effects.iter().filter(made).count(), 3, "one capture for all");
 }

@@ -107,6 +107,15 @@ pub struct Scene {
 /// Files that are read live, and a service that hooks stop and start.
 pub const LIVE: Scene = Scene { config, world: World::new, tried_again: |_| false };
 
+/// A directory whose files need not reach a disk to be synced: hundreds of runs would wait for it.
+fn room() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    match memory.is_dir() {
+        true => tempfile::tempdir_in(memory).unwrap(),
+        false => tempfile::tempdir().unwrap(),
+    }
+}
+
 /// A machine with its state directory and everything that a run needs.
 pub struct Bench {
     pub host: FakeHost,
@@ -122,17 +131,14 @@ impl Bench {
     }
 
     pub fn of(scene: &Scene) -> Self {
-        // What is synced need not reach a disk: hundreds of runs would wait for it.
-        let memory = Path::new("/dev/shm");
-        let state = match memory.is_dir() {
-            true => tempfile::tempdir_in(memory),
-            false => tempfile::tempdir(),
-        };
-        let state = state.unwrap();
+        Self::at(scene, (scene.world)(), room())
+    }
+
+    fn at(scene: &Scene, world: World, state: tempfile::TempDir) -> Self {
         let config = (scene.config)(state.path());
         let engines = engines(&config);
         let history = History::open(&state.path().join("history.sqlite")).unwrap();
-        Self { host: FakeHost::over((scene.world)()), config, engines, history, state }
+        Self { host: FakeHost::over(world), config, engines, history, state }
     }
 
     pub fn pipeline(&self) -> Pipeline<'_> {
@@ -168,6 +174,18 @@ impl Bench {
         assert_eq!(bench.host.world().borg.archives.len(), 2);
         bench.host.arm(Fault::None);
         bench
+    }
+
+    /// Another machine in the same state, and another state directory with the same content.
+    pub fn twin(&self, scene: &Scene) -> Self {
+        let world = self.host.world().clone();
+        let state = room();
+        for file in fs::read_dir(self.state.path()).unwrap().map(Result::unwrap) {
+            if file.file_type().unwrap().is_file() {
+                fs::copy(file.path(), state.path().join(file.file_name())).unwrap();
+            }
+        }
+        Self::at(scene, world, state)
     }
 
     /// The newest copy; whatever happens, it must survive.

@@ -14,7 +14,11 @@ use crate::support::fake_host::{Chronicle, FakeHost, Fault, PowerCut};
 
 /// What a good run does.
 pub fn effects(scene: &Scene) -> Vec<String> {
-    let bench = Bench::with_history_of(scene);
+    effects_of(&Bench::with_history_of(scene), scene)
+}
+
+fn effects_of(seed: &Bench, scene: &Scene) -> Vec<String> {
+    let bench = seed.twin(scene);
     bench.run();
     let effects = bench.host.world().effects.clone();
     assert!(effects.len() >= 7, "hooks, staging, create, delete, compact: {effects:?}");
@@ -22,8 +26,9 @@ pub fn effects(scene: &Scene) -> Vec<String> {
 }
 
 pub fn failing_any_effect(scene: &Scene) {
-    for n in 0..effects(scene).len() {
-        let bench = Bench::with_history_of(scene);
+    let seed = Bench::with_history_of(scene);
+    for n in 0..effects_of(&seed, scene).len() {
+        let bench = seed.twin(scene);
         let survivor = bench.newest();
         bench.host.arm(Fault::Fail(n));
         let report = bench.run();
@@ -47,19 +52,20 @@ pub fn failing_any_effect(scene: &Scene) {
 
 /// The power is cut, or we are killed, before and after each effect.
 pub fn dying_at_any_effect(scene: &Scene) {
-    for (n, what) in effects(scene).iter().enumerate() {
+    let seed = Bench::with_history_of(scene);
+    for (n, what) in effects_of(&seed, scene).iter().enumerate() {
         for fault in
             [Fault::CutBefore(n), Fault::CutAfter(n), Fault::KillBefore(n), Fault::KillAfter(n)]
         {
-            dying(scene, fault, what);
+            dying(&seed, scene, fault, what);
         }
     }
 }
 
 /// A run dies by this fault; `recover`, or the next run by itself, mends it.
-pub fn dying(scene: &Scene, fault: Fault, what: &str) {
+pub fn dying(seed: &Bench, scene: &Scene, fault: Fault, what: &str) {
     for recover_first in [true, false] {
-        let bench = Bench::with_history_of(scene);
+        let bench = seed.twin(scene);
         let survivor = bench.newest();
         bench.host.arm(fault);
         die(&bench);
@@ -77,22 +83,51 @@ pub fn dying(scene: &Scene, fault: Fault, what: &str) {
     }
 }
 
+/// A run is killed anywhere, and then something goes wrong with any effect of its recovery: it fails, or it is
+/// the last one before the power goes or we are killed again.
+pub fn failing_any_effect_of_a_recovery(scene: &Scene) {
+    let seed = Bench::with_history_of(scene);
+    for (n, killed_after) in effects_of(&seed, scene).iter().enumerate() {
+        let dead = || {
+            let bench = seed.twin(scene);
+            bench.host.arm(Fault::KillAfter(n));
+            die(&bench);
+            bench
+        };
+        let bench = dead();
+        bench.host.arm(Fault::None);
+        recover(bench.pipeline()).unwrap();
+        let effects = bench.host.world().effects.clone();
+        for (m, what) in effects.iter().enumerate() {
+            for fault in [Fault::Fail(m), Fault::CutAfter(m), Fault::KillAfter(m)] {
+                let bench = dead();
+                bench.host.arm(fault);
+                let _ = catch_unwind(AssertUnwindSafe(|| recover(bench.pipeline())));
+                bench.host.arm(Fault::None);
+                let recovery = recover(bench.pipeline()).unwrap();
+                let after = format!("killed after {killed_after}, then {fault:?} ({what})");
+                assert_eq!(recovery.failures, [], "{after}");
+                bench.assert_given_back(&after);
+            }
+        }
+    }
+}
+
 /// Runs until the fault that the host is armed with ends it.
 pub fn die(bench: &Bench) {
     let died = catch_unwind(AssertUnwindSafe(|| bench.run()));
     let fault = bench.host.world().fault;
     let Err(payload) = died else { panic!("{fault:?}: it lived on: {died:#?}") };
-    if !payload.is::<PowerCut>() {
-        eprintln!("{fault:?}: a panic of another kind");
-        std::panic::resume_unwind(payload);
-    }
+    // Another panic has said already what it is about.
+    assert!(payload.is::<PowerCut>(), "{fault:?}: a panic of another kind");
 }
 
 /// Of the ledger of a run that died, only the first lines were written, and nothing was done that came later.
 pub fn cutting_the_ledger(scene: &Scene) {
     // A run that dies at its last effect has the longest ledger.
-    let last = effects(scene).len() - 1;
-    let bench = Bench::with_history_of(scene);
+    let seed = Bench::with_history_of(scene);
+    let last = effects_of(&seed, scene).len() - 1;
+    let bench = seed.twin(scene);
     let chronicle = Chronicle { ledgers: bench.state.path().join("ledger"), past: Vec::new() };
     *bench.host.chronicle.lock().unwrap() = Some(chronicle);
     bench.host.arm(Fault::CutBefore(last));
@@ -103,7 +138,7 @@ pub fn cutting_the_ledger(scene: &Scene) {
     assert!(lines >= 5, "{}", String::from_utf8_lossy(&whole));
     for keep in 0..=lines {
         for torn in [false, true] {
-            let mut bench = Bench::with_history_of(scene);
+            let mut bench = seed.twin(scene);
             if let Some((_, world)) = past.iter().rfind(|(lines, _)| *lines <= keep) {
                 bench.host = FakeHost::over(world.clone());
                 if torn {
@@ -120,8 +155,9 @@ pub fn cutting_the_ledger(scene: &Scene) {
             if torn {
                 cut.extend_from_slice(b"{\"intend\":{\"ent");
             }
-            let path = bench.state.path().join("ledger").join("0000ffff");
-            fs::write(&path, &cut).unwrap();
+            let ledgers = bench.state.path().join("ledger");
+            fs::create_dir_all(&ledgers).unwrap();
+            fs::write(ledgers.join("0000ffff"), &cut).unwrap();
             let recovery = recover(bench.pipeline()).unwrap();
             let after = format!("{keep} lines, torn: {torn}");
             assert_eq!(recovery.failures, [], "{after}");
@@ -132,8 +168,9 @@ pub fn cutting_the_ledger(scene: &Scene) {
 }
 
 pub fn a_signal_at_any_effect(scene: &Scene) {
-    for n in 0..effects(scene).len() {
-        let bench = Bench::with_history_of(scene);
+    let seed = Bench::with_history_of(scene);
+    for n in 0..effects_of(&seed, scene).len() {
+        let bench = seed.twin(scene);
         let survivor = bench.newest();
         bench.host.arm(Fault::Signal(n));
         let report = bench.run();

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)] // a test that unwraps fails where it should
 
 mod architecture;
+mod capture_rules;
 mod captures;
 mod examples;
 mod faults;

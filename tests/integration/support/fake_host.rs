@@ -198,6 +198,9 @@ impl Host for FakeHost {
         } else {
             let is_reading = spec.tool == Tool::Borg
                 && spec.args.iter().any(|arg| arg.value().as_encoded_bytes() == b"create");
+            if is_reading {
+                self.world().seen = spec.view.mounts.clone();
+            }
             let meanwhile = self.world().while_reading.filter(|_| is_reading);
             if let Some(meanwhile) = meanwhile {
                 meanwhile(&mut self.world());

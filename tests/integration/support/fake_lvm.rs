@@ -1,5 +1,5 @@
-//! What captures use of lvm2 and dmsetup, on one volume group with one thin pool in memory. What LVM has in
-//! its own metadata and what the kernel knows are kept apart, because a killed `lvcreate` leaves them so.
+//! What captures use of lvm2, on one volume group with one thin pool in memory. What LVM has in its own
+//! metadata and what the kernel knows are kept apart, because a killed `lvcreate` leaves them so.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ pub const EXTENT: u64 = 4 << 20;
 /// The major number of device-mapper's devices.
 pub const MAJOR: u32 = 253;
 
-const POOL: &str = "pool";
+pub(super) const POOL: &str = "pool";
 const POOL_UUID: &str = "pool-uuid";
 
 /// How far an `lvcreate` had come when it was killed.
@@ -176,50 +176,6 @@ impl FakeLvm {
         }
     }
 
-    /// Carries out a command of dmsetup.
-    ///
-    /// # Panics
-    /// On a command that nobody thought of, and on one that would harm somebody else's volume.
-    pub fn dmsetup(&mut self, spec: &CommandSpec) -> Answer {
-        assert!(spec.never_kill, "{} may be killed", spec.display());
-        let words = words_of(spec);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        match words.as_slice() {
-            ["info", "-c", "--noheadings", "--separator", " ", "-o", "suspended,name"] => {
-                let line = |name: String| {
-                    let state = if self.suspended.contains(&name) { "Suspended" } else { "Active" };
-                    format!("{state} {name}\n")
-                };
-                good(self.device_names().into_iter().map(line).collect())
-            }
-            ["status", "--", device] => self.status(device),
-            ["resume", "--", device] => {
-                if !self.device_names().iter().any(|name| name == device) {
-                    return failure(1, "Device does not exist.");
-                }
-                self.suspended.remove(*device);
-                good(String::new())
-            }
-            ["message", "vg-pool-tpool", "0", message] => {
-                let id: u64 = message
-                    .strip_prefix("delete ")
-                    .and_then(|id| id.parse().ok())
-                    .unwrap_or_else(|| panic!("a message nobody thought of: {message}"));
-                assert!(!self.is_suspended(POOL), "a suspended pool takes no message");
-                let owner = self.volumes.iter().find(|volume| volume.kind == Kind::Thin(id));
-                assert!(
-                    owner.is_none_or(|owner| owner.name.starts_with("stillpoint.")),
-                    "the device {id} of {owner:?} was deleted"
-                );
-                match self.devices.remove(&id) {
-                    true => good(String::new()),
-                    false => failure(1, "device-mapper: message ioctl on vg-pool-tpool failed"),
-                }
-            }
-            _ => panic!("the fake dmsetup was not told about: {words:?}"),
-        }
-    }
-
     /// Does as much of an `lvcreate` as was done when it was killed.
     pub fn half_create(&mut self, spec: &CommandSpec, stage: Stage) {
         let words = words_of(spec);
@@ -259,7 +215,7 @@ impl FakeLvm {
     }
 
     fn create(&mut self, wanted: &Wanted) -> Answer {
-        assert!(self.suspended.is_empty(), "lvcreate would hang: {:?}", self.suspended);
+        self.assert_none_waits(&wanted.origin);
         let Some(origin) = self.volumes.iter().find(|volume| volume.name == wanted.origin) else {
             return failure(5, "Failed to find logical volume");
         };
@@ -298,7 +254,6 @@ impl FakeLvm {
     }
 
     fn remove(&mut self, select: &str) -> Answer {
-        assert!(self.suspended.is_empty(), "lvremove would hang: {:?}", self.suspended);
         let unknown = || panic!("a selection nobody thought of: {select}");
         let (what, tags) = select.split_once(" && lv_tags={").unwrap_or_else(unknown);
         let tags: Vec<&str> =
@@ -324,6 +279,9 @@ impl FakeLvm {
             self.in_use -= 1;
             return failure(5, "Logical volume vg/… in use.");
         }
+        let FakeVolume { name, origin, .. } = &self.volumes[at];
+        self.assert_none_waits(name);
+        self.assert_none_waits(origin.as_deref().expect("a snapshot has an origin"));
         match self.volumes[at].kind {
             Kind::Thin(id) => {
                 if !self.is_in_step() {
@@ -361,43 +319,20 @@ impl FakeLvm {
         })
     }
 
-    fn is_suspended(&self, volume: &str) -> bool {
+    pub(super) fn is_suspended(&self, volume: &str) -> bool {
         let name = device(volume);
-        self.suspended.iter().any(|suspended| suspended.starts_with(&name))
+        ["", "-real", "-cow", "-tpool"]
+            .iter()
+            .any(|part| self.suspended.contains(&format!("{name}{part}")))
     }
 
-    fn device_names(&self) -> Vec<String> {
-        let mut names = Vec::new();
-        for volume in self.volumes.iter().filter(|volume| volume.minor.is_some()) {
-            let name = device(&volume.name);
-            match volume.kind {
-                Kind::Pool => names.extend([format!("{name}-tpool"), name]),
-                Kind::Linear => names.extend([format!("{name}-real"), name]),
-                Kind::Classic => names.extend([format!("{name}-cow"), name]),
-                Kind::Thin(_) | Kind::Hidden => names.push(name),
-            }
-        }
-        names
-    }
-
-    fn status(&self, asked: &str) -> Answer {
-        if asked == format!("{}-tpool", device(POOL)) {
-            let Self { kernel_transaction, pool_metadata, pool_data, .. } = self;
-            return good(format!(
-                "0 819200 thin-pool {kernel_transaction} {pool_metadata}/1000 {pool_data}/1000 - rw discard_passdown queue_if_no_space - 1024\n"
-            ));
-        }
-        let of_volume =
-            |volume: &&FakeVolume| device(&volume.name) == asked && volume.minor.is_some();
-        let Some(volume) = self.volumes.iter().find(of_volume) else {
-            return failure(1, "Device does not exist.");
-        };
-        match volume.kind {
-            Kind::Classic if volume.attributes.contains('I') => {
-                good("0 204800 snapshot Invalid\n".into())
-            }
-            Kind::Classic => good("0 204800 snapshot 16/40960 16\n".into()),
-            kind => panic!("nobody asks for the status of {kind:?}"),
+    /// LVM waits without end for a volume that stays suspended, or for its pool.
+    fn assert_none_waits(&self, volume: &str) {
+        let is_thin = |known: &&FakeVolume| matches!(known.kind, Kind::Thin(_));
+        let known = self.volumes.iter().find(|known| known.name == volume);
+        let pool = known.filter(is_thin).map(|_| POOL);
+        for name in std::iter::once(volume).chain(pool) {
+            assert!(!self.is_suspended(name), "LVM would hang: {:?}", self.suspended);
         }
     }
 
@@ -511,18 +446,18 @@ impl Wanted {
     }
 }
 
-fn words_of(spec: &CommandSpec) -> Vec<String> {
+pub(super) fn words_of(spec: &CommandSpec) -> Vec<String> {
     spec.args.iter().map(|arg| arg.value().to_string_lossy().into_owned()).collect()
 }
 
-fn device(volume: &str) -> String {
+pub(super) fn device(volume: &str) -> String {
     format!("{GROUP}-{}", volume.replace('-', "--"))
 }
 
-fn good(stdout: String) -> Answer {
+pub(super) fn good(stdout: String) -> Answer {
     Answer { exit: Exit::Code(0), stdout, stderr: Vec::new() }
 }
 
-fn failure(code: i32, text: &str) -> Answer {
+pub(super) fn failure(code: i32, text: &str) -> Answer {
     Answer { exit: Exit::Code(code), stdout: String::new(), stderr: vec![format!("  {text}")] }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use stillpoint::host::{CommandSpec, Exit, MountEntry, Tool};
+use stillpoint::host::{CommandSpec, Exit, MountEntry, PrivateMount, Tool};
 
 use super::fake_borg::{Answer, FakeBorg};
 use super::fake_btrfs::FakeBtrfs;
@@ -67,6 +67,8 @@ pub struct World {
     pub writers_paused: bool,
     /// What happens while borg reads.
     pub while_reading: Option<Meanwhile>,
+    /// What borg saw beyond the machine's own mounts when it last read.
+    pub seen: Vec<PrivateMount>,
     /// How long somebody waited for something outside to come about.
     pub waited: Duration,
     /// What happens while somebody waits.

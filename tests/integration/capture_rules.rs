@@ -1,0 +1,476 @@
+//! What a capture that cannot be made, did not last, lacks something or is no longer ours means for the job.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use stillpoint::host::PrivateMount;
+use stillpoint::host::dry::DryHost;
+use stillpoint::model::job::{CaptureMode, FilesSource, Source};
+use stillpoint::model::outcome::{Outcome, Trouble};
+use stillpoint::model::report::{JobReport, RunReport, StepReport};
+use stillpoint::pipeline::context::Pipeline;
+use stillpoint::pipeline::recover::recover;
+use stillpoint::pipeline::run::run;
+
+use crate::captures::{HELD, mount};
+use crate::faults::Bench;
+use crate::loops;
+use crate::support::fake_host::{Fault, World};
+use crate::support::fake_lvm::{EXTENT, Kind, MAJOR, Stage};
+
+/// The machine of [`HELD`] after three good runs, with something changed.
+fn bench(change: impl FnOnce(&mut World, &mut FilesSource)) -> Bench {
+    let mut bench = Bench::with_history_of(&HELD);
+    let Source::Files(files) = &mut bench.config.jobs[0].source else { panic!("files") };
+    change(&mut bench.host.world(), files);
+    bench
+}
+
+fn archives(bench: &Bench) -> BTreeSet<String> {
+    bench.host.world().borg.archives.keys().cloned().collect()
+}
+
+fn effects(bench: &Bench, word: &str) -> Vec<String> {
+    let world = bench.host.world();
+    world.effects.iter().filter(|effect| effect.contains(word)).cloned().collect()
+}
+
+fn job(report: &RunReport) -> &JobReport {
+    &report.jobs[0]
+}
+
+/// The last step of that name: `finally` hooks are promised before captures are.
+fn step<'r>(report: &'r RunReport, name: &str) -> &'r StepReport {
+    let found = job(report).steps.iter().rfind(|step| step.step == name);
+    found.unwrap_or_else(|| panic!("no step {name}: {report:#?}"))
+}
+
+/// Where borg saw a capture.
+fn captured_places(bench: &Bench) -> Vec<PathBuf> {
+    let world = bench.host.world();
+    let devices = world.seen.iter().filter(|mount| matches!(mount, PrivateMount::Device { .. }));
+    devices.map(|mount| mount.at().to_owned()).collect()
+}
+
+#[test]
+fn engines_see_every_capture_at_its_place_and_nobody_waits() {
+    let bench = bench(|_, _| ());
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    assert_eq!(captured_places(&bench), ["/home", "/opt", "/srv", "/var"].map(PathBuf::from));
+    let live = PrivateMount::Bind {
+        from: "/var/cache/stillpoint".into(),
+        at: "/var/cache/stillpoint".into(),
+        read_only: false,
+    };
+    assert!(bench.host.world().seen.contains(&live), "{:?}", bench.host.world().seen);
+    assert_eq!(bench.host.world().waited, Duration::ZERO, "nothing had to be waited for");
+    let providers: Vec<&str> = job(&report).captures.iter().map(|volume| volume.provider).collect();
+    assert_eq!(providers, ["remount-readonly", "btrfs", "lvm-thin", "lvm-thin", "lvm-classic"]);
+    assert!(job(&report).captures.iter().all(|volume| volume.consistency == "consistent"));
+}
+
+#[test]
+fn writers_stand_still_exactly_while_captures_are_made() {
+    let bench = bench(|_, _| ());
+    bench.run();
+    let words = |effect: &String| -> Option<&'static str> {
+        [
+            "/hook pause",
+            "freeze",
+            "subvolume snapshot",
+            "lvcreate",
+            "read-only",
+            "thaw",
+            "/hook continue",
+            "create --",
+            "writable again",
+            "subvolume delete",
+            "lvremove",
+            "borg delete",
+        ]
+        .into_iter()
+        .find(|word| effect.contains(word))
+    };
+    let done: Vec<_> = bench.host.world().effects.iter().filter_map(words).collect();
+    assert_eq!(
+        done,
+        [
+            "/hook pause",
+            "freeze",
+            "read-only",
+            "subvolume snapshot",
+            "lvcreate",
+            "lvcreate",
+            "lvcreate",
+            "thaw",
+            "/hook continue",
+            "create --",
+            "lvremove",
+            "lvremove",
+            "lvremove",
+            "subvolume delete",
+            "writable again",
+        ],
+        "{:#?}",
+        bench.host.world().effects
+    );
+}
+
+#[test]
+fn a_capture_that_fails_fails_the_job_before_anything_is_read() {
+    let all = loops::effects(&HELD);
+    let makes = |effect: &String| {
+        ["subvolume snapshot", "lvcreate", "read-only"].iter().any(|word| effect.contains(word))
+    };
+    let making: Vec<usize> = (0..all.len()).filter(|n| makes(&all[*n])).collect();
+    assert_eq!(making.len(), 5);
+    for n in making {
+        let bench = bench(|_, _| ());
+        let before = archives(&bench);
+        bench.host.arm(Fault::Fail(n));
+        let report = bench.run();
+        let after = format!("{}: {report:#?}", all[n]);
+        assert_eq!(report.outcome, Outcome::Failed, "{after}");
+        assert_eq!(report.troubles, [Trouble::JobFailed], "{after}");
+        assert_eq!(archives(&bench), before, "{after}");
+        assert_eq!(effects(&bench, "borg"), Vec::<String>::new(), "{after}");
+        // In this very run, without any help.
+        bench.assert_given_back(&after);
+        assert_eq!(job(&report).targets[0].outcome, Outcome::Failed, "{after}");
+        assert_eq!(job(&report).targets[0].copy, None, "{after}");
+    }
+}
+
+#[test]
+fn a_copy_from_a_snapshot_that_overflowed_never_counts() {
+    let bench = bench(|world, _| world.while_reading = Some(|world| world.lvm.overflow()));
+    let before = archives(&bench);
+    let report = bench.run();
+    // borg saw nothing wrong.
+    let bad: BTreeSet<String> = archives(&bench).difference(&before).cloned().collect();
+    assert_eq!(bad.len(), 1, "{report:#?}");
+    assert!(archives(&bench).is_superset(&before), "nothing is deleted after a bad copy");
+    assert_eq!(
+        (report.outcome.clone(), &*report.troubles),
+        (Outcome::Failed, &[Trouble::JobFailed][..])
+    );
+    assert!(step(&report, "backup").detail.contains("overflowed"), "{report:#?}");
+    assert_eq!(job(&report).targets[0].outcome, Outcome::Failed);
+    bench.assert_given_back("an overflow");
+
+    // Two good copies are kept beside it, and it is not one of them.
+    bench.host.world().while_reading = None;
+    let good = before.last().unwrap().clone();
+    bench.assert_mended("an overflow");
+    let kept = archives(&bench);
+    assert!(kept.contains(&good), "a good copy went for a bad one: {kept:?}");
+    assert!(kept.is_disjoint(&bad), "{kept:?}");
+}
+
+#[test]
+fn reading_stops_when_a_snapshot_overflows_or_its_pool_runs_full() {
+    type Danger = fn(&mut World);
+    let dangers: [(Danger, &str); 3] = [
+        (|world| world.lvm.overflow(), "overflowed"),
+        (|world| world.lvm.pool_data = 960, "running full (data 96.00 %"),
+        (|world| world.lvm.pool_metadata = 910, "running full (data 40.00 %, metadata 91.00 %"),
+    ];
+    for (danger, word) in dangers {
+        let bench = bench(|world, _| {
+            world.while_reading = Some(danger);
+            world.reads_forever = true;
+        });
+        let before = archives(&bench);
+        let report = bench.run();
+        assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
+        assert!(step(&report, "backup").detail.contains(word), "{report:#?}");
+        assert_eq!(archives(&bench), before);
+        bench.assert_given_back(word);
+    }
+}
+
+#[test]
+fn what_does_not_stay_read_only_fails_the_job() {
+    let bench = bench(|world, _| {
+        world.while_reading = Some(|world| {
+            let boot = world.mounts.iter_mut().find(|mount| mount.at == Path::new("/boot"));
+            boot.unwrap().super_options = "rw".into();
+        });
+    });
+    let report = bench.run();
+    assert_eq!(report.troubles, [Trouble::JobFailed], "{report:#?}");
+    assert!(step(&report, "backup").detail.contains("/boot did not stay read-only"));
+}
+
+#[test]
+fn a_pool_that_is_too_full_is_left_alone_when_a_capture_is_required() {
+    for (data, metadata) in [(851, 100), (400, 751)] {
+        let bench = bench(|world, _| {
+            (world.lvm.pool_data, world.lvm.pool_metadata) = (data, metadata);
+        });
+        let before = archives(&bench);
+        let report = bench.run();
+        assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
+        assert_eq!(report.troubles, [Trouble::Environment], "{report:#?}");
+        assert!(step(&report, "promise").detail.contains("too full for a snapshot"));
+        for word in ["lvcreate", "snapshot", "read-only", "pause", "freeze", "borg"] {
+            assert_eq!(effects(&bench, word), Vec::<String>::new(), "nothing was begun");
+        }
+        assert_eq!(archives(&bench), before);
+        bench.assert_given_back("a full pool");
+    }
+}
+
+#[test]
+fn a_pool_that_is_too_full_is_read_live_when_that_is_allowed() {
+    let bench = bench(|world, files| {
+        world.lvm.pool_data = 900;
+        files.capture.mode = CaptureMode::Auto;
+        files.capture.consistent = false;
+    });
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
+    assert_eq!(report.troubles, [Trouble::Warning], "{report:#?}");
+    let detail = &step(&report, "promise").detail;
+    for path in ["/srv is read live", "/opt is read live"] {
+        assert!(detail.contains(path), "{detail}");
+    }
+    // The others are captured all the same, and nothing is for these two.
+    assert_eq!(captured_places(&bench), ["/home", "/var"].map(PathBuf::from));
+    assert_eq!(effects(&bench, "lvcreate").len(), 1);
+    assert!(effects(&bench, "lvcreate")[0].ends_with("vg/var"));
+    let live: Vec<_> =
+        job(&report).captures.iter().filter(|volume| volume.consistency == "live").collect();
+    assert_eq!(live.len(), 2, "{live:?}");
+    assert!(live.iter().all(|volume| volume.provider == "none" && volume.reason.is_some()));
+    bench.assert_given_back("a full pool");
+}
+
+#[test]
+fn one_moment_of_all_volumes_cannot_be_had_where_one_has_none() {
+    let bench = bench(|world, files| {
+        world.lvm.pool_data = 900;
+        files.capture.mode = CaptureMode::Auto;
+    });
+    assert_eq!(bench.run().troubles, [Trouble::Environment]);
+}
+
+#[test]
+fn room_in_a_group_is_counted_for_all_snapshots_that_a_run_makes_in_it() {
+    // A snapshot of /var takes 8 extents of the 50, one of /big takes 44.
+    let bench = bench(|world, files| {
+        let minor = world.lvm.add("big", Kind::Linear, "owi-aos---", 220 * EXTENT);
+        world.mounts.push(mount((MAJOR, minor), "/big", "ext4", "/dev/mapper/vg-big"));
+        files.paths.push("/big".into());
+    });
+    let report = bench.run();
+    assert_eq!(report.troubles, [Trouble::Environment], "{report:#?}");
+    assert!(step(&report, "promise").detail.contains("the volume group vg has"), "{report:#?}");
+    assert_eq!(effects(&bench, "lvcreate"), Vec::<String>::new());
+}
+
+/// Something of every kind below the paths that no snapshot holds.
+fn nest(world: &mut World) {
+    let minor = world.lvm.add("extra", Kind::Thin(9), "Vwi-aotz--", EXTENT);
+    world.mounts.push(mount((MAJOR, minor), "/srv/extra", "ext4", "/dev/mapper/vg-extra"));
+    world.btrfs.subvolumes.insert("/home/sub".into(), "sub-uuid".into());
+    world.btrfs.nested.insert("/home".into(), vec!["/home/sub".into()]);
+    world.swap_files.push("/var/swapfile".into());
+}
+
+#[test]
+fn what_captures_do_not_hold_makes_the_copy_incomplete() {
+    let bench = bench(|world, _| nest(world));
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Incomplete, "{report:#?}");
+    assert!(report.troubles.iter().all(|trouble| *trouble == Trouble::Incomplete), "{report:#?}");
+    for name in ["survey", "backup"] {
+        let detail = &step(&report, name).detail;
+        for absent in
+            ["/srv/extra (ext4 file system)", "/home/sub (subvolume)", "/var/swapfile (swap file)"]
+        {
+            assert!(detail.contains(absent), "{name}: {detail}");
+        }
+    }
+    assert_eq!(archives(&bench).len(), 3, "retention waits");
+    bench.assert_given_back("an incomplete copy");
+}
+
+#[test]
+fn what_is_left_out_by_name_is_not_missed() {
+    let bench = bench(|world, files| {
+        nest(world);
+        files.capture.leave_out =
+            ["/srv/extra", "/home/sub", "/var/swapfile"].map(PathBuf::from).into();
+    });
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    let detail = &step(&report, "survey").detail;
+    assert!(detail.contains("left out: /home/sub (subvolume), /srv/extra"), "{detail}");
+}
+
+#[test]
+fn what_is_nested_is_captured_too_where_file_systems_are_crossed() {
+    let bench = bench(|world, files| {
+        nest(world);
+        files.one_file_system = false;
+        files.capture.leave_out = vec!["/var/swapfile".into()];
+    });
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    assert_eq!(
+        captured_places(&bench),
+        ["/home", "/home/sub", "/opt", "/srv", "/srv/extra", "/var"].map(PathBuf::from)
+    );
+    bench.assert_given_back("six captures");
+}
+
+#[test]
+fn a_volume_under_our_name_that_is_not_ours_is_never_removed() {
+    let all = loops::effects(&HELD);
+    let made = all.iter().position(|effect| effect.ends_with("vg/srv")).unwrap();
+    let bench = bench(|_, _| ());
+    bench.host.arm(Fault::KillAfter(made));
+    loops::die(&bench);
+    // Somebody else makes a volume of that name; or it only lost our tag, and nobody can tell.
+    let name = {
+        let mut world = bench.host.world();
+        let volume = world.lvm.volumes.last_mut().unwrap();
+        volume.tags = vec!["stillpoint".into(), "theirs".into()];
+        volume.uuid = "somebody-elses".into();
+        volume.name.clone()
+    };
+    let is_there = || bench.host.world().lvm.snapshots().iter().any(|volume| volume.name == name);
+    bench.host.arm(Fault::None);
+    for _ in 0..2 {
+        let recovery = recover(bench.pipeline()).unwrap();
+        let [failure] = recovery.failures.as_slice() else { panic!("{recovery:#?}") };
+        assert_eq!(failure.trouble, Trouble::Cleanup);
+        assert!(failure.message.contains(&name) && failure.message.contains("left alone"));
+        assert!(is_there(), "it was removed");
+        assert_eq!(bench.ledgers().len(), 1, "the promise stays");
+    }
+    // Runs go on, and each says so.
+    let report = bench.run();
+    assert_eq!(report.troubles, [Trouble::Cleanup], "{report:#?}");
+    assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
+    assert!(is_there());
+}
+
+#[test]
+fn a_volume_that_took_the_place_of_ours_is_not_ours_to_remove() {
+    // Ours was seen, so its UUID is known, and it is gone.
+    let bench = bench(|world, _| {
+        world.while_reading = Some(|world| {
+            let ours =
+                world.lvm.volumes.iter_mut().find(|volume| volume.name.starts_with("stillpoint."));
+            ours.unwrap().uuid = "somebody-elses".into();
+        });
+    });
+    bench.run();
+    let left: Vec<String> =
+        bench.host.world().lvm.snapshots().iter().map(|volume| volume.uuid.clone()).collect();
+    assert_eq!(left, ["somebody-elses"]);
+    assert_eq!(bench.ledgers(), Vec::<PathBuf>::new(), "ours is gone, so it is given back");
+}
+
+#[test]
+fn a_pool_that_somebody_else_put_out_of_step_is_explained_and_not_touched() {
+    let bench = bench(|world, _| world.lvm.transaction += 1);
+    let report = bench.run();
+    assert_eq!(report.troubles, [Trouble::Environment], "{report:#?}");
+    let detail = &step(&report, "promise").detail;
+    assert!(detail.contains("out of step") && detail.contains("dmsetup message"), "{detail}");
+    for word in ["dmsetup", "lvcreate", "lvremove"] {
+        assert_eq!(effects(&bench, word), Vec::<String>::new());
+    }
+    assert_eq!(bench.host.world().lvm.ailments().len(), 1);
+}
+
+#[test]
+fn a_repair_that_fails_is_tried_again() {
+    let all = loops::effects(&HELD);
+    let made = all.iter().position(|effect| effect.ends_with("vg/srv")).unwrap();
+    // Once for every effect of the recovery.
+    for n in 0.. {
+        let bench = bench(|_, _| ());
+        bench.host.arm(Fault::KillInside(made, Stage::BetweenMessages));
+        loops::die(&bench);
+        bench.host.arm(Fault::Fail(n));
+        let _ = recover(bench.pipeline()).unwrap();
+        let Some(what) = bench.host.world().effects.get(n).cloned() else {
+            assert!(n >= 8, "the recovery had only {n} effects");
+            break;
+        };
+        bench.host.arm(Fault::None);
+        let recovery = recover(bench.pipeline()).unwrap();
+        assert_eq!(recovery.failures, [], "failing {what}");
+        bench.assert_given_back(&what);
+        bench.assert_mended(&what);
+    }
+}
+
+#[test]
+fn devices_that_somebody_else_suspends_for_a_moment_are_left_alone() {
+    let bench = bench(|world, _| {
+        world.while_reading = Some(|world| {
+            world.lvm.suspended.insert("vg-srv".into());
+        });
+        world.while_waiting = Some(|world| world.lvm.suspended.clear());
+    });
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    assert_eq!(effects(&bench, "dmsetup"), Vec::<String>::new());
+}
+
+#[test]
+fn a_snapshot_that_is_in_use_is_tried_again_and_at_last_left_to_recover() {
+    let bench = bench(|world, _| world.lvm.in_use = 2);
+    assert_eq!(bench.run().outcome, Outcome::Ok);
+    assert_eq!(effects(&bench, "lvremove").len(), 5);
+
+    bench.host.arm(Fault::None);
+    bench.host.world().lvm.in_use = 1_000;
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
+    assert!(report.troubles.iter().all(|trouble| *trouble == Trouble::Cleanup), "{report:#?}");
+    assert_eq!(step(&report, "backup").outcome, Outcome::Ok, "the copy is good");
+    assert_eq!(bench.ledgers().len(), 1);
+    bench.host.world().lvm.in_use = 0;
+    bench.assert_mended("a snapshot in use");
+}
+
+#[test]
+fn a_plan_shows_every_capture_and_makes_none() {
+    let bench = bench(|_, _| ());
+    let dry = DryHost::new(Arc::new(bench.host.clone()));
+    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
+    let planned = run(pipeline, &bench.config.jobs.iter().collect::<Vec<_>>(), None);
+    assert_eq!(planned.outcome, Outcome::Ok, "{planned:#?}");
+    assert_eq!(bench.host.world().effects, Vec::<String>::new(), "a dry run has no effect");
+    assert_eq!(bench.host.world().held(), Vec::<String>::new());
+    let done = bench.run();
+    let tools = ["btrfs", "lvcreate", "lvremove", "make the file system", "/hook"];
+    let of_captures = |text: String, run: &str| {
+        let line = text.lines().next().unwrap_or_default().replace(run, "RUN");
+        // A plan cannot know the UUID that a volume will have.
+        let line = line.split(" --select").next().unwrap_or_default().to_owned();
+        tools.iter().any(|tool| line.starts_with(tool)).then_some(line)
+    };
+    let plan: Vec<String> = dry
+        .planned()
+        .iter()
+        .filter_map(|effect| of_captures(effect.to_string(), planned.run_id.as_str()))
+        .collect();
+    let world = bench.host.world();
+    let real: Vec<String> = world
+        .effects
+        .iter()
+        .filter_map(|effect| of_captures(effect.clone(), done.run_id.as_str()))
+        .collect();
+    assert!(plan.len() >= 12, "{plan:#?}");
+    assert_eq!(plan, real, "the plan is what the run does");
+}

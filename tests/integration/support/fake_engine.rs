@@ -1,0 +1,174 @@
+//! An engine that makes copies of nothing and notes when it was asked to, with how much was held then.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use stillpoint::engine::{
+    BackupReport, BackupRequest, Change, CheckReport, Context, Engine, EngineError, Entry,
+    Initialised, OnProgress, Probe, RestoreReport, RestoreRequest,
+};
+use stillpoint::host::CommandSpec;
+use stillpoint::model::copy::Copy;
+use stillpoint::model::outcome::Outcome;
+use stillpoint::model::target::{ReadData, Target};
+
+use super::fake_host::FakeHost;
+
+/// What several engines note, in order.
+pub type Notes = Arc<Mutex<Vec<String>>>;
+
+pub struct FakeEngine {
+    target: Target,
+    host: FakeHost,
+    notes: Notes,
+    copies: Mutex<Vec<Copy>>,
+}
+
+impl FakeEngine {
+    pub fn new(target: &Target, host: FakeHost, notes: Notes) -> Self {
+        Self { target: target.clone(), host, notes, copies: Mutex::default() }
+    }
+
+    fn note(&self, what: String) {
+        let world = self.host.world();
+        let read_only = world.mounts.iter().filter(|mount| mount.is_frozen_read_only()).count();
+        let held = world.btrfs.top.len() + world.lvm.snapshots().len() + read_only;
+        self.notes.lock().unwrap().push(format!("{what}, {held} held"));
+    }
+}
+
+impl Engine for FakeEngine {
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn list(&self, _: Context<'_>) -> Result<Vec<Copy>, EngineError> {
+        self.note(format!("list {}", self.target.name));
+        Ok(self.copies.lock().unwrap().clone())
+    }
+
+    fn backup(
+        &self,
+        _: Context<'_>,
+        request: &BackupRequest,
+        _: OnProgress<'_>,
+    ) -> Result<BackupReport, EngineError> {
+        self.note(format!("backup to {}", self.target.name));
+        let mut copies = self.copies.lock().unwrap();
+        let id = format!("copy-{}", copies.len());
+        copies.push(Copy {
+            id: id.clone(),
+            series: Some(request.series.clone()),
+            run: Some(request.run.clone()),
+            time: request.time,
+            size: Some(10),
+            files: Some(1),
+            tags: Vec::new(),
+            pinned: false,
+            original: None,
+            healthy: None,
+        });
+        Ok(BackupReport {
+            outcome: Outcome::Ok,
+            id: Some(id),
+            bytes_new: Some(10),
+            size: Some(10),
+            files: Some(1),
+            files_changed: 0,
+            unreadable: Vec::new(),
+            unreadable_count: 0,
+            warnings: Vec::new(),
+        })
+    }
+
+    fn copy_from(
+        &self,
+        cx: Context<'_>,
+        source: &dyn Engine,
+        ids: &[String],
+        _: OnProgress<'_>,
+    ) -> Result<(), EngineError> {
+        self.note(format!("copy from {} to {}", source.target().name, self.target.name));
+        let held = source.list(cx)?;
+        let copied = held.into_iter().filter(|copy| ids.contains(&copy.id));
+        self.copies.lock().unwrap().extend(copied);
+        Ok(())
+    }
+
+    fn name_for(&self, _: &BackupRequest) -> Option<String> {
+        None
+    }
+
+    fn unfinished(&self, _: &Copy) -> Option<String> {
+        None
+    }
+
+    fn release_dead_lock(&self, _: Context<'_>) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn init(&self, _: Context<'_>) -> Result<Initialised, EngineError> {
+        unreachable!("a run makes no repository")
+    }
+
+    fn probe(&self, _: Context<'_>) -> Result<Probe, EngineError> {
+        unreachable!("a run does not probe")
+    }
+
+    fn delete(&self, _: Context<'_>, _: &[String]) -> Result<(), EngineError> {
+        unreachable!("everything is kept")
+    }
+
+    fn compact(&self, _: Context<'_>, _: OnProgress<'_>) -> Result<(), EngineError> {
+        unreachable!("nothing was deleted")
+    }
+
+    fn check(
+        &self,
+        _: Context<'_>,
+        _: ReadData,
+        _: OnProgress<'_>,
+    ) -> Result<CheckReport, EngineError> {
+        unreachable!("no check is due")
+    }
+
+    fn verify(&self, _: Context<'_>, _: &Copy) -> Result<CheckReport, EngineError> {
+        unreachable!("a run does not verify")
+    }
+
+    fn restore(
+        &self,
+        _: Context<'_>,
+        _: &RestoreRequest,
+        _: OnProgress<'_>,
+    ) -> Result<RestoreReport, EngineError> {
+        unreachable!("a run does not restore")
+    }
+
+    fn mount(&self, _: Context<'_>, _: &Copy, _: &Path) -> Result<CommandSpec, EngineError> {
+        unreachable!("a run does not mount")
+    }
+
+    fn contents(
+        &self,
+        _: Context<'_>,
+        _: &Copy,
+        _: &mut dyn FnMut(Entry),
+    ) -> Result<(), EngineError> {
+        unreachable!("a run does not look into copies")
+    }
+
+    fn diff(
+        &self,
+        _: Context<'_>,
+        _: &Copy,
+        _: &Copy,
+        _: &mut dyn FnMut(Change),
+    ) -> Result<(), EngineError> {
+        unreachable!("a run does not compare")
+    }
+
+    fn set_pin(&self, _: Context<'_>, _: &Copy, _: bool) -> Result<Option<String>, EngineError> {
+        unreachable!("a run does not pin")
+    }
+}
