@@ -234,14 +234,22 @@ fn an_overflowed_snapshot_is_found_although_the_reader_saw_no_error() {
     assert_eq!(group.names(), ["plain", "rest"]);
 }
 
-/// An `lvcreate` in front of the real one that is killed when it asks device-mapper for this.
-fn killed_at(n: usize, first: &str) {
+/// An `lvcreate` in front of the real one that notes what it asks device-mapper for, does this first, and is
+/// killed when it asks for the n-th time.
+fn killed_at(n: usize, first: &str, trace: &Path) {
     let script = format!(
-        "#!/bin/sh\n{first}\nexec strace -f -o /dev/null -e trace=ioctl -P /dev/mapper/control -e inject=ioctl:signal=SIGKILL:when={n} /usr/sbin/lvcreate \"$@\"\n"
+        "#!/bin/sh\n{first}\nexec strace -f -v -s200 -o {} -e trace=ioctl -P /dev/mapper/control -e inject=ioctl:signal=SIGKILL:when={n} /usr/sbin/lvcreate \"$@\"\n",
+        trace.display()
     );
     fs::create_dir_all("/usr/local/sbin").unwrap();
     fs::write("/usr/local/sbin/lvcreate", script).unwrap();
     must("chmod", &["755", "/usr/local/sbin/lvcreate"]);
+}
+
+/// What the last `lvcreate` asked device-mapper for.
+fn requests(trace: &Path) -> Vec<String> {
+    let text = fs::read_to_string(trace).unwrap();
+    text.lines().filter(|line| line.contains(" ioctl(")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -253,31 +261,46 @@ fn an_lvcreate_that_is_killed_is_mended() {
     let data = group.mounted("data", "ext4");
     fs::write(data.join("file"), "kept").unwrap();
     let machine = machine(&[&data], "");
-    run(&machine, 0);
-
-    // Where the requests lie varies by a few, so a stretch around each is covered; see `lab`.
     let trace = group.scratch.path().join("trace");
-    let lines = super::lab::create(&group, &trace, None);
-    must("lvremove", &["-y", &group.full("snap")]);
-    let at = |words: &str| lines.iter().position(|line| line.contains(words)).unwrap() + 1;
-    let mut states = Vec::new();
-    for n in at("create_snap ") - 1..=at("set_transaction_id ") + 2 {
-        for with_us in [false, true] {
+    let never = 100_000;
+    killed_at(never, "", &trace);
+    run(&machine, 0);
+    let whole = requests(&trace);
+
+    let mut left = Vec::new();
+    for (point, with_us) in [(2, false), (1, true), (2, true), (3, true)] {
+        let point = &super::lab::POINTS[point];
+        let position = |lines: &[String]| lines.iter().position(|line| (point.matches)(line));
+        let mut n = position(&whole).expect(point.before) + 1;
+        // How often LVM asks before it varies by a few, so that this may take several attempts.
+        let mut hit = false;
+        for _ in 0..8 {
             // PPID is the program under test.
-            killed_at(n, if with_us { "kill -KILL $PPID" } else { "" });
+            killed_at(n, if with_us { "kill -KILL $PPID" } else { "" }, &trace);
             let ran = machine.run(&["run"]);
-            assert_eq!(ran.code, if with_us { None } else { Some(10) }, "{n}: {}", ran.stderr);
-            let state = (group.suspended().len(), group.transactions("pool"));
-            states.push(format!("{n} {with_us}: {state:?}"));
+            let lines = requests(&trace);
+            let at = position(&lines);
+            hit = at.is_some_and(|at| at + 1 == lines.len());
+            n = at.map_or(n + 1, |at| at + 1);
+            if hit {
+                assert_eq!(ran.code, if with_us { None } else { Some(10) }, "{}", ran.stderr);
+                let (suspended, ids) = (group.suspended(), group.transactions("pool"));
+                left.push(format!("before {}: {suspended:?} suspended, {ids:?}", point.before));
+                let expected = if with_us { vec![group.mapped("data")] } else { Vec::new() };
+                assert_eq!(suspended, expected, "{}", point.before);
+            }
             fs::remove_file("/usr/local/sbin/lvcreate").unwrap();
             machine.run(&["recover"]).expect(0);
             group.assert_whole("pool", &["data", "pool"]);
-            assert!(group.takes_writes("data", PROMPT), "{n}");
+            assert!(group.takes_writes("data", PROMPT), "{}", point.before);
             machine.assert_clean_except(group.scratch.path());
+            if hit {
+                break;
+            }
         }
+        assert!(hit, "lvcreate could not be killed before {}", point.before);
     }
-    println!("what was there before recover:\n{}", states.join("\n"));
-    assert!(states.iter().any(|state| state.contains("true: (1, ")), "nothing was left suspended");
+    println!("what was there before recover:\n{}", left.join("\n"));
     run(&machine, 0);
     assert_eq!(restored(&machine, &data.join("file")), "kept");
 }

@@ -68,10 +68,10 @@ fn a_new_thin_volume_gets_the_highest_id_and_one() {
 }
 
 /// An `lvcreate` of a thin snapshot, killed before the kernel was asked for this. The names are strace's.
-struct Point {
+pub struct Point {
     /// What the ioctl that never happened is about.
-    before: &'static str,
-    matches: fn(&str) -> bool,
+    pub before: &'static str,
+    pub matches: fn(&str) -> bool,
     /// Whether the origin is left suspended.
     suspended: bool,
     /// The pool's ids afterwards, from what both were.
@@ -80,7 +80,7 @@ struct Point {
     wedged: bool,
 }
 
-const POINTS: &[Point] = &[
+pub const POINTS: &[Point] = &[
     Point {
         before: "the origin's suspend",
         matches: |line| line.contains("DM_DEV_SUSPEND, ") && line.contains("=DM_SUSPEND_FLAG"),
@@ -167,7 +167,7 @@ fn a_killed_lvcreate_can_be_mended() {
 
 /// Makes the snapshot `snap` of `data`, killed when it asks device-mapper for the n-th time. Answers with what
 /// it asked for, one line a request.
-pub fn create(group: &Group, trace: &Path, kill_at: Option<usize>) -> Vec<String> {
+fn create(group: &Group, trace: &Path, kill_at: Option<usize>) -> Vec<String> {
     let mut strace = command("strace");
     strace.args(["-f", "-v", "-s200", "-e", "trace=ioctl", "-P", "/dev/mapper/control", "-o"]);
     strace.arg(trace);
