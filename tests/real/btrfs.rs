@@ -212,16 +212,43 @@ fn what_is_nested_is_captured_too_or_told() {
 }
 
 #[test]
+fn what_is_nested_and_read_live_is_in_the_copy_too() {
+    let (machine, disk) = home("paths = [\"{root}/disk/home\"]");
+    for name in ["inner", "apart"] {
+        must("btrfs", &["-q", "subvolume", "create", &disk.path(&format!("home/{name}"))]);
+        fs::write(disk.path(&format!("home/{name}/deep")), "deep").unwrap();
+    }
+    let mounted = Disk::new(&machine, "ext4", "disk/home/inner/mounted", 32);
+    fs::write(mounted.path("on-ext4"), "on ext4").unwrap();
+    // A path of its own inside the other, a file system that nothing can hold, and a subvolume live by wish.
+    let files = "paths = [\"{root}/disk/home\", \"{root}/disk/home/inner\"]\nlive = [\"{root}/disk/home/apart\"]";
+    job(&machine, files);
+    run_json(&machine, 0);
+    for target in ["b", "r"] {
+        let back = restored(&machine, target, &format!("back-{target}"));
+        for (path, content) in
+            [("inner/deep", "deep"), ("inner/mounted/on-ext4", "on ext4"), ("apart/deep", "deep")]
+        {
+            let path = inside(&back, disk.path(&format!("home/{path}")));
+            assert_eq!(fs::read_to_string(&path).unwrap(), content, "{}", path.display());
+        }
+    }
+    disk.assert_no_snapshot();
+}
+
+#[test]
 fn a_repository_and_caches_below_the_captured_path_stay_live() {
     let machine = Machine::bare("[jobs]\n");
     let disk = Disk::new(&machine, "btrfs", "disk", 300);
     fs::write(disk.path("file"), "content").unwrap();
+    // One of them in a subvolume that is not captured, and so an empty directory in the snapshot.
+    must("btrfs", &["-q", "subvolume", "create", &disk.path("cache")]);
     let text = r#"
 [settings]
 host = "web1"
 state-dir = "{root}/disk/state"
 runtime-dir = "{root}/disk/run"
-cache-dir = "{root}/disk/cache"
+cache-dir = "{root}/disk/cache/stillpoint"
 [targets.b.borg]
 repository = "{root}/disk/repo-b"
 passphrase-file = "{root}/pass"
