@@ -382,6 +382,18 @@ mod tests {
     }
 
     #[test]
+    fn what_an_initramfs_mounted_before_the_root_is_visible() {
+        let table = "\
+22 28 0:20 / /proc rw - proc proc rw
+23 28 0:21 / /run rw - tmpfs tmpfs rw
+28 1 254:1 / / rw - ext4 /dev/vda1 rw
+29 23 0:22 / /run/lock rw - tmpfs tmpfs rw
+";
+        let table = crate::host::sys::mounts::parse_mount_table(table.as_bytes()).unwrap();
+        assert_eq!(places(table), ["/", "/proc", "/run", "/run/lock"]);
+    }
+
+    #[test]
     fn a_later_mount_hides_what_is_below_it() {
         let mounts = vec![
             mount(1, "/", "/"),

@@ -1,5 +1,6 @@
 //! What is mounted where, and how much is free there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -34,7 +35,7 @@ impl MountEntry {
     }
 }
 
-/// All mounts that the calling thread sees, in the kernel's order: of two at one place, the later is on top.
+/// All mounts that the calling thread sees, in the order of a walk: whatever hides another one comes after it.
 ///
 /// # Errors
 /// When the table cannot be read or has a line that is not in the format of proc(5).
@@ -42,7 +43,7 @@ pub fn mount_table() -> io::Result<Vec<MountEntry>> {
     parse_mount_table(&std::fs::read("/proc/thread-self/mountinfo")?)
 }
 
-/// All mount points that the calling thread sees, in the kernel's order.
+/// All mount points that the calling thread sees, in the same order.
 ///
 /// # Errors
 /// See [`mount_table`].
@@ -52,12 +53,14 @@ pub fn mount_points() -> io::Result<Vec<PathBuf>> {
 
 /// Reads a `/proc/PID/mountinfo`, with the octal escapes of blanks undone.
 ///
+/// The kernel's order is that of their making, which is not enough: an initramfs mounts `/proc`, `/dev` and
+/// `/run` before the root, and moves them there.
+///
 /// # Errors
 /// When a line is not as proc(5) says.
 pub fn parse_mount_table(table: &[u8]) -> io::Result<Vec<MountEntry>> {
-    table
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty())
+    let lines = table.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let mounts = lines
         .map(|line| {
             parse_line(line).ok_or_else(|| {
                 io::Error::other(format!(
@@ -66,17 +69,49 @@ pub fn parse_mount_table(table: &[u8]) -> io::Result<Vec<MountEntry>> {
                 ))
             })
         })
-        .collect()
+        .collect::<io::Result<Vec<_>>>()?;
+    Ok(walked(mounts))
+}
+
+/// One mount, with its number and that of the mount that it is mounted on.
+type Numbered = (u32, u32, MountEntry);
+
+/// Puts every mount behind the one that it is mounted on. Of those on one mount, the deeper places come first:
+/// what is mounted above them hides them.
+fn walked(mounts: Vec<Numbered>) -> Vec<MountEntry> {
+    let known: BTreeSet<u32> = mounts.iter().map(|(id, ..)| *id).collect();
+    let mut mounted_on: BTreeMap<u32, Vec<(u32, MountEntry)>> = BTreeMap::new();
+    // The last one is taken first.
+    let mut open = Vec::new();
+    for (id, parent, entry) in mounts.into_iter().rev() {
+        // What a root is mounted on is not in the table, or is itself.
+        if id == parent || !known.contains(&parent) {
+            open.push((id, entry));
+        } else {
+            mounted_on.entry(parent).or_default().push((id, entry));
+        }
+    }
+    let depth = |(_, entry): &(u32, MountEntry)| entry.at.components().count();
+    open.sort_by_key(depth);
+    let mut walked = Vec::with_capacity(known.len());
+    while let Some((id, entry)) = open.pop() {
+        walked.push(entry);
+        let mut on_it = mounted_on.remove(&id).unwrap_or_default();
+        on_it.sort_by_key(depth);
+        open.append(&mut on_it);
+    }
+    walked
 }
 
 /// `ID PARENT MAJOR:MINOR ROOT AT OPTIONS [OPTIONAL…] - TYPE SOURCE SUPER-OPTIONS`; `None` when it is not.
-fn parse_line(line: &[u8]) -> Option<MountEntry> {
+fn parse_line(line: &[u8]) -> Option<Numbered> {
     let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
     let dash = fields.iter().position(|field| *field == b"-")?;
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
     let (major, minor) = std::str::from_utf8(fields.get(2)?).ok()?.split_once(':')?;
     let at = unescape(fields.get(4)?).filter(|path| path.is_absolute())?;
-    Some(MountEntry {
+    let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u32>().ok();
+    let entry = MountEntry {
         device: (major.parse().ok()?, minor.parse().ok()?),
         root: unescape(fields.get(3)?)?,
         at,
@@ -84,7 +119,8 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
         file_system: text(fields.get(dash + 1)?),
         source: unescape(fields.get(dash + 2)?)?,
         super_options: text(fields.get(dash + 3)?),
-    })
+    };
+    Some((number(fields.first()?)?, number(fields.get(1)?)?, entry))
 }
 
 /// Undoes `\040` and its like; `None` when a backslash is not followed by three octal digits.
@@ -211,14 +247,41 @@ mod tests {
     fn mount_points_are_read_with_their_escapes() {
         let table = parse_mount_table(TABLE.as_bytes()).unwrap();
         let points: Vec<PathBuf> = table.iter().map(|entry| entry.at.clone()).collect();
-        let expected = ["/", "/proc", "/srv/with blank\\and\nline"];
+        let expected = ["/", "/srv/with blank\\and\nline", "/proc"];
         assert_eq!(points, expected.map(PathBuf::from));
-        assert_eq!(table[2].device, (0, 44));
-        assert_eq!(table[2].root, PathBuf::from("/@home"));
-        assert_eq!(table[2].file_system, "btrfs");
-        assert_eq!(table[2].source, PathBuf::from("/dev/sdb"));
+        assert_eq!(table[1].device, (0, 44));
+        assert_eq!(table[1].root, PathBuf::from("/@home"));
+        assert_eq!(table[1].file_system, "btrfs");
+        assert_eq!(table[1].source, PathBuf::from("/dev/sdb"));
         assert_eq!(table[0].super_options, "rw,errors=remount-ro");
         assert!(!table[0].is_frozen_read_only());
+    }
+
+    #[test]
+    fn what_hides_another_mount_comes_after_it() {
+        let table = "\
+22 28 0:20 / /sys rw - sysfs sysfs rw
+23 28 0:21 / /proc rw - proc proc rw
+24 22 0:22 / /sys/kernel/debug rw - debugfs debugfs rw
+28 1 254:1 / / rw - ext4 /dev/vda1 rw
+31 28 0:30 / /srv rw - ext4 /dev/vdb rw
+30 31 0:31 / /srv rw - ext4 /dev/vdc rw
+33 28 0:33 / /a rw - ext4 /dev/vdd rw
+32 31 0:32 / /srv/hidden rw - ext4 /dev/vde rw
+34 30 0:34 / /srv/seen rw - ext4 /dev/vdf rw
+35 28 0:35 / /a/hidden rw - ext4 /dev/vdg rw
+";
+        let table = parse_mount_table(table.as_bytes()).unwrap();
+        let order: Vec<&Path> = table.iter().map(|entry| entry.at.as_path()).collect();
+        let place = |at: &str| order.iter().position(|place| *place == Path::new(at)).unwrap();
+        let devices: Vec<u32> = table.iter().map(|entry| entry.device.1).collect();
+        let of = |minor: u32| devices.iter().position(|device| *device == minor).unwrap();
+        assert_eq!((order.len(), order[0]), (10, Path::new("/")));
+        assert!(place("/sys") < place("/sys/kernel/debug"));
+        assert!(of(30) < of(31), "the upper one of two at one place");
+        assert!(place("/srv/hidden") < of(31), "{order:?}");
+        assert!(of(31) < place("/srv/seen"));
+        assert!(place("/a/hidden") < place("/a"), "{order:?}");
     }
 
     #[test]
