@@ -33,6 +33,7 @@ mod tests;
 pub mod view;
 
 pub use choose::{Choice, choose};
+pub use remount_readonly::stayed_read_only;
 
 /// What providers get from the run.
 #[derive(Clone, Copy)]

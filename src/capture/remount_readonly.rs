@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::host::Action;
+use crate::host::{Action, MountEntry};
 use crate::model::names::RunId;
 use crate::model::undo::Undo;
 
@@ -74,6 +74,28 @@ impl Provider for RemountReadonly {
     fn danger(&self, _: Room<'_>, _: &Undo) -> Result<Option<String>, CaptureError> {
         Ok(None)
     }
+}
+
+/// Whether file systems that were found read-only, and so were not captured, are so after reading: another
+/// run may have made them read-only for its own reading.
+///
+/// # Errors
+/// When one is not: it was read live, at least in part.
+pub fn stayed_read_only(room: Room<'_>, found: &[MountEntry]) -> Result<(), CaptureError> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let mounts = room.host.mounts()?;
+    for was in found {
+        let now = mounts.iter().rfind(|now| now.at == was.at);
+        if !now.is_some_and(|now| now.device == was.device && now.is_frozen_read_only()) {
+            return Err(CaptureError::Broken {
+                what: format!("{} was read-only, and no longer is after reading", was.at.display()),
+                hint: "if another job makes it read-only, run this one again".into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The lock of one file system.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::capture::survey::{Absent, Survey, survey};
 use crate::capture::view::view;
 use crate::capture::{self, CaptureError, Choice, Made, Provider, Room};
-use crate::host::{Halt, Host, LockGuard, PathKind, PrivateView, Tool};
+use crate::host::{Halt, Host, LockGuard, MountEntry, PathKind, PrivateView, Tool};
 use crate::model::job::{CaptureMode, FilesSource, Job, Settings, Source};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::VolumeReport;
@@ -37,6 +37,7 @@ pub struct Captured<'a> {
     /// How each volume is read.
     pub volumes: Vec<VolumeReport>,
     survey: Survey,
+    still: Vec<MountEntry>,
     holds: Vec<Hold>,
     locks: Vec<Box<dyn LockGuard>>,
     halt: Halt,
@@ -54,6 +55,8 @@ struct Hold {
 struct Intended {
     survey: Survey,
     held: Vec<(PathBuf, AnyProvider)>,
+    /// Read-only already, by whatever made it so.
+    still: Vec<MountEntry>,
     volumes: Vec<VolumeReport>,
 }
 
@@ -77,7 +80,7 @@ impl Captured<'_> {
         for hold in &self.holds {
             hold.provider.examine(room(cx), &hold.promise)?;
         }
-        Ok(())
+        Ok(capture::stayed_read_only(room(cx), &self.still)?)
     }
 
     /// Runs `work` while somebody watches over the machine, and stops its engines when the captures would
@@ -107,6 +110,7 @@ pub fn capture<'a>(
         exclude: Vec::new(),
         volumes: Vec::new(),
         survey: Survey::default(),
+        still: Vec::new(),
         holds: Vec::new(),
         locks: Vec::new(),
         halt: Halt::default(),
@@ -121,6 +125,7 @@ pub fn capture<'a>(
     if let Some(warning) = read_live(&intended.volumes) {
         rec.say(true, warning);
     }
+    captured.still = intended.still;
     if intended.held.is_empty() && !is_strict(files) {
         captured.volumes = intended.volumes;
         return Some(captured);
@@ -220,7 +225,8 @@ fn intend(
     }
     let choices = capture::choose(room, &files.capture, &survey.volumes, programs)?;
     let consistency = if files.capture.consistent { "consistent" } else { "crash-consistent" };
-    let mut intended = Intended { survey, held: Vec::new(), volumes: Vec::new() };
+    let mut intended =
+        Intended { survey, held: Vec::new(), still: Vec::new(), volumes: Vec::new() };
     let mut unheld = Vec::new();
     for (volume, choice) in intended.survey.volumes.iter().zip(choices) {
         let report = |provider: &'static str, consistency: &'static str, reason: Option<String>| {
@@ -232,7 +238,10 @@ fn intend(
                 intended.held.push((volume.at.clone(), provider));
                 report(name, consistency, None)
             }
-            Choice::Still => report("none", consistency, None),
+            Choice::Still => {
+                intended.still.push(volume.mount.clone());
+                report("none", consistency, None)
+            }
             Choice::LiveByWish => report("none", "live", None),
             Choice::Live(reason) => {
                 unheld.push(reason.clone());
