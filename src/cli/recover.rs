@@ -3,6 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::capture::workplaces;
 use crate::host::Action;
 use crate::model::report::SCHEMA;
 use crate::pipeline;
@@ -26,7 +27,9 @@ struct Document {
 pub fn run(global: &Global, _: &RecoverArgs) -> Verdict {
     let setup = Setup::new(global, Use::Change)?;
     let settings = &setup.config.settings;
-    for path in [settings.runtime_dir.clone(), settings.runtime_dir.join("locks")] {
+    let locks = settings.runtime_dir.join("locks");
+    // After a reboot there is nothing in /run, and what is given back needs all of it.
+    for path in [settings.runtime_dir.clone(), locks].into_iter().chain(workplaces(settings)) {
         setup.host.act(&Action::EnsureDirectory { path, mode: 0o700 }).map_err(StepError::from)?;
     }
     let recovery = pipeline::recover::recover(setup.pipeline())?;
