@@ -17,6 +17,7 @@ use stillpoint::pipeline::run::run;
 use crate::captures::{HELD, mount};
 use crate::faults::Bench;
 use crate::loops;
+use crate::support::fake_btrfs::Snapshot;
 use crate::support::fake_host::{Fault, World};
 use crate::support::fake_lvm::{EXTENT, Kind, MAJOR, Stage};
 
@@ -358,6 +359,33 @@ fn a_volume_under_our_name_that_is_not_ours_is_never_removed() {
     assert_eq!(report.troubles, [Trouble::Cleanup], "{report:#?}");
     assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
     assert!(is_there());
+}
+
+#[test]
+fn a_subvolume_under_our_name_that_is_not_ours_is_never_deleted() {
+    type Change = fn(&mut Snapshot);
+    let all = loops::effects(&HELD);
+    let made = all.iter().position(|effect| effect.contains("subvolume snapshot")).unwrap();
+    let read = all.iter().position(|effect| effect.starts_with("borg")).unwrap();
+    // Before its UUID was written down, it is told by what it is a snapshot of; afterwards by the UUID.
+    let changes: [(usize, Change); 3] = [
+        (made, |snapshot| snapshot.parent_uuid = "another".into()),
+        (made, |snapshot| snapshot.read_only = false),
+        (read, |snapshot| snapshot.uuid = "somebody-elses".into()),
+    ];
+    for (n, change) in changes {
+        let bench = bench(|_, _| ());
+        bench.host.arm(Fault::KillAfter(n));
+        loops::die(&bench);
+        bench.host.world().btrfs.top.values_mut().for_each(change);
+        bench.host.arm(Fault::None);
+        let recovery = recover(bench.pipeline()).unwrap();
+        let [failure] = recovery.failures.as_slice() else { panic!("{recovery:#?}") };
+        assert_eq!(failure.trouble, Trouble::Cleanup);
+        assert!(failure.message.contains("left alone"), "{}", failure.message);
+        assert_eq!(bench.host.world().btrfs.top.len(), 1, "it was deleted");
+        assert_eq!(bench.ledgers().len(), 1, "the promise stays");
+    }
 }
 
 #[test]

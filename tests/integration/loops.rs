@@ -177,6 +177,8 @@ pub fn a_signal_at_any_effect(scene: &Scene) {
         let after = format!("SIGTERM at effect {n} ({})", bench.host.world().effects[n]);
         assert_eq!(report.outcome, Outcome::Interrupted, "{after}");
         assert!(report.troubles.contains(&Trouble::Signal(15)), "{after}");
+        // A signal does not stop what gives back.
+        assert!(!report.troubles.contains(&Trouble::Cleanup), "{after}: {report:#?}");
         assert!(bench.host.world().borg.archives.contains_key(&survivor), "{after} lost a copy");
         bench.assert_given_back(&after);
         bench.assert_mended(&after);
