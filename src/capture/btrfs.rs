@@ -1,6 +1,7 @@
 //! Read-only btrfs snapshots, in the top-level subvolume, where no source tree reaches.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use crate::host::{Access, MountEntry};
 use crate::model::names::RunId;
@@ -36,7 +37,9 @@ impl Provider for Btrfs {
             hint: "its file system was made before Linux 3.12; read it live (capture = \"none\")"
                 .into(),
         })?;
+        let file_system = file_system_of(room, &self.volume.mount.at)?;
         Ok(Undo::RemoveSubvolume(SubvolumeSnapshot {
+            file_system: Some(file_system),
             device: self.volume.mount.source.clone(),
             mounted_at: self.volume.mount.at.clone(),
             name: format!("{SNAPSHOT_PREFIX}{run}.{}", earlier.len()),
@@ -113,6 +116,46 @@ fn show(room: Room<'_>, snapshot: &SubvolumeSnapshot) -> Result<Subvolume, Captu
     parse(&run(room.host, &spec)?.stdout)
 }
 
+/// The UUID of the file system that is mounted at a path, or lies on a device.
+fn file_system_of(room: Room<'_>, place: &Path) -> Result<String, CaptureError> {
+    let shown = run(room.host, &tool::show_file_system(place))?;
+    tool::parse_file_system(&shown.stdout).map_err(mismatch)
+}
+
+/// A device by which the snapshot's file system can be reached now. Names of devices change over a reboot, and
+/// another file system may be mounted in its place.
+fn device_of(room: Room<'_>, snapshot: &SubvolumeSnapshot) -> Result<PathBuf, CaptureError> {
+    let mounts = room.host.mounts()?;
+    let mut mounts: Vec<&MountEntry> =
+        mounts.iter().rev().filter(|entry| entry.file_system == "btrfs").collect();
+    mounts.sort_by_key(|entry| entry.at != snapshot.mounted_at);
+    let Some(wanted) = &snapshot.file_system else {
+        // A ledger of a version that did not write it down.
+        let found = mounts.iter().find(|entry| entry.at == snapshot.mounted_at);
+        return Ok(found.map_or(&snapshot.device, |entry| &entry.source).clone());
+    };
+    let mut seen = BTreeSet::new();
+    for entry in mounts {
+        // One that is hidden or not answering is not the one; another mount of it, or the device, may be.
+        if seen.insert(&entry.source)
+            && file_system_of(room, &entry.at).is_ok_and(|found| found == *wanted)
+        {
+            return Ok(entry.source.clone());
+        }
+    }
+    if file_system_of(room, &snapshot.device).is_ok_and(|found| found == *wanted) {
+        return Ok(snapshot.device.clone());
+    }
+    Err(CaptureError::Unfit {
+        what: format!(
+            "the btrfs {wanted}, once at {}, is not here, and {} is still in it",
+            snapshot.mounted_at.display(),
+            snapshot.name
+        ),
+        hint: "mount it and run `stillpoint recover`".into(),
+    })
+}
+
 fn parse(shown: &[u8]) -> Result<Subvolume, CaptureError> {
     tool::parse_show(shown).map_err(mismatch)
 }
@@ -124,11 +167,7 @@ pub(super) fn remove(
     identity: Option<&Identity>,
 ) -> Result<(), CaptureError> {
     let mut snapshot = snapshot.clone();
-    let is_there =
-        |entry: &&MountEntry| entry.file_system == "btrfs" && entry.at == snapshot.mounted_at;
-    if let Some(entry) = room.host.mounts()?.iter().rfind(is_there) {
-        snapshot.device.clone_from(&entry.source);
-    }
+    snapshot.device = device_of(room, &snapshot)?;
     let top = top(room);
     let delete = tool::delete(&snapshot.device, &top, &snapshot.name);
     if room.host.is_dry() {

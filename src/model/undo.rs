@@ -76,6 +76,9 @@ pub enum Promise {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct SubvolumeSnapshot {
+    /// The UUID of the file system. Ledgers of earlier versions do not say it.
+    #[serde(default)]
+    pub file_system: Option<String>,
     /// A device of the file system, by which its top-level subvolume can be mounted.
     pub device: PathBuf,
     /// Where the file system was mounted: devices change their names over a reboot, this does not.

@@ -43,6 +43,28 @@ pub fn show_at(path: &Path) -> CommandSpec {
     CommandSpec::new(Tool::Btrfs, Effect::Inspect).args(["subvolume", "show", "--"]).arg(path)
 }
 
+/// Asks which file system is mounted at a path, or lies on a device.
+pub fn show_file_system(place: &Path) -> CommandSpec {
+    CommandSpec::new(Tool::Btrfs, Effect::Inspect)
+        .args(["filesystem", "show", "--raw", "--"])
+        .arg(place)
+}
+
+/// The UUID, from what [`show_file_system`] printed.
+///
+/// # Errors
+/// When it printed none, or more than one.
+pub fn parse_file_system(text: &[u8]) -> Result<String, String> {
+    let text = String::from_utf8_lossy(text);
+    // A label may hold the word as well, and stands before it.
+    let heads = text.lines().filter(|line| line.starts_with("Label:"));
+    let mut uuids = heads.filter_map(|line| line.rsplit_once("uuid: ")).map(|(_, uuid)| uuid);
+    match (uuids.next(), uuids.next()) {
+        (Some(uuid), None) => Ok(uuid.trim().to_owned()),
+        _ => Err(format!("btrfs filesystem show did not name one file system: {:?}", text.trim())),
+    }
+}
+
 /// Lists what lies in the top-level subvolume, to see whether a name is there.
 pub fn list(device: &Path, top: &Path) -> CommandSpec {
     at_top(Effect::Inspect, device, top).args(["subvolume", "list", "-o", "--"]).arg(top)
@@ -125,6 +147,19 @@ mod tests {
         let text = SHOWN.replace("Flags: \t\t\t-", "Flags: \t\t\treadonly");
         assert!(parse_show(text.as_bytes()).unwrap().read_only);
         assert!(parse_show(b"ERROR: not a subvolume\n").is_err());
+    }
+
+    #[test]
+    fn a_file_system_is_known_by_its_uuid() {
+        let shown = "Label: 'my uuid: x'  uuid: 45681ed6-2d96-4481-bcaa-e0876d9524e8
+\tTotal devices 1 FS bytes used 245760
+\tdevid    1 size 419430400 used 92274688 path /dev/loop0
+
+";
+        let uuid = Ok("45681ed6-2d96-4481-bcaa-e0876d9524e8".to_owned());
+        assert_eq!(parse_file_system(shown.as_bytes()), uuid);
+        assert!(parse_file_system(b"").is_err());
+        assert!(parse_file_system(shown.repeat(2).as_bytes()).is_err());
     }
 
     #[test]

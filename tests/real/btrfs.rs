@@ -237,6 +237,44 @@ fn what_is_nested_and_read_live_is_in_the_copy_too() {
 }
 
 #[test]
+fn a_snapshot_of_a_run_that_a_reboot_ended_is_given_back_by_recover() {
+    let (machine, mut disk) = home("paths = [\"{root}/disk/home\"]");
+    let body =
+        "case \"$*\" in 'backup '*) kill -KILL $PPID; sleep 2;; esac; exec /usr/bin/restic \"$@\"";
+    let script = machine.script("killer", body);
+    let good = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let table = "[targets.r.restic]\n";
+    let text = good.replace(table, &format!("{table}program = \"{script}\"\n"));
+    machine.write("stillpoint.toml", &text, 0o600);
+    assert_eq!(machine.run(&["run"]).code, None, "it was not killed");
+    assert!(disk.subvolumes().iter().any(|name| name.contains(".stillpoint.")));
+    machine.write("stillpoint.toml", &good, 0o600);
+    // As /run is after a reboot.
+    fs::remove_dir_all(machine.path("run")).unwrap();
+    // Another file system has taken its place, and it is not there yet.
+    let at = disk.at.to_str().unwrap().to_owned();
+    must("umount", &[&at]);
+    must("losetup", &["--detach", &disk.device]);
+    let other = Disk::new(&machine, "btrfs", "other", 120);
+    must("mount", &[&other.device, &at]);
+    machine.run(&["recover"]).expect(11).says("is not here");
+    must("umount", &[&at]);
+    drop(other);
+    // It comes back under another name, elsewhere.
+    let spare = machine.path("spare.img");
+    fs::File::create(&spare).unwrap().set_len(1 << 20).unwrap();
+    let spare = must("losetup", &["--find", "--show", spare.to_str().unwrap()]);
+    let image = machine.path("disk.img");
+    disk.device = must("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_owned();
+    must("losetup", &["--detach", spare.trim()]);
+    disk.at = machine.path("elsewhere");
+    fs::create_dir(&disk.at).unwrap();
+    must("mount", &[&disk.device, disk.at.to_str().unwrap()]);
+    machine.run(&["recover"]).expect(0);
+    disk.assert_no_snapshot();
+}
+
+#[test]
 fn a_repository_and_caches_below_the_captured_path_stay_live() {
     let machine = Machine::bare("[jobs]\n");
     let disk = Disk::new(&machine, "btrfs", "disk", 300);
@@ -362,6 +400,28 @@ fn a_plain_file_system_is_read_only_while_it_is_read() {
         fs::write(disk.path("after"), "writable again").unwrap();
         assert!(!disk.at.join("x").exists());
     }
+}
+
+#[test]
+fn what_was_read_only_for_another_run_alone_is_no_capture() {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "ext4", "boot", 32);
+    fs::write(disk.path("vmlinuz"), "kernel").unwrap();
+    job(&machine, "paths = [\"{root}/boot\"]");
+    machine.run(&["init", "r"]).expect(0);
+    let at = disk.at.to_str().unwrap();
+    must("mount", &["-o", "remount,ro", at]);
+    // The other run is done before this one.
+    let done = "case \"$*\" in 'backup '*) mount -o remount,rw \"$BOOT\";; esac; exec /usr/bin/restic \"$@\"";
+    let script = machine.script("restic", &done.replace("\"$BOOT\"", &format!("'{at}'")));
+    let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let text = text.replace("targets = [\"b\", \"r\"]", "targets = [\"r\"]");
+    let table = "[targets.r.restic]\n";
+    machine.write("stillpoint.toml", &text, 0o600);
+    machine.run(&["run"]).expect(0);
+    let text = text.replace(table, &format!("{table}program = \"{script}\"\n"));
+    machine.write("stillpoint.toml", &text, 0o600);
+    machine.run(&["run"]).expect(10).says("no longer is after reading");
 }
 
 #[test]

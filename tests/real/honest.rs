@@ -178,9 +178,7 @@ fn a_source_that_is_only_a_link_is_told() {
     machine.run(&["run"]).expect(0);
     let to = machine.path("back");
     std::fs::create_dir(&to).unwrap();
-    machine
-        .run(&["restore", "host", "--target", "b", "--to", to.to_str().unwrap()])
-        .expect(0);
+    machine.run(&["restore", "host", "--target", "b", "--to", to.to_str().unwrap()]).expect(0);
     let file = to.join(machine.path("link/many/7").strip_prefix("/").unwrap());
     assert_eq!(std::fs::read_to_string(file).unwrap(), "file 7\n".repeat(8));
 }

@@ -62,6 +62,10 @@ impl FakeBtrfs {
                 };
                 text.map_or_else(|| failure("Not a Btrfs subvolume: Invalid argument"), good)
             }
+            // There is only this one.
+            ["filesystem", "show", "--raw", "--", _] => {
+                good("Label: none  uuid: fs-uuid\n\tTotal devices 1\n\n".into())
+            }
             ["subvolume", "list", "-o", "--", path] => {
                 assert_eq!(Some(Path::new(path)), top.as_deref());
                 let lines = self.top.keys().enumerate().map(|(number, name)| {
