@@ -291,7 +291,7 @@ cache-dir = "{root}/disk/cache/stillpoint"
 repository = "{root}/disk/repo-b"
 passphrase-file = "{root}/pass"
 [targets.r.restic]
-repository = "{root}/disk/repo-r"
+repository = "local:{root}/disk/repo-r"
 password-file = "{root}/pass"
 [jobs.host]
 targets = ["b", "r"]

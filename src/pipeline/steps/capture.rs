@@ -417,8 +417,11 @@ fn live_places(cx: RunContext<'_>, target: &Target) -> Vec<PathBuf> {
     let settings = &cx.config().settings;
     let mut places =
         vec![settings.cache_dir.clone(), settings.state_dir.clone(), settings.runtime_dir.clone()];
-    if target.repository().starts_with('/') {
-        places.push(target.repository().into());
+    // restic takes a path with or without its scheme.
+    let repository = target.repository();
+    let repository = repository.strip_prefix("local:").unwrap_or(repository);
+    if repository.starts_with('/') {
+        places.push(repository.into());
     }
     places.iter().map(|path| cx.host().canonical(path)).collect()
 }
