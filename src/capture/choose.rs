@@ -68,7 +68,8 @@ fn choice(
     if mount.is_frozen_read_only() {
         return Choice::Still;
     }
-    if policy.remount_readonly.contains(&mount.at) {
+    // One file system of btrfs is mounted in many places, and a snapshot stops nobody.
+    if policy.remount_readonly.contains(&mount.at) && mount.file_system != "btrfs" {
         return Choice::Held(Box::new(RemountReadonly { volume: volume.clone() }));
     }
     let at = volume.at.display();

@@ -180,7 +180,8 @@ pub fn lock(room: Room<'_>, key: &str, wait: Duration) -> Result<Box<dyn LockGua
     room.host.lock(&path, LockMode::Exclusive, wait, "a run that makes or releases a capture")
 }
 
-/// Gives back one capture. What is already gone is given back.
+/// Gives back one capture. What is already gone is given back. An exclusive capture (see
+/// [`Provider::is_exclusive`]) must be given back by [`give_back_held`] as long as its lock is held.
 ///
 /// # Errors
 /// When it could not be given back, or must not be because it is not ours.
@@ -189,15 +190,32 @@ pub fn give_back(
     undo: &Undo,
     identity: Option<&Identity>,
 ) -> Result<(), CaptureError> {
-    let lock = |key: String| lock(room, &key, LOCK_WAIT_TO_GIVE_BACK);
+    let _lock = match undo {
+        Undo::RemoveVolume(snapshot) => {
+            Some(lock(room, &lvm::lock_key(&snapshot.group), LOCK_WAIT_TO_GIVE_BACK)?)
+        }
+        // Held by whoever reads it now, for as long as that takes.
+        Undo::RemountWritable { device, .. } => {
+            Some(lock(room, &remount_readonly::lock_key(*device), room.settings.lock_wait)?)
+        }
+        _ => None,
+    };
+    give_back_held(room, undo, identity)
+}
+
+/// The same by somebody who holds the lock.
+///
+/// # Errors
+/// See [`give_back`].
+pub fn give_back_held(
+    room: Room<'_>,
+    undo: &Undo,
+    identity: Option<&Identity>,
+) -> Result<(), CaptureError> {
     match undo {
         Undo::RemoveSubvolume(snapshot) => btrfs::remove(room, snapshot, identity),
-        Undo::RemoveVolume(snapshot) => {
-            let _lock = lock(lvm::lock_key(&snapshot.group))?;
-            lvm::remove(room, snapshot, identity)
-        }
+        Undo::RemoveVolume(snapshot) => lvm::remove(room, snapshot, identity),
         Undo::RemountWritable { path, device, boot_id } => {
-            let _lock = lock(remount_readonly::lock_key(*device))?;
             remount_readonly::undo(room, path, *device, boot_id)
         }
         _ => Ok(()),
@@ -209,6 +227,11 @@ pub fn give_back(
 /// # Errors
 /// When device-mapper cannot be asked, or a device stays suspended.
 pub fn wake(room: Room<'_>, snapshot: &VolumeSnapshot) -> Result<(), CaptureError> {
+    // Whoever holds the lock may just be making a snapshot of its own, and has a device suspended for it.
+    let lock = lock(room, &lvm::lock_key(&snapshot.group), Duration::ZERO);
+    if matches!(lock, Err(LockError::Busy { .. })) {
+        return Ok(());
+    }
     repair::resume(room, snapshot)
 }
 

@@ -18,7 +18,6 @@ const SUBVOLUME_ROOT: u64 = 256;
 
 /// File systems that the kernel makes up: there is nothing in them to back up.
 const KERNEL: &[&str] = &[
-    "autofs",
     "binfmt_misc",
     "bpf",
     "cgroup",
@@ -34,14 +33,18 @@ const KERNEL: &[&str] = &[
     "nsfs",
     "proc",
     "pstore",
-    "ramfs",
     "rpc_pipefs",
     "securityfs",
     "selinuxfs",
     "sysfs",
-    "tmpfs",
     "tracefs",
 ];
+
+/// File systems in memory: lost at every boot, but not made up.
+const IN_MEMORY: &[&str] = &["ramfs", "tmpfs"];
+
+/// Where a file system in memory holds nothing that outlives a boot by intention (file-hierarchy(7)).
+const VOLATILE: &[&str] = &["/dev", "/run", "/sys", "/tmp", "/var/lock", "/var/run"];
 
 /// One file system or subvolume of which the job reads something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,14 +140,27 @@ impl Look<'_> {
             if found.kernel.iter().any(below) {
                 continue;
             }
-            if KERNEL.contains(&mount.file_system.as_str()) {
+            let kind = mount.file_system.as_str();
+            let is_volatile =
+                IN_MEMORY.contains(&kind) && VOLATILE.iter().any(|path| mount.at.starts_with(path));
+            if KERNEL.contains(&kind) || is_volatile {
                 found.kernel.push(mount.at.clone());
-                if !self.files.one_file_system {
+                // Unless the job names something in it.
+                let read = self.paths.iter().any(|path| path.starts_with(&mount.at));
+                if !self.files.one_file_system && !read {
                     found.exclude.push(content_of(&mount.at));
                 }
                 continue;
             }
-            let what = format!("{} file system", mount.file_system);
+            let what = match kind {
+                "autofs" => "automount that is not mounted now".to_owned(),
+                kind => format!("{kind} file system"),
+            };
+            if kind == "autofs" && !self.is_spoken_of(&mount.at) {
+                // Whether it is in the copy must not depend on who touched it last.
+                found.missing.push(Absent { path: mount.at.clone(), what });
+                continue;
+            }
             if self.is_wanted(found, &mount.at, &what, &content_of(&mount.at)) {
                 self.add_volume(found, mount, self.subvolume_at(mount)?)?;
             }
@@ -204,7 +220,7 @@ impl Look<'_> {
     /// Whether something nested is part of the copy; otherwise it is noted why not.
     fn is_wanted(&self, found: &mut Survey, at: &Path, what: &str, pattern: &str) -> bool {
         let absent = || Absent { path: at.to_owned(), what: what.to_owned() };
-        if self.files.capture.leave_out.iter().any(|left| at.starts_with(left)) {
+        if self.is_left_out(at) {
             found.left_out.push(absent());
             found.exclude.push(pattern.to_owned());
             return false;
@@ -228,13 +244,23 @@ impl Look<'_> {
         true
     }
 
+    fn is_left_out(&self, at: &Path) -> bool {
+        self.files.capture.leave_out.iter().any(|left| at.starts_with(left))
+    }
+
+    /// Whether the configuration says what becomes of this place.
+    fn is_spoken_of(&self, at: &Path) -> bool {
+        self.is_left_out(at)
+            || excluded(at, &self.files.exclude)
+            || self.paths.iter().any(|path| path == at)
+    }
+
     fn for_swap_files(&self, found: &mut Survey) {
         for swap in self.swaps.iter().filter(|swap| swap.starts_with(self.path)) {
             let absent = Absent { path: swap.clone(), what: "swap file".into() };
             // What is in it is of no use to anybody, so it never goes into the copy.
             found.exclude.push(literal(swap));
-            let named = self.files.capture.leave_out.iter().any(|left| swap.starts_with(left));
-            if named || excluded(swap, &self.files.exclude) {
+            if self.is_left_out(swap) || excluded(swap, &self.files.exclude) {
                 found.left_out.push(absent);
             } else {
                 found.missing.push(absent);

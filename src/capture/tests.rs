@@ -409,3 +409,26 @@ fn a_nested_subvolume_that_cannot_be_captured_is_seen_live() {
     // Its parent's snapshot holds an empty directory of that name.
     assert_eq!(seen(&found, &["/"], &[]), ["=/", "+/swapped"]);
 }
+
+#[test]
+fn memory_and_automounts_are_not_passed_over_in_silence() {
+    let machine = || {
+        Machine::default()
+            .mounts("ext4", &["/"])
+            .mounts("tmpfs", &["/home/me/ram", "/run", "/tmp"])
+            .mounts("autofs", &["/data"])
+    };
+    let found = machine().look_below(&one_file_system(&["/"]));
+    assert_eq!(
+        named(&found.missing),
+        ["/data (automount that is not mounted now)", "/home/me/ram (tmpfs file system)"]
+    );
+    assert_eq!(found.kernel, ["/run", "/tmp"].map(PathBuf::from));
+    let found = machine().look_below(&files(&["/"]));
+    assert_eq!(named(&found.missing), ["/data (automount that is not mounted now)"]);
+    assert_eq!(volumes(&found), ["/", "/home/me/ram"]);
+    assert_eq!(found.exclude, ["/run/*", "/tmp/*"]);
+    // A path of the job itself is not excluded with what is around it.
+    let found = machine().look_below(&files(&["/", "/run/app"]));
+    assert_eq!(found.exclude, ["/tmp/*"]);
+}

@@ -44,6 +44,14 @@ pub(super) fn read(
     let live = related(section, "live", paths, notes);
     let leave_out = related(section, "leave-out", paths, notes);
     for (path, at) in &leave_out {
+        if let Some((own, _)) = paths.iter().find(|(own, _)| own.starts_with(path)) {
+            let complaint = Complaint::new(format!(
+                "{} would leave out {}, which is a path of this job",
+                path.display(),
+                own.display()
+            ));
+            notes.problem(*at, complaint.help("take one of the two away"));
+        }
         if live.iter().any(|(live, _)| live == path) {
             let message = format!("{} is read live, and so it is in the copy", path.display());
             notes.problem(*at, Complaint::new(message).help("name it in one of the two lists"));

@@ -118,7 +118,7 @@ capture = "auto"
 # and resume below, or by freezing systemd units or control groups. A guard lets those go after the limit,
 # whatever happens, and the job fails then.
 #consistent = true
-#freeze-units = ["postgresql.service", "/system.slice/app.service"]
+#freeze-units = ["postgresql@15-main.service", "/system.slice/app.service"]
 #freeze-limit = "10s"
 # Mounted file systems that are read live on purpose; and what is knowingly not in the copy: nested mounts,
 # subvolumes, swap files, each with everything below it.

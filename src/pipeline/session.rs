@@ -9,6 +9,7 @@ use crate::host::Action;
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::undo::{ChildProcess, Ledger, Undo};
+use crate::tools::borg::state_directory;
 
 use super::context::{Pipeline, RunContext};
 use super::error::StepError;
@@ -57,6 +58,8 @@ pub fn session<T>(
         (root, 0o700),
         (part, 0o700),
         (settings.state_dir.clone(), 0o700),
+        // A place for it in the snapshot; see `steps::capture`.
+        (state_directory(settings), 0o700),
         (settings.runtime_dir.clone(), 0o700),
         (settings.runtime_dir.join("locks"), 0o700),
         (settings.cache_dir.clone(), 0o700),

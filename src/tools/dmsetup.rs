@@ -88,6 +88,15 @@ pub struct PoolStatus {
 pub fn parse_pool(text: &[u8]) -> Result<PoolStatus, String> {
     let text = String::from_utf8_lossy(text);
     let words: Vec<&str> = text.split_whitespace().collect();
+    if let [_, _, "thin-pool", mode @ ("Fail" | "Error"), ..] = words.as_slice() {
+        return Ok(PoolStatus {
+            transaction_id: 0,
+            metadata_used: 10_000,
+            data_used: 10_000,
+            mode: (*mode).to_owned(),
+            needs_check: true,
+        });
+    }
     let read = || {
         let [_, _, "thin-pool", transaction, metadata, data, _held, mode, ..] = words.as_slice()
         else {
@@ -147,7 +156,8 @@ mod tests {
         let line = b"0 1228800 thin-pool 3 127/1024 9600/9600 - out_of_data_space discard_passdown error_if_no_space needs_check 256\n";
         let pool = parse_pool(line).unwrap();
         assert_eq!((pool.data_used, pool.needs_check), (10_000, true));
-        assert!(parse_pool(b"0 1228800 thin-pool Fail\n").is_err());
+        let failed = parse_pool(b"0 1228800 thin-pool Fail\n").unwrap();
+        assert_eq!((failed.mode.as_str(), failed.data_used), ("Fail", 10_000));
         assert!(parse_pool(b"0 8 linear\n").is_err());
     }
 }

@@ -13,7 +13,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Unit {
     /// Whether systemd has a unit of that name at all.
     pub known: bool,
-    /// Its control group, from the root of the hierarchy on; `None` when it is not running.
+    /// Whether it runs, is about to, or is about to stop.
+    pub active: bool,
+    /// Its control group, from the root of the hierarchy on; `None` when it has no processes.
     pub group: Option<PathBuf>,
 }
 
@@ -21,7 +23,7 @@ pub struct Unit {
 /// know.
 pub fn show_group(unit: &str) -> CommandSpec {
     let mut spec = CommandSpec::new(Tool::Systemctl, Effect::Inspect)
-        .args(["show", "--property=LoadState", "--property=ControlGroup", "--"])
+        .args(["show", "--property=LoadState,ActiveState,ControlGroup", "--"])
         .arg(unit);
     spec.time_limit = Some(PATIENCE);
     spec
@@ -30,13 +32,14 @@ pub fn show_group(unit: &str) -> CommandSpec {
 /// Reads what [`show_group`] printed.
 ///
 /// # Errors
-/// When it is not one line for each of the two properties (org.freedesktop.systemd1(5)).
+/// When it is not one line for each of the three properties (org.freedesktop.systemd1(5)).
 pub fn parse_group(text: &[u8]) -> Result<Unit, String> {
     let text = String::from_utf8_lossy(text);
-    let (mut state, mut group) = (None, None);
+    let (mut state, mut active, mut group) = (None, None, None);
     for line in text.lines() {
         let place = match line.split_once('=') {
             Some(("LoadState", value)) => (&mut state, value),
+            Some(("ActiveState", value)) => (&mut active, value),
             Some(("ControlGroup", value)) => (&mut group, value),
             _ => return Err(format!("systemctl show printed {line:?}")),
         };
@@ -45,12 +48,17 @@ pub fn parse_group(text: &[u8]) -> Result<Unit, String> {
         }
     }
     let state = state.ok_or("systemctl show printed no LoadState")?;
+    let active = active.ok_or("systemctl show printed no ActiveState")?;
     let group = match group.ok_or("systemctl show printed no ControlGroup")? {
         "" => None,
         group if group.starts_with('/') => Some(PathBuf::from(group)),
         group => return Err(format!("systemctl show printed the control group {group:?}")),
     };
-    Ok(Unit { known: state != "not-found", group })
+    Ok(Unit {
+        known: state != "not-found",
+        active: active != "inactive" && active != "failed",
+        group,
+    })
 }
 
 #[cfg(test)]
@@ -62,7 +70,7 @@ mod tests {
         let spec = show_group("a@b.service");
         assert_eq!(
             spec.display(),
-            "systemctl show --property=LoadState --property=ControlGroup -- a@b.service"
+            "systemctl show --property=LoadState,ActiveState,ControlGroup -- a@b.service"
         );
         assert_eq!(spec.effect, Effect::Inspect);
     }
@@ -72,24 +80,30 @@ mod tests {
         let unit = |text: &str| parse_group(text.as_bytes());
         let group = Some("/system.slice/cron.service".into());
         assert_eq!(
-            unit("ControlGroup=/system.slice/cron.service\nLoadState=loaded\n"),
-            Ok(Unit { known: true, group })
+            unit("ControlGroup=/system.slice/cron.service\nLoadState=loaded\nActiveState=active\n"),
+            Ok(Unit { known: true, active: true, group })
         );
         assert_eq!(
-            unit("LoadState=loaded\nControlGroup=\n"),
-            Ok(Unit { known: true, group: None })
+            unit("LoadState=loaded\nActiveState=inactive\nControlGroup=\n"),
+            Ok(Unit { known: true, active: false, group: None })
+        );
+        // A unit that only starts others, as Debian's postgresql.service.
+        assert_eq!(
+            unit("LoadState=loaded\nActiveState=active\nControlGroup=\n"),
+            Ok(Unit { known: true, active: true, group: None })
         );
         assert_eq!(
-            unit("LoadState=not-found\nControlGroup=\n"),
-            Ok(Unit { known: false, group: None })
+            unit("LoadState=not-found\nActiveState=inactive\nControlGroup=\n"),
+            Ok(Unit { known: false, active: false, group: None })
         );
         for text in [
             "",
             "LoadState=loaded\n",
             "ControlGroup=/a\n",
-            "LoadState=loaded\nControlGroup=a\n",
+            "LoadState=loaded\nControlGroup=/a\n",
+            "LoadState=loaded\nActiveState=active\nControlGroup=a\n",
             "LoadState=loaded\nControlGroup=/a\n\nLoadState=loaded\nControlGroup=/b\n",
-            "LoadState=loaded\nControlGroup=/a\nControlGroup=/b\n",
+            "LoadState=loaded\nActiveState=active\nControlGroup=/a\nControlGroup=/b\n",
         ] {
             assert!(unit(text).is_err(), "{text:?}");
         }

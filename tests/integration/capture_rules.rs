@@ -99,9 +99,9 @@ fn writers_stand_still_exactly_while_captures_are_made() {
     assert_eq!(
         done,
         [
+            "read-only",
             "/hook pause",
             "freeze",
-            "read-only",
             "subvolume snapshot",
             "lvcreate",
             "lvcreate",
@@ -216,7 +216,7 @@ fn a_pool_that_is_too_full_is_left_alone_when_a_capture_is_required() {
         let report = bench.run();
         assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
         assert_eq!(report.troubles, [Trouble::Environment], "{report:#?}");
-        assert!(step(&report, "promise").detail.contains("too full for a snapshot"));
+        assert!(step(&report, "intend").detail.contains("too full for a snapshot"));
         for word in ["lvcreate", "snapshot", "read-only", "pause", "freeze", "borg"] {
             assert_eq!(effects(&bench, word), Vec::<String>::new(), "nothing was begun");
         }
@@ -235,7 +235,7 @@ fn a_pool_that_is_too_full_is_read_live_when_that_is_allowed() {
     let report = bench.run();
     assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
     assert_eq!(report.troubles, [Trouble::Warning], "{report:#?}");
-    let detail = &step(&report, "promise").detail;
+    let detail = &step(&report, "intend").detail;
     for path in ["/srv is read live", "/opt is read live"] {
         assert!(detail.contains(path), "{detail}");
     }
@@ -269,7 +269,7 @@ fn room_in_a_group_is_counted_for_all_snapshots_that_a_run_makes_in_it() {
     });
     let report = bench.run();
     assert_eq!(report.troubles, [Trouble::Environment], "{report:#?}");
-    assert!(step(&report, "promise").detail.contains("the volume group vg has"), "{report:#?}");
+    assert!(step(&report, "intend").detail.contains("the volume group vg has"), "{report:#?}");
     assert_eq!(effects(&bench, "lvcreate"), Vec::<String>::new());
 }
 
@@ -410,7 +410,7 @@ fn a_pool_that_somebody_else_put_out_of_step_is_explained_and_not_touched() {
     let bench = bench(|world, _| world.lvm.transaction += 1);
     let report = bench.run();
     assert_eq!(report.troubles, [Trouble::Environment], "{report:#?}");
-    let detail = &step(&report, "promise").detail;
+    let detail = &step(&report, "intend").detail;
     assert!(detail.contains("out of step") && detail.contains("dmsetup message"), "{detail}");
     for word in ["dmsetup", "lvcreate", "lvremove"] {
         assert_eq!(effects(&bench, word), Vec::<String>::new());

@@ -246,6 +246,24 @@ fn what_is_not_running_is_told_and_a_name_that_nobody_knows_is_a_warning() {
 }
 
 #[test]
+fn who_wants_one_moment_must_name_who_writes() {
+    for (unit, told) in [
+        ("typo.service", "systemd knows no unit typo.service"),
+        ("hollow.service", "active without a process of its own: hollow.service"),
+    ] {
+        let mut bench = bench(&[unit]);
+        let came = capture(&bench, bench.pipeline());
+        assert_eq!(came.step("writers").unwrap().outcome, Outcome::Warning, "{unit}");
+        let Source::Files(files) = &mut bench.config.jobs[0].source else { unreachable!() };
+        files.capture.consistent = true;
+        let came = capture(&bench, bench.pipeline());
+        assert!(!came.begun, "{unit}");
+        assert_eq!(came.step("writers").unwrap().outcome, Outcome::Failed);
+        assert!(came.detail("writers").contains(told), "{}", came.detail("writers"));
+    }
+}
+
+#[test]
 fn a_group_below_another_one_is_not_frozen_twice() {
     let bench = bench(&["/system.slice/a.service", "/system.slice", "/system.slicer", "b.service"]);
     let came = capture(&bench, bench.pipeline());

@@ -26,8 +26,19 @@ const POLL: Duration = Duration::from_millis(2);
 /// Who must run on while captures are made, by the name in `/proc/PID/comm`, which has at most 15 bytes.
 /// lvm2 and device-mapper wait for udev and for each other's daemons, everything of ours that logs waits for
 /// the journal, and process 1 answers for all units.
-const NEEDED: &[&str] =
-    &["systemd-udevd", "udevd", "(udev-worker)", "dmeventd", "lvmpolld", "systemd-journal"];
+const NEEDED: &[&str] = &[
+    "systemd-udevd",
+    "udevd",
+    "(udev-worker)",
+    "dmeventd",
+    "lvmpolld",
+    "lvmlockd",
+    "lvmdbusd",
+    "sanlock",
+    "dlm_controld",
+    "multipathd",
+    "systemd-journal",
+];
 
 /// Freezes a group. Answers with its identity once all its processes have stopped.
 ///

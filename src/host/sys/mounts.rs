@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::statvfs;
 
 /// One line of `/proc/PID/mountinfo`, as proc(5) describes it.
@@ -180,14 +181,16 @@ pub fn remount(path: &Path, device: (u32, u32), read_only: bool) -> io::Result<(
     if read_only {
         flags |= MsFlags::MS_RDONLY;
     }
-    mount(None::<&str>, path, None::<&str>, flags, None::<&str>)?;
-    // It has also set `ro` on, or taken it off, this one mount in this one namespace. Whoever makes the file
-    // system writable again may live in another one, as a unit does, and could not reach this.
-    let mut own = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags_of(&found.options);
-    if found.options.split(',').any(|option| option == "ro") {
-        own |= MsFlags::MS_RDONLY;
-    }
-    mount(None::<&str>, path, None::<&str>, own, None::<&str>)?;
+    // A remount also sets `ro` on, or takes it off, this one mount in this one namespace. Whoever makes the file
+    // system writable again may live in another one, as a unit does, and could not reach this: so it is done
+    // in a namespace that ends with it.
+    let place = path.to_owned();
+    let remounted = std::thread::spawn(move || -> io::Result<()> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
+        Ok(mount(None::<&str>, &place, None::<&str>, flags, None::<&str>)?)
+    });
+    remounted.join().map_err(|_| io::Error::other("the thread that remounts it panicked"))??;
     match find()? {
         Some(now) if now.is_frozen_read_only() != read_only => {
             Err(io::Error::other("the kernel took the request and did not carry it out"))

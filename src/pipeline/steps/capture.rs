@@ -17,6 +17,7 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::VolumeReport;
 use crate::model::target::{EngineConfig, Target};
 use crate::model::undo::{EntryId, Undo};
+use crate::tools;
 
 use crate::pipeline::context::RunContext;
 use crate::pipeline::error::StepError;
@@ -127,6 +128,8 @@ pub fn capture<'a>(
     }
     captured.still = intended.still;
     if intended.held.is_empty() && !is_strict(files) {
+        // Whoever crosses file systems finds what is left out.
+        captured.exclude = intended.survey.exclude;
         captured.volumes = intended.volumes;
         return Some(captured);
     }
@@ -136,13 +139,17 @@ pub fn capture<'a>(
     captured.volumes = intended.volumes;
 
     let mut until_made = Vec::new();
-    let promised = rec.step("promise", None, None, |_| {
+    let promised = rec.step("intend", None, None, |_| {
         until_made = lock(cx, &intended.held, &mut captured)?;
         promise(cx, files, intended.held, &mut captured)
     });
     let made = promised.and_then(|()| {
-        let holds = &mut captured.holds;
-        quietly(cx, rec, job, |rec| rec.step("capture", None, None, |_| make(cx, holds)))
+        let holds = &captured.holds;
+        // This waits until everything is written out, which writers need not stand still for.
+        if holds.iter().any(|hold| hold.provider.is_exclusive()) {
+            rec.step("read-only", None, None, |_| make(cx, holds, true))?;
+        }
+        quietly(cx, rec, job, |rec| rec.step("capture", None, None, |_| make(cx, holds, false)))
     });
     let seen = made.and_then(|()| rec.step("look", None, None, |_| see(cx, &mut captured)));
     drop(until_made);
@@ -156,8 +163,6 @@ pub fn capture<'a>(
 /// Gives every capture back, newest first. What cannot be given back stays in the ledger.
 pub fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_>) {
     let Captured { holds, locks, .. } = captured;
-    // Giving back takes them again.
-    drop(locks);
     if holds.is_empty() {
         return;
     }
@@ -168,12 +173,18 @@ pub fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_
         let count = holds.len();
         for hold in holds.into_iter().rev() {
             let identity = hold.made.as_ref().and_then(|made| made.identity.as_ref());
-            let given = give_back(cx.pipeline, cx.run, &hold.promise, identity);
+            // Who waits for an exclusive capture must not get it before it is given back.
+            let given = match hold.provider.is_exclusive() {
+                true => capture::give_back_held(room(cx), &hold.promise, identity)
+                    .map_err(StepError::from),
+                false => give_back(cx.pipeline, cx.run, &hold.promise, identity),
+            };
             match given.and_then(|()| cx.ledger.settled(hold.entry).map_err(ledger_error)) {
                 Ok(()) => {}
                 Err(error) => failures.push(error.message),
             }
         }
+        drop(locks);
         if failures.is_empty() {
             return Ok(((), Done::ok(format!("{count} given back"))));
         }
@@ -222,6 +233,12 @@ fn intend(
                 ),
             ));
         }
+    }
+    if is_strict(files) && survey.volumes.is_empty() {
+        return Err(StepError::new(
+            Trouble::Environment,
+            "a capture is required, but no mount is seen that holds the paths — inside a chroot, make its root a mount point",
+        ));
     }
     let choices = capture::choose(room, &files.capture, &survey.volumes, programs)?;
     let consistency = if files.capture.consistent { "consistent" } else { "crash-consistent" };
@@ -334,15 +351,17 @@ fn promise(
     Ok(((), done))
 }
 
-/// Makes every capture, and nothing else.
-fn make(cx: RunContext<'_>, holds: &mut [Hold]) -> Result<((), Done), StepError> {
-    for hold in holds.iter() {
+/// Makes every capture that is exclusive, or every one that is not, and does nothing else.
+fn make(cx: RunContext<'_>, holds: &[Hold], exclusive: bool) -> Result<((), Done), StepError> {
+    let holds = holds.iter().filter(|hold| hold.provider.is_exclusive() == exclusive);
+    let mut names = Vec::new();
+    for hold in holds {
         if let Some(signal) = cx.host().stop_signal() {
             return Err(StepError::new(Trouble::Signal(signal), "interrupted".to_owned()));
         }
         hold.provider.make(room(cx), &hold.promise)?;
+        names.push(hold.provider.name());
     }
-    let names: Vec<&str> = holds.iter().map(|hold| hold.provider.name()).collect();
     Ok(((), Done::ok(names.join(", "))))
 }
 
@@ -415,8 +434,11 @@ fn programs(host: &dyn Host, targets: &[&Target]) -> Vec<PathBuf> {
 /// What an engine must reach as it is outside, wherever it lies.
 fn live_places(cx: RunContext<'_>, target: &Target) -> Vec<PathBuf> {
     let settings = &cx.config().settings;
-    let mut places =
-        vec![settings.cache_dir.clone(), settings.state_dir.clone(), settings.runtime_dir.clone()];
+    let mut places = vec![settings.cache_dir.clone(), settings.runtime_dir.clone()];
+    if matches!(target.engine, EngineConfig::Borg(_)) {
+        // Only what borg writes there: history and the ledger belong into the copy as they were.
+        places.push(tools::borg::state_directory(settings));
+    }
     // restic takes a path with or without its scheme.
     let repository = target.repository();
     let repository = repository.strip_prefix("local:").unwrap_or(repository);

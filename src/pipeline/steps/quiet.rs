@@ -75,6 +75,9 @@ fn prepare(
     let holder = format!("run {}, job {}: writers stand still", cx.run, job.name);
     let lock = cx.host().lock(&path, LockMode::Exclusive, settings.lock_wait, &holder)?;
     let found = find_groups(cx, &policy.freeze_units)?;
+    if let Some(doubt) = found.doubt().filter(|_| policy.consistent) {
+        return Err(StepError::new(Trouble::JobFailed, doubt));
+    }
     let promised = hooks::promise_resume(cx, job)?;
     let done = found.done();
     Ok((Prepared { _lock: lock, groups: found.groups, promised }, done))
@@ -88,9 +91,26 @@ struct Found {
     absent: Vec<String>,
     /// Names that systemd does not know.
     unknown: Vec<String>,
+    /// Names of what is active without a process of its own: whoever writes runs under another name.
+    hollow: Vec<String>,
 }
 
 impl Found {
+    /// Why it is not certain that the writers are among what is frozen.
+    fn doubt(&self) -> Option<String> {
+        let mut doubts = Vec::new();
+        if !self.unknown.is_empty() {
+            doubts.push(format!("systemd knows no unit {}", self.unknown.join(", ")));
+        }
+        if !self.hollow.is_empty() {
+            doubts.push(format!(
+                "active without a process of its own: {}, so name what runs the writers (postgresql@15-main.service) or its slice",
+                self.hollow.join(", ")
+            ));
+        }
+        (!doubts.is_empty()).then(|| format!("{} — check freeze-units", doubts.join("; ")))
+    }
+
     fn done(&self) -> Done {
         let count = self.groups.len();
         let mut parts = vec![match count {
@@ -101,13 +121,8 @@ impl Found {
         if !self.absent.is_empty() {
             parts.push(format!("not running: {}", self.absent.join(", ")));
         }
-        if self.unknown.is_empty() {
-            return Done::ok(parts.join("; "));
-        }
-        parts.push(format!(
-            "systemd knows no unit {} — check freeze-units",
-            self.unknown.join(", ")
-        ));
+        let Some(doubt) = self.doubt() else { return Done::ok(parts.join("; ")) };
+        parts.push(doubt);
         Done::with(Outcome::Warning, Trouble::Warning, parts.join("; "))
     }
 }
@@ -125,6 +140,10 @@ fn find_groups(cx: RunContext<'_>, units: &[String]) -> Result<Found, StepError>
             let shown = ask_systemd(cx, unit)?;
             if !shown.known {
                 found.unknown.push(unit.clone());
+                continue;
+            }
+            if shown.active && shown.group.is_none() {
+                found.hollow.push(unit.clone());
                 continue;
             }
             shown.group

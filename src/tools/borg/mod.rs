@@ -79,7 +79,7 @@ impl Repository<'_> {
     fn environment(&self, mut spec: CommandSpec) -> CommandSpec {
         let cache = self.settings.cache_dir.join("borg");
         // Keys and the memory of known repositories must outlive a wiped cache.
-        let state = self.settings.state_dir.join("borg");
+        let state = state_directory(self.settings);
         let unencrypted = if self.target.encryption == "none" { "yes" } else { "no" };
         spec = spec
             .env("BORG_BASE_DIR", cache.clone())
@@ -320,6 +320,11 @@ impl Repository<'_> {
 /// The subject of predictions about a repository's list of archives.
 pub fn copies_of(repository: &str) -> String {
     format!("copies of {repository}")
+}
+
+/// Where borg keeps what must outlive a wiped cache: its keys and its memory of known repositories.
+pub fn state_directory(settings: &Settings) -> PathBuf {
+    settings.state_dir.join("borg")
 }
 
 /// Which files cache a series uses. borg forgets files that twenty backups in a row did not hold, so

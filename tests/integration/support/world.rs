@@ -144,12 +144,14 @@ pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
         Tool::Dmsetup => world.lvm.dmsetup(spec),
         Tool::Systemctl => {
             let unit = spec.args.last().unwrap().value().to_string_lossy().into_owned();
-            let (state, group) = match unit.as_str() {
-                "stopped.service" => ("loaded", String::new()),
-                "typo.service" => ("not-found", String::new()),
-                unit => ("loaded", format!("/system.slice/{unit}")),
+            let (state, active, group) = match unit.as_str() {
+                "stopped.service" => ("loaded", "inactive", String::new()),
+                "typo.service" => ("not-found", "inactive", String::new()),
+                // It only starts others.
+                "hollow.service" => ("loaded", "active", String::new()),
+                unit => ("loaded", "active", format!("/system.slice/{unit}")),
             };
-            good(format!("LoadState={state}\nControlGroup={group}\n"))
+            good(format!("LoadState={state}\nActiveState={active}\nControlGroup={group}\n"))
         }
         _ => {
             let word = first_word(spec);
