@@ -323,6 +323,7 @@ const NOISY: &[(&str, &str, &str)] = &[
     ("live = [\"/boot\"]", "9 /boot has no effect", "paths"),
     ("leave-out = [\"mnt\"]", "14 leave-out: \"mnt\" is not an absolute path", ""),
     ("leave-out = [\"/etcetera\"]", "14 /etcetera has no effect", "paths"),
+    ("leave-out = [\"/etc\"]", "14 /etc would leave out /etc", "one of the two"),
     ("live = [\"/etc/x\"]\nleave-out = [\"/etc/x\"]", "14 /etc/x is read live", "one of the two"),
     ("remount-readonly.paths = [\"boot\"]", "27 paths: \"boot\" is not an absolute path", ""),
     ("remount-readonly.paths = [\"/boot\"]", "27 /boot has no effect", "paths"),

@@ -62,9 +62,9 @@ const ROWS: &[Row] = &[
 /// Runs every row, then SIGKILL at every event of the ledger, and answers with the table.
 pub fn run(machine: &Machine, source: &dyn Source) -> String {
     machine.run(&["run"]).expect(0);
+    let mut before = machine.copies("r");
     let mut table = vec![format!("{:<24} {:>5}  left  earlier copies  origin", "fault", "exit")];
     for row in ROWS {
-        let before = machine.copies("r");
         let ran = (row.fault)(machine);
         assert!(
             ran.code.is_some_and(|code| row.codes.contains(&code)),
@@ -74,11 +74,10 @@ pub fn run(machine: &Machine, source: &dyn Source) -> String {
             ran.stdout,
             ran.stderr
         );
-        table.push(judged(machine, source, row.name, ran.code, &before));
+        table.push(judged(machine, source, row.name, ran.code, &mut before));
     }
     let mut reached = 0;
     for stop_at in 1.. {
-        let before = machine.copies("r");
         let mut child = machine.start(&["run"]);
         let in_time = wait_until(&mut child, || events(machine) >= stop_at);
         if !in_time {
@@ -89,20 +88,22 @@ pub fn run(machine: &Machine, source: &dyn Source) -> String {
         child.wait().unwrap();
         machine.run(&["recover"]).expect(0);
         reached = stop_at;
-        table.push(judged(machine, source, &format!("SIGKILL at event {stop_at}"), None, &before));
+        let name = format!("SIGKILL at event {stop_at}");
+        table.push(judged(machine, source, &name, None, &mut before));
     }
     assert!(reached >= 8, "only {reached} events: the loop killed too late");
     machine.run(&["run"]).expect(0);
     table.join("\n")
 }
 
-/// Nothing is left, the origin takes a write, the earlier copies are there. One line of the table.
+/// Nothing is left, the origin takes a write, the newest copy of those before is there; then `before` are those
+/// that are there now. One line of the table.
 fn judged(
     machine: &Machine,
     source: &dyn Source,
     name: &str,
     code: Option<i32>,
-    before: &[String],
+    before: &mut Vec<String>,
 ) -> String {
     wait_for_no_process_about(&machine.path("").to_string_lossy());
     let left = source.left();
@@ -114,6 +115,7 @@ fn judged(
     let now = machine.copies("r");
     let newest = before.last().expect("there is an earlier copy");
     assert!(now.contains(newest), "{name}: the newest copy is lost");
+    *before = now;
     let code = code.map_or("-".into(), |code| code.to_string());
     format!("{name:<24} {code:>5}  {:>4}  intact          writable", left.len())
 }
