@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::bench_machine::{Machine, Ran, command, must};
-use crate::matrix::{self, Source};
+use crate::matrix::{self, Kills, Source};
 
 /// A file system on a loop device, mounted below a machine's directory.
 pub struct Disk {
@@ -466,7 +466,7 @@ fn the_fault_matrix_on_btrfs() {
     let (machine, disk) = home("paths = [\"{root}/disk/home\"]");
     let source = Home { path: disk.at.join("home"), disk };
     matrix::configure(&machine, &source, r#""b", "r""#);
-    println!("{}", matrix::run(&machine, &source));
+    println!("{}", matrix::run(&machine, &source, Kills::ALL));
 }
 
 /// A root file system of its own on a btrfs, with the machine's programs, entered by chroot.

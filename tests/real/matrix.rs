@@ -7,6 +7,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crate::bench_machine::{Machine, Ran, must, processes_about};
+use crate::btrfs::Disk;
 
 /// Something that is captured, with a file system of its own.
 pub trait Source {
@@ -59,8 +60,21 @@ const ROWS: &[Row] = &[
     Row { name: "no fault", codes: &[0], fault: |machine| machine.run(&["run"]) },
 ];
 
-/// Runs every row, then SIGKILL at every event of the ledger, and answers with the table.
-pub fn run(machine: &Machine, source: &dyn Source) -> String {
+/// At which events of the ledger a run is killed: at so many after the first one that says this.
+#[derive(Clone, Copy)]
+pub struct Kills {
+    pub after: &'static str,
+    pub at_most: usize,
+}
+
+impl Kills {
+    /// At every event there is.
+    pub const ALL: Self = Self { after: "", at_most: usize::MAX };
+}
+
+/// Runs every row, then SIGKILL at events of the ledger, and answers with the table.
+pub fn run(machine: &Machine, source: &dyn Source, kills: Kills) -> String {
+    let _repository = repository_on_a_disk(machine);
     machine.run(&["run"]).expect(0);
     let mut before = machine.copies("r");
     let mut table = vec![format!("{:<24} {:>5}  left  earlier copies  origin", "fault", "exit")];
@@ -77,9 +91,9 @@ pub fn run(machine: &Machine, source: &dyn Source) -> String {
         table.push(judged(machine, source, row.name, ran.code, &mut before));
     }
     let mut reached = 0;
-    for stop_at in 1.. {
+    for stop_at in 1..=kills.at_most {
         let mut child = machine.start(&["run"]);
-        let in_time = wait_until(&mut child, || events(machine) >= stop_at);
+        let in_time = wait_until(&mut child, || events(machine, kills.after) >= stop_at);
         if !in_time {
             assert!(child.wait().unwrap().success());
             break;
@@ -91,7 +105,8 @@ pub fn run(machine: &Machine, source: &dyn Source) -> String {
         let name = format!("SIGKILL at event {stop_at}");
         table.push(judged(machine, source, &name, None, &mut before));
     }
-    assert!(reached >= 8, "only {reached} events: the loop killed too late");
+    let enough = kills.at_most.min(8);
+    assert!(reached >= enough, "only {reached} events: the loop killed too late");
     machine.run(&["run"]).expect(0);
     table.join("\n")
 }
@@ -177,21 +192,35 @@ fn signalled(machine: &Machine, signal: &str) -> Ran {
     ran
 }
 
-/// The repository goes away while it is written.
+/// Moves the repository of restic to a disk of its own, mounted where it was.
+fn repository_on_a_disk(machine: &Machine) -> Disk {
+    let mut disk = Disk::new(machine, "ext4", "repo-r-new", 128);
+    let (from, to) = (machine.path("repo-r"), disk.at.clone());
+    must("cp", &["-a", &format!("{}/.", from.display()), to.to_str().unwrap()]);
+    must("umount", &[to.to_str().unwrap()]);
+    fs::remove_dir_all(&from).unwrap();
+    fs::create_dir(&from).unwrap();
+    must("mount", &[&disk.device, from.to_str().unwrap()]);
+    disk.at = from;
+    disk
+}
+
+/// The disk with the repository goes away just before it is written. Nothing may land where it was.
 fn target_unmounted(machine: &Machine) -> Ran {
-    let (here, away) = (machine.path("repo-r"), machine.path("repo-r-away"));
-    let ran = with_restic(
-        machine,
-        &format!("mv '{}' '{}'; exec /usr/bin/restic \"$@\"", here.display(), away.display()),
-    );
-    fs::rename(&away, &here).unwrap();
+    let at = machine.path("repo-r").to_string_lossy().into_owned();
+    let device = must("findmnt", &["--noheadings", "--output=SOURCE", "--mountpoint", &at]);
+    let ran =
+        with_restic(machine, &format!("nsenter -t {} -m umount --lazy '{at}'", std::process::id()));
+    let landed = fs::read_dir(&at).unwrap().count();
+    must("mount", &[device.trim(), &at]);
+    assert_eq!(landed, 0, "something was written below the mount point");
     ran
 }
 
-/// How many promises, identities and settlements the ledger holds; children that come and go are none.
-fn events(machine: &Machine) -> usize {
-    let counts =
-        |line: &&[u8]| !line.is_empty() && !String::from_utf8_lossy(line).contains("child-");
+/// How many promises, identities and settlements the ledger holds from the first on that says `after`;
+/// children that come and go are none.
+fn events(machine: &Machine, after: &str) -> usize {
+    let says = |line: &&[u8], words: &str| String::from_utf8_lossy(line).contains(words);
     let Ok(entries) = fs::read_dir(machine.path("state/ledger")) else { return 0 };
     entries
         .flatten()
@@ -200,7 +229,9 @@ fn events(machine: &Machine) -> usize {
         // The last piece is no line yet.
         .map(|bytes| {
             let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-            bytes[..whole].split(|byte| *byte == b'\n').filter(counts).count()
+            let lines = bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let events = lines.filter(|line| !says(line, "child-"));
+            events.skip_while(|line| !says(line, after)).count()
         })
         .max()
         .unwrap_or(0)
