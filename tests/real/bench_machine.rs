@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -219,6 +220,30 @@ pub fn processes_about(text: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// Waits until `ready`, or the child has ended. Answers whether it became ready.
+pub fn wait_until(child: &mut Child, mut ready: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        if ready() {
+            return true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(Instant::now() < deadline, "it hangs");
+        std::thread::sleep(Duration::from_micros(300));
+    }
+}
+
+/// Waits until no process names this text any more.
+pub fn wait_for_no_process_about(text: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !processes_about(text).is_empty() {
+        assert!(Instant::now() < deadline, "children outlive the run: {:?}", processes_about(text));
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A tree with everything that a backup may lose.

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::bench_machine::{Machine, command, must, processes_about};
+use crate::bench_machine::{
+    Machine, command, must, processes_about, wait_for_no_process_about, wait_until,
+};
 
 /// One job with hooks that stop and start a service (a file stands for it), into both engines.
 const HOOKED: &str = r#"
@@ -49,29 +51,6 @@ fn lines(machine: &Machine) -> usize {
 
 fn signal(child: &Child, name: &str) {
     must("kill", &["-s", name, &child.id().to_string()]);
-}
-
-/// Waits until `ready`, or the child has ended. Answers whether it became ready.
-fn wait_until(child: &mut Child, mut ready: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        if ready() {
-            return true;
-        }
-        if child.try_wait().unwrap().is_some() {
-            return false;
-        }
-        assert!(Instant::now() < deadline, "it hangs");
-        std::thread::sleep(Duration::from_micros(300));
-    }
-}
-
-fn wait_for_no_process_about(text: &str) {
-    let deadline = Instant::now() + Duration::from_secs(15);
-    while !processes_about(text).is_empty() {
-        assert!(Instant::now() < deadline, "children outlive the run: {:?}", processes_about(text));
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

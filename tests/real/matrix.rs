@@ -3,10 +3,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Child;
-use std::time::{Duration, Instant};
 
-use crate::bench_machine::{Machine, Ran, must, processes_about};
+use crate::bench_machine::{Machine, Ran, must, wait_for_no_process_about, wait_until};
 use crate::btrfs::Disk;
 
 /// Something that is captured, with a file system of its own.
@@ -239,26 +237,4 @@ fn events(machine: &Machine, after: &str) -> usize {
         })
         .max()
         .unwrap_or(0)
-}
-
-fn wait_until(child: &mut Child, mut ready: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        if ready() {
-            return true;
-        }
-        if child.try_wait().unwrap().is_some() {
-            return false;
-        }
-        assert!(Instant::now() < deadline, "it hangs");
-        std::thread::sleep(Duration::from_micros(300));
-    }
-}
-
-fn wait_for_no_process_about(text: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !processes_about(text).is_empty() {
-        assert!(Instant::now() < deadline, "children outlive the run: {:?}", processes_about(text));
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -1,9 +1,8 @@
 //! How the source is held still: a look at it, a look at what lies below it, and a capture of every volume
 //! before anything is read.
 //!
-//! A source is looked at first, since engines differ in what a missing or empty one means to them, and restic
-//! before 0.19 calls it success. Every promise is in the ledger before the first capture is made, so that
-//! between the first and the last nothing happens but the captures themselves.
+//! Every promise is in the ledger before the first capture is made, so that between the first and the last
+//! nothing happens but the captures themselves.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::capture::survey::{Absent, Survey, survey};
 use crate::capture::view::view;
 use crate::capture::{self, CaptureError, Choice, Made, Provider, Room};
-use crate::host::{Halt, Host, LockGuard, MountEntry, PathKind, PrivateView, Tool};
+use crate::host::{Halt, Host, LockGuard, MountEntry, PrivateView, Tool};
 use crate::model::job::{CaptureMode, FilesSource, Job, Settings, Source};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::VolumeReport;
@@ -25,6 +24,7 @@ use crate::pipeline::recorder::{Done, Recorder};
 use crate::pipeline::undo::give_back;
 
 use super::quiet::quietly;
+use super::source::look;
 
 type AnyProvider = Box<dyn Provider + Send + Sync>;
 
@@ -379,48 +379,6 @@ fn see(cx: RunContext<'_>, captured: &mut Captured<'_>) -> Result<((), Done), St
     Ok(((), Done::ok(about.join(", "))))
 }
 
-fn look(host: &dyn Host, files: &FilesSource) -> Result<(Vec<String>, Done), StepError> {
-    let mut gaps = Vec::new();
-    let mut usable = 0;
-    for path in &files.paths {
-        match host.look(path)? {
-            None => gaps.push(format!("{} does not exist", path.display())),
-            Some(state)
-                if state.kind == PathKind::Directory && state.empty && !files.allow_empty =>
-            {
-                gaps.push(format!("{} is empty", path.display()));
-            }
-            Some(_) if is_link(host, path) => gaps.push(format!(
-                "{} is a symbolic link, of which only the link itself would be stored: name {} instead",
-                path.display(),
-                host.canonical(path).display()
-            )),
-            Some(_) => usable += 1,
-        }
-    }
-    if usable == 0 {
-        return Err(StepError::new(
-            Trouble::JobFailed,
-            format!(
-                "there is nothing to back up: {} — is a file system not mounted? (allow-empty = true accepts empty directories)",
-                gaps.join(", ")
-            ),
-        ));
-    }
-    let done = if gaps.is_empty() {
-        Done::ok(shown(&files.paths))
-    } else {
-        Done::with(Outcome::Incomplete, Trouble::Incomplete, gaps.join(", "))
-    };
-    Ok((gaps, done))
-}
-
-/// Whether the last part of a path is a link: engines follow those before it, and store that one.
-fn is_link(host: &dyn Host, path: &Path) -> bool {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return false };
-    host.canonical(path) != host.canonical(parent).join(name)
-}
-
 /// The programs that the engines of these targets are.
 fn programs(host: &dyn Host, targets: &[&Target]) -> Vec<PathBuf> {
     let tool = |target: &&Target| match &target.engine {
@@ -505,6 +463,7 @@ fn ledger_error(error: std::io::Error) -> StepError {
     StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}"))
 }
 
-fn shown(paths: &[PathBuf]) -> String {
+/// Paths in one line.
+pub(super) fn shown(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| Path::display(path).to_string()).collect::<Vec<_>>().join(", ")
 }
