@@ -143,7 +143,9 @@ pub(super) fn remove(
     let mut last = None;
     for attempt in 0..TRIES {
         let volumes = volumes(room)?;
-        let Some(found) = find(&volumes, promised, identity) else { return Ok(()) };
+        let Some(found) = find(&volumes, promised, identity) else {
+            return repair::sweep(room, promised);
+        };
         if !is_of(found, promised) {
             let what = format!("the volume {}/{}", found.group, found.name);
             return Err(CaptureError::NotOurs { what });

@@ -1,6 +1,7 @@
 //! What a killed `lvcreate` leaves, and how it is healed (all of it seen with lvm2 2.03.16 on Linux 6.1).
 //!
 //! - Between its suspend and its resume the origin stays suspended: every write to it blocks.
+//!   For a classic snapshot it then has a second table, with which it must not be resumed; see [`resume`].
 //! - Between the messages `create_snap` and `set_transaction_id` the pool's metadata in LVM are one
 //!   transaction ahead of the kernel's, whose pool already knows the new device. From then on LVM refuses
 //!   every change in that pool, also after a reboot.
@@ -11,7 +12,7 @@
 use std::time::Duration;
 
 use crate::model::undo::VolumeSnapshot;
-use crate::tools::dmsetup;
+use crate::tools::dmsetup::{self, Device};
 
 use super::{CaptureError, Room, lvm, lvm_thin, mismatch, run};
 
@@ -23,6 +24,10 @@ const LOOKS: usize = 4;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(700);
 
 /// Resumes the devices of the promise that stay suspended.
+///
+/// An `lvcreate` of a classic snapshot gives its origin a second table, which stands on a device that may not
+/// have one yet: resumed with it, the origin answers every read and write with an error. So that table goes
+/// first, and LVM makes a new one when it removes the snapshot.
 pub(super) fn resume(room: Room<'_>, promised: &VolumeSnapshot) -> Result<(), CaptureError> {
     let mut stuck = suspended(room, promised)?;
     for _ in 1..LOOKS {
@@ -31,25 +36,32 @@ pub(super) fn resume(room: Room<'_>, promised: &VolumeSnapshot) -> Result<(), Ca
         }
         room.host.pause(BETWEEN_LOOKS);
         let now = suspended(room, promised)?;
-        stuck.retain(|name| now.contains(name));
+        stuck.retain(|device| now.contains(device));
     }
     for device in &stuck {
-        run(room.host, &dmsetup::resume(device))?;
+        if device.live && device.pending {
+            run(room.host, &dmsetup::clear(&device.name))?;
+        }
+        run(room.host, &dmsetup::resume(&device.name))?;
     }
     let left = suspended(room, promised)?;
     if room.host.is_dry() || left.is_empty() {
         return Ok(());
     }
+    let names: Vec<&str> = left.iter().map(|device| device.name.as_str()).collect();
     Err(mismatch(format!(
         "{} stayed suspended, so whatever writes to it hangs: try `dmsetup resume`",
-        left.join(", ")
+        names.join(", ")
     )))
 }
 
-/// The suspended devices that the promise is about, those below before those above.
-fn suspended(room: Room<'_>, promised: &VolumeSnapshot) -> Result<Vec<String>, CaptureError> {
-    let listed = run(room.host, &dmsetup::suspended())?;
-    let suspended = dmsetup::parse_suspended(&listed.stdout).map_err(mismatch)?;
+/// The suspended devices that the promise is about, those below before those above: to resume one that stands
+/// on a suspended one never ends.
+fn suspended(room: Room<'_>, promised: &VolumeSnapshot) -> Result<Vec<Device>, CaptureError> {
+    let devices = devices(room)?;
+    let find = |name: String| {
+        devices.iter().find(|device| device.name == name && device.suspended).cloned()
+    };
     let device = |volume: &str| dmsetup::device_name(&promised.group, volume);
     let mut ours = Vec::new();
     if let Some(thin) = &promised.thin {
@@ -59,12 +71,47 @@ fn suspended(room: Room<'_>, promised: &VolumeSnapshot) -> Result<Vec<String>, C
         ours.push(dmsetup::pool_name(&promised.group, &thin.pool));
         ours.push(device(&thin.pool));
     }
-    for volume in [&promised.origin, &promised.name] {
-        for part in ["-real", "-cow", ""] {
-            ours.push(format!("{}{part}", device(volume)));
+    ours.push(format!("{}-real", device(&promised.origin)));
+    let mut snapshots = vec![promised.name.clone()];
+    if devices.iter().any(|device| device.suspended) {
+        // lvcreate suspends the other snapshots of a classic origin as well.
+        let others = lvm::volumes(room)?.into_iter().filter(|volume| {
+            volume.origin_uuid.as_ref() == Some(&promised.origin_uuid)
+                && volume.group == promised.group
+                && volume.name != promised.name
+        });
+        snapshots.extend(others.map(|volume| volume.name));
+    }
+    for part in ["-cow", ""] {
+        ours.extend(snapshots.iter().map(|name| format!("{}{part}", device(name))));
+    }
+    ours.push(device(&promised.origin));
+    Ok(ours.into_iter().filter_map(find).collect())
+}
+
+/// Removes the devices without any table by which they work that a killed `lvcreate` left of a classic
+/// snapshot, after LVM has let go of it.
+pub(super) fn sweep(room: Room<'_>, promised: &VolumeSnapshot) -> Result<(), CaptureError> {
+    if promised.thin.is_some() {
+        return Ok(());
+    }
+    let device = |volume: &str| dmsetup::device_name(&promised.group, volume);
+    let ours = [
+        device(&promised.name),
+        format!("{}-cow", device(&promised.name)),
+        format!("{}-real", device(&promised.origin)),
+    ];
+    for left in devices(room)? {
+        if ours.contains(&left.name) && !left.live {
+            run(room.host, &dmsetup::remove(&left.name))?;
         }
     }
-    Ok(ours.into_iter().filter(|name| suspended.contains(name)).collect())
+    Ok(())
+}
+
+fn devices(room: Room<'_>) -> Result<Vec<Device>, CaptureError> {
+    let listed = run(room.host, &dmsetup::devices())?;
+    dmsetup::parse_devices(&listed.stdout).map_err(mismatch)
 }
 
 /// Brings a thin pool back into step, where it is our own half-made snapshot that put it out of step.

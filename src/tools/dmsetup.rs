@@ -17,8 +17,21 @@ pub fn pool_name(group: &str, pool: &str) -> String {
     format!("{}-tpool", device_name(group, pool))
 }
 
-/// Lists all devices with whether they are suspended.
-pub fn suspended() -> CommandSpec {
+/// One device of device-mapper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Whatever reads or writes it waits.
+    pub suspended: bool,
+    /// It has a table by which it works.
+    pub live: bool,
+    /// It has a table that takes effect when it is resumed.
+    pub pending: bool,
+}
+
+/// Lists all devices.
+pub fn devices() -> CommandSpec {
     command(Effect::Inspect).args([
         "info",
         "-c",
@@ -26,29 +39,53 @@ pub fn suspended() -> CommandSpec {
         "--separator",
         " ",
         "-o",
-        "suspended,name",
+        "suspended,tables_loaded,name",
     ])
 }
 
-/// The names of suspended devices, from what [`suspended`] printed.
+/// Reads what [`devices`] printed.
 ///
 /// # Errors
 /// With the line that was not understood.
-pub fn parse_suspended(text: &[u8]) -> Result<Vec<String>, String> {
+pub fn parse_devices(text: &[u8]) -> Result<Vec<Device>, String> {
     let text = String::from_utf8_lossy(text);
-    let mut names = Vec::new();
+    let mut devices = Vec::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         // This is all it says when there is none.
         if line == "No devices found" {
             continue;
         }
-        match line.split_once(' ') {
-            Some(("Suspended", name)) => names.push(name.trim().to_owned()),
-            Some(("Active", _)) => {}
+        let mut words = line.splitn(3, ' ');
+        let suspended = match words.next() {
+            Some("Suspended") => Some(true),
+            Some("Active") => Some(false),
+            _ => None,
+        };
+        let tables = match words.next() {
+            Some("None") => Some((false, false)),
+            Some("Live") => Some((true, false)),
+            Some("Inactive") => Some((false, true)),
+            Some("Both") => Some((true, true)),
+            _ => None,
+        };
+        match (suspended, tables, words.next()) {
+            (Some(suspended), Some((live, pending)), Some(name)) => {
+                devices.push(Device { name: name.trim().to_owned(), suspended, live, pending })
+            }
             _ => return Err(format!("dmsetup info: {line:?} was not understood")),
         }
     }
-    Ok(names)
+    Ok(devices)
+}
+
+/// Makes a device forget the table that would take effect when it is resumed.
+pub fn clear(device: &str) -> CommandSpec {
+    command(Effect::Mutate).args(["clear", "--", device])
+}
+
+/// Removes a device. One that is in use is refused.
+pub fn remove(device: &str) -> CommandSpec {
+    command(Effect::Mutate).args(["remove", "--", device])
 }
 
 /// Asks for the state of one device.
@@ -139,11 +176,22 @@ mod tests {
     }
 
     #[test]
-    fn suspended_devices_are_told_from_active_ones() {
-        let text = b"Active vg-data\nSuspended vg-pool-tpool\n  Suspended vg-snap\n";
-        assert_eq!(parse_suspended(text).unwrap(), ["vg-pool-tpool", "vg-snap"]);
-        assert_eq!(parse_suspended(b"No devices found\n").unwrap(), Vec::<String>::new());
-        assert!(parse_suspended(b"vg-data\n").is_err());
+    fn devices_are_told_by_state_and_tables() {
+        let text = b"Active Live vg-data\nSuspended Both vg-origin\n  Active None vg-snap-cow\n";
+        let devices = parse_devices(text).unwrap();
+        let seen: Vec<_> =
+            devices.iter().map(|d| (d.name.as_str(), d.suspended, d.live, d.pending)).collect();
+        assert_eq!(
+            seen,
+            [
+                ("vg-data", false, true, false),
+                ("vg-origin", true, true, true),
+                ("vg-snap-cow", false, false, false)
+            ]
+        );
+        assert_eq!(parse_devices(b"No devices found\n").unwrap(), []);
+        assert!(parse_devices(b"vg-data\n").is_err());
+        assert!(parse_devices(b"Suspended Some vg-data\n").is_err());
     }
 
     #[test]

@@ -15,10 +15,18 @@ impl FakeLvm {
         let words = words_of(spec);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match words.as_slice() {
-            ["info", "-c", "--noheadings", "--separator", " ", "-o", "suspended,name"] => {
+            [
+                "info",
+                "-c",
+                "--noheadings",
+                "--separator",
+                " ",
+                "-o",
+                "suspended,tables_loaded,name",
+            ] => {
                 let line = |name: String| {
                     let state = if self.suspended.contains(&name) { "Suspended" } else { "Active" };
-                    format!("{state} {name}\n")
+                    format!("{state} Live {name}\n")
                 };
                 good(self.device_names().into_iter().map(line).collect())
             }

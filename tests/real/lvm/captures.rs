@@ -325,3 +325,45 @@ fn an_lvcreate_that_is_killed_is_mended() {
     run(&machine, 0);
     assert_eq!(restored(&machine, &data.join("file")), "kept");
 }
+
+#[test]
+#[ignore = "needs device-mapper: run by tests/guest/run"]
+fn an_lvcreate_of_a_classic_snapshot_that_is_killed_is_mended() {
+    let mut group = Group::new(300);
+    group.linear("plain", 100);
+    let plain = group.mounted("plain", "ext4");
+    fs::write(plain.join("file"), "kept").unwrap();
+    let machine = machine(&[&plain], "[jobs.host.files.lvm-classic]\nsize = \"8M\"");
+    let trace = group.scratch.path().join("trace");
+    let never = 60_000;
+    let _in_front = InFront;
+    killed_at(never, "", &trace);
+    run(&machine, 0);
+    let suspends = |line: &String| line.contains("=DM_SUSPEND_FLAG");
+    let first = requests(&trace).iter().position(suspends).expect("the origin is suspended") + 1;
+
+    // Just after the first suspend the origin has a second table, on a device that has none yet.
+    let mut left = Vec::new();
+    for n in [first + 1, first + 2, first + 4] {
+        killed_at(n, "kill -KILL $PPID", &trace);
+        assert_eq!(machine.run(&["run"]).code, None);
+        while !processes_about(trace.to_str().unwrap()).is_empty() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        left.push(format!("{n}: {:?}", group.suspended()));
+        machine.run(&["recover"]).expect(0);
+        assert_eq!(group.names(), ["plain"], "{left:?}");
+        assert_eq!(group.suspended(), Vec::<String>::new(), "{left:?}");
+        assert!(group.takes_writes("plain", PROMPT), "{left:?}");
+        let tables = must("dmsetup", &["table"]);
+        let ours: Vec<&str> = tables.lines().filter(|line| line.starts_with(&group.name)).collect();
+        assert_eq!(ours.len(), 1, "{left:?}: {tables}");
+        assert!(ours[0].contains(" linear "), "{left:?}: {tables}");
+        machine.assert_clean_except(group.scratch.path());
+    }
+    println!("suspended before recover: {left:?}");
+    assert!(left.iter().any(|left| left.contains("plain")), "nothing was left suspended: {left:?}");
+    killed_at(never, "", &trace);
+    run(&machine, 0);
+    assert_eq!(restored(&machine, &plain.join("file")), "kept");
+}
