@@ -255,6 +255,11 @@ fn a_snapshot_of_a_run_that_a_reboot_ended_is_given_back_by_recover() {
     let at = disk.at.to_str().unwrap().to_owned();
     must("umount", &[&at]);
     must("losetup", &["--detach", &disk.device]);
+    // The engine of a test beside this one may still have it mounted in its own namespace.
+    let image = machine.path("disk.img").to_str().unwrap().to_owned();
+    while !must("losetup", &["--associated", &image]).trim().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
     let other = Disk::new(&machine, "btrfs", "other", 120);
     must("mount", &[&other.device, &at]);
     machine.run(&["recover"]).expect(11).says("is not here");
@@ -264,8 +269,7 @@ fn a_snapshot_of_a_run_that_a_reboot_ended_is_given_back_by_recover() {
     let spare = machine.path("spare.img");
     fs::File::create(&spare).unwrap().set_len(1 << 20).unwrap();
     let spare = must("losetup", &["--find", "--show", spare.to_str().unwrap()]);
-    let image = machine.path("disk.img");
-    disk.device = must("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_owned();
+    disk.device = must("losetup", &["--find", "--show", &image]).trim().to_owned();
     must("losetup", &["--detach", spare.trim()]);
     disk.at = machine.path("elsewhere");
     fs::create_dir(&disk.at).unwrap();

@@ -499,13 +499,18 @@ fn a_consistent_copy_shows_one_moment_of_two_file_systems() {
 #[test]
 fn kill_9_of_a_run_while_writers_stand_still() {
     let Some(pair) = Pair::new("consistent = true\nfreeze-units = [\"{unit}\"]") else { return };
-    let mut run = pair.machine.start(&["run"]);
-    let began = Instant::now();
-    while !pair.group.is_frozen() {
-        assert!(run.try_wait().unwrap().is_none(), "the run ended without freezing anything");
-        assert!(began.elapsed() < Duration::from_secs(30));
-    }
-    run.kill().unwrap();
+    // They stand still for milliseconds, which a busy machine may look away for.
+    let caught = (0..20).find_map(|_| {
+        let mut run = pair.machine.start(&["run"]);
+        while !pair.group.is_frozen() {
+            if run.try_wait().unwrap().is_some() {
+                return None;
+            }
+        }
+        run.kill().unwrap();
+        Some(run)
+    });
+    let mut run = caught.expect("no run froze anything");
     pair.group.await_thaw(Duration::from_secs(2));
     pair.assert_running();
     run.wait().unwrap();
