@@ -81,7 +81,7 @@ impl Provider for LvmClassic {
     }
 
     fn examine(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
-        let Undo::RemoveVolume(snapshot) = promise else { return Ok(()) };
+        let snapshot = lvm::promised(promise)?;
         if room.host.is_dry() {
             return Ok(());
         }
@@ -102,7 +102,7 @@ impl Provider for LvmClassic {
 
     /// Nothing but the copy is in danger; but from an overflowed snapshot there is nothing left to read.
     fn danger(&self, room: Room<'_>, promise: &Undo) -> Result<Option<String>, CaptureError> {
-        let Undo::RemoveVolume(snapshot) = promise else { return Ok(None) };
+        let snapshot = lvm::promised(promise)?;
         let device = dmsetup::device_name(&snapshot.group, &snapshot.name);
         let status = run(room.host, &dmsetup::status(&device))?;
         let status = String::from_utf8_lossy(&status.stdout).into_owned();

@@ -85,7 +85,7 @@ impl Provider for LvmThin {
     }
 
     fn examine(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
-        let Undo::RemoveVolume(snapshot) = promise else { return Ok(()) };
+        let snapshot = lvm::promised(promise)?;
         let volumes = lvm::volumes(room)?;
         let broken = |what: String| {
             let hint = "look at `lvs -a` and the kernel log; the next run makes a new snapshot";

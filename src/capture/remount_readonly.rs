@@ -41,10 +41,8 @@ impl Provider for RemountReadonly {
     }
 
     fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
-        let Undo::RemountWritable { path, device, .. } = promise else {
-            return Err(mismatch("a remount was promised as something else"));
-        };
-        room.host.act(&Action::Remount { path: path.clone(), device: *device, read_only: true })?;
+        let (path, device) = promised(promise)?;
+        room.host.act(&Action::Remount { path: path.to_owned(), device, read_only: true })?;
         Ok(())
     }
 
@@ -55,9 +53,9 @@ impl Provider for RemountReadonly {
     }
 
     fn examine(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
-        let Undo::RemountWritable { path, device, .. } = promise else { return Ok(()) };
+        let (path, device) = promised(promise)?;
         let mounts = room.host.mounts()?;
-        let found = mounts.iter().rfind(|entry| entry.at == *path && entry.device == *device);
+        let found = mounts.iter().rfind(|entry| entry.at == path && entry.device == device);
         if room.host.is_dry() || found.is_some_and(|entry| entry.is_frozen_read_only()) {
             return Ok(());
         }
@@ -73,6 +71,14 @@ impl Provider for RemountReadonly {
 
     fn danger(&self, _: Room<'_>, _: &Undo) -> Result<Option<String>, CaptureError> {
         Ok(None)
+    }
+}
+
+/// What was promised to be made writable again.
+fn promised(promise: &Undo) -> Result<(&Path, (u32, u32)), CaptureError> {
+    match promise {
+        Undo::RemountWritable { path, device, .. } => Ok((path, *device)),
+        _ => Err(mismatch("a remount was promised as something else")),
     }
 }
 
