@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::statvfs;
+
+use super::private;
 
 /// One line of `/proc/PID/mountinfo`, as proc(5) describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,8 +187,7 @@ pub fn remount(path: &Path, device: (u32, u32), read_only: bool) -> io::Result<(
     // in a namespace that ends with it.
     let place = path.to_owned();
     let remounted = std::thread::spawn(move || -> io::Result<()> {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
+        private::detach()?;
         Ok(mount(None::<&str>, &place, None::<&str>, flags, None::<&str>)?)
     });
     remounted.join().map_err(|_| io::Error::other("the thread that remounts it panicked"))??;

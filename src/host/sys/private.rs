@@ -36,10 +36,7 @@ pub const PART: &str = "part";
 /// # Errors
 /// With the mount that was refused in the text. The thread must end then, without starting anything.
 pub(in crate::host) fn enter(view: &PrivateView) -> io::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS)
-        .map_err(|error| because("cannot make a private mount namespace", error))?;
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
-        .map_err(|error| because("cannot detach the mounts from the host's", error))?;
+    detach()?;
     let sources = view.mounts.iter().map(open_source).collect::<io::Result<Vec<_>>>()?;
     let root = view.workplace.join(ROOT);
     let new_root = view.mounts.iter().any(|mount| mount.at() == Path::new("/"));
@@ -54,6 +51,17 @@ pub(in crate::host) fn enter(view: &PrivateView) -> io::Result<()> {
         }
     }
     if new_root { take_root(&root) } else { Ok(()) }
+}
+
+/// Moves the calling *thread* into a mount namespace of its own, a slave of the host's.
+///
+/// # Errors
+/// When the kernel refuses either.
+pub(super) fn detach() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)
+        .map_err(|error| because("cannot make a private mount namespace", error))?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
+        .map_err(|error| because("cannot detach the mounts from the host's", error))
 }
 
 /// The source of a bind, held by descriptor, which leads to it whatever is mounted over its path later.
