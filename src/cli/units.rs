@@ -199,7 +199,8 @@ fn confine(text: &mut String, settings: &Settings, job: &Job, targets: &[&Target
     line(text, "CapabilityBoundingSet", CAPABILITIES);
     network(text, targets, capture.is_some());
 
-    writable.extend(targets.iter().filter_map(|target| local_repository(target)));
+    writable
+        .extend(targets.iter().filter_map(|target| target.local_repository()).map(Path::to_owned));
     if let Some(directory) = settings.metrics_file.as_deref().and_then(Path::parent) {
         writable.push(directory.to_owned());
     }
@@ -274,19 +275,7 @@ fn runs_foreign_programs(job: &Job, targets: &[&Target]) -> bool {
 
 /// Whether every target is on this machine.
 fn is_local(targets: &[&Target]) -> bool {
-    targets.iter().all(|target| local_repository(target).is_some())
-}
-
-/// The directory of a repository on this machine.
-fn local_repository(target: &Target) -> Option<PathBuf> {
-    let path = match &target.engine {
-        EngineConfig::Borg(borg) => borg.repository.as_str(),
-        // restic takes a path with or without its scheme.
-        EngineConfig::Restic(restic) => {
-            restic.repository.strip_prefix("local:").unwrap_or(&restic.repository)
-        }
-    };
-    path.starts_with('/').then(|| PathBuf::from(path))
+    targets.iter().all(|target| target.local_repository().is_some())
 }
 
 /// Whether something that the run needs lies in `/tmp` or `/var/tmp`, or above them.
@@ -299,7 +288,7 @@ fn uses_temporary_directories(settings: &Settings, job: &Job, targets: &[&Target
         [&settings.state_dir, &settings.runtime_dir, &settings.cache_dir].map(Clone::clone),
     );
     for target in targets {
-        paths.extend(local_repository(target));
+        paths.extend(target.local_repository().map(Path::to_owned));
         paths.extend(target.require_mount().cloned());
         if let Some(SecretSource::File(file)) = target.secret() {
             paths.push(file.clone());

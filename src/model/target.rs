@@ -1,6 +1,6 @@
 //! A target, resolved: where copies go and by which engine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::keep::KeepPolicy;
@@ -31,6 +31,18 @@ impl Target {
             EngineConfig::Borg(borg) => &borg.repository,
             EngineConfig::Restic(restic) => &restic.repository,
         }
+    }
+
+    /// The directory of a repository on this machine.
+    pub fn local_repository(&self) -> Option<&Path> {
+        let path = match &self.engine {
+            EngineConfig::Borg(borg) => borg.repository.as_str(),
+            // restic takes a path with or without its scheme.
+            EngineConfig::Restic(restic) => {
+                restic.repository.strip_prefix("local:").unwrap_or(&restic.repository)
+            }
+        };
+        path.starts_with('/').then(|| Path::new(path))
     }
 
     /// A directory that must be a mount point before anything is written.

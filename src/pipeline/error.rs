@@ -56,6 +56,11 @@ impl StepError {
     }
 }
 
+/// A ledger that cannot be written: what it should hold must not happen.
+pub(super) fn ledger_error(error: std::io::Error) -> StepError {
+    StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}"))
+}
+
 impl From<EngineError> for StepError {
     fn from(error: EngineError) -> Self {
         let mut step = Self::from_error(error.trouble(), &error, None);

@@ -12,7 +12,7 @@ use crate::model::undo::{ChildProcess, Ledger, Undo};
 use crate::tools::borg::state_directory;
 
 use super::context::{Pipeline, RunContext};
-use super::error::StepError;
+use super::error::{StepError, ledger_error};
 use super::ledger::{FileLedger, NoLedger};
 use super::recover::recover;
 use super::undo::unwind;
@@ -99,9 +99,6 @@ pub fn session<T>(
 /// Makes the run's own directory, through the ledger like everything that outlives the process.
 fn stage(pipeline: Pipeline<'_>, run: &RunId, ledger: &dyn Ledger) -> Result<PathBuf, StepError> {
     let path = pipeline.config.settings.cache_dir.join("tmp").join(run.as_str());
-    let ledger_error = |error: std::io::Error| {
-        StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}"))
-    };
     let entry = ledger.intend(Undo::RemoveStaging { path: path.clone() }).map_err(ledger_error)?;
     let identity = pipeline
         .host

@@ -7,7 +7,7 @@ use crate::model::outcome::Trouble;
 use crate::model::undo::{Identity, Ledger, Undo};
 
 use super::context::Pipeline;
-use super::error::StepError;
+use super::error::{StepError, ledger_error};
 use super::ledger::{FileLedger, Outstanding};
 use super::steps::hooks;
 
@@ -68,11 +68,8 @@ pub fn unwind(
     let _shield = pipeline.host.shield();
     let mut failures = Vec::new();
     for Outstanding { entry, undo, identity } in outstanding {
-        let result = give_back(pipeline, run, undo, identity.as_ref()).and_then(|()| {
-            ledger.settled(*entry).map_err(|error| {
-                StepError::new(Trouble::Cleanup, format!("cannot write to the ledger: {error}"))
-            })
-        });
+        let result = give_back(pipeline, run, undo, identity.as_ref())
+            .and_then(|()| ledger.settled(*entry).map_err(ledger_error));
         if let Err(error) = result {
             failures.push(StepError { trouble: Trouble::Cleanup, message: error.message });
         }

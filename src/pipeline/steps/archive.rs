@@ -13,7 +13,7 @@ use crate::model::undo::Undo;
 use crate::report::history::Attempt;
 
 use crate::pipeline::context::RunContext;
-use crate::pipeline::error::StepError;
+use crate::pipeline::error::{StepError, ledger_error};
 use crate::pipeline::recorder::{Done, Recorder};
 use crate::pipeline::undo::give_back;
 
@@ -104,9 +104,6 @@ pub(super) fn bracketed<T>(
     call: impl FnOnce(&dyn Engine) -> Result<T, EngineError>,
 ) -> Result<T, StepError> {
     let undo = Undo::ReleaseEngineLock { target: engine.target().name.clone() };
-    let ledger_error = |error: std::io::Error| {
-        StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}"))
-    };
     let entry = cx.ledger.intend(undo.clone()).map_err(ledger_error)?;
     let result = call(engine);
     let may_hold_a_lock = matches!(

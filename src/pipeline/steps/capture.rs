@@ -19,7 +19,7 @@ use crate::model::undo::{EntryId, Undo};
 use crate::tools;
 
 use crate::pipeline::context::RunContext;
-use crate::pipeline::error::StepError;
+use crate::pipeline::error::{StepError, ledger_error};
 use crate::pipeline::recorder::{Done, Recorder};
 use crate::pipeline::undo::give_back;
 
@@ -397,12 +397,7 @@ fn live_places(cx: RunContext<'_>, target: &Target) -> Vec<PathBuf> {
         // Only what borg writes there: history and the ledger belong into the copy as they were.
         places.push(tools::borg::state_directory(settings));
     }
-    // restic takes a path with or without its scheme.
-    let repository = target.repository();
-    let repository = repository.strip_prefix("local:").unwrap_or(repository);
-    if repository.starts_with('/') {
-        places.push(repository.into());
-    }
+    places.extend(target.local_repository().map(Path::to_owned));
     places.iter().map(|path| cx.host().canonical(path)).collect()
 }
 
@@ -457,10 +452,6 @@ fn read_live(volumes: &[VolumeReport]) -> Option<String> {
 
 fn room(cx: RunContext<'_>) -> Room<'_> {
     Room { host: cx.pipeline.host, settings: &cx.pipeline.config.settings }
-}
-
-fn ledger_error(error: std::io::Error) -> StepError {
-    StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}"))
 }
 
 /// Paths in one line.

@@ -10,7 +10,7 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::undo::{EntryId, Promise, Undo};
 
 use crate::pipeline::context::RunContext;
-use crate::pipeline::error::StepError;
+use crate::pipeline::error::{StepError, ledger_error};
 use crate::pipeline::recorder::{Done, Recorder};
 use crate::pipeline::undo::{give_back, hook_command};
 
@@ -206,11 +206,7 @@ fn keep(
     rec.step(step, None, None, |_| {
         let mut failures = Vec::new();
         for (entry, undo) in promised {
-            let settle = |()| {
-                cx.ledger.settled(*entry).map_err(|error| {
-                    StepError::new(Trouble::Cleanup, format!("cannot write to the ledger: {error}"))
-                })
-            };
+            let settle = |()| cx.ledger.settled(*entry).map_err(ledger_error);
             if let Err(error) = give_back(cx.pipeline, cx.run, undo, None).and_then(settle) {
                 failures.push(error.message);
             }
@@ -225,11 +221,6 @@ fn keep(
             Ok(((), Done::with(Outcome::Warning, Trouble::Cleanup, text)))
         }
     });
-}
-
-/// A ledger that cannot be written: what it should hold must not happen.
-pub(super) fn ledger_error(error: std::io::Error) -> StepError {
-    StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}"))
 }
 
 /// How many hooks ran, in words.

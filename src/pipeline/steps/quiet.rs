@@ -13,7 +13,7 @@ use crate::model::undo::{EntryId, Identity, Undo};
 use crate::tools::systemctl;
 
 use crate::pipeline::context::RunContext;
-use crate::pipeline::error::StepError;
+use crate::pipeline::error::{StepError, ledger_error};
 use crate::pipeline::recorder::{Done, Recorder};
 
 use super::hooks;
@@ -247,7 +247,7 @@ fn freeze(
     hold.guard = Some(cx.host().thaw_guard(groups, limit)?);
     for cgroup in groups {
         let undo = Undo::Thaw { cgroup: cgroup.clone() };
-        let entry = cx.ledger.intend(undo).map_err(hooks::ledger_error)?;
+        let entry = cx.ledger.intend(undo).map_err(ledger_error)?;
         match cx.host().act(&Action::Freeze { cgroup: cgroup.clone() }) {
             Ok(identity) => {
                 hold.groups.push(Held {
@@ -256,12 +256,12 @@ fn freeze(
                     identity: identity.clone(),
                 });
                 if let Some(identity) = identity {
-                    cx.ledger.made(entry, identity).map_err(hooks::ledger_error)?;
+                    cx.ledger.made(entry, identity).map_err(ledger_error)?;
                 }
             }
             // Nothing was done, and to thaw would be to undo what somebody else did.
             Err(error @ (ActError::AlreadyFrozen { .. } | ActError::NeededAwake { .. })) => {
-                cx.ledger.settled(entry).map_err(hooks::ledger_error)?;
+                cx.ledger.settled(entry).map_err(ledger_error)?;
                 return Err(error.into());
             }
             Err(error) => {
@@ -326,7 +326,7 @@ fn thaw(cx: RunContext<'_>, groups: &[Held], guard: Box<dyn ThawGuard>) -> LetGo
             if thawed.is_none() && !cx.host().is_dry() {
                 let_go.lost.push(cgroup.display().to_string());
             }
-            cx.ledger.settled(*entry).map_err(hooks::ledger_error)
+            cx.ledger.settled(*entry).map_err(ledger_error)
         });
         if let Err(error) = settled {
             let_go.failures.push(error.message);
