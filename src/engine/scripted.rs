@@ -76,6 +76,8 @@ pub(crate) struct ScriptedHost {
     pub(crate) environment: HashMap<String, OsString>,
     /// What [`Host::look`] finds; when absent, looking is not in the script.
     pub(crate) present: Option<Vec<PathBuf>>,
+    /// The processes that run.
+    pub(crate) running: Vec<i32>,
     /// When set, mutations are answered with their prediction.
     pub(crate) dry: bool,
     facts: Mutex<Vec<(String, Vec<u8>)>>,
@@ -198,6 +200,12 @@ impl Host for ScriptedHost {
     fn free_space(&self, path: &Path) -> Result<u64, ActError> {
         panic!("not in the script: space at {}", path.display())
     }
+
+    fn is_running(&self, pid: i32) -> Result<bool, ActError> {
+        Ok(self.running.contains(&pid))
+    }
+
+    fn pause(&self, _: Duration) {}
 
     fn environment(&self, name: &str) -> Option<OsString> {
         self.environment.get(name).cloned()

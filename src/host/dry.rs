@@ -298,6 +298,10 @@ impl Host for DryHost {
         self.inner.free_space(path)
     }
 
+    fn is_running(&self, pid: i32) -> Result<bool, ActError> {
+        self.inner.is_running(pid)
+    }
+
     fn environment(&self, name: &str) -> Option<OsString> {
         self.inner.environment(name)
     }

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 
 use super::runner::{self, Runner};
 use super::sys::signals::{self, StopFlag};
-use super::sys::{mounts, subvolumes};
+use super::sys::{mounts, process, subvolumes};
 use super::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard, LockMode,
     MountEntry, PathKind, PathState, Piped, RunError, Shield, ThawGuard, Tool, Watch,
@@ -163,6 +163,15 @@ impl Host for SystemHost {
             path: path.into(),
             source,
         })
+    }
+
+    fn is_running(&self, pid: i32) -> Result<bool, ActError> {
+        let found = process::stat(pid).map_err(|source| ActError::Io {
+            what: "look for a process in",
+            path: "/proc".into(),
+            source,
+        })?;
+        Ok(found.is_some_and(|process| process.is_alive()))
     }
 
     fn environment(&self, name: &str) -> Option<OsString> {

@@ -3,7 +3,7 @@
 //! Damage is a finding; a check that could not be carried out is an error. restic ends with status 1 for
 //! both, and its JSON summary says `num_errors: 1` also when the repository was only locked.
 
-use super::{KEPT, OnProgress, Session, broken, exact};
+use super::{KEPT, OnProgress, Session, broken, exact, lock};
 use crate::engine::{CheckReport, EngineError};
 use crate::host::{CommandSpec, Exit, Stream};
 use crate::model::copy::Copy;
@@ -111,7 +111,7 @@ pub(super) fn verify(session: &Session<'_>, copy: &Copy) -> Result<CheckReport, 
     // the crashed child is left behind is ours to mend, and its owner is proven dead.
     let crashed_on_a_tree = failure.kind == Kind::Crashed && stderr.contains("internal/walker");
     if failure.kind == Kind::Crashed {
-        session.run(&command::unlock(&session.access))?;
+        lock::release_dead(session)?;
     }
     let unreadable = failure.kind == Kind::Other
         && ["cannot dump file", "loading tree for snapshot"]

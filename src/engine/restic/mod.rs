@@ -26,6 +26,7 @@ mod backup;
 mod browse;
 mod check;
 mod list;
+mod lock;
 mod restore;
 mod transfer;
 
@@ -373,8 +374,7 @@ impl Engine for ResticEngine {
     /// Needed after a clean stop too: a restic that is told to stop in the first 200 ms of its lock, in which
     /// it looks for other locks, leaves it behind.
     fn release_dead_lock(&self, cx: Context<'_>) -> Result<(), EngineError> {
-        let session = self.open(cx)?;
-        session.run(&command::unlock(&session.access)).map(drop)
+        lock::release_dead(&self.open(cx)?)
     }
 }
 

@@ -301,6 +301,7 @@ fn verification_finds_damage_and_mends_the_lock_of_a_crash() {
         let result = engine().verify(cx(&host, &settings), &copy(&id('a')));
         (result, host.commands())
     };
+    let (unlocked, no_locks) = (|| Answer::new(0, "", ""), || Answer::new(0, "", ""));
     let decrypting =
         "decrypting blob <data/ef812695> from 8df97567 failed: ciphertext verification failed";
     for text in [
@@ -312,17 +313,53 @@ fn verification_finds_damage_and_mends_the_lock_of_a_crash() {
     }
     let crash = "panic: runtime error: x\ngoroutine 36 [running]:\ngithub.com/restic/restic/internal/walker.walk()\n";
     let (result, commands) =
-        verify("0.18.0", vec![Answer::new(2, "", crash), Answer::new(0, "", "")]);
+        verify("0.18.0", vec![Answer::new(2, "", crash), unlocked(), no_locks()]);
     assert!(result.unwrap().damage[0].contains("cannot be loaded"));
     assert!(commands[2].starts_with("restic unlock"), "{commands:?}");
     assert!(!commands[2].contains("remove-all"));
     let elsewhere = crash.replace("walker", "backend");
     let (result, _) =
-        verify("0.18.0", vec![Answer::new(2, "", &elsewhere), Answer::new(0, "", "")]);
+        verify("0.18.0", vec![Answer::new(2, "", &elsewhere), unlocked(), no_locks()]);
     assert!(matches!(result, Err(EngineError::Failed { .. })));
     let (result, _) =
         verify("0.14.0", vec![Answer::new(1, "", "invalid id \"x\": no matching ID found")]);
     assert!(matches!(result, Err(EngineError::Failed { .. })));
+}
+
+#[test]
+fn the_lock_of_a_dead_process_is_waited_for_and_a_living_one_is_left() {
+    let lock = |host: &str, pid: i32| {
+        Answer::new(0, &format!(r#"{{"hostname":"{host}","pid":{pid},"exclusive":false}}"#), "")
+    };
+    let done = || Answer::new(0, "", "");
+    let listed = || Answer::new(0, &format!("{}\n", id('a')), "");
+    let release = |answers: Vec<Answer>| {
+        let mut host = host("0.14.0", answers);
+        host.files.insert("/proc/sys/kernel/hostname".into(), b"here\n".into());
+        host.running = vec![7];
+        let settings = settings();
+        let result = engine().release_dead_lock(cx(&host, &settings));
+        assert_eq!(host.answers.lock().unwrap().len(), 0, "all that was scripted was asked");
+        (result, host.commands())
+    };
+    // Another process of this machine at work, and anybody of another machine, keep theirs.
+    for foreign in [lock("here", 7), lock("there", 8)] {
+        release(vec![done(), listed(), foreign]).0.unwrap();
+    }
+    // A dead one that init has not reaped yet: restic leaves its lock at first.
+    let dead = || lock("here", 8);
+    let (result, commands) = release(vec![done(), listed(), dead(), done(), done()]);
+    result.unwrap();
+    assert!(commands[4].starts_with("restic unlock"), "{commands:?}");
+    // It is gone again before it could be read: its owner lives.
+    release(vec![done(), listed(), Answer::new(1, "", "invalid id")]).0.unwrap();
+    // Nobody reaps it.
+    let forever = (0..16).flat_map(|_| [done(), listed(), dead()]).collect();
+    let (result, _) = release(forever);
+    assert!(
+        matches!(&result, Err(EngineError::Locked { detail, .. }) if detail.contains("process 8")),
+        "{result:?}"
+    );
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub struct ProcessStat {
     pub parent: i32,
     /// Its process group.
     pub group: i32,
+    /// How many of its threads have not ended.
+    pub threads: u64,
     /// Clock ticks that it has spent on a processor, in user and kernel mode.
     pub ticks: u64,
     /// Clock ticks after boot at which it began.
@@ -46,14 +48,16 @@ impl ProcessStat {
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
+            threads: number(17)?,
             ticks: number(11)?.saturating_add(number(12)?),
             start_time: number(19)?,
         })
     }
 
-    /// Whether it still runs, which what only waits to be reaped does not.
+    /// Whether it still runs, which what only waits to be reaped does not. A process whose first thread has
+    /// ended while another one is held up in the kernel looks dead by its state alone.
     pub fn is_alive(&self) -> bool {
-        !matches!(self.state, 'Z' | 'X')
+        !matches!(self.state, 'Z' | 'X') || self.threads > 1
     }
 }
 
@@ -206,11 +210,21 @@ mod tests {
                 state: 'S',
                 parent: 12,
                 group: 4711,
+                threads: 1,
                 ticks: 12,
                 start_time: 98765
             }
         );
         assert!(ProcessStat::parse("4711 (sh) S 12").is_err());
+    }
+
+    #[test]
+    fn what_waits_to_be_reaped_is_dead_once_its_last_thread_is() {
+        let with = |state, threads| {
+            ProcessStat { state, threads, ..ProcessStat::parse(LINE).unwrap() }.is_alive()
+        };
+        assert!(with('S', 1) && with('D', 4) && with('Z', 2));
+        assert!(!with('Z', 1) && !with('X', 0));
     }
 
     #[test]
@@ -220,6 +234,7 @@ mod tests {
             state: 'S',
             parent,
             group,
+            threads: 1,
             ticks: 0,
             start_time: 0,
         };

@@ -326,6 +326,16 @@ pub fn copy(access: &Access, source: &Repository, ids: &[String]) -> CommandSpec
     spec
 }
 
+/// `restic list locks`: an id a line.
+pub fn list_locks(access: &Access) -> CommandSpec {
+    base(access, Effect::Inspect, Lock::None, "list").arg("locks")
+}
+
+/// `restic cat lock ID`.
+pub fn cat_lock(access: &Access, id: &str) -> CommandSpec {
+    base(access, Effect::Inspect, Lock::None, "cat").args(["lock", id])
+}
+
 /// `restic unlock`: removes locks of processes of this machine that are no more, and locks that nobody
 /// refreshed for half an hour. Never `--remove-all`.
 pub fn unlock(access: &Access) -> CommandSpec {

@@ -253,9 +253,18 @@ pub fn snapshots(output: &[u8]) -> Result<Vec<Snapshot>, String> {
     }
 }
 
-/// Whether a text is a whole snapshot id.
+/// Whether a text is a whole id, of a snapshot or of another file.
 pub fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// `cat lock ID`, as far as it says whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LockFile {
+    /// The machine, as its kernel names it.
+    pub hostname: String,
+    /// The process.
+    pub pid: i32,
 }
 
 /// `cat config`.

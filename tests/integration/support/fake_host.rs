@@ -392,6 +392,10 @@ impl Host for FakeHost {
         Ok(1 << 40)
     }
 
+    fn is_running(&self, _: i32) -> Result<bool, ActError> {
+        unreachable!("the engine in memory keeps no locks of processes")
+    }
+
     fn environment(&self, _: &str) -> Option<OsString> {
         None
     }
