@@ -8,6 +8,7 @@ use crate::machine;
 use crate::model::job::{CaptureMode, Config, Source};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
+use crate::model::target::Target;
 use crate::pipeline::error::StepError;
 use crate::pipeline::steps::capture::foresee;
 use crate::pipeline::steps::target::require_mount;
@@ -167,7 +168,7 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
         let result = require_mount(pipeline.host, target).and_then(|()| {
             let probe = engine.probe(pipeline.engine_context())?;
             let encryption = probe.encryption.map(|mode| format!(", {mode}")).unwrap_or_default();
-            let space = free_space(&setup, target.repository());
+            let space = free_space(&setup, target);
             Ok(format!(
                 "{}{encryption}, repository {} opens{space}",
                 probe.version,
@@ -222,12 +223,11 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn free_space(setup: &Setup, repository: &str) -> String {
-    if !repository.starts_with('/') {
-        return String::new();
-    }
-    match setup.host.free_space(std::path::Path::new(repository)) {
+/// The free space of a repository on this machine, as an appendix.
+fn free_space(setup: &Setup, target: &Target) -> String {
+    let Some(path) = target.local_repository() else { return String::new() };
+    match setup.host.free_space(path) {
         Ok(bytes) => format!(", {} free", crate::model::size::show(bytes)),
-        Err(_) => String::new(),
+        Err(error) => format!(", free space unknown ({error})"),
     }
 }

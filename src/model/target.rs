@@ -36,8 +36,10 @@ impl Target {
     /// The directory of a repository on this machine.
     pub fn local_repository(&self) -> Option<&Path> {
         let path = match &self.engine {
-            EngineConfig::Borg(borg) => borg.repository.as_str(),
-            // restic takes a path with or without its scheme.
+            // Both take a path with or without their scheme for it.
+            EngineConfig::Borg(borg) => {
+                borg.repository.strip_prefix("file://").unwrap_or(&borg.repository)
+            }
             EngineConfig::Restic(restic) => {
                 restic.repository.strip_prefix("local:").unwrap_or(&restic.repository)
             }

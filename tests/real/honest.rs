@@ -102,6 +102,26 @@ fn a_misspelt_target_is_found_before_any_repository_is_made() {
 }
 
 #[test]
+fn two_names_of_one_repository_are_told_to_be_one() {
+    let twins = r#"
+[targets.r2.restic]
+repository = "local:{root}/link/repo-r"
+password-file = "{root}/pass"
+[jobs.host]
+targets = ["b", "r", "r2"]
+[jobs.host.files]
+paths = ["{root}/src"]
+capture = "none"
+"#;
+    let machine = Machine::new(twins);
+    std::os::unix::fs::symlink(machine.path(""), machine.path("link")).unwrap();
+    let ran = machine.run(&["check-config", "--online"]).expect(0);
+    assert_eq!(ran.stdout.matches(" free").count(), 3, "{}", ran.stdout);
+    machine.run(&["run"]).expect(3).says("targets r and r2 mean the same repository");
+    assert_eq!((machine.copies("b").len(), machine.copies("r").len()), (1, 1));
+}
+
+#[test]
 fn latest_is_the_newest_good_copy_in_any_target() {
     let machine = Machine::new(HOST);
     machine.run(&["run"]).expect(0);

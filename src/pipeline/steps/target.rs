@@ -53,13 +53,12 @@ fn lock(
 /// The lock file of a target: keyed by the repository, so that two targets (or two configurations) that
 /// mean one repository shut each other out.
 pub fn lock_path(host: &dyn Host, runtime_dir: &Path, target: &Target) -> PathBuf {
-    let repository = target.repository();
-    let canonical = if repository.starts_with('/') {
-        host.canonical(Path::new(repository)).to_string_lossy().into_owned()
-    } else {
-        repository.to_owned()
+    let canonical = match target.local_repository() {
+        Some(path) => host.canonical(path),
+        None => PathBuf::from(target.repository().trim_end_matches('/')),
     };
-    runtime_dir.join("locks").join(format!("target-{:016x}.lock", fnv(canonical.as_bytes())))
+    let bytes = canonical.as_os_str().as_encoded_bytes();
+    runtime_dir.join("locks").join(format!("target-{:016x}.lock", fnv(bytes)))
 }
 
 /// FNV-1a, 64 bit: a short, stable file name for a text that may hold any character. Two repositories with
