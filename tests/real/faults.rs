@@ -4,7 +4,12 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use stillpoint::host::sys::process;
+use stillpoint::host::system::SystemHost;
+use stillpoint::host::{Action, Host};
 
 use crate::bench_machine::{
     Machine, command, must, processes_about, wait_for_no_process_about, wait_until,
@@ -108,6 +113,22 @@ fn kill_9_without_recover_is_mended_by_the_next_run() {
         assert!(machine.path("service").exists());
         machine.assert_clean();
     }
+}
+
+#[test]
+fn a_dead_process_is_waited_for_until_it_is_reaped() {
+    let host = SystemHost::stopped_by(Arc::default());
+    let mut child = command("true").spawn().unwrap();
+    let recorded = process::identify(child.id().cast_signed()).unwrap().unwrap();
+    let reaper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        child.wait().unwrap()
+    });
+    let grace = Duration::from_secs(1);
+    host.act(&Action::StopProcess { child: recorded.clone(), grace }).unwrap();
+    let found = process::identify(recorded.pid).unwrap();
+    assert!(!found.is_some_and(|found| found.is_same(&recorded)), "it is still there");
+    reaper.join().unwrap();
 }
 
 /// A machine whose source takes a while to read, so that a signal meets the engine at work.

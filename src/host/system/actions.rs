@@ -23,6 +23,9 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 /// How long a process that must not be killed gets to end by itself.
 const NEVER_KILL_WAIT: Duration = Duration::from_secs(120);
 
+/// How long whoever inherited a dead process gets to reap it.
+const REAP_WAIT: Duration = Duration::from_secs(5);
+
 /// How often a process that is to end is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -161,7 +164,7 @@ fn stop_process(child: &ChildProcess, grace: Duration) -> Result<(), ActError> {
             return Err(ActError::Io { what: "stop", path, source: error.into() });
         }
         if wait_for_end(child, wait).map_err(failed)? {
-            return Ok(());
+            return wait_until_reaped(child).map_err(failed);
         }
     }
     Err(ActError::StillRunning { pid: child.pid })
@@ -180,6 +183,20 @@ fn wait_for_end(child: &ChildProcess, wait: Duration) -> io::Result<bool> {
         }
         std::thread::sleep(left.min(POLL));
     }
+}
+
+/// Waits for a dead process to be reaped, as long as that may take. Until then engines take it for a living
+/// one, since a signal reaches it, and its lock in a repository for a valid one. That nobody reaps it is no
+/// error: it harms nothing itself.
+fn wait_until_reaped(child: &ChildProcess) -> io::Result<()> {
+    let asked = Instant::now();
+    while asked.elapsed() < REAP_WAIT {
+        match process::identify(child.pid)? {
+            Some(found) if found.is_same(child) => std::thread::sleep(POLL),
+            Some(_) | None => break,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
