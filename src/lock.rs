@@ -9,12 +9,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 
 /// How often a waiting process asks again: soon enough for a person, seldom enough for the machine.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How long a forked child may take to come to `exec` on a busy machine.
+const FORK_TO_EXEC: Duration = Duration::from_millis(100);
 
 /// How much of a holder's text is read, in bytes.
 const LONGEST_HOLDER: u64 = 1024;
@@ -111,7 +115,7 @@ pub fn acquire(
         if left.is_zero() {
             return Err(LockError::Busy { path: path.to_owned(), holder: read_holder(&mut file) });
         }
-        std::thread::sleep(left.min(POLL));
+        thread::sleep(left.min(POLL));
     }
     // Nobody holds it exclusively now, so a text in it is of a holder that crashed.
     file.set_len(0).map_err(failed)?;
@@ -122,14 +126,26 @@ pub fn acquire(
     Ok(Lock { file, signed })
 }
 
-/// Takes an exclusive lock on an open file, without waiting and without touching its content; answers whether
-/// it is held now, until the file is closed. So a run takes its own ledger to say that it is alive, and a
-/// ledger that can be taken belongs to a run that is dead.
+/// Takes an exclusive lock on an open file, without touching its content; answers whether it is held now, until
+/// the file is closed. So a run takes its own ledger to say that it is alive, and a ledger that can be taken
+/// belongs to a run that is dead.
+///
+/// Does not wait for a holder, but for a moment: a dead one's lock lives on in a child that it had forked and
+/// that has not come to `exec` yet, which then closes it.
 ///
 /// # Errors
 /// When the file cannot be locked for another reason than somebody holding it.
 pub fn try_hold(file: &File) -> io::Result<bool> {
-    try_flock(file, LockMode::Exclusive)
+    let asked = Instant::now();
+    loop {
+        if try_flock(file, LockMode::Exclusive)? {
+            return Ok(true);
+        }
+        if asked.elapsed() >= FORK_TO_EXEC {
+            return Ok(false);
+        }
+        thread::sleep(FORK_TO_EXEC / 10);
+    }
 }
 
 /// Whether the lock could be taken at once.
@@ -221,7 +237,7 @@ mod tests {
         let stopped = acquire(&path, LockMode::Exclusive, Duration::from_secs(60), "", &stop);
         assert!(matches!(stopped, Err(LockError::Interrupted { signal: 15 })));
         let releaser = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(150));
+            thread::sleep(Duration::from_millis(150));
             drop(held);
         });
         acquire(&path, LockMode::Exclusive, Duration::from_secs(60), "", &|| None).unwrap();

@@ -172,7 +172,10 @@ impl FileLedger {
             .mode(0o600)
             .open(&draft)
             .map_err(fail("create", &draft))?;
-        crate::lock::try_hold(&file).map_err(fail("lock", &draft))?;
+        if !crate::lock::try_hold(&file).map_err(fail("lock", &draft))? {
+            // Somebody took it for the draft of a dead run, in the moment before, and removes it.
+            return Err(fail("lock", &draft)(io::ErrorKind::WouldBlock.into()));
+        }
         let ledger = Self { path: path.clone(), state: Mutex::new(State { file, next: 0 }) };
         ledger
             .append(&Line::Begin { format: FORMAT, run: run.clone() }, true)
