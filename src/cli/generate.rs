@@ -63,13 +63,20 @@ pub fn run(global: &Global, args: &GenerateArgs) -> Verdict {
         }
         What::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut command(), "stillpoint", &mut script);
+            clap_complete::generate(*shell, &mut for_people(), "stillpoint", &mut script);
             render::text(&String::from_utf8_lossy(&script))?;
         }
         What::Schema => render::json(&config::json_schema())?,
         What::Config => render::text(&config::commented_start(&setup::host_name()?))?,
     }
     Ok(Vec::new())
+}
+
+/// The command line without the verbs that are not for people: completions offer hidden ones too.
+fn for_people() -> clap::Command {
+    let all = command();
+    let shown = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
+    clap::Command::new("stillpoint").args(all.get_arguments().cloned()).subcommands(shown)
 }
 
 fn write_units(
@@ -95,4 +102,20 @@ fn write_units(
         render::text(&path.display().to_string())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn completions_offer_no_hidden_verb_and_every_other_one() {
+        let mut script = Vec::new();
+        clap_complete::generate(Shell::Bash, &mut for_people(), "stillpoint", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        for verb in command().get_subcommands() {
+            let offered = script.contains(&format!("stillpoint,{})", verb.get_name()));
+            assert_eq!(offered, !verb.is_hide_set(), "{}", verb.get_name());
+        }
+    }
 }
