@@ -46,6 +46,30 @@ struct Version {
 struct Document {
     schema: u32,
     versions: Vec<Version>,
+    /// What could not be looked through, and why: versions in it are missing above.
+    unreadable: Vec<Unreadable>,
+}
+
+#[derive(Serialize)]
+struct Unreadable {
+    target: TargetName,
+    /// The copy; absent when the target as a whole could not be listed.
+    copy: Option<String>,
+    error: String,
+}
+
+impl Document {
+    /// Notes and tells what is missing; answers what it means.
+    fn miss(&mut self, target: &TargetName, copy: Option<&str>, error: &StepError) -> Trouble {
+        let place = copy.map_or_else(String::new, |copy| format!(", copy {copy}"));
+        render::say(&format!("stillpoint: target {target}{place}: {}", error.message));
+        self.unreadable.push(Unreadable {
+            target: target.clone(),
+            copy: copy.map(str::to_owned),
+            error: error.message.clone(),
+        });
+        error.trouble
+    }
 }
 
 /// Runs the verb.
@@ -59,10 +83,17 @@ pub fn run(global: &Global, args: &FindArgs) -> Verdict {
     let pipeline = setup.pipeline();
     let job =
         args.selection.job.as_ref().map(|name| select::job(&setup.config, name)).transpose()?;
-    let mut document = Document { schema: SCHEMA, versions: Vec::new() };
+    let mut document = Document { schema: SCHEMA, versions: Vec::new(), unreadable: Vec::new() };
+    let mut troubles = Vec::new();
     for target in select::targets(&setup.config, job, args.selection.target.as_ref())? {
         let engine = select::engine(pipeline, &target.name)?;
-        let copies = select::all_copies(pipeline, engine)?;
+        let copies = match select::all_copies(pipeline, engine) {
+            Ok(copies) => copies,
+            Err(error) => {
+                troubles.push(document.miss(&target.name, None, &error));
+                continue;
+            }
+        };
         let mut last: BTreeMap<PathBuf, (Option<u64>, Option<DateTime<Utc>>)> = BTreeMap::new();
         for copy in copies {
             let wanted = copy
@@ -97,15 +128,20 @@ pub fn run(global: &Global, args: &FindArgs) -> Verdict {
                     });
                 }
             };
-            engine
-                .contents(pipeline.engine_context(), &copy, &mut each)
-                .map_err(StepError::from)?;
+            if let Err(error) = engine.contents(pipeline.engine_context(), &copy, &mut each) {
+                let error = StepError::from(error);
+                if matches!(error.trouble, Trouble::Signal(_)) {
+                    return Err(error.into());
+                }
+                troubles.push(document.miss(&target.name, Some(&copy.id), &error));
+            }
         }
     }
     if global.json {
         render::json(&document)?;
     } else if document.versions.is_empty() {
-        render::text(&format!("nothing matches {}", args.pattern))?;
+        let place = if troubles.is_empty() { "" } else { " in what could be read" };
+        render::text(&format!("nothing matches {}{place}", args.pattern))?;
     } else {
         let rows: Vec<Vec<String>> = document
             .versions
@@ -125,5 +161,5 @@ pub fn run(global: &Global, args: &FindArgs) -> Verdict {
             &rows,
         ))?;
     }
-    Ok(Vec::new())
+    Ok(troubles)
 }

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::model::copy::Copy;
 use crate::model::names::{JobName, TargetName};
-use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::size;
 
@@ -79,10 +78,7 @@ pub fn run(global: &Global, args: &ListArgs) -> Verdict {
                 }
             }
             Err(error) => {
-                let trouble = error
-                    .downcast_ref::<crate::pipeline::error::StepError>()
-                    .map_or(Trouble::Unexpected, |step| step.trouble);
-                troubles.push(trouble);
+                troubles.push(error.trouble);
                 render::say(&format!("stillpoint: target {}: {error}", target.name));
                 document
                     .unreadable

@@ -136,7 +136,7 @@ pub fn copies_of(
 ///
 /// # Errors
 /// When the target cannot be listed.
-pub fn all_copies(pipeline: Pipeline<'_>, engine: &dyn Engine) -> anyhow::Result<Vec<Copy>> {
+pub fn all_copies(pipeline: Pipeline<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, StepError> {
     let mut copies = engine.list(pipeline.engine_context()).map_err(StepError::from)?;
     if let Some(history) = pipeline.history {
         history.enrich(&engine.target().name, &mut copies).map_err(|error| {
