@@ -38,6 +38,10 @@ pub fn run(global: &Global, args: &RunArgs) -> Verdict {
     report.exit_code = Some(exit::code(&report.troubles));
     publish(&setup, &mut report);
     report.exit_code = Some(exit::code(&report.troubles));
+    if let Err(error) = setup.pipeline().remember(|history| history.record_run(&report)) {
+        warn(&mut report, error.to_string());
+        report.exit_code = Some(exit::code(&report.troubles));
+    }
     if global.json {
         render::json(&report)?;
     } else if !global.quiet || report.outcome != Outcome::Ok {
@@ -74,6 +78,9 @@ fn publish(setup: &Setup, report: &mut RunReport) {
 }
 
 fn warn(report: &mut RunReport, text: String) {
+    if report.warnings.contains(&text) {
+        return;
+    }
     render::say(&format!("stillpoint: {text}"));
     report.warnings.push(text);
     report.troubles.push(crate::model::outcome::Trouble::Warning);

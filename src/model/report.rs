@@ -50,7 +50,7 @@ pub struct JobReport {
     pub name: JobName,
     /// The worst outcome of its steps.
     pub outcome: Outcome,
-    /// Why it was skipped, if it was.
+    /// Why it was skipped or not begun, if it was.
     pub reason: Option<String>,
     /// Seconds.
     #[serde(rename = "seconds", serialize_with = "seconds")]

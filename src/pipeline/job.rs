@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -10,13 +10,13 @@ use crate::engine::Engine;
 use crate::host::{LockGuard, LockMode};
 use crate::model::copy::{Copy, Series};
 use crate::model::event::Event;
-use crate::model::job::Job;
+use crate::model::job::{Config, Job};
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::{JobReport, TargetReport, VolumeReport};
 use crate::model::target::Target;
 
-use super::context::{RunContext, series_of};
+use super::context::{Pipeline, RunContext, series_of};
 use super::error::StepError;
 use super::recorder::{Done, Recorder};
 use super::steps::archive::{Archived, archive};
@@ -101,21 +101,19 @@ fn carry_out(
     reports: &mut Vec<TargetReport>,
     served: &mut BTreeMap<TargetName, bool>,
 ) -> Option<String> {
-    let wanted = |name: &&TargetName| only.is_none_or(|only| *name == only);
-    let targets: Vec<&Target> =
-        job.targets.iter().filter(wanted).filter_map(|name| cx.config().target(name)).collect();
+    let targets = targets_of(cx.config(), job, only);
 
     // 1. Locks, before anything is changed: the job's, then those of its targets, always in one order.
     let job_lock =
         rec.step("lock", None, None, |_| Ok((lock_job(cx, &job.name)?, Done::ok("held"))));
     let Some(_job_lock) = job_lock else {
         // No hook either: the run that holds the lock is between its own.
-        reports.extend(unserved(cx, job, &targets));
+        reports.extend(unserved(cx.pipeline, job, &targets));
         return None;
     };
     let mut locks = lock_targets(cx, rec, &targets);
     if locks.is_empty() {
-        reports.extend(unserved(cx, job, &targets));
+        reports.extend(unserved(cx.pipeline, job, &targets));
         // Nothing was begun, so there is nothing for `finally`; that the job failed must still be told.
         hooks::after(cx, rec, job);
         return None;
@@ -129,7 +127,7 @@ fn carry_out(
         }),
     };
     let Some(promised) = promised else {
-        reports.extend(unserved(cx, job, &targets));
+        reports.extend(unserved(cx.pipeline, job, &targets));
         hooks::after(cx, rec, job);
         return None;
     };
@@ -172,7 +170,7 @@ fn carry_out(
                 }
             }
             for target in &targets {
-                reports.extend(report(cx, job, target, held.get(&target.name)));
+                reports.extend(report(cx.pipeline, job, target, held.get(&target.name)));
             }
             served.extend(
                 held.iter().map(|(name, held)| ((*name).clone(), !held.deleted.is_empty())),
@@ -180,7 +178,7 @@ fn carry_out(
             None
         }
         None => {
-            reports.extend(unserved(cx, job, &targets));
+            reports.extend(unserved(cx.pipeline, job, &targets));
             None
         }
     };
@@ -339,13 +337,13 @@ fn finish(
 }
 
 fn report(
-    cx: RunContext<'_>,
+    pipeline: Pipeline<'_>,
     job: &Job,
     target: &Target,
     served: Option<&Served>,
 ) -> Vec<TargetReport> {
     let mut reports = Vec::new();
-    for series in series_of(cx.config(), job) {
+    for series in series_of(pipeline.config, job) {
         let observed = served.and_then(|served| {
             served.observation.observed.iter().find(|observed| observed.archived.series == series)
         });
@@ -363,9 +361,7 @@ fn report(
             deleted: Vec::new(),
         };
         let Some(observed) = observed else {
-            let interrupted = cx.host().stop_signal().is_some();
-            let outcome = if interrupted { Outcome::Interrupted } else { Outcome::Failed };
-            reports.push(TargetReport { outcome, ..empty });
+            reports.push(TargetReport { outcome: without_copy(pipeline), ..empty });
             continue;
         };
         let said = &observed.archived.report;
@@ -394,6 +390,34 @@ fn report(
     reports
 }
 
-fn unserved(cx: RunContext<'_>, job: &Job, targets: &[&Target]) -> Vec<TargetReport> {
-    targets.iter().flat_map(|target| report(cx, job, target, None)).collect()
+fn unserved(pipeline: Pipeline<'_>, job: &Job, targets: &[&Target]) -> Vec<TargetReport> {
+    targets.iter().flat_map(|target| report(pipeline, job, target, None)).collect()
+}
+
+/// How something ended that was to make a copy and made none.
+fn without_copy(pipeline: Pipeline<'_>) -> Outcome {
+    match pipeline.host.stop_signal() {
+        Some(_) => Outcome::Interrupted,
+        None => Outcome::Failed,
+    }
+}
+
+/// The record of a job that the run did not come to.
+pub fn not_begun(pipeline: Pipeline<'_>, job: &Job, only: Option<&TargetName>) -> JobReport {
+    let targets = targets_of(pipeline.config, job, only);
+    JobReport {
+        name: job.name.clone(),
+        outcome: without_copy(pipeline),
+        reason: Some("the run ended before it was begun".into()),
+        elapsed: Duration::ZERO,
+        steps: Vec::new(),
+        captures: Vec::new(),
+        targets: unserved(pipeline, job, &targets),
+    }
+}
+
+/// The targets that a run serves, of those that the job has.
+fn targets_of<'a>(config: &'a Config, job: &'a Job, only: Option<&TargetName>) -> Vec<&'a Target> {
+    let wanted = |name: &&TargetName| only.is_none_or(|only| *name == only);
+    job.targets.iter().filter(wanted).filter_map(|name| config.target(name)).collect()
 }

@@ -11,7 +11,7 @@ use crate::model::report::{RunReport, SCHEMA};
 
 use super::context::Pipeline;
 use super::error::StepError;
-use super::job::run_job;
+use super::job::{not_begun, run_job};
 use super::recorder::Recorder;
 use super::session::session;
 use super::steps::maintain::maintain;
@@ -82,6 +82,9 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
             Outcome::Failed
         }
     };
+    // A job that the run did not come to made no copy, and must not be missing from its record.
+    let begun = report.jobs.len();
+    report.jobs.extend(jobs.iter().skip(begun).map(|job| not_begun(pipeline, job, only)));
     // One job that a hook left out does not make the run a skipped one; all of them do.
     let is_skipped = |outcome: &Outcome| matches!(outcome, Outcome::Skipped(_));
     let all_skipped = report.jobs.iter().all(|job| is_skipped(&job.outcome));

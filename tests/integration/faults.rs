@@ -353,6 +353,27 @@ fn a_signal_that_fails_no_step_is_not_a_success_to_the_hooks() {
 }
 
 #[test]
+fn a_job_that_a_stopped_run_did_not_come_to_is_in_its_record() {
+    let bench = Bench::new();
+    bench.host.world().signal = Some(15);
+    let later = Job { name: JobName::new("later").unwrap(), ..bench.config.jobs[0].clone() };
+    let report = run(bench.pipeline(), &[&bench.config.jobs[0], &later], None);
+    for (job, name) in report.jobs.iter().zip(["host", "later"]) {
+        assert_eq!((job.name.as_str(), &job.outcome), (name, &Outcome::Interrupted));
+        assert_eq!(job.targets.len(), 1);
+        assert_eq!(job.targets[0].outcome, Outcome::Interrupted);
+    }
+    assert_eq!(report.jobs.len(), 2);
+    assert!(bench.host.world().borg.archives.is_empty());
+    // Where not even the record of the run can be begun, its jobs have failed.
+    let bench = Bench::new();
+    bench.host.arm(Fault::Fail(0));
+    let report = run(bench.pipeline(), &[&bench.config.jobs[0], &later], None);
+    let outcomes: Vec<_> = report.jobs.iter().map(|job| job.outcome.clone()).collect();
+    assert_eq!(outcomes, [Outcome::Failed, Outcome::Failed], "{report:#?}");
+}
+
+#[test]
 fn two_targets_that_mean_one_repository_do_not_wait_for_each_other() {
     let mut bench = Bench::new();
     let mut twin = bench.config.targets[0].clone();

@@ -4,6 +4,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use stillpoint::report::history::History;
+
 use crate::bench_machine::{Machine, assert_same_tree, command, must, processes_about, torture};
 
 const HOST: &str = r#"
@@ -22,6 +24,9 @@ fn two_engines_store_and_restore_everything() {
     assert_eq!(report["schema"], 1);
     assert_eq!(report["outcome"], "ok");
     assert_eq!(report["exit_code"], 0);
+    let history = History::open_existing(&machine.path("state/history.sqlite")).unwrap().unwrap();
+    assert_eq!(history.last_run().unwrap().unwrap().exit_code, Some(0));
+    drop(history);
     let targets = report["jobs"][0]["targets"].as_array().unwrap();
     assert_eq!(targets.len(), 2);
     for target in targets {
@@ -529,6 +534,13 @@ fn find_and_diff_show_what_changed() {
         );
         machine.write("src/many/7", "back\n", 0o644);
     }
+    // One repository that cannot be read does not hide what the other one has.
+    fs::rename(machine.path("repo-b"), machine.path("away")).unwrap();
+    let found = machine.run(&["--json", "find", "hello.txt"]);
+    assert_ne!(found.code, Some(0));
+    let found = found.json();
+    assert_eq!(found["versions"].as_array().unwrap().len(), 2, "{found}");
+    assert_eq!(found["unreadable"][0]["target"], "b", "{found}");
 }
 
 #[test]
