@@ -73,7 +73,7 @@ pub struct Point {
     pub before: &'static str,
     pub matches: fn(&str) -> bool,
     /// Whether the origin is left suspended.
-    suspended: bool,
+    pub suspended: bool,
     /// The pool's ids afterwards, from what both were.
     ids: fn(u64) -> Transactions,
     /// Whether LVM cannot go on, since the kernel already has the volume that it means to create.
