@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::host::{Access, PrivateMount};
-use crate::model::undo::{Identity, Undo, VolumeSnapshot};
+use crate::model::names::RunId;
+use crate::model::undo::{Identity, ThinSnapshot, Undo, VolumeSnapshot};
 use crate::tools::dmsetup;
 use crate::tools::lvm::{self as tool, LogicalVolume};
 
@@ -37,14 +38,23 @@ pub(super) fn lock_key(group: &str) -> String {
     format!("lvm-{group}")
 }
 
-/// The name of a snapshot. The udev rule in packaging/ knows them by its first part.
-pub(super) fn name_of(run: &crate::model::names::RunId, number: usize) -> String {
-    format!("stillpoint.{run}.{number}")
-}
-
-/// The tag that ties a snapshot to its run.
-pub(super) fn tag_of(run: &crate::model::names::RunId) -> String {
-    format!("{}.run={run}", tool::TAG)
+/// Promises the snapshot of a volume that the run makes after so many others.
+pub(super) fn promise(
+    run: &RunId,
+    number: usize,
+    origin: LogicalVolume,
+    thin: Option<ThinSnapshot>,
+) -> Undo {
+    Undo::RemoveVolume(VolumeSnapshot {
+        // The udev rule in packaging/ knows them by the first part of the name.
+        name: format!("stillpoint.{run}.{number}"),
+        // The tag ties it to its run.
+        tag: format!("{}.run={run}", tool::TAG),
+        group: origin.group,
+        origin: origin.name,
+        origin_uuid: origin.uuid,
+        thin,
+    })
 }
 
 /// The promise of an LVM snapshot.

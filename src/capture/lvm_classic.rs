@@ -62,14 +62,7 @@ impl Provider for LvmClassic {
                     .into(),
             });
         }
-        Ok(Undo::RemoveVolume(VolumeSnapshot {
-            group: origin.group.clone(),
-            name: lvm::name_of(run, earlier.len()),
-            tag: lvm::tag_of(run),
-            origin: origin.name.clone(),
-            origin_uuid: origin.uuid.clone(),
-            thin: None,
-        }))
+        Ok(lvm::promise(run, earlier.len(), origin, None))
     }
 
     fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {

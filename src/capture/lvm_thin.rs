@@ -61,19 +61,13 @@ impl Provider for LvmThin {
             .ok_or_else(|| mismatch(format!("lvs names no device in the pool {pool}")))?;
         // Each snapshot in the pool is one transaction and one device.
         let before = earlier.iter().filter(|undo| is_in(undo, pool_uuid)).count() as u64;
-        Ok(Undo::RemoveVolume(VolumeSnapshot {
-            group: origin.group.clone(),
-            name: lvm::name_of(run, earlier.len()),
-            tag: lvm::tag_of(run),
-            origin: origin.name.clone(),
-            origin_uuid: origin.uuid.clone(),
-            thin: Some(ThinSnapshot {
-                pool: pool.clone(),
-                pool_uuid: pool_uuid.clone(),
-                device_id: highest + 1 + before,
-                transaction_id: status.transaction_id + before,
-            }),
-        }))
+        let thin = ThinSnapshot {
+            pool: pool.clone(),
+            pool_uuid: pool_uuid.clone(),
+            device_id: highest + 1 + before,
+            transaction_id: status.transaction_id + before,
+        };
+        Ok(lvm::promise(run, earlier.len(), origin, Some(thin)))
     }
 
     fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
