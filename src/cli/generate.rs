@@ -51,7 +51,7 @@ pub fn run(global: &Global, args: &GenerateArgs) -> Verdict {
         What::Man => {
             let mut page = Vec::new();
             clap_mangen::Man::new(command()).render(&mut page)?;
-            for verb in command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            for verb in for_people().get_subcommands() {
                 let name = format!("stillpoint {}", verb.get_name());
                 let verb = verb.clone().name(name.clone()).bin_name(name);
                 page.extend_from_slice(b".PP\n");
@@ -76,7 +76,11 @@ pub fn run(global: &Global, args: &GenerateArgs) -> Verdict {
 fn for_people() -> clap::Command {
     let all = command();
     let shown = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
-    clap::Command::new("stillpoint").args(all.get_arguments().cloned()).subcommands(shown)
+    clap::Command::new("stillpoint")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(all.is_disable_help_subcommand_set())
+        .args(all.get_arguments().cloned())
+        .subcommands(shown)
 }
 
 fn write_units(
@@ -113,6 +117,7 @@ mod tests {
         let mut script = Vec::new();
         clap_complete::generate(Shell::Bash, &mut for_people(), "stillpoint", &mut script);
         let script = String::from_utf8(script).unwrap();
+        assert!(script.contains(" --version ") && !script.contains("stillpoint,help)"), "{script}");
         for verb in command().get_subcommands() {
             let offered = script.contains(&format!("stillpoint,{})", verb.get_name()));
             assert_eq!(offered, !verb.is_hide_set(), "{}", verb.get_name());
