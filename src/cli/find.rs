@@ -14,6 +14,7 @@ use crate::model::report::SCHEMA;
 use crate::model::size;
 use crate::pipeline::error::StepError;
 
+use super::select::Unreadable;
 use super::setup::{Setup, Use};
 use super::{Global, Selection, Verdict, render, select};
 
@@ -50,28 +51,6 @@ struct Document {
     unreadable: Vec<Unreadable>,
 }
 
-#[derive(Serialize)]
-struct Unreadable {
-    target: TargetName,
-    /// The copy; absent when the target as a whole could not be listed.
-    copy: Option<String>,
-    error: String,
-}
-
-impl Document {
-    /// Notes and tells what is missing; answers what it means.
-    fn miss(&mut self, target: &TargetName, copy: Option<&str>, error: &StepError) -> Trouble {
-        let place = copy.map_or_else(String::new, |copy| format!(", copy {copy}"));
-        render::say(&format!("stillpoint: target {target}{place}: {}", error.message));
-        self.unreadable.push(Unreadable {
-            target: target.clone(),
-            copy: copy.map(str::to_owned),
-            error: error.message.clone(),
-        });
-        error.trouble
-    }
-}
-
 /// Runs the verb.
 pub fn run(global: &Global, args: &FindArgs) -> Verdict {
     let pattern = glob::Pattern::new(&args.pattern).map_err(|error| {
@@ -90,7 +69,8 @@ pub fn run(global: &Global, args: &FindArgs) -> Verdict {
         let copies = match select::all_copies(pipeline, engine) {
             Ok(copies) => copies,
             Err(error) => {
-                troubles.push(document.miss(&target.name, None, &error));
+                troubles.push(error.trouble);
+                document.unreadable.push(Unreadable::tell(&target.name, None, error));
                 continue;
             }
         };
@@ -133,7 +113,8 @@ pub fn run(global: &Global, args: &FindArgs) -> Verdict {
                 if matches!(error.trouble, Trouble::Signal(_)) {
                     return Err(error.into());
                 }
-                troubles.push(document.miss(&target.name, Some(&copy.id), &error));
+                troubles.push(error.trouble);
+                document.unreadable.push(Unreadable::tell(&target.name, Some(copy.id), error));
             }
         }
     }

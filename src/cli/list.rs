@@ -9,6 +9,7 @@ use crate::model::names::{JobName, TargetName};
 use crate::model::report::SCHEMA;
 use crate::model::size;
 
+use super::select::Unreadable;
 use super::setup::{Setup, Use};
 use super::{Global, Selection, Verdict, render, select};
 
@@ -48,12 +49,6 @@ struct Document {
     unreadable: Vec<Unreadable>,
 }
 
-#[derive(Serialize)]
-struct Unreadable {
-    target: TargetName,
-    error: String,
-}
-
 /// Runs the verb.
 pub fn run(global: &Global, args: &ListArgs) -> Verdict {
     let setup = Setup::new(global, Use::Look)?;
@@ -79,10 +74,7 @@ pub fn run(global: &Global, args: &ListArgs) -> Verdict {
             }
             Err(error) => {
                 troubles.push(error.trouble);
-                render::say(&format!("stillpoint: target {}: {error}", target.name));
-                document
-                    .unreadable
-                    .push(Unreadable { target: target.name.clone(), error: error.to_string() });
+                document.unreadable.push(Unreadable::tell(&target.name, None, error));
             }
         }
     }

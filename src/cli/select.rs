@@ -1,5 +1,7 @@
 //! Finding what a person means: jobs by name, a target of a job, a copy by id, run or `latest`.
 
+use serde::Serialize;
+
 use crate::engine::Engine;
 use crate::model::copy::Copy;
 use crate::model::job::{Config, Job};
@@ -8,6 +10,27 @@ use crate::model::outcome::Trouble;
 use crate::model::target::Target;
 use crate::pipeline::context::Pipeline;
 use crate::pipeline::error::StepError;
+
+use super::render;
+
+/// What a verb that goes through several targets could not look through, and went on without.
+#[derive(Serialize)]
+pub struct Unreadable {
+    target: TargetName,
+    /// The copy; absent when the target as a whole could not be listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copy: Option<String>,
+    error: String,
+}
+
+impl Unreadable {
+    /// Tells a person at once, and keeps it for the document.
+    pub fn tell(target: &TargetName, copy: Option<String>, error: StepError) -> Self {
+        let place = copy.as_ref().map_or_else(String::new, |copy| format!(", copy {copy}"));
+        render::say(&format!("stillpoint: target {target}{place}: {error}"));
+        Self { target: target.clone(), copy, error: error.message }
+    }
+}
 
 /// The jobs of these names, or all of them.
 ///
