@@ -51,6 +51,12 @@ impl Tool {
         }
     }
 
+    /// The program that the configuration names in place of this tool, or the tool.
+    #[must_use]
+    pub fn or(self, program: Option<&PathBuf>) -> Tool {
+        program.cloned().map_or(self, Tool::Path)
+    }
+
     /// A tool from the first word of an argv list: a path when it holds a slash, else a name.
     pub fn from_word(word: &str) -> Tool {
         if word.contains('/') { Tool::Path(word.into()) } else { Tool::Named(word.into()) }

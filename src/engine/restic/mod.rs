@@ -62,7 +62,7 @@ impl ResticEngine {
     }
 
     fn program(&self) -> Tool {
-        self.restic.program.clone().map_or(Tool::Restic, Tool::Path)
+        Tool::Restic.or(self.restic.program.as_ref())
     }
 
     fn version(&self, cx: Context<'_>) -> Result<Version, EngineError> {

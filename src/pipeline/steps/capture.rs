@@ -382,8 +382,8 @@ fn see(cx: RunContext<'_>, captured: &mut Captured<'_>) -> Result<((), Done), St
 /// The programs that the engines of these targets are.
 fn programs(host: &dyn Host, targets: &[&Target]) -> Vec<PathBuf> {
     let tool = |target: &&Target| match &target.engine {
-        EngineConfig::Borg(borg) => borg.program.clone().map_or(Tool::Borg, Tool::Path),
-        EngineConfig::Restic(restic) => restic.program.clone().map_or(Tool::Restic, Tool::Path),
+        EngineConfig::Borg(borg) => Tool::Borg.or(borg.program.as_ref()),
+        EngineConfig::Restic(restic) => Tool::Restic.or(restic.program.as_ref()),
     };
     let found = targets.iter().filter_map(|target| host.find_program(&tool(target)).ok());
     found.map(|path| host.canonical(&path)).collect()

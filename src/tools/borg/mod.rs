@@ -60,7 +60,7 @@ pub struct Tree<'a> {
 impl Repository<'_> {
     /// The verb with what all verbs share. A dry run answers a mutation with nothing.
     fn verb(&self, effect: Effect, verb: &[&str], progress: bool) -> CommandSpec {
-        let tool = self.target.program.clone().map_or(Tool::Borg, Tool::Path);
+        let tool = Tool::Borg.or(self.target.program.as_ref());
         let mut spec = CommandSpec::new(tool, effect).arg("--log-json");
         if progress {
             spec = spec.arg("--progress");
@@ -121,7 +121,7 @@ impl Repository<'_> {
 
     /// Asks for the version; needs no repository.
     pub fn version(&self) -> CommandSpec {
-        let tool = self.target.program.clone().map_or(Tool::Borg, Tool::Path);
+        let tool = Tool::Borg.or(self.target.program.as_ref());
         CommandSpec::new(tool, Effect::Inspect).arg("--version")
     }
 
@@ -300,7 +300,7 @@ impl Repository<'_> {
 
     /// Serves an archive as a file system, in the foreground.
     pub fn mount(&self, name: &str, at: &Path) -> CommandSpec {
-        let tool = self.target.program.clone().map_or(Tool::Borg, Tool::Path);
+        let tool = Tool::Borg.or(self.target.program.as_ref());
         let mut spec = CommandSpec::new(tool, Effect::Mutate)
             .arg("--lock-wait")
             .arg(self.lock_wait.as_secs().to_string())
