@@ -47,10 +47,9 @@ pub(super) fn backup(
             };
             let mut spec = command::backup_tree(&session.access, &identity, &tree);
             predict(session, &mut spec, request, &tags);
-            let completed = session
-                .cx
-                .host
-                .run(&spec, &mut |stream, line| journal.take(stream, line, &mut *progress))?;
+            let completed = session.cx.host.run(&spec, &mut |stream, line| {
+                journal.take(session, stream, line, &mut *progress);
+            })?;
             journal.report(session, &spec, &completed)
         }
         Input::Stream { producer, file_name } => {
@@ -62,7 +61,7 @@ pub(super) fn backup(
             predict(session, &mut spec, request, &tags);
             let mut journal = Journal::default();
             let piped = session.cx.host.pipe(producer, &spec, &mut |stream, line| {
-                journal.take(stream, line, &mut *progress);
+                journal.take(session, stream, line, &mut *progress);
             })?;
             if !piped.producer.success() {
                 if restic_failed_first(&piped) {
@@ -120,8 +119,10 @@ fn predict(
 
 /// Everything that was said during one backup.
 #[derive(Default)]
-struct Journal {
-    sources: Vec<PathBuf>,
+struct Journal<'a> {
+    sources: &'a [PathBuf],
+    /// What only restic sees mounted.
+    mounts: &'a [PrivateMount],
     /// Sources that are not there, each once.
     missing: BTreeSet<PathBuf>,
     unreadable: Vec<String>,
@@ -134,14 +135,14 @@ struct Journal {
     summary: Option<Result<BackupSummary, String>>,
 }
 
-impl Journal {
+impl<'a> Journal<'a> {
     /// Looks at every source, where restic will see it.
     fn of_sources(
         session: &Session<'_>,
-        paths: &[PathBuf],
-        mounts: &[PrivateMount],
+        paths: &'a [PathBuf],
+        mounts: &'a [PrivateMount],
     ) -> Result<Self, EngineError> {
-        let mut journal = Self { sources: paths.to_vec(), ..Self::default() };
+        let mut journal = Self { sources: paths, mounts, ..Self::default() };
         for path in paths {
             // A captured source was looked at just before it was captured.
             let Some(seen) = seen(path, mounts) else { continue };
@@ -182,7 +183,13 @@ impl Journal {
         }
     }
 
-    fn take(&mut self, stream: Stream, bytes: &[u8], progress: OnProgress<'_>) {
+    fn take(
+        &mut self,
+        session: &Session<'_>,
+        stream: Stream,
+        bytes: &[u8],
+        progress: OnProgress<'_>,
+    ) {
         if stream == Stream::ProducerErr {
             return;
         }
@@ -194,7 +201,7 @@ impl Journal {
                     self.scanned.push(problem);
                 }
             }
-            Line::Problem(problem) => self.problem(problem),
+            Line::Problem(problem) => self.problem(session, problem),
             Line::Text(text) => match message::missing_source(&text) {
                 Some(path) => {
                     self.missing.insert(path.into());
@@ -206,8 +213,9 @@ impl Journal {
         }
     }
 
-    fn problem(&mut self, problem: Problem) {
+    fn problem(&mut self, session: &Session<'_>, mut problem: Problem) {
         let item = problem.item.clone().unwrap_or_default();
+        problem.vanished |= problem.mute && self.is_gone(session, &item);
         let is_source = self.sources.iter().any(|source| source.as_os_str() == item.as_str());
         if problem.vanished && is_source {
             self.missing.insert(item.into());
@@ -223,6 +231,17 @@ impl Journal {
         if self.archived.len() < KEPT {
             self.archived.insert(item);
         }
+    }
+
+    /// Whether a file that restic could not read, and did not say why, is no longer there. Before 0.17.1 that
+    /// happens to a file that goes away between its opening and the reading of its attributes. Anything in
+    /// doubt counts as there: a name that restic could not spell, one that only restic can look up.
+    fn is_gone(&self, session: &Session<'_>, item: &str) -> bool {
+        let path = Path::new(item);
+        if !path.is_absolute() || item.contains(char::REPLACEMENT_CHARACTER) {
+            return false;
+        }
+        seen(path, self.mounts).is_some_and(|seen| matches!(session.cx.host.look(&seen), Ok(None)))
     }
 
     fn report(

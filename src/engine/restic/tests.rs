@@ -178,6 +178,27 @@ fn an_unreadable_file_is_incomplete() {
 }
 
 #[test]
+fn a_file_that_failed_without_a_word_is_looked_for() {
+    let judge = |item: &str| {
+        let stdout = format!(
+            r#"{{"message_type":"error","error":{{}},"during":"archival","item":"{item}"}}
+{{"message_type":"summary","total_files_processed":1,"snapshot_id":"499f553d"}}
+"#
+        );
+        backup_of("0.14.0", Answer::new(3, &stdout, ""), &["/fixture/src"]).unwrap()
+    };
+    let gone = judge("/fixture/src/gone");
+    assert_eq!((gone.outcome, gone.files_changed, gone.unreadable_count), (Outcome::Ok, 1, 0));
+    // There; not to be found because its name was not spelt out; relative to who knows what.
+    for item in ["/fixture/src/sub", "/fixture/src/caf\u{fffd}", "src/gone", ""] {
+        let report = judge(item);
+        assert_eq!(report.outcome, Outcome::Incomplete, "{item}");
+        assert_eq!((report.files_changed, report.unreadable_count), (0, 1), "{item}");
+        assert!(report.unreadable[0].ends_with("restic did not say why"), "{report:?}");
+    }
+}
+
+#[test]
 fn what_the_exit_status_hides_is_seen() {
     let summary =
         r#"{"message_type":"summary","total_files_processed":1,"snapshot_id":"499f553d"}"#;

@@ -54,8 +54,10 @@ pub struct Problem {
     pub item: Option<String>,
     /// `scan`, `archival`, `restore`.
     pub during: Option<String>,
-    /// restic's words; 0.14 gives only an errno, or nothing at all.
+    /// restic's words; before 0.17.1 made from an errno, where there is one.
     pub message: String,
+    /// Whether restic gave no cause at all: `"error":{}`, before 0.17.1.
+    pub mute: bool,
     /// Whether the file was not there any more.
     pub vanished: bool,
 }
@@ -130,13 +132,15 @@ fn problem(value: &Value) -> Problem {
             let operation = text(of_error("Op")).unwrap_or_else(|| "read".into());
             let path = text(of_error("Path")).or_else(|| item.clone()).unwrap_or_default();
             Some(format!("{operation} {path}: {}", std::io::Error::from_raw_os_error(errno)))
-        })
-        .unwrap_or_else(|| "restic did not say why".into());
+        });
+    let mute = message.is_none();
+    let message = message.unwrap_or_else(|| "restic did not say why".into());
     Problem {
         vanished: errno == Some(ENOENT) || message.ends_with("no such file or directory"),
         during: text(value.get("during")),
         item,
         message,
+        mute,
     }
 }
 
@@ -367,13 +371,13 @@ mod tests {
             let Line::Problem(problem) = line(bytes) else { panic!("{bytes:?}") };
             assert!(problem.message.starts_with(starts), "{problem:?}");
             assert_eq!(problem.item.as_deref(), Some("/f"));
-            assert!(!problem.vanished);
+            assert!(!problem.vanished && !problem.mute);
         }
         let gone = br#"{"message_type":"error","error":{"Op":"lstat","Path":"/f","Err":2},"during":"archival","item":"/f"}"#;
         assert!(matches!(line(gone), Line::Problem(p) if p.vanished));
         let mute = br#"{"message_type":"error","error":{},"during":"archival","item":"/f"}"#;
         assert!(
-            matches!(line(mute), Line::Problem(p) if !p.vanished && p.message == "restic did not say why")
+            matches!(line(mute), Line::Problem(p) if p.mute && !p.vanished && p.message == "restic did not say why")
         );
         assert_eq!(
             line(b"\x1b[2Ksignal interrupt received, cleaning up"),
