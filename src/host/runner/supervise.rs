@@ -277,8 +277,13 @@ impl Stillness {
     /// Looks at the processes when it is time to; answers for how long they have been still.
     fn look(&mut self, now: Instant, limit: Duration, groups: &[i32]) -> Option<Duration> {
         let between = (limit / LOOKS_PER_LIMIT).min(LONGEST_BETWEEN_LOOKS);
-        if now.saturating_duration_since(self.looked_at) < between {
+        let passed = now.saturating_duration_since(self.looked_at);
+        if passed < between {
             return None;
+        }
+        // A machine that was stopped, or so busy that we did not come to look, did not let them move either.
+        if let Some(missed) = passed.checked_sub(2 * between) {
+            self.moved_at = (self.moved_at + missed).min(now);
         }
         self.looked_at = now;
         let seen: io::Result<Vec<Activity>> = groups.iter().map(|&group| activity(group)).collect();
@@ -296,5 +301,26 @@ impl Stillness {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_which_we_did_not_run_is_no_stillness() {
+        let limit = Duration::from_millis(800);
+        let mut stillness = Stillness::default();
+        // Nobody to look at: nothing moves.
+        let mut now = stillness.looked_at;
+        let mut after = |millis| {
+            now += Duration::from_millis(millis);
+            stillness.look(now, limit, &[]).unwrap()
+        };
+        assert_eq!(after(100), Duration::from_millis(100));
+        assert_eq!(after(20_000), Duration::from_millis(300), "the machine stood still");
+        assert_eq!(after(150), Duration::from_millis(450), "we were a little late");
+        assert!(after(200) + after(200) > limit, "it stalls all the same");
     }
 }
