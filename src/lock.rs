@@ -17,8 +17,11 @@ use nix::fcntl::OFlag;
 /// How often a waiting process asks again: soon enough for a person, seldom enough for the machine.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How long a forked child may take to come to `exec` on a busy machine.
-const FORK_TO_EXEC: Duration = Duration::from_millis(100);
+/// How often a ledger that is held is tried, and how long between two tries: so long a forked child may take to
+/// come to `exec` on a busy machine. Tries are counted rather than time, because a machine that stands still
+/// lets the child get on as little as us.
+const TRIES: u32 = 20;
+const BETWEEN_TRIES: Duration = Duration::from_millis(10);
 
 /// How much of a holder's text is read, in bytes.
 const LONGEST_HOLDER: u64 = 1024;
@@ -136,16 +139,13 @@ pub fn acquire(
 /// # Errors
 /// When the file cannot be locked for another reason than somebody holding it.
 pub fn try_hold(file: &File) -> io::Result<bool> {
-    let asked = Instant::now();
-    loop {
+    for _ in 0..TRIES {
         if try_flock(file, LockMode::Exclusive)? {
             return Ok(true);
         }
-        if asked.elapsed() >= FORK_TO_EXEC {
-            return Ok(false);
-        }
-        thread::sleep(FORK_TO_EXEC / 10);
+        thread::sleep(BETWEEN_TRIES);
     }
+    Ok(false)
 }
 
 /// Whether the lock could be taken at once.
@@ -199,7 +199,9 @@ mod tests {
         }
         let inode = path.metadata().unwrap().ino();
         drop(held);
-        drop(take(&path, LockMode::Exclusive, "next").unwrap());
+        // A child that a test beside this one has forked shares the lock until it comes to exec.
+        let patience = Duration::from_secs(60);
+        drop(acquire(&path, LockMode::Exclusive, patience, "next", &|| None).unwrap());
         assert_eq!(path.metadata().unwrap().ino(), inode, "the file is never deleted");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(std::fs::read(&path).unwrap(), b"");

@@ -23,8 +23,9 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 /// How long a process that must not be killed gets to end by itself.
 const NEVER_KILL_WAIT: Duration = Duration::from_secs(120);
 
-/// How long whoever inherited a dead process gets to reap it.
-const REAP_WAIT: Duration = Duration::from_secs(5);
+/// How often a dead process is looked at that whoever inherited it has to reap: five seconds long. Looks are
+/// counted rather than time, because a machine that stands still reaps nothing meanwhile.
+const REAP_LOOKS: u32 = 100;
 
 /// How often a process that is to end is looked at.
 const POLL: Duration = Duration::from_millis(50);
@@ -189,8 +190,7 @@ fn wait_for_end(child: &ChildProcess, wait: Duration) -> io::Result<bool> {
 /// one, since a signal reaches it, and its lock in a repository for a valid one. That nobody reaps it is no
 /// error: it harms nothing itself.
 fn wait_until_reaped(child: &ChildProcess) -> io::Result<()> {
-    let asked = Instant::now();
-    while asked.elapsed() < REAP_WAIT {
+    for _ in 0..REAP_LOOKS {
         match process::identify(child.pid)? {
             Some(found) if found.is_same(child) => std::thread::sleep(POLL),
             Some(_) | None => break,
@@ -302,20 +302,25 @@ mod tests {
         let host = SystemHost::stopped_by(Arc::default());
         let (sender, started) = std::sync::mpsc::channel();
         host.record_children(Some(Arc::new(Announce(sender))));
-        let stop = |child: &ChildProcess| {
-            let grace = Duration::from_millis(300);
+        let stop = |child: &ChildProcess, grace| {
             carry_out(&Action::StopProcess { child: child.clone(), grace })
         };
-        for (script, expected) in [
-            ("exec sleep 60", Exit::Signal(15)),
-            ("trap '' TERM; while :; do sleep 0.05; done", Exit::Signal(9)),
+        let (long, short) = (Duration::from_secs(60), Duration::from_millis(300));
+        for (script, grace, expected) in [
+            ("echo; exec sleep 60", long, Exit::Signal(15)),
+            ("trap '' TERM; echo; while :; do sleep 0.05; done", short, Exit::Signal(9)),
         ] {
+            let stop = |child: &ChildProcess| stop(child, grace);
             let spec = CommandSpec::new(Tool::Path("/bin/sh".into()), Effect::Inspect);
             let spec = spec.arg("-c").arg(script);
             std::thread::scope(|scope| {
-                let running = scope.spawn(|| host.run(&spec, &mut |_, _| {}));
+                let (says, ready) = std::sync::mpsc::channel();
+                let host = &host;
+                let spec = &spec;
+                let running =
+                    scope.spawn(move || host.run(spec, &mut |_, _| says.send(()).unwrap()));
                 let child = started.recv().unwrap();
-                std::thread::sleep(Duration::from_millis(200));
+                ready.recv().unwrap();
                 stop(&ChildProcess { start_time: child.start_time + 1, ..child.clone() }).unwrap();
                 stop(&ChildProcess { boot_id: "another".into(), ..child.clone() }).unwrap();
                 assert!(process::group_is_alive(child.pid).unwrap(), "a stranger was stopped");
