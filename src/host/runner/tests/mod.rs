@@ -11,12 +11,21 @@ use crate::model::undo::ChildProcess;
 mod joined;
 mod stopping;
 
-/// A grace period that tests can wait for.
+/// A grace period that tests can wait for, where a child does not heed its stop signal.
 const SHORT: Duration = Duration::from_millis(300);
 
+/// Less than the minute for which children sleep that are to be stopped, and more than a busy machine takes.
+const IN_TIME: Duration = Duration::from_secs(45);
+
+/// A runner with the grace period of the real one: whoever heeds its stop signal has the time for it.
 fn runner() -> (Runner, Arc<StopFlag>) {
     let stop = Arc::new(StopFlag::default());
-    let mut runner = Runner::new(Arc::clone(&stop));
+    (Runner::new(Arc::clone(&stop)), stop)
+}
+
+/// A runner that soon loses patience.
+fn impatient() -> (Runner, Arc<StopFlag>) {
+    let (mut runner, stop) = runner();
     runner.grace = SHORT;
     (runner, stop)
 }
@@ -43,7 +52,7 @@ fn await_file(path: &Path) -> String {
     loop {
         match std::fs::read_to_string(path) {
             Ok(text) if text.ends_with('\n') => return text.trim().to_owned(),
-            _ => assert!(started.elapsed() < Duration::from_secs(20), "{path:?} does not come"),
+            _ => assert!(started.elapsed() < IN_TIME, "{path:?} does not come"),
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -56,7 +65,7 @@ fn is_running(pid: i32) -> bool {
 fn await_end(pid: i32) {
     let started = Instant::now();
     while is_running(pid) {
-        assert!(started.elapsed() < Duration::from_secs(10), "process {pid} lives on");
+        assert!(started.elapsed() < IN_TIME, "process {pid} lives on");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -198,7 +207,7 @@ fn lines_come_while_the_child_runs() {
         gate.display()
     );
     let mut spec = shell(&script);
-    spec.time_limit = Some(Duration::from_secs(10));
+    spec.time_limit = Some(IN_TIME);
     spec.stdout = Capture::Lines;
     let mut seen = Vec::new();
     let completed = runner()
@@ -219,14 +228,27 @@ fn lines_come_while_the_child_runs() {
 
 #[test]
 fn long_output_is_whole_when_asked_for_and_flat_otherwise() {
-    let script = "import sys
-for number in range(200000):
-    sys.stdout.write(f'{number:099d}\\n')";
-    let mut spec = python(script);
     let mut count = 0;
-    let whole = runner().0.run(&spec, &mut |_, _| count += 1).unwrap();
+    let whole = runner().0.run(&long_output(), &mut |_, _| count += 1).unwrap();
     assert_eq!((whole.stdout.len(), count), (20_000_000, 200_000));
-    drop(whole);
+    // What other tests take would count as well, so the rest is done by a copy of us.
+    let out = rerun("flat", &[]).output().unwrap();
+    let said = text(&out.stdout);
+    assert!(out.status.success() && said.contains("flat: 200000 lines"), "{said}");
+}
+
+/// Twenty megabytes in lines.
+fn long_output() -> CommandSpec {
+    python(
+        "import sys
+for number in range(200000):
+    sys.stdout.write(f'{number:099d}\\n')",
+    )
+}
+
+/// Reads the long output by line, and says so if that takes far less memory than to keep it.
+fn read_flat(runner: &Runner) {
+    let mut spec = long_output();
     spec.stdout = Capture::Lines;
     let resident = || {
         let status = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -234,8 +256,7 @@ for number in range(200000):
     };
     let (mut count, mut most) = (0_u64, 0);
     let before = resident();
-    runner()
-        .0
+    runner
         .run(&spec, &mut |_, line| {
             assert_eq!(line.len(), 99);
             count += 1;
@@ -244,9 +265,8 @@ for number in range(200000):
             }
         })
         .unwrap();
-    assert_eq!(count, 200_000);
-    // Other tests run beside this one; twenty megabytes kept would still show.
-    assert!(most.saturating_sub(before) < 15_000_000, "{before} -> {most}");
+    assert!(most.saturating_sub(before) < 5_000_000, "{before} -> {most}");
+    println!("flat: {count} lines");
 }
 
 #[test]
@@ -284,7 +304,7 @@ if os.fork() == 0:
 time.sleep(0.3)";
     let started = Instant::now();
     let completed = run(&python(script)).unwrap();
-    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    assert!(started.elapsed() < IN_TIME, "{:?}", started.elapsed());
     let out = text(&completed.stdout);
     assert!(completed.success() && out.contains("parent"), "{out}");
     let pid = out.lines().find_map(|line| line.strip_prefix("left ")).unwrap().parse().unwrap();
@@ -307,7 +327,10 @@ fn the_recorder_is_told_of_each_child_and_its_end() {
     let (runner, _) = runner();
     let book = Arc::new(Book::default());
     runner.record_children(Some(Arc::clone(&book) as Arc<dyn ChildRecorder>));
-    let completed = runner.run(&shell("echo $$; sleep 0.2"), &mut |_, _| {}).unwrap();
+    // It cannot end before it is given a line, which comes after the recorder was told.
+    let mut spec = shell("echo $$; read -r line");
+    spec.stdin = Stdin::Bytes(b"line\n".to_vec());
+    let completed = runner.run(&spec, &mut |_, _| {}).unwrap();
     let pid: i32 = text(&completed.stdout).trim().parse().unwrap();
     let entries = book.0.lock().unwrap().clone();
     assert_eq!(entries.len(), 2);
@@ -431,6 +454,7 @@ fn play() {
             let result = crate::host::Host::run(&host, &shell(&script), &mut |_, _| {});
             println!("ended: {result:?}");
         }
+        "flat" => read_flat(&runner),
         "share mounts" => bind_among_shared_mounts(&runner, Path::new(&script)),
         "wait" => drop(runner.run(&shell(&script), &mut |_, _| {})),
         "wait never kill" => {
