@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -142,9 +143,20 @@ password-file = "{{root}}/pass"
     }
 
     /// An executable script, as an administrator's hook or dump would be.
+    ///
+    /// Another process writes it: what we have open for writing, so has each child that a test beside this one
+    /// forks meanwhile, until it comes to `exec`, and so long nobody can execute it.
     pub fn script(&self, name: &str, body: &str) -> String {
-        self.write(name, &format!("#!/bin/sh\n{body}\n"), 0o755);
-        self.path(name).to_string_lossy().into_owned()
+        let path = self.path(name).to_string_lossy().into_owned();
+        let mut install = command("install")
+            .args(["--mode=755", "/dev/stdin", &path])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It ends with the statement, and with it install's input.
+        write!(install.stdin.take().unwrap(), "#!/bin/sh\n{body}\n").unwrap();
+        assert!(install.wait().unwrap().success(), "{path} cannot be written");
+        path
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
@@ -242,9 +254,29 @@ pub fn wait_until(child: &mut Child, mut ready: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// Waits until something of the test's own making has come about.
+#[track_caller]
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until an image is behind no loop device any more. A process that a test beside this one started may
+/// have it mounted in its own namespace after it was unmounted here.
+#[track_caller]
+pub fn wait_for_no_loop_device(image: &Path) {
+    let image = image.to_str().unwrap();
+    wait_for("the loop device goes away", || {
+        must("losetup", &["--associated", image]).trim().is_empty()
+    });
+}
+
 /// Waits until no process names this text any more.
 pub fn wait_for_no_process_about(text: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !processes_about(text).is_empty() {
         assert!(Instant::now() < deadline, "children outlive the run: {:?}", processes_about(text));
         std::thread::sleep(Duration::from_millis(20));
