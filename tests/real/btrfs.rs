@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::bench_machine::{Machine, Ran, command, must};
+use crate::bench_machine::{Machine, PROGRAM, Ran, command, must, wait_for_no_loop_device};
 use crate::matrix::{self, Kills, Source};
 
 /// A file system on a loop device, mounted below a machine's directory.
@@ -255,11 +255,9 @@ fn a_snapshot_of_a_run_that_a_reboot_ended_is_given_back_by_recover() {
     let at = disk.at.to_str().unwrap().to_owned();
     must("umount", &[&at]);
     must("losetup", &["--detach", &disk.device]);
-    // The engine of a test beside this one may still have it mounted in its own namespace.
-    let image = machine.path("disk.img").to_str().unwrap().to_owned();
-    while !must("losetup", &["--associated", &image]).trim().is_empty() {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    let image = machine.path("disk.img");
+    wait_for_no_loop_device(&image);
+    let image = image.to_str().unwrap().to_owned();
     let other = Disk::new(&machine, "btrfs", "other", 120);
     must("mount", &[&other.device, &at]);
     machine.run(&["recover"]).expect(11).says("is not here");
@@ -348,6 +346,10 @@ paths = ["{root}/disk/home"]
 capture = "required"
 "#,
     );
+    // They wait for each other while captures are made.
+    let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let text = text.replace("lock-wait = \"1s\"", "lock-wait = \"2m\"");
+    machine.write("stillpoint.toml", &text, 0o600);
     for _ in 0..3 {
         let children = ["one", "two"].map(|job| machine.start(&["run", job]));
         for child in children {
@@ -511,7 +513,8 @@ impl Root {
         // Their end here must not be their end outside.
         must("mount", &["--make-rslave", &path("dev")]);
         must("mount", &["-t", "tmpfs", "run", &path("run")]);
-        fs::copy(crate::bench_machine::PROGRAM, at.join("root/stillpoint")).unwrap();
+        // Not by us, for the reason that Machine::script has.
+        must("cp", &[PROGRAM, &path("root/stillpoint")]);
         Self { disk }
     }
 

@@ -169,7 +169,7 @@ fn sigterm_and_sigint_unwind_and_are_no_success() {
             let started = Instant::now();
             signal(&child, name);
             let output = child.wait_with_output().unwrap();
-            assert!(started.elapsed() < Duration::from_secs(20), "{target} {name}: slow to stop");
+            assert!(started.elapsed() < Duration::from_secs(90), "{target} {name}: slow to stop");
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(code), "{target} {name}: {said}");
             assert!(machine.path("service").exists(), "{target} {name}: the service is down");
@@ -292,10 +292,12 @@ finally = [["{root}/finally"]]
     machine.run(&["run"]).expect(0);
     assert_eq!(said(), ["after host ok", "finally host"]);
 
-    machine.configure(&job(&format!("before = [[\"{{root}}/hang\"]]\ntimeout = \"1s\"\n{others}")));
+    machine
+        .configure(&job(&format!("before = [[\"{{root}}/hang\"]]\ntimeout = \"20s\"\n{others}")));
+    // It holds for the other hooks as well, which need their time on a busy machine.
     let started = Instant::now();
     machine.run(&["run"]).expect(10).says("took longer");
-    assert!(started.elapsed() < Duration::from_secs(40));
+    assert!(started.elapsed() < Duration::from_secs(200));
     assert_eq!(said(), ["hang host", "on-failure host failed", "finally host"]);
     wait_for_no_process_about(&machine.path("hang").to_string_lossy());
     machine.assert_clean();
@@ -312,7 +314,8 @@ finally = [["{root}/finally"]]
 
 #[test]
 fn a_secret_is_never_seen() {
-    let canary = "CANARY-7f3a-secret";
+    // Nobody else's: what looks for it by name has it among its arguments.
+    let canary = &format!("CANARY-{}-secret", std::process::id());
     let machine = slow("b");
     machine.configure(&HOOKED.replace("[jobs.host.hooks]", "[jobs.host.hooks]\ntimeout = \"1m\""));
     let machine = {
@@ -487,17 +490,12 @@ fn deleting_is_put_off_when_somebody_reads_the_repository() {
         .map(|entry| entry.unwrap().path())
         .find(|path| path.file_name().unwrap().to_string_lossy().starts_with("target-"))
         .expect("the target has a lock");
-    let mut reader = command("flock")
-        .args(["--shared", target.to_str().unwrap(), "sleep", "60"])
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let reader = fs::File::open(target).unwrap();
+    reader.lock_shared().unwrap();
     machine.run(&["run"]).expect(12).says("put off");
     assert_eq!(machine.copies("r").len(), 2, "nothing was deleted yet");
-    for line in processes_about("sleep 60") {
-        must("kill", &[line.split(':').next().unwrap()]);
-    }
-    reader.wait().unwrap();
+    // By name: a child that is being forked shares the lock until it comes to exec.
+    reader.unlock().unwrap();
     machine.run(&["run"]).expect(0);
     assert_eq!(machine.copies("r").len(), 1);
     machine.assert_clean();

@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeZone, Utc};
 use stillpoint::engine::restic::ResticEngine;
@@ -27,6 +27,8 @@ use stillpoint::model::job::Settings;
 use stillpoint::model::names::{HostName, JobName, RunId, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::target::{EngineConfig, ReadData, ResticTarget, SecretSource, Target};
+
+use crate::bench_machine::wait_for;
 
 /// The restics to try; `None` is the one on the fixed path.
 fn restics() -> Vec<Option<PathBuf>> {
@@ -197,25 +199,23 @@ impl Bench {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        wait_for(|| self.locks() > 0);
+        wait_for("restic takes its lock", || self.locks() > 0);
         child
     }
 
     fn locks(&self) -> usize {
         fs::read_dir(self.path("repo/locks")).unwrap().count()
     }
+
+    /// Files that hold data, whole or on their way.
+    fn packs(&self) -> usize {
+        let directories = fs::read_dir(self.path("repo/data")).unwrap();
+        directories.map(|directory| fs::read_dir(directory.unwrap().path()).unwrap().count()).sum()
+    }
 }
 
 fn time(second: u32) -> DateTime<Utc> {
     Utc.with_ymd_and_hms(2026, 11, 1, 2, 3, second).unwrap()
-}
-
-fn wait_for(mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Bytes that do not compress, the same for the same seed.
@@ -695,9 +695,9 @@ fn restic_interrupted_leaves_neither_copy_nor_lock() {
         let slow = ResticEngine::new(&target, None).unwrap();
         let result = std::thread::scope(|scope| {
             let running = scope.spawn(|| bench.backup(&slow, 1));
-            wait_for(|| bench.locks() > 0);
-            // restic looks for other locks for 200 ms before it knows its own as one to remove.
-            std::thread::sleep(Duration::from_secs(1));
+            // restic looks for other locks for 200 ms before it knows its own as one to remove, and only then
+            // does it write.
+            wait_for("restic writes data", || bench.packs() > 0);
             assert!(!running.is_finished());
             bench.stop.raise(15);
             running.join().unwrap()
@@ -725,7 +725,7 @@ fn restic_serves_one_copy_at_a_directory() {
         std::thread::scope(|scope| {
             let serving = scope.spawn(|| bench.host.run(&spec, &mut |_, _| {}));
             let inside = at.join(&copy.id[..8]).join(bench.path("tree").strip_prefix("/").unwrap());
-            wait_for(|| inside.join("plain").exists());
+            wait_for("the copy is served", || inside.join("plain").exists());
             assert_eq!(fs::read(inside.join("plain")).unwrap(), b"hello");
             assert_eq!(fs::read_dir(&at).unwrap().count(), 1);
             bench.stop.raise(2);
