@@ -8,12 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::group::Group;
+use super::group::{Group, PROMPT};
 use crate::bench_machine::{Machine, must, processes_about};
 use crate::matrix::{self, Kills, Source};
-
-/// A write that takes longer than this is held up, on an emulated machine as well.
-const PROMPT: Duration = Duration::from_secs(10);
 
 /// A machine whose one job reads these paths into restic, with these lines besides.
 fn machine(paths: &[&Path], files: &str) -> Machine {
@@ -290,7 +287,7 @@ fn an_lvcreate_that_is_killed_is_mended() {
         let mut n = position(&whole).expect(point.before) + 1;
         // How often LVM asks before it varies by a few, so that this may take several attempts.
         let mut hit = false;
-        for _ in 0..8 {
+        for _ in 0..20 {
             // PPID is the program under test.
             killed_at(n, if with_us { "kill -KILL $PPID" } else { "" }, &trace);
             let _ = fs::remove_file(&trace);

@@ -16,6 +16,9 @@ use crate::bench_machine::{Ran, command, must};
 const FIELDS: &str = "lv_name,lv_uuid,lv_attr,lv_size,origin,pool_lv,thin_id,transaction_id,data_percent,\
                       metadata_percent,lv_tags,lv_active,lv_permissions,lv_health_status,segtype,lv_dm_path";
 
+/// A write that takes longer than this is held up, on an emulated machine as well that is busy outside.
+pub const PROMPT: Duration = Duration::from_secs(120);
+
 /// A volume group with a name of its own. Everything goes away with it, also after a failed test.
 pub struct Group {
     /// The group's name, `spNNNN`.
