@@ -178,11 +178,11 @@ mod tests {
         let group = group(dir.path(), "a");
         let (parent, us) = io::pipe().unwrap();
         let began = Instant::now();
-        let limit = Duration::from_millis(300);
-        // Before the guard begins to count, which may be over before we get to it.
-        fs::write(group.join("cgroup.freeze"), "1\n").unwrap();
+        // Long enough for a busy machine to freeze within it.
+        let limit = Duration::from_secs(3);
         let (mut heard, guard) = stand_over(vec![group.clone()], limit, parent);
         assert_eq!(line(&mut heard), "ready");
+        fs::write(group.join("cgroup.freeze"), "1\n").unwrap();
         assert_eq!(line(&mut heard), "fired");
         assert!(began.elapsed() >= limit);
         guard.join().unwrap().unwrap();

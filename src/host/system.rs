@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 
 use super::runner::{self, Runner};
 use super::sys::signals::{self, StopFlag};
-use super::sys::{mounts, process, subvolumes};
+use super::sys::{cgroup, mounts, process, subvolumes};
 use super::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard, LockMode,
     MountEntry, PathKind, PathState, Piped, RunError, Shield, ThawGuard, Tool, Watch,
@@ -90,6 +90,12 @@ impl Host for SystemHost {
         limit: Duration,
     ) -> Result<Box<dyn ThawGuard>, ActError> {
         tracing::debug!(groups = cgroups.len(), ?limit, "standing guard");
+        // It would let go what somebody else has stopped. A group that cannot be looked at, it refuses itself.
+        if let Some(cgroup) =
+            cgroups.iter().find(|group| matches!(cgroup::stands_still(group), Ok(true)))
+        {
+            return Err(ActError::AlreadyFrozen { cgroup: cgroup.clone() });
+        }
         runner::guard::start(&self.guard_program, cgroups, limit)
     }
 

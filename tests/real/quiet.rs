@@ -216,6 +216,10 @@ fn a_frozen_process_stands_still_and_runs_on_afterwards() {
     assert!(group.stands_still(), "it is not frozen");
     let error = freeze(&host, &group.path).unwrap_err();
     assert!(matches!(error, ActError::AlreadyFrozen { .. }), "{error}");
+    let groups = std::slice::from_ref(&group.path);
+    let refused = host.thaw_guard(groups, Duration::from_secs(NEVER)).map(drop).unwrap_err();
+    assert!(matches!(refused, ActError::AlreadyFrozen { .. }), "{refused}");
+    assert!(group.is_frozen(), "a guard let go what it did not see frozen");
     let stranger = Identity::Inode { device: 1, inode: 1 };
     assert_eq!(thaw(&host, &group.path, Some(&stranger)), None);
     assert!(group.is_frozen(), "a group that is not the recorded one was thawed");
@@ -287,12 +291,12 @@ fn the_limit_thaws_and_is_told() {
     let Some(mut group) = Group::new() else { return };
     group.start_counter();
     let host = host();
-    // Frozen first: a busy machine may not come to it before the limit is over.
-    let identity = freeze(&host, &group.path).unwrap();
     let began = Instant::now();
-    let guard = guard(&host, &group, 1);
+    // Long enough for a busy machine to freeze within it.
+    let guard = guard(&host, &group, 5);
+    let identity = freeze(&host, &group.path).unwrap();
     group.await_thaw();
-    assert!(began.elapsed() >= Duration::from_secs(1), "it did not wait for its limit");
+    assert!(began.elapsed() >= Duration::from_secs(5), "it did not wait for its limit");
     assert!(group.is_moving());
     assert_eq!(thaw(&host, &group.path, identity.as_ref()), None, "it was not frozen any more");
     assert!(guard.finish().unwrap(), "nobody was told that the limit was reached");

@@ -55,7 +55,7 @@ fn freeze_within(group: &Path, wait: Duration) -> Result<Identity, ActError> {
     if let Some((pid, process)) = needed_awake(group).map_err(failed)? {
         return Err(ActError::NeededAwake { cgroup: group.to_owned(), process, pid });
     }
-    if is_asked(group).map_err(failed)? || is_frozen(group).map_err(failed)? {
+    if stands_still(group).map_err(failed)? {
         return Err(ActError::AlreadyFrozen { cgroup: group.to_owned() });
     }
     let frozen = ask(group, true).and_then(|()| becomes(group, true, wait));
@@ -125,6 +125,14 @@ fn identity(group: &Path) -> io::Result<Identity> {
 
 fn ask(group: &Path, frozen: bool) -> io::Result<()> {
     switch(group)?.write_all(if frozen { b"1" } else { b"0" })
+}
+
+/// Whether the group is frozen, or about to be, by whomever.
+///
+/// # Errors
+/// When there is no such group.
+pub(in crate::host) fn stands_still(group: &Path) -> io::Result<bool> {
+    Ok(is_asked(group)? || is_frozen(group)?)
 }
 
 /// Whether the group itself was asked to freeze.
