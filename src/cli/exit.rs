@@ -18,7 +18,7 @@ Exit codes:
   12  copies made, with warnings
   13  incomplete or stale
   14  damage found
-  130, 143  interrupted by SIGINT, SIGTERM; unwound
+  130, 143  interrupted by SIGINT, SIGTERM; unwound (129, 131: by SIGHUP, SIGQUIT)
 Of several, the first of this order counts: signal, 1, 3, 4, 10, 14, 5, 13, 11, 12, 0.";
 
 /// The exit code for one kind of trouble.

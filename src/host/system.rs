@@ -30,7 +30,7 @@ pub struct SystemHost {
 }
 
 impl SystemHost {
-    /// The machine. From now on SIGINT, SIGTERM and SIGHUP no longer end the process: children are stopped
+    /// The machine. From now on SIGINT, SIGQUIT, SIGTERM and SIGHUP no longer end the process: children are stopped
     /// and the caller unwinds.
     ///
     /// # Errors

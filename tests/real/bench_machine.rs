@@ -160,9 +160,9 @@ password-file = "{{root}}/pass"
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        // A shell that starts the tests in the background has SIGINT ignored, which we would inherit.
+        // A shell that starts the tests in the background has SIGINT and SIGQUIT ignored, which we would inherit.
         let mut command = command("env");
-        command.args(["--default-signal=INT,TERM", PROGRAM, "-c"]);
+        command.args(["--default-signal=INT,QUIT,TERM", PROGRAM, "-c"]);
         command.arg(self.path("stillpoint.toml")).args(args).stdin(Stdio::null());
         command
     }

@@ -53,6 +53,7 @@ const ROWS: &[Row] = &[
     },
     Row { name: "mount fails", codes: &[10], fault: mount_fails },
     Row { name: "SIGTERM", codes: &[143], fault: |machine| signalled(machine, "TERM") },
+    Row { name: "SIGQUIT", codes: &[131], fault: |machine| signalled(machine, "QUIT") },
     Row { name: "SIGINT", codes: &[130], fault: |machine| signalled(machine, "INT") },
     Row { name: "target unmounted", codes: &[10], fault: target_unmounted },
     Row { name: "no fault", codes: &[0], fault: |machine| machine.run(&["run"]) },

@@ -35,7 +35,11 @@ impl StopFlag {
     }
 }
 
-/// Makes SIGINT, SIGTERM and SIGHUP raise the flag that is returned. A signal that was ignored when we were
+/// What asks us to stop: a person at the keyboard (Ctrl-C, and Ctrl-\\ when that seems to do nothing), a lost
+/// terminal, a service manager. Each of them would otherwise end us with snapshots and read-only mounts left.
+const STOP: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP];
+
+/// Makes the signals that ask us to stop raise the flag that is returned. A signal that was ignored when we were
 /// started (`nohup`) stays ignored. Called once, by `main`.
 ///
 /// # Errors
@@ -43,7 +47,7 @@ impl StopFlag {
 pub fn listen() -> io::Result<Arc<StopFlag>> {
     let flag = Arc::new(StopFlag::default());
     let ignored = ignored_signals(&std::fs::read_to_string("/proc/self/status")?)?;
-    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+    for number in STOP {
         if ignored & (1 << (number - 1)) != 0 {
             continue;
         }
