@@ -25,7 +25,7 @@ struct Document {
 
 /// Runs the verb.
 pub fn run(global: &Global, _: &RecoverArgs) -> Verdict {
-    let setup = Setup::new(global, Use::Change)?;
+    let setup = Setup::new(global, Use::GiveBack)?;
     let settings = &setup.config.settings;
     let locks = settings.runtime_dir.join("locks");
     // After a reboot there is nothing in /run, and what is given back needs all of it.

@@ -45,6 +45,9 @@ pub enum Use {
     Look,
     /// It changes something.
     Change,
+    /// It only gives back what dead runs hold. History is not opened: what they hold may be what has filled
+    /// the disk that it lies on.
+    GiveBack,
     /// It shows what it would change.
     Plan,
 }
@@ -312,7 +315,7 @@ fn open_history(host: &dyn Host, config: &Config, how: Use) -> anyhow::Result<Op
     let unfit = |error: crate::report::history::HistoryError| {
         StepError::from_error(Trouble::Environment, &error, Some(error.hint()))
     };
-    if how != Use::Change {
+    if matches!(how, Use::Look | Use::Plan) {
         return Ok(History::open_existing(&path).map_err(unfit)?);
     }
     wake(host, &config.settings);
@@ -324,5 +327,8 @@ fn open_history(host: &dyn Host, config: &Config, how: Use) -> anyhow::Result<Op
                 Some("run it as root, or set state-dir"),
             )
         })?;
+    if how == Use::GiveBack {
+        return Ok(None);
+    }
     Ok(Some(History::open(&path).map_err(unfit)?))
 }

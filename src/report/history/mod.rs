@@ -73,6 +73,9 @@ impl HistoryError {
     pub fn hint(&self) -> &'static str {
         match self {
             HistoryError::Open { .. } => "check that the state directory exists and is writable",
+            HistoryError::Database { source, .. } if is_for_want_of_room(source) => {
+                "see whether the disk of the state directory is full or failing"
+            }
             HistoryError::Database { .. } => {
                 "if the file is damaged, move it away: a new one starts empty, and no copy is lost (pins have to be set again)"
             }
@@ -212,6 +215,13 @@ impl History {
             Ok(result)
         })
     }
+}
+
+/// Whether it may be that nothing could be written. A full disk shows as an input or output error too, where
+/// SQLite makes its side files.
+fn is_for_want_of_room(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DiskFull, SystemIoFailure};
+    matches!(error.sqlite_error_code(), Some(DiskFull | SystemIoFailure))
 }
 
 fn version_of(connection: &Connection) -> rusqlite::Result<u32> {

@@ -531,3 +531,18 @@ fn maintenance_tells_the_last_from_the_last_good() {
     record(Compact, Outcome::Ok, "2026-01-02T00:00:00Z");
     assert!(!history.has_deletions_to_compact(&usb).unwrap());
 }
+
+#[test]
+fn a_full_disk_is_not_taken_for_a_damaged_file() {
+    let hint = |code| {
+        let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+        let path = "history.sqlite".into();
+        HistoryError::Database { path, doing: "set up", source }.hint()
+    };
+    // As seen on a full ext4: SQLITE_FULL, and SQLITE_IOERR_SHMSIZE for the side files.
+    for code in [13, 4874] {
+        assert!(hint(code).contains("full"), "{code}");
+    }
+    // SQLITE_NOTADB
+    assert!(hint(26).contains("move it away"));
+}
