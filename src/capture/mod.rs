@@ -130,7 +130,7 @@ pub enum CaptureError {
         /// What.
         what: String,
     },
-    /// A capture did not last until it was read.
+    /// A capture could not be had, or did not last until it was read.
     #[error("{what}")]
     Broken {
         /// What happened.

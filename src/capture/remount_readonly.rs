@@ -2,9 +2,10 @@
 //!
 //! The super options say whether nobody can write; a mount that is `ro` by itself says nothing of the others.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::host::{Action, MountEntry};
+use crate::host::{ActError, Action, MountEntry};
 use crate::model::names::RunId;
 use crate::model::undo::Undo;
 
@@ -42,8 +43,23 @@ impl Provider for RemountReadonly {
 
     fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
         let (path, device) = promised(promise)?;
-        room.host.act(&Action::Remount { path: path.to_owned(), device, read_only: true })?;
-        Ok(())
+        let remount = Action::Remount { path: path.to_owned(), device, read_only: true };
+        match room.host.act(&remount) {
+            Ok(_) => Ok(()),
+            Err(ActError::Io { source, .. }) if source.kind() == ErrorKind::ResourceBusy => {
+                Err(CaptureError::Broken {
+                    what: format!(
+                        "{} cannot be made read-only: something writes to it or has a file open for writing",
+                        path.display()
+                    ),
+                    hint: format!(
+                        "see what with `fuser -vm {0}`, stop it in the hook before, or name {0} in live instead",
+                        path.display()
+                    ),
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn look(&self, room: Room<'_>, promise: &Undo) -> Result<Made, CaptureError> {

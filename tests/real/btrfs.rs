@@ -405,6 +405,11 @@ fn a_plain_file_system_is_read_only_while_it_is_read() {
         assert_eq!(report["jobs"][0]["captures"][0]["provider"], "remount-readonly");
         fs::write(disk.path("after"), "writable again").unwrap();
         assert!(!disk.at.join("x").exists());
+
+        let writer = fs::File::create(disk.path("open")).unwrap();
+        machine.run(&["run"]).expect(10).says("fuser -vm");
+        drop(writer);
+        fs::write(disk.path("after"), "writable still").unwrap();
     }
 }
 
