@@ -225,14 +225,28 @@ fn captures_during_which_somebody_else_thawed_do_not_count() {
 
 #[test]
 fn what_is_not_running_is_told_and_a_name_that_nobody_knows_is_a_warning() {
-    let bench = bench(&["stopped.service", "/missing/x"]);
+    let bench = bench(&["stopped.service"]);
+    let came = capture(&bench, bench.pipeline());
+    assert!(came.begun);
+    let writers = came.step("writers").unwrap();
+    assert_eq!(writers.outcome, Outcome::Ok);
+    assert_eq!(writers.detail, "nothing to freeze; not running: stopped.service");
+
+    // A control group is gone when its unit stops, but so is one that never was.
+    let bench = self::bench(&["stopped.service", "/missing/x"]);
     // The fake machine has nothing below a hierarchy of this name.
     bench.host.world().mounts[0].at = "/missing".into();
     let came = capture(&bench, bench.pipeline());
     assert!(came.begun);
     let writers = came.step("writers").unwrap();
-    assert_eq!(writers.outcome, Outcome::Ok);
-    assert_eq!(writers.detail, "nothing to freeze; not running: stopped.service, /missing/x");
+    assert_eq!(writers.outcome, Outcome::Warning);
+    assert!(
+        writers
+            .detail
+            .contains("not running: stopped.service; there is no control group /missing/x"),
+        "{}",
+        writers.detail
+    );
     assert!(came.step("freeze").is_none() && came.step("thaw").is_none());
 
     let bench = self::bench(&["typo.service", "a.service"]);

@@ -89,6 +89,8 @@ struct Found {
     groups: Vec<PathBuf>,
     /// Names of what is not running: there is nothing to freeze.
     absent: Vec<String>,
+    /// Control groups that are not there: not running either, or not spelt right.
+    nowhere: Vec<String>,
     /// Names that systemd does not know.
     unknown: Vec<String>,
     /// Names of what is active without a process of its own: whoever writes runs under another name.
@@ -121,8 +123,16 @@ impl Found {
         if !self.absent.is_empty() {
             parts.push(format!("not running: {}", self.absent.join(", ")));
         }
-        let Some(doubt) = self.doubt() else { return Done::ok(parts.join("; ")) };
-        parts.push(doubt);
+        if !self.nowhere.is_empty() {
+            parts.push(format!(
+                "there is no control group {} — check how it is spelt, or name the unit, which may be stopped",
+                self.nowhere.join(", ")
+            ));
+        }
+        parts.extend(self.doubt());
+        if self.nowhere.is_empty() && self.unknown.is_empty() && self.hollow.is_empty() {
+            return Done::ok(parts.join("; "));
+        }
         Done::with(Outcome::Warning, Trouble::Warning, parts.join("; "))
     }
 }
@@ -151,6 +161,7 @@ fn find_groups(cx: RunContext<'_>, units: &[String]) -> Result<Found, StepError>
         let group = group.map(|group| below(&hierarchy, &group));
         match group {
             Some(group) if cx.host().look(&group)?.is_some() => found.groups.push(group),
+            _ if unit.starts_with('/') => found.nowhere.push(unit.clone()),
             _ => found.absent.push(unit.clone()),
         }
     }
