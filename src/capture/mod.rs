@@ -67,7 +67,7 @@ pub trait Provider {
     /// Makes what was promised. Writers may be standing still meanwhile, so it does nothing else.
     ///
     /// # Errors
-    /// When it was not made; the promise stands.
+    /// When it was not made; the promise stands. [`CaptureError::Unfit`]: nothing was done.
     fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError>;
 
     /// Looks at what was made.
@@ -130,7 +130,7 @@ pub enum CaptureError {
         /// What.
         what: String,
     },
-    /// A capture could not be had, or did not last until it was read.
+    /// A capture did not last until it was read.
     #[error("{what}")]
     Broken {
         /// What happened.

@@ -47,7 +47,7 @@ impl Provider for RemountReadonly {
         match room.host.act(&remount) {
             Ok(_) => Ok(()),
             Err(ActError::Io { source, .. }) if source.kind() == ErrorKind::ResourceBusy => {
-                Err(CaptureError::Broken {
+                Err(CaptureError::Unfit {
                     what: format!(
                         "{} cannot be made read-only: something writes to it or has a file open for writing",
                         path.display()

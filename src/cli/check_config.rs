@@ -10,7 +10,7 @@ use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::target::Target;
 use crate::pipeline::error::StepError;
-use crate::pipeline::steps::capture::foresee;
+use crate::pipeline::steps::foresee::foresee;
 use crate::pipeline::steps::target::require_mount;
 
 use super::setup::{Setup, Use, read_files};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use stillpoint::host::PrivateMount;
 use stillpoint::host::dry::DryHost;
-use stillpoint::model::job::{CaptureMode, FilesSource, Source};
+use stillpoint::model::job::{CaptureMode, CapturePolicy, FilesSource, Source};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::{JobReport, RunReport, StepReport};
 use stillpoint::pipeline::context::Pipeline;
@@ -273,6 +273,75 @@ fn room_in_a_group_is_counted_for_all_snapshots_that_a_run_makes_in_it() {
     assert_eq!(effects(&bench, "lvcreate"), Vec::<String>::new());
 }
 
+/// The machine of [`HELD`] on which somebody writes to `/boot` when it is to be made read-only.
+fn busy(mode: CaptureMode) -> Bench {
+    bench(|world, files| {
+        world.busy.insert("/boot".into());
+        files.capture.mode = mode;
+        files.capture.consistent = false;
+    })
+}
+
+#[test]
+fn a_file_system_that_is_in_use_is_read_live_when_that_is_allowed() {
+    let bench = busy(CaptureMode::Auto);
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
+    assert_eq!(report.troubles, [Trouble::Warning], "{report:#?}");
+    let detail = &step(&report, "read-only").detail;
+    assert!(detail.starts_with("/boot is read live: "), "{detail}");
+    assert!(detail.contains("fuser -vm /boot"), "{detail}");
+    assert_eq!(captured_places(&bench), ["/home", "/opt", "/srv", "/var"].map(PathBuf::from));
+    let boot = &job(&report).captures[0];
+    assert_eq!((boot.provider, boot.consistency), ("none", "live"));
+    assert!(boot.reason.is_some());
+    assert_eq!(archives(&bench).len(), 2, "the policy keeps two, the new one among them");
+    bench.assert_given_back("a file system in use");
+}
+
+#[test]
+fn a_file_system_that_is_in_use_fails_the_job_when_a_capture_is_required() {
+    let bench = busy(CaptureMode::Required);
+    let before = archives(&bench);
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
+    assert!(step(&report, "read-only").detail.contains("/boot cannot be made read-only"));
+    assert_eq!(archives(&bench), before);
+    bench.assert_given_back("a file system in use");
+}
+
+#[test]
+fn passing_over_a_file_system_in_use_joins_the_loops() {
+    let bench = busy(CaptureMode::Auto);
+    bench.run();
+    let effects = bench.host.world().effects.clone();
+    let given_back = "make the file system at /boot writable again";
+    let n = effects.iter().position(|effect| effect.starts_with(given_back)).expect(given_back);
+    for n in [n, n + 1] {
+        for fault in [
+            Fault::Fail(n),
+            Fault::CutBefore(n),
+            Fault::CutAfter(n),
+            Fault::KillBefore(n),
+            Fault::KillAfter(n),
+            Fault::Signal(n),
+        ] {
+            let bench = busy(CaptureMode::Auto);
+            bench.host.arm(fault);
+            if matches!(fault, Fault::Fail(_) | Fault::Signal(_)) {
+                assert!(!bench.run().troubles.is_empty(), "{fault:?} went unnoticed");
+            } else {
+                loops::die(&bench);
+            }
+            bench.host.arm(Fault::None);
+            let after = format!("{fault:?} ({})", effects[n]);
+            assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
+            bench.assert_given_back(&after);
+            bench.assert_mended(&after);
+        }
+    }
+}
+
 /// Something of every kind below the paths that no snapshot holds.
 fn nest(world: &mut World) {
     let minor = world.lvm.add("extra", Kind::Thin(9), "Vwi-aotz--", EXTENT);
@@ -298,6 +367,21 @@ fn what_captures_do_not_hold_makes_the_copy_incomplete() {
     }
     assert_eq!(archives(&bench).len(), 3, "retention waits");
     bench.assert_given_back("an incomplete copy");
+}
+
+#[test]
+fn what_is_nested_and_not_read_makes_a_live_copy_incomplete_too() {
+    let bench = bench(|world, files| {
+        nest(world);
+        files.paths = vec!["/srv".into()];
+        files.capture = CapturePolicy { mode: CaptureMode::Auto, ..CapturePolicy::default() };
+        files.capture.live = vec!["/srv".into()];
+    });
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Incomplete, "{report:#?}");
+    assert_eq!(captured_places(&bench), Vec::<PathBuf>::new());
+    let detail = &step(&report, "backup").detail;
+    assert!(detail.contains("/srv/extra (ext4 file system) is not in the copy"), "{detail}");
 }
 
 #[test]

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::capture::survey::{Absent, Survey, survey};
+use crate::capture::survey::Survey;
 use crate::capture::view::view;
-use crate::capture::{self, CaptureError, Choice, Made, Provider, Room};
-use crate::host::{Halt, Host, LockGuard, MountEntry, PrivateView, Tool};
-use crate::model::job::{CaptureMode, FilesSource, Job, Settings, Source};
+use crate::capture::{self, CaptureError, Made, Room};
+use crate::host::{Halt, LockGuard, MountEntry, PrivateView};
+use crate::model::job::{CaptureMode, FilesSource, Job, Source};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::VolumeReport;
 use crate::model::target::{EngineConfig, Target};
@@ -23,10 +23,9 @@ use crate::pipeline::error::{StepError, ledger_error};
 use crate::pipeline::recorder::{Done, Recorder};
 use crate::pipeline::undo::give_back;
 
+use super::foresee::{AnyProvider, intend, is_strict, not_named, programs, read_live};
 use super::quiet::quietly;
 use super::source::look;
-
-type AnyProvider = Box<dyn Provider + Send + Sync>;
 
 /// A source that was looked at and, where a provider exists, is held still. Only this can be archived.
 pub struct Captured<'a> {
@@ -46,19 +45,11 @@ pub struct Captured<'a> {
 
 /// One capture that exists, with what gives it back.
 struct Hold {
+    at: PathBuf,
     provider: AnyProvider,
     promise: Undo,
     entry: EntryId,
     made: Option<Made>,
-}
-
-/// What is to be held still, before it is.
-struct Intended {
-    survey: Survey,
-    held: Vec<(PathBuf, AnyProvider)>,
-    /// Read-only already, by whatever made it so.
-    still: Vec<MountEntry>,
-    volumes: Vec<VolumeReport>,
 }
 
 impl Captured<'_> {
@@ -82,6 +73,18 @@ impl Captured<'_> {
             hold.provider.examine(room(cx), &hold.promise)?;
         }
         Ok(capture::stayed_read_only(room(cx), &self.still)?)
+    }
+
+    /// Notes that a volume is read live after all, and answers what to say about it.
+    fn pass_over(&mut self, at: &Path, error: CaptureError) -> String {
+        let reason = StepError::from(error).message;
+        let said = format!("{} is read live: {reason}", at.display());
+        if let Some(volume) = self.volumes.iter_mut().find(|volume| volume.path == at) {
+            volume.provider = "none";
+            volume.consistency = "live";
+            volume.reason = Some(reason);
+        }
+        said
     }
 
     /// Runs `work` while somebody watches over the machine, and stops its engines when the captures would
@@ -127,16 +130,14 @@ pub fn capture<'a>(
         rec.say(true, warning);
     }
     captured.still = intended.still;
-    if intended.held.is_empty() && !is_strict(files) {
-        // Whoever crosses file systems finds what is left out.
-        captured.exclude = intended.survey.exclude;
-        captured.volumes = intended.volumes;
-        return Some(captured);
-    }
+    // Whether a snapshot or the engine leaves it out, it is not in the copy.
     captured.gaps.extend(intended.survey.missing.iter().map(not_named));
     captured.exclude.clone_from(&intended.survey.exclude);
-    captured.survey = intended.survey;
     captured.volumes = intended.volumes;
+    if intended.held.is_empty() && !is_strict(files) {
+        return Some(captured);
+    }
+    captured.survey = intended.survey;
 
     let mut until_made = Vec::new();
     let promised = rec.step("intend", None, None, |_| {
@@ -144,12 +145,12 @@ pub fn capture<'a>(
         promise(cx, files, intended.held, &mut captured)
     });
     let made = promised.and_then(|()| {
-        let holds = &captured.holds;
         // This waits until everything is written out, which writers need not stand still for.
-        if holds.iter().any(|hold| hold.provider.is_exclusive()) {
-            rec.step("read-only", None, None, |_| make(cx, holds, true))?;
+        if captured.holds.iter().any(|hold| hold.provider.is_exclusive()) {
+            rec.step("read-only", None, None, |_| make_exclusive(cx, files, &mut captured))?;
         }
-        quietly(cx, rec, job, |rec| rec.step("capture", None, None, |_| make(cx, holds, false)))
+        let holds = &captured.holds;
+        quietly(cx, rec, job, |rec| rec.step("capture", None, None, |_| make(cx, holds)))
     });
     let seen = made.and_then(|()| rec.step("look", None, None, |_| see(cx, &mut captured)));
     drop(until_made);
@@ -192,93 +193,6 @@ pub fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_
     });
 }
 
-/// Looks at what would be captured, and how. Changes nothing: for `check-config --online`.
-///
-/// # Errors
-/// When it cannot be known, or a capture that is required cannot be made.
-pub fn foresee(
-    host: &dyn Host,
-    settings: &Settings,
-    files: &FilesSource,
-    targets: &[&Target],
-) -> Result<String, StepError> {
-    let room = Room { host, settings };
-    let (intended, done) = intend(room, files, &programs(host, targets))?;
-    let run = crate::model::names::RunId::from_bytes([0; 4]);
-    let mut promises = Vec::new();
-    for (_, provider) in &intended.held {
-        promises.push(provider.promise(room, &run, &promises)?);
-    }
-    let missing: Vec<String> = intended.survey.missing.iter().map(not_named).collect();
-    if missing.is_empty() || intended.held.is_empty() {
-        return Ok(done.detail);
-    }
-    Err(StepError::new(Trouble::Incomplete, missing.join("; ")))
-}
-
-/// Finds out what has to be held still, and by what.
-fn intend(
-    room: Room<'_>,
-    files: &FilesSource,
-    programs: &[PathBuf],
-) -> Result<(Intended, Done), StepError> {
-    let survey = survey(room.host, files)?;
-    for path in &files.capture.remount_readonly {
-        if survey.mounts.iter().all(|mount| mount.at != *path) {
-            return Err(StepError::new(
-                Trouble::Environment,
-                format!(
-                    "{} is not a mount point, so it cannot be made read-only by itself — mount it, or take it out of remount-readonly",
-                    path.display()
-                ),
-            ));
-        }
-    }
-    if is_strict(files) && survey.volumes.is_empty() {
-        return Err(StepError::new(
-            Trouble::Environment,
-            "a capture is required, but no mount is seen that holds the paths — inside a chroot, make its root a mount point",
-        ));
-    }
-    let choices = capture::choose(room, &files.capture, &survey.volumes, programs)?;
-    let consistency = if files.capture.consistent { "consistent" } else { "crash-consistent" };
-    let mut intended =
-        Intended { survey, held: Vec::new(), still: Vec::new(), volumes: Vec::new() };
-    let mut unheld = Vec::new();
-    for (volume, choice) in intended.survey.volumes.iter().zip(choices) {
-        let report = |provider: &'static str, consistency: &'static str, reason: Option<String>| {
-            VolumeReport { path: volume.at.clone(), provider, consistency, reason }
-        };
-        intended.volumes.push(match choice {
-            Choice::Held(provider) => {
-                let name = provider.name();
-                intended.held.push((volume.at.clone(), provider));
-                report(name, consistency, None)
-            }
-            Choice::Still => {
-                intended.still.push(volume.mount.clone());
-                report("none", consistency, None)
-            }
-            Choice::LiveByWish => report("none", "live", None),
-            Choice::Live(reason) => {
-                unheld.push(reason.clone());
-                report("none", "live", Some(reason))
-            }
-        });
-    }
-    if is_strict(files) && !unheld.is_empty() {
-        return Err(StepError::new(
-            Trouble::Environment,
-            format!(
-                "a capture is required, but {} — name what may be read live under live, or make it read-only under remount-readonly",
-                unheld.join("; ")
-            ),
-        ));
-    }
-    let done = Done::ok(describe(&intended));
-    Ok((intended, done))
-}
-
 /// Takes the locks that keep promises true until they are kept, in one order for all runs. Answers with
 /// those that are needed no longer than that.
 fn lock(
@@ -303,12 +217,6 @@ fn lock(
     Ok(until_made)
 }
 
-/// Whether a volume that nothing can hold still makes the job fail. One moment of all volumes cannot be
-/// had where one of them has none.
-fn is_strict(files: &FilesSource) -> bool {
-    files.capture.mode == CaptureMode::Required || files.capture.consistent
-}
-
 /// Writes every promise to the ledger.
 fn promise(
     cx: RunContext<'_>,
@@ -324,45 +232,81 @@ fn promise(
         match provider.promise(room, cx.run, &promises) {
             Ok(promise) => {
                 promises.push(promise);
-                taken.push(provider);
+                taken.push((at, provider));
             }
             // Production goes before backup, but an old copy is worse than one that was read live.
             Err(error @ CaptureError::Unfit { .. }) if !is_strict(files) => {
-                let reason = StepError::from(error).message;
-                if let Some(volume) = captured.volumes.iter_mut().find(|volume| volume.path == at) {
-                    volume.provider = "none";
-                    volume.consistency = "live";
-                    volume.reason = Some(reason.clone());
-                }
-                passed_over.push(format!("{} is read live: {reason}", at.display()));
+                passed_over.push(captured.pass_over(&at, error));
             }
             Err(error) => return Err(error.into()),
         }
     }
-    for (promise, provider) in promises.into_iter().zip(taken) {
+    for (promise, (at, provider)) in promises.into_iter().zip(taken) {
         let entry = cx.ledger.intend(promise.clone()).map_err(ledger_error)?;
-        captured.holds.push(Hold { provider, promise, entry, made: None });
+        captured.holds.push(Hold { at, provider, promise, entry, made: None });
     }
-    let done = if passed_over.is_empty() {
-        Done::ok(format!("{} written to the ledger", captured.holds.len()))
-    } else {
-        Done::with(Outcome::Warning, Trouble::Warning, passed_over.join("; "))
-    };
+    let done = or_warning(format!("{} written to the ledger", captured.holds.len()), &passed_over);
     Ok(((), done))
 }
 
-/// Makes every capture that is exclusive, or every one that is not, and does nothing else.
-fn make(cx: RunContext<'_>, holds: &[Hold], exclusive: bool) -> Result<((), Done), StepError> {
-    let holds = holds.iter().filter(|hold| hold.provider.is_exclusive() == exclusive);
+/// Makes the captures that are exclusive. What is in use is read live, unless that will not do.
+fn make_exclusive(
+    cx: RunContext<'_>,
+    files: &FilesSource,
+    captured: &mut Captured<'_>,
+) -> Result<((), Done), StepError> {
     let mut names = Vec::new();
-    for hold in holds {
-        if let Some(signal) = cx.host().stop_signal() {
-            return Err(StepError::new(Trouble::Signal(signal), "interrupted".to_owned()));
+    let mut passed_over = Vec::new();
+    let mut next = 0;
+    while let Some(hold) = captured.holds.get(next) {
+        if !hold.provider.is_exclusive() {
+            next += 1;
+            continue;
         }
+        unless_stopped(cx)?;
+        match hold.provider.make(room(cx), &hold.promise) {
+            Ok(()) => {
+                names.push(hold.provider.name());
+                next += 1;
+            }
+            Err(error @ CaptureError::Unfit { .. }) if !is_strict(files) => {
+                let at = hold.at.clone();
+                // It says that nothing was done, and this looks again.
+                capture::give_back_held(room(cx), &hold.promise, None)?;
+                cx.ledger.settled(hold.entry).map_err(ledger_error)?;
+                captured.holds.remove(next);
+                passed_over.push(captured.pass_over(&at, error));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(((), or_warning(names.join(", "), &passed_over)))
+}
+
+/// Makes the captures that are not exclusive, and does nothing else.
+fn make(cx: RunContext<'_>, holds: &[Hold]) -> Result<((), Done), StepError> {
+    let mut names = Vec::new();
+    for hold in holds.iter().filter(|hold| !hold.provider.is_exclusive()) {
+        unless_stopped(cx)?;
         hold.provider.make(room(cx), &hold.promise)?;
         names.push(hold.provider.name());
     }
     Ok(((), Done::ok(names.join(", "))))
+}
+
+fn unless_stopped(cx: RunContext<'_>) -> Result<(), StepError> {
+    match cx.host().stop_signal() {
+        Some(signal) => Err(StepError::new(Trouble::Signal(signal), "interrupted".to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// A step that went well, but for what is read live instead.
+fn or_warning(well: String, passed_over: &[String]) -> Done {
+    if passed_over.is_empty() {
+        return Done::ok(well);
+    }
+    Done::with(Outcome::Warning, Trouble::Warning, passed_over.join("; "))
 }
 
 /// Looks at every capture, and writes down what proves it ours.
@@ -379,16 +323,6 @@ fn see(cx: RunContext<'_>, captured: &mut Captured<'_>) -> Result<((), Done), St
     Ok(((), Done::ok(about.join(", "))))
 }
 
-/// The programs that the engines of these targets are.
-fn programs(host: &dyn Host, targets: &[&Target]) -> Vec<PathBuf> {
-    let tool = |target: &&Target| match &target.engine {
-        EngineConfig::Borg(borg) => Tool::Borg.or(borg.program.as_ref()),
-        EngineConfig::Restic(restic) => Tool::Restic.or(restic.program.as_ref()),
-    };
-    let found = targets.iter().filter_map(|target| host.find_program(&tool(target)).ok());
-    found.map(|path| host.canonical(&path)).collect()
-}
-
 /// What an engine must reach as it is outside, wherever it lies.
 fn live_places(cx: RunContext<'_>, target: &Target) -> Vec<PathBuf> {
     let settings = &cx.config().settings;
@@ -401,60 +335,6 @@ fn live_places(cx: RunContext<'_>, target: &Target) -> Vec<PathBuf> {
     places.iter().map(|path| cx.host().canonical(path)).collect()
 }
 
-fn describe(intended: &Intended) -> String {
-    let mut parts = Vec::new();
-    for VolumeReport { path, provider, consistency, .. } in &intended.volumes {
-        let how = if *provider == "none" { consistency } else { provider };
-        parts.push(format!("{} ({how})", path.display()));
-    }
-    let mut text = parts.join(", ");
-    let list = |absent: &[Absent]| {
-        let each =
-            absent.iter().map(|absent| format!("{} ({})", absent.path.display(), absent.what));
-        each.collect::<Vec<_>>().join(", ")
-    };
-    if !intended.survey.left_out.is_empty() {
-        text = format!("{text}; left out: {}", list(&intended.survey.left_out));
-    }
-    if !intended.survey.missing.is_empty() {
-        text = format!("{text}; not in it: {}", list(&intended.survey.missing));
-    }
-    if !intended.survey.kernel.is_empty() {
-        text = format!("{text}; the kernel's own: {}", shown(&intended.survey.kernel));
-    }
-    text
-}
-
-fn not_named(absent: &Absent) -> String {
-    format!(
-        "{} ({}) is not in the copy — add it to paths, or to leave-out if it need not be",
-        absent.path.display(),
-        absent.what
-    )
-}
-
-/// One warning about everything that is read live without being asked for.
-fn read_live(volumes: &[VolumeReport]) -> Option<String> {
-    const NAMED: usize = 5;
-    let reasons: Vec<&str> = volumes.iter().filter_map(|volume| volume.reason.as_deref()).collect();
-    if reasons.is_empty() {
-        return None;
-    }
-    let more = match reasons.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!("; and {more} more"),
-    };
-    let reasons = reasons.iter().take(NAMED).copied().collect::<Vec<_>>().join("; ");
-    Some(format!(
-        "files are read live, and what changes meanwhile is counted: {reasons}{more} (capture = \"none\" accepts this silently, live = [\"PATH\"] for one mount)"
-    ))
-}
-
 fn room(cx: RunContext<'_>) -> Room<'_> {
     Room { host: cx.pipeline.host, settings: &cx.pipeline.config.settings }
-}
-
-/// Paths in one line.
-pub(super) fn shown(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| Path::display(path).to_string()).collect::<Vec<_>>().join(", ")
 }

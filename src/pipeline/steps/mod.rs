@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod capture;
+pub mod foresee;
 pub mod hooks;
 pub mod maintain;
 pub mod observe;

@@ -10,7 +10,7 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::pipeline::error::StepError;
 use crate::pipeline::recorder::Done;
 
-use super::capture::shown;
+use super::foresee::shown;
 
 /// Looks at every path of a job. Answers with what is missing, empty or only a link.
 ///

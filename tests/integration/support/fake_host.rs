@@ -274,6 +274,10 @@ impl Host for FakeHost {
                 Ok(was_frozen.then_some(Identity::Inode { device: 2, inode: 1 }))
             }
             Action::Remount { path, device, read_only } => {
+                if *read_only && self.world().busy.remove(path) {
+                    let source = std::io::ErrorKind::ResourceBusy.into();
+                    return Err(ActError::Io { what: "remount", path: path.clone(), source });
+                }
                 self.effect(action.summary(), |world| {
                     let World { mounts, remounted, .. } = world;
                     let top = mounts.iter_mut().rfind(|mount| mount.at == *path);

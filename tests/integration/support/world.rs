@@ -57,6 +57,8 @@ pub struct World {
     pub mounts: Vec<MountEntry>,
     /// Mount points that were remounted since the boot.
     pub remounted: BTreeSet<PathBuf>,
+    /// Mount points that are in use when they are to be made read-only, the next time.
+    pub busy: BTreeSet<PathBuf>,
     /// A btrfs.
     pub btrfs: FakeBtrfs,
     /// A volume group.

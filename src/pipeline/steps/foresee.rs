@@ -1,0 +1,182 @@
+//! What is to be held still, and by what, before anything is: for a run, and for `check-config --online`.
+
+use std::path::{Path, PathBuf};
+
+use crate::capture::survey::{Absent, Survey, survey};
+use crate::capture::{self, Choice, Provider, Room};
+use crate::host::{Host, MountEntry, Tool};
+use crate::model::job::{CaptureMode, FilesSource, Settings};
+use crate::model::outcome::Trouble;
+use crate::model::report::VolumeReport;
+use crate::model::target::{EngineConfig, Target};
+
+use crate::pipeline::error::StepError;
+use crate::pipeline::recorder::Done;
+
+pub(super) type AnyProvider = Box<dyn Provider + Send + Sync>;
+
+/// What is to be held still, before it is.
+pub(super) struct Intended {
+    pub(super) survey: Survey,
+    pub(super) held: Vec<(PathBuf, AnyProvider)>,
+    /// Read-only already, by whatever made it so.
+    pub(super) still: Vec<MountEntry>,
+    pub(super) volumes: Vec<VolumeReport>,
+}
+
+/// Looks at what would be captured, and how. Changes nothing: for `check-config --online`.
+///
+/// # Errors
+/// When it cannot be known, or a capture that is required cannot be made.
+pub fn foresee(
+    host: &dyn Host,
+    settings: &Settings,
+    files: &FilesSource,
+    targets: &[&Target],
+) -> Result<String, StepError> {
+    let room = Room { host, settings };
+    let (intended, done) = intend(room, files, &programs(host, targets))?;
+    let run = crate::model::names::RunId::from_bytes([0; 4]);
+    let mut promises = Vec::new();
+    for (_, provider) in &intended.held {
+        promises.push(provider.promise(room, &run, &promises)?);
+    }
+    let missing: Vec<String> = intended.survey.missing.iter().map(not_named).collect();
+    if missing.is_empty() {
+        return Ok(done.detail);
+    }
+    Err(StepError::new(Trouble::Incomplete, missing.join("; ")))
+}
+
+/// Finds out what has to be held still, and by what.
+pub(super) fn intend(
+    room: Room<'_>,
+    files: &FilesSource,
+    programs: &[PathBuf],
+) -> Result<(Intended, Done), StepError> {
+    let survey = survey(room.host, files)?;
+    for path in &files.capture.remount_readonly {
+        if survey.mounts.iter().all(|mount| mount.at != *path) {
+            return Err(StepError::new(
+                Trouble::Environment,
+                format!(
+                    "{} is not a mount point, so it cannot be made read-only by itself — mount it, or take it out of remount-readonly",
+                    path.display()
+                ),
+            ));
+        }
+    }
+    if is_strict(files) && survey.volumes.is_empty() {
+        return Err(StepError::new(
+            Trouble::Environment,
+            "a capture is required, but no mount is seen that holds the paths — inside a chroot, make its root a mount point",
+        ));
+    }
+    let choices = capture::choose(room, &files.capture, &survey.volumes, programs)?;
+    let consistency = if files.capture.consistent { "consistent" } else { "crash-consistent" };
+    let mut intended =
+        Intended { survey, held: Vec::new(), still: Vec::new(), volumes: Vec::new() };
+    let mut unheld = Vec::new();
+    for (volume, choice) in intended.survey.volumes.iter().zip(choices) {
+        let report = |provider: &'static str, consistency: &'static str, reason: Option<String>| {
+            VolumeReport { path: volume.at.clone(), provider, consistency, reason }
+        };
+        intended.volumes.push(match choice {
+            Choice::Held(provider) => {
+                let name = provider.name();
+                intended.held.push((volume.at.clone(), provider));
+                report(name, consistency, None)
+            }
+            Choice::Still => {
+                intended.still.push(volume.mount.clone());
+                report("none", consistency, None)
+            }
+            Choice::LiveByWish => report("none", "live", None),
+            Choice::Live(reason) => {
+                unheld.push(reason.clone());
+                report("none", "live", Some(reason))
+            }
+        });
+    }
+    if is_strict(files) && !unheld.is_empty() {
+        return Err(StepError::new(
+            Trouble::Environment,
+            format!(
+                "a capture is required, but {} — name what may be read live under live, or make it read-only under remount-readonly",
+                unheld.join("; ")
+            ),
+        ));
+    }
+    let done = Done::ok(describe(&intended));
+    Ok((intended, done))
+}
+
+/// Whether a volume that nothing can hold still makes the job fail. One moment of all volumes cannot be
+/// had where one of them has none.
+pub(super) fn is_strict(files: &FilesSource) -> bool {
+    files.capture.mode == CaptureMode::Required || files.capture.consistent
+}
+
+/// The programs that the engines of these targets are.
+pub(super) fn programs(host: &dyn Host, targets: &[&Target]) -> Vec<PathBuf> {
+    let tool = |target: &&Target| match &target.engine {
+        EngineConfig::Borg(borg) => Tool::Borg.or(borg.program.as_ref()),
+        EngineConfig::Restic(restic) => Tool::Restic.or(restic.program.as_ref()),
+    };
+    let found = targets.iter().filter_map(|target| host.find_program(&tool(target)).ok());
+    found.map(|path| host.canonical(&path)).collect()
+}
+
+fn describe(intended: &Intended) -> String {
+    let mut parts = Vec::new();
+    for VolumeReport { path, provider, consistency, .. } in &intended.volumes {
+        let how = if *provider == "none" { consistency } else { provider };
+        parts.push(format!("{} ({how})", path.display()));
+    }
+    let mut text = parts.join(", ");
+    let list = |absent: &[Absent]| {
+        let each =
+            absent.iter().map(|absent| format!("{} ({})", absent.path.display(), absent.what));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    if !intended.survey.left_out.is_empty() {
+        text = format!("{text}; left out: {}", list(&intended.survey.left_out));
+    }
+    if !intended.survey.missing.is_empty() {
+        text = format!("{text}; not in it: {}", list(&intended.survey.missing));
+    }
+    if !intended.survey.kernel.is_empty() {
+        text = format!("{text}; the kernel's own: {}", shown(&intended.survey.kernel));
+    }
+    text
+}
+
+pub(super) fn not_named(absent: &Absent) -> String {
+    format!(
+        "{} ({}) is not in the copy — add it to paths, or to leave-out if it need not be",
+        absent.path.display(),
+        absent.what
+    )
+}
+
+/// One warning about everything that is read live without being asked for.
+pub(super) fn read_live(volumes: &[VolumeReport]) -> Option<String> {
+    const NAMED: usize = 5;
+    let reasons: Vec<&str> = volumes.iter().filter_map(|volume| volume.reason.as_deref()).collect();
+    if reasons.is_empty() {
+        return None;
+    }
+    let more = match reasons.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let reasons = reasons.iter().take(NAMED).copied().collect::<Vec<_>>().join("; ");
+    Some(format!(
+        "files are read live, and what changes meanwhile is counted: {reasons}{more} (capture = \"none\" accepts this silently, live = [\"PATH\"] for one mount)"
+    ))
+}
+
+/// Paths in one line.
+pub(super) fn shown(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| Path::display(path).to_string()).collect::<Vec<_>>().join(", ")
+}
