@@ -87,16 +87,17 @@ pub struct Survey {
     pub mounts: Vec<MountEntry>,
 }
 
-/// Looks at everything below the paths of a job.
+/// Looks at everything below the paths of a job. `disks` are where targets are mounted: nobody misses the copies
+/// in the copy.
 ///
 /// # Errors
 /// When the mounts, or the subvolumes of a btrfs, cannot be listed: then it is not known what is missing.
-pub fn survey(host: &dyn Host, files: &FilesSource) -> Result<Survey, ActError> {
+pub fn survey(host: &dyn Host, files: &FilesSource, disks: &[PathBuf]) -> Result<Survey, ActError> {
     let mut found = Survey { mounts: visible(host.mounts()?), ..Survey::default() };
     let paths: Vec<PathBuf> = files.paths.iter().map(|path| host.canonical(path)).collect();
     let swaps = swap_files(host);
     for path in &paths {
-        let look = Look { host, files, paths: &paths, path, swaps: &swaps };
+        let look = Look { host, files, disks, paths: &paths, path, swaps: &swaps };
         look.around(&mut found)?;
         look.for_swap_files(&mut found);
     }
@@ -122,6 +123,7 @@ pub fn survey(host: &dyn Host, files: &FilesSource) -> Result<Survey, ActError> 
 struct Look<'a> {
     host: &'a dyn Host,
     files: &'a FilesSource,
+    disks: &'a [PathBuf],
     paths: &'a [PathBuf],
     path: &'a Path,
     swaps: &'a [PathBuf],
@@ -238,7 +240,10 @@ impl Look<'_> {
             return false;
         }
         if self.files.one_file_system {
-            found.missing.push(absent());
+            match self.disks.iter().any(|disk| disk == at) {
+                true => found.left_out.push(absent()),
+                false => found.missing.push(absent()),
+            }
             return false;
         }
         true
@@ -251,6 +256,7 @@ impl Look<'_> {
     /// Whether the configuration says what becomes of this place.
     fn is_spoken_of(&self, at: &Path) -> bool {
         self.is_left_out(at)
+            || (self.files.one_file_system && self.disks.iter().any(|disk| disk == at))
             || excluded(at, &self.files.exclude)
             || self.paths.iter().any(|path| path == at)
     }

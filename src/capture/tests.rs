@@ -60,7 +60,7 @@ impl Machine {
     }
 
     fn look_below(&self, files: &FilesSource) -> Survey {
-        survey(self, files).unwrap()
+        survey(self, files, &["/disk".into()]).unwrap()
     }
 }
 
@@ -243,6 +243,21 @@ fn a_path_below_a_mount_point_belongs_to_that_mount() {
     let found = machine.look_below(&one_file_system(&["/srv/www", "/etc"]));
     assert_eq!(volumes(&found), ["/", "/srv"]);
     assert_eq!(named(&found.missing), ["/srv/www/cache (ext4 file system)"]);
+}
+
+#[test]
+fn the_disk_of_a_target_is_not_missed_but_what_is_mounted_in_it_is() {
+    let machine = Machine::default().mounts("ext4", &["/", "/disk", "/disk/other", "/disks"]);
+    let found = machine.look_below(&one_file_system(&["/"]));
+    assert_eq!(named(&found.left_out), ["/disk (ext4 file system)"]);
+    assert_eq!(
+        named(&found.missing),
+        ["/disk/other (ext4 file system)", "/disks (ext4 file system)"]
+    );
+    assert_eq!(found.exclude, Vec::<String>::new());
+    // Who crosses file systems reads it, except for the repository, which the configuration excludes.
+    let found = machine.look_below(&files(&["/"]));
+    assert_eq!(volumes(&found), ["/", "/disk", "/disk/other", "/disks"]);
 }
 
 #[test]

@@ -184,7 +184,8 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
                     let targets: Vec<_> =
                         job.targets.iter().filter_map(|name| setup.config.target(name)).collect();
                     let settings = &setup.config.settings;
-                    let result = foresee(pipeline.host, settings, files, &targets);
+                    let result =
+                        foresee(pipeline.host, settings, files, &targets, &setup.config.targets);
                     note(format!("job {}, capture", job.name), result);
                 }
                 for path in &files.paths {

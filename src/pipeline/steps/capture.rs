@@ -23,7 +23,7 @@ use crate::pipeline::error::{StepError, ledger_error};
 use crate::pipeline::recorder::{Done, Recorder};
 use crate::pipeline::undo::give_back;
 
-use super::foresee::{AnyProvider, intend, is_strict, not_named, programs, read_live};
+use super::foresee::{AnyProvider, disks, intend, is_strict, not_named, programs, read_live};
 use super::quiet::quietly;
 use super::source::look;
 
@@ -124,8 +124,9 @@ pub fn capture<'a>(
     if files.capture.mode == CaptureMode::None {
         return Some(captured);
     }
-    let programs = programs(cx.host(), targets);
-    let intended = rec.step("survey", None, None, |_| intend(room(cx), files, &programs))?;
+    let (programs, disks) = (programs(cx.host(), targets), disks(&cx.config().targets));
+    let intended =
+        rec.step("survey", None, None, |_| intend(room(cx), files, &programs, &disks))?;
     if let Some(warning) = read_live(&intended.volumes) {
         rec.say(true, warning);
     }

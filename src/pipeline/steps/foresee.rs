@@ -24,7 +24,8 @@ pub(super) struct Intended {
     pub(super) volumes: Vec<VolumeReport>,
 }
 
-/// Looks at what would be captured, and how. Changes nothing: for `check-config --online`.
+/// Looks at what would be captured for these targets, of all that there are, and how. Changes nothing: for
+/// `check-config --online`.
 ///
 /// # Errors
 /// When it cannot be known, or a capture that is required cannot be made.
@@ -33,9 +34,10 @@ pub fn foresee(
     settings: &Settings,
     files: &FilesSource,
     targets: &[&Target],
+    all: &[Target],
 ) -> Result<String, StepError> {
     let room = Room { host, settings };
-    let (intended, done) = intend(room, files, &programs(host, targets))?;
+    let (intended, done) = intend(room, files, &programs(host, targets), &disks(all))?;
     let run = crate::model::names::RunId::from_bytes([0; 4]);
     let mut promises = Vec::new();
     for (_, provider) in &intended.held {
@@ -53,8 +55,9 @@ pub(super) fn intend(
     room: Room<'_>,
     files: &FilesSource,
     programs: &[PathBuf],
+    disks: &[PathBuf],
 ) -> Result<(Intended, Done), StepError> {
-    let survey = survey(room.host, files)?;
+    let survey = survey(room.host, files, disks)?;
     for path in &files.capture.remount_readonly {
         if survey.mounts.iter().all(|mount| mount.at != *path) {
             return Err(StepError::new(
@@ -115,6 +118,11 @@ pub(super) fn intend(
 /// had where one of them has none.
 pub(super) fn is_strict(files: &FilesSource) -> bool {
     files.capture.mode == CaptureMode::Required || files.capture.consistent
+}
+
+/// Where targets say that their disk is mounted.
+pub(super) fn disks(targets: &[Target]) -> Vec<PathBuf> {
+    targets.iter().filter_map(Target::require_mount).cloned().collect()
 }
 
 /// The programs that the engines of these targets are.
