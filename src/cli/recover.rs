@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::capture::workplaces;
 use crate::host::Action;
+use crate::model::names::RunId;
 use crate::model::report::SCHEMA;
 use crate::pipeline;
 use crate::pipeline::error::StepError;
@@ -14,7 +15,16 @@ use super::{Global, Verdict, render};
 
 /// Arguments of `recover`.
 #[derive(Debug, Args)]
-pub struct RecoverArgs {}
+pub struct RecoverArgs {
+    /// Give up the hooks that this dead run promised, which are tried again for ever otherwise: they are not
+    /// run, and what they had to do is yours; all else is given back
+    #[arg(long, value_name = "RUN", value_parser = run_id)]
+    give_up_hooks: Option<RunId>,
+}
+
+fn run_id(text: &str) -> Result<RunId, String> {
+    RunId::try_from(text.to_owned())
+}
 
 #[derive(Serialize)]
 struct Document {
@@ -24,7 +34,7 @@ struct Document {
 }
 
 /// Runs the verb.
-pub fn run(global: &Global, _: &RecoverArgs) -> Verdict {
+pub fn run(global: &Global, args: &RecoverArgs) -> Verdict {
     let setup = Setup::new(global, Use::GiveBack)?;
     let settings = &setup.config.settings;
     let locks = settings.runtime_dir.join("locks");
@@ -32,7 +42,10 @@ pub fn run(global: &Global, _: &RecoverArgs) -> Verdict {
     for path in [settings.runtime_dir.clone(), locks].into_iter().chain(workplaces(settings)) {
         setup.host.act(&Action::EnsureDirectory { path, mode: 0o700 }).map_err(StepError::from)?;
     }
-    let recovery = pipeline::recover::recover(setup.pipeline())?;
+    let recovery = match &args.give_up_hooks {
+        None => pipeline::recover::recover(setup.pipeline())?,
+        Some(run) => pipeline::recover::give_up_hooks(setup.pipeline(), run)?,
+    };
     let troubles: Vec<_> = recovery.failures.iter().map(|failure| failure.trouble).collect();
     let document = Document {
         schema: SCHEMA,

@@ -72,6 +72,16 @@ pub enum Promise {
     Resume,
 }
 
+impl Promise {
+    /// The hooks' key in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Promise::Finally => "finally",
+            Promise::Resume => "resume",
+        }
+    }
+}
+
 /// A btrfs snapshot, known before it is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -3,12 +3,13 @@
 use crate::capture::{self, Room};
 use crate::host::{Action, Host};
 use crate::model::job::Settings;
+use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
-use crate::model::undo::Undo;
+use crate::model::undo::{Ledger, Undo};
 
 use super::context::{CHILD_GRACE, Pipeline};
-use super::error::StepError;
-use super::ledger::{self, FileLedger};
+use super::error::{StepError, ledger_error};
+use super::ledger::{self, FileLedger, Outstanding};
 use super::undo;
 
 /// What a recovery did.
@@ -49,6 +50,40 @@ pub fn wake(host: &dyn Host, settings: &Settings) {
 /// # Errors
 /// When the ledgers cannot be listed. What cannot be given back is in the answer instead.
 pub fn recover(pipeline: Pipeline<'_>) -> Result<Recovery, StepError> {
+    recover_but(pipeline, None)
+}
+
+/// The same, but the hooks that one dead run promised are given up: its ledger is told that they are kept, and
+/// they are not run. A hook that can never succeed would be tried for ever otherwise, and what it had to do is
+/// for a person to see to.
+///
+/// # Errors
+/// When there is no such dead run; then nothing was done. And as [`recover`].
+pub fn give_up_hooks(pipeline: Pipeline<'_>, run: &RunId) -> Result<Recovery, StepError> {
+    let mut dead: Vec<String> =
+        ledger::ledgers(&pipeline.config.settings.state_dir.join("ledger"))?
+            .iter()
+            .filter_map(|path| FileLedger::peek(path)?.run)
+            .map(|run| run.to_string())
+            .collect();
+    dead.sort();
+    if dead.iter().all(|dead| dead != run.as_str()) {
+        let known = match dead.is_empty() {
+            true => "no dead run holds anything".to_owned(),
+            false => format!("these hold something: {}", dead.join(", ")),
+        };
+        return Err(StepError::new(
+            Trouble::Configuration,
+            format!("there is no dead run {run} — {known}"),
+        ));
+    }
+    recover_but(pipeline, Some(run))
+}
+
+fn recover_but(
+    pipeline: Pipeline<'_>,
+    without_hooks: Option<&RunId>,
+) -> Result<Recovery, StepError> {
     let directory = pipeline.config.settings.state_dir.join("ledger");
     let mut recovery = Recovery::default();
     ledger::sweep_drafts(&directory)?;
@@ -71,7 +106,8 @@ pub fn recover(pipeline: Pipeline<'_>) -> Result<Recovery, StepError> {
                 Ok(_) => {}
                 Err(error) => {
                     children_gone = false;
-                    recovery.failures.push(StepError::from_error(Trouble::Cleanup, &error, None));
+                    let error = StepError::from(error);
+                    recovery.failures.push(undo::left(replay.run.as_ref(), &error.message));
                 }
             }
         }
@@ -83,15 +119,39 @@ pub fn recover(pipeline: Pipeline<'_>) -> Result<Recovery, StepError> {
             continue;
         };
         let before = recovery.failures.len();
-        recovery.failures.extend(undo::unwind(pipeline, run, &ledger, &replay.outstanding));
+        let mut outstanding = replay.outstanding;
+        if without_hooks == Some(run) {
+            outstanding.retain(|promised| !give_up(run, &ledger, promised, &mut recovery));
+        }
+        recovery.failures.extend(undo::unwind(pipeline, run, &ledger, &outstanding));
         if recovery.failures.len() == before {
             recovery.done.push(format!(
                 "gave back what run {run} held ({} {})",
-                replay.outstanding.len(),
-                if replay.outstanding.len() == 1 { "entry" } else { "entries" }
+                outstanding.len(),
+                if outstanding.len() == 1 { "entry" } else { "entries" }
             ));
         }
         recovery.failures.extend(ledger.close().err().map(StepError::from));
     }
     Ok(recovery)
+}
+
+/// Settles the promise of a hook without running it. Answers whether it was one: one that could not be
+/// settled must not run either.
+fn give_up(
+    run: &RunId,
+    ledger: &FileLedger,
+    promised: &Outstanding,
+    recovery: &mut Recovery,
+) -> bool {
+    let Undo::RunHook { promise, job, argv, .. } = &promised.undo else { return false };
+    match ledger.settled(promised.entry).map_err(ledger_error) {
+        Ok(()) => recovery.done.push(format!(
+            "gave up the {} hook {} of job {job}, which run {run} promised: it was not run",
+            promise.name(),
+            argv.join(" ")
+        )),
+        Err(error) => recovery.failures.push(undo::left(Some(run), &error.message)),
+    }
+    true
 }

@@ -71,10 +71,22 @@ pub fn unwind(
         let result = give_back(pipeline, run, undo, identity.as_ref())
             .and_then(|()| ledger.settled(*entry).map_err(ledger_error));
         if let Err(error) = result {
-            failures.push(StepError { trouble: Trouble::Cleanup, message: error.message });
+            let mut failure = left(Some(run), &error.message);
+            if let Undo::RunHook { .. } = undo {
+                failure.message +=
+                    &format!(", and `stillpoint recover --give-up-hooks {run}` gives it up");
+            }
+            failures.push(failure);
         }
     }
     failures
+}
+
+/// Something that could not be given back, of which run, and what becomes of it.
+pub(super) fn left(run: Option<&RunId>, why: &str) -> StepError {
+    let of = run.map(|run| format!("left by run {run}: ")).unwrap_or_default();
+    let message = format!("{of}{why}; the next run or `stillpoint recover` tries again");
+    StepError::new(Trouble::Cleanup, message)
 }
 
 /// A hook as a command; see [`hooks`].

@@ -134,6 +134,11 @@ fn failing_any_effect_of_a_recovery_is_recovered_from() {
 }
 
 #[test]
+fn failing_any_effect_of_giving_up_hooks_is_recovered_from() {
+    loops::failing_any_effect_of_giving_up_hooks(&HELD);
+}
+
+#[test]
 fn what_a_killed_lvcreate_leaves_is_healed() {
     let seed = Bench::with_history_of(&HELD);
     let effects = loops::effects(&HELD);

@@ -11,11 +11,14 @@ use stillpoint::host::{Host, LockMode};
 use stillpoint::model::event::{Event, Observer};
 use stillpoint::model::job::{CapturePolicy, Config, FilesSource, Hooks, Job, Settings, Source};
 use stillpoint::model::keep::KeepPolicy;
-use stillpoint::model::names::{HostName, JobName, TargetName};
+use stillpoint::model::names::{HostName, JobName, RunId, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::RunReport;
 use stillpoint::model::target::{BorgTarget, CheckPolicy, EngineConfig, ReadData, Target};
+use stillpoint::model::undo::{Ledger, Promise, Undo};
 use stillpoint::pipeline::context::{Engines, Pipeline, engines};
+use stillpoint::pipeline::ledger::FileLedger;
+use stillpoint::pipeline::recover::{give_up_hooks, recover};
 use stillpoint::pipeline::run::run;
 use stillpoint::report::history::{History, Maintenance, MaintenanceKind};
 
@@ -232,6 +235,56 @@ fn a_ledger_cut_off_after_any_line_is_recovered_from() {
 #[test]
 fn a_signal_at_any_effect_unwinds() {
     loops::a_signal_at_any_effect(&LIVE);
+}
+
+#[test]
+fn failing_any_effect_of_giving_up_hooks_is_recovered_from() {
+    loops::failing_any_effect_of_giving_up_hooks(&LIVE);
+}
+
+#[test]
+fn a_promised_hook_that_never_succeeds_can_be_given_up() {
+    let mut bench = Bench::with_history();
+    bench.host.arm(Fault::None);
+    let good = std::mem::take(&mut bench.config.jobs[0].hooks);
+    let broken = vec![argv(&["/hook", "broken"])];
+    bench.config.jobs[0].hooks = Hooks { finally: broken, ..good.clone() };
+    let report = bench.run();
+    let run = loops::dead_run(&bench).unwrap();
+    assert_eq!(run, report.run_id);
+    // The configuration is mended, and what was promised stays.
+    bench.config.jobs[0].hooks = good;
+    for _ in 0..2 {
+        let report = bench.run();
+        let told = report.warnings.join("\n");
+        assert!(told.contains(&format!("left by run {run}: the finally hook")), "{told}");
+        assert!(told.contains(&format!("`stillpoint recover --give-up-hooks {run}`")), "{told}");
+    }
+    let held = recover(bench.pipeline()).unwrap().failures;
+    assert!(held[0].message.contains(&format!("--give-up-hooks {run}`")), "{held:?}");
+
+    let typo = RunId::parse("0badc0de").unwrap();
+    let error = give_up_hooks(bench.pipeline(), &typo).unwrap_err();
+    assert_eq!(error.trouble, Trouble::Configuration);
+    assert!(error.message.ends_with(run.as_str()), "{error}");
+    // Nobody else's promise is given up with it.
+    let other = RunId::parse("0000ffff").unwrap();
+    let promise = Undo::RunHook {
+        promise: Promise::Finally,
+        job: bench.config.jobs[0].name.clone(),
+        argv: argv(&["/hook", "start"]),
+        timeout: None,
+    };
+    drop(FileLedger::begin(&bench.state.path().join("ledger"), &other).unwrap().intend(promise));
+    bench.host.world().hooks.clear();
+    let recovery = give_up_hooks(bench.pipeline(), &run).unwrap();
+    assert_eq!(recovery.failures, []);
+    assert_eq!(bench.host.world().hooks, ["start"]);
+    let told =
+        format!("gave up the finally hook /hook broken of job host, which run {run} promised");
+    assert!(recovery.done.iter().any(|line| line.starts_with(&told)), "{recovery:?}");
+    bench.assert_mended("giving up a hook");
+    assert!(give_up_hooks(bench.pipeline(), &run).is_err(), "its ledger is gone");
 }
 
 #[test]

@@ -6,8 +6,9 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::{Outcome, Trouble};
-use stillpoint::pipeline::recover::recover;
+use stillpoint::pipeline::recover::{Recovery, give_up_hooks, recover};
 
 use crate::faults::{Bench, Scene};
 use crate::support::fake_host::{Chronicle, FakeHost, Fault, PowerCut};
@@ -86,6 +87,36 @@ pub fn dying(seed: &Bench, scene: &Scene, fault: Fault, what: &str) {
 /// A run is killed anywhere, and then something goes wrong with any effect of its recovery: it fails, or it is
 /// the last one before the power goes or we are killed again.
 pub fn failing_any_effect_of_a_recovery(scene: &Scene) {
+    failing_any_effect_of(scene, |bench| recover(bench.pipeline()).unwrap(), |_, _| ());
+}
+
+/// The same where a person gives up the hooks of the dead run: they never run, and all else is given back.
+pub fn failing_any_effect_of_giving_up_hooks(scene: &Scene) {
+    let give_up = |bench: &Bench| match dead_run(bench) {
+        Some(run) => give_up_hooks(bench.pipeline(), &run).unwrap(),
+        // The first attempt gave everything back.
+        None => recover(bench.pipeline()).unwrap(),
+    };
+    failing_any_effect_of(scene, give_up, |bench, after| {
+        let mut world = bench.host.world();
+        let ran = world.effects.iter().find(|effect| effect.starts_with("/hook"));
+        assert_eq!(ran, None, "{after}");
+        // The person sees to what the hooks had to do.
+        world.service_up = true;
+        world.writers_paused = false;
+    });
+}
+
+/// The run whose ledger is left.
+pub fn dead_run(bench: &Bench) -> Option<RunId> {
+    RunId::parse(bench.ledgers().first()?.file_name()?.to_str()?)
+}
+
+fn failing_any_effect_of(
+    scene: &Scene,
+    recover: impl Fn(&Bench) -> Recovery,
+    look: impl Fn(&Bench, &str),
+) {
     let seed = Bench::with_history_of(scene);
     for (n, killed_after) in effects_of(&seed, scene).iter().enumerate() {
         let dead = || {
@@ -96,17 +127,18 @@ pub fn failing_any_effect_of_a_recovery(scene: &Scene) {
         };
         let bench = dead();
         bench.host.arm(Fault::None);
-        recover(bench.pipeline()).unwrap();
+        recover(&bench);
         let effects = bench.host.world().effects.clone();
         for (m, what) in effects.iter().enumerate() {
             for fault in [Fault::Fail(m), Fault::CutAfter(m), Fault::KillAfter(m)] {
+                let after = format!("killed after {killed_after}, then {fault:?} ({what})");
                 let bench = dead();
                 bench.host.arm(fault);
-                let _ = catch_unwind(AssertUnwindSafe(|| recover(bench.pipeline())));
+                let _ = catch_unwind(AssertUnwindSafe(|| recover(&bench)));
+                look(&bench, &after);
                 bench.host.arm(Fault::None);
-                let recovery = recover(bench.pipeline()).unwrap();
-                let after = format!("killed after {killed_after}, then {fault:?} ({what})");
-                assert_eq!(recovery.failures, [], "{after}");
+                assert_eq!(recover(&bench).failures, [], "{after}");
+                look(&bench, &after);
                 bench.assert_given_back(&after);
             }
         }

@@ -30,11 +30,7 @@ pub struct Moment<'a> {
 impl<'a> Moment<'a> {
     /// When a promise is kept, in the job's own run or in `recover`, where its outcome is not known.
     pub fn promised(promise: Promise, job: &'a JobName, run: &'a RunId) -> Self {
-        let name = match promise {
-            Promise::Finally => "finally",
-            Promise::Resume => "resume",
-        };
-        Self { name, job, run, outcome: None }
+        Self { name: promise.name(), job, run, outcome: None }
     }
 
     /// Just before the captures are made.
@@ -73,12 +69,17 @@ pub fn run_one(
         spec = spec.env("STILLPOINT_OUTCOME", outcome.word());
     }
     let hook = moment.name;
-    let completed = host.run(&spec, &mut |stream, line| {
+    let ran = host.run(&spec, &mut |stream, line| {
         let line = String::from_utf8_lossy(line);
         match stream {
             Stream::Out => tracing::info!(hook, "{line}"),
             Stream::Err | Stream::ProducerErr => tracing::debug!(hook, "{line}"),
         }
+    });
+    let completed = ran.map_err(|error| {
+        let error = StepError::from(error);
+        let message = format!("the {hook} hook of job {}: {}", moment.job, error.message);
+        StepError { message, ..error }
     })?;
     if completed.success() {
         return Ok(false);

@@ -162,6 +162,7 @@ pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
                 "start" => world.service_up = true,
                 "pause" => world.writers_paused = true,
                 "continue" => world.writers_paused = false,
+                "broken" => return injected(&spec.tool),
                 _ => {}
             }
             world.hooks.push(word);
