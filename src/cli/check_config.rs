@@ -4,6 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::config;
+use crate::host::Tool;
 use crate::machine;
 use crate::model::job::{CaptureMode, Config, Source};
 use crate::model::outcome::Trouble;
@@ -178,41 +179,33 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
         note(format!("target {}", target.name), result);
     }
     for job in &setup.config.jobs {
-        match &job.source {
-            Source::Files(files) => {
-                if files.capture.mode != CaptureMode::None {
-                    let targets: Vec<_> =
-                        job.targets.iter().filter_map(|name| setup.config.target(name)).collect();
-                    let settings = &setup.config.settings;
-                    let result =
-                        foresee(pipeline.host, settings, files, &targets, &setup.config.targets);
-                    note(format!("job {}, capture", job.name), result);
-                }
-                for path in &files.paths {
-                    let result = match pipeline.host.look(path) {
-                        Ok(Some(state)) if state.empty && !files.allow_empty => {
-                            Err(StepError::new(
-                                Trouble::Incomplete,
-                                "it is empty — is its file system not mounted?",
-                            ))
-                        }
-                        Ok(Some(_)) => Ok("there".into()),
-                        Ok(None) => Err(StepError::new(Trouble::Incomplete, "it does not exist")),
-                        Err(error) => Err(StepError::from(error)),
-                    };
-                    note(format!("job {}, {}", job.name, path.display()), result);
-                }
+        if let Source::Files(files) = &job.source {
+            if files.capture.mode != CaptureMode::None {
+                let targets: Vec<_> =
+                    job.targets.iter().filter_map(|name| setup.config.target(name)).collect();
+                let settings = &setup.config.settings;
+                let result =
+                    foresee(pipeline.host, settings, files, &targets, &setup.config.targets);
+                note(format!("job {}, capture", job.name), result);
             }
-            Source::Commands(commands) => {
-                for command in commands {
-                    let Some(program) = command.command.first() else { continue };
-                    let tool = crate::host::Tool::from_word(program);
-                    let result = pipeline.host.find_program(&tool);
-                    let result =
-                        result.map(|path| path.display().to_string()).map_err(StepError::from);
-                    note(format!("job {}, {}", job.name, command.item), result);
-                }
+            for path in &files.paths {
+                let result = match pipeline.host.look(path) {
+                    Ok(Some(state)) if state.empty && !files.allow_empty => Err(StepError::new(
+                        Trouble::Incomplete,
+                        "it is empty — is its file system not mounted?",
+                    )),
+                    Ok(Some(_)) => Ok("there".into()),
+                    Ok(None) => Err(StepError::new(Trouble::Incomplete, "it does not exist")),
+                    Err(error) => Err(StepError::from(error)),
+                };
+                note(format!("job {}, {}", job.name, path.display()), result);
             }
+        }
+        for (place, argv) in setup::programs_of(job) {
+            let Some(program) = argv.first() else { continue };
+            let found = pipeline.host.find_program(&Tool::from_word(program));
+            let found = found.map(|path| path.display().to_string()).map_err(StepError::from);
+            note(place, found);
         }
     }
     let library = machine::library_version();

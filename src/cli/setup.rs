@@ -1,5 +1,6 @@
 //! Everything a verb needs before it starts: the configuration, the machine, the engines, the history.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use crate::host::sys::trusted::{TrustKind, check_trusted, read_trusted};
 use crate::host::system::SystemHost;
 use crate::host::{Action, Host};
 use crate::model::event::{Observer, Observers};
-use crate::model::job::{Config, Source};
+use crate::model::job::{Config, Job, Source};
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::target::{EngineConfig, SecretSource};
@@ -250,64 +251,67 @@ pub fn unfit_for_a_run(config: &Config) -> Vec<String> {
 /// Everything that the configuration names and that root will run or read: it must not be changeable by
 /// anybody else, or they would be root too.
 fn untrusted(config: &Config) -> Vec<String> {
-    let mut programs: Vec<PathBuf> = Vec::new();
-    let mut private: Vec<PathBuf> = Vec::new();
+    // With the first place that names it.
+    let mut programs: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut private: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let note = |list: &mut BTreeMap<PathBuf, String>, path: Option<PathBuf>, place: &str| {
+        if let Some(path) = path {
+            list.entry(path).or_insert_with(|| place.to_owned());
+        }
+    };
     for target in &config.targets {
+        let place = format!("target {}", target.name);
         match target.secret() {
-            Some(SecretSource::File(path)) => private.push(path.clone()),
-            Some(SecretSource::Command(argv)) => programs.extend(argv.first().map(PathBuf::from)),
+            Some(SecretSource::File(path)) => note(&mut private, Some(path.clone()), &place),
+            Some(SecretSource::Command(argv)) => {
+                note(&mut programs, argv.first().map(PathBuf::from), &place);
+            }
             Some(SecretSource::Credential(_)) | None => {}
         }
         match &target.engine {
             EngineConfig::Borg(borg) => {
-                programs.extend(borg.program.clone());
-                private.extend(borg.key_file.clone());
+                note(&mut programs, borg.program.clone(), &place);
+                note(&mut private, borg.key_file.clone(), &place);
             }
             EngineConfig::Restic(restic) => {
-                programs.extend(restic.program.clone());
-                private.extend(restic.environment_file.clone());
+                note(&mut programs, restic.program.clone(), &place);
+                note(&mut private, restic.environment_file.clone(), &place);
             }
         }
     }
     for job in &config.jobs {
-        let hooks = &job.hooks;
-        let lists = [
-            &hooks.before,
-            &hooks.quiesce,
-            &hooks.resume,
-            &hooks.after,
-            &hooks.on_failure,
-            &hooks.finally,
-        ];
-        for argv in lists.into_iter().flatten() {
-            programs.extend(argv.first().map(PathBuf::from));
-        }
-        if let Source::Commands(commands) = &job.source {
-            programs.extend(
-                commands.iter().filter_map(|command| command.command.first().map(PathBuf::from)),
-            );
+        for (place, argv) in programs_of(job) {
+            note(&mut programs, argv.first().map(PathBuf::from), &place);
         }
     }
     // Names without a slash are looked up on a fixed path and checked when they are run.
-    programs.retain(|path| path.is_absolute());
-    programs.sort();
-    programs.dedup();
-    private.sort();
-    private.dedup();
-    let programs = programs.into_iter().map(|path| (path, TrustKind::Program));
-    let private = private.into_iter().map(|path| (path, TrustKind::Secret));
+    programs.retain(|path, _| path.is_absolute());
+    let programs = programs.into_iter().map(|program| (program, TrustKind::Program));
+    let private = private.into_iter().map(|secret| (secret, TrustKind::Secret));
     programs
         .chain(private)
-        .filter_map(|(path, kind)| {
+        .filter_map(|((path, place), kind)| {
             let error = check_trusted(&path, kind).err()?;
             // A secret or a program that is missing fails its own target or hook only, when it is needed.
             if error.is_missing() {
                 return None;
             }
             let hint = error.hint().map(|hint| format!(" — {hint}")).unwrap_or_default();
-            Some(format!("{error}{hint}"))
+            Some(format!("{place}: {error}{hint}"))
         })
         .collect()
+}
+
+/// Every program that a job runs beside its engines, with its arguments and the place that names it.
+pub fn programs_of(job: &Job) -> Vec<(String, &Vec<String>)> {
+    let hooks =
+        job.hooks.named().map(|(hook, argv)| (format!("job {}, {hook} hook", job.name), argv));
+    let mut programs: Vec<_> = hooks.collect();
+    if let Source::Commands(commands) = &job.source {
+        let place = |item: &str| format!("job {}, {item}", job.name);
+        programs.extend(commands.iter().map(|command| (place(&command.item), &command.command)));
+    }
+    programs
 }
 
 fn open_history(host: &dyn Host, config: &Config, how: Use) -> anyhow::Result<Option<History>> {

@@ -226,11 +226,20 @@ pub struct Hooks {
 impl Hooks {
     /// Whether no hook is named.
     pub fn is_empty(&self) -> bool {
-        self.before.is_empty()
-            && self.quiesce.is_empty()
-            && self.resume.is_empty()
-            && self.after.is_empty()
-            && self.on_failure.is_empty()
-            && self.finally.is_empty()
+        self.named().next().is_none()
+    }
+
+    /// Every hook, with its key in the configuration, in the order in which a run comes to them.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, &Vec<String>)> {
+        [
+            ("before", &self.before),
+            ("quiesce", &self.quiesce),
+            ("resume", &self.resume),
+            ("after", &self.after),
+            ("on-failure", &self.on_failure),
+            ("finally", &self.finally),
+        ]
+        .into_iter()
+        .flat_map(|(name, hooks)| hooks.iter().map(move |argv| (name, argv)))
     }
 }

@@ -102,6 +102,63 @@ fn a_misspelt_target_is_found_before_any_repository_is_made() {
 }
 
 #[test]
+fn a_program_that_is_not_there_is_found_before_a_run_needs_it() {
+    let job = |hook: &str| {
+        format!(
+            r#"
+[targets.s.restic]
+repository = "{{root}}/repo-s"
+password-command = ["{{root}}/no-secret"]
+{HOST}
+[jobs.host.hooks]
+before = [["true"]]
+{hook} = [["/bin/true"], ["{{root}}/no-hook", "argument"], ["no-such-name"]]
+[jobs.dump]
+targets = ["b"]
+[jobs.dump.commands.all]
+command = ["{{root}}/no-command"]
+file-name = "all"
+"#
+        )
+    };
+    let machine = Machine::new(&job("finally"));
+    for hook in ["before", "quiesce", "resume", "after", "on-failure", "finally"] {
+        let text = job(hook);
+        machine.configure(&match hook {
+            "before" => text.replace("before = [[\"true\"]]\n", ""),
+            // They mean nothing where nothing is held still, nor one without the other.
+            "quiesce" | "resume" => {
+                let other = if hook == "quiesce" { "resume" } else { "quiesce" };
+                text.replace("capture = \"none\"", "consistent = true")
+                    .replace("before =", &format!("{other} ="))
+            }
+            _ => text,
+        });
+        let ran = machine.run(&["check-config", "--online"]).expect(4);
+        let mut told = ran.stdout.lines().filter(|line| line.starts_with("FAIL"));
+        let mut told = |place: &str, cause: &str| {
+            let found = told.find(|line| line.contains(place)).unwrap_or_default();
+            assert!(found.contains(cause) && found.contains(" — "), "{place}: {}", ran.stdout);
+        };
+        told("target s", "no-secret");
+        let place = format!("job host, {hook} hook: ");
+        told(&place, "no-hook");
+        told(&place, "no-such-name");
+        told("job dump, all: ", "no-command");
+        assert!(ran.stdout.contains(&format!("ok    {place}/bin/true\n")), "{}", ran.stdout);
+    }
+    // What is there and cannot be run keeps every run from starting.
+    machine.configure(&job("finally"));
+    machine.write("no-hook", "#!/bin/sh\n", 0o644);
+    let said = machine.run(&["check-config"]).expect(3).says("job host, finally hook: ");
+    assert!(
+        said.stdout.contains("no-hook") && said.stdout.contains("chmod u+x"),
+        "{}",
+        said.stdout
+    );
+}
+
+#[test]
 fn two_names_of_one_repository_are_told_to_be_one() {
     let twins = r#"
 [targets.r2.restic]
