@@ -10,6 +10,8 @@ use crate::config::excluded;
 use crate::host::{ActError, Host, MountEntry};
 use crate::model::job::FilesSource;
 
+use super::is_at_or_below;
+
 /// The first part of the name of every btrfs snapshot that Stillpoint makes.
 pub const SNAPSHOT_PREFIX: &str = ".stillpoint.";
 
@@ -66,7 +68,16 @@ pub struct Absent {
     pub path: PathBuf,
     /// What it is: `ext4 file system`, `subvolume`, `swap file`.
     pub what: String,
+    /// What to do about it, where it is missing.
+    pub remedy: &'static str,
 }
+
+/// What to do about something that the job does not name.
+const NAME_IT: &str = "add it to paths, or to leave-out if it need not be";
+
+/// What to do about something that the job wants read live, and the engine will not enter.
+const NAME_IT_TOO: &str =
+    "it is named in live, but one-file-system keeps the engine out of it: add it to paths as well";
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -160,7 +171,7 @@ impl Look<'_> {
             };
             if kind == "autofs" && !self.is_spoken_of(&mount.at) {
                 // Whether it is in the copy must not depend on who touched it last.
-                found.missing.push(Absent { path: mount.at.clone(), what });
+                found.missing.push(Absent { path: mount.at.clone(), what, remedy: NAME_IT });
                 continue;
             }
             if self.is_wanted(found, &mount.at, &what, &content_of(&mount.at)) {
@@ -221,7 +232,9 @@ impl Look<'_> {
 
     /// Whether something nested is part of the copy; otherwise it is noted why not.
     fn is_wanted(&self, found: &mut Survey, at: &Path, what: &str, pattern: &str) -> bool {
-        let absent = || Absent { path: at.to_owned(), what: what.to_owned() };
+        let is_live = is_at_or_below(at, &self.files.capture.live);
+        let remedy = if is_live { NAME_IT_TOO } else { NAME_IT };
+        let absent = || Absent { path: at.to_owned(), what: what.to_owned(), remedy };
         if self.is_left_out(at) {
             found.left_out.push(absent());
             found.exclude.push(pattern.to_owned());
@@ -263,7 +276,11 @@ impl Look<'_> {
 
     fn for_swap_files(&self, found: &mut Survey) {
         for swap in self.swaps.iter().filter(|swap| swap.starts_with(self.path)) {
-            let absent = Absent { path: swap.clone(), what: "swap file".into() };
+            let absent = Absent {
+                path: swap.clone(),
+                what: "swap file".into(),
+                remedy: "it is never copied: add it to leave-out",
+            };
             // What is in it is of no use to anybody, so it never goes into the copy.
             found.exclude.push(literal(swap));
             if self.is_left_out(swap) || excluded(swap, &self.files.exclude) {

@@ -385,6 +385,29 @@ fn what_is_nested_and_not_read_makes_a_live_copy_incomplete_too() {
 }
 
 #[test]
+fn what_is_live_and_kept_from_the_engine_must_be_named_in_paths_as_well() {
+    let live = |paths: &[&str]| {
+        let bench = bench(|world, files| {
+            nest(world);
+            files.capture.live = ["/srv/extra", "/home/sub"].map(PathBuf::from).into();
+            files.capture.leave_out = vec!["/var/swapfile".into()];
+            files.paths.extend(paths.iter().map(PathBuf::from));
+        });
+        bench.run()
+    };
+    let report = live(&[]);
+    assert_eq!(report.outcome, Outcome::Incomplete, "{report:#?}");
+    let detail = &step(&report, "backup").detail;
+    for absent in ["/srv/extra (ext4 file system)", "/home/sub (subvolume)"] {
+        let told = format!(
+            "{absent} is not in the copy — it is named in live, but one-file-system keeps the engine out of it: add it to paths as well"
+        );
+        assert!(detail.contains(&told), "{detail}");
+    }
+    assert_eq!(live(&["/srv/extra", "/home/sub"]).outcome, Outcome::Ok);
+}
+
+#[test]
 fn what_is_left_out_by_name_is_not_missed() {
     let bench = bench(|world, files| {
         nest(world);

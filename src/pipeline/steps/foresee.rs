@@ -160,11 +160,7 @@ fn describe(intended: &Intended) -> String {
 }
 
 pub(super) fn not_named(absent: &Absent) -> String {
-    format!(
-        "{} ({}) is not in the copy — add it to paths, or to leave-out if it need not be",
-        absent.path.display(),
-        absent.what
-    )
+    format!("{} ({}) is not in the copy — {}", absent.path.display(), absent.what, absent.remedy)
 }
 
 /// One warning about everything that is read live without being asked for.
