@@ -76,7 +76,7 @@ fn choice(
     if mount.file_system == "btrfs" {
         return match (&volume.swap_file, volume.is_subvolume) {
             (Some(swap), _) => Choice::Live(format!(
-                "btrfs makes no snapshot of {at} while the swap file {} in it is in use: move it into a subvolume of its own",
+                "btrfs makes no snapshot of {at} while the swap file {0} in it is in use: move it into a subvolume of its own, or switch it off meanwhile (before = [[\"swapoff\", \"{0}\"]], finally = [[\"swapon\", \"{0}\"]])",
                 swap.display()
             )),
             (None, false) => Choice::Live(format!(

@@ -352,6 +352,34 @@ fn nest(world: &mut World) {
 }
 
 #[test]
+fn only_what_would_help_is_advised_where_a_capture_is_required() {
+    let told = |change: fn(&mut World)| {
+        let bench = bench(|world, files| {
+            files.paths.push("/data".into());
+            change(world);
+        });
+        let report = bench.run();
+        assert_eq!(report.troubles, [Trouble::Environment], "{report:#?}");
+        step(&report, "survey").detail.clone()
+    };
+    let plain = |world: &mut World| world.mounts.push(mount((8, 3), "/data", "ext4", "/dev/sda3"));
+    let swap = |world: &mut World| {
+        // On the root file system, which is another btrfs here.
+        world.mounts[0].file_system = "btrfs".into();
+        world.btrfs.subvolumes.insert("/".into(), "root-uuid".into());
+        world.swap_files.push("/swapfile".into());
+    };
+    let remount = "or make /data read-only under remount-readonly";
+    let swapoff = r#"before = [["swapoff", "/swapfile"]], finally = [["swapon", "/swapfile"]]"#;
+    let said = told(plain);
+    assert!(said.contains(remount) && !said.contains("swapoff"), "{said}");
+    let said = told(swap);
+    assert!(said.contains(swapoff) && said.contains("subvolume of its own"), "{said}");
+    assert!(!said.contains("remount-readonly"), "btrfs is not remounted: {said}");
+    assert!(said.ends_with("name what may be read live under live"), "{said}");
+}
+
+#[test]
 fn what_captures_do_not_hold_makes_the_copy_incomplete() {
     let bench = bench(|world, _| nest(world));
     let report = bench.run();

@@ -80,6 +80,8 @@ pub(super) fn intend(
     let mut intended =
         Intended { survey, held: Vec::new(), still: Vec::new(), volumes: Vec::new() };
     let mut unheld = Vec::new();
+    // A file system of btrfs is never remounted; see `choose`.
+    let mut remountable = Vec::new();
     for (volume, choice) in intended.survey.volumes.iter().zip(choices) {
         let report = |provider: &'static str, consistency: &'static str, reason: Option<String>| {
             VolumeReport { path: volume.at.clone(), provider, consistency, reason }
@@ -97,18 +99,23 @@ pub(super) fn intend(
             Choice::LiveByWish => report("none", "live", None),
             Choice::Live(reason) => {
                 unheld.push(reason.clone());
+                if volume.mount.file_system != "btrfs" {
+                    remountable.push(volume.mount.at.clone());
+                }
                 report("none", "live", Some(reason))
             }
         });
     }
     if is_strict(files) && !unheld.is_empty() {
-        return Err(StepError::new(
-            Trouble::Environment,
-            format!(
-                "a capture is required, but {} — name what may be read live under live, or make it read-only under remount-readonly",
-                unheld.join("; ")
-            ),
-        ));
+        let mut message = format!(
+            "a capture is required, but {} — name what may be read live under live",
+            unheld.join("; ")
+        );
+        if !remountable.is_empty() {
+            let paths = shown(&remountable);
+            message += &format!(", or make {paths} read-only under remount-readonly");
+        }
+        return Err(StepError::new(Trouble::Environment, message));
     }
     let done = Done::ok(describe(&intended));
     Ok((intended, done))
