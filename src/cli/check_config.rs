@@ -12,6 +12,7 @@ use crate::model::report::SCHEMA;
 use crate::model::target::Target;
 use crate::pipeline::error::StepError;
 use crate::pipeline::steps::foresee::foresee;
+use crate::pipeline::steps::source::gap;
 use crate::pipeline::steps::target::require_mount;
 
 use super::setup::{Setup, Use, read_files};
@@ -189,15 +190,10 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
                 note(format!("job {}, capture", job.name), result);
             }
             for path in &files.paths {
-                let result = match pipeline.host.look(path) {
-                    Ok(Some(state)) if state.empty && !files.allow_empty => Err(StepError::new(
-                        Trouble::Incomplete,
-                        "it is empty — is its file system not mounted?",
-                    )),
-                    Ok(Some(_)) => Ok("there".into()),
-                    Ok(None) => Err(StepError::new(Trouble::Incomplete, "it does not exist")),
-                    Err(error) => Err(StepError::from(error)),
-                };
+                let result = gap(pipeline.host, files, path).and_then(|gap| match gap {
+                    None => Ok("there".into()),
+                    Some(gap) => Err(StepError::from_error(Trouble::Incomplete, &gap, gap.hint())),
+                });
                 note(format!("job {}, {}", job.name, path.display()), result);
             }
         }

@@ -249,7 +249,12 @@ fn a_source_that_is_only_a_link_is_told() {
     let told = "is a symbolic link, of which only the link itself would be stored";
     machine.run(&["run"]).expect(13).says(told);
     machine.configure(&HOST.replace("/src", "/link"));
-    machine.run(&["run"]).expect(10).says(told);
+    let name = format!("name {} instead", machine.path("src").display());
+    for (arguments, code) in [(&["run"][..], 10), (&["check-config", "--online"], 13)] {
+        let said = machine.run(arguments).expect(code).says(told).says(&name);
+        let all = said.stdout + &said.stderr;
+        assert!(!all.contains("not mounted"), "a link is no mount point: {all}");
+    }
     // A link on the way to a source is followed.
     machine.configure(&HOST.replace("/src", "/link/many"));
     machine.run(&["run"]).expect(0);

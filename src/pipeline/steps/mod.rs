@@ -10,6 +10,6 @@ pub mod observe;
 pub mod quiet;
 pub mod replicate;
 pub mod retain;
-mod source;
+pub mod source;
 pub mod target;
 mod watch;

@@ -1,7 +1,7 @@
 //! The look at a source before anything reads it: engines differ in what a missing or empty one means to
 //! them, and restic before 0.19 calls it success.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::host::{Host, PathKind};
 use crate::model::job::FilesSource;
@@ -12,37 +12,63 @@ use crate::pipeline::recorder::Done;
 
 use super::foresee::shown;
 
+/// Why a path of a job is not copied as it was meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Gap {
+    /// Nothing is there.
+    #[error("does not exist")]
+    Missing,
+    /// A directory with nothing in it.
+    #[error("is empty")]
+    Empty,
+    /// A link, by what it leads to.
+    #[error("is a symbolic link, of which only the link itself would be stored: name {} instead", .0.display())]
+    Link(PathBuf),
+}
+
+impl Gap {
+    /// What to do about it, if the error does not say it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Gap::Missing | Gap::Empty => {
+                Some("is a file system not mounted? (allow-empty = true accepts empty directories)")
+            }
+            Gap::Link(_) => None,
+        }
+    }
+}
+
+/// Looks at one path of a job.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn gap(host: &dyn Host, files: &FilesSource, path: &Path) -> Result<Option<Gap>, StepError> {
+    let Some(state) = host.look(path)? else { return Ok(Some(Gap::Missing)) };
+    // What a link leads to may be empty, but it is not what would be stored.
+    if is_link(host, path) {
+        return Ok(Some(Gap::Link(host.canonical(path))));
+    }
+    let is_empty = state.kind == PathKind::Directory && state.empty && !files.allow_empty;
+    Ok(is_empty.then_some(Gap::Empty))
+}
+
 /// Looks at every path of a job. Answers with what is missing, empty or only a link.
 ///
 /// # Errors
 /// When there is nothing to back up at all, or a path cannot be looked at.
 pub(super) fn look(host: &dyn Host, files: &FilesSource) -> Result<(Vec<String>, Done), StepError> {
     let mut gaps = Vec::new();
-    let mut usable = 0;
+    let mut hint = None;
     for path in &files.paths {
-        match host.look(path)? {
-            None => gaps.push(format!("{} does not exist", path.display())),
-            Some(state)
-                if state.kind == PathKind::Directory && state.empty && !files.allow_empty =>
-            {
-                gaps.push(format!("{} is empty", path.display()));
-            }
-            Some(_) if is_link(host, path) => gaps.push(format!(
-                "{} is a symbolic link, of which only the link itself would be stored: name {} instead",
-                path.display(),
-                host.canonical(path).display()
-            )),
-            Some(_) => usable += 1,
+        if let Some(gap) = gap(host, files, path)? {
+            hint = hint.or(gap.hint());
+            gaps.push(format!("{} {gap}", path.display()));
         }
     }
-    if usable == 0 {
-        return Err(StepError::new(
-            Trouble::JobFailed,
-            format!(
-                "there is nothing to back up: {} — is a file system not mounted? (allow-empty = true accepts empty directories)",
-                gaps.join(", ")
-            ),
-        ));
+    if gaps.len() == files.paths.len() {
+        let hint = hint.map(|hint| format!(" — {hint}")).unwrap_or_default();
+        let message = format!("there is nothing to back up: {}{hint}", gaps.join(", "));
+        return Err(StepError::new(Trouble::JobFailed, message));
     }
     let done = if gaps.is_empty() {
         Done::ok(shown(&files.paths))
