@@ -5,6 +5,9 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
+use crate::model::outcome::Trouble;
+use crate::pipeline::error::StepError;
+
 use super::{Color, Global};
 
 /// Prints one JSON document on stdout.
@@ -37,7 +40,12 @@ fn write(bytes: &[u8]) -> io::Result<()> {
 fn unless_unread(written: io::Result<()>) -> anyhow::Result<()> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
+        Err(error) => Err(StepError::new(
+            Trouble::Environment,
+            format!("cannot write to standard output: {error}"),
+        )
+        .into()),
+        Ok(()) => Ok(()),
     }
 }
 

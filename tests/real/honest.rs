@@ -61,6 +61,19 @@ fn a_reader_that_went_away_does_not_hide_a_failure() {
 }
 
 #[test]
+fn what_cannot_be_written_to_standard_output_is_told_with_its_place() {
+    let machine = Machine::new(&HOST.replace(r#"["b", "r"]"#, r#"["b"]"#));
+    for arguments in [&["run"][..], &["--json", "run"], &["list"], &["--json", "list"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = machine.command(arguments).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{arguments:?}: {said}");
+        assert!(said.contains("cannot write to standard output: No space left"), "{said}");
+    }
+    assert_eq!(machine.copies("b").len(), 2, "the copies were made all the same");
+}
+
+#[test]
 fn prune_deletes_by_name_only_what_the_name_means() {
     let machine = Machine::new(HOST);
     for _ in 0..3 {
