@@ -69,7 +69,8 @@ struct Damage {
 
 /// Runs `check`.
 pub fn run(global: &Global, args: &CheckArgs) -> Verdict {
-    carry_out(global, &args.selection, args.dry_run, |cx, rec, target, damage| {
+    let how = Use::ReadBack { dry_run: args.dry_run };
+    carry_out(global, &args.selection, how, |cx, rec, target, damage| {
         let Some(engine) = cx.pipeline.engine(&target.name) else { return };
         let configured = target.check.as_ref().map_or(ReadData::None, |check| check.read_data);
         let extent = args.read_data.map_or(configured, |share| share.0);
@@ -83,7 +84,8 @@ pub fn run(global: &Global, args: &CheckArgs) -> Verdict {
 
 /// Runs `compact`.
 pub fn compact(global: &Global, args: &CompactArgs) -> Verdict {
-    carry_out(global, &args.selection, args.dry_run, |cx, rec, target, _| {
+    let how = if args.dry_run { Use::Plan } else { Use::Change };
+    carry_out(global, &args.selection, how, |cx, rec, target, _| {
         if target.append_only {
             rec.say(true, format!("target {} is append-only: it is never compacted", target.name));
             return;
@@ -104,7 +106,7 @@ type Work<'w> = &'w mut dyn FnMut(
 fn carry_out(
     global: &Global,
     selection: &Selection,
-    dry_run: bool,
+    how: Use,
     mut work: impl FnMut(
         crate::pipeline::context::RunContext<'_>,
         &mut Recorder<'_>,
@@ -113,7 +115,8 @@ fn carry_out(
     ),
 ) -> Verdict {
     let work: Work<'_> = &mut work;
-    let setup = Setup::new(global, if dry_run { Use::Plan } else { Use::Change })?;
+    let setup = Setup::new(global, how)?;
+    let dry_run = setup.dry.is_some();
     let job = selection.job.as_ref().map(|name| select::job(&setup.config, name)).transpose()?;
     let targets = select::targets(&setup.config, job, selection.target.as_ref())?;
     let mut document = Document {
@@ -142,6 +145,9 @@ fn carry_out(
         document.steps = rec.steps;
         Ok(rec.troubles)
     })?;
+    if let Some(error) = setup.unrecorded() {
+        render::say(&format!("warning: {error}; that the targets were checked is not recorded"));
+    }
     if let Some(dry) = &setup.dry {
         document.planned = dry.planned().iter().map(ToString::to_string).collect();
     }

@@ -154,7 +154,7 @@ fn verdict(config: &Config, troubles: &[Trouble]) -> String {
 
 /// Looks at everything that a run would use. Changes nothing.
 fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
-    let setup = Setup::new(global, Use::Look)?;
+    let setup = Setup::new(global, Use::Report)?;
     let pipeline = setup.pipeline();
     let mut findings = Vec::new();
     let mut note = |subject: String, result: Result<String, StepError>| {

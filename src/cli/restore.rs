@@ -64,7 +64,7 @@ struct Document<'a> {
 /// Runs the verb.
 pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
     let (wanted, paths) = split(&args.rest)?;
-    let setup = Setup::new(global, if args.dry_run { Use::Plan } else { Use::Change })?;
+    let setup = Setup::new(global, Use::ReadBack { dry_run: args.dry_run })?;
     let job = select::job(&setup.config, &args.job)?;
     let to = match &args.to {
         Some(to) => std::path::absolute(to)

@@ -18,8 +18,8 @@ use crate::model::target::{EngineConfig, SecretSource};
 use crate::pipeline::context::{Engines, Pipeline, RunContext, engines};
 use crate::pipeline::error::StepError;
 use crate::pipeline::recover::wake;
-use crate::pipeline::session::session;
-use crate::report::history::History;
+use crate::pipeline::session::{Place, session};
+use crate::report::history::{FILE_NAME, History, HistoryError};
 use crate::report::terminal::{Surroundings, Terminal, TerminalOptions, Verbosity};
 
 use crate::tools::exclude;
@@ -36,14 +36,24 @@ pub struct Setup {
     pub config: Config,
     engines: Engines,
     history: Option<History>,
+    unrecorded: Option<StepError>,
+    place: Place,
     observer: Observers,
 }
 
 /// How a verb uses the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// It only looks.
+    /// It only looks, and goes on where history cannot be read.
     Look,
+    /// It only looks, and what it says would not be true without history.
+    Report,
+    /// It reads copies back, or shows how it would. Whatever has befallen the state directory, that must go: it
+    /// goes on without history and with a makeshift ledger.
+    ReadBack {
+        /// It only shows.
+        dry_run: bool,
+    },
     /// It changes something.
     Change,
     /// It only gives back what dead runs hold. History is not opened: what they hold may be what has filled
@@ -65,12 +75,17 @@ impl Setup {
             SystemHost::new()
                 .map_err(|error| StepError::from_error(Trouble::Unexpected, &error, None))?,
         );
-        let dry = (how == Use::Plan).then(|| Arc::new(DryHost::new(Arc::clone(&system))));
+        let is_dry = matches!(how, Use::Plan | Use::ReadBack { dry_run: true });
+        let dry = is_dry.then(|| Arc::new(DryHost::new(Arc::clone(&system))));
         let host = dry.clone().map_or(system, |dry| dry as Arc<dyn Host>);
-        let history = open_history(host.as_ref(), &config, how)?;
+        let (history, unrecorded) = open_history(host.as_ref(), &config, how)?;
         let engines = engines(&config);
         let observer = Observers(vec![Box::new(terminal(global, host.as_ref()))]);
-        Ok(Self { host, dry, config, engines, history, observer })
+        let place = match how {
+            Use::ReadBack { .. } => Place::StateElseRuntime,
+            _ => Place::State,
+        };
+        Ok(Self { host, dry, config, engines, history, unrecorded, place, observer })
     }
 
     /// Adds somebody who watches.
@@ -95,6 +110,11 @@ impl Setup {
         }
     }
 
+    /// Why nothing can be recorded, where history can only be read.
+    pub fn unrecorded(&self) -> Option<&StepError> {
+        self.unrecorded.as_ref()
+    }
+
     /// Runs `work` in a session of its own and adds what could not be given back to its troubles.
     ///
     /// # Errors
@@ -104,7 +124,10 @@ impl Setup {
         work: impl FnOnce(RunContext<'_>) -> anyhow::Result<Vec<Trouble>>,
     ) -> anyhow::Result<Vec<Trouble>> {
         let run = RunId::from_bytes(self.host.random());
-        let (result, frame) = session(self.pipeline(), &run, work)?;
+        let (result, frame) = session(self.pipeline(), &run, self.place, work)?;
+        if let Some(warning) = &frame.makeshift {
+            render::say(&format!("warning: {warning}"));
+        }
         for line in &frame.recovered {
             render::say(line);
         }
@@ -314,25 +337,80 @@ pub fn programs_of(job: &Job) -> Vec<(String, &Vec<String>)> {
     programs
 }
 
-fn open_history(host: &dyn Host, config: &Config, how: Use) -> anyhow::Result<Option<History>> {
-    let path = config.settings.state_dir.join("history.sqlite");
-    let unfit = |error: crate::report::history::HistoryError| {
-        StepError::from_error(Trouble::Environment, &error, Some(error.hint()))
-    };
-    if matches!(how, Use::Look | Use::Plan) {
-        return Ok(History::open_existing(&path).map_err(unfit)?);
+/// The history, as far as the verb needs it, and why nothing can be added to one that can only be read.
+fn open_history(
+    host: &dyn Host,
+    config: &Config,
+    how: Use,
+) -> Result<(Option<History>, Option<StepError>), StepError> {
+    let path = config.settings.state_dir.join(FILE_NAME);
+    match how {
+        Use::Report | Use::Plan => {
+            Ok((History::open_existing(&path).map_err(unfit_history)?, None))
+        }
+        Use::Look | Use::ReadBack { dry_run: true } => {
+            Ok((readable(config, History::open_existing(&path)), None))
+        }
+        Use::ReadBack { dry_run: false } => {
+            wake(host, &config.settings);
+            Ok(match open_to_write(host, config, &path) {
+                Ok(history) => (readable(config, Ok(Some(history))), None),
+                Err(error) => {
+                    let history = readable(config, History::open_existing(&path));
+                    // Whoever was told that it cannot be read has been told enough.
+                    let unrecorded = history.is_some().then_some(error);
+                    (history, unrecorded)
+                }
+            })
+        }
+        Use::Change => {
+            wake(host, &config.settings);
+            Ok((Some(open_to_write(host, config, &path)?), None))
+        }
+        Use::GiveBack => {
+            wake(host, &config.settings);
+            ensure_state(host, config)?;
+            Ok((None, None))
+        }
     }
-    wake(host, &config.settings);
-    host.act(&Action::EnsureDirectory { path: config.settings.state_dir.clone(), mode: 0o700 })
-        .map_err(|error| {
-            StepError::from_error(
-                Trouble::Environment,
-                &error,
-                Some("run it as root, or set state-dir"),
-            )
-        })?;
-    if how == Use::GiveBack {
-        return Ok(None);
+}
+
+fn unfit_history(error: HistoryError) -> StepError {
+    StepError::from_error(Trouble::Environment, &error, Some(error.hint()))
+}
+
+fn open_to_write(host: &dyn Host, config: &Config, path: &Path) -> Result<History, StepError> {
+    ensure_state(host, config)?;
+    History::open(path).map_err(unfit_history)
+}
+
+fn ensure_state(host: &dyn Host, config: &Config) -> Result<(), StepError> {
+    let action = Action::EnsureDirectory { path: config.settings.state_dir.clone(), mode: 0o700 };
+    match host.act(&action) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let hint = "run it as root, or set state-dir";
+            Err(StepError::from_error(Trouble::Environment, &error, Some(hint)))
+        }
     }
-    Ok(Some(History::open(&path).map_err(unfit)?))
+}
+
+/// History if all of it that listings need can be read; a person is told when it cannot. Damage may lie
+/// anywhere in the file, and it must not show in the midst of what goes on without.
+fn readable(config: &Config, opened: Result<Option<History>, HistoryError>) -> Option<History> {
+    let read = opened.and_then(|history| {
+        if let Some(history) = &history {
+            for target in &config.targets {
+                history.enrich(&target.name, &mut [])?;
+            }
+        }
+        Ok(history)
+    });
+    read.unwrap_or_else(|error| {
+        render::say(&format!(
+            "warning: {}; until then sizes and pins are missing where only history knows them, an incomplete copy is not told from a good one, and nothing is recorded",
+            unfit_history(error)
+        ));
+        None
+    })
 }

@@ -27,7 +27,7 @@ pub struct StatusArgs {
 
 /// Runs the verb. Speaks to no target: what it says comes from history alone.
 pub fn run(global: &Global, args: &StatusArgs) -> Verdict {
-    let setup = Setup::new(global, Use::Look)?;
+    let setup = Setup::new(global, Use::Report)?;
     let jobs = select::jobs(&setup.config, &args.jobs)?;
     let now = setup.host.now();
     let facts = Facts::gather(setup.pipeline().history, &setup.config, now)

@@ -45,7 +45,10 @@ struct Document<'a> {
 
 /// Runs the verb.
 pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
-    let setup = Setup::new(global, if args.dry_run { Use::Look } else { Use::Change })?;
+    let setup = Setup::new(
+        global,
+        if args.dry_run { Use::Look } else { Use::ReadBack { dry_run: false } },
+    )?;
     let pipeline = setup.pipeline();
     let job = select::job(&setup.config, &args.job)?;
     let (engine, copy) =

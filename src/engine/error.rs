@@ -169,7 +169,9 @@ impl EngineError {
             EngineError::Locked { .. } => {
                 "wait for the other program to end; if none runs, the lock's owner died elsewhere: look at it before breaking it by hand".into()
             }
-            EngineError::Full { .. } => "free space there, lower what the policy keeps, then `stillpoint prune` and `stillpoint compact`".into(),
+            EngineError::Full { .. } => {
+                "free space there, lower what the policy keeps, then `stillpoint prune` and `stillpoint compact`; if there is space, look where the engine keeps its own files: below state-dir and cache-dir".into()
+            }
             EngineError::Unreachable { .. } => "check network, host name, ssh key and host key".into(),
             EngineError::Damaged { .. } => {
                 "do not delete anything; copy the repository if you can, then see `stillpoint check` and the engine's own repair command".into()

@@ -42,7 +42,8 @@ pub struct Pipeline<'a> {
     pub config: &'a Config,
     /// The engines, see [`engines`].
     pub engines: &'a Engines,
-    /// What is known of earlier runs; `None` when there has been none and this one is dry.
+    /// What is known of earlier runs; `None` when there has been none, or the verb goes on
+    /// without it.
     pub history: Option<&'a History>,
     /// Who watches.
     pub observer: &'a dyn Observer,
@@ -77,7 +78,8 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Notes something in history; a dry run notes nothing.
+    /// Notes something in history; a dry run notes nothing, nor does a verb that can only read history and has
+    /// said so.
     ///
     /// # Errors
     /// When it cannot be written: the copies are not affected, so callers make it a warning.
@@ -86,7 +88,7 @@ impl<'a> Pipeline<'a> {
         note: impl FnOnce(&History) -> Result<(), HistoryError>,
     ) -> Result<(), HistoryError> {
         match self.history {
-            Some(history) if !self.host.is_dry() => note(history),
+            Some(history) if history.is_writable() && !self.host.is_dry() => note(history),
             _ => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use crate::engine::EngineError;
 use crate::host::{ActError, LockError, RunError};
 use crate::model::outcome::{Outcome, Trouble};
 
-use super::ledger::LedgerError;
+use super::ledger::{LedgerError, write_hint};
 
 /// A failed step: what it means for the run, and what to tell a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,7 +58,8 @@ impl StepError {
 
 /// A ledger that cannot be written: what it should hold must not happen.
 pub(super) fn ledger_error(error: std::io::Error) -> StepError {
-    StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}"))
+    let hint = write_hint(&error).map(|hint| format!(" — {hint}")).unwrap_or_default();
+    StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}{hint}"))
 }
 
 impl From<EngineError> for StepError {
@@ -130,6 +131,6 @@ impl From<CaptureError> for StepError {
 
 impl From<LedgerError> for StepError {
     fn from(error: LedgerError) -> Self {
-        Self::from_error(Trouble::Environment, &error, None)
+        Self::from_error(Trouble::Environment, &error, error.hint())
     }
 }

@@ -68,6 +68,31 @@ pub enum LedgerError {
     },
 }
 
+impl LedgerError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            LedgerError::Io { source, .. } => write_hint(source),
+            LedgerError::Unreadable { .. } => None,
+            LedgerError::Newer { .. } => Some("use the newer version of stillpoint that wrote it"),
+        }
+    }
+}
+
+/// What to do when the ledger cannot be written.
+pub(super) fn write_hint(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("free some space there, or set state-dir to another disk")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("make its file system writable, or set state-dir to another disk")
+        }
+        io::ErrorKind::PermissionDenied => Some("run it as root, or set state-dir"),
+        _ => None,
+    }
+}
+
 /// Something a run acquired and has not given back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outstanding {
@@ -177,9 +202,12 @@ impl FileLedger {
             return Err(fail("lock", &draft)(io::ErrorKind::WouldBlock.into()));
         }
         let ledger = Self { path: path.clone(), state: Mutex::new(State { file, next: 0 }) };
-        ledger
-            .append(&Line::Begin { format: FORMAT, run: run.clone() }, true)
-            .map_err(fail("write", &draft))?;
+        let begun = ledger.append(&Line::Begin { format: FORMAT, run: run.clone() }, true);
+        begun.map_err(|error| {
+            // It names nothing. If it stays, the next session sweeps it away.
+            let _ = fs::remove_file(&draft);
+            fail("write", &draft)(error)
+        })?;
         fs::rename(&draft, &path).map_err(fail("name", &path))?;
         sync_directory(directory).map_err(fail("sync the directory of", directory))?;
         Ok(ledger)

@@ -1,5 +1,7 @@
 //! Gives back what dead runs hold. Harmless when nothing is.
 
+use std::path::PathBuf;
+
 use crate::capture::{self, Room};
 use crate::host::{Action, Host};
 use crate::model::job::Settings;
@@ -11,6 +13,16 @@ use super::context::{CHILD_GRACE, Pipeline};
 use super::error::{StepError, ledger_error};
 use super::ledger::{self, FileLedger, Outstanding};
 use super::undo;
+
+/// Where ledgers lie.
+pub(super) fn durable_ledgers(settings: &Settings) -> PathBuf {
+    settings.state_dir.join("ledger")
+}
+
+/// Where ledgers lie of what was read back while the state directory could not be written.
+pub(super) fn makeshift_ledgers(settings: &Settings) -> PathBuf {
+    settings.runtime_dir.join("ledger")
+}
 
 /// What a recovery did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,7 +37,7 @@ pub struct Recovery {
 /// writes to them hangs, and the ledger and history may lie there. So it comes before everything else.
 /// What it cannot do, [`recover`] tries again and tells.
 pub fn wake(host: &dyn Host, settings: &Settings) {
-    let Ok(ledgers) = ledger::ledgers(&settings.state_dir.join("ledger")) else { return };
+    let Ok(ledgers) = ledger::ledgers(&durable_ledgers(settings)) else { return };
     for replay in ledgers.iter().filter_map(|path| FileLedger::peek(path)) {
         let snapshots =
             replay.outstanding.iter().filter_map(|outstanding| match &outstanding.undo {
@@ -60,12 +72,11 @@ pub fn recover(pipeline: Pipeline<'_>) -> Result<Recovery, StepError> {
 /// # Errors
 /// When there is no such dead run; then nothing was done. And as [`recover`].
 pub fn give_up_hooks(pipeline: Pipeline<'_>, run: &RunId) -> Result<Recovery, StepError> {
-    let mut dead: Vec<String> =
-        ledger::ledgers(&pipeline.config.settings.state_dir.join("ledger"))?
-            .iter()
-            .filter_map(|path| FileLedger::peek(path)?.run)
-            .map(|run| run.to_string())
-            .collect();
+    let mut dead: Vec<String> = ledger::ledgers(&durable_ledgers(&pipeline.config.settings))?
+        .iter()
+        .filter_map(|path| FileLedger::peek(path)?.run)
+        .map(|run| run.to_string())
+        .collect();
     dead.sort();
     if dead.iter().all(|dead| dead != run.as_str()) {
         let known = match dead.is_empty() {
@@ -84,10 +95,14 @@ fn recover_but(
     pipeline: Pipeline<'_>,
     without_hooks: Option<&RunId>,
 ) -> Result<Recovery, StepError> {
-    let directory = pipeline.config.settings.state_dir.join("ledger");
+    let settings = &pipeline.config.settings;
     let mut recovery = Recovery::default();
-    ledger::sweep_drafts(&directory)?;
-    for path in ledger::ledgers(&directory)? {
+    let mut ledgers = Vec::new();
+    for directory in [durable_ledgers(settings), makeshift_ledgers(settings)] {
+        ledger::sweep_drafts(&directory)?;
+        ledgers.extend(ledger::ledgers(&directory)?);
+    }
+    for path in ledgers {
         let (ledger, replay) = match FileLedger::adopt(&path) {
             Ok(Some(adopted)) => adopted,
             Ok(None) => continue,

@@ -13,7 +13,7 @@ use super::context::Pipeline;
 use super::error::StepError;
 use super::job::{not_begun, run_job};
 use super::recorder::Recorder;
-use super::session::session;
+use super::session::{Place, session};
 use super::steps::maintain::maintain;
 
 /// Runs jobs and answers with the record. Nothing that goes wrong is an error here: it is in the record.
@@ -37,7 +37,7 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
         warnings: Vec::new(),
         troubles: Vec::new(),
     };
-    let framed = session(pipeline, &run, |cx| {
+    let framed = session(pipeline, &run, Place::State, |cx| {
         let mut served: BTreeMap<TargetName, bool> = BTreeMap::new();
         for job in jobs {
             if cx.host().stop_signal().is_some() {

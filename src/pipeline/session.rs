@@ -1,11 +1,12 @@
 //! The frame around everything that changes something: what dead runs left is given back first, the ledger
 //! is open while it lasts, and whatever it acquired is given back at the end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::capture::workplaces;
 use crate::host::Action;
+use crate::model::job::Settings;
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::undo::{ChildProcess, Ledger, Undo};
@@ -14,7 +15,7 @@ use crate::tools::borg::state_directory;
 use super::context::{Pipeline, RunContext};
 use super::error::{StepError, ledger_error};
 use super::ledger::{FileLedger, NoLedger};
-use super::recover::recover;
+use super::recover::{Recovery, durable_ledgers, makeshift_ledgers, recover};
 use super::undo::unwind;
 
 /// What a session brought besides its result.
@@ -24,6 +25,51 @@ pub struct Frame {
     pub recovered: Vec<String>,
     /// What could not be given back, of dead runs or of this one.
     pub leftovers: Vec<StepError>,
+    /// Why the ledger was a makeshift one, and what that means.
+    pub makeshift: Option<String>,
+}
+
+/// Where the ledger of a session may lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the state directory, where it outlives a reboot.
+    State,
+    /// There or, if nothing can be written there, in the runtime directory, the run's own directory with it.
+    /// For what holds nothing over a reboot that an engine does not give back by itself: its own directory goes
+    /// with the ledger then, children end with the machine, and an engine knows its own lock of an earlier boot
+    /// to be stale.
+    StateElseRuntime,
+}
+
+/// Where a session keeps its ledger and the run's own directory.
+struct Ground {
+    ledgers: PathBuf,
+    temporary: PathBuf,
+    /// What must be there besides.
+    needed: Vec<PathBuf>,
+}
+
+impl Ground {
+    fn durable(settings: &Settings) -> Self {
+        Self {
+            ledgers: durable_ledgers(settings),
+            temporary: settings.cache_dir.join("tmp"),
+            needed: vec![
+                settings.state_dir.clone(),
+                // A place for it in the snapshot; see `steps::capture`.
+                state_directory(settings),
+                settings.cache_dir.clone(),
+            ],
+        }
+    }
+
+    fn makeshift(settings: &Settings) -> Self {
+        Self {
+            ledgers: makeshift_ledgers(settings),
+            temporary: settings.runtime_dir.join("tmp"),
+            needed: Vec::new(),
+        }
+    }
 }
 
 /// Hands children to the ledger as they come and go. A type of its own, since the host keeps it shared.
@@ -39,13 +85,15 @@ impl crate::host::ChildRecorder for Children {
     }
 }
 
-/// Runs `work` in such a frame. A dry host gets neither ledger nor recovery nor a directory.
+/// Runs `work` in such a frame. A dry host gets neither ledger nor recovery nor a directory. `place` says
+/// whether it may do with a makeshift ledger.
 ///
 /// # Errors
 /// When the ledger cannot be begun: then nothing was done.
 pub fn session<T>(
     pipeline: Pipeline<'_>,
     run: &RunId,
+    place: Place,
     work: impl FnOnce(RunContext<'_>) -> T,
 ) -> Result<(T, Frame), StepError> {
     if pipeline.host.is_dry() {
@@ -54,51 +102,92 @@ pub fn session<T>(
     }
     let settings = &pipeline.config.settings;
     let [root, part] = workplaces(settings);
-    for (path, mode) in [
-        (root, 0o700),
-        (part, 0o700),
-        (settings.state_dir.clone(), 0o700),
-        // A place for it in the snapshot; see `steps::capture`.
-        (state_directory(settings), 0o700),
-        (settings.runtime_dir.clone(), 0o700),
-        (settings.runtime_dir.join("locks"), 0o700),
-        (settings.cache_dir.clone(), 0o700),
-        (settings.cache_dir.join("tmp"), 0o700),
-    ] {
-        pipeline
-            .host
-            .act(&Action::EnsureDirectory { path, mode })
-            .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?;
+    let locks = settings.runtime_dir.join("locks");
+    for path in [root, part, settings.runtime_dir.clone(), locks] {
+        ensure(pipeline, path)?;
     }
-    let recovery = recover(pipeline)?;
-    let mut frame = Frame { recovered: recovery.done, leftovers: recovery.failures };
+    let recovery = match recover(pipeline) {
+        Err(error) if place == Place::StateElseRuntime => {
+            let failure = StepError { trouble: Trouble::Cleanup, ..error };
+            Recovery { failures: vec![failure], ..Recovery::default() }
+        }
+        recovery => recovery?,
+    };
+    let mut frame =
+        Frame { recovered: recovery.done, leftovers: recovery.failures, makeshift: None };
 
-    let ledger = Arc::new(FileLedger::begin(&settings.state_dir.join("ledger"), run)?);
+    let (ledger, staging) = match begin(pipeline, run, &Ground::durable(settings)) {
+        Err(error) if place == Place::StateElseRuntime => {
+            let makeshift = Ground::makeshift(settings);
+            frame.makeshift = Some(format!(
+                "{error}; until then the ledger of a command that only reads copies lies in {}, which a reboot empties",
+                makeshift.ledgers.display()
+            ));
+            begin(pipeline, run, &makeshift)?
+        }
+        begun => begun?,
+    };
     pipeline.host.record_children(Some(Arc::new(Children(Arc::clone(&ledger)))));
-    let staging = stage(pipeline, run, ledger.as_ref());
-    let result = staging.map(|staging| {
-        work(RunContext { pipeline, run, ledger: ledger.as_ref(), staging: Some(&staging) })
-    });
+    let result =
+        work(RunContext { pipeline, run, ledger: ledger.as_ref(), staging: Some(&staging) });
     pipeline.host.record_children(None);
 
-    match ledger.replay() {
-        Ok(replay) => frame.leftovers.extend(unwind(pipeline, run, &ledger, &replay.outstanding)),
+    frame.leftovers.extend(end(pipeline, run, ledger));
+    Ok((result, frame))
+}
+
+fn ensure(pipeline: Pipeline<'_>, path: PathBuf) -> Result<(), StepError> {
+    match pipeline.host.act(&Action::EnsureDirectory { path, mode: 0o700 }) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(StepError::from_error(Trouble::Environment, &error, error.hint())),
+    }
+}
+
+/// Begins the ledger and makes the run's own directory, or nothing of both.
+fn begin(
+    pipeline: Pipeline<'_>,
+    run: &RunId,
+    ground: &Ground,
+) -> Result<(Arc<FileLedger>, PathBuf), StepError> {
+    for path in ground.needed.iter().chain([&ground.temporary]) {
+        ensure(pipeline, path.clone())?;
+    }
+    let ledger = Arc::new(FileLedger::begin(&ground.ledgers, run)?);
+    match stage(pipeline, run, ledger.as_ref(), &ground.temporary) {
+        Ok(staging) => Ok((ledger, staging)),
         Err(error) => {
-            frame.leftovers.push(StepError { trouble: Trouble::Cleanup, ..StepError::from(error) })
+            for left in end(pipeline, run, ledger) {
+                tracing::warn!("{left}");
+            }
+            Err(error)
         }
     }
-    // The host let go of its share above, so this is the last one.
+}
+
+/// Gives back what the session holds, and ends its ledger. Answers with what could not be given back.
+fn end(pipeline: Pipeline<'_>, run: &RunId, ledger: Arc<FileLedger>) -> Vec<StepError> {
+    let cleanup = |error| StepError { trouble: Trouble::Cleanup, ..StepError::from(error) };
+    let mut leftovers = match ledger.replay() {
+        Ok(replay) => unwind(pipeline, run, &ledger, &replay.outstanding),
+        Err(error) => vec![cleanup(error)],
+    };
+    // The host has let go of its share, so this is the last one.
     if let Some(ledger) = Arc::into_inner(ledger)
         && let Err(error) = ledger.close()
     {
-        frame.leftovers.push(StepError { trouble: Trouble::Cleanup, ..StepError::from(error) });
+        leftovers.push(cleanup(error));
     }
-    Ok((result?, frame))
+    leftovers
 }
 
 /// Makes the run's own directory, through the ledger like everything that outlives the process.
-fn stage(pipeline: Pipeline<'_>, run: &RunId, ledger: &dyn Ledger) -> Result<PathBuf, StepError> {
-    let path = pipeline.config.settings.cache_dir.join("tmp").join(run.as_str());
+fn stage(
+    pipeline: Pipeline<'_>,
+    run: &RunId,
+    ledger: &dyn Ledger,
+    below: &Path,
+) -> Result<PathBuf, StepError> {
+    let path = below.join(run.as_str());
     let entry = ledger.intend(Undo::RemoveStaging { path: path.clone() }).map_err(ledger_error)?;
     let identity = pipeline
         .host

@@ -14,7 +14,7 @@ use stillpoint::model::report::StepReport;
 use stillpoint::pipeline::context::Pipeline;
 use stillpoint::pipeline::recorder::Recorder;
 use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::session::session;
+use stillpoint::pipeline::session::{Place, session};
 use stillpoint::pipeline::steps::quiet::quietly;
 
 use crate::faults::{Bench, Nobody, argv};
@@ -76,7 +76,7 @@ fn groups() -> Vec<PathBuf> {
 fn capture(bench: &Bench, pipeline: Pipeline<'_>) -> Came {
     let run = RunId::from_bytes(bench.host.random());
     let mut begun = false;
-    let (came, _) = session(pipeline, &run, |cx| {
+    let (came, _) = session(pipeline, &run, Place::State, |cx| {
         let job = &bench.config.jobs[0];
         let mut rec = Recorder::new(&Nobody, Some(job.name.clone()));
         let made = quietly(cx, &mut rec, job, |_| {
@@ -178,7 +178,7 @@ fn a_panic_while_captures_are_made_thaws_at_once() {
     let bench = bench(UNITS);
     let run = RunId::from_bytes([1; 4]);
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        session(bench.pipeline(), &run, |cx| {
+        session(bench.pipeline(), &run, Place::State, |cx| {
             let mut rec = Recorder::new(&Nobody, None);
             quietly(cx, &mut rec, &bench.config.jobs[0], |_| -> Option<()> { panic!("a bug") })
         })
@@ -206,7 +206,7 @@ fn captures_that_took_longer_than_the_limit_do_not_count() {
 fn captures_during_which_somebody_else_thawed_do_not_count() {
     let bench = bench(UNITS);
     let run = RunId::from_bytes([1; 4]);
-    let ((made, detail), _) = session(bench.pipeline(), &run, |cx| {
+    let ((made, detail), _) = session(bench.pipeline(), &run, Place::State, |cx| {
         let mut rec = Recorder::new(&Nobody, None);
         let made = quietly(cx, &mut rec, &bench.config.jobs[0], |_| {
             bench.host.world().frozen.remove(&groups()[0]);

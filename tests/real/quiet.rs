@@ -23,7 +23,7 @@ use stillpoint::model::outcome::Outcome;
 use stillpoint::model::undo::Identity;
 use stillpoint::pipeline::context::{Engines, Pipeline};
 use stillpoint::pipeline::recorder::Recorder;
-use stillpoint::pipeline::session::session;
+use stillpoint::pipeline::session::{Place, session};
 use stillpoint::pipeline::steps::quiet::quietly;
 
 use crate::bench_machine::{
@@ -380,7 +380,7 @@ fn quietly_make<T>(config: &Config, make: impl FnOnce() -> T) -> (Option<T>, Out
     let pipeline =
         Pipeline { host: &host, config, engines: &engines, history: None, observer: &Nobody };
     let run = RunId::from_bytes(host.random());
-    let (came, frame) = session(pipeline, &run, |cx| {
+    let (came, frame) = session(pipeline, &run, Place::State, |cx| {
         let mut rec = Recorder::new(&Nobody, None);
         let made = quietly(cx, &mut rec, &config.jobs[0], |_| Some(make()));
         let thaw = rec.steps.iter().find(|step| step.step == "thaw");

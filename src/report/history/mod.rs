@@ -6,6 +6,7 @@
 
 use std::fs::{OpenOptions, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -74,7 +75,7 @@ impl HistoryError {
         match self {
             HistoryError::Open { .. } => "check that the state directory exists and is writable",
             HistoryError::Database { source, .. } if is_for_want_of_room(source) => {
-                "see whether the disk of the state directory is full or failing"
+                "see whether the disk of the state directory is full (then free some space) or failing"
             }
             HistoryError::Database { .. } => {
                 "if the file is damaged, move it away: a new one starts empty, and no copy is lost (pins have to be set again)"
@@ -94,6 +95,7 @@ impl HistoryError {
 pub struct History {
     path: PathBuf,
     connection: Connection,
+    writable: bool,
 }
 
 impl History {
@@ -116,7 +118,7 @@ impl History {
         file.set_permissions(Permissions::from_mode(0o600)).map_err(refused)?;
         drop(file);
 
-        let mut history = History::connect(path)?;
+        let mut history = History::connect(path, path, true)?;
         history.sql("prepare", |connection| {
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
             // A record must outlive a power cut: pins and attempts are relied upon later.
@@ -131,7 +133,8 @@ impl History {
     /// runs: when it is closed, the directory is as it was.
     ///
     /// The connection itself may write, because a reader that may not would leave SQLite's side files
-    /// behind; `query_only` refuses every statement that changes something.
+    /// behind; `query_only` refuses every statement that changes something. On a full or read-only disk even a
+    /// reader cannot make those side files. If there are none, nobody has the file open, and it is read without them.
     ///
     /// # Errors
     /// When the file cannot be opened or was written by another version.
@@ -141,7 +144,18 @@ impl History {
             Ok(false) => return Ok(None),
             Err(source) => return Err(HistoryError::Open { path: path.to_owned(), source }),
         }
-        let history = History::connect(path)?;
+        match History::read(path, path) {
+            Err(HistoryError::Database { source, .. })
+                if may_want_side_files(&source) && !has_unmerged(path) =>
+            {
+                History::read(path, &immutable(path))
+            }
+            read => read,
+        }
+    }
+
+    fn read(path: &Path, name: &Path) -> Result<Option<History>, HistoryError> {
+        let history = History::connect(path, name, false)?;
         history.sql("prepare", |connection| connection.pragma_update(None, "query_only", true))?;
         match history.version()? {
             // Made, but a crash came before its tables: nothing is remembered.
@@ -151,13 +165,21 @@ impl History {
         }
     }
 
-    fn connect(path: &Path) -> Result<History, HistoryError> {
+    /// Whether something can be recorded in it.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    fn connect(path: &Path, name: &Path, writable: bool) -> Result<History, HistoryError> {
         let refused =
             |source| HistoryError::Database { path: path.to_owned(), doing: "open", source };
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(refused)?;
+        // A path of ours is absolute, so only `immutable` makes a URI.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(name, flags).map_err(refused)?;
         connection.busy_timeout(PATIENCE).map_err(refused)?;
-        Ok(History { path: path.to_owned(), connection })
+        Ok(History { path: path.to_owned(), connection, writable })
     }
 
     /// Takes the steps that the file lacks, all or none of them.
@@ -215,6 +237,37 @@ impl History {
             Ok(result)
         })
     }
+}
+
+/// Whether a record may lie in the write-ahead log, or somebody is writing one.
+fn has_unmerged(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    match Path::new(&log).metadata() {
+        Ok(found) => found.len() > 0,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+/// The name by which SQLite opens a file that does not change, without a lock or a side file.
+fn immutable(path: &Path) -> PathBuf {
+    let mut name = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                name.push(char::from(*byte));
+            }
+            other => name.push_str(&format!("%{other:02X}")),
+        }
+    }
+    name.push_str("?immutable=1");
+    name.into()
+}
+
+/// Whether it may be that SQLite could not make its side files.
+fn may_want_side_files(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, ReadOnly};
+    is_for_want_of_room(error) || matches!(error.sqlite_error_code(), Some(CannotOpen | ReadOnly))
 }
 
 /// Whether it may be that nothing could be written. A full disk shows as an input or output error too, where
