@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::unistd::AccessFlags;
+
 use crate::config::{self, SourceFile};
 use crate::host::dry::DryHost;
 use crate::host::sys::trusted::{TrustKind, check_trusted, read_trusted};
@@ -69,7 +71,7 @@ impl Setup {
     /// # Errors
     /// When the configuration is invalid (every problem has been printed), or the state cannot be opened.
     pub fn new(global: &Global, how: Use) -> anyhow::Result<Self> {
-        let config = load_config(global)?;
+        let mut config = load_config(global)?;
         refuse_unfit(&config)?;
         let system: Arc<dyn Host> = Arc::new(
             SystemHost::new()
@@ -78,6 +80,12 @@ impl Setup {
         let is_dry = matches!(how, Use::Plan | Use::ReadBack { dry_run: true });
         let dry = is_dry.then(|| Arc::new(DryHost::new(Arc::clone(&system))));
         let host = dry.clone().map_or(system, |dry| dry as Arc<dyn Host>);
+        if matches!(how, Use::Look | Use::ReadBack { .. })
+            && is_cramped(host.as_ref(), &config.settings.cache_dir)
+        {
+            let makeshift = config.settings.runtime_dir.join("borg");
+            config.settings.makeshift_borg_cache = Some(makeshift);
+        }
         let (history, unrecorded) = open_history(host.as_ref(), &config, how)?;
         let engines = engines(&config);
         let observer = Observers(vec![Box::new(terminal(global, host.as_ref()))]);
@@ -373,6 +381,17 @@ fn open_history(
             Ok((None, None))
         }
     }
+}
+
+/// Room that borg needs below its cache to read a repository, in bytes: directories and a lock.
+const ROOM_FOR_LOCKS: u64 = 64 << 10;
+
+/// Whether borg could not lock its cache there, which it does whenever it has one, though it needs none to
+/// read. restic goes on without a cache by itself.
+fn is_cramped(host: &dyn Host, cache: &Path) -> bool {
+    let refused = nix::unistd::access(cache, AccessFlags::W_OK)
+        .is_err_and(|error| error != nix::errno::Errno::ENOENT);
+    refused || host.free_space(cache).is_ok_and(|free| free < ROOM_FOR_LOCKS)
 }
 
 fn unfit_history(error: HistoryError) -> StepError {

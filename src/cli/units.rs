@@ -447,6 +447,7 @@ mod tests {
                 state_dir: "/var/lib/stillpoint".into(),
                 runtime_dir: "/run/stillpoint".into(),
                 cache_dir: "/var/cache/stillpoint".into(),
+                makeshift_borg_cache: None,
                 lock_wait: Duration::from_secs(120),
                 metrics_file: None,
                 max_age: Duration::from_secs(86_400),

@@ -103,6 +103,7 @@ fn read_settings(root: &Section<'_>, default_host: &str, notes: &mut Notes) -> O
         state_dir,
         runtime_dir,
         cache_dir,
+        makeshift_borg_cache: None,
         lock_wait: section.span("lock-wait").unwrap_or(LOCK_WAIT),
         metrics_file: section.path("metrics-file"),
         max_age: section.span("max-age").unwrap_or(MAX_AGE),

@@ -43,6 +43,7 @@ pub fn config(state: &Path) -> Config {
             state_dir: state.to_owned(),
             runtime_dir: "/run/stillpoint".into(),
             cache_dir: "/var/cache/stillpoint".into(),
+            makeshift_borg_cache: None,
             lock_wait: Duration::ZERO,
             metrics_file: None,
             max_age: Duration::from_secs(86_400),

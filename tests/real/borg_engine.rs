@@ -42,6 +42,7 @@ impl Bench {
             state_dir: below("state"),
             runtime_dir: below("run"),
             cache_dir: below("cache"),
+            makeshift_borg_cache: None,
             lock_wait: Duration::from_secs(1),
             metrics_file: None,
             max_age: Duration::from_secs(1),

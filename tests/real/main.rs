@@ -2,6 +2,7 @@
 //! `tests/run` installs; what is missing fails, loudly.
 #![allow(missing_docs, clippy::unwrap_used)] // a test that unwraps fails where it should
 
+mod bad_hour;
 mod bench_machine;
 mod borg_engine;
 mod btrfs;

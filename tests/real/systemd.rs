@@ -133,6 +133,7 @@ fn config() -> Config {
             state_dir: "/srv/it's 100% state".into(),
             runtime_dir: "/run/still point".into(),
             cache_dir: "/var/cache/stillpoint".into(),
+            makeshift_borg_cache: None,
             lock_wait: Duration::from_secs(120),
             metrics_file: Some("/var/lib/node_exporter/stillpoint.prom".into()),
             max_age: Duration::from_secs(86_400),

@@ -25,6 +25,7 @@ fn settings() -> Settings {
         state_dir: "/state".into(),
         runtime_dir: "/run/s".into(),
         cache_dir: "/cache".into(),
+        makeshift_borg_cache: None,
         lock_wait: Duration::from_secs(1),
         metrics_file: None,
         max_age: Duration::from_secs(1),

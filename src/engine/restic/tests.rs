@@ -22,6 +22,7 @@ fn settings() -> Settings {
         state_dir: "/state".into(),
         runtime_dir: "/runtime".into(),
         cache_dir: "/cache".into(),
+        makeshift_borg_cache: None,
         lock_wait: Duration::ZERO,
         metrics_file: None,
         max_age: Duration::from_secs(86_400),

@@ -546,3 +546,23 @@ fn a_full_disk_is_not_taken_for_a_damaged_file() {
     // SQLITE_NOTADB
     assert!(hint(26).contains("move it away"));
 }
+
+#[test]
+fn a_history_is_read_without_side_files_unless_something_may_lie_in_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let odd = directory.path().join("100% ?#é&");
+    std::fs::create_dir(&odd).unwrap();
+    let path = odd.join(FILE_NAME);
+    let writer = History::open(&path).unwrap();
+    writer.pin(&target("usb"), "id", chrono::DateTime::UNIX_EPOCH).unwrap();
+    assert!(has_unmerged(&path));
+    drop(writer);
+    assert!(!has_unmerged(&path));
+
+    let reader = History::read(&path, &immutable(&path)).unwrap().unwrap();
+    assert!(reader.pins(&target("usb")).unwrap().contains("id"));
+    assert!(!reader.is_writable());
+    let names: Vec<_> =
+        std::fs::read_dir(&odd).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, [FILE_NAME]);
+}

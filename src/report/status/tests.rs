@@ -78,6 +78,7 @@ fn config() -> Config {
             state_dir: "/s".into(),
             runtime_dir: "/r".into(),
             cache_dir: "/c".into(),
+            makeshift_borg_cache: None,
             lock_wait: HOUR,
             metrics_file: None,
             max_age: 2 * DAY,

@@ -77,7 +77,10 @@ impl Repository<'_> {
 
     /// The environment of every call.
     fn environment(&self, mut spec: CommandSpec) -> CommandSpec {
-        let cache = self.settings.cache_dir.join("borg");
+        let cache = match &self.settings.makeshift_borg_cache {
+            Some(directory) => directory.clone(),
+            None => self.settings.cache_dir.join("borg"),
+        };
         // Keys and the memory of known repositories must outlive a wiped cache.
         let state = state_directory(self.settings);
         let unencrypted = if self.target.encryption == "none" { "yes" } else { "no" };
