@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::bench_machine::{
-    Machine, Ran, assert_same_tree, must, wait_for_no_loop_device, wait_for_no_process_about,
-    wait_until,
+    Machine, Ran, assert_same_tree, must, must_at_last, wait_for_no_loop_device,
+    wait_for_no_process_about, wait_until,
 };
 
 const HOST: &str = r#"
@@ -57,13 +57,16 @@ impl<'m> SmallDisk<'m> {
     }
 
     fn remount(&self, how: &str) {
-        must("mount", &["-o", &format!("remount,{how}"), self.0.path("disk").to_str().unwrap()]);
+        must_at_last(
+            "mount",
+            &["-o", &format!("remount,{how}"), self.0.path("disk").to_str().unwrap()],
+        );
     }
 }
 
 impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
-        must("umount", &[self.0.path("disk").to_str().unwrap()]);
+        must_at_last("umount", &[self.0.path("disk").to_str().unwrap()]);
         wait_for_no_loop_device(&self.0.path("disk.img"));
     }
 }
@@ -121,7 +124,7 @@ fn mounts(machine: &Machine) -> Ran {
     let is_there = || fs::read_dir(&at).is_ok_and(|mut entries| entries.next().is_some());
     let there = wait_until(&mut mounting, is_there);
     if there {
-        must("umount", &[at.to_str().unwrap()]);
+        must_at_last("umount", &[at.to_str().unwrap()]);
     }
     let ran = Ran::from(mounting.wait_with_output().unwrap());
     assert!(there, "{}", ran.stderr);

@@ -78,6 +78,15 @@ pub fn must(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Runs a program that takes a file system away from whoever writes or looks, until it succeeds: a file that we
+/// had open is for a moment open in a child that a test beside this one forks.
+#[track_caller]
+pub fn must_at_last(program: &str, args: &[&str]) {
+    wait_for(&format!("{program} {args:?}"), || {
+        command(program).args(args).stdin(Stdio::null()).status().unwrap().success()
+    });
+}
+
 impl Machine {
     /// A machine with a small tree, a borg target `b`, a restic target `r`, both created, and the given
     /// jobs and settings in TOML. `{root}` stands for the machine's directory.

@@ -24,7 +24,7 @@ use stillpoint::model::names::{HostName, JobName, RunId, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::target::{BorgTarget, EngineConfig, ReadData, SecretSource, Target};
 
-use crate::bench_machine::wait_for;
+use crate::bench_machine::{must_at_last, wait_for};
 
 /// A repository, a tree and what an engine call needs, in one temporary directory.
 struct Bench {
@@ -522,7 +522,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        run("umount", &[self.0.as_os_str()]);
+        must_at_last("umount", &[self.0.to_str().unwrap()]);
     }
 }
 

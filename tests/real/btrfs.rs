@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::bench_machine::{Machine, PROGRAM, Ran, command, must, wait_for_no_loop_device};
+use crate::bench_machine::{
+    Machine, PROGRAM, Ran, command, must, must_at_last, wait_for_no_loop_device,
+};
 use crate::matrix::{self, Kills, Source};
 
 /// A file system on a loop device, mounted below a machine's directory.
@@ -253,7 +255,7 @@ fn a_snapshot_of_a_run_that_a_reboot_ended_is_given_back_by_recover() {
     fs::remove_dir_all(machine.path("run")).unwrap();
     // Another file system has taken its place, and it is not there yet.
     let at = disk.at.to_str().unwrap().to_owned();
-    must("umount", &[&at]);
+    must_at_last("umount", &[&at]);
     must("losetup", &["--detach", &disk.device]);
     let image = machine.path("disk.img");
     wait_for_no_loop_device(&image);
@@ -261,7 +263,7 @@ fn a_snapshot_of_a_run_that_a_reboot_ended_is_given_back_by_recover() {
     let other = Disk::new(&machine, "btrfs", "other", 120);
     must("mount", &[&other.device, &at]);
     machine.run(&["recover"]).expect(11).says("is not here");
-    must("umount", &[&at]);
+    must_at_last("umount", &[&at]);
     drop(other);
     // It comes back under another name, elsewhere.
     let spare = machine.path("spare.img");
@@ -421,7 +423,7 @@ fn what_was_read_only_for_another_run_alone_is_no_capture() {
     job(&machine, "paths = [\"{root}/boot\"]");
     machine.run(&["init", "r"]).expect(0);
     let at = disk.at.to_str().unwrap();
-    must("mount", &["-o", "remount,ro", at]);
+    must_at_last("mount", &["-o", "remount,ro", at]);
     // The other run is done before this one.
     let done = "case \"$*\" in 'backup '*) mount -o remount,rw \"$BOOT\";; esac; exec /usr/bin/restic \"$@\"";
     let script = machine.script("restic", &done.replace("\"$BOOT\"", &format!("'{at}'")));

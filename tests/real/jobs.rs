@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use stillpoint::report::history::History;
 
 use crate::bench_machine::{
-    Machine, assert_same_tree, command, must, torture, wait_for, wait_for_no_loop_device,
+    Machine, assert_same_tree, command, must, must_at_last, torture, wait_for,
+    wait_for_no_loop_device,
 };
 
 const HOST: &str = r#"
@@ -219,7 +220,7 @@ fn a_full_disk_fails_and_older_copies_stay() {
     struct Unmount(String);
     impl Drop for Unmount {
         fn drop(&mut self) {
-            must("umount", &[&self.0]);
+            must_at_last("umount", &[&self.0]);
         }
     }
     let guard = Unmount(mount.to_string_lossy().into_owned());
@@ -561,10 +562,7 @@ fn a_copy_is_browsed_until_it_is_unmounted() {
         }
         let seen = found.lines().next().map(|path| fs::read_to_string(path).unwrap());
         if end == "umount" {
-            // The file that was just read may be open in a child that a test beside this one forks.
-            wait_for("nobody has a file open in it", || {
-                command("umount").arg(&at).status().unwrap().success()
-            });
+            must_at_last("umount", &[at.to_str().unwrap()]);
         } else {
             must("kill", &["-s", end, &child.id().to_string()]);
         }
