@@ -321,6 +321,7 @@ fn untrusted(config: &Config) -> Vec<String> {
     let private = private.into_iter().map(|secret| (secret, TrustKind::Secret));
     programs
         .chain(private)
+        .chain(directories(config))
         .filter_map(|((path, place), kind)| {
             let error = check_trusted(&path, kind).err()?;
             // A secret or a program that is missing fails its own target or hook only, when it is needed.
@@ -331,6 +332,22 @@ fn untrusted(config: &Config) -> Vec<String> {
             Some(format!("{place}: {error}{hint}"))
         })
         .collect()
+}
+
+/// Our own directories, or what there is on the way to those that are yet to be made. What a ledger says is
+/// carried out, so whoever could put one there would be root too.
+fn directories(config: &Config) -> impl Iterator<Item = ((PathBuf, String), TrustKind)> {
+    let settings = &config.settings;
+    [
+        ("state-dir", &settings.state_dir),
+        ("runtime-dir", &settings.runtime_dir),
+        ("cache-dir", &settings.cache_dir),
+    ]
+    .map(|(key, path)| {
+        let there = path.ancestors().find(|path| path.symlink_metadata().is_ok());
+        ((there.unwrap_or(path).to_owned(), format!("settings, {key}")), TrustKind::Directory)
+    })
+    .into_iter()
 }
 
 /// Every program that a job runs beside its engines, with its arguments and the place that names it.

@@ -172,6 +172,36 @@ file-name = "all"
 }
 
 #[test]
+fn a_ledger_that_others_could_have_written_is_not_carried_out() {
+    let machine = Machine::new(HOST);
+    machine.run(&["run"]).expect(0);
+    let planted = |place: &str| {
+        let hook = format!(
+            r#"{{"run-hook":{{"promise":"finally","job":"host","argv":["/bin/touch","{}"],"timeout":null}}}}"#,
+            machine.path("planted").display()
+        );
+        let lines = format!(
+            "{{\"begin\":{{\"format\":1,\"run\":\"0badc0de\"}}}}\n{{\"intend\":{{\"entry\":0,\"undo\":{hook}}}}}\n"
+        );
+        machine.write(&format!("{place}/ledger/0badc0de"), &lines, 0o600);
+    };
+    for (place, key) in [("state", "state-dir"), ("run", "runtime-dir")] {
+        planted(place);
+        std::os::unix::fs::chown(machine.path(place), Some(65534), None).unwrap();
+        for verb in [&["recover"][..], &["run"], &["restore", "host", "latest", "--to", "/x"]] {
+            let ran = machine.run(verb).expect(3);
+            let ran = ran.says(&format!("settings, {key}: ")).says("belongs to user 65534");
+            ran.says("chown root");
+        }
+        assert!(!machine.path("planted").exists(), "{place}");
+        // The test is true: what stands there is a ledger that would be carried out.
+        std::os::unix::fs::chown(machine.path(place), Some(0), None).unwrap();
+        machine.run(&["recover"]).expect(0);
+        std::fs::remove_file(machine.path("planted")).unwrap();
+    }
+}
+
+#[test]
 fn two_names_of_one_repository_are_told_to_be_one() {
     let twins = r#"
 [targets.r2.restic]
