@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::engine::borg::BorgEngine;
 use crate::engine::restic::ResticEngine;
 use crate::engine::{Context, Engine};
-use crate::host::Host;
+use crate::host::{Host, LockError, LockGuard, LockMode};
 use crate::model::copy::Series;
 use crate::model::event::Observer;
 use crate::model::job::{Config, Job, Source};
-use crate::model::names::{RunId, TargetName};
+use crate::model::names::{JobName, RunId, TargetName};
 use crate::model::target::EngineConfig;
 use crate::model::undo::Ledger;
 use crate::report::history::{History, HistoryError};
@@ -76,6 +76,21 @@ impl<'a> Pipeline<'a> {
             temporary: None,
             lock_wait: self.config.settings.lock_wait,
         }
+    }
+
+    /// Takes the lock that keeps runs of one job apart: whoever holds it may run the job's hooks.
+    ///
+    /// # Errors
+    /// When somebody else holds it longer than `wait`, or it cannot be taken.
+    pub fn lock_job(
+        &self,
+        run: &RunId,
+        job: &JobName,
+        wait: Duration,
+    ) -> Result<Box<dyn LockGuard>, LockError> {
+        let path = self.config.settings.runtime_dir.join("locks").join(format!("job-{job}.lock"));
+        let holder = format!("run {run}, job {job}");
+        self.host.lock(&path, LockMode::Exclusive, wait, &holder)
     }
 
     /// Notes something in history; a dry run notes nothing, nor does a verb that can only read history and has

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::engine::Engine;
-use crate::host::{LockGuard, LockMode};
+use crate::host::LockGuard;
 use crate::model::copy::{Copy, Series};
 use crate::model::event::Event;
 use crate::model::job::{Config, Job};
-use crate::model::names::{JobName, TargetName};
+use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::{JobReport, TargetReport, VolumeReport};
 use crate::model::target::Target;
@@ -104,8 +104,10 @@ fn carry_out(
     let targets = targets_of(cx.config(), job, only);
 
     // 1. Locks, before anything is changed: the job's, then those of its targets, always in one order.
-    let job_lock =
-        rec.step("lock", None, None, |_| Ok((lock_job(cx, &job.name)?, Done::ok("held"))));
+    let job_lock = rec.step("lock", None, None, |_| {
+        let wait = cx.config().settings.lock_wait;
+        Ok((cx.pipeline.lock_job(cx.run, &job.name, wait)?, Done::ok("held")))
+    });
     let Some(_job_lock) = job_lock else {
         // No hook either: the run that holds the lock is between its own.
         reports.extend(unserved(cx.pipeline, job, &targets));
@@ -189,13 +191,6 @@ fn carry_out(
     }
     hooks::finally(cx, rec, &promised);
     skipped
-}
-
-fn lock_job(cx: RunContext<'_>, job: &JobName) -> Result<Box<dyn LockGuard>, StepError> {
-    let settings = &cx.config().settings;
-    let path = settings.runtime_dir.join("locks").join(format!("job-{job}.lock"));
-    let holder = format!("run {}, job {job}", cx.run);
-    Ok(cx.host().lock(&path, LockMode::Exclusive, settings.lock_wait, &holder)?)
 }
 
 /// Locks every target that can be had. One that is busy or not mounted does not stop the others.

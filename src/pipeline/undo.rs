@@ -1,7 +1,9 @@
 //! The one interpreter of [`Undo`]: after an error in the same run, and after a crash in a later one.
 
+use std::time::Duration;
+
 use crate::capture;
-use crate::host::{Action, CommandSpec, Effect, Tool};
+use crate::host::{Action, CommandSpec, Effect, LockGuard, Tool};
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::undo::{Identity, Ledger, Undo};
@@ -68,7 +70,8 @@ pub fn unwind(
     let _shield = pipeline.host.shield();
     let mut failures = Vec::new();
     for Outstanding { entry, undo, identity } in outstanding {
-        let result = give_back(pipeline, run, undo, identity.as_ref())
+        let result = permit(pipeline, run, undo)
+            .and_then(|_lock| give_back(pipeline, run, undo, identity.as_ref()))
             .and_then(|()| ledger.settled(*entry).map_err(ledger_error));
         if let Err(error) = result {
             let mut failure = left(Some(run), &error.message);
@@ -80,6 +83,27 @@ pub fn unwind(
         }
     }
     failures
+}
+
+/// Whether a thing may be given back now. A hook runs under its job's lock, which no live run of that job gives
+/// away between its own hooks: a `finally` would start the database that the live run has just stopped.
+fn permit(
+    pipeline: Pipeline<'_>,
+    run: &RunId,
+    undo: &Undo,
+) -> Result<Option<Box<dyn LockGuard>>, StepError> {
+    let Undo::RunHook { promise, job, .. } = undo else { return Ok(None) };
+    match pipeline.lock_job(run, job, Duration::ZERO) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) => Err(StepError::new(
+            Trouble::Cleanup,
+            format!(
+                "the {} hook of job {job} has to wait: {}",
+                promise.name(),
+                StepError::from(error).message
+            ),
+        )),
+    }
 }
 
 /// Something that could not be given back, of which run, and what becomes of it.

@@ -289,6 +289,38 @@ fn a_promised_hook_that_never_succeeds_can_be_given_up() {
 }
 
 #[test]
+fn a_promised_hook_waits_for_the_run_that_has_the_job() {
+    let bench = Bench::with_history();
+    let dead = RunId::parse("0badc0de").unwrap();
+    let promise = Undo::RunHook {
+        promise: Promise::Finally,
+        job: bench.config.jobs[0].name.clone(),
+        argv: argv(&["/hook", "start"]),
+        timeout: None,
+    };
+    let ledger = FileLedger::begin(&bench.state.path().join("ledger"), &dead).unwrap();
+    ledger.intend(promise).unwrap();
+    drop(ledger);
+    bench.host.world().hooks.clear();
+
+    // A live run has stopped the service that the hook would start.
+    let path = bench.config.settings.runtime_dir.join("locks/job-host.lock");
+    let held = bench.host.lock(&path, LockMode::Exclusive, Duration::ZERO, "another").unwrap();
+    let recovery = recover(bench.pipeline()).unwrap();
+    let [failure] = recovery.failures.as_slice() else { panic!("{recovery:#?}") };
+    let told = "left by run 0badc0de: the finally hook of job host has to wait: another run holds";
+    assert!(failure.message.starts_with(told), "{failure}");
+    assert_eq!(failure.trouble, Trouble::Cleanup);
+    assert_eq!(bench.host.world().hooks, Vec::<String>::new());
+    assert_eq!(bench.ledgers().len(), 1, "it is still promised");
+
+    drop(held);
+    assert_eq!(recover(bench.pipeline()).unwrap().failures, []);
+    assert_eq!(bench.host.world().hooks, ["start"]);
+    bench.assert_mended("a hook that had to wait");
+}
+
+#[test]
 fn a_green_run_that_stored_nothing_is_not_green() {
     // borg says that it made the archive, and the target does not list it.
     let bench = Bench::with_history();
