@@ -127,6 +127,13 @@ impl<'a> Recorder<'a> {
         self.observer.on(&Event::Note { job: self.job.clone(), warning, text });
     }
 
+    /// Says what belongs to no step's end and leaves the copies as they are, but must not pass as all well.
+    pub fn warn(&mut self, text: impl Into<String>) {
+        self.say(true, text);
+        self.troubles.push(Trouble::Warning);
+        self.outcome = self.outcome.clone().worst(Outcome::Warning);
+    }
+
     /// The worst outcome so far.
     pub fn outcome(&self) -> Outcome {
         self.outcome.clone()

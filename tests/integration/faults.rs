@@ -20,7 +20,7 @@ use stillpoint::pipeline::context::{Engines, Pipeline, engines};
 use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::recover::{give_up_hooks, recover};
 use stillpoint::pipeline::run::run;
-use stillpoint::report::history::{History, Maintenance, MaintenanceKind};
+use stillpoint::report::history::{FILE_NAME, History, Maintenance, MaintenanceKind};
 
 use crate::loops;
 use crate::support::fake_host::{FakeHost, Fault, World};
@@ -318,6 +318,27 @@ fn a_promised_hook_waits_for_the_run_that_has_the_job() {
     assert_eq!(recover(bench.pipeline()).unwrap().failures, []);
     assert_eq!(bench.host.world().hooks, ["start"]);
     bench.assert_mended("a hook that had to wait");
+}
+
+#[test]
+fn a_copy_that_history_does_not_learn_of_is_a_warning() {
+    for (table, told) in
+        [("copy", "is in target usb, but"), ("attempt", "cannot record an attempt")]
+    {
+        let bench = Bench::with_history();
+        let file = rusqlite::Connection::open(bench.state.path().join(FILE_NAME)).unwrap();
+        let full = "SELECT RAISE(FAIL, 'no space for this')";
+        file.execute_batch(&format!(
+            "CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN {full}; END"
+        ))
+        .unwrap();
+        let report = bench.run();
+        assert_eq!(report.outcome, Outcome::Warning, "{table}: {report:#?}");
+        assert_eq!(report.troubles, [Trouble::Warning], "{table}");
+        let warnings = report.warnings.join("\n");
+        assert!(warnings.contains(told) && warnings.contains("no space for this"), "{warnings}");
+        assert_eq!(bench.host.world().borg.archives.len(), 2, "{table}: the policy keeps two");
+    }
 }
 
 #[test]

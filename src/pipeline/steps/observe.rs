@@ -132,6 +132,10 @@ fn remember(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine, obs
         unreadable: report.unreadable_count,
     };
     if let Err(error) = cx.pipeline.remember(|history| history.record_copy(&record)) {
-        rec.say(true, format!("cannot write to history: {error}"));
+        let error = StepError::from_error(Trouble::Warning, &error, Some(error.hint()));
+        rec.warn(format!(
+            "{}; the copy {} is in target {}, but retention will take it for an unfinished one when the next copy is made: pin it to keep it",
+            error.message, record.id, record.target
+        ));
     }
 }
