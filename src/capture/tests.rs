@@ -204,7 +204,8 @@ fn capture_at(at: &str) -> PrivateMount {
     }
 }
 
-/// `=` before what is captured, `+` before what is live, in the order in which it is mounted.
+/// `=` before what is captured, `+` before what is live, `~` before what is live as long as it is mounted, in
+/// the order in which it is mounted.
 fn seen(found: &Survey, captured: &[&str], live: &[&str]) -> Vec<String> {
     let captures: Vec<PrivateMount> = captured.iter().map(|at| capture_at(at)).collect();
     let live: Vec<PathBuf> = live.iter().map(PathBuf::from).collect();
@@ -213,6 +214,7 @@ fn seen(found: &Survey, captured: &[&str], live: &[&str]) -> Vec<String> {
             assert_eq!((from, read_only), (at, &false));
             format!("+{}", at.display())
         }
+        PrivateMount::Mounted { at } => format!("~{}", at.display()),
         PrivateMount::Device { at, .. } => format!("={}", at.display()),
     };
     view(found, &captures, &live).iter().map(shown).collect()
@@ -364,10 +366,32 @@ fn what_a_captured_root_would_hide_is_shown_again() {
         .mounts("vfat", &["/srv/live", "/srv/live/deeper"]);
     let found = machine.look_below(&one_file_system(&["/", "/srv"]));
     // What lies below something live comes along with it.
-    assert_eq!(seen(&found, &["/", "/srv"], &[]), ["=/", "+/dev", "+/proc", "=/srv", "+/srv/live"]);
-    assert_eq!(seen(&found, &["/srv"], &[]), ["=/srv", "+/srv/live"]);
-    assert_eq!(seen(&found, &["/"], &[]), ["=/", "+/dev", "+/proc", "+/srv"]);
+    assert_eq!(seen(&found, &["/", "/srv"], &[]), ["=/", "~/dev", "~/proc", "=/srv", "~/srv/live"]);
+    assert_eq!(seen(&found, &["/srv"], &[]), ["=/srv", "~/srv/live"]);
+    assert_eq!(seen(&found, &["/"], &[]), ["=/", "~/dev", "~/proc", "+/srv"]);
     assert_eq!(seen(&found, &[], &["/var/cache"]), [] as [&str; 0]);
+}
+
+#[test]
+fn what_is_only_mounted_may_go_away_but_not_with_what_is_wanted_in_it() {
+    let machine = Machine::default().mounts("ext4", &["/", "/disk", "/mnt", "/mnt/deep", "/var"]);
+    let mut wanted = files(&["/"]);
+    wanted.capture.leave_out = ["/disk", "/mnt", "/var"].map(PathBuf::from).into();
+    let found = machine.look_below(&wanted);
+    assert_eq!(seen(&found, &["/"], &[]), ["=/", "~/disk", "~/mnt", "~/var"]);
+    // A repository, and a cache two mounts deep.
+    let live = ["/disk/repository", "/mnt/deep/cache"];
+    assert_eq!(seen(&found, &["/"], &live), ["=/", "+/disk", "+/mnt", "~/var"]);
+    // A volume of the job that is captured, in a mount that the job does not read.
+    let mut wanted = one_file_system(&["/", "/mnt/deep"]);
+    wanted.capture.leave_out = vec!["/disk".into()];
+    let found = machine.look_below(&wanted);
+    assert_eq!(
+        seen(&found, &["/", "/mnt/deep"], &[]),
+        ["=/", "~/disk", "+/mnt", "=/mnt/deep", "~/var"]
+    );
+    // The same, read live.
+    assert_eq!(seen(&found, &["/"], &[]), ["=/", "~/disk", "+/mnt", "~/var"]);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use super::survey::Survey;
 ///
 /// A capture hides what is mounted below its place, so whatever is mounted there and not captured itself is
 /// shown again as it is: `/proc` below a captured root, a file system or a nested subvolume that is read live,
-/// the disk with the engine's program. `live` are directories that the engine must reach as they are outside:
+/// the disk with the engine's program. What nobody reads is shown only as long as it is mounted: containers
+/// end and disks are taken out while engines read. `live` are directories that the engine must reach as they are outside:
 /// its cache, its temporary files, a repository on this machine. They exist in the snapshot, since they existed
 /// before it, or in a subvolume that it does not hold.
 pub fn view(survey: &Survey, captures: &[PrivateMount], live: &[PathBuf]) -> Vec<PrivateMount> {
@@ -27,17 +28,16 @@ pub fn view(survey: &Survey, captures: &[PrivateMount], live: &[PathBuf]) -> Vec
     };
     // What must be there has the whole of such a subvolume shown around it.
     let placed = |path: &Path| hole_above(path).cloned().unwrap_or_else(|| path.to_owned());
-    let read_live = survey.mounts.iter().map(|mount| &mount.at);
-    let read_live = read_live
-        .chain(survey.volumes.iter().map(|volume| &volume.at))
-        .filter(|path| !is_captured(path) && hole_above(path).is_none())
-        .cloned();
+    let has_a_place = |path: &&PathBuf| !is_captured(path) && hole_above(path).is_none();
+    let read_live = survey.volumes.iter().map(|volume| &volume.at).filter(has_a_place).cloned();
     let around_captures = captures.iter().filter_map(|mount| hole_above(mount.at()).cloned());
     let wanted: BTreeSet<PathBuf> =
         live.iter().map(|path| placed(path)).chain(read_live).chain(around_captures).collect();
+    let mounted = survey.mounts.iter().map(|mount| &mount.at).filter(has_a_place).cloned();
+    let all: BTreeSet<PathBuf> = mounted.chain(wanted.iter().cloned()).collect();
 
     let mut shown: Vec<PathBuf> = Vec::new();
-    for path in wanted {
+    for path in all {
         let depth_of = |places: &mut dyn Iterator<Item = &Path>| {
             let around = places.filter(|at| path.starts_with(at));
             around.map(|at| at.components().count()).max()
@@ -48,8 +48,16 @@ pub fn view(survey: &Survey, captures: &[PrivateMount], live: &[PathBuf]) -> Vec
             shown.push(path);
         }
     }
-    let bind =
-        |path: PathBuf| PrivateMount::Bind { from: path.clone(), at: path, read_only: false };
+    // A mount brings along what lies in it, so it is wanted for that as well.
+    let is_wanted = |at: &Path| {
+        let mut needed = wanted.iter().map(PathBuf::as_path);
+        needed.any(|path| path.starts_with(at))
+            || captures.iter().any(|mount| mount.at().starts_with(at))
+    };
+    let bind = |at: PathBuf| match is_wanted(&at) {
+        true => PrivateMount::Bind { from: at.clone(), at, read_only: false },
+        false => PrivateMount::Mounted { at },
+    };
     let mut mounts = captures.to_vec();
     mounts.extend(shown.into_iter().map(bind));
     // Of two at one place, the live one comes last and is seen.

@@ -69,6 +69,7 @@ fn seen(mount: &PrivateMount) -> String {
         PrivateMount::Bind { from, at, .. } if from == at => {
             format!("{} as it is live", at.display())
         }
+        PrivateMount::Mounted { at } => format!("{} as it is live", at.display()),
         PrivateMount::Bind { from, at, read_only } => {
             let how = if *read_only { "read-only " } else { "" };
             format!("{} {how}at {}", from.display(), at.display())

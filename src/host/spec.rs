@@ -162,6 +162,13 @@ pub enum PrivateMount {
         /// Whether it is read-only there.
         read_only: bool,
     },
+    /// What is mounted at a place of the host's is shown there again when a mount of the view hides it, for
+    /// nothing that anybody reads: not when nothing is mounted there any more, nor where what hides it has no
+    /// such place.
+    Mounted {
+        /// The mount point.
+        at: PathBuf,
+    },
     /// The file system on a device, with `nosuid` and `nodev`.
     Device {
         /// The block device.
@@ -183,7 +190,9 @@ impl PrivateMount {
     /// Where it is mounted.
     pub fn at(&self) -> &Path {
         match self {
-            PrivateMount::Bind { at, .. } | PrivateMount::Device { at, .. } => at,
+            PrivateMount::Bind { at, .. }
+            | PrivateMount::Mounted { at }
+            | PrivateMount::Device { at, .. } => at,
         }
     }
 }

@@ -239,6 +239,59 @@ fn what_is_nested_and_read_live_is_in_the_copy_too() {
 }
 
 #[test]
+fn a_mount_that_nobody_reads_may_go_away_at_any_time() {
+    let files = "paths = [\"{root}/disk/home\"]\nleave-out = [\"{root}/disk/home/container\"]";
+    let (machine, disk) = home(files);
+    let merged = disk.path("home/container/merged");
+    // Not in memory: below /tmp that would be left out by itself.
+    let other = Disk::new(&machine, "ext4", "other", 32);
+    fs::write(other.path("inside"), "not for the copy").unwrap();
+    let appear = || {
+        fs::create_dir_all(&merged).unwrap();
+        must("mount", &["--bind", &other.path(""), &merged]);
+    };
+    let vanish = machine.script("vanish", &format!("umount '{merged}' && rmdir '{merged}'"));
+    let hooks = format!("[jobs.host.hooks]\nquiesce = [[\"{vanish}\"]]\nresume = [[\"true\"]]");
+    let assert_copies = |name: &str| {
+        for target in ["b", "r"] {
+            let back = restored(&machine, target, &format!("{name}-{target}"));
+            assert!(inside(&back, disk.path("home/1")).exists(), "{name}, {target}");
+            assert!(!inside(&back, &merged).join("inside").exists(), "{name}, {target}");
+        }
+    };
+
+    // It stays.
+    appear();
+    run_json(&machine, 0);
+    assert_copies("stays");
+    // A container that is stopped before the snapshot is made.
+    job(&machine, &format!("{files}\n{hooks}"));
+    run_json(&machine, 0);
+    assert!(!Path::new(&merged).exists(), "the hook has not run");
+    assert_copies("before");
+    // One that ends while the first target is read: the snapshot has its directory, and it is gone.
+    job(&machine, files);
+    appear();
+    let engine = machine.script("borg-then", &format!("/usr/bin/borg \"$@\"; code=$?; case \" $* \" in *' create '*) nsenter --target $PPID --mount {vanish};; esac; exit $code"));
+    let good = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let table = "[targets.b.borg]\n";
+    let text = good.replace(table, &format!("{table}program = \"{engine}\"\n"));
+    machine.write("stillpoint.toml", &text, 0o600);
+    run_json(&machine, 0);
+    assert!(!Path::new(&merged).exists(), "borg has not run");
+    assert_copies("between");
+    // What the copy is to hold must be there.
+    machine.write("stillpoint.toml", &good.replace("leave-out =", "live ="), 0o600);
+    appear();
+    let vanishing = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    machine.write("stillpoint.toml", &format!("{vanishing}\n{hooks}\n"), 0o600);
+    let ran = machine.run(&["run"]);
+    assert_ne!(ran.code, Some(0), "{}", ran.stdout);
+    ran.says("cannot open").says("merged");
+    disk.assert_no_snapshot();
+}
+
+#[test]
 fn a_snapshot_of_a_run_that_a_reboot_ended_is_given_back_by_recover() {
     let (machine, mut disk) = home("paths = [\"{root}/disk/home\"]");
     let body =

@@ -304,6 +304,7 @@ fn seen(path: &Path, mounts: &[PrivateMount]) -> Option<PathBuf> {
     match deepest {
         None => Some(path.to_owned()),
         Some(PrivateMount::Device { .. }) => None,
+        Some(PrivateMount::Mounted { .. }) => Some(path.to_owned()),
         Some(PrivateMount::Bind { from, at, .. }) => {
             let rest = path.strip_prefix(at).ok()?;
             Some(if rest.as_os_str().is_empty() { from.clone() } else { from.join(rest) })

@@ -18,6 +18,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+use super::mounts;
 use crate::host::{Access, PrivateMount, PrivateView};
 
 const NONE: Option<&str> = None;
@@ -37,7 +38,9 @@ pub const PART: &str = "part";
 /// With the mount that was refused in the text. The thread must end then, without starting anything.
 pub(in crate::host) fn enter(view: &PrivateView) -> io::Result<()> {
     detach()?;
-    let sources = view.mounts.iter().map(open_source).collect::<io::Result<Vec<_>>>()?;
+    let mounted = mounts::mount_points()?;
+    let open = |mount| open_source(mount, &mounted);
+    let sources = view.mounts.iter().map(open).collect::<io::Result<Vec<_>>>()?;
     let root = view.workplace.join(ROOT);
     let new_root = view.mounts.iter().any(|mount| mount.at() == Path::new("/"));
     for (mount, source) in view.mounts.iter().zip(&sources) {
@@ -46,7 +49,11 @@ pub(in crate::host) fn enter(view: &PrivateView) -> io::Result<()> {
             (PrivateMount::Bind { read_only, .. }, Some(source)) => {
                 show(source, mount, &at, *read_only)?;
             }
-            (PrivateMount::Bind { .. }, None) => {}
+            (PrivateMount::Mounted { .. }, Some(source)) => {
+                // The captured directory may be of a moment when nothing was mounted in it.
+                unless_absent(show(source, mount, &at, false))?;
+            }
+            (PrivateMount::Bind { .. } | PrivateMount::Mounted { .. }, None) => {}
             (PrivateMount::Device { .. }, _) => mount_device(mount, &at, &view.workplace)?,
         }
     }
@@ -64,10 +71,24 @@ pub(super) fn detach() -> io::Result<()> {
         .map_err(|error| because("cannot detach the mounts from the host's", error))
 }
 
-/// The source of a bind, held by descriptor, which leads to it whatever is mounted over its path later.
-fn open_source(mount: &PrivateMount) -> io::Result<Option<File>> {
-    let PrivateMount::Bind { from, .. } = mount else { return Ok(None) };
-    held(from).map(Some)
+/// What is shown of the host, held by descriptor, which leads to it whatever is mounted over its path later.
+/// `mounted` are the host's mount points.
+fn open_source(mount: &PrivateMount, mounted: &[PathBuf]) -> io::Result<Option<File>> {
+    match mount {
+        PrivateMount::Bind { from, .. } => held(from).map(Some),
+        // The directory that a mount leaves behind belongs to what is around it, which is captured.
+        PrivateMount::Mounted { at } if mounted.contains(at) => unless_absent(held(at)),
+        PrivateMount::Mounted { .. } | PrivateMount::Device { .. } => Ok(None),
+    }
+}
+
+/// `None` where the path of something that may be absent is.
+fn unless_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if mounts::is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A path, held by a descriptor that does nothing but lead to it.
