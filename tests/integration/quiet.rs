@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use stillpoint::host::dry::DryHost;
 use stillpoint::host::{Host, MountEntry};
@@ -200,6 +201,25 @@ fn captures_that_took_longer_than_the_limit_do_not_count() {
     assert!(thaw.detail.contains("raise freeze-limit"), "{}", thaw.detail);
     assert_eq!(came.step("resume").unwrap().outcome, Outcome::Ok);
     assert_running(&bench, "the limit");
+}
+
+#[test]
+fn nothing_is_frozen_nor_captured_when_the_guard_has_gone() {
+    for units in [UNITS, &UNITS[..1]] {
+        let mut bench = bench(units);
+        bench.host.world().freezing_takes = Duration::from_millis(50);
+        let Source::Files(files) = &mut bench.config.jobs[0].source else { unreachable!() };
+        files.capture.freeze_limit = Duration::from_millis(40);
+        let came = capture(&bench, bench.pipeline());
+        assert!(!came.begun && came.made.is_none());
+        let freeze = came.step("freeze").unwrap();
+        assert_eq!(freeze.outcome, Outcome::Failed);
+        assert!(freeze.detail.contains("raise freeze-limit"), "{}", freeze.detail);
+        let frozen = |effect: &&String| effect.starts_with("freeze");
+        assert_eq!(bench.host.world().effects.iter().filter(frozen).count(), 1, "{units:?}");
+        assert_eq!(came.step("resume").unwrap().outcome, Outcome::Ok);
+        assert_running(&bench, "the limit");
+    }
 }
 
 #[test]

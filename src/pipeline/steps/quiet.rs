@@ -255,8 +255,10 @@ fn freeze(
     limit: Duration,
     hold: &mut Hold,
 ) -> Result<((), Done), StepError> {
+    let guarded = Instant::now();
     hold.guard = Some(cx.host().thaw_guard(groups, limit)?);
     for cgroup in groups {
+        within(limit, guarded)?;
         let undo = Undo::Thaw { cgroup: cgroup.clone() };
         let entry = cx.ledger.intend(undo).map_err(ledger_error)?;
         match cx.host().act(&Action::Freeze { cgroup: cgroup.clone() }) {
@@ -281,8 +283,22 @@ fn freeze(
             }
         }
     }
+    within(limit, guarded)?;
     let shown: Vec<String> = groups.iter().map(|group| group.display().to_string()).collect();
     Ok(((), Done::ok(format!("{} (for {} at most)", shown.join(", "), span::show(limit)))))
+}
+
+/// Whether the guard still stands: once its limit has come it has gone, and what is frozen after that nobody
+/// would let go if we hang.
+fn within(limit: Duration, guarded: Instant) -> Result<(), StepError> {
+    if guarded.elapsed() < limit {
+        return Ok(());
+    }
+    let text = format!(
+        "it took longer than {} to freeze the writers, so they ran in between — raise freeze-limit, or see what holds them up",
+        span::show(limit)
+    );
+    Err(StepError::new(Trouble::JobFailed, text))
 }
 
 /// How letting the groups go went.

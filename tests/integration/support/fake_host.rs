@@ -259,6 +259,8 @@ impl Host for FakeHost {
                 Ok(None)
             }
             Action::Freeze { cgroup } => {
+                let takes = self.world().freezing_takes;
+                std::thread::sleep(takes);
                 self.effect(format!("freeze {}", cgroup.display()), |world| {
                     world.frozen.insert(cgroup.clone())
                 })

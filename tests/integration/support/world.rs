@@ -79,6 +79,8 @@ pub struct World {
     pub reads_forever: bool,
     /// Control groups that are frozen. A boot makes them anew, so a power cut thaws them.
     pub frozen: BTreeSet<PathBuf>,
+    /// How long every control group takes to freeze.
+    pub freezing_takes: Duration,
     /// Whether the guard's limit comes while it stands.
     pub guard_fires: bool,
     /// How many things were made.
