@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::excluded;
-use crate::host::{ActError, Host, MountEntry};
-use crate::model::job::FilesSource;
+use crate::host::{ActError, Host, MountEntry, PathKind};
+use crate::model::job::{CapturePolicy, FilesSource};
 
 use super::is_at_or_below;
 
@@ -98,7 +98,25 @@ pub struct Survey {
     pub mounts: Vec<MountEntry>,
 }
 
-/// Looks at everything below the paths of a job. `disks` are where targets are mounted: nobody misses the copies
+/// The job with the links resolved in what it says of mounts, subvolumes and swap files, which have one real
+/// path. Its own paths stay as they are written: engines store them so, and patterns are about them.
+///
+/// # Errors
+/// When the mounts cannot be listed.
+pub fn resolved(host: &dyn Host, files: &FilesSource) -> Result<FilesSource, ActError> {
+    let mounts = host.mounts()?;
+    let mut files = files.clone();
+    let CapturePolicy { live, leave_out, remount_readonly, .. } = &mut files.capture;
+    for path in live.iter_mut().chain(leave_out).chain(remount_readonly) {
+        // A mount point has no link in its path, and a server that is down need not be asked.
+        if mounts.iter().all(|mount| mount.at != *path) {
+            *path = host.canonical(path);
+        }
+    }
+    Ok(files)
+}
+
+/// Looks at everything below the paths of a job that is [`resolved`]. `disks` are where targets are mounted: nobody misses the copies
 /// in the copy.
 ///
 /// # Errors
@@ -107,8 +125,8 @@ pub fn survey(host: &dyn Host, files: &FilesSource, disks: &[PathBuf]) -> Result
     let mut found = Survey { mounts: visible(host.mounts()?), ..Survey::default() };
     let paths: Vec<PathBuf> = files.paths.iter().map(|path| host.canonical(path)).collect();
     let swaps = swap_files(host);
-    for path in &paths {
-        let look = Look { host, files, disks, paths: &paths, path, swaps: &swaps };
+    for (path, written) in paths.iter().zip(&files.paths) {
+        let look = Look { host, files, disks, paths: &paths, path, written, swaps: &swaps };
         look.around(&mut found)?;
         look.for_swap_files(&mut found);
     }
@@ -137,6 +155,8 @@ struct Look<'a> {
     disks: &'a [PathBuf],
     paths: &'a [PathBuf],
     path: &'a Path,
+    /// The same as the configuration has it, which may lead through links.
+    written: &'a Path,
     swaps: &'a [PathBuf],
 }
 
@@ -161,7 +181,7 @@ impl Look<'_> {
                 // Unless the job names something in it.
                 let read = self.paths.iter().any(|path| path.starts_with(&mount.at));
                 if !self.files.one_file_system && !read {
-                    found.exclude.push(content_of(&mount.at));
+                    self.exclude(found, &mount.at, content_of);
                 }
                 continue;
             }
@@ -171,10 +191,11 @@ impl Look<'_> {
             };
             if kind == "autofs" && !self.is_spoken_of(&mount.at) {
                 // Whether it is in the copy must not depend on who touched it last.
-                found.missing.push(Absent { path: mount.at.clone(), what, remedy: NAME_IT });
+                let path = self.as_written(&mount.at);
+                found.missing.push(Absent { path, what, remedy: NAME_IT });
                 continue;
             }
-            if self.is_wanted(found, &mount.at, &what, &content_of(&mount.at)) {
+            if self.is_wanted(found, &mount.at, &what) {
                 self.add_volume(found, mount, self.subvolume_at(mount)?)?;
             }
         }
@@ -203,7 +224,8 @@ impl Look<'_> {
             is_subvolume,
             swap_file: swap_file.cloned(),
         });
-        if !is_subvolume {
+        // A directory of a btrfs that is mounted elsewhere may hold subvolumes as well.
+        if mount.file_system != "btrfs" || !self.is_directory(&at)? {
             return Ok(());
         }
         // Not only what lies below the path: a mount below any of them would have no place in the snapshot.
@@ -213,7 +235,7 @@ impl Look<'_> {
                 .is_some_and(|name| name.to_string_lossy().starts_with(SNAPSHOT_PREFIX));
             if ours && nested.parent() == Some(&at) {
                 // An empty directory of that name would be in the copy, of another run's snapshot.
-                found.exclude.push(literal(&nested));
+                self.exclude(found, &nested, literal);
                 continue;
             }
             // Whatever is mounted over it was found among the mounts.
@@ -221,26 +243,30 @@ impl Look<'_> {
                 continue;
             }
             let below = nested != self.path && nested.starts_with(self.path);
-            if below && self.is_wanted(found, &nested, "subvolume", &content_of(&nested)) {
+            if below && self.is_wanted(found, &nested, "subvolume") {
                 self.add_volume(found, mount, Some(nested))?;
-            } else {
+            } else if is_subvolume {
                 found.holes.push(nested);
             }
         }
         Ok(())
     }
 
+    fn is_directory(&self, path: &Path) -> Result<bool, ActError> {
+        Ok(self.host.look(path)?.is_some_and(|state| state.kind == PathKind::Directory))
+    }
+
     /// Whether something nested is part of the copy; otherwise it is noted why not.
-    fn is_wanted(&self, found: &mut Survey, at: &Path, what: &str, pattern: &str) -> bool {
+    fn is_wanted(&self, found: &mut Survey, at: &Path, what: &str) -> bool {
         let is_live = is_at_or_below(at, &self.files.capture.live);
         let remedy = if is_live { NAME_IT_TOO } else { NAME_IT };
-        let absent = || Absent { path: at.to_owned(), what: what.to_owned(), remedy };
+        let absent = || Absent { path: self.as_written(at), what: what.to_owned(), remedy };
         if self.is_left_out(at) {
             found.left_out.push(absent());
-            found.exclude.push(pattern.to_owned());
+            self.exclude(found, at, content_of);
             return false;
         }
-        if excluded(at, &self.files.exclude) {
+        if excluded(&self.as_written(at), &self.files.exclude) {
             found.left_out.push(absent());
             return false;
         }
@@ -263,27 +289,39 @@ impl Look<'_> {
     }
 
     fn is_left_out(&self, at: &Path) -> bool {
-        self.files.capture.leave_out.iter().any(|left| at.starts_with(left))
+        is_at_or_below(at, &self.files.capture.leave_out)
+    }
+
+    /// What lies below the path, under the name by which engines come to it and the configuration speaks of it.
+    fn as_written(&self, at: &Path) -> PathBuf {
+        written_below(self.path, self.written, at).unwrap_or_else(|| at.to_owned())
+    }
+
+    /// Keeps something out of the copy, under every name by which a path of the job leads to it.
+    fn exclude(&self, found: &mut Survey, at: &Path, pattern: fn(&Path) -> String) {
+        let names = self.paths.iter().zip(&self.files.paths);
+        let names = names.filter_map(|(path, written)| written_below(path, written, at));
+        found.exclude.extend(names.map(|name| pattern(&name)));
     }
 
     /// Whether the configuration says what becomes of this place.
     fn is_spoken_of(&self, at: &Path) -> bool {
         self.is_left_out(at)
             || (self.files.one_file_system && self.disks.iter().any(|disk| disk == at))
-            || excluded(at, &self.files.exclude)
+            || excluded(&self.as_written(at), &self.files.exclude)
             || self.paths.iter().any(|path| path == at)
     }
 
     fn for_swap_files(&self, found: &mut Survey) {
         for swap in self.swaps.iter().filter(|swap| swap.starts_with(self.path)) {
             let absent = Absent {
-                path: swap.clone(),
+                path: self.as_written(swap),
                 what: "swap file".into(),
                 remedy: "it is never copied: add it to leave-out",
             };
             // What is in it is of no use to anybody, so it never goes into the copy.
-            found.exclude.push(literal(swap));
-            if self.is_left_out(swap) || excluded(swap, &self.files.exclude) {
+            self.exclude(found, swap, literal);
+            if self.is_left_out(swap) || excluded(&absent.path, &self.files.exclude) {
                 found.left_out.push(absent);
             } else {
                 found.missing.push(absent);
@@ -364,6 +402,13 @@ fn swap_files(host: &dyn Host) -> Vec<PathBuf> {
             (kind == "file").then(|| PathBuf::from(path.replace("\\040", " ")))
         })
         .collect()
+}
+
+/// The name of what lies at or below `path` for somebody who calls that `written`.
+fn written_below(path: &Path, written: &Path, at: &Path) -> Option<PathBuf> {
+    // To join nothing would leave a slash.
+    let below = at.strip_prefix(path).ok()?;
+    Some(if below.as_os_str().is_empty() { written.to_owned() } else { written.join(below) })
 }
 
 /// A pattern that matches exactly this path.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::survey::{Absent, Survey, survey};
+use super::survey::{Absent, Survey, resolved, survey};
 use super::view::view;
 use crate::host::{
     Access, ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard,
@@ -26,6 +26,8 @@ struct Machine {
     roots: BTreeSet<PathBuf>,
     nested: BTreeMap<PathBuf, Vec<PathBuf>>,
     swap_files: Vec<&'static str>,
+    /// What leads where.
+    links: Vec<(&'static str, &'static str)>,
 }
 
 impl Machine {
@@ -54,13 +56,24 @@ impl Machine {
         self
     }
 
+    /// What is mounted there is a directory of its btrfs, and not the root of a subvolume.
+    fn shows_a_directory(mut self, at: &str) -> Self {
+        self.roots.remove(Path::new(at));
+        self
+    }
+
+    fn links(mut self, at: &'static str, to: &'static str) -> Self {
+        self.links.push((at, to));
+        self
+    }
+
     fn swaps(mut self, file: &'static str) -> Self {
         self.swap_files.push(file);
         self
     }
 
     fn look_below(&self, files: &FilesSource) -> Survey {
-        survey(self, files, &["/disk".into()]).unwrap()
+        survey(self, &resolved(self, files).unwrap(), &["/disk".into()]).unwrap()
     }
 }
 
@@ -93,7 +106,8 @@ impl Host for Machine {
     }
 
     fn canonical(&self, path: &Path) -> PathBuf {
-        path.to_owned()
+        let leads = |(at, to): &(&str, &str)| Some(Path::new(to).join(path.strip_prefix(at).ok()?));
+        self.links.iter().find_map(leads).unwrap_or_else(|| path.to_owned())
     }
 
     fn run(&self, _: &CommandSpec, _: Watch<'_>) -> Result<Completed, RunError> {
@@ -311,6 +325,66 @@ fn what_another_path_reads_is_not_missing() {
     let found = machine.look_below(&one_file_system(&["/", "/home", "/var"]));
     assert_eq!(volumes(&found), ["/", "/home", "/var"]);
     assert_eq!((found.missing, found.left_out), (vec![], vec![]));
+}
+
+#[test]
+fn what_is_nested_in_a_directory_of_a_btrfs_that_is_mounted_elsewhere_is_found() {
+    let machine = Machine::default().mounts("ext4", &["/"]).mounts("btrfs", &["/export"]);
+    let machine = machine.shows_a_directory("/export").nests("/export", &["/export/vm"]);
+    let machine = machine.nests("/export/vm", &["/export/vm/deep"]);
+    let found = machine.look_below(&one_file_system(&["/export"]));
+    assert_eq!(named(&found.missing), ["/export/vm (subvolume)"]);
+    assert_eq!(found.holes, [] as [PathBuf; 0], "it is seen where it lies");
+    let found = machine.look_below(&files(&["/export"]));
+    assert_eq!(volumes(&found), ["/export", "/export/vm", "/export/vm/deep"]);
+    let subvolumes = found.volumes.iter().map(|volume| volume.is_subvolume);
+    assert!(subvolumes.eq([false, true, true]));
+    let mut wanted = one_file_system(&["/export"]);
+    wanted.capture.live = vec!["/export".into()];
+    assert!(machine.look_below(&wanted).missing[0].remedy.contains("named in live"));
+}
+
+#[test]
+fn links_that_lead_to_a_path_change_nothing_but_names() {
+    let machine = || {
+        Machine::default()
+            .mounts("ext4", &["/"])
+            .mounts("btrfs", &["/data"])
+            .mounts("xfs", &["/data/www/scratch", "/data/www/kept"])
+            .mounts("proc", &["/data/www/jail/proc"])
+            .swaps("/data/www/swap")
+            .links("/srv", "/data")
+    };
+    let mut wanted = files(&["/srv/www"]);
+    wanted.capture.leave_out = ["/srv/www/scratch", "/srv/www/swap"].map(PathBuf::from).into();
+    let found = machine().look_below(&wanted);
+    assert_eq!(volumes(&found), ["/data", "/data/www/kept"]);
+    // Patterns are about what engines see, and so is what people are told.
+    let patterns = ["/srv/www/jail/proc/*", "/srv/www/scratch/*", "/srv/www/swap"];
+    assert_eq!(found.exclude, patterns);
+    let names = ["/srv/www/scratch (xfs file system)", "/srv/www/swap (swap file)"];
+    assert_eq!((named(&found.left_out), found.missing), (names.map(str::to_owned).into(), vec![]));
+
+    // The real path will do as well, and a pattern of the job is about the other one.
+    wanted.capture.leave_out = vec!["/data/www/scratch".into()];
+    wanted.exclude = vec!["/srv/www/swap".into()];
+    let found = machine().look_below(&wanted);
+    assert_eq!((named(&found.left_out), found.missing), (names.map(str::to_owned).into(), vec![]));
+    wanted.exclude = vec!["/data/www/swap".into()];
+    assert_eq!(named(&machine().look_below(&wanted).missing), ["/srv/www/swap (swap file)"]);
+
+    // Who comes to it by two names is kept out by both.
+    wanted.paths = vec!["/data".into(), "/srv/www".into()];
+    let found = machine().look_below(&wanted);
+    assert!(found.exclude.contains(&"/data/www/scratch/*".to_owned()), "{:?}", found.exclude);
+    assert!(found.exclude.contains(&"/srv/www/scratch/*".to_owned()), "{:?}", found.exclude);
+
+    let mut wanted = files(&["/srv/www"]);
+    wanted.capture.live = vec!["/srv/www/kept".into()];
+    wanted.capture.remount_readonly = vec!["/srv".into(), "/data/www/kept".into()];
+    let policy = resolved(&machine(), &wanted).unwrap().capture;
+    assert_eq!(policy.live, [Path::new("/data/www/kept")]);
+    assert_eq!(policy.remount_readonly, ["/data", "/data/www/kept"].map(PathBuf::from));
 }
 
 #[test]

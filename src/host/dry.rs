@@ -283,8 +283,8 @@ impl Host for DryHost {
         self.inner.mounts()
     }
 
-    fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError> {
-        self.inner.nested_subvolumes(root)
+    fn nested_subvolumes(&self, above: &Path) -> Result<Vec<PathBuf>, ActError> {
+        self.inner.nested_subvolumes(above)
     }
 
     fn canonical(&self, path: &Path) -> PathBuf {

@@ -269,11 +269,11 @@ pub trait Host: Send + Sync {
     /// When the mount table cannot be read.
     fn mounts(&self) -> Result<Vec<MountEntry>, ActError>;
 
-    /// The subvolumes directly below the btrfs subvolume whose root directory is `root`.
+    /// The subvolumes below a directory of a btrfs that lie in the same subvolume as that.
     ///
     /// # Errors
     /// When the file system does not answer.
-    fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError>;
+    fn nested_subvolumes(&self, above: &Path) -> Result<Vec<PathBuf>, ActError>;
 
     /// The path without links or dots, if it exists; otherwise the longest existing part resolved.
     fn canonical(&self, path: &Path) -> PathBuf;

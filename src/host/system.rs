@@ -146,10 +146,10 @@ impl Host for SystemHost {
         })
     }
 
-    fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError> {
-        subvolumes::nested(root).map_err(|source| ActError::Io {
+    fn nested_subvolumes(&self, above: &Path) -> Result<Vec<PathBuf>, ActError> {
+        subvolumes::nested(above).map_err(|source| ActError::Io {
             what: "list the subvolumes in",
-            path: root.into(),
+            path: above.into(),
             source,
         })
     }

@@ -239,6 +239,81 @@ fn what_is_nested_and_read_live_is_in_the_copy_too() {
 }
 
 #[test]
+fn what_is_nested_in_a_directory_that_is_mounted_elsewhere_is_found() {
+    let (machine, disk) = home("paths = [\"{root}/disk/export\"]");
+    for directory in ["home/srv/deep", "home/apart"] {
+        fs::create_dir_all(disk.path(directory)).unwrap();
+    }
+    // The last one lies in the same subvolume, and not in the directory.
+    for name in ["home/srv/vm", "home/srv/deep/vm", "home/apart/vm"] {
+        must("btrfs", &["-q", "subvolume", "create", &disk.path(name)]);
+        fs::write(disk.path(&format!("{name}/image")), "image").unwrap();
+    }
+    // Unmounted with the disk.
+    fs::create_dir(disk.path("export")).unwrap();
+    must("mount", &["--bind", &disk.path("home/srv"), &disk.path("export")]);
+    let assert_copies = |name: &str| {
+        for target in ["b", "r"] {
+            let back = restored(&machine, target, &format!("{name}-{target}"));
+            for image in ["vm/image", "deep/vm/image"] {
+                let image = inside(&back, disk.path(&format!("export/{image}")));
+                assert_eq!(fs::read_to_string(&image).unwrap(), "image", "{}", image.display());
+            }
+        }
+        disk.assert_no_snapshot();
+    };
+    let report = run_json(&machine, 0);
+    let captures = report["jobs"][0]["captures"].as_array().unwrap();
+    let providers: Vec<_> = captures.iter().filter_map(|c| c["provider"].as_str()).collect();
+    assert_eq!(providers, ["none", "btrfs", "btrfs"], "{report:#}");
+    assert_copies("held");
+    job(&machine, "paths = [\"{root}/disk/export\"]\nlive = [\"{root}/disk/export\"]");
+    run_json(&machine, 0);
+    assert_copies("live");
+    job(&machine, "paths = [\"{root}/disk/export\"]\none-file-system = true");
+    let told = run_json(&machine, 13).to_string();
+    for name in ["vm", "deep/vm"] {
+        assert!(
+            told.contains(&format!("{} (subvolume)", disk.path(&format!("export/{name}")))),
+            "{name}: {told}"
+        );
+    }
+    assert!(!told.contains("apart"), "{told}");
+}
+
+#[test]
+fn a_path_through_a_link_is_captured_and_its_mounts_are_left_out() {
+    let (machine, disk) = home("paths = [\"{root}/link/www\"]");
+    std::os::unix::fs::symlink(disk.path("home"), machine.path("link")).unwrap();
+    fs::create_dir(disk.path("home/www")).unwrap();
+    fs::write(disk.path("home/www/file"), "before").unwrap();
+    let scratch = Disk::new(&machine, "ext4", "disk/home/www/scratch", 32);
+    fs::write(scratch.path("inside"), "not for the copy").unwrap();
+    let change =
+        machine.script("change", &format!("echo after > '{}'", disk.path("home/www/file")));
+    job(
+        &machine,
+        &format!(
+            "paths = [\"{{root}}/link/www\"]\nleave-out = [\"{{root}}/link/www/scratch\"]\n[jobs.host.hooks]\nquiesce = [[\"true\"]]\nresume = [[\"{change}\"]]"
+        ),
+    );
+    for target in ["b", "r"] {
+        fs::write(disk.path("home/www/file"), "before").unwrap();
+        let report = run_json(&machine, 0);
+        assert_eq!(report["jobs"][0]["captures"][0]["provider"], "btrfs", "{report:#}");
+        let back = inside(&restored(&machine, target, target), machine.path("link/www"));
+        assert_eq!(fs::read_to_string(back.join("file")).unwrap(), "before");
+        assert!(!back.join("scratch/inside").exists());
+    }
+    // What is told can be named as it is told.
+    job(&machine, "paths = [\"{root}/link/www\"]\none-file-system = true");
+    let told = run_json(&machine, 13).to_string();
+    let name = machine.path("link/www/scratch");
+    assert!(told.contains(&format!("{} (ext4", name.display())), "{told}");
+    disk.assert_no_snapshot();
+}
+
+#[test]
 fn a_mount_that_nobody_reads_may_go_away_at_any_time() {
     let files = "paths = [\"{root}/disk/home\"]\nleave-out = [\"{root}/disk/home/container\"]";
     let (machine, disk) = home(files);

@@ -9,10 +9,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+/// The inode of a subvolume's root directory, `BTRFS_FIRST_FREE_OBJECTID`.
+const ROOT: u64 = 256;
 /// `BTRFS_MAX_ROOTREF_BUFFER_NUM`.
 const REFERENCES: usize = 255;
 /// `BTRFS_VOL_NAME_MAX` + 1.
@@ -51,12 +54,14 @@ mod calls {
     nix::ioctl_readwrite!(lookup, 0x94, 62, super::Lookup);
 }
 
-/// The subvolumes directly below the subvolume whose root directory is `root`, as paths below it.
+/// The subvolumes below `above`, a directory of a btrfs, that lie in the same subvolume as that; as paths below
+/// it.
 ///
 /// # Errors
 /// When the file system does not answer: it is no btrfs, or a kernel before 4.18.
-pub(in crate::host) fn nested(root: &Path) -> io::Result<Vec<PathBuf>> {
-    let directory = File::open(root)?;
+pub(in crate::host) fn nested(above: &Path) -> io::Result<Vec<PathBuf>> {
+    let directory = File::open(above)?;
+    let is_root = directory.metadata()?.ino() == ROOT;
     let mut found = Vec::new();
     let mut asked = Box::new(RootReferences {
         min_tree: 0,
@@ -74,7 +79,14 @@ pub(in crate::host) fn nested(root: &Path) -> io::Result<Vec<PathBuf>> {
             Err(error) => return Err(error.into()),
         };
         for reference in asked.references.iter().take(usize::from(asked.count)) {
-            found.push(root.join(path_of(&directory, *reference)?));
+            match path_of(&directory, *reference) {
+                Ok(path) => found.push(above.join(path)),
+                // It was deleted since it was listed.
+                Err(Errno::ENOENT) => {}
+                // On the way up from it, the root of the subvolume came before the directory.
+                Err(Errno::EACCES) if !is_root => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         if !more {
             return Ok(found);
@@ -82,7 +94,7 @@ pub(in crate::host) fn nested(root: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-fn path_of(directory: &File, reference: Reference) -> io::Result<PathBuf> {
+fn path_of(directory: &File, reference: Reference) -> Result<PathBuf, Errno> {
     let mut lookup = Box::new(Lookup {
         directory: reference.directory,
         tree: reference.tree,

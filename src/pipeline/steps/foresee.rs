@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::capture::survey::{Absent, Survey, survey};
+use crate::capture::survey::{Absent, Survey, resolved, survey};
 use crate::capture::{self, Choice, Provider, Room};
 use crate::host::{Host, MountEntry, Tool};
 use crate::model::job::{CaptureMode, FilesSource, Settings};
@@ -57,6 +57,7 @@ pub(super) fn intend(
     programs: &[PathBuf],
     disks: &[PathBuf],
 ) -> Result<(Intended, Done), StepError> {
+    let files = &resolved(room.host, files)?;
     let survey = survey(room.host, files, disks)?;
     for path in &files.capture.remount_readonly {
         if survey.mounts.iter().all(|mount| mount.at != *path) {
