@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use super::{Session, broken};
 use crate::engine::EngineError;
 use crate::tools::restic::command;
@@ -14,41 +16,67 @@ const REAPED_WITHIN: Duration = Duration::from_secs(15);
 /// How long between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// From what age on `restic unlock` takes anybody's lock: half an hour (`staleLockTimeout` in its source), less
+/// a minute for the time between our look and its own.
+const TAKEN_AFTER: TimeDelta = TimeDelta::minutes(29);
+
 /// Removes the locks of dead processes of this machine, and looks whether they are gone.
 ///
-/// `restic unlock` ends with status 0 whatever it left. It asks for the process by a signal, and that reaches
-/// one which has died but was not reaped yet; so its lock stays, and `unlock` has to be run again once the
-/// process is reaped.
+/// `restic unlock` cannot be told which lock is meant: it takes those of dead processes of this machine, and
+/// every lock that was not refreshed for half an hour, also that of another machine which sleeps in the
+/// middle of a backup. So it runs only when a lock of the first sort is there and none of the second.
+///
+/// It ends with status 0 whatever it left. It asks for the process by a signal, and that reaches one which has
+/// died but was not reaped yet; so its lock stays, and `unlock` has to be run again once the process is reaped.
 ///
 /// # Errors
 /// When restic cannot look or unlock, and [`EngineError::Locked`] when the lock of a dead process stays.
 pub(super) fn release_dead(session: &Session<'_>) -> Result<(), EngineError> {
+    let locked = |detail| Err(EngineError::Locked { repository: session.shown(), detail });
     let mut waited = Duration::ZERO;
     loop {
-        session.run(&command::unlock(&session.access))?;
-        let Some(dead) = dead(session)? else { return Ok(()) };
-        if waited >= REAPED_WITHIN {
-            return Err(EngineError::Locked {
-                repository: session.shown(),
-                detail: format!(
-                    "process {} of this machine has died with its lock and nobody reaps it, so restic takes it for a living one",
-                    dead.pid
-                ),
-            });
+        let Locks { dead, forgotten } = look(session)?;
+        let Some(dead) = dead else { return Ok(()) };
+        if let Some(other) = forgotten {
+            return locked(format!(
+                "process {} of this machine has died with its lock, which stays because `restic unlock` would also take that of process {} on {}, not refreshed since {} — see that it is not at work any more (a machine may sleep), then run `restic unlock`",
+                dead.pid,
+                other.pid,
+                other.hostname,
+                other.time.format("%Y-%m-%d %H:%M:%S UTC"),
+            ));
         }
-        session.cx.host.pause(PAUSE);
+        if waited >= REAPED_WITHIN {
+            return locked(format!(
+                "process {} of this machine has died with its lock and nobody reaps it, so restic takes it for a living one",
+                dead.pid
+            ));
+        }
+        if waited > Duration::ZERO {
+            session.cx.host.pause(PAUSE);
+        }
+        session.run(&command::unlock(&session.access))?;
         waited += PAUSE;
     }
 }
 
-/// A lock whose process, of this machine, runs no more.
-fn dead(session: &Session<'_>) -> Result<Option<LockFile>, EngineError> {
+/// The locks on which it depends whether `restic unlock` may run.
+#[derive(Default)]
+struct Locks {
+    /// One whose process, of this machine, runs no more.
+    dead: Option<LockFile>,
+    /// One that `restic unlock` would take although nothing proves its process dead.
+    forgotten: Option<LockFile>,
+}
+
+fn look(session: &Session<'_>) -> Result<Locks, EngineError> {
     let host = session.cx.host;
     let listed = session.run(&command::list_locks(&session.access))?;
     let listed = String::from_utf8_lossy(&listed.stdout);
     let ids: Vec<&str> = listed.lines().filter(|line| message::is_id(line)).collect();
+    let mut locks = Locks::default();
     if ids.is_empty() {
-        return Ok(None);
+        return Ok(locks);
     }
     let name = host.read(Path::new("/proc/sys/kernel/hostname"))?;
     for id in ids {
@@ -60,8 +88,10 @@ fn dead(session: &Session<'_>) -> Result<Option<LockFile>, EngineError> {
         let lock: LockFile = serde_json::from_slice(&read.stdout)
             .map_err(|error| broken(format!("a lock that cannot be read: {error}")))?;
         if lock.hostname.as_bytes() == name.trim_ascii() && !host.is_running(lock.pid)? {
-            return Ok(Some(lock));
+            locks.dead = Some(lock);
+        } else if host.now() - lock.time >= TAKEN_AFTER {
+            locks.forgotten = Some(lock);
         }
     }
-    Ok(None)
+    Ok(locks)
 }

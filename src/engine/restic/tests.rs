@@ -323,7 +323,7 @@ fn verification_finds_damage_and_mends_the_lock_of_a_crash() {
         let result = engine().verify(cx(&host, &settings), &copy(&id('a')));
         (result, host.commands())
     };
-    let (unlocked, no_locks) = (|| Answer::new(0, "", ""), || Answer::new(0, "", ""));
+    let no_locks = || Answer::new(0, "", "");
     let decrypting =
         "decrypting blob <data/ef812695> from 8df97567 failed: ciphertext verification failed";
     for text in [
@@ -334,14 +334,11 @@ fn verification_finds_damage_and_mends_the_lock_of_a_crash() {
         assert_eq!(result.unwrap().damage.len(), 1);
     }
     let crash = "panic: runtime error: x\ngoroutine 36 [running]:\ngithub.com/restic/restic/internal/walker.walk()\n";
-    let (result, commands) =
-        verify("0.18.0", vec![Answer::new(2, "", crash), unlocked(), no_locks()]);
+    let (result, commands) = verify("0.18.0", vec![Answer::new(2, "", crash), no_locks()]);
     assert!(result.unwrap().damage[0].contains("cannot be loaded"));
-    assert!(commands[2].starts_with("restic unlock"), "{commands:?}");
-    assert!(!commands[2].contains("remove-all"));
+    assert!(commands[2].contains(" list ") && commands.len() == 3, "{commands:?}");
     let elsewhere = crash.replace("walker", "backend");
-    let (result, _) =
-        verify("0.18.0", vec![Answer::new(2, "", &elsewhere), unlocked(), no_locks()]);
+    let (result, _) = verify("0.18.0", vec![Answer::new(2, "", &elsewhere), no_locks()]);
     assert!(matches!(result, Err(EngineError::Failed { .. })));
     let (result, _) =
         verify("0.14.0", vec![Answer::new(1, "", "invalid id \"x\": no matching ID found")]);
@@ -350,11 +347,17 @@ fn verification_finds_damage_and_mends_the_lock_of_a_crash() {
 
 #[test]
 fn the_lock_of_a_dead_process_is_waited_for_and_a_living_one_is_left() {
-    let lock = |host: &str, pid: i32| {
-        Answer::new(0, &format!(r#"{{"hostname":"{host}","pid":{pid},"exclusive":false}}"#), "")
+    // The scripted clock shows noon.
+    let made = |host: &str, pid: i32, time: &str| {
+        let text = format!(
+            r#"{{"time":"2026-11-21T{time}+01:00","hostname":"{host}","pid":{pid},"exclusive":false}}"#
+        );
+        Answer::new(0, &text, "")
     };
+    let lock = |host: &str, pid: i32| made(host, pid, "12:59:30.123456789");
     let done = || Answer::new(0, "", "");
     let listed = || Answer::new(0, &format!("{}\n", id('a')), "");
+    let two = || Answer::new(0, &format!("{}\n{}\n", id('a'), id('b')), "");
     let release = |answers: Vec<Answer>| {
         let mut host = host("0.14.0", answers);
         host.files.insert("/proc/sys/kernel/hostname".into(), b"here\n".into());
@@ -364,19 +367,43 @@ fn the_lock_of_a_dead_process_is_waited_for_and_a_living_one_is_left() {
         assert_eq!(host.answers.lock().unwrap().len(), 0, "all that was scripted was asked");
         (result, host.commands())
     };
-    // Another process of this machine at work, and anybody of another machine, keep theirs.
-    for foreign in [lock("here", 7), lock("there", 8)] {
-        release(vec![done(), listed(), foreign]).0.unwrap();
+    let unlocks = |commands: &[String]| {
+        commands.iter().filter(|command| command.starts_with("restic unlock")).count()
+    };
+    // Without a lock there is nothing to release. Another process of this machine at work, and anybody of
+    // another machine, keep theirs: one that has slept for an hour too, which `restic unlock` would not.
+    let (result, commands) = release(vec![done()]);
+    assert!(result.is_ok() && unlocks(&commands) == 0, "{commands:?}");
+    for foreign in [lock("here", 7), lock("there", 8), made("there", 8, "12:00:00")] {
+        let (result, commands) = release(vec![listed(), foreign]);
+        assert!(result.is_ok() && unlocks(&commands) == 0, "{commands:?}");
     }
     // A dead one that init has not reaped yet: restic leaves its lock at first.
     let dead = || lock("here", 8);
-    let (result, commands) = release(vec![done(), listed(), dead(), done(), done()]);
+    let (result, commands) =
+        release(vec![listed(), dead(), done(), listed(), dead(), done(), done()]);
     result.unwrap();
-    assert!(commands[4].starts_with("restic unlock"), "{commands:?}");
+    assert_eq!(unlocks(&commands), 2, "{commands:?}");
+    assert!(commands.iter().all(|command| !command.contains("remove-all")), "{commands:?}");
+    // Beside one that is refreshed it goes.
+    let (result, commands) =
+        release(vec![two(), dead(), lock("there", 9), done(), listed(), lock("there", 9)]);
+    assert!(result.is_ok() && unlocks(&commands) == 1, "{commands:?}");
+    // Beside one that restic would take with it, it stays, and a person is told of both.
+    for asleep in [made("there", 9, "12:30:30"), made("here", 7, "12:30:30")] {
+        for pair in [[dead(), asleep.clone()], [asleep.clone(), dead()]] {
+            let (result, commands) = release([two()].into_iter().chain(pair).collect());
+            let Err(EngineError::Locked { detail, .. }) = &result else { panic!("{result:?}") };
+            assert!(detail.contains("process 8 of this machine"), "{detail}");
+            assert!(detail.contains("since 2026-11-21 11:30:30 UTC"), "{detail}");
+            assert_eq!(unlocks(&commands), 0, "{commands:?}");
+        }
+    }
     // It is gone again before it could be read: its owner lives.
-    release(vec![done(), listed(), Answer::new(1, "", "invalid id")]).0.unwrap();
+    release(vec![listed(), Answer::new(1, "", "invalid id")]).0.unwrap();
     // Nobody reaps it.
-    let forever = (0..16).flat_map(|_| [done(), listed(), dead()]).collect();
+    let mut forever: Vec<Answer> = (0..15).flat_map(|_| [listed(), dead(), done()]).collect();
+    forever.extend([listed(), dead()]);
     let (result, _) = release(forever);
     assert!(
         matches!(&result, Err(EngineError::Locked { detail, .. }) if detail.contains("process 8")),

@@ -269,6 +269,8 @@ pub struct LockFile {
     pub hostname: String,
     /// The process.
     pub pid: i32,
+    /// When it was made or last refreshed, which restic does every five minutes.
+    pub time: DateTime<Utc>,
 }
 
 /// `cat config`.
