@@ -41,15 +41,20 @@ pub(super) fn restore(
     let completed = session.cx.host.run(&spec, &mut |_, line| match message::line(line) {
         Line::Status(status) => progress(as_progress(status)),
         Line::Summary(value) => journal.summary = Some(serde_json::from_value(value)),
-        Line::Problem(problem) => journal.problem(match problem.item {
-            Some(item) if !problem.message.contains(&item) => {
-                format!("{item}: {}", problem.message)
-            }
-            _ => problem.message,
-        }),
+        Line::Problem(problem) => {
+            let attribute = is_about_attributes(&problem.message);
+            let text = match problem.item {
+                Some(item) if !problem.message.contains(&item) => {
+                    format!("{item}: {}", problem.message)
+                }
+                _ => problem.message,
+            };
+            journal.problem(attribute, text);
+        }
         Line::Text(text) => {
             if let Some(problem) = text.strip_prefix("ignoring error for ") {
-                journal.problem(problem.to_owned());
+                let attribute = line_is_about_attributes(problem, &request.to);
+                journal.problem(attribute, problem.to_owned());
             }
         }
         Line::ExitError { .. } | Line::Other(_) | Line::Empty => {}
@@ -127,8 +132,8 @@ struct Journal {
 }
 
 impl Journal {
-    fn problem(&mut self, text: String) {
-        if is_about_attributes(&text) {
+    fn problem(&mut self, attribute: bool, text: String) {
+        if attribute {
             self.attributes_count += 1;
             if self.attributes.len() < KEPT {
                 self.attributes.push(text);
@@ -140,18 +145,37 @@ impl Journal {
 }
 
 /// The system calls with which restic sets what is not content: owner, mode, times, extended attributes.
-fn is_about_attributes(text: &str) -> bool {
-    const CALLS: [&str; 8] = [
-        "lchown ",
-        "Lchown",
-        "chmod ",
-        "fchmodat",
-        "UtimesNano",
-        "utimensat",
-        "xattr.LSet",
-        "Setxattr",
-    ];
-    CALLS.iter().any(|call| text.contains(call))
+/// The path follows.
+const CALLS: [&str; 6] =
+    ["lchown ", "chmod ", "fchmodat ", "utimensat ", "xattr.LSet ", "xattr.Set "];
+
+/// What restic, in one version or another, puts before the name of a call or instead of it.
+const HEADINGS: [&str; 4] =
+    ["Lchown: ", "UtimesNano", "Setxattr: ", "failed to restore timestamp of "];
+
+/// Whether a message says that something was not set which is not content. Only its beginning counts: any
+/// word may be in the path that follows. A call that finds no file tells of content that is not there.
+fn is_about_attributes(message: &str) -> bool {
+    CALLS.iter().chain(&HEADINGS).any(|start| message.starts_with(start))
+        && !message.ends_with("no such file or directory")
+}
+
+/// The same for a line of text, `PATH: MESSAGE`, as restic prints them before 0.17.
+///
+/// Since `: ` may be in a path too, the message must name the very place that belongs to the path before it.
+/// What cannot be told apart so is taken for content.
+fn line_is_about_attributes(line: &str, to: &Path) -> bool {
+    line.match_indices(": ").any(|(at, separator)| {
+        let (item, message) = (&line[..at], &line[at + separator.len()..]);
+        let place = to.join(item.trim_start_matches('/'));
+        let call = message.strip_prefix("Lchown: ").unwrap_or(message);
+        is_about_attributes(message)
+            && CALLS
+                .iter()
+                .find_map(|name| call.strip_prefix(name))
+                .and_then(|rest| rest.strip_prefix(place.to_str()?))
+                .is_some_and(|rest| rest.starts_with([':', ' ']))
+    })
 }
 
 #[cfg(test)]
@@ -160,12 +184,55 @@ mod tests {
 
     #[test]
     fn attributes_are_told_from_content() {
-        assert!(is_about_attributes("/x: lchown /to/x: operation not permitted"));
-        assert!(is_about_attributes("/x: xattr.LSet /to/x user.a: operation not supported"));
-        assert!(!is_about_attributes("/x: open /to/x: permission denied"));
-        assert!(!is_about_attributes(
-            "decrypting blob <data/1> failed: ciphertext verification failed"
-        ));
+        for attribute in [
+            "lchown /to/x: operation not permitted",
+            "Lchown: lchown /to/x: invalid argument",
+            "chmod /to/x: operation not permitted",
+            "xattr.LSet /to/x user.a: operation not supported",
+            "xattr.Set /to/x user.a: operation not supported",
+            "failed to restore timestamp of \"/to/x\": operation not permitted",
+        ] {
+            assert!(is_about_attributes(attribute), "{attribute}");
+        }
+        for content in [
+            "open /to/x: permission denied",
+            "decrypting blob <data/1> failed: ciphertext verification failed",
+            // What stands in a path says nothing.
+            "open /to/man2/fchmodat.2.gz: no space left on device",
+            "open /to/a: chmod /to/a: permission denied",
+            "write /to/man2/utimensat lchown chmod : no space left on device",
+            // There is no file whose owner could be set.
+            "lchown /to/x: no such file or directory",
+        ] {
+            assert!(!is_about_attributes(content), "{content}");
+        }
+    }
+
+    #[test]
+    fn in_a_line_of_text_the_path_comes_first_and_may_hold_anything() {
+        // As restic 0.14 prints them.
+        for attribute in [
+            "/src/man2: Lchown: lchown /to/src/man2: invalid argument",
+            "/src/man2/fchmodat.2.gz: Lchown: lchown /to/src/man2/fchmodat.2.gz: invalid argument",
+            "/src/a: chmod b/f: Lchown: lchown /to/src/a: chmod b/f: invalid argument",
+            "/src/big: xattr.Set /to/src/big user.a: operation not supported",
+        ] {
+            assert!(line_is_about_attributes(attribute, Path::new("/to")), "{attribute}");
+            assert!(line_is_about_attributes(attribute, Path::new("/to/")), "{attribute}");
+            // Another place than the one that belongs to the path.
+            assert!(!line_is_about_attributes(attribute, Path::new("/t")), "{attribute}");
+        }
+        for content in [
+            "/src/man2/fchmodat.2.gz: nonce is invalid",
+            "/src/a: chmod b/f: nonce is invalid",
+            "/src/x: lchown : nonce is invalid",
+            "/src/a: chmod b: open /to/src/a: chmod b: permission denied",
+            "/src/x: UtimesNano: nonce is invalid",
+            "/src/x: Lchown: lchown /to/src/x: no such file or directory",
+            "nonce is invalid",
+        ] {
+            assert!(!line_is_about_attributes(content, Path::new("/to")), "{content}");
+        }
     }
 
     #[test]

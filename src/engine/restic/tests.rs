@@ -526,6 +526,29 @@ fn restores() {
     // One more than was shown: then nothing is known.
     let more = owner.replace("were 1", "were 2");
     assert!(restore_of("0.14.0", vec![Answer::new(1, "", &more)], &[]).is_err());
+    // A file that is lost is lost whatever it is called.
+    let text = |line: &str| format!("ignoring error for {line}\nFatal: There were 1 errors\n");
+    let json = |message: &str, item: &str| {
+        format!(
+            "{{\"message_type\":\"error\",\"error\":{{\"message\":\"{message}\"}},\"during\":\"restore\",\"item\":\"{item}\"}}\n\
+             {{\"message_type\":\"exit_error\",\"code\":1,\"message\":\"Fatal: There were 1 errors\\n\"}}\n"
+        )
+    };
+    let damaged = "decrypting blob <data/98ea6e4f> from 3a2b24e1 failed: nonce is invalid";
+    for item in ["/man2/fchmodat.2.gz", "/a: chmod b/f", "/x: lchown "] {
+        let old = text(&format!("{item}: nonce is invalid"));
+        let result = restore_of("0.14.0", vec![Answer::new(1, "", &old)], &[]);
+        assert!(result.is_err(), "{item}: {result:?}");
+        let new = json(damaged, item);
+        let result = restore_of("0.18.0", vec![Answer::new(1, "", &new)], &[]);
+        assert!(result.is_err(), "{item}: {result:?}");
+        let message = format!("lchown /to{item}: invalid argument");
+        let old = text(&format!("{item}: Lchown: {message}"));
+        for (version, stderr) in [("0.14.0", old), ("0.18.0", json(&message, item))] {
+            let report = restore_of(version, vec![Answer::new(1, "", &stderr)], &[]).unwrap();
+            assert_eq!(report.warnings.len(), 1, "{version} {item}");
+        }
+    }
 }
 
 #[test]
