@@ -36,7 +36,7 @@ pub struct PruneArgs {
     /// Delete the copies between two times
     #[arg(long, value_names = ["TIME", "TIME"], num_args = 2, value_parser = moment, conflicts_with = "before", requires = "job")]
     between: Option<Vec<DateTime<Utc>>>,
-    /// A person has looked: delete although a copy has no record, shrank, or the clock went back
+    /// A person has looked: delete although a copy has no record, shrank, or the clock went back or leapt
     #[arg(long)]
     accept: bool,
     /// Show the identical set, delete nothing
@@ -271,7 +271,7 @@ fn by_policy(
     let mut newest: std::collections::BTreeMap<&Series, &Copy> = std::collections::BTreeMap::new();
     for (copy, series) in ours(cx, engine, job, copies) {
         let slot = newest.entry(series).or_insert(copy);
-        if copy.time > slot.time {
+        if (copy.time, &copy.id) > (slot.time, &slot.id) {
             *slot = copy;
         }
     }

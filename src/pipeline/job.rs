@@ -15,6 +15,7 @@ use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::{JobReport, TargetReport, VolumeReport};
 use crate::model::target::Target;
+use crate::retention::CLOCK_SLACK;
 
 use super::context::{Pipeline, RunContext, series_of};
 use super::error::StepError;
@@ -249,14 +250,18 @@ fn archive_all(
 }
 
 /// The moment that a new copy stands for: now, or a second after the last copy if that was made in this
-/// very second. Copies' times are whole seconds, and which of two is the newer must not be left to chance.
+/// very second, or ahead of it because the clock was set back a little. Copies' times are whole seconds, and
+/// which of two is the newer must not be left to chance.
 fn moment(cx: RunContext<'_>, target: &Target, series: &Series) -> DateTime<Utc> {
     let now = cx.host().now();
-    let last = cx.pipeline.history.and_then(|h| h.last_good(&target.name, series).ok().flatten());
+    // What is further ahead is in the future to retention, which leaves it alone.
+    let latest = now + CLOCK_SLACK - TimeDelta::seconds(1);
+    let last = cx
+        .pipeline
+        .history
+        .and_then(|history| history.last_good_until(&target.name, series, latest).ok().flatten());
     match last {
-        Some(last) if (0..5).contains(&(last.time.timestamp() - now.timestamp())) => {
-            last.time + TimeDelta::seconds(1)
-        }
+        Some(last) if last.time.timestamp() >= now.timestamp() => last.time + TimeDelta::seconds(1),
         _ => now,
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! Retention after a bad backup is how good copies are lost, so nothing is deleted unless the copy that
 //! was just made (or, for a `prune` on its own, the newest recorded one) is good and not suspiciously small,
-//! and the clock has not gone backwards.
+//! and the clock has neither gone backwards nor leapt.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::plan::{Plan, later};
+use super::plan::{Decision, Plan, Verdict, later};
 use crate::model::copy::{Copy, Series};
 
 /// How far apart two clocks, or two readings of one, may be before they disagree.
@@ -19,6 +19,9 @@ pub const CLOCK_SLACK: Duration = Duration::from_secs(5 * 60);
 pub struct Guards {
     /// A copy dated further ahead than this is in the future; a clock that is further behind has gone back.
     pub clock_slack: Duration,
+    /// For how long a series may be without a copy before a leap of the clock is the likelier reason, if
+    /// `within` keeps for less.
+    pub clock_leap: Duration,
     /// How much smaller than the last good copy the newest may be, in percent of files or bytes; 100
     /// switches the guard off.
     pub max_shrink_percent: u8,
@@ -28,9 +31,14 @@ pub struct Guards {
 }
 
 impl Default for Guards {
-    /// Five minutes of slack, half the size, no limit on deletions.
+    /// Five minutes of slack, 90 days without a copy, half the size, no limit on deletions.
     fn default() -> Self {
-        Guards { clock_slack: CLOCK_SLACK, max_shrink_percent: 50, max_delete_percent: None }
+        Guards {
+            clock_slack: CLOCK_SLACK,
+            clock_leap: Duration::from_secs(90 * 86_400),
+            max_shrink_percent: 50,
+            max_delete_percent: None,
+        }
     }
 }
 
@@ -98,6 +106,10 @@ pub struct Evidence<'a> {
     pub last_run: Option<DateTime<Utc>>,
     /// The time.
     pub now: DateTime<Utc>,
+    /// The span of the policy by which the plan was made.
+    pub within: Option<Duration>,
+    /// When a person last accepted the copies of this job (an earlier `--accept`).
+    pub looked: Option<DateTime<Utc>>,
     /// A person has looked and accepts everything except an unhealthy or missing copy (`--accept`).
     pub accepted: bool,
 }
@@ -167,6 +179,30 @@ pub enum Refusal {
         /// When the last run ended.
         last_run: DateTime<Utc>,
     },
+    /// The new copy is not the newest by its date, and would go itself.
+    #[error(
+        "nothing of {series} is deleted, because the copy {id} that was just made is dated before another and would go itself"
+    )]
+    Backdated {
+        /// The series.
+        series: Box<Series>,
+        /// The copy.
+        id: String,
+    },
+    /// The copies before a long time without any would go because `within` counts back from those after it.
+    #[error(
+        "nothing of {series} is deleted, because {losing} of its copies would go only by their age, and none was made between {before} and {after}: the clock may be wrong"
+    )]
+    ClockLeapt {
+        /// The series.
+        series: Box<Series>,
+        /// How many would go that `within` kept until then.
+        losing: usize,
+        /// The last copy before the leap.
+        before: DateTime<Utc>,
+        /// The first copy after it.
+        after: DateTime<Utc>,
+    },
     /// The plan deletes more at once than the limit allows.
     #[error(
         "nothing of {series} is deleted, because {deleting} of {of} copies would go at once and the limit is {limit} %"
@@ -200,8 +236,11 @@ impl Refusal {
             Refusal::Unmeasured { .. } => {
                 "history was lost: see that the newest copy holds all that it should (`stillpoint list`, `diff`), then say `stillpoint prune --accept` once"
             }
-            Refusal::ClockWentBack { .. } => {
+            Refusal::ClockWentBack { .. } | Refusal::Backdated { .. } => {
                 "set the clock right; the next run after that deletes again"
+            }
+            Refusal::ClockLeapt { .. } => {
+                "if the clock is wrong, set it right; if no copy was made for so long, look at the plan (`stillpoint prune --dry-run`) and say `stillpoint prune --accept` once"
             }
             Refusal::TooMany { .. } => {
                 "look at the plan (`stillpoint prune --dry-run`) and, if it is meant, repeat with --accept"
@@ -231,6 +270,12 @@ pub fn gate(evidence: &Evidence<'_>, plan: &Plan, guards: &Guards) -> Result<(),
     {
         return Err(Refusal::ClockWentBack { series: series(), now: evidence.now, last_run });
     }
+    if plan.deletions().contains(&copy.id) {
+        return Err(Refusal::Backdated { series: series(), id: copy.id.clone() });
+    }
+    if let Some((before, after, losing)) = leap(evidence, plan, guards) {
+        return Err(Refusal::ClockLeapt { series: series(), losing, before, after });
+    }
     // The machine that was installed anew has no history, and its sources may still be empty.
     if guards.max_shrink_percent < 100
         && evidence.last_good.is_some_and(|before| !before.is_known())
@@ -250,6 +295,39 @@ pub fn gate(evidence: &Evidence<'_>, plan: &Plan, guards: &Guards) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// A time without copies that is too long to be believed: the copies at its two ends, and how many the plan
+/// deletes of those that `within` would keep if it counted from the earlier one.
+///
+/// The last run's time would not do: after one run under a wrong clock, the next seems to follow it well. The
+/// copies still show the leap then; and once a person has accepted what came after it, it is no question
+/// any more.
+fn leap(
+    evidence: &Evidence<'_>,
+    plan: &Plan,
+    guards: &Guards,
+) -> Option<(DateTime<Utc>, DateTime<Utc>, usize)> {
+    let within = evidence.within.filter(|span| !span.is_zero())?;
+    let bound = within.max(guards.clock_leap);
+    let counted: Vec<&Decision> = plan
+        .decisions
+        .iter()
+        .filter(|decision| !matches!(decision.verdict, Verdict::Foreign | Verdict::Future))
+        .collect();
+    let leaps = (1..counted.len()).filter_map(|end| {
+        let (after, before) = (counted[end - 1].time, counted[end].time);
+        if later(before, bound) >= after || evidence.looked.is_some_and(|looked| looked >= after) {
+            return None;
+        }
+        let losing = counted[end..]
+            .iter()
+            .filter(|decision| later(decision.time, within) >= before)
+            .filter(|decision| matches!(decision.verdict, Verdict::Delete(_)))
+            .count();
+        (losing > 0).then_some((before, after, losing))
+    });
+    leaps.max_by_key(|(_, _, losing)| *losing)
 }
 
 /// The first figure that fell too far: its name, before and now. What is not known did not fall.

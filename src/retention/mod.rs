@@ -47,7 +47,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-pub use gate::{Evidence, Guards, Measure, Refusal, gate, yardstick};
+pub use gate::{CLOCK_SLACK, Evidence, Guards, Measure, Refusal, gate, yardstick};
 pub use plan::{Decision, Plan, Reason, Unneeded, Verdict, group, plan};
 pub use rules::Rule;
 

@@ -74,6 +74,22 @@ prop_compose! {
     }
 }
 
+/// A good copy of now.
+fn new_copy() -> Copy {
+    Copy {
+        id: String::new(),
+        series: Some(series(0)),
+        run: None,
+        time: now(),
+        size: None,
+        files: None,
+        tags: Vec::new(),
+        pinned: false,
+        original: None,
+        healthy: Some(true),
+    }
+}
+
 fn is_future(copy: &Copy) -> bool {
     copy.time > now() + TimeDelta::minutes(5)
 }
@@ -172,5 +188,49 @@ proptest! {
             .filter(|id| good.iter().any(|copy| copy.id == *id))
             .collect();
         prop_assert_eq!(alone, among);
+    }
+
+    #[test]
+    fn a_leap_of_the_clock_costs_nothing_that_within_kept(
+        copies in copies(),
+        policy in a_policy(),
+        days in 100_i64..5_000,
+        runs in 1_i64..4,
+    ) {
+        let guards = Guards::default();
+        let old: Vec<Copy> = copies
+            .into_iter()
+            .filter(|copy| copy.series == Some(series(0)) && !is_future(copy))
+            .collect();
+        let kept: BTreeSet<String> = plan(&policy, &old, now(), &guards)
+            .decisions
+            .into_iter()
+            .filter(|decision| match &decision.verdict {
+                Verdict::Keep(why) => why.iter().any(|why| matches!(why, Reason::Within(_))),
+                _ => false,
+            })
+            .map(|decision| decision.id)
+            .collect();
+        let mut all = old;
+        for run in 0..runs {
+            let time = now() + TimeDelta::days(days + run);
+            all.push(Copy { id: format!("new {run}"), time, ..new_copy() });
+        }
+        let newest = all[all.len() - 1].clone();
+        let plan = plan(&policy, &all, newest.time, &guards);
+        let costs = plan.deletions().iter().any(|id| kept.contains(id));
+        let asked = Evidence {
+            series: &series(0),
+            copy: Some(&newest),
+            last_good: None,
+            last_run: None,
+            now: newest.time,
+            within: policy.within,
+            looked: None,
+            accepted: false,
+        };
+        prop_assert!(!costs || gate(&asked, &plan, &guards).is_err());
+        let looked = Some(newest.time);
+        prop_assert_eq!(gate(&Evidence { looked, ..asked }, &plan, &guards), Ok(()));
     }
 }

@@ -341,6 +341,8 @@ fn evidence<'a>(series: &'a Series, copy: &'a Copy) -> Evidence<'a> {
         last_good: Some(Measure { files: Some(100), size: Some(1_000) }),
         last_run: Some(now() - TimeDelta::hours(24)),
         now: now(),
+        within: None,
+        looked: None,
         accepted: false,
     }
 }
@@ -412,6 +414,61 @@ fn a_clock_that_went_back_closes_it() {
     let refused = with(TimeDelta::seconds(301), false);
     assert!(matches!(refused, Err(Refusal::ClockWentBack { .. })), "{refused:?}");
     assert_eq!(with(TimeDelta::days(3_650), true), Ok(()));
+}
+
+#[test]
+fn a_clock_that_leapt_closes_it_until_somebody_has_looked() {
+    let series = series();
+    let within = Duration::from_secs(30 * 86_400);
+    let policy = KeepPolicy { within: Some(within), ..KeepPolicy::default() };
+    let later = |days: i64| now() + TimeDelta::days(days);
+    let asked = |new: &[Copy], policy: &KeepPolicy, looked: Option<DateTime<Utc>>| {
+        let copies: Vec<Copy> = four_days().into_iter().chain(new.iter().cloned()).collect();
+        let now = new.last().unwrap().time;
+        let guards = Guards::default();
+        let plan = plan(policy, &copies, now, &guards);
+        let last_run = (new.len() > 1).then(|| new[0].time);
+        let evidence = evidence(&series, new.last().unwrap());
+        let evidence =
+            Evidence { last_run, now, within: policy.within, looked, last_good: None, ..evidence };
+        gate(&evidence, &plan, &guards)
+    };
+    let on = |day: i64| Copy { id: format!("{day}"), time: later(day), ..good("2026-02-01T12:00") };
+    // A machine that was off for two months, and one whose clock is ten years ahead.
+    assert_eq!(asked(&[on(60)], &policy, None), Ok(()));
+    let refusal = asked(&[on(3_650)], &policy, None).unwrap_err();
+    insta::assert_snapshot!(refusal, @"nothing of etc@web1 is deleted, because 8 of its copies would go only by their age, and none was made between 2026-01-04 20:00:00 UTC and 2036-01-30 12:00:00 UTC: the clock may be wrong");
+    // The second run under that clock, and one under a clock that has leapt again.
+    for new in [[on(3_650), on(3_651)], [on(3_650), on(7_300)]] {
+        let refused = asked(&new, &policy, None);
+        assert!(matches!(refused, Err(Refusal::ClockLeapt { losing: 8, .. })), "{refused:?}");
+    }
+    // A person who looked before the leap has not seen it; one who looked after it has.
+    let new = [on(3_650), on(3_651)];
+    assert!(asked(&new, &policy, Some(now())).is_err());
+    assert_eq!(asked(&new, &policy, Some(on(3_650).time)), Ok(()));
+    // What counted rules keep is safe from the clock, and what they let go is no question of age.
+    let kept = KeepPolicy { last: Some(20), ..policy.clone() };
+    assert_eq!(asked(&[on(3_650)], &kept, None), Ok(()));
+    assert_eq!(asked(&[on(3_650)], &KeepPolicy { within: None, ..daily(2) }, None), Ok(()));
+    let some = KeepPolicy { last: Some(6), ..policy };
+    let refused = asked(&[on(3_650)], &some, None);
+    assert!(matches!(refused, Err(Refusal::ClockLeapt { losing: 3, .. })), "{refused:?}");
+    // Who keeps for years may pause for one.
+    let years = KeepPolicy { within: Some(within * 24), ..KeepPolicy::default() };
+    assert_eq!(asked(&[on(400)], &years, None), Ok(()));
+}
+
+#[test]
+fn a_new_copy_that_would_go_itself_closes_it() {
+    // The clock was set back by less than the slack between two runs.
+    let series = series();
+    let (older, newer) = (good("2026-02-01T11:58"), good("2026-02-01T12:02"));
+    let policy = KeepPolicy { last: Some(1), ..KeepPolicy::default() };
+    let plan = plan(&policy, &[older.clone(), newer.clone()], now(), &Guards::default());
+    let judge = |made: &Copy| gate(&evidence(&series, made), &plan, &Guards::default());
+    assert!(matches!(judge(&older), Err(Refusal::Backdated { .. })), "{:?}", judge(&older));
+    assert_eq!(judge(&newer), Ok(()));
 }
 
 #[test]

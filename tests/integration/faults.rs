@@ -145,6 +145,13 @@ impl Bench {
         Self { host: FakeHost::over(world), config, engines, history, state }
     }
 
+    fn keeping(policy: KeepPolicy) -> Self {
+        let mut bench = Self::new();
+        bench.config.targets[0].keep = Some(policy);
+        bench.engines = engines(&bench.config);
+        bench
+    }
+
     pub fn pipeline(&self) -> Pipeline<'_> {
         Pipeline {
             host: &self.host,
@@ -204,6 +211,19 @@ impl Bench {
     pub fn assert_given_back(&self, after: &str) {
         assert_eq!(self.host.world().held(), Vec::<String>::new(), "{after}");
         assert_eq!(self.ledgers(), Vec::<PathBuf>::new(), "{after}: a ledger is left");
+    }
+
+    /// A person has looked at the copies.
+    pub fn accept(&self) {
+        self.history
+            .record_maintenance(&Maintenance {
+                target: self.config.targets[0].name.clone(),
+                kind: MaintenanceKind::Accept,
+                outcome: Outcome::Ok,
+                detail: "host".into(),
+                time: self.host.now(),
+            })
+            .unwrap();
     }
 
     /// The next run, without any help, is good and leaves what the policy keeps.
@@ -368,19 +388,48 @@ fn retention_does_not_follow_a_copy_that_shrank() {
     assert_eq!(bench.host.world().borg.archives.len(), 4, "nothing was deleted");
     assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
     // A person has looked.
-    bench
-        .history
-        .record_maintenance(&Maintenance {
-            target: bench.config.targets[0].name.clone(),
-            kind: MaintenanceKind::Accept,
-            outcome: Outcome::Ok,
-            detail: "host".into(),
-            time: bench.host.now(),
-        })
-        .unwrap();
+    bench.accept();
     let report = bench.run();
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
     assert_eq!(bench.host.world().borg.archives.len(), 2);
+}
+
+#[test]
+fn the_new_copy_stays_when_the_clock_was_set_back_a_little() {
+    let bench = Bench::keeping(KeepPolicy { last: Some(1), ..KeepPolicy::default() });
+    for _ in 0..3 {
+        let report = bench.run();
+        assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+        let made = report.jobs[0].targets[0].copy.clone().unwrap();
+        let held: Vec<String> = bench.host.world().borg.archives.keys().cloned().collect();
+        assert_eq!(held, [made], "{report:#?}");
+        bench.host.world().ticks -= 120;
+    }
+}
+
+#[test]
+fn a_clock_that_leapt_waits_for_a_person() {
+    let within = Some(Duration::from_secs(30 * 86_400));
+    let bench = Bench::keeping(KeepPolicy { within, ..KeepPolicy::default() });
+    for _ in 0..3 {
+        assert_eq!(bench.run().outcome, Outcome::Ok);
+    }
+    bench.host.world().ticks += 3_650 * 86_400;
+    // The second run under that clock looks like any other to the first.
+    for held in [4, 5] {
+        let report = bench.run();
+        assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
+        let retain = report.jobs[0].steps.iter().find(|step| step.step == "retain").unwrap();
+        let told = "3 of its copies would go only by their age";
+        assert!(retain.detail.contains(told), "{retain:?}");
+        assert_eq!(bench.host.world().borg.archives.len(), held, "nothing was deleted");
+    }
+    bench.accept();
+    for held in [3, 4] {
+        let report = bench.run();
+        assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+        assert_eq!(bench.host.world().borg.archives.len(), held);
+    }
 }
 
 #[test]

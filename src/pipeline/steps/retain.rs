@@ -96,6 +96,8 @@ pub fn decide(
             last_good,
             last_run,
             now,
+            within: policy.within,
+            looked,
             accepted: question.accepted,
         };
         let gate = retention::gate(&evidence, &plan, &guards);
