@@ -1,6 +1,6 @@
 //! `prune`: deletes what the policy does not keep, or the copies named, by exact id.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use clap::Args;
@@ -27,7 +27,8 @@ use super::{Global, Selection, Verdict, render, select};
 pub struct PruneArgs {
     #[command(flatten)]
     selection: Selection,
-    /// Delete exactly these copies instead of asking the policy
+    /// Delete exactly these copies of one target instead of asking the policy; the id of a run means all that
+    /// it made
     #[arg(value_name = "COPY", conflicts_with_all = ["before", "between"])]
     copies: Vec<String>,
     /// Delete the copies before this time (2026-11-21 or 2026-11-21T02:03:04Z)
@@ -90,12 +91,18 @@ pub fn run(global: &Global, args: &PruneArgs) -> Verdict {
         let mut answered = BTreeSet::new();
         let only = args.selection.target.as_ref();
         let of = args.selection.job.as_ref().and(jobs.first().copied());
-        for target in select::targets(&setup.config, of, only)? {
-            let jobs: Vec<&Job> =
-                jobs.iter().copied().filter(|job| job.targets.contains(&target.name)).collect();
-            if jobs.is_empty() {
-                continue;
-            }
+        let mut targets: Vec<(&Target, Vec<&Job>)> = select::targets(&setup.config, of, only)?
+            .into_iter()
+            .map(|target| {
+                let uses = |job: &&Job| job.targets.contains(&target.name);
+                (target, jobs.iter().copied().filter(uses).collect())
+            })
+            .filter(|(_, jobs): &(_, Vec<&Job>)| !jobs.is_empty())
+            .collect();
+        if targets.len() > 1 && !args.copies.is_empty() {
+            one_target(cx, &args.copies, &mut targets, &mut troubles)?;
+        }
+        for (target, jobs) in targets {
             if let Some(signal) = cx.host().stop_signal() {
                 troubles.push(Trouble::Signal(signal));
                 break;
@@ -219,6 +226,65 @@ fn record(
         .map_err(|error| StepError::from_error(Trouble::Warning, &error, Some(error.hint())))
 }
 
+/// Makes sure that each text a person typed names copies in one target only, unless it is a run's id, which means
+/// all that the run made. A copy of a copy answers to the id of the first one too, and it is often the second
+/// that must outlive it.
+///
+/// A target that cannot be read now is told and taken from the list: what would go there was not seen.
+///
+/// # Errors
+/// When a text names copies in several targets. Nothing was deleted then.
+fn one_target(
+    cx: RunContext<'_>,
+    copies: &[String],
+    targets: &mut Vec<(&Target, Vec<&Job>)>,
+    troubles: &mut Vec<Trouble>,
+) -> Result<(), StepError> {
+    let mut found: BTreeMap<&str, (Vec<&str>, bool)> = BTreeMap::new();
+    targets.retain(|(target, jobs)| {
+        if target.append_only {
+            return true;
+        }
+        let listed = require_mount(cx.host(), target)
+            .and_then(|()| select::engine(cx.pipeline, &target.name))
+            .and_then(|engine| Ok((engine, select::all_copies(cx.pipeline, engine)?)));
+        let (engine, listed) = match listed {
+            Ok(listed) => listed,
+            Err(error) => {
+                render::say(&format!("stillpoint: target {}: {error}", target.name));
+                troubles.push(error.trouble);
+                return false;
+            }
+        };
+        let ours: Vec<&Copy> = jobs
+            .iter()
+            .flat_map(|job| ours(cx, engine, job, &listed))
+            .map(|(copy, _)| copy)
+            .collect();
+        for wanted in copies {
+            let mut named = ours.iter().filter(|copy| copy.answers_to(wanted)).peekable();
+            if named.peek().is_none() {
+                continue;
+            }
+            let (names, by_run) = found.entry(wanted).or_insert((Vec::new(), true));
+            names.push(target.name.as_str());
+            *by_run &=
+                named.all(|copy| copy.run.as_ref().is_some_and(|run| run.as_str() == wanted));
+        }
+        true
+    });
+    match found.iter().find(|(_, (names, by_run))| names.len() > 1 && !by_run) {
+        Some((wanted, (names, _))) => {
+            let text = format!(
+                "{wanted} names copies in several targets, so nothing was deleted: {} — choose one with --target",
+                names.join(", ")
+            );
+            Err(StepError::new(Trouble::Configuration, text))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Whether a text that a person typed names copies here. The beginning of an id must name a single one: what
 /// is deleted was meant. A run id means all that the run made, one for each stream.
 fn one_meaning(
@@ -268,7 +334,7 @@ fn by_policy(
     document: &mut Document,
 ) -> Result<(), StepError> {
     let policy = cx.config().keep(job, engine.target());
-    let mut newest: std::collections::BTreeMap<&Series, &Copy> = std::collections::BTreeMap::new();
+    let mut newest: BTreeMap<&Series, &Copy> = BTreeMap::new();
     for (copy, series) in ours(cx, engine, job, copies) {
         let slot = newest.entry(series).or_insert(copy);
         if (copy.time, &copy.id) > (slot.time, &slot.id) {
@@ -315,8 +381,7 @@ fn by_choice(
     ids: &mut Vec<String>,
     document: &mut Document,
 ) {
-    let mut last_good: std::collections::BTreeMap<&Series, &Copy> =
-        std::collections::BTreeMap::new();
+    let mut last_good: BTreeMap<&Series, &Copy> = BTreeMap::new();
     for (copy, series) in
         ours(cx, engine, job, copies).filter(|(copy, _)| copy.healthy != Some(false))
     {

@@ -93,6 +93,51 @@ fn prune_deletes_by_name_only_what_the_name_means() {
 }
 
 #[test]
+fn prune_asks_for_the_target_of_a_copy_that_is_in_several() {
+    let machine = Machine::new(
+        r#"
+[targets.c.restic]
+repository = "{root}/repo-c"
+password-file = "{root}/pass"
+copy-from = "r"
+[jobs.host]
+targets = ["r", "c"]
+[jobs.host.files]
+paths = ["{root}/src"]
+capture = "none"
+"#,
+    );
+    machine.run(&["init", "c"]).expect(0);
+    for _ in 0..3 {
+        machine.run(&["run"]).expect(0);
+    }
+    let (first, second) = (machine.copies("r"), machine.copies("c"));
+    // What was copied to c answers to the id that it has in r.
+    for name in [&first[0][..], &first[0][..12]] {
+        for arguments in
+            [&["prune", name][..], &["prune", name, "--dry-run"], &["prune", name, "--job", "host"]]
+        {
+            machine.run(arguments).expect(3).says("several targets").says("r, c — choose one with");
+        }
+    }
+    assert_eq!((machine.copies("r"), machine.copies("c")), (first.clone(), second.clone()));
+    machine.run(&["prune", &first[0], "--target", "r"]).expect(0);
+    assert_eq!((machine.copies("r").len(), machine.copies("c").len()), (2, 3));
+    // Now it names one copy only.
+    machine.run(&["prune", &first[0]]).expect(0);
+    assert_eq!(machine.copies("c").len(), 2);
+    // A run is meant with all that it made.
+    let listed = machine.run(&["--json", "list"]).expect(0).json().to_string();
+    let run = listed.split(r#""run":""#).nth(1).unwrap()[..8].to_owned();
+    machine.run(&["prune", &run]).expect(0);
+    assert_eq!((machine.copies("r").len(), machine.copies("c").len()), (1, 1));
+    // A target that cannot be read may hold it too, but nothing goes there.
+    std::fs::rename(machine.path("repo-c"), machine.path("away")).unwrap();
+    let last = machine.copies("r").remove(0);
+    machine.run(&["prune", &last]).expect(10).says("target c").says("the last good copy");
+}
+
+#[test]
 fn copies_that_shrank_wait_for_a_person() {
     let machine =
         Machine::new(&format!("[targets.b.keep]\nlast = 1\n{}", HOST.replace(r#", "r""#, "")));
