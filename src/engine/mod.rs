@@ -339,9 +339,9 @@ pub trait Engine: Send + Sync {
         progress: OnProgress<'_>,
     ) -> Result<(), EngineError>;
 
-    /// Releases a lock of a child of ours that is proven dead, and nobody else's.
+    /// Releases the lock of a process of this machine that is proven dead, and nobody else's.
     ///
     /// # Errors
-    /// When the engine could not carry it out.
+    /// When the engine could not carry it out, or not without taking somebody else's lock with it.
     fn release_dead_lock(&self, cx: Context<'_>) -> Result<(), EngineError>;
 }

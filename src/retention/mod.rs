@@ -30,7 +30,9 @@
 //!    unmounted disk replaces the last good one.
 //! 5. The newest good copy always stays. `borg prune --keep-within 14d` deletes every archive of a
 //!    machine that has been off for a month.
-//! 6. `within` counts back from the newest copy, as in restic; borg counts from now.
+//! 6. `within` counts back from the newest copy, as in restic; borg counts from now. Where that copy comes
+//!    after a gap of months, the gate asks a person first: in both engines one run under a clock that is years
+//!    ahead deletes all that is older.
 //! 7. Copies dated in the future are left alone and fill no slot. In both engines they push real copies out.
 //! 8. Nothing that is not ours is counted or deleted. `borg prune` without a pattern takes every archive of
 //!    the repository; `restic forget` takes those of every host.
