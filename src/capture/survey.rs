@@ -116,8 +116,8 @@ pub fn resolved(host: &dyn Host, files: &FilesSource) -> Result<FilesSource, Act
     Ok(files)
 }
 
-/// Looks at everything below the paths of a job that is [`resolved`]. `disks` are where targets are mounted: nobody misses the copies
-/// in the copy.
+/// Looks at everything below the paths of a job that is [`resolved`]. `disks` are where targets are mounted:
+/// nobody misses the copies in the copy.
 ///
 /// # Errors
 /// When the mounts, or the subvolumes of a btrfs, cannot be listed: then it is not known what is missing.

@@ -12,9 +12,9 @@ use super::survey::Survey;
 /// A capture hides what is mounted below its place, so whatever is mounted there and not captured itself is
 /// shown again as it is: `/proc` below a captured root, a file system or a nested subvolume that is read live,
 /// the disk with the engine's program. What nobody reads is shown only as long as it is mounted: containers
-/// end and disks are taken out while engines read. `live` are directories that the engine must reach as they are outside:
-/// its cache, its temporary files, a repository on this machine. They exist in the snapshot, since they existed
-/// before it, or in a subvolume that it does not hold.
+/// end and disks are taken out while engines read. `live` are directories that the engine must reach as they
+/// are outside: its cache, its temporary files, a repository on this machine. They exist in the snapshot, since
+/// they existed before it, or in a subvolume that it does not hold.
 pub fn view(survey: &Survey, captures: &[PrivateMount], live: &[PathBuf]) -> Vec<PrivateMount> {
     if captures.is_empty() {
         return Vec::new();
