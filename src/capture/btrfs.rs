@@ -9,7 +9,7 @@ use crate::model::undo::{Identity, SubvolumeSnapshot, Undo};
 use crate::tools::btrfs::{self as tool, Subvolume};
 
 use super::survey::{SNAPSHOT_PREFIX, Volume};
-use super::{CaptureError, Made, Provider, Room, mismatch, run, workplaces};
+use super::{CaptureError, Made, Provider, Room, give_up_hint, mismatch, run, workplaces};
 
 /// Snapshots of one subvolume.
 #[derive(Debug)]
@@ -152,7 +152,7 @@ fn device_of(room: Room<'_>, snapshot: &SubvolumeSnapshot) -> Result<PathBuf, Ca
             snapshot.mounted_at.display(),
             snapshot.name
         ),
-        hint: "mount it and run `stillpoint recover`".into(),
+        hint: give_up_hint(room, "mount it and run `stillpoint recover`"),
     })
 }
 

@@ -9,7 +9,7 @@ use crate::tools::dmsetup;
 use crate::tools::lvm::{self as tool, LogicalVolume};
 
 use super::survey::Volume;
-use super::{CaptureError, Made, Room, mismatch, repair, run};
+use super::{CaptureError, Made, Room, give_up_hint, mismatch, repair, run};
 
 /// How often a snapshot that is still in use is tried again: udev looks into every new device, and an engine's
 /// last child may be a moment behind.
@@ -51,6 +51,7 @@ pub(super) fn promise(
         // The tag ties it to its run.
         tag: format!("{}.run={run}", tool::TAG),
         group: origin.group,
+        group_uuid: Some(origin.group_uuid),
         origin: origin.name,
         origin_uuid: origin.uuid,
         thin,
@@ -129,6 +130,26 @@ pub(super) fn find<'v>(
     })
 }
 
+/// Whether LVM sees the group of the promise. One without any volume looks as if it were not there.
+fn group_is_here(volumes: &[LogicalVolume], promised: &VolumeSnapshot) -> bool {
+    volumes.iter().any(|volume| {
+        volume.group == promised.group
+            && promised.group_uuid.as_ref().is_none_or(|uuid| volume.group_uuid == *uuid)
+    })
+}
+
+/// A group that is away: on a disk that is not plugged in, not decrypted, not logged in to.
+fn not_here(room: Room<'_>, promised: &VolumeSnapshot) -> CaptureError {
+    let uuid = promised.group_uuid.as_ref().map(|uuid| format!(" ({uuid})")).unwrap_or_default();
+    CaptureError::Unfit {
+        what: format!(
+            "the volume group {}{uuid} is not here, and {} may still be in it",
+            promised.group, promised.name
+        ),
+        hint: give_up_hint(room, "attach it and run `stillpoint recover`"),
+    }
+}
+
 /// Whether a volume is what the promise describes.
 fn is_of(volume: &LogicalVolume, promised: &VolumeSnapshot) -> bool {
     let tagged = |wanted: &str| volume.tags.iter().any(|tag| tag == wanted);
@@ -154,6 +175,10 @@ pub(super) fn remove(
     for attempt in 0..TRIES {
         let volumes = volumes(room)?;
         let Some(found) = find(&volumes, promised, identity) else {
+            // LVM says nothing of a group whose disks it does not see.
+            if !group_is_here(&volumes, promised) {
+                return Err(not_here(room, promised));
+            }
             return repair::sweep(room, promised);
         };
         if !is_of(found, promised) {

@@ -258,6 +258,13 @@ fn run(host: &dyn Host, spec: &CommandSpec) -> Result<Completed, CaptureError> {
     })
 }
 
+/// What to do about a snapshot in something that is not here now, and may never be again.
+fn give_up_hint(room: Room<'_>, remedy: &str) -> String {
+    let ledgers = room.settings.state_dir.join("ledger");
+    let ledgers = ledgers.display();
+    format!("{remedy}; if it is gone for ever, remove the run's ledger in {ledgers}")
+}
+
 fn mismatch(what: impl Into<String>) -> CaptureError {
     CaptureError::Mismatch { what: what.into() }
 }

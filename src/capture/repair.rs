@@ -119,7 +119,7 @@ pub(super) fn transaction(room: Room<'_>, promised: &VolumeSnapshot) -> Result<(
     let Some(thin) = &promised.thin else { return Ok(()) };
     let volumes = lvm::volumes(room)?;
     let Some(pool) = volumes.iter().find(|volume| volume.uuid == thin.pool_uuid) else {
-        // The pool is gone, and everything that was in it.
+        // The pool is gone, and everything that was in it; or its group is not here, and `lvm::remove` says so.
         return Ok(());
     };
     if pool.device.is_none() {

@@ -105,6 +105,9 @@ pub struct SubvolumeSnapshot {
 pub struct VolumeSnapshot {
     /// Volume group.
     pub group: String,
+    /// The group's UUID. Ledgers of earlier versions do not say it.
+    #[serde(default)]
+    pub group_uuid: Option<String>,
     /// The snapshot's name; holds the run id.
     pub name: String,
     /// The tag that is set by the same command that makes it.

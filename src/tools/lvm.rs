@@ -19,7 +19,7 @@ use crate::model::undo::VolumeSnapshot;
 pub const TAG: &str = "stillpoint";
 
 /// What is asked of each volume.
-const FIELDS: &str = "vg_name,vg_free,vg_extent_size,lv_name,lv_uuid,lv_size,lv_attr,lv_tags,lv_dm_path,\
+const FIELDS: &str = "vg_name,vg_uuid,vg_free,vg_extent_size,lv_name,lv_uuid,lv_size,lv_attr,lv_tags,lv_dm_path,\
      segtype,origin,origin_uuid,pool_lv,pool_lv_uuid,thin_id,transaction_id,data_percent,\
      metadata_percent,snap_percent,lv_kernel_major,lv_kernel_minor";
 
@@ -28,6 +28,8 @@ const FIELDS: &str = "vg_name,vg_free,vg_extent_size,lv_name,lv_uuid,lv_size,lv_
 pub struct LogicalVolume {
     /// Volume group.
     pub group: String,
+    /// UUID of the group.
+    pub group_uuid: String,
     /// Bytes that the group has left.
     pub group_free: u64,
     /// Bytes of one extent of the group.
@@ -164,6 +166,7 @@ struct Volumes {
 #[derive(Deserialize)]
 struct Row {
     vg_name: String,
+    vg_uuid: String,
     vg_free: String,
     vg_extent_size: String,
     lv_name: String,
@@ -241,6 +244,7 @@ fn read(row: Row) -> Result<LogicalVolume, String> {
         tags: row.lv_tags.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
         path: row.lv_dm_path.into(),
         group: row.vg_name,
+        group_uuid: row.vg_uuid,
         uuid: row.lv_uuid,
         attributes: row.lv_attr,
         segment_type: row.segtype,
@@ -268,7 +272,7 @@ mod tests {
 
     fn row(change: &[(&str, &str)]) -> String {
         let mut row = serde_json::json!({
-            "vg_name": "vg", "vg_free": "1048576", "vg_extent_size": "4194304", "lv_name": "data",
+            "vg_name": "vg", "vg_uuid": "g-1", "vg_free": "1048576", "vg_extent_size": "4194304", "lv_name": "data",
             "lv_uuid": "u-1", "lv_size": "104857600", "lv_attr": "Vwi-aotz--", "lv_tags": "a,b",
             "lv_dm_path": "/dev/mapper/vg-data", "segtype": "thin", "origin": "", "origin_uuid": "",
             "pool_lv": "pool", "pool_lv_uuid": "p-1", "thin_id": "2", "transaction_id": "",
@@ -321,6 +325,7 @@ mod tests {
     fn commands_name_exactly_what_they_touch() {
         let snapshot_of = VolumeSnapshot {
             group: "vg".into(),
+            group_uuid: Some("g-1".into()),
             name: "stillpoint.0a1b2c3d.0".into(),
             tag: "stillpoint.run=0a1b2c3d".into(),
             origin: "data".into(),

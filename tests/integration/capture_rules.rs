@@ -541,6 +541,53 @@ fn a_volume_that_took_the_place_of_ours_is_not_ours_to_remove() {
 }
 
 #[test]
+fn a_snapshot_in_a_group_that_is_away_is_not_forgotten() {
+    type Away = fn(&mut World);
+    let all = loops::effects(&HELD);
+    let made = all.iter().position(|effect| effect.ends_with("vg/srv")).unwrap();
+    let read = all.iter().position(|effect| effect.starts_with("borg")).unwrap();
+    let changes: [Away; 2] = [
+        |world| world.lvm.away = true,
+        |world| {
+            world.lvm.away = true;
+            world.lvm.namesake = Some("another-group".into());
+        },
+    ];
+    // Before the UUID of the snapshot was written down, and after.
+    for n in [made, read] {
+        for away in changes {
+            let bench = bench(|_, _| ());
+            bench.host.arm(Fault::CutAfter(n));
+            loops::die(&bench);
+            let snapshots = bench.host.world().lvm.snapshots().len();
+            assert!(snapshots > 0);
+            away(&mut bench.host.world());
+            bench.host.arm(Fault::None);
+            for _ in 0..2 {
+                let recovery = recover(bench.pipeline()).unwrap();
+                assert_eq!(recovery.failures.len(), 3, "one for each promise: {recovery:#?}");
+                for failure in &recovery.failures {
+                    assert_eq!(failure.trouble, Trouble::Cleanup);
+                    for word in ["vg (group-uuid) is not here", "attach it", "for ever"] {
+                        assert!(failure.message.contains(word), "{}", failure.message);
+                    }
+                }
+                assert_eq!(bench.ledgers().len(), 1, "the promises stay");
+            }
+            {
+                let mut world = bench.host.world();
+                (world.lvm.away, world.lvm.namesake) = (false, None);
+                assert_eq!(world.lvm.snapshots().len(), snapshots);
+            }
+            let recovery = recover(bench.pipeline()).unwrap();
+            assert_eq!(recovery.failures, []);
+            bench.assert_given_back("the group is back");
+            bench.assert_mended("the group is back");
+        }
+    }
+}
+
+#[test]
 fn a_pool_that_somebody_else_put_out_of_step_is_explained_and_not_touched() {
     let bench = bench(|world, _| world.lvm.transaction += 1);
     let report = bench.run();

@@ -60,6 +60,9 @@ impl FakeLvm {
 
     fn device_names(&self) -> Vec<String> {
         let mut names = Vec::new();
+        if self.away {
+            return names;
+        }
         for volume in self.volumes.iter().filter(|volume| volume.minor.is_some()) {
             let name = device(&volume.name);
             match volume.kind {

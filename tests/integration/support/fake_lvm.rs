@@ -9,6 +9,7 @@ use super::fake_borg::Answer;
 
 /// The volume group.
 pub const GROUP: &str = "vg";
+const GROUP_UUID: &str = "group-uuid";
 /// Bytes of one extent.
 pub const EXTENT: u64 = 4 << 20;
 /// The major number of device-mapper's devices.
@@ -77,6 +78,10 @@ pub struct FakeLvm {
     pub pool_metadata: u32,
     /// How often a snapshot is still in use when it is to be removed.
     pub in_use: u32,
+    /// The group's disk is not plugged in.
+    pub away: bool,
+    /// The UUID of another group of the same name that is there.
+    pub namesake: Option<String>,
     made: u32,
 }
 
@@ -166,8 +171,15 @@ impl FakeLvm {
                     fields,
                 ],
             ) => {
-                let rows: Vec<serde_json::Value> =
-                    self.volumes.iter().map(|volume| self.row(volume, fields)).collect();
+                let seen = if self.away { &[] } else { self.volumes.as_slice() };
+                let mut rows: Vec<serde_json::Value> =
+                    seen.iter().map(|volume| self.row(volume, fields)).collect();
+                if let Some(namesake) = &self.namesake {
+                    let mut row = self.row(&self.volumes[0], fields);
+                    row["vg_uuid"] = namesake.as_str().into();
+                    row["lv_uuid"] = "somebody-elses".into();
+                    rows.push(row);
+                }
                 good(serde_json::json!({ "report": [{ "lv": rows }] }).to_string())
             }
             ("lvcreate", _) => self.create(&Wanted::read(&words)),
@@ -346,6 +358,7 @@ impl FakeLvm {
         for field in fields.split(',').map(str::trim) {
             let value = match field {
                 "vg_name" => GROUP.to_owned(),
+                "vg_uuid" => GROUP_UUID.to_owned(),
                 "vg_free" => self.free.to_string(),
                 "vg_extent_size" => EXTENT.to_string(),
                 "lv_name" if volume.kind == Kind::Hidden => format!("[{}]", volume.name),
