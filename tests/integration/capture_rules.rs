@@ -282,6 +282,29 @@ fn busy(mode: CaptureMode) -> Bench {
     })
 }
 
+/// The locks of captures that the run asked for, in order.
+fn capture_locks(bench: &Bench) -> Vec<String> {
+    let world = bench.host.world();
+    let names = world.asked.iter().filter_map(|path| path.file_name()?.to_str());
+    names.filter(|name| name.starts_with("capture-")).map(str::to_owned).collect()
+}
+
+#[test]
+fn who_waits_for_a_read_only_file_system_keeps_nobody_from_a_volume_group() {
+    let (boot, group) = ("capture-remount-8-2.lock", "capture-lvm-vg.lock");
+    // Taken in the order in which release takes them: the group's while the other is held.
+    let free = bench(|_, _| ());
+    assert_eq!(free.run().outcome, Outcome::Ok);
+    assert_eq!(capture_locks(&free), [boot, group, group, group, group]);
+
+    let bench = bench(|_, _| ());
+    let held = Path::new("/run/stillpoint/locks").join(boot);
+    bench.host.world().locks.insert(held);
+    let report = bench.run();
+    assert_eq!(report.troubles, [Trouble::Busy], "{report:#?}");
+    assert_eq!(capture_locks(&bench), [boot]);
+}
+
 #[test]
 fn a_file_system_that_is_in_use_is_read_live_when_that_is_allowed() {
     let bench = busy(CaptureMode::Auto);

@@ -4,7 +4,7 @@
 //! Every promise is in the ledger before the first capture is made, so that between the first and the last
 //! nothing happens but the captures themselves.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::capture::survey::Survey;
@@ -194,25 +194,30 @@ pub fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_
     });
 }
 
-/// Takes the locks that keep promises true until they are kept, in one order for all runs. Answers with
-/// those that are needed no longer than that.
+/// Takes the locks that keep promises true until they are kept. Answers with those that are needed no longer than
+/// that.
+///
+/// All runs take them in one order, and those first that are held until everything is given back: whoever gives
+/// back a volume takes its group's lock while it still holds them, and whoever waits for one of them keeps
+/// nobody from a group meanwhile.
 fn lock(
     cx: RunContext<'_>,
     held: &[(PathBuf, AnyProvider)],
     captured: &mut Captured<'_>,
 ) -> Result<Vec<Box<dyn LockGuard>>, StepError> {
-    let keys: BTreeMap<String, bool> = held
+    // `false` comes before `true`.
+    let keys: BTreeSet<(bool, String)> = held
         .iter()
-        .filter_map(|(_, provider)| Some((provider.lock_key()?, provider.is_exclusive())))
+        .filter_map(|(_, provider)| Some((!provider.is_exclusive(), provider.lock_key()?)))
         .collect();
     let room = room(cx);
     let mut until_made = Vec::new();
-    for (key, is_exclusive) in keys {
+    for (is_until_made, key) in keys {
         let guard = capture::lock(room, &key, room.settings.lock_wait)?;
-        if is_exclusive {
-            captured.locks.push(guard);
-        } else {
+        if is_until_made {
             until_made.push(guard);
+        } else {
+            captured.locks.push(guard);
         }
     }
     Ok(until_made)

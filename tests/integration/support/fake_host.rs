@@ -111,6 +111,7 @@ impl FakeHost {
         world.fault = Some(fault);
         world.signal = None;
         world.locks.clear();
+        world.asked.clear();
     }
 
     /// Counts an effect and carries it out, or not. `None`: it is to fail.
@@ -326,6 +327,7 @@ impl Host for FakeHost {
         _: Duration,
         _: &str,
     ) -> Result<Box<dyn LockGuard>, LockError> {
+        self.world().asked.push(path.to_owned());
         if !self.world().locks.insert(path.to_owned()) {
             return Err(LockError::Busy { path: path.to_owned(), holder: None });
         }

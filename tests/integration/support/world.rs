@@ -53,6 +53,8 @@ pub struct World {
     pub fault: Option<Fault>,
     /// Locks that are held, with how many holders.
     pub locks: BTreeSet<PathBuf>,
+    /// Locks in the order in which somebody asked for them.
+    pub asked: Vec<PathBuf>,
     /// What is mounted.
     pub mounts: Vec<MountEntry>,
     /// Mount points that were remounted since the boot.
