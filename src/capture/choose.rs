@@ -15,7 +15,7 @@ use super::{CaptureError, Provider, Room, is_at_or_below, lvm};
 pub enum Choice {
     /// Held still by this provider.
     Held(Box<dyn Provider + Send + Sync>),
-    /// It cannot change: its file system is read-only.
+    /// It cannot change: its file system is read-only, and nobody else has it.
     Still,
     /// Live, because the configuration says so.
     LiveByWish,
@@ -65,6 +65,15 @@ fn choice(
     if is_at_or_below(&volume.at, &policy.live) {
         return Choice::LiveByWish;
     }
+    let at = volume.at.display();
+    // That it is read-only here says nothing of those who write to it there.
+    if mount.is_changed_elsewhere() {
+        return Choice::Live(format!(
+            "nothing here can hold {at} still: what stands behind it ({} on {}) may change it at any time",
+            mount.file_system,
+            mount.source.display()
+        ));
+    }
     if mount.is_frozen_read_only() {
         return Choice::Still;
     }
@@ -72,7 +81,6 @@ fn choice(
     if policy.remount_readonly.contains(&mount.at) && mount.file_system != "btrfs" {
         return Choice::Held(Box::new(RemountReadonly { volume: volume.clone() }));
     }
-    let at = volume.at.display();
     if mount.file_system == "btrfs" {
         return match (&volume.swap_file, volume.is_subvolume) {
             (Some(swap), _) => Choice::Live(format!(

@@ -392,6 +392,11 @@ fn only_what_would_help_is_advised_where_a_capture_is_required() {
         world.btrfs.subvolumes.insert("/".into(), "root-uuid".into());
         world.swap_files.push("/swapfile".into());
     };
+    let share = |world: &mut World| {
+        let mut share = mount((0, 50), "/data", "nfs4", "nas:/data");
+        share.super_options = "ro,vers=4.2".into();
+        world.mounts.push(share);
+    };
     let remount = "or make /data read-only under remount-readonly";
     let swapoff = r#"before = [["swapoff", "/swapfile"]], finally = [["swapon", "/swapfile"]]"#;
     let said = told(plain);
@@ -400,6 +405,33 @@ fn only_what_would_help_is_advised_where_a_capture_is_required() {
     assert!(said.contains(swapoff) && said.contains("subvolume of its own"), "{said}");
     assert!(!said.contains("remount-readonly"), "btrfs is not remounted: {said}");
     assert!(said.ends_with("name what may be read live under live"), "{said}");
+    let said = told(share);
+    assert!(said.contains("nothing here can hold /data still"), "{said}");
+    assert!(!said.contains("remount-readonly"), "a server writes to it: {said}");
+}
+
+#[test]
+fn what_a_server_may_change_is_read_live_however_it_is_mounted() {
+    for (super_options, remounted) in [("ro", false), ("rw", true)] {
+        let bench = bench(|world, files| {
+            let mut share = mount((0, 50), "/data", "nfs4", "nas:/data");
+            share.super_options = super_options.into();
+            world.mounts.push(share);
+            files.paths.push("/data".into());
+            files.capture.mode = CaptureMode::Auto;
+            files.capture.consistent = false;
+            if remounted {
+                files.capture.remount_readonly.push("/data".into());
+            }
+        });
+        let report = bench.run();
+        let share = job(&report).captures.iter().find(|volume| volume.path == Path::new("/data"));
+        let share = share.unwrap_or_else(|| panic!("{report:#?}"));
+        assert_eq!((share.provider, share.consistency), ("none", "live"), "{share:?}");
+        let reason = share.reason.as_deref().unwrap_or_default();
+        assert!(reason.contains("(nfs4 on nas:/data) may change it"), "{reason}");
+        assert_eq!(effects(&bench, "at /data read-only"), Vec::<String>::new());
+    }
 }
 
 #[test]

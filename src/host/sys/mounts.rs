@@ -30,7 +30,23 @@ pub struct MountEntry {
     pub super_options: String,
 }
 
+/// File systems whose disk other machines write to as well.
+const SHARED_DISK: &[&str] = &["gfs2", "ocfs2"];
+
+/// File systems that have no number of a block device, and which this machine alone changes.
+const LOCAL_WITHOUT_DISK: &[&str] =
+    &["bcachefs", "btrfs", "ramfs", "rootfs", "tmpfs", "ubifs", "zfs"];
+
 impl MountEntry {
+    /// Whether somebody may change the file system past this machine's mounts of it: a server, the program behind
+    /// a FUSE mount, whoever writes to the directories below an overlay, another machine on the same disk.
+    pub fn is_changed_elsewhere(&self) -> bool {
+        // The kernel gives the number 0:N to what lies on no block device.
+        let on_a_disk = self.device.0 != 0;
+        let kind = self.file_system.as_str();
+        if on_a_disk { SHARED_DISK.contains(&kind) } else { !LOCAL_WITHOUT_DISK.contains(&kind) }
+    }
+
     /// Whether nobody can write to the file system through any mount.
     pub fn is_frozen_read_only(&self) -> bool {
         self.super_options.split(',').any(|option| option == "ro")
@@ -258,6 +274,48 @@ mod tests {
         assert_eq!(table[1].source, PathBuf::from("/dev/sdb"));
         assert_eq!(table[0].super_options, "rw,errors=remount-ro");
         assert!(!table[0].is_frozen_read_only());
+    }
+
+    #[test]
+    fn what_others_change_is_told_by_its_device_and_kind() {
+        let entry = |major: u32, kind: &str| MountEntry {
+            device: (major, 7),
+            root: "/".into(),
+            at: "/srv".into(),
+            options: "ro".into(),
+            file_system: kind.into(),
+            source: "source".into(),
+            super_options: "ro".into(),
+        };
+        for kind in [
+            "nfs",
+            "nfs4",
+            "cifs",
+            "smb3",
+            "9p",
+            "virtiofs",
+            "ceph",
+            "afs",
+            "glusterfs",
+            "lustre",
+            "fuse",
+            "fuse.sshfs",
+            "fuse.rclone",
+            "overlay",
+            "ecryptfs",
+            "vboxsf",
+        ] {
+            assert!(entry(0, kind).is_changed_elsewhere(), "{kind}");
+        }
+        for kind in ["btrfs", "zfs", "tmpfs", "ubifs"] {
+            assert!(!entry(0, kind).is_changed_elsewhere(), "{kind}");
+        }
+        for kind in ["ext4", "xfs", "vfat", "squashfs", "iso9660", "fuseblk"] {
+            assert!(!entry(8, kind).is_changed_elsewhere(), "{kind}");
+        }
+        for kind in ["gfs2", "ocfs2"] {
+            assert!(entry(253, kind).is_changed_elsewhere(), "{kind}");
+        }
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(super) fn intend(
     let mut intended =
         Intended { survey, held: Vec::new(), still: Vec::new(), volumes: Vec::new() };
     let mut unheld = Vec::new();
-    // A file system of btrfs is never remounted; see `choose`.
+    // A file system of btrfs, or of others, is never remounted; see `choose`.
     let mut remountable = Vec::new();
     for (volume, choice) in intended.survey.volumes.iter().zip(choices) {
         let report = |provider: &'static str, consistency: &'static str, reason: Option<String>| {
@@ -100,7 +100,7 @@ pub(super) fn intend(
             Choice::LiveByWish => report("none", "live", None),
             Choice::Live(reason) => {
                 unheld.push(reason.clone());
-                if volume.mount.file_system != "btrfs" {
+                if volume.mount.file_system != "btrfs" && !volume.mount.is_changed_elsewhere() {
                     remountable.push(volume.mount.at.clone());
                 }
                 report("none", "live", Some(reason))
