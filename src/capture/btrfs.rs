@@ -31,8 +31,10 @@ impl Provider for Btrfs {
     }
 
     fn promise(&self, room: Room<'_>, run: &RunId, earlier: &[Undo]) -> Result<Undo, CaptureError> {
-        let shown = super::run(room.host, &tool::show_at(&self.volume.at))?;
-        let origin = parse(&shown.stdout)?.uuid.ok_or_else(|| CaptureError::Unfit {
+        let Some(subvolume) = room.host.subvolume(&self.volume.at)? else {
+            return Err(CaptureError::Gone { path: self.volume.at.clone() });
+        };
+        let origin = subvolume.uuid.ok_or_else(|| CaptureError::Unfit {
             what: format!("the subvolume at {} has no UUID", self.volume.at.display()),
             hint: "its file system was made before Linux 3.12; read it live (capture = \"none\")"
                 .into(),

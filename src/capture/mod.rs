@@ -61,7 +61,8 @@ pub trait Provider {
     /// promises of this run that will be kept first.
     ///
     /// # Errors
-    /// When the capture cannot be made: no space, a pool that is too full or not in order.
+    /// When the capture cannot be made: no space, a pool that is too full or not in order, or a volume that is
+    /// no longer there.
     fn promise(&self, room: Room<'_>, run: &RunId, earlier: &[Undo]) -> Result<Undo, CaptureError>;
 
     /// Makes what was promised. Writers may be standing still meanwhile, so it does nothing else.
@@ -114,6 +115,12 @@ pub enum CaptureError {
         /// What to do about it.
         hint: String,
     },
+    /// A subvolume was deleted after it was found.
+    #[error("the subvolume {} was deleted before it could be captured", path.display())]
+    Gone {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// A tool failed.
     #[error("{command} failed ({exit}): {stderr_tail}")]
     Failed {
@@ -160,6 +167,7 @@ impl CaptureError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             CaptureError::Unfit { hint, .. } | CaptureError::Broken { hint, .. } => Some(hint),
+            CaptureError::Gone { .. } => Some("the next run captures what is there then"),
             CaptureError::Run(error) => error.hint(),
             _ => None,
         }

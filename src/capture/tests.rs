@@ -12,8 +12,8 @@ use super::survey::{Absent, Survey, resolved, survey};
 use super::view::view;
 use crate::host::{
     Access, ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard,
-    LockMode, MountEntry, PathKind, PathState, Piped, PrivateMount, RunError, Shield, ThawGuard,
-    Tool, Watch,
+    LockMode, MountEntry, PathKind, PathState, Piped, PrivateMount, RunError, Shield, Subvolume,
+    ThawGuard, Tool, Watch,
 };
 use crate::model::job::{CapturePolicy, FilesSource};
 use crate::model::undo::Identity;
@@ -80,6 +80,10 @@ impl Machine {
 impl Host for Machine {
     fn mounts(&self) -> Result<Vec<MountEntry>, ActError> {
         Ok(self.mounts.clone())
+    }
+
+    fn subvolume(&self, _: &Path) -> Result<Option<Subvolume>, ActError> {
+        unreachable!("a survey needs no UUID")
     }
 
     fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError> {

@@ -11,8 +11,8 @@ use chrono::{DateTime, TimeZone, Utc};
 
 use crate::host::{
     ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
-    LockError, LockGuard, LockMode, PathKind, PathState, Piped, RunError, Shield, Stream, Tool,
-    Watch,
+    LockError, LockGuard, LockMode, PathKind, PathState, Piped, RunError, Shield, Stream,
+    Subvolume, Tool, Watch,
 };
 use crate::model::undo::Identity;
 
@@ -183,6 +183,10 @@ impl Host for ScriptedHost {
 
     fn mounts(&self) -> Result<Vec<crate::host::MountEntry>, ActError> {
         unreachable!("an engine does not ask what is mounted")
+    }
+
+    fn subvolume(&self, _: &Path) -> Result<Option<Subvolume>, ActError> {
+        unreachable!("an engine does not ask for subvolumes")
     }
 
     fn nested_subvolumes(&self, _: &Path) -> Result<Vec<PathBuf>, ActError> {

@@ -18,7 +18,7 @@ use super::spec::quote;
 use super::{
     Access, ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, EnvValue,
     Exit, Host, LockError, LockGuard, LockMode, MountEntry, PathState, Piped, PrivateMount,
-    RunError, Shield, Stream, ThawGuard, Tool, Watch,
+    RunError, Shield, Stream, Subvolume, ThawGuard, Tool, Watch,
 };
 use crate::model::undo::Identity;
 
@@ -281,6 +281,10 @@ impl Host for DryHost {
 
     fn mounts(&self) -> Result<Vec<MountEntry>, ActError> {
         self.inner.mounts()
+    }
+
+    fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
+        self.inner.subvolume(root)
     }
 
     fn nested_subvolumes(&self, above: &Path) -> Result<Vec<PathBuf>, ActError> {

@@ -31,6 +31,7 @@ pub mod system;
 
 pub use action::{ActError, Action};
 pub use sys::mounts::MountEntry;
+pub use sys::subvolumes::Subvolume;
 
 pub use spec::{
     Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Halt, Prediction,
@@ -269,7 +270,14 @@ pub trait Host: Send + Sync {
     /// When the mount table cannot be read.
     fn mounts(&self) -> Result<Vec<MountEntry>, ActError>;
 
-    /// The subvolumes below a directory of a btrfs that lie in the same subvolume as that.
+    /// The btrfs subvolume whose root directory is `root`; `None` when no subvolume's root is there any more.
+    ///
+    /// # Errors
+    /// When the file system does not answer.
+    fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError>;
+
+    /// The subvolumes below a directory of a btrfs that lie in the same subvolume as that. One that is deleted
+    /// meanwhile is left out.
     ///
     /// # Errors
     /// When the file system does not answer.

@@ -15,7 +15,7 @@ use super::sys::signals::{self, StopFlag};
 use super::sys::{cgroup, mounts, process, subvolumes};
 use super::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard, LockMode,
-    MountEntry, PathKind, PathState, Piped, RunError, Shield, ThawGuard, Tool, Watch,
+    MountEntry, PathKind, PathState, Piped, RunError, Shield, Subvolume, ThawGuard, Tool, Watch,
 };
 use crate::lock;
 use crate::model::undo::Identity;
@@ -142,6 +142,14 @@ impl Host for SystemHost {
         mounts::mount_table().map_err(|source| ActError::Io {
             what: "read",
             path: "/proc/self/mountinfo".into(),
+            source,
+        })
+    }
+
+    fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
+        subvolumes::at(root).map_err(|source| ActError::Io {
+            what: "ask for the subvolume at",
+            path: root.into(),
             source,
         })
     }

@@ -116,7 +116,7 @@ impl From<CaptureError> for StepError {
             CaptureError::Run(error) => error.into(),
             CaptureError::Act(error) => error.into(),
             CaptureError::Lock(error) => error.into(),
-            CaptureError::Unfit { .. } => {
+            CaptureError::Unfit { .. } | CaptureError::Gone { .. } => {
                 Self::from_error(Trouble::Environment, &error, error.hint())
             }
             CaptureError::Failed { .. }

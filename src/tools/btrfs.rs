@@ -33,14 +33,10 @@ pub fn snapshot(device: &Path, top: &Path, source: &Path, name: &str) -> Command
         .arg(top.join(name))
 }
 
-/// Asks what the subvolume `name` of the top-level subvolume is.
+/// Asks what the subvolume `name` of the top-level subvolume is. The answer begins with the name as it is, so it can
+/// be believed only of a name that is ours.
 pub fn show(device: &Path, top: &Path, name: &str) -> CommandSpec {
     at_top(Effect::Inspect, device, top).args(["subvolume", "show", "--"]).arg(top.join(name))
-}
-
-/// Asks what the subvolume at a path of the machine is.
-pub fn show_at(path: &Path) -> CommandSpec {
-    CommandSpec::new(Tool::Btrfs, Effect::Inspect).args(["subvolume", "show", "--"]).arg(path)
 }
 
 /// Asks which file system is mounted at a path, or lies on a device.
@@ -88,7 +84,7 @@ pub struct Subvolume {
     pub read_only: bool,
 }
 
-/// Reads what [`show`] printed.
+/// Reads what [`show`] printed: the first line of each kind, since names that others chose come after them.
 ///
 /// # Errors
 /// When a line that every subvolume has is missing.

@@ -520,6 +520,35 @@ fn what_is_nested_is_captured_too_where_file_systems_are_crossed() {
 }
 
 #[test]
+fn a_subvolume_that_is_deleted_after_it_was_found_fails_only_what_requires_it() {
+    let gone = |mode: CaptureMode| {
+        bench(|world, files| {
+            world.btrfs.nested.insert("/home".into(), vec!["/home/sub".into()]);
+            files.one_file_system = false;
+            files.capture.mode = mode;
+            files.capture.consistent = false;
+        })
+    };
+    let told = "the subvolume /home/sub was deleted before it could be captured";
+    let bench = gone(CaptureMode::Auto);
+    let report = bench.run();
+    assert_eq!(report.troubles, [Trouble::Warning], "{report:#?}");
+    assert_eq!(step(&report, "intend").detail, told);
+    assert_eq!(captured_places(&bench), ["/home", "/opt", "/srv", "/var"].map(PathBuf::from));
+    // Nothing can be shown in the snapshot where it was.
+    let is_there = |mount: &PrivateMount| mount.at() == Path::new("/home/sub");
+    assert!(!bench.host.world().seen.iter().any(is_there));
+    assert!(job(&report).captures.iter().all(|volume| volume.path != Path::new("/home/sub")));
+    bench.assert_given_back("a subvolume that is gone");
+
+    let bench = gone(CaptureMode::Required);
+    let report = bench.run();
+    assert_eq!(report.troubles, [Trouble::Environment], "{report:#?}");
+    assert!(step(&report, "intend").detail.starts_with(told), "{report:#?}");
+    bench.assert_given_back("a subvolume that is gone");
+}
+
+#[test]
 fn a_volume_under_our_name_that_is_not_ours_is_never_removed() {
     let all = loops::effects(&HELD);
     let made = all.iter().position(|effect| effect.ends_with("vg/srv")).unwrap();

@@ -3,6 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use stillpoint::host::Host;
+use stillpoint::host::system::SystemHost;
 
 use crate::bench_machine::{
     Machine, PROGRAM, Ran, command, must, must_at_last, wait_for_no_loop_device,
@@ -364,6 +368,55 @@ fn a_mount_that_nobody_reads_may_go_away_at_any_time() {
     assert_ne!(ran.code, Some(0), "{}", ran.stdout);
     ran.says("cannot open").says("merged");
     disk.assert_no_snapshot();
+}
+
+#[test]
+fn a_subvolume_whose_name_speaks_of_another_uuid_is_captured() {
+    let (machine, disk) = home("paths = [\"{root}/disk/home\"]\none-file-system = false");
+    let name = "home/x\n\tUUID: \t\t\tdeadbeef-dead-beef-dead-beefdeadbeef";
+    must("btrfs", &["-q", "subvolume", "create", &disk.path(name)]);
+    fs::write(disk.path(&format!("{name}/file")), "content").unwrap();
+    let report = run_json(&machine, 0);
+    let providers: Vec<_> = report["jobs"][0]["captures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|volume| volume["provider"].as_str().unwrap())
+        .collect();
+    assert_eq!(providers, ["btrfs", "btrfs"], "{report:#}");
+    disk.assert_no_snapshot();
+    let back = restored(&machine, "r", "back");
+    let path = inside(&back, disk.path(&format!("{name}/file")));
+    assert_eq!(fs::read_to_string(path).unwrap(), "content");
+}
+
+#[test]
+fn subvolumes_that_come_and_go_while_they_are_listed_are_no_error() {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "btrfs", "disk", 300);
+    must("btrfs", &["-q", "subvolume", "create", &disk.path("stays")]);
+    let host = SystemHost::stopped_by(Arc::default());
+    std::thread::scope(|scope| {
+        let churn = scope.spawn(|| {
+            let names: Vec<String> = (0..20).map(|n| disk.path(&format!("goes-{n}"))).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            for _ in 0..10 {
+                for name in &names {
+                    must("btrfs", &["-q", "subvolume", "create", name]);
+                }
+                must("btrfs", &[&["-q", "subvolume", "delete"], names.as_slice()].concat());
+            }
+        });
+        while !churn.is_finished() {
+            let nested = host.nested_subvolumes(&disk.at).unwrap();
+            assert!(nested.contains(&disk.at.join("stays")), "{nested:?}");
+        }
+    });
+    let subvolume = host.subvolume(&disk.at.join("stays")).unwrap().unwrap();
+    let shown = must("btrfs", &["subvolume", "show", &disk.path("stays")]);
+    assert!(shown.contains(&format!("\tUUID: \t\t\t{}\n", subvolume.uuid.unwrap())), "{shown}");
+    fs::create_dir(disk.path("plain")).unwrap();
+    assert_eq!(host.subvolume(&disk.at.join("plain")).unwrap(), None);
 }
 
 #[test]

@@ -1,21 +1,24 @@
-//! Which subvolumes lie in a btrfs subvolume, asked of the kernel itself.
+//! What a btrfs subvolume is and which ones lie in it, asked of the kernel itself.
 //!
-//! `btrfs subvolume list` prints one subvolume a line, and everybody who may make a directory may make a
-//! subvolume with a line break in its name. The two calls used here (linux/btrfs.h, since 4.18) have no such
-//! trouble.
+//! `btrfs subvolume list` prints one subvolume a line, and `show` its name above what it says of it; everybody who
+//! may make a directory may make a subvolume with a line break in its name. The calls used here (linux/btrfs.h,
+//! since 4.18) have no such trouble.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::libc;
 
-/// The inode of a subvolume's root directory, `BTRFS_FIRST_FREE_OBJECTID`.
-const ROOT: u64 = 256;
+use super::mounts::is_absent;
+
+/// The inode of the root directory of every subvolume, `BTRFS_FIRST_FREE_OBJECTID`.
+const ROOT_INODE: u64 = 256;
 /// `BTRFS_MAX_ROOTREF_BUFFER_NUM`.
 const REFERENCES: usize = 255;
 /// `BTRFS_VOL_NAME_MAX` + 1.
@@ -48,20 +51,88 @@ struct Lookup {
     path: [u8; PATH],
 }
 
-/// The two calls. They only fill the structure that they are given, whose size is part of their number.
+/// `struct btrfs_ioctl_get_subvol_info_args`, of which only the UUID is wanted here.
+#[repr(C)]
+struct Information {
+    tree: u64,
+    name: [u8; NAME],
+    parent: u64,
+    directory: u64,
+    generation: u64,
+    flags: u64,
+    uuid: [u8; 16],
+    rest: [u64; 24],
+}
+
+/// The calls. They only fill the structure that they are given, whose size is part of their number.
 mod calls {
+    nix::ioctl_read!(information, 0x94, 60, super::Information);
     nix::ioctl_readwrite!(root_references, 0x94, 61, super::RootReferences);
     nix::ioctl_readwrite!(lookup, 0x94, 62, super::Lookup);
 }
 
+/// What is known of a subvolume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subvolume {
+    /// Its UUID, as btrfs-progs print it. The top-level subvolume of an old file system has none.
+    pub uuid: Option<String>,
+}
+
+/// The subvolume whose root directory is `root`; `None` when no subvolume's root is there, or nothing at all.
+///
+/// # Errors
+/// When the file system does not answer: it is no btrfs, or a kernel before 4.18.
+pub(in crate::host) fn at(root: &Path) -> io::Result<Option<Subvolume>> {
+    let Some(directory) = open(root)? else { return Ok(None) };
+    if directory.metadata()?.ino() != ROOT_INODE {
+        return Ok(None);
+    }
+    let mut asked = Box::new(Information {
+        tree: 0,
+        name: [0; NAME],
+        parent: 0,
+        directory: 0,
+        generation: 0,
+        flags: 0,
+        uuid: [0; 16],
+        rest: [0; 24],
+    });
+    #[expect(unsafe_code, reason = "the structure is the one that this call fills")]
+    let answer = unsafe { calls::information(directory.as_raw_fd(), &raw mut *asked) };
+    match answer {
+        Ok(_) => Ok(Some(Subvolume { uuid: shown(asked.uuid) })),
+        // Deleted while it was open.
+        Err(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A UUID in its usual form; `None` when it is all zeros, as one is that was never given.
+fn shown(uuid: [u8; 16]) -> Option<String> {
+    let number = u128::from_be_bytes(uuid);
+    let digits = format!("{number:032x}");
+    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+    (number != 0).then(|| parts.join("-"))
+}
+
+/// A directory, and never what somebody put in its place; `None` when there is none.
+fn open(directory: &Path) -> io::Result<Option<File>> {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    match File::options().read(true).custom_flags(flags).open(directory) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The subvolumes below `above`, a directory of a btrfs, that lie in the same subvolume as that; as paths below
-/// it.
+/// it. One that is deleted meanwhile is not among them, and a directory that is gone has none.
 ///
 /// # Errors
 /// When the file system does not answer: it is no btrfs, or a kernel before 4.18.
 pub(in crate::host) fn nested(above: &Path) -> io::Result<Vec<PathBuf>> {
-    let directory = File::open(above)?;
-    let is_root = directory.metadata()?.ino() == ROOT;
+    let Some(directory) = open(above)? else { return Ok(Vec::new()) };
+    let is_root = directory.metadata()?.ino() == ROOT_INODE;
     let mut found = Vec::new();
     let mut asked = Box::new(RootReferences {
         min_tree: 0,
@@ -102,9 +173,7 @@ fn path_of(directory: &File, reference: Reference) -> Result<PathBuf, Errno> {
         path: [0; PATH],
     });
     #[expect(unsafe_code, reason = "the structure is the one that this call fills")]
-    unsafe {
-        calls::lookup(directory.as_raw_fd(), &raw mut *lookup)?;
-    }
+    unsafe { calls::lookup(directory.as_raw_fd(), &raw mut *lookup) }?;
     // The path ends with a slash where there is one.
     Ok(Path::new(text(&lookup.path)).join(text(&lookup.name)))
 }
@@ -122,6 +191,29 @@ mod tests {
     fn the_structures_are_as_large_as_the_kernel_says() {
         assert_eq!(size_of::<RootReferences>(), 4096);
         assert_eq!(size_of::<Lookup>(), 4096);
+        assert_eq!(size_of::<Information>(), 504);
+        assert_eq!(std::mem::offset_of!(Information, uuid), 296);
+    }
+
+    #[test]
+    fn a_uuid_has_its_usual_form_and_zeros_are_none() {
+        let uuid: [u8; 16] = std::array::from_fn(|n| u8::try_from(n).unwrap() * 17);
+        assert_eq!(shown(uuid).as_deref(), Some("00112233-4455-6677-8899-aabbccddeeff"));
+        assert_eq!(shown([0; 16]), None);
+    }
+
+    #[test]
+    fn what_is_gone_or_replaced_is_no_subvolume() {
+        let dir = tempfile::tempdir().unwrap();
+        let (absent, file, link) =
+            (dir.path().join("absent"), dir.path().join("file"), dir.path().join("link"));
+        std::fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink("/proc", &link).unwrap();
+        for path in [&absent, &file, &link] {
+            assert_eq!(at(path).unwrap(), None, "{}", path.display());
+            assert_eq!(nested(path).unwrap(), [] as [PathBuf; 0], "{}", path.display());
+        }
+        assert_eq!(at(dir.path()).unwrap(), None);
     }
 
     #[test]

@@ -244,6 +244,12 @@ fn promise(
             Err(error @ CaptureError::Unfit { .. }) if !is_strict(files) => {
                 passed_over.push(captured.pass_over(&at, error));
             }
+            // As if it had been deleted before the job began. What is there now belongs to what is around it.
+            Err(error @ CaptureError::Gone { .. }) if !is_strict(files) => {
+                captured.survey.volumes.retain(|volume| volume.at != at);
+                captured.volumes.retain(|volume| volume.path != at);
+                passed_over.push(error.to_string());
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -48,18 +48,10 @@ impl FakeBtrfs {
         };
         match words.as_slice() {
             ["subvolume", "show", "--", path] => {
-                let text = match &top {
-                    Some(_) => {
-                        let name = name_of(path);
-                        self.top.get(&name).map(|found| {
-                            shown(&name, &found.uuid, &found.parent_uuid, found.read_only)
-                        })
-                    }
-                    None => {
-                        let uuid = self.subvolumes.get(Path::new(path));
-                        uuid.map(|uuid| shown(path, uuid, "-", false))
-                    }
-                };
+                let name = name_of(path);
+                let found = self.top.get(&name);
+                let text = found
+                    .map(|found| shown(&name, &found.uuid, &found.parent_uuid, found.read_only));
                 text.map_or_else(|| failure("Not a Btrfs subvolume: Invalid argument"), good)
             }
             // There is only this one.

@@ -13,8 +13,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Effect, Host, LockError, LockGuard,
-    LockMode, MountEntry, PathKind, PathState, Piped, RunError, Shield, Stream, ThawGuard, Tool,
-    Watch,
+    LockMode, MountEntry, PathKind, PathState, Piped, RunError, Shield, Stream, Subvolume,
+    ThawGuard, Tool, Watch,
 };
 use stillpoint::model::undo::Identity;
 
@@ -382,6 +382,11 @@ impl Host for FakeHost {
 
     fn mounts(&self) -> Result<Vec<MountEntry>, ActError> {
         Ok(self.world().mounts.clone())
+    }
+
+    fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
+        let uuid = self.world().btrfs.subvolumes.get(root).cloned();
+        Ok(uuid.map(|uuid| Subvolume { uuid: Some(uuid) }))
     }
 
     fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError> {
