@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -20,6 +20,9 @@ use crate::model::undo::{ChildProcess, EntryId, Identity, Ledger, Undo};
 
 /// The version of the ledger's format.
 const FORMAT: u32 = 1;
+
+/// How often a run makes the draft of its ledger anew that others have swept away.
+const DRAFTS: u32 = 100;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -190,17 +193,7 @@ impl FileLedger {
         // for the ledger of a dead run in between.
         let draft = directory.join(format!(".{run}"));
         let path = directory.join(run.as_str());
-        let file = OpenOptions::new()
-            .create_new(true)
-            .append(true)
-            .read(true)
-            .mode(0o600)
-            .open(&draft)
-            .map_err(fail("create", &draft))?;
-        if !crate::lock::try_hold(&file).map_err(fail("lock", &draft))? {
-            // Somebody took it for the draft of a dead run, in the moment before, and removes it.
-            return Err(fail("lock", &draft)(io::ErrorKind::WouldBlock.into()));
-        }
+        let file = lock_draft(&draft).map_err(fail("create", &draft))?;
         let ledger = Self { path: path.clone(), state: Mutex::new(State { file, next: 0 }) };
         let begun = ledger.append(&Line::Begin { format: FORMAT, run: run.clone() }, true);
         begun.map_err(|error| {
@@ -381,6 +374,30 @@ pub fn ledgers(directory: &Path) -> Result<Vec<PathBuf>, LedgerError> {
     Ok(found)
 }
 
+/// Creates a draft and locks it. Whoever sweeps may take it for a dead run's in the moment between the two, and
+/// removes it; then another one is made.
+fn lock_draft(path: &Path) -> io::Result<File> {
+    for _ in 0..DRAFTS {
+        let file =
+            OpenOptions::new().create_new(true).append(true).read(true).mode(0o600).open(path)?;
+        let is_held = crate::lock::try_hold(&file)?;
+        if is_at(&file, path)? {
+            // From here on nobody else gets the lock, nor takes the file away.
+            return if is_held { Ok(file) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        }
+    }
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
+/// Whether an open file is the one that has this name now.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(found.ino() == file.metadata()?.ino()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes the drafts of runs that died before they began; they name nothing that was acquired.
 ///
 /// # Errors
@@ -396,7 +413,10 @@ pub fn sweep_drafts(directory: &Path) -> Result<(), LedgerError> {
             continue;
         }
         let Ok(file) = File::open(entry.path()) else { continue };
-        if crate::lock::try_hold(&file).map_err(fail)? {
+        // Another sweep may have removed it meanwhile, and its run, which was not dead, have made another one.
+        if crate::lock::try_hold(&file).map_err(fail)?
+            && is_at(&file, &entry.path()).map_err(fail)?
+        {
             fs::remove_file(entry.path()).map_err(fail)?;
         }
     }
@@ -473,6 +493,33 @@ mod tests {
         assert!(FileLedger::adopt(&path).unwrap().is_none());
         drop(ledger);
         assert!(FileLedger::adopt(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn runs_begin_while_others_sweep() {
+        let directory = tempfile::tempdir().unwrap();
+        let begun = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !begun.load(std::sync::atomic::Ordering::Relaxed) {
+                        sweep_drafts(directory.path()).unwrap();
+                    }
+                });
+            }
+            let results: Vec<_> = (0..300_u32)
+                .map(|n| {
+                    let run = RunId::from_bytes(n.to_be_bytes());
+                    let ledger = FileLedger::begin(directory.path(), &run)?;
+                    ledger.close()
+                })
+                .collect();
+            begun.store(true, std::sync::atomic::Ordering::Relaxed);
+            for result in results {
+                assert_eq!(result.unwrap(), []);
+            }
+        });
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
