@@ -98,22 +98,34 @@ pub struct Survey {
     pub mounts: Vec<MountEntry>,
 }
 
-/// The job with the links resolved in what it says of mounts, subvolumes and swap files, which have one real
-/// path. Its own paths stay as they are written: engines store them so, and patterns are about them.
+/// The job with the real names of what it says of mounts, subvolumes and swap files. Its own paths stay as they are
+/// written: engines store them so, and patterns are about them.
+///
+/// Only links that lead to a path of the job are followed. Those below it belong to whoever owns the files there:
+/// one that is put in the place of something left out must not leave out what it leads to.
 ///
 /// # Errors
 /// When the mounts cannot be listed.
 pub fn resolved(host: &dyn Host, files: &FilesSource) -> Result<FilesSource, ActError> {
     let mounts = host.mounts()?;
-    let mut files = files.clone();
-    let CapturePolicy { live, leave_out, remount_readonly, .. } = &mut files.capture;
-    for path in live.iter_mut().chain(leave_out).chain(remount_readonly) {
-        // A mount point has no link in its path, and a server that is down need not be asked.
-        if mounts.iter().all(|mount| mount.at != *path) {
-            *path = host.canonical(path);
+    let paths: Vec<(&PathBuf, PathBuf)> =
+        files.paths.iter().map(|path| (path, host.canonical(path))).collect();
+    let real = |said: &Path| {
+        let around = paths.iter().filter(|(written, _)| said.starts_with(written));
+        let (written, path) = around.max_by_key(|(written, _)| written.components().count())?;
+        written_below(written, path, said)
+    };
+    let mut capture = files.capture.clone();
+    let CapturePolicy { live, leave_out, remount_readonly, .. } = &mut capture;
+    for said in live.iter_mut().chain(leave_out).chain(remount_readonly) {
+        // The place of a mount has no link in it.
+        if mounts.iter().all(|mount| mount.at != *said)
+            && let Some(real) = real(said)
+        {
+            *said = real;
         }
     }
-    Ok(files)
+    Ok(FilesSource { capture, ..files.clone() })
 }
 
 /// Looks at everything below the paths of a job that is [`resolved`]. `disks` are where targets are mounted:

@@ -385,10 +385,29 @@ fn links_that_lead_to_a_path_change_nothing_but_names() {
 
     let mut wanted = files(&["/srv/www"]);
     wanted.capture.live = vec!["/srv/www/kept".into()];
-    wanted.capture.remount_readonly = vec!["/srv".into(), "/data/www/kept".into()];
+    wanted.capture.remount_readonly = vec!["/data".into(), "/srv/www/kept".into()];
     let policy = resolved(&machine(), &wanted).unwrap().capture;
     assert_eq!(policy.live, [Path::new("/data/www/kept")]);
     assert_eq!(policy.remount_readonly, ["/data", "/data/www/kept"].map(PathBuf::from));
+}
+
+#[test]
+fn a_link_below_a_path_leaves_out_nothing_but_itself() {
+    let machine = Machine::default().mounts("ext4", &["/", "/home"]);
+    // Who owns what lies there has put a link in its place.
+    let machine = machine.links("/home/bob/images", "/home").links("/home/bob/disk", "/");
+    let mut wanted = files(&["/", "/home"]);
+    let said = ["/home/bob/images", "/home/bob/disk"].map(PathBuf::from);
+    wanted.capture.leave_out = said.clone().into();
+    wanted.capture.live = said.clone().into();
+    wanted.capture.remount_readonly = said.clone().into();
+    let policy = resolved(&machine, &wanted).unwrap().capture;
+    for found in [policy.leave_out, policy.live, policy.remount_readonly] {
+        assert_eq!(found, said);
+    }
+    let found = machine.look_below(&wanted);
+    assert_eq!(volumes(&found), ["/", "/home"]);
+    assert_eq!((found.left_out, found.exclude), (vec![], vec![]));
 }
 
 #[test]
