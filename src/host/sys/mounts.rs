@@ -33,9 +33,16 @@ pub struct MountEntry {
 /// File systems whose disk other machines write to as well.
 const SHARED_DISK: &[&str] = &["gfs2", "ocfs2"];
 
-/// File systems that have no number of a block device, and which this machine alone changes.
-const LOCAL_WITHOUT_DISK: &[&str] =
-    &["bcachefs", "btrfs", "ramfs", "rootfs", "tmpfs", "ubifs", "zfs"];
+/// File systems that have no number of a block device, or need none, and which this machine alone changes, or
+/// nobody: erofs and its like are images, which may lie in a file.
+const LOCAL_WITHOUT_DISK: &[&str] = &[
+    "bcachefs", "btrfs", "cramfs", "erofs", "ramfs", "romfs", "rootfs", "squashfs", "tmpfs",
+    "ubifs", "zfs",
+];
+
+/// What an overlay calls its source that is a sealed image and not a view of directories: the root of image-based
+/// systems (mount.composefs(1)).
+const SEALED: &str = "composefs";
 
 impl MountEntry {
     /// Whether somebody may change the file system past this machine's mounts of it: a server, the program behind
@@ -44,7 +51,11 @@ impl MountEntry {
         // The kernel gives the number 0:N to what lies on no block device.
         let on_a_disk = self.device.0 != 0;
         let kind = self.file_system.as_str();
-        if on_a_disk { SHARED_DISK.contains(&kind) } else { !LOCAL_WITHOUT_DISK.contains(&kind) }
+        let is_sealed = kind == "overlay" && self.source == Path::new(SEALED);
+        match on_a_disk {
+            true => SHARED_DISK.contains(&kind),
+            false => !LOCAL_WITHOUT_DISK.contains(&kind) && !is_sealed,
+        }
     }
 
     /// Whether nobody can write to the file system through any mount.
@@ -307,9 +318,11 @@ mod tests {
         ] {
             assert!(entry(0, kind).is_changed_elsewhere(), "{kind}");
         }
-        for kind in ["btrfs", "zfs", "tmpfs", "ubifs"] {
+        for kind in ["btrfs", "zfs", "tmpfs", "ubifs", "erofs"] {
             assert!(!entry(0, kind).is_changed_elsewhere(), "{kind}");
         }
+        let image = MountEntry { source: "composefs".into(), ..entry(0, "overlay") };
+        assert!(!image.is_changed_elsewhere());
         for kind in ["ext4", "xfs", "vfat", "squashfs", "iso9660", "fuseblk"] {
             assert!(!entry(8, kind).is_changed_elsewhere(), "{kind}");
         }
