@@ -50,8 +50,7 @@ pub(in crate::host) fn enter(view: &PrivateView) -> io::Result<()> {
                 show(source, mount, &at, *read_only)?;
             }
             (PrivateMount::Mounted { .. }, Some(source)) => {
-                // The captured directory may be of a moment when nothing was mounted in it.
-                unless_absent(show(source, mount, &at, false))?;
+                show_if_mounted(source, mount, &at)?;
             }
             (PrivateMount::Bind { .. } | PrivateMount::Mounted { .. }, None) => {}
             (PrivateMount::Device { .. }, _) => mount_device(mount, &at, &view.workplace)?,
@@ -115,6 +114,21 @@ fn show(source: &File, wanted: &PrivateMount, at: &Path, read_only: bool) -> io:
         })?;
     }
     Ok(())
+}
+
+/// Shows what was mounted when it was opened, unless the captured directory is of a moment when nothing was
+/// mounted in it, or it has been unmounted since: then the kernel does not show it again (EINVAL).
+fn show_if_mounted(source: &File, wanted: &PrivateMount, at: &Path) -> io::Result<()> {
+    match show(source, wanted, at, false) {
+        Err(error) if mounts::is_absent(&error) => Ok(()),
+        Err(error)
+            if error.kind() == io::ErrorKind::InvalidInput
+                && !mounts::mount_points()?.iter().any(|mounted| mounted == wanted.at()) =>
+        {
+            Ok(())
+        }
+        shown => shown,
+    }
 }
 
 fn mount_device(wanted: &PrivateMount, at: &Path, workplace: &Path) -> io::Result<()> {
@@ -186,4 +200,41 @@ fn options_in_force(path: &Path) -> io::Result<MsFlags> {
 fn because(what: &str, error: nix::Error) -> io::Error {
     let error = io::Error::from(error);
     io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unmounted_while_the_view_is_made_is_left_out() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            eprintln!("SKIPPED: private mounts need root");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (from, at) = (dir.path().join("from"), dir.path().join("at"));
+        for path in [&from, &at] {
+            std::fs::create_dir(path).unwrap();
+        }
+        let wanted = PrivateMount::Mounted { at: from.clone() };
+        // The namespace ends with its thread.
+        let result = std::thread::spawn(move || {
+            detach().unwrap();
+            mount(Some("test"), &from, Some("tmpfs"), MsFlags::empty(), NONE).unwrap();
+            let source = held(&from).unwrap();
+            show_if_mounted(&source, &wanted, &at).unwrap();
+            let was_shown = mounts::mount_points().unwrap().contains(&at);
+            for path in [&at, &from] {
+                umount2(path, MntFlags::MNT_DETACH).unwrap();
+            }
+            let gone = show_if_mounted(&source, &wanted, &at);
+            // What cannot be shown for another reason is an error.
+            mount(Some("test"), &from, Some("tmpfs"), MsFlags::empty(), NONE).unwrap();
+            let refused = show_if_mounted(&source, &wanted, &at);
+            (was_shown, gone.is_ok(), refused.is_err())
+        });
+        assert_eq!(result.join().unwrap(), (true, true, true));
+    }
 }
