@@ -150,8 +150,16 @@ const CALLS: [&str; 6] =
     ["lchown ", "chmod ", "fchmodat ", "utimensat ", "xattr.LSet ", "xattr.Set "];
 
 /// What restic, in one version or another, puts before the name of a call or instead of it.
-const HEADINGS: [&str; 4] =
-    ["Lchown: ", "UtimesNano", "Setxattr: ", "failed to restore timestamp of "];
+const HEADINGS: [&str; 5] =
+    ["Lchown: ", "Chmod: ", "UtimesNano", "Setxattr: ", "failed to restore timestamp of "];
+
+/// The reasons for which the times of a file that is there cannot be set. Lines about times name no place.
+const REFUSALS: [&str; 4] = [
+    "operation not permitted",
+    "permission denied",
+    "operation not supported",
+    "read-only file system",
+];
 
 /// Whether a message says that something was not set which is not content. Only its beginning counts: any
 /// word may be in the path that follows. A call that finds no file tells of content that is not there.
@@ -162,13 +170,17 @@ fn is_about_attributes(message: &str) -> bool {
 
 /// The same for a line of text, `PATH: MESSAGE`, as restic prints them before 0.17.
 ///
-/// Since `: ` may be in a path too, the message must name the very place that belongs to the path before it.
-/// What cannot be told apart so is taken for content.
+/// Since `: ` may be in a path too, the message must name the very place that belongs to the path before it, or
+/// be one of the few that name none. What cannot be told apart so is taken for content.
 fn line_is_about_attributes(line: &str, to: &Path) -> bool {
     line.match_indices(": ").any(|(at, separator)| {
         let (item, message) = (&line[..at], &line[at + separator.len()..]);
         let place = to.join(item.trim_start_matches('/'));
-        let call = message.strip_prefix("Lchown: ").unwrap_or(message);
+        if let Some(reason) = message.strip_prefix("UtimesNano: ") {
+            return REFUSALS.contains(&reason);
+        }
+        let wrapped = ["Lchown: ", "Chmod: "].iter().find_map(|name| message.strip_prefix(name));
+        let call = wrapped.unwrap_or(message);
         is_about_attributes(message)
             && CALLS
                 .iter()
@@ -215,6 +227,7 @@ mod tests {
             "/src/man2: Lchown: lchown /to/src/man2: invalid argument",
             "/src/man2/fchmodat.2.gz: Lchown: lchown /to/src/man2/fchmodat.2.gz: invalid argument",
             "/src/a: chmod b/f: Lchown: lchown /to/src/a: chmod b/f: invalid argument",
+            "/src/su: Chmod: chmod /to/src/su: operation not permitted",
             "/src/big: xattr.Set /to/src/big user.a: operation not supported",
         ] {
             assert!(line_is_about_attributes(attribute, Path::new("/to")), "{attribute}");
@@ -222,8 +235,11 @@ mod tests {
             // Another place than the one that belongs to the path.
             assert!(!line_is_about_attributes(attribute, Path::new("/t")), "{attribute}");
         }
+        let times = "/src/a: UtimesNano: operation not permitted";
+        assert!(line_is_about_attributes(times, Path::new("/to")));
         for content in [
             "/src/man2/fchmodat.2.gz: nonce is invalid",
+            "/src/x: Chmod: nonce is invalid",
             "/src/a: chmod b/f: nonce is invalid",
             "/src/x: lchown : nonce is invalid",
             "/src/a: chmod b: open /to/src/a: chmod b: permission denied",
