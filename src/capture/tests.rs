@@ -152,7 +152,7 @@ impl Host for Machine {
         unreachable!("a survey needs no space")
     }
 
-    fn is_running(&self, _: i32) -> Result<bool, ActError> {
+    fn running_since(&self, _: i32) -> Result<Option<DateTime<Utc>>, ActError> {
         unreachable!("a survey looks for no process")
     }
 

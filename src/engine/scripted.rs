@@ -76,8 +76,8 @@ pub(crate) struct ScriptedHost {
     pub(crate) environment: HashMap<String, OsString>,
     /// What [`Host::look`] finds; when absent, looking is not in the script.
     pub(crate) present: Option<Vec<PathBuf>>,
-    /// The processes that run.
-    pub(crate) running: Vec<i32>,
+    /// The processes that run, and since when.
+    pub(crate) running: HashMap<i32, DateTime<Utc>>,
     /// When set, mutations are answered with their prediction.
     pub(crate) dry: bool,
     facts: Mutex<Vec<(String, Vec<u8>)>>,
@@ -205,8 +205,8 @@ impl Host for ScriptedHost {
         panic!("not in the script: space at {}", path.display())
     }
 
-    fn is_running(&self, pid: i32) -> Result<bool, ActError> {
-        Ok(self.running.contains(&pid))
+    fn running_since(&self, pid: i32) -> Result<Option<DateTime<Utc>>, ActError> {
+        Ok(self.running.get(&pid).copied())
     }
 
     fn pause(&self, _: Duration) {}

@@ -303,8 +303,8 @@ impl Host for DryHost {
         self.inner.free_space(path)
     }
 
-    fn is_running(&self, pid: i32) -> Result<bool, ActError> {
-        self.inner.is_running(pid)
+    fn running_since(&self, pid: i32) -> Result<Option<DateTime<Utc>>, ActError> {
+        self.inner.running_since(pid)
     }
 
     fn environment(&self, name: &str) -> Option<OsString> {

@@ -298,11 +298,12 @@ pub trait Host: Send + Sync {
     /// When the file system cannot be asked.
     fn free_space(&self, path: &Path) -> Result<u64, ActError>;
 
-    /// Whether a process of this number runs. One that has died and only waits to be reaped does not.
+    /// Since when a process of this number runs; `None` when none does. One that has died and only waits to be
+    /// reaped does not.
     ///
     /// # Errors
     /// When the table of processes cannot be read.
-    fn is_running(&self, pid: i32) -> Result<bool, ActError>;
+    fn running_since(&self, pid: i32) -> Result<Option<DateTime<Utc>>, ActError>;
 
     /// The value of one of our own environment variables (`CREDENTIALS_DIRECTORY` and the like).
     fn environment(&self, name: &str) -> Option<OsString>;

@@ -179,13 +179,16 @@ impl Host for SystemHost {
         })
     }
 
-    fn is_running(&self, pid: i32) -> Result<bool, ActError> {
-        let found = process::stat(pid).map_err(|source| ActError::Io {
-            what: "look for a process in",
-            path: "/proc".into(),
-            source,
-        })?;
-        Ok(found.is_some_and(|process| process.is_alive()))
+    fn running_since(&self, pid: i32) -> Result<Option<DateTime<Utc>>, ActError> {
+        let failed =
+            |source| ActError::Io { what: "look for a process in", path: "/proc".into(), source };
+        match process::stat(pid).map_err(failed)? {
+            Some(process) if process.is_alive() => {
+                let age = process.age().map_err(failed)?;
+                Ok(Some(Utc::now() - age))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn environment(&self, name: &str) -> Option<OsString> {

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Session, broken};
 use crate::engine::EngineError;
+use crate::host::Host;
 use crate::tools::restic::command;
 use crate::tools::restic::message::{self, LockFile};
 
@@ -19,6 +20,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// From what age on `restic unlock` takes anybody's lock: half an hour (`staleLockTimeout` in its source), less
 /// a minute for the time between our look and its own.
 const TAKEN_AFTER: TimeDelta = TimeDelta::minutes(29);
+
+/// How far the clock may have been set between the start of a process and our look, at most, for the two to be
+/// compared.
+const CLOCK_ERROR: TimeDelta = TimeDelta::minutes(1);
 
 /// Removes the locks of dead processes of this machine, and looks whether they are gone.
 ///
@@ -36,20 +41,32 @@ pub(super) fn release_dead(session: &Session<'_>) -> Result<(), EngineError> {
     let mut waited = Duration::ZERO;
     loop {
         let Locks { dead, forgotten } = look(session)?;
-        let Some(dead) = dead else { return Ok(()) };
+        let Some(dead) = dead else {
+            if let Some(other) = forgotten {
+                tracing::warn!(
+                    "process {} on {} has a lock in {} that it has not refreshed since {}: if it is not at work any more, run `restic unlock`",
+                    other.pid,
+                    other.hostname,
+                    session.shown(),
+                    shown(other.time)
+                );
+            }
+            return Ok(());
+        };
         if let Some(other) = forgotten {
             return locked(format!(
                 "process {} of this machine has died with its lock, which stays because `restic unlock` would also take that of process {} on {}, not refreshed since {} — see that it is not at work any more (a machine may sleep), then run `restic unlock`",
                 dead.pid,
                 other.pid,
                 other.hostname,
-                other.time.format("%Y-%m-%d %H:%M:%S UTC"),
+                shown(other.time),
             ));
         }
         if waited >= REAPED_WITHIN {
             return locked(format!(
-                "process {} of this machine has died with its lock and nobody reaps it, so restic takes it for a living one",
-                dead.pid
+                "process {} of this machine has died with its lock, and restic takes it for a living one, because nobody reaps it or another process has its number now; half an hour after {} restic lets it go",
+                dead.pid,
+                shown(dead.time),
             ));
         }
         if waited > Duration::ZERO {
@@ -87,11 +104,21 @@ fn look(session: &Session<'_>) -> Result<Locks, EngineError> {
         }
         let lock: LockFile = serde_json::from_slice(&read.stdout)
             .map_err(|error| broken(format!("a lock that cannot be read: {error}")))?;
-        if lock.hostname.as_bytes() == name.trim_ascii() && !host.is_running(lock.pid)? {
+        if lock.hostname.as_bytes() == name.trim_ascii() && !is_held(host, &lock)? {
             locks.dead = Some(lock);
         } else if host.now() - lock.time >= TAKEN_AFTER {
             locks.forgotten = Some(lock);
         }
     }
     Ok(locks)
+}
+
+/// Whether the process that made a lock of this machine runs. One of its number that began after the lock was made
+/// or refreshed is another one.
+fn is_held(host: &dyn Host, lock: &LockFile) -> Result<bool, EngineError> {
+    Ok(host.running_since(lock.pid)?.is_some_and(|began| began <= lock.time + CLOCK_ERROR))
+}
+
+fn shown(time: DateTime<Utc>) -> impl std::fmt::Display {
+    time.format("%Y-%m-%d %H:%M:%S UTC")
 }

@@ -1,5 +1,6 @@
 //! The exit-code matrix of restic 0.14.0, 0.18.0 and 0.19.1, row by row, on recorded output.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -361,7 +362,7 @@ fn the_lock_of_a_dead_process_is_waited_for_and_a_living_one_is_left() {
     let release = |answers: Vec<Answer>| {
         let mut host = host("0.14.0", answers);
         host.files.insert("/proc/sys/kernel/hostname".into(), b"here\n".into());
-        host.running = vec![7];
+        host.running = HashMap::from([(7, "2026-11-21T11:00:00Z".parse().unwrap())]);
         let settings = settings();
         let result = engine().release_dead_lock(cx(&host, &settings));
         assert_eq!(host.answers.lock().unwrap().len(), 0, "all that was scripted was asked");
@@ -385,6 +386,13 @@ fn the_lock_of_a_dead_process_is_waited_for_and_a_living_one_is_left() {
     result.unwrap();
     assert_eq!(unlocks(&commands), 2, "{commands:?}");
     assert!(commands.iter().all(|command| !command.contains("remove-all")), "{commands:?}");
+    // Another process has its number, since a moment when the lock was not touched any more.
+    let reused = || made("here", 7, "11:58:30");
+    let (result, commands) = release(vec![listed(), reused(), done(), done()]);
+    assert!(result.is_ok() && unlocks(&commands) == 1, "{commands:?}");
+    // Two readings of the clock do not agree to the second.
+    let (result, commands) = release(vec![listed(), made("here", 7, "11:59:30")]);
+    assert!(result.is_ok() && unlocks(&commands) == 0, "{commands:?}");
     // Beside one that is refreshed it goes.
     let (result, commands) =
         release(vec![two(), dead(), lock("there", 9), done(), listed(), lock("there", 9)]);
@@ -406,7 +414,7 @@ fn the_lock_of_a_dead_process_is_waited_for_and_a_living_one_is_left() {
     forever.extend([listed(), dead()]);
     let (result, _) = release(forever);
     assert!(
-        matches!(&result, Err(EngineError::Locked { detail, .. }) if detail.contains("process 8")),
+        matches!(&result, Err(EngineError::Locked { detail, .. }) if detail.contains("process 8") && detail.contains("after 2026-11-21 11:59:30 UTC")),
         "{result:?}"
     );
 }

@@ -5,6 +5,10 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{SysconfVar, sysconf};
 
 use crate::model::undo::ChildProcess;
 
@@ -52,6 +56,19 @@ impl ProcessStat {
             ticks: number(11)?.saturating_add(number(12)?),
             start_time: number(19)?,
         })
+    }
+
+    /// How long ago it began, by the clock that also runs while the machine sleeps, as the start time does.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn age(&self) -> io::Result<Duration> {
+        let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+        let a_second = sysconf(SysconfVar::CLK_TCK)?
+            .and_then(|ticks| u64::try_from(ticks).ok())
+            .ok_or_else(|| io::Error::other("the length of a clock tick is not known"))?;
+        let began = Duration::from_millis(self.start_time.saturating_mul(1000) / a_second.max(1));
+        Ok(Duration::from(since_boot).saturating_sub(began))
     }
 
     /// Whether it still runs, which what only waits to be reaped does not. A process whose first thread has
@@ -242,6 +259,17 @@ mod tests {
             [process(12, 11, 12), process(13, 12, 12), process(10, 1, 10), process(11, 10, 11)];
         assert_eq!(family(&all, 10), HashSet::from([10, 11, 12, 13]));
         assert_eq!(family(&all, 12), HashSet::from([12, 13]));
+    }
+
+    #[test]
+    fn we_began_a_while_ago() {
+        let child = identify(std::process::id() as i32).unwrap().unwrap();
+        let before = stat(child.pid).unwrap().unwrap().age().unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        let after = stat(child.pid).unwrap().unwrap().age().unwrap();
+        assert!(after - before >= Duration::from_millis(30), "{before:?}, {after:?}");
+        let first = stat(1).unwrap().unwrap().age().unwrap();
+        assert!(first >= after && after < Duration::from_secs(86_400), "{first:?}, {after:?}");
     }
 
     #[test]

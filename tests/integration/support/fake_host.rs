@@ -405,7 +405,7 @@ impl Host for FakeHost {
         Ok(1 << 40)
     }
 
-    fn is_running(&self, _: i32) -> Result<bool, ActError> {
+    fn running_since(&self, _: i32) -> Result<Option<DateTime<Utc>>, ActError> {
         unreachable!("the engine in memory keeps no locks of processes")
     }
 
