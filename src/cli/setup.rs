@@ -344,8 +344,9 @@ fn directories(config: &Config) -> impl Iterator<Item = ((PathBuf, String), Trus
         ("cache-dir", &settings.cache_dir),
     ]
     .map(|(key, path)| {
-        let there = path.ancestors().find(|path| path.symlink_metadata().is_ok());
-        ((there.unwrap_or(path).to_owned(), format!("settings, {key}")), TrustKind::Directory)
+        let there = path.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(path);
+        let kind = if there == path { TrustKind::Directory } else { TrustKind::Passage };
+        ((there.to_owned(), format!("settings, {key}")), kind)
     })
     .into_iter()
 }

@@ -28,7 +28,9 @@ pub enum TrustKind {
     Secret,
     /// A regular file with an execute permission.
     Program,
-    /// A directory.
+    /// A directory on the way to something: in a sticky one (`/tmp`), what is ours cannot be replaced.
+    Passage,
+    /// A directory in which nobody else may put anything.
     Directory,
 }
 
@@ -162,7 +164,7 @@ fn walk(path: &Path) -> Result<(PathBuf, Metadata), TrustError> {
     let mut found = look(&here)?;
     let mut links = 0;
     while let Some(step) = ahead.pop_front() {
-        check_object(&here, &found, TrustKind::Directory)?;
+        check_object(&here, &found, TrustKind::Passage)?;
         if step == ".." {
             here.pop();
             found = look(&here)?;
@@ -218,7 +220,9 @@ fn check_object(path: &Path, found: &Metadata, kind: TrustKind) -> Result<(), Tr
     let wrong = |wanted| TrustError::Kind { path: path.to_owned(), wanted };
     let mode = found.mode() & 0o7777;
     match kind {
-        TrustKind::Directory if !found.is_dir() => return Err(wrong("a directory")),
+        TrustKind::Passage | TrustKind::Directory if !found.is_dir() => {
+            return Err(wrong("a directory"));
+        }
         TrustKind::File | TrustKind::Secret if !found.is_file() => {
             return Err(wrong("a regular file"));
         }
@@ -226,7 +230,7 @@ fn check_object(path: &Path, found: &Metadata, kind: TrustKind) -> Result<(), Tr
         _ => {}
     }
     check_owner(path, found)?;
-    let sticky = kind == TrustKind::Directory && mode & 0o1000 != 0;
+    let sticky = kind == TrustKind::Passage && mode & 0o1000 != 0;
     // A write permission in an access control list shows in the group's bits, so it is seen here too.
     if mode & 0o022 != 0 && !sticky {
         return Err(TrustError::Writable { path: path.to_owned(), mode });
@@ -322,6 +326,10 @@ mod tests {
         check_trusted(&path, TrustKind::Program).unwrap();
         assert!(check_trusted(&path, TrustKind::Directory).is_err());
         check_trusted(dir.path(), TrustKind::Directory).unwrap();
+        // Nobody can replace what is ours there, and anybody can put something beside it.
+        mode(dir.path(), 0o1777);
+        check_trusted(dir.path(), TrustKind::Passage).unwrap();
+        assert!(check_trusted(dir.path(), TrustKind::Directory).is_err());
     }
 
     #[test]
