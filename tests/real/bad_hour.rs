@@ -8,17 +8,9 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::bench_machine::{
-    Machine, Ran, assert_same_tree, must, must_at_last, wait_for_no_loop_device,
+    HOST, Machine, Ran, assert_same_tree, must, must_at_last, wait_for_no_loop_device,
     wait_for_no_process_about, wait_until,
 };
-
-const HOST: &str = r#"
-[jobs.host]
-targets = ["b", "r"]
-[jobs.host.files]
-paths = ["{root}/src"]
-capture = "none"
-"#;
 
 /// A small file system on `MACHINE/disk`, unmounted at the end.
 struct SmallDisk<'m>(&'m Machine);

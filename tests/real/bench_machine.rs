@@ -15,6 +15,28 @@ use serde_json::Value;
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_stillpoint");
 
+/// A job that copies the machine's tree to both targets.
+pub const HOST: &str = r#"
+[jobs.host]
+targets = ["b", "r"]
+[jobs.host.files]
+paths = ["{root}/src"]
+capture = "none"
+"#;
+
+/// A job that copies it to a restic target, from which a second one is filled, `c`, which is yet to be made.
+pub const COPIED: &str = r#"
+[targets.c.restic]
+repository = "{root}/repo-c"
+password-file = "{root}/pass"
+copy-from = "r"
+[jobs.host]
+targets = ["r", "c"]
+[jobs.host.files]
+paths = ["{root}/src"]
+capture = "none"
+"#;
+
 /// A directory of its own with everything in it.
 pub struct Machine {
     pub root: tempfile::TempDir,

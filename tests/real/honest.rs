@@ -1,33 +1,11 @@
 //! What must never look like success, or mean more than was said: runs that do nothing, readers that go away,
 //! names that several copies answer to.
 
-use crate::bench_machine::Machine;
-
-const HOST: &str = r#"
-[jobs.host]
-targets = ["b", "r"]
-[jobs.host.files]
-paths = ["{root}/src"]
-capture = "none"
-"#;
+use crate::bench_machine::{COPIED, HOST, Machine};
 
 #[test]
 fn a_copied_target_does_not_ask_for_what_retention_just_deleted() {
-    let machine = Machine::new(
-        r#"
-[targets.r.keep]
-last = 1
-[targets.c.restic]
-repository = "{root}/repo-c"
-password-file = "{root}/pass"
-copy-from = "r"
-[jobs.host]
-targets = ["r", "c"]
-[jobs.host.files]
-paths = ["{root}/src"]
-capture = "none"
-"#,
-    );
+    let machine = Machine::new(&format!("[targets.r.keep]\nlast = 1\n{COPIED}"));
     machine.run(&["init", "c"]).expect(0);
     machine.run(&["run"]).expect(0);
     // While c was away, r got one more, which the next run deletes there before c is filled.
@@ -94,19 +72,7 @@ fn prune_deletes_by_name_only_what_the_name_means() {
 
 #[test]
 fn prune_asks_for_the_target_of_a_copy_that_is_in_several() {
-    let machine = Machine::new(
-        r#"
-[targets.c.restic]
-repository = "{root}/repo-c"
-password-file = "{root}/pass"
-copy-from = "r"
-[jobs.host]
-targets = ["r", "c"]
-[jobs.host.files]
-paths = ["{root}/src"]
-capture = "none"
-"#,
-    );
+    let machine = Machine::new(COPIED);
     machine.run(&["init", "c"]).expect(0);
     for _ in 0..3 {
         machine.run(&["run"]).expect(0);

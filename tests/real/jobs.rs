@@ -8,17 +8,9 @@ use std::time::{Duration, Instant};
 use stillpoint::report::history::History;
 
 use crate::bench_machine::{
-    Machine, assert_same_tree, command, must, must_at_last, torture, wait_for,
+    COPIED, HOST, Machine, assert_same_tree, command, must, must_at_last, torture, wait_for,
     wait_for_no_loop_device,
 };
-
-const HOST: &str = r#"
-[jobs.host]
-targets = ["b", "r"]
-[jobs.host.files]
-paths = ["{root}/src"]
-capture = "none"
-"#;
 
 #[test]
 fn two_engines_store_and_restore_everything() {
@@ -375,19 +367,7 @@ capture = "none"
 
 #[test]
 fn a_target_is_filled_by_copying_and_catches_up() {
-    let machine = Machine::new(
-        r#"
-[targets.c.restic]
-repository = "{root}/repo-c"
-password-file = "{root}/pass"
-copy-from = "r"
-[jobs.host]
-targets = ["r", "c"]
-[jobs.host.files]
-paths = ["{root}/src"]
-capture = "none"
-"#,
-    );
+    let machine = Machine::new(COPIED);
     machine.run(&["init", "c"]).expect(0);
     machine.run(&["run"]).expect(0);
     assert_eq!((machine.copies("r").len(), machine.copies("c").len()), (1, 1));
