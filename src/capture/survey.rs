@@ -7,16 +7,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::excluded;
-use crate::host::{ActError, Host, MountEntry, PathKind};
+use crate::host::{ActError, Host, MountEntry, PathKind, SUBVOLUME_ROOT_INODE};
 use crate::model::job::{CapturePolicy, FilesSource};
 
 use super::is_at_or_below;
 
 /// The first part of the name of every btrfs snapshot that Stillpoint makes.
 pub const SNAPSHOT_PREFIX: &str = ".stillpoint.";
-
-/// The inode of the root directory of every btrfs subvolume, `BTRFS_FIRST_FREE_OBJECTID`.
-const SUBVOLUME_ROOT: u64 = 256;
 
 /// File systems that the kernel makes up: there is nothing in them to back up.
 const KERNEL: &[&str] = &[
@@ -360,7 +357,7 @@ impl Look<'_> {
             let crate::model::undo::Identity::Inode { inode, .. } = state.identity else {
                 continue;
             };
-            if inode == SUBVOLUME_ROOT {
+            if inode == SUBVOLUME_ROOT_INODE {
                 return Ok(Some(part.to_owned()));
             }
         }

@@ -18,7 +18,7 @@ use nix::libc;
 use super::mounts::is_absent;
 
 /// The inode of the root directory of every subvolume, `BTRFS_FIRST_FREE_OBJECTID`.
-const ROOT_INODE: u64 = 256;
+pub const ROOT_INODE: u64 = 256;
 /// `BTRFS_MAX_ROOTREF_BUFFER_NUM`.
 const REFERENCES: usize = 255;
 /// `BTRFS_VOL_NAME_MAX` + 1.
