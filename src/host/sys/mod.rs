@@ -11,3 +11,14 @@ pub mod process;
 pub mod signals;
 pub mod subvolumes;
 pub mod trusted;
+
+/// Whether a test may do what only root may, such as `what`. In CI it must be able to.
+#[cfg(test)]
+pub(in crate::host) fn may_as_root(what: &str) -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root");
+        eprintln!("SKIPPED: {what} needs root");
+    }
+    is_root
+}
