@@ -49,11 +49,8 @@ pub fn run(global: &Global, args: &PinArgs, pinned: bool) -> Verdict {
     let troubles = setup.session(|cx| {
         let _lock = lock_for_deleting(pipeline, cx.run, target)?;
         let moved = engine.set_pin(cx.engine(), &copy, pinned).map_err(StepError::from)?;
-        let history = |error: crate::report::history::HistoryError| {
-            StepError::from_error(Trouble::Environment, &error, Some(error.hint()))
-        };
         if let Some(new) = moved {
-            pipeline.remember(|h| h.follow(&target.name, &id, &new)).map_err(history)?;
+            pipeline.remember(|h| h.follow(&target.name, &id, &new)).map_err(StepError::from)?;
             id = new;
         }
         pipeline
@@ -64,7 +61,7 @@ pub fn run(global: &Global, args: &PinArgs, pinned: bool) -> Verdict {
                     h.unpin(&target.name, &id).map(|_| ())
                 }
             })
-            .map_err(history)?;
+            .map_err(StepError::from)?;
         // Believed when the listing shows it.
         let listed = select::all_copies(pipeline, engine)?;
         if listed.iter().any(|copy| copy.id == id && copy.pinned == pinned) {

@@ -109,8 +109,7 @@ pub fn run(global: &Global, args: &PruneArgs) -> Verdict {
             }
             if let Err(error) = prune_target(cx, args, target, &jobs, &mut answered, &mut document)
             {
-                render::say(&format!("stillpoint: target {}: {error}", target.name));
-                troubles.push(error.trouble);
+                failed(target, &error, &mut troubles);
             }
         }
         for wanted in args.copies.iter().filter(|wanted| !answered.contains(*wanted)) {
@@ -180,8 +179,7 @@ fn prune_target(
     let engine = select::engine(cx.pipeline, &target.name)?;
     let copies = crate::pipeline::steps::observe::listing(cx, engine)?;
     for wanted in &args.copies {
-        let mut found =
-            jobs.iter().flat_map(|job| ours(cx, engine, job, &copies)).map(|(copy, _)| copy);
+        let mut found = ours_of(cx, engine, jobs, &copies);
         if one_meaning(wanted, &mut found, target)? {
             answered.insert(wanted.clone());
         }
@@ -208,6 +206,12 @@ fn prune_target(
     Ok(())
 }
 
+/// Tells what went wrong with one target; the others are served all the same.
+fn failed(target: &Target, error: &StepError, troubles: &mut Vec<Trouble>) {
+    render::say(&format!("stillpoint: target {}: {error}", target.name));
+    troubles.push(error.trouble);
+}
+
 fn record(
     cx: RunContext<'_>,
     target: &Target,
@@ -223,7 +227,7 @@ fn record(
     };
     cx.pipeline
         .remember(|history| history.record_maintenance(&done))
-        .map_err(|error| StepError::from_error(Trouble::Warning, &error, Some(error.hint())))
+        .map_err(|error| StepError { trouble: Trouble::Warning, ..error.into() })
 }
 
 /// Makes sure that each text a person typed names copies in one target only, unless it is a run's id, which means
@@ -251,18 +255,14 @@ fn one_target(
         let (engine, listed) = match listed {
             Ok(listed) => listed,
             Err(error) => {
-                render::say(&format!("stillpoint: target {}: {error}", target.name));
-                troubles.push(error.trouble);
+                failed(target, &error, troubles);
                 return false;
             }
         };
-        let ours: Vec<&Copy> = jobs
-            .iter()
-            .flat_map(|job| ours(cx, engine, job, &listed))
-            .map(|(copy, _)| copy)
-            .collect();
         for wanted in copies {
-            let mut named = ours.iter().filter(|copy| copy.answers_to(wanted)).peekable();
+            let mut named = ours_of(cx, engine, jobs, &listed)
+                .filter(|copy| copy.answers_to(wanted))
+                .peekable();
             if named.peek().is_none() {
                 continue;
             }
@@ -322,6 +322,16 @@ fn ours<'a>(
         .filter(|copy| engine.unfinished(copy).is_none())
         .filter_map(|copy| Some((copy, copy.series.as_ref()?)))
         .filter(move |(_, series)| series.job == job.name && series.host == *host)
+}
+
+/// The same of several jobs.
+fn ours_of<'a>(
+    cx: RunContext<'a>,
+    engine: &'a dyn Engine,
+    jobs: &'a [&'a Job],
+    copies: &'a [Copy],
+) -> impl Iterator<Item = &'a Copy> {
+    jobs.iter().flat_map(move |job| ours(cx, engine, job, copies)).map(|(copy, _)| copy)
 }
 
 fn by_policy(

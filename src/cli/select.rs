@@ -162,9 +162,7 @@ pub fn copies_of(
 pub fn all_copies(pipeline: Pipeline<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, StepError> {
     let mut copies = engine.list(pipeline.engine_context()).map_err(StepError::from)?;
     if let Some(history) = pipeline.history {
-        history.enrich(&engine.target().name, &mut copies).map_err(|error| {
-            StepError::from_error(Trouble::Environment, &error, Some(error.hint()))
-        })?;
+        history.enrich(&engine.target().name, &mut copies)?;
     }
     copies.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
     Ok(copies)

@@ -371,9 +371,7 @@ fn open_history(
 ) -> Result<(Option<History>, Option<StepError>), StepError> {
     let path = config.settings.state_dir.join(FILE_NAME);
     match how {
-        Use::Report | Use::Plan => {
-            Ok((History::open_existing(&path).map_err(unfit_history)?, None))
-        }
+        Use::Report | Use::Plan => Ok((History::open_existing(&path)?, None)),
         Use::Look | Use::ReadBack { dry_run: true } => {
             Ok((readable(config, History::open_existing(&path)), None))
         }
@@ -412,13 +410,9 @@ fn is_cramped(host: &dyn Host, cache: &Path) -> bool {
     refused || host.free_space(cache).is_ok_and(|free| free < ROOM_FOR_LOCKS)
 }
 
-fn unfit_history(error: HistoryError) -> StepError {
-    StepError::from_error(Trouble::Environment, &error, Some(error.hint()))
-}
-
 fn open_to_write(host: &dyn Host, config: &Config, path: &Path) -> Result<History, StepError> {
     ensure_state(host, config)?;
-    History::open(path).map_err(unfit_history)
+    Ok(History::open(path)?)
 }
 
 fn ensure_state(host: &dyn Host, config: &Config) -> Result<(), StepError> {
@@ -446,7 +440,7 @@ fn readable(config: &Config, opened: Result<Option<History>, HistoryError>) -> O
     read.unwrap_or_else(|error| {
         render::say(&format!(
             "warning: {}; until then sizes and pins are missing where only history knows them, an incomplete copy is not told from a good one, and nothing is recorded",
-            unfit_history(error)
+            StepError::from(error)
         ));
         None
     })

@@ -30,8 +30,8 @@ pub fn run(global: &Global, args: &StatusArgs) -> Verdict {
     let setup = Setup::new(global, Use::Report)?;
     let jobs = select::jobs(&setup.config, &args.jobs)?;
     let now = setup.host.now();
-    let facts = Facts::gather(setup.pipeline().history, &setup.config, now)
-        .map_err(|error| StepError::from_error(Trouble::Environment, &error, Some(error.hint())))?;
+    let facts =
+        Facts::gather(setup.pipeline().history, &setup.config, now).map_err(StepError::from)?;
     let mut report = status::status(&setup.config, &facts, now, args.max_age);
     report.entries.retain(|entry| jobs.iter().any(|job| job.name == entry.job));
     if global.json {

@@ -7,6 +7,7 @@ use crate::capture::CaptureError;
 use crate::engine::EngineError;
 use crate::host::{ActError, LockError, RunError};
 use crate::model::outcome::{Outcome, Trouble};
+use crate::report::history::HistoryError;
 
 use super::ledger::{LedgerError, write_hint};
 
@@ -126,6 +127,12 @@ impl From<CaptureError> for StepError {
                 Self::from_error(Trouble::JobFailed, &error, error.hint())
             }
         }
+    }
+}
+
+impl From<HistoryError> for StepError {
+    fn from(error: HistoryError) -> Self {
+        Self::from_error(Trouble::Environment, &error, Some(error.hint()))
     }
 }
 

@@ -106,8 +106,7 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
         report.troubles.push(Trouble::Warning);
         outcome = outcome.worst(Outcome::Warning);
         report.outcome = outcome.clone();
-        let text = StepError::from_error(Trouble::Warning, &error, Some(error.hint())).message;
-        note(pipeline, &mut report, text);
+        note(pipeline, &mut report, StepError::from(error).message);
     }
     pipeline.observer.on(&Event::RunFinished { run, outcome, elapsed: clock.elapsed() });
     report

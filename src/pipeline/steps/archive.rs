@@ -55,7 +55,7 @@ pub fn archive(
         started: time,
     };
     if let Err(error) = cx.pipeline.remember(|history| history.record_attempt(&attempt)) {
-        rec.warn(StepError::from_error(Trouble::Warning, &error, Some(error.hint())).message);
+        rec.warn(StepError::from(error).message);
     }
     let report = rec.step("backup", Some(target), series.item.as_deref(), |progress| {
         let mut report =

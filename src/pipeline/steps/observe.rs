@@ -89,7 +89,7 @@ pub fn listing(cx: RunContext<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, Ste
         Ok(())
     });
     if let Err(error) = reconciled {
-        return Err(StepError::from_error(Trouble::Environment, &error, Some(error.hint())));
+        return Err(error.into());
     }
     if let Some(history) = cx.pipeline.history {
         history
@@ -132,7 +132,7 @@ fn remember(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine, obs
         unreadable: report.unreadable_count,
     };
     if let Err(error) = cx.pipeline.remember(|history| history.record_copy(&record)) {
-        let error = StepError::from_error(Trouble::Warning, &error, Some(error.hint()));
+        let error = StepError::from(error);
         rec.warn(format!(
             "{}; the copy {} is in target {}, but retention will take it for an unfinished one when the next copy is made: pin it to keep it",
             error.message, record.id, record.target
