@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::model::shown::{self, Show};
+
 use nix::fcntl::OFlag;
 
 /// How often a waiting process asks again: soon enough for a person, seldom enough for the machine.
@@ -39,7 +41,7 @@ pub enum LockMode {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Somebody else holds it.
-    #[error("another run holds the lock {}{}", path.display(), holder.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
+    #[error("another run holds the lock {}{}", path.shown(), holder.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
     Busy {
         /// The lock file.
         path: PathBuf,
@@ -53,7 +55,7 @@ pub enum LockError {
         signal: i32,
     },
     /// The lock file could not be opened.
-    #[error("cannot open the lock {}", path.display())]
+    #[error("cannot open the lock {}", path.shown())]
     Io {
         /// The lock file.
         path: PathBuf,
@@ -166,12 +168,8 @@ fn read_holder(file: &mut File) -> Option<String> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0)).ok()?;
     file.take(LONGEST_HOLDER).read_to_end(&mut bytes).ok()?;
-    let text: String = String::from_utf8_lossy(&bytes)
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    let text = text.trim();
-    (!text.is_empty()).then(|| text.to_owned())
+    let text = shown::text(String::from_utf8_lossy(&bytes).trim());
+    (!text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::host::{Access, MountEntry};
 use crate::model::names::RunId;
+use crate::model::shown::Show;
 use crate::model::undo::{Identity, SubvolumeSnapshot, Undo};
 use crate::tools::btrfs::{self as tool, Subvolume};
 
@@ -35,7 +36,7 @@ impl Provider for Btrfs {
             return Err(CaptureError::Gone { path: self.volume.at.clone() });
         };
         let origin = subvolume.uuid.ok_or_else(|| CaptureError::Unfit {
-            what: format!("the subvolume at {} has no UUID", self.volume.at.display()),
+            what: format!("the subvolume at {} has no UUID", self.volume.at.shown()),
             hint: "its file system was made before Linux 3.12; read it live (capture = \"none\")"
                 .into(),
         })?;
@@ -66,7 +67,7 @@ impl Provider for Btrfs {
                 return Err(mismatch(format!(
                     "{} is not a read-only snapshot of {}",
                     snapshot.name,
-                    self.volume.at.display()
+                    self.volume.at.shown()
                 )));
             }
             let uuid =
@@ -81,7 +82,7 @@ impl Provider for Btrfs {
                 &self.volume.at,
                 self.access,
             )),
-            about: format!("snapshot {} of {}", snapshot.name, self.volume.at.display()),
+            about: format!("snapshot {} of {}", snapshot.name, self.volume.at.shown()),
         })
     }
 
@@ -151,7 +152,7 @@ fn device_of(room: Room<'_>, snapshot: &SubvolumeSnapshot) -> Result<PathBuf, Ca
     Err(CaptureError::Unfit {
         what: format!(
             "the btrfs {wanted}, once at {}, is not here, and {} is still in it",
-            snapshot.mounted_at.display(),
+            snapshot.mounted_at.shown(),
             snapshot.name
         ),
         hint: give_up_hint(room, "mount it and run `stillpoint recover`"),

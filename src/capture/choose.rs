@@ -2,6 +2,7 @@
 
 use crate::host::{Access, MountEntry, Tool};
 use crate::model::job::CapturePolicy;
+use crate::model::shown::Show;
 use crate::tools::lvm::LogicalVolume;
 
 use super::btrfs::Btrfs;
@@ -65,13 +66,13 @@ fn choice(
     if is_at_or_below(&volume.at, &policy.live) {
         return Choice::LiveByWish;
     }
-    let at = volume.at.display();
+    let at = volume.at.shown();
     // That it is read-only here says nothing of those who write to it there.
     if mount.is_changed_elsewhere() {
         return Choice::Live(format!(
             "nothing here can hold {at} still: what stands behind it ({} on {}) may change it at any time",
             mount.file_system,
-            mount.source.display()
+            mount.source.shown()
         ));
     }
     if mount.is_frozen_read_only() {
@@ -85,7 +86,7 @@ fn choice(
         return match (&volume.swap_file, volume.is_subvolume) {
             (Some(swap), _) => Choice::Live(format!(
                 "btrfs makes no snapshot of {at} while the swap file {0} in it is in use: move it into a subvolume of its own, or switch it off meanwhile (before = [[\"swapoff\", \"{0}\"]], finally = [[\"swapon\", \"{0}\"]])",
-                swap.display()
+                swap.shown()
             )),
             (None, false) => Choice::Live(format!(
                 "{at} shows a directory inside a subvolume, of which btrfs makes no snapshot"
@@ -111,14 +112,13 @@ fn choice(
             "{at} is on {}/{}, an LVM volume of type {}, of which no snapshot is made",
             origin.group, origin.name, origin.segment_type
         )),
-        None if on_mapper && !lvm_is_here => Choice::Live(format!(
-            "{at} is on {}, and lvm2 is not installed",
-            mount.source.display()
-        )),
+        None if on_mapper && !lvm_is_here => {
+            Choice::Live(format!("{at} is on {}, and lvm2 is not installed", mount.source.shown()))
+        }
         None => Choice::Live(format!(
             "nothing can hold {at} still ({} on {})",
             mount.file_system,
-            mount.source.display()
+            mount.source.shown()
         )),
     }
 }

@@ -18,6 +18,7 @@ use crate::host::{
 };
 use crate::model::job::Settings;
 use crate::model::names::RunId;
+use crate::model::shown::Show;
 use crate::model::undo::{Identity, Undo, VolumeSnapshot};
 
 mod btrfs;
@@ -116,7 +117,7 @@ pub enum CaptureError {
         hint: String,
     },
     /// A subvolume was deleted after it was found.
-    #[error("the subvolume {} was deleted before it could be captured", path.display())]
+    #[error("the subvolume {} was deleted before it could be captured", path.shown())]
     Gone {
         /// Where it was.
         path: PathBuf,
@@ -269,7 +270,7 @@ fn run(host: &dyn Host, spec: &CommandSpec) -> Result<Completed, CaptureError> {
 /// What to do about a snapshot in something that is not here now, and may never be again.
 fn give_up_hint(room: Room<'_>, remedy: &str) -> String {
     let ledgers = room.settings.state_dir.join("ledger");
-    let ledgers = ledgers.display();
+    let ledgers = ledgers.shown();
     format!("{remedy}; if it is gone for ever, remove the run's ledger in {ledgers}")
 }
 

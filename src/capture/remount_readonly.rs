@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::host::{ActError, Action, MountEntry};
 use crate::model::names::RunId;
+use crate::model::shown::Show;
 use crate::model::undo::Undo;
 
 use super::survey::Volume;
@@ -50,11 +51,11 @@ impl Provider for RemountReadonly {
                 Err(CaptureError::Unfit {
                     what: format!(
                         "{} cannot be made read-only: something writes to it or has a file open for writing",
-                        path.display()
+                        path.shown()
                     ),
                     hint: format!(
                         "see what with `fuser -vm {0}`, stop it in the hook before, or name {0} in live instead",
-                        path.display()
+                        path.shown()
                     ),
                 })
             }
@@ -64,7 +65,7 @@ impl Provider for RemountReadonly {
 
     fn look(&self, room: Room<'_>, promise: &Undo) -> Result<Made, CaptureError> {
         self.examine(room, promise)?;
-        let about = format!("{} is read-only", self.volume.mount.at.display());
+        let about = format!("{} is read-only", self.volume.mount.at.shown());
         Ok(Made { identity: None, mount: None, about })
     }
 
@@ -76,7 +77,7 @@ impl Provider for RemountReadonly {
             return Ok(());
         }
         Err(CaptureError::Broken {
-            what: format!("{} did not stay read-only while it was read", path.display()),
+            what: format!("{} did not stay read-only while it was read", path.shown()),
             hint: "see who remounted or unmounted it; the next run reads it again".into(),
         })
     }
@@ -112,7 +113,7 @@ pub fn stayed_read_only(room: Room<'_>, found: &[MountEntry]) -> Result<(), Capt
         let now = mounts.iter().rfind(|now| now.at == was.at);
         if !now.is_some_and(|now| now.device == was.device && now.is_frozen_read_only()) {
             return Err(CaptureError::Broken {
-                what: format!("{} was read-only, and no longer is after reading", was.at.display()),
+                what: format!("{} was read-only, and no longer is after reading", was.at.shown()),
                 hint: "if another job makes it read-only, run this one again".into(),
             });
         }

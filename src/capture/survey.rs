@@ -454,7 +454,7 @@ mod tests {
     }
 
     fn places(mounts: Vec<MountEntry>) -> Vec<String> {
-        visible(mounts).iter().map(|mount| mount.at.display().to_string()).collect()
+        visible(mounts).iter().map(|mount| mount.at.to_string_lossy().into_owned()).collect()
     }
 
     #[test]

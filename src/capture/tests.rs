@@ -16,6 +16,7 @@ use crate::host::{
     ThawGuard, Tool, Watch,
 };
 use crate::model::job::{CapturePolicy, FilesSource};
+use crate::model::shown::Show;
 use crate::model::undo::Identity;
 
 /// A machine of which only mounts, subvolumes and swap files are known.
@@ -208,7 +209,7 @@ fn volumes(found: &Survey) -> Vec<&str> {
 }
 
 fn named(list: &[Absent]) -> Vec<String> {
-    list.iter().map(|absent| format!("{} ({})", absent.path.display(), absent.what)).collect()
+    list.iter().map(|absent| format!("{} ({})", absent.path.shown(), absent.what)).collect()
 }
 
 fn capture_at(at: &str) -> PrivateMount {
@@ -230,10 +231,10 @@ fn seen(found: &Survey, captured: &[&str], live: &[&str]) -> Vec<String> {
     let shown = |mount: &PrivateMount| match mount {
         PrivateMount::Bind { from, at, read_only } => {
             assert_eq!((from, read_only), (at, &false));
-            format!("+{}", at.display())
+            format!("+{}", at.shown())
         }
-        PrivateMount::Mounted { at } => format!("~{}", at.display()),
-        PrivateMount::Device { at, .. } => format!("={}", at.display()),
+        PrivateMount::Mounted { at } => format!("~{}", at.shown()),
+        PrivateMount::Device { at, .. } => format!("={}", at.shown()),
     };
     view(found, &captures, &live).iter().map(shown).collect()
 }

@@ -1,14 +1,18 @@
 //! `check-config`: the file alone, or with `--online` everything that a run would need.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::config;
 use crate::host::Tool;
 use crate::machine;
+use crate::model::bytes;
 use crate::model::job::{CaptureMode, Config, Source};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
+use crate::model::shown::Show;
 use crate::model::target::Target;
 use crate::pipeline::error::StepError;
 use crate::pipeline::steps::foresee::foresee;
@@ -42,11 +46,16 @@ struct Document {
 
 #[derive(Serialize)]
 struct Row {
-    file: String,
+    #[serde(flatten, serialize_with = "file")]
+    file: PathBuf,
     line: usize,
     column: usize,
     message: String,
     help: Option<String>,
+}
+
+fn file<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    bytes::field("file", "file_bytes", Some(path), serializer)
 }
 
 #[derive(Serialize)]
@@ -60,7 +69,7 @@ struct Finding {
 
 fn row(problem: &config::Problem) -> Row {
     Row {
-        file: problem.file.display().to_string(),
+        file: problem.file.clone(),
         line: problem.line,
         column: problem.column,
         message: problem.message.clone(),
@@ -75,7 +84,7 @@ pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
         for origin in config::origins(&files) {
             render::text(&format!(
                 "{}:{}: {} = {}",
-                origin.file.display(),
+                origin.file.shown(),
                 origin.line,
                 origin.key,
                 origin.value
@@ -111,7 +120,7 @@ pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
         let problems = unfit
             .into_iter()
             .map(|message| Row {
-                file: global.config.display().to_string(),
+                file: global.config.clone(),
                 line: 0,
                 column: 0,
                 message,
@@ -139,14 +148,15 @@ pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
     }
     for finding in online.iter().flatten() {
         let word = if finding.ok { "ok  " } else { "FAIL" };
-        render::text(&format!("{word}  {}: {}", finding.subject, finding.detail))?;
+        let detail = render::hanging(&finding.detail, "      ");
+        render::text(&format!("{word}  {}: {detail}", finding.subject))?;
     }
     render::text(&verdict(&loaded.config, &troubles))?;
     Ok(troubles)
 }
 
 fn verdict(config: &Config, troubles: &[Trouble]) -> String {
-    let files: Vec<String> = config.files.iter().map(|file| file.display().to_string()).collect();
+    let files: Vec<String> = config.files.iter().map(|file| file.shown().to_string()).collect();
     let counted = format!("{} jobs, {} targets", config.jobs.len(), config.targets.len());
     let word = if troubles.is_empty() { "valid" } else { "not fit for a run" };
     format!("{}: {word} ({counted})", files.join(", "))
@@ -194,13 +204,13 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
                     None => Ok("there".into()),
                     Some(gap) => Err(StepError::from_error(Trouble::Incomplete, &gap, gap.hint())),
                 });
-                note(format!("job {}, {}", job.name, path.display()), result);
+                note(format!("job {}, {}", job.name, path.shown()), result);
             }
         }
         for (place, argv) in setup::programs_of(job) {
             let Some(program) = argv.first() else { continue };
             let found = pipeline.host.find_program(&Tool::from_word(program));
-            let found = found.map(|path| path.display().to_string()).map_err(StepError::from);
+            let found = found.map(|path| path.shown().to_string()).map_err(StepError::from);
             note(place, found);
         }
     }

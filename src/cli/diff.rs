@@ -12,6 +12,7 @@ use crate::model::copy::Copy;
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
+use crate::model::shown::Show;
 use crate::pipeline::error::StepError;
 
 use super::setup::{Setup, Use};
@@ -95,8 +96,7 @@ pub fn run(global: &Global, args: &DiffArgs) -> Verdict {
             ChangeKind::Metadata => 'm',
             ChangeKind::Type => 'T',
         };
-        let path = change.path.display().to_string();
-        render::text(&format!("{sign} {}", render::escaped(&path, &[])))?;
+        render::text(&format!("{sign} {}", change.path.shown()))?;
     }
     Ok(Vec::new())
 }

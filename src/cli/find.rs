@@ -8,9 +8,11 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::engine::Entry;
+use crate::model::bytes;
 use crate::model::names::TargetName;
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
+use crate::model::shown::Show;
 use crate::model::size;
 use crate::pipeline::error::StepError;
 
@@ -34,6 +36,7 @@ pub struct FindArgs {
 /// One version of one file.
 #[derive(Debug, Clone, Serialize)]
 struct Version {
+    #[serde(flatten, serialize_with = "bytes::path")]
     path: PathBuf,
     kind: char,
     size: Option<u64>,
@@ -129,7 +132,7 @@ pub fn run(global: &Global, args: &FindArgs) -> Verdict {
             .iter()
             .map(|version| {
                 vec![
-                    version.path.display().to_string(),
+                    version.path.shown().to_string(),
                     render::or_dash(version.size.map(size::show)),
                     render::or_dash(version.modified.map(|time| time.format("%Y-%m-%d %H:%M:%SZ"))),
                     version.target.to_string(),

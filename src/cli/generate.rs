@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::config;
 use crate::host::Action;
 use crate::model::outcome::Trouble;
+use crate::model::shown::Show;
 use crate::pipeline::error::StepError;
 
 use super::setup::{Setup, Use};
@@ -103,7 +104,7 @@ fn write_units(
             .host
             .act(&action)
             .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?;
-        render::text(&path.display().to_string())?;
+        render::text(&path.shown().to_string())?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::model::names::TargetName;
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
+use crate::model::shown::Show;
 use crate::model::target::SecretSource;
 use crate::pipeline::error::StepError;
 use crate::pipeline::steps::target::{lock_for_deleting, require_mount};
@@ -95,7 +96,7 @@ pub fn run(global: &Global, args: &InitArgs) -> Verdict {
             render::text(&format!(
                 "  Store the passphrase away from this machine: {}. Without it no copy can be restored, by anybody.",
                 match secret {
-                    SecretSource::File(path) => format!("it is in {}", path.display()),
+                    SecretSource::File(path) => format!("it is in {}", path.shown()),
                     SecretSource::Command(argv) => format!("`{}` prints it", argv.join(" ")),
                     SecretSource::Credential(name) =>
                         format!("it is the systemd credential {name}"),

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::host::{CommandSpec, Effect, Exit, PathKind, RunError, Tool};
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Trouble;
+use crate::model::shown::Show;
 use crate::pipeline::error::StepError;
 
 use super::setup::{Setup, Use};
@@ -42,7 +43,7 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
     match setup.host.look(&directory).map_err(StepError::from)? {
         Some(state) if state.kind == PathKind::Directory && state.empty => {}
         _ => {
-            let text = format!("{} is not an empty directory", directory.display());
+            let text = format!("{} is not an empty directory", directory.shown());
             return Err(StepError::new(Trouble::Configuration, text).into());
         }
     }
@@ -54,8 +55,8 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
     render::say(&format!(
         "{} is at {} until `umount {}` or Ctrl-C",
         copy.id,
-        directory.display(),
-        directory.display()
+        directory.shown(),
+        directory.shown()
     ));
     let mut lines = Vec::new();
     let ended = setup.host.run(&spec, &mut |_, line| {
@@ -79,7 +80,7 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
             if !unmounted(&setup, &directory)? {
                 render::say(&format!(
                     "stillpoint: {} is still mounted — umount it",
-                    directory.display()
+                    directory.shown()
                 ));
                 troubles.push(Trouble::Cleanup);
             }

@@ -111,7 +111,8 @@ fn shown(steps: &[PlannedStep], report: &RunReport) -> String {
         let item = step.item.as_ref().map(|item| format!("/{item}")).unwrap_or_default();
         let marker =
             if step.outcome == "ok" { String::new() } else { format!(" [{}]", step.outcome) };
-        text.push_str(&format!("  {}{target}{item}{marker}: {}\n", step.step, step.detail));
+        let detail = render::hanging(&step.detail, "    ");
+        text.push_str(&format!("  {}{target}{item}{marker}: {detail}\n", step.step));
         for effect in &step.effects {
             for line in effect.to_string().lines() {
                 text.push_str(&format!("      {line}\n"));
@@ -119,7 +120,7 @@ fn shown(steps: &[PlannedStep], report: &RunReport) -> String {
         }
     }
     for warning in &report.warnings {
-        text.push_str(&format!("\nwarning: {warning}\n"));
+        text.push_str(&format!("\nwarning: {}\n", render::hanging(warning, "  ")));
     }
     text
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::model::outcome::Trouble;
+use crate::model::shown;
 use crate::pipeline::error::StepError;
 
 use super::{Color, Global};
@@ -20,13 +21,14 @@ pub fn json(document: &impl Serialize) -> anyhow::Result<()> {
     unless_unread(write(&bytes))
 }
 
-/// Prints text on stdout, with a line break at its end.
+/// Prints text on stdout, with a line break at its end. Names in it are escaped already (a line break in one would pass
+/// for a line of ours); that nothing else drives the terminal is made sure here.
 ///
 /// # Errors
 /// When stdout cannot be written, except because its reader has gone: see [`unless_unread`].
 pub fn text(text: &str) -> anyhow::Result<()> {
     let end = if text.ends_with('\n') { "" } else { "\n" };
-    unless_unread(write(format!("{text}{end}").as_bytes()))
+    unless_unread(write(format!("{}{end}", shown::lines(text)).as_bytes()))
 }
 
 fn write(bytes: &[u8]) -> io::Result<()> {
@@ -52,7 +54,12 @@ fn unless_unread(written: io::Result<()>) -> anyhow::Result<()> {
 /// Prints a line on stderr.
 pub fn say(line: &str) {
     // A message that cannot be written has nobody who waits for it.
-    let _ = writeln!(io::stderr().lock(), "{}", escaped(line, &['\n', '\t']));
+    let _ = writeln!(io::stderr().lock(), "{}", shown::lines(line));
+}
+
+/// Text of which every further line is indented, so that none passes for a line of ours.
+pub fn hanging(text: &str, indent: &str) -> String {
+    text.lines().collect::<Vec<_>>().join(&format!("\n{indent}"))
 }
 
 /// Prints that something went well on stdout: nothing to read for whoever said `-q`.
@@ -61,20 +68,6 @@ pub fn say(line: &str) {
 /// As [`text`].
 pub fn done(global: &Global, line: &str) -> anyhow::Result<()> {
     if global.quiet { Ok(()) } else { text(line) }
-}
-
-/// Text with its control characters made visible, except those of `spared`. File names come from anybody, and
-/// a terminal obeys what it is shown; a line break in a name would pass for another line.
-pub fn escaped(text: &str, spared: &[char]) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() && !spared.contains(&character) {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
 }
 
 /// Prints an error with its causes on stderr.
@@ -88,7 +81,7 @@ pub fn error(error: &anyhow::Error) {
 
 /// Rows as aligned columns, each on one line.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let escape = |row: &Vec<String>| row.iter().map(|cell| escaped(cell, &[])).collect();
+    let escape = |row: &Vec<String>| row.iter().map(|cell| shown::text(cell)).collect();
     let rows: Vec<Vec<String>> = rows.iter().map(escape).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

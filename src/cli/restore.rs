@@ -5,13 +5,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::engine::{RestoreReport, RestoreRequest};
 use crate::host::{Action, PathKind};
+use crate::model::bytes;
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
+use crate::model::shown::Show;
 use crate::model::size;
 use crate::pipeline::error::StepError;
 
@@ -54,11 +56,21 @@ struct Document<'a> {
     job: &'a JobName,
     target: &'a TargetName,
     copy: &'a str,
+    #[serde(flatten, serialize_with = "to_bytes")]
     to: &'a Path,
+    #[serde(flatten, serialize_with = "paths_bytes")]
     paths: &'a [PathBuf],
     files: Option<u64>,
     bytes: Option<u64>,
     warnings: &'a [String],
+}
+
+fn to_bytes<S: Serializer>(to: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    bytes::field("to", "to_bytes", Some(to), serializer)
+}
+
+fn paths_bytes<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    bytes::list("paths", "paths_bytes", paths, serializer)
 }
 
 /// Runs the verb.
@@ -122,7 +134,7 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
         "{verb} {} of {} from target {target} to {}{counted}",
         request.copy.id,
         request.copy.time.format("%Y-%m-%d %H:%M:%SZ"),
-        request.to.display()
+        request.to.shown()
     );
     render::done(global, &line)?;
     Ok(troubles)
@@ -133,7 +145,7 @@ fn split(rest: &[OsString]) -> anyhow::Result<(&str, Vec<PathBuf>)> {
     let (wanted, paths) = match rest.split_first() {
         Some((first, paths)) if !first.as_bytes().starts_with(b"/") => {
             let wanted = first.to_str().ok_or_else(|| {
-                let text = format!("there is no copy {}", first.display());
+                let text = format!("there is no copy {}", first.shown());
                 StepError::new(Trouble::JobFailed, text)
             })?;
             (wanted, paths)
@@ -145,7 +157,7 @@ fn split(rest: &[OsString]) -> anyhow::Result<(&str, Vec<PathBuf>)> {
         if !path.as_bytes().starts_with(b"/") {
             let text = format!(
                 "{} is not an absolute path — name paths as they were on the machine, such as /etc/hosts",
-                path.display()
+                path.shown()
             );
             return Err(StepError::new(Trouble::Configuration, text).into());
         }
@@ -163,13 +175,13 @@ fn prepare(setup: &Setup, to: &Path, into_existing: bool) -> anyhow::Result<()> 
             Ok(())
         }
         Some(state) if state.kind != PathKind::Directory => {
-            let text = format!("{} is not a directory", to.display());
+            let text = format!("{} is not a directory", to.shown());
             Err(StepError::new(Trouble::Configuration, text).into())
         }
         Some(state) if !state.empty && !into_existing => {
             let text = format!(
                 "{} has something in it, so nothing was restored there — name an empty directory, or say --into-existing",
-                to.display()
+                to.shown()
             );
             Err(StepError::new(Trouble::Configuration, text).into())
         }
@@ -187,8 +199,8 @@ fn look_again(setup: &Setup, request: &RestoreRequest) -> anyhow::Result<()> {
         if !there {
             let text = format!(
                 "the engine reported success, but {} is not there — is {} in that copy? (`stillpoint find`)",
-                place.display(),
-                path.display()
+                place.shown(),
+                path.shown()
             );
             return Err(StepError::new(Trouble::JobFailed, text).into());
         }
@@ -196,7 +208,7 @@ fn look_again(setup: &Setup, request: &RestoreRequest) -> anyhow::Result<()> {
     if request.paths.is_empty()
         && setup.host.look(&request.to).map_err(StepError::from)?.is_none_or(|state| state.empty)
     {
-        let text = format!("the engine reported success, but {} is empty", request.to.display());
+        let text = format!("the engine reported success, but {} is empty", request.to.shown());
         return Err(StepError::new(Trouble::JobFailed, text).into());
     }
     Ok(())

@@ -16,6 +16,7 @@ use crate::model::event::{Observer, Observers};
 use crate::model::job::{Config, Job, Source};
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
+use crate::model::shown::Show;
 use crate::model::target::{EngineConfig, SecretSource};
 use crate::pipeline::context::{Engines, Pipeline, RunContext, engines};
 use crate::pipeline::error::StepError;
@@ -214,7 +215,7 @@ fn read_file(path: &Path) -> anyhow::Result<SourceFile> {
             .count();
         StepError::new(
             Trouble::Configuration,
-            format!("{}:{}: the file is not UTF-8 text", path.display(), line + 1),
+            format!("{}:{}: the file is not UTF-8 text", path.shown(), line + 1),
         )
     })?;
     Ok(SourceFile { path, text })

@@ -9,6 +9,7 @@ use super::section::Section;
 use super::tree::Place;
 use super::value;
 use crate::model::job::{CaptureMode, CapturePolicy, ThinLimits};
+use crate::model::shown::Show;
 
 /// Services that hang for longer are a worse harm than a copy that does not show one moment.
 const LONGEST_FREEZE: Duration = Duration::from_secs(5 * 60);
@@ -47,13 +48,13 @@ pub(super) fn read(
         if let Some((own, _)) = paths.iter().find(|(own, _)| own.starts_with(path)) {
             let complaint = Complaint::new(format!(
                 "{} would leave out {}, which is a path of this job",
-                path.display(),
-                own.display()
+                path.shown(),
+                own.shown()
             ));
             notes.problem(*at, complaint.help("take one of the two away"));
         }
         if live.iter().any(|(live, _)| live == path) {
-            let message = format!("{} is read live, and so it is in the copy", path.display());
+            let message = format!("{} is read live, and so it is in the copy", path.shown());
             notes.problem(*at, Complaint::new(message).help("name it in one of the two lists"));
         }
     }
@@ -113,7 +114,7 @@ fn related(
         if !paths.is_empty() && !paths.iter().any(concerned) {
             let complaint = Complaint::new(format!(
                 "{} has no effect: it is neither above nor below a path of this job",
-                path.display()
+                path.shown()
             ));
             notes.missing(*at, complaint.help("take it away, or add it to paths"));
         }

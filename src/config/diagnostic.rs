@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::tree::Place;
 use super::{Loaded, SourceFile};
 use crate::model::job::Config;
+use crate::model::shown::{Show, is_hostile};
 
 /// One thing that is wrong with, or odd about, a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -71,9 +72,10 @@ fn boundary(text: &str, at: usize) -> usize {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}:{}:{}: {}", self.file.display(), self.line, self.column, self.message)?;
+        writeln!(f, "{}:{}:{}: {}", self.file.shown(), self.line, self.column, self.message)?;
         // A broken file may hold control characters, which a terminal would obey.
-        let shown = |c: char| if c.is_control() && c != '\t' { '\u{fffd}' } else { c };
+        // One sign for one, so that the carets stay where they belong.
+        let shown = |c: char| if is_hostile(c) && c != '\t' { '\u{fffd}' } else { c };
         writeln!(f, "    {}", self.excerpt.chars().map(shown).collect::<String>())?;
         // Tabs are repeated, so that the carets stand below what they mark at any tab width.
         let padding: String = (self.excerpt.chars())

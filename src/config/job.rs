@@ -14,6 +14,7 @@ use super::tree::{Place, Value};
 use super::value;
 use crate::model::job::{CommandSource, FilesSource, Hooks, Job, Source};
 use crate::model::names::{JobName, TargetName};
+use crate::model::shown::Show;
 
 /// Retention refuses to run when a copy is smaller than the last good one by more than this.
 const MAX_SHRINK_PERCENT: u8 = 50;
@@ -161,7 +162,7 @@ fn read_files(section: &Section<'_>, notes: &mut Notes) -> (FilesSource, Vec<(Pa
     let paths = section.list("paths", value::path);
     for (n, (path, at)) in paths.iter().enumerate() {
         if paths[..n].iter().any(|(earlier, _)| earlier == path) {
-            let message = format!("the path {} is listed twice", path.display());
+            let message = format!("the path {} is listed twice", path.shown());
             notes.problem(*at, Complaint::new(message));
         }
     }

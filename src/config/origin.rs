@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
-
 use super::diagnostic::Notes;
 use super::tree::{Table, Value};
 use super::{SourceFile, conform, merged};
 
 /// One value and where it comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The key with its tables: `jobs.host.files.paths`.
     pub key: String,

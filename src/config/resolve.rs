@@ -16,6 +16,7 @@ use super::tree::{Place, Table};
 use super::value;
 use crate::model::job::{Config, Settings, Source};
 use crate::model::names::HostName;
+use crate::model::shown::Show;
 
 /// How long a run waits for a lock, unless the file says otherwise.
 const LOCK_WAIT: Duration = Duration::from_secs(2 * 60);
@@ -192,9 +193,9 @@ fn job_and_target(
             let complaint = Complaint::new(format!(
                 "the repository of {:?} lies below {}: the job would back up its own copies",
                 target.name.as_str(),
-                path.display()
+                path.shown()
             ))
-            .help(format!("add {:?} to exclude", repository.display().to_string()));
+            .help(format!("add {:?} to exclude", repository.shown().to_string()));
             notes.problem(*path_at, complaint);
         }
     }

@@ -11,6 +11,7 @@ use super::tree::{Place, Value};
 use super::value;
 use crate::model::keep::KeepPolicy;
 use crate::model::names::TargetName;
+use crate::model::shown::Show;
 use crate::model::target::{
     BorgTarget, CheckPolicy, EngineConfig, ReadData, ResticTarget, SecretSource, Target,
 };
@@ -246,7 +247,7 @@ fn read_mount(
     }
     match location {
         Some(Location::Local(path)) if !path.starts_with(&mount) => {
-            let message = format!("the repository is not below {}", mount.display());
+            let message = format!("the repository is not below {}", mount.shown());
             notes.warning(at, Complaint::new(message));
         }
         Some(Location::Remote(_)) => {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::file::{FILE, Key, Kind};
 use super::*;
 use crate::model::job::Source;
+use crate::model::shown::Show;
 
 fn file(path: &str, text: &str) -> SourceFile {
     SourceFile { path: path.into(), text: text.into() }
@@ -150,7 +151,7 @@ fn a_file_that_is_no_toml_is_one_problem_and_hides_nothing_else() {
     ];
     let problems = load(&files, "web1").unwrap_err();
     let found: Vec<(String, usize)> =
-        (problems.list().iter()).map(|p| (p.file.display().to_string(), p.line)).collect();
+        (problems.list().iter()).map(|p| (p.file.shown().to_string(), p.line)).collect();
     // That the target "t" is missing is not said: it may well be in the file that cannot be read.
     assert_eq!(found, [("a.toml".into(), 4), ("b.toml".into(), 1), ("c.toml".into(), 2)]);
 }
@@ -179,7 +180,7 @@ fn drop_ins_apply_in_order() {
     let found = origins(&files);
     let of = |key: &str| {
         let origin = found.iter().find(|origin| origin.key == key).unwrap();
-        format!("{} {}:{}", origin.value, origin.file.display(), origin.line)
+        format!("{} {}:{}", origin.value, origin.file.shown(), origin.line)
     };
     assert_eq!(of("targets.usb.keep.last"), "3 20.toml:2");
     assert_eq!(of("targets.usb.keep.daily"), "7 m.toml:7");

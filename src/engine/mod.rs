@@ -11,6 +11,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::host::{CommandSpec, Host, PrivateView};
+use crate::model::bytes;
 use crate::model::copy::{Copy, Series};
 use crate::model::event::Progress;
 use crate::model::job::Settings;
@@ -173,6 +174,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Change {
     /// The path.
+    #[serde(flatten, serialize_with = "bytes::path")]
     pub path: PathBuf,
     /// How it differs.
     pub kind: ChangeKind,

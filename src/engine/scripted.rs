@@ -14,6 +14,7 @@ use crate::host::{
     LockError, LockGuard, LockMode, PathKind, PathState, Piped, RunError, Shield, Stream,
     Subvolume, Tool, Watch,
 };
+use crate::model::shown::Show;
 use crate::model::undo::Identity;
 
 /// What one process says and how it ends.
@@ -143,7 +144,7 @@ impl Host for ScriptedHost {
         _wait: Duration,
         _holder: &str,
     ) -> Result<Box<dyn LockGuard>, LockError> {
-        panic!("not in the script: a lock on {}", path.display())
+        panic!("not in the script: a lock on {}", path.shown())
     }
 
     fn thaw_guard(
@@ -156,7 +157,7 @@ impl Host for ScriptedHost {
 
     fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
         let Some(present) = &self.present else {
-            panic!("not in the script: a look at {}", path.display())
+            panic!("not in the script: a look at {}", path.shown())
         };
         Ok(present.iter().any(|known| known == path).then_some(PathState {
             kind: PathKind::Directory,
@@ -178,7 +179,7 @@ impl Host for ScriptedHost {
     }
 
     fn is_mount_point(&self, path: &Path) -> Result<bool, ActError> {
-        panic!("not in the script: whether {} is a mount point", path.display())
+        panic!("not in the script: whether {} is a mount point", path.shown())
     }
 
     fn mounts(&self) -> Result<Vec<crate::host::MountEntry>, ActError> {
@@ -202,7 +203,7 @@ impl Host for ScriptedHost {
     }
 
     fn free_space(&self, path: &Path) -> Result<u64, ActError> {
-        panic!("not in the script: space at {}", path.display())
+        panic!("not in the script: space at {}", path.shown())
     }
 
     fn running_since(&self, pid: i32) -> Result<Option<DateTime<Utc>>, ActError> {

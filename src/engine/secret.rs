@@ -5,6 +5,7 @@ use std::path::Path;
 use super::EngineError;
 use crate::host::{CommandSpec, Effect, Host, Tool};
 use crate::model::secret::Secret;
+use crate::model::shown::Show;
 use crate::model::target::SecretSource;
 
 /// Gets a passphrase. One line break at its end is not part of it.
@@ -15,7 +16,7 @@ use crate::model::target::SecretSource;
 /// [`EngineError::Secret`] when it cannot be had or is empty, and the host's own errors.
 pub fn resolve(host: &dyn Host, source: &SecretSource) -> Result<Secret, EngineError> {
     let (bytes, from) = match source {
-        SecretSource::File(path) => (read(host, path)?, path.display().to_string()),
+        SecretSource::File(path) => (read(host, path)?, path.shown().to_string()),
         SecretSource::Command(argv) => {
             let Some((program, args)) = argv.split_first() else {
                 return Err(EngineError::Secret { what: "the command is empty".into() });
@@ -26,7 +27,7 @@ pub fn resolve(host: &dyn Host, source: &SecretSource) -> Result<Secret, EngineE
         SecretSource::Credential(name) => match host.environment("CREDENTIALS_DIRECTORY") {
             Some(directory) => {
                 let path = Path::new(&directory).join(name);
-                (read(host, &path)?, path.display().to_string())
+                (read(host, &path)?, path.shown().to_string())
             }
             // Outside a unit there is no such directory; the encrypted file is where units get it from.
             None => {

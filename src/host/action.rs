@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
 
 /// A mutation of the machine that is not a process.
@@ -77,30 +78,27 @@ impl Action {
     pub fn summary(&self) -> String {
         match self {
             Action::CreateDirectory { path, mode } => {
-                format!("create the directory {} (mode {mode:04o})", path.display())
+                format!("create the directory {} (mode {mode:04o})", path.shown())
             }
             Action::EnsureDirectory { path, mode } => {
-                format!(
-                    "create the directory {} if it is missing (mode {mode:04o})",
-                    path.display()
-                )
+                format!("create the directory {} if it is missing (mode {mode:04o})", path.shown())
             }
             Action::ReplaceFile { path, mode, content } => {
-                format!("write {} ({} bytes, mode {mode:04o})", path.display(), content.len())
+                format!("write {} ({} bytes, mode {mode:04o})", path.shown(), content.len())
             }
             Action::RemoveStaging { path, .. } => {
-                format!("remove the staging directory {}", path.display())
+                format!("remove the staging directory {}", path.shown())
             }
             Action::Remount { path, read_only, .. } => format!(
                 "make the file system at {} {}",
-                path.display(),
+                path.shown(),
                 if *read_only { "read-only" } else { "writable again" }
             ),
             Action::Freeze { cgroup } => {
-                format!("freeze the processes in the control group {}", cgroup.display())
+                format!("freeze the processes in the control group {}", cgroup.shown())
             }
             Action::Thaw { cgroup, .. } => {
-                format!("let the processes in the control group {} run on", cgroup.display())
+                format!("let the processes in the control group {} run on", cgroup.shown())
             }
             Action::StopProcess { child, .. } => format!("stop the process group {}", child.pid),
         }
@@ -111,7 +109,7 @@ impl Action {
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
     /// The operating system refused.
-    #[error("cannot {what} {}", path.display())]
+    #[error("cannot {what} {}", path.shown())]
     Io {
         /// The verb: `create`, `replace`, `remove`, `read`.
         what: &'static str,
@@ -122,13 +120,13 @@ pub enum ActError {
         source: std::io::Error,
     },
     /// The object there is not the one that was recorded, so it was left alone.
-    #[error("{} is not the one that this run made, so it is left alone", path.display())]
+    #[error("{} is not the one that this run made, so it is left alone", path.shown())]
     NotOurs {
         /// The object.
         path: PathBuf,
     },
     /// Something is mounted in it.
-    #[error("something is mounted at {}, so it is not removed", path.display())]
+    #[error("something is mounted at {}, so it is not removed", path.shown())]
     Mounted {
         /// The mount point.
         path: PathBuf,
@@ -140,7 +138,7 @@ pub enum ActError {
         pid: i32,
     },
     /// A control group holds a process without which no capture comes to its end. Nothing was done.
-    #[error("the control group {} holds {process} ({pid}), without which no capture can be made, so it is not frozen", cgroup.display())]
+    #[error("the control group {} holds {process} ({pid}), without which no capture can be made, so it is not frozen", cgroup.shown())]
     NeededAwake {
         /// The group.
         cgroup: PathBuf,
@@ -150,13 +148,13 @@ pub enum ActError {
         pid: i32,
     },
     /// A control group was frozen before, by somebody else. Nothing was done.
-    #[error("the control group {} is frozen already, and not by this run", cgroup.display())]
+    #[error("the control group {} is frozen already, and not by this run", cgroup.shown())]
     AlreadyFrozen {
         /// The group.
         cgroup: PathBuf,
     },
     /// Not all processes of a control group stopped; it was let go again.
-    #[error("the processes in {} did not all freeze within {}s, so they were let go again", cgroup.display(), after.as_secs())]
+    #[error("the processes in {} did not all freeze within {}s, so they were let go again", cgroup.shown(), after.as_secs())]
     DoesNotFreeze {
         /// The group.
         cgroup: PathBuf,
@@ -164,7 +162,7 @@ pub enum ActError {
         after: Duration,
     },
     /// The processes of a control group were told to run on, and do not.
-    #[error("the processes in {} were told to run on, and do not", cgroup.display())]
+    #[error("the processes in {} were told to run on, and do not", cgroup.shown())]
     DoesNotThaw {
         /// The group.
         cgroup: PathBuf,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::runner::lines::LineSplitter;
 use super::spec::quote;
@@ -20,6 +20,8 @@ use super::{
     Exit, Host, LockError, LockGuard, LockMode, MountEntry, PathState, Piped, PrivateMount,
     RunError, Shield, Stream, Subvolume, ThawGuard, Tool, Watch,
 };
+use crate::model::bytes;
+use crate::model::shown::Show;
 use crate::model::undo::Identity;
 
 /// Something that a real run would do to the machine.
@@ -49,9 +51,14 @@ pub struct PlannedCommand {
     /// Names of the variables that hold a secret or lead to one.
     pub secret_variables: Vec<String>,
     /// The working directory, if it is not `/`.
+    #[serde(flatten, serialize_with = "directory")]
     pub directory: Option<PathBuf>,
     /// What only the process sees, in words.
     pub sees: Vec<String>,
+}
+
+fn directory<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    bytes::field("directory", "directory_bytes", path.as_deref(), serializer)
 }
 
 /// An environment variable.
@@ -67,12 +74,12 @@ pub struct PlannedVariable {
 fn seen(mount: &PrivateMount) -> String {
     match mount {
         PrivateMount::Bind { from, at, .. } if from == at => {
-            format!("{} as it is live", at.display())
+            format!("{} as it is live", at.shown())
         }
-        PrivateMount::Mounted { at } => format!("{} as it is live", at.display()),
+        PrivateMount::Mounted { at } => format!("{} as it is live", at.shown()),
         PrivateMount::Bind { from, at, read_only } => {
             let how = if *read_only { "read-only " } else { "" };
-            format!("{} {how}at {}", from.display(), at.display())
+            format!("{} {how}at {}", from.shown(), at.shown())
         }
         PrivateMount::Device { device, at, file_system, options, directory, access } => {
             let how = if *access == Access::Write { "" } else { "read-only " };
@@ -81,12 +88,8 @@ fn seen(mount: &PrivateMount) -> String {
                 options => format!(", {options}"),
             };
             let directory =
-                directory.as_ref().map(|path| format!(", {}", path.display())).unwrap_or_default();
-            format!(
-                "{} ({file_system}{options}{directory}) {how}at {}",
-                device.display(),
-                at.display()
-            )
+                directory.as_ref().map(|path| format!(", {}", path.shown())).unwrap_or_default();
+            format!("{} ({file_system}{options}{directory}) {how}at {}", device.shown(), at.shown())
         }
     }
 }
@@ -136,7 +139,7 @@ impl fmt::Display for PlannedCommand {
             write!(f, "\n  with {name}=***")?;
         }
         if let Some(directory) = &self.directory {
-            write!(f, "\n  in {}", directory.display())?;
+            write!(f, "\n  in {}", directory.shown())?;
         }
         for mount in &self.sees {
             write!(f, "\n  seeing {mount}")?;

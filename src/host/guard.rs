@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::sys::cgroup;
+use crate::model::shown::Show;
 
 /// The hidden verb.
 pub const VERB: &str = "thaw-guard";
@@ -61,9 +62,7 @@ fn guard(
 ) -> io::Result<()> {
     let switches = groups
         .iter()
-        .map(|group| {
-            cgroup::switch(group).map_err(|error| because("guard", group.display(), &error))
-        })
+        .map(|group| cgroup::switch(group).map_err(|error| because("guard", group.shown(), &error)))
         .collect::<io::Result<Vec<File>>>()?;
     writeln!(said, "{READY}")?;
     said.flush()?;
@@ -73,7 +72,7 @@ fn guard(
         if let Err(error) = switch.write_all(b"0")
             && !cgroup::is_gone(&error)
         {
-            failure.get_or_insert(because("thaw", group.display(), &error));
+            failure.get_or_insert(because("thaw", group.shown(), &error));
         }
     }
     // A parent that has died cannot be told, and needs not be.

@@ -19,6 +19,7 @@ use chrono::{DateTime, Utc};
 
 pub use crate::lock::{LockError, LockMode};
 use crate::model::secret::Secret;
+use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
 
 mod action;
@@ -53,7 +54,7 @@ pub enum RunError {
         hint: String,
     },
     /// The program may be replaced by somebody other than root.
-    #[error("{} may be changed by others than root, so it is not run", path.display())]
+    #[error("{} may be changed by others than root, so it is not run", path.shown())]
     Unsafe {
         /// The program or the directory that is writable.
         path: PathBuf,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::SecretFd;
 use crate::model::secret::Secret;
+use crate::model::shown::{Show, is_hostile};
 
 /// An outside program.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,8 +47,8 @@ impl Tool {
             Tool::Lvm(command) => (*command).into(),
             Tool::Dmsetup => "dmsetup".into(),
             Tool::Systemctl => "systemctl".into(),
-            Tool::Path(path) => path.display().to_string(),
-            Tool::Named(name) => name.to_string_lossy().into_owned(),
+            Tool::Path(path) => path.shown().to_string(),
+            Tool::Named(name) => name.shown().to_string(),
         }
     }
 
@@ -73,10 +74,10 @@ impl Tool {
             Tool::Lvm(_) => "install it (Debian: apt install lvm2)".into(),
             Tool::Dmsetup => "install it (Debian: apt install dmsetup)".into(),
             Tool::Systemctl => "it comes with systemd; without it, name control groups such as \"/app\" in freeze-units".into(),
-            Tool::Path(path) => format!("check the path {} in the configuration", path.display()),
+            Tool::Path(path) => format!("check the path {} in the configuration", path.shown()),
             Tool::Named(name) => format!(
                 "{} is looked up in /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin, /sbin and /bin; give a full path if it is elsewhere",
-                name.to_string_lossy()
+                name.shown()
             ),
         }
     }
@@ -346,10 +347,10 @@ impl CommandSpec {
     /// The command as a person would type it, secrets masked, each word quoted where a shell would need it.
     /// For messages and plans; nothing ever executes it.
     pub fn display(&self) -> String {
-        let mut words = vec![quote(&self.tool.name())];
+        let mut words = vec![quote(self.tool.name())];
         for arg in &self.args {
             words.push(match arg {
-                Arg::Plain(value) => quote(&value.to_string_lossy()),
+                Arg::Plain(value) => quote(value),
                 Arg::Masked(_) => "***".into(),
             });
         }
@@ -359,13 +360,38 @@ impl CommandSpec {
 
 /// Quotes one word for a POSIX shell, so that a person can paste what a plan shows; also what ssh needs,
 /// since its remote side is a shell.
-pub fn quote(word: &str) -> String {
+///
+/// What a terminal would obey, and bytes that are not UTF-8, are written as bash, zsh and ksh read them (`$'…'`).
+pub fn quote(word: impl AsRef<OsStr>) -> String {
+    use std::os::unix::ffi::OsStrExt;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
+    let bytes = word.as_ref().as_bytes();
+    match std::str::from_utf8(bytes) {
+        Ok(word) if !word.is_empty() && word.chars().all(plain) => return word.to_owned(),
+        Ok(word) if !word.chars().any(is_hostile) => {
+            return format!("'{}'", word.replace('\'', "'\\''"));
+        }
+        Ok(_) | Err(_) => {}
     }
+    let mut quoted = String::from("$'");
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\\' | '\'' => quoted.extend(['\\', character]),
+                other if is_hostile(other) => {
+                    let mut buffer = [0; 4];
+                    for byte in other.encode_utf8(&mut buffer).bytes() {
+                        quoted.push_str(&format!("\\x{byte:02x}"));
+                    }
+                }
+                other => quoted.push(other),
+            }
+        }
+        for byte in chunk.invalid() {
+            quoted.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    quoted + "'"
 }
 
 /// Which of a child's outputs a line came from.
@@ -443,5 +469,13 @@ mod tests {
         spec.args.push(Arg::Masked("s3cret".into()));
         assert_eq!(spec.display(), r"restic -r '/a b/it'\''s' ***");
         assert!(!format!("{spec:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_name_in_a_command_neither_drives_a_terminal_nor_is_lost() {
+        use std::os::unix::ffi::OsStrExt;
+        assert_eq!(quote("a\x1b[2J\nit's"), r"$'a\x1b[2J\x0ait\'s'");
+        assert_eq!(quote(OsStr::from_bytes(b"caf\xe9")), r"$'caf\xe9'");
+        assert_eq!(quote(""), "''");
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here touches the machine and nothing here names another module, so every other layer may
 //! speak in these terms.
 
+pub mod bytes;
 pub mod copy;
 pub mod event;
 pub mod job;
@@ -11,6 +12,7 @@ pub mod names;
 pub mod outcome;
 pub mod report;
 pub mod secret;
+pub mod shown;
 pub mod size;
 pub mod span;
 pub mod target;

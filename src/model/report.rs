@@ -1,6 +1,7 @@
 //! The record of a run: what `run --json` prints, `report.json` holds and history stores.
 //!
-//! The field names are a contract (schema 1). What is not known is null, never zero.
+//! The field names are a contract (schema 1). What is not known is null, never zero. A path that is not UTF-8 stands
+//! beside its bytes, see [`super::bytes`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
+use super::bytes;
 use super::names::{JobName, RunId, TargetName};
 use super::outcome::{Outcome, Trouble};
 
@@ -67,6 +69,7 @@ pub struct JobReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VolumeReport {
     /// Its root directory.
+    #[serde(flatten, serialize_with = "bytes::path")]
     pub path: PathBuf,
     /// What held it still; `none` when nothing did, or nothing had to.
     pub provider: &'static str,

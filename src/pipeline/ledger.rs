@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::ChildRecorder;
 use crate::model::names::RunId;
+use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, EntryId, Identity, Ledger, Undo};
 
 /// The version of the ledger's format.
@@ -40,7 +41,7 @@ enum Line {
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The operating system refused.
-    #[error("cannot {what} the ledger {}", path.display())]
+    #[error("cannot {what} the ledger {}", path.shown())]
     Io {
         /// The verb.
         what: &'static str,
@@ -51,7 +52,7 @@ pub enum LedgerError {
         source: io::Error,
     },
     /// A line in the middle cannot be read.
-    #[error("line {line} of the ledger {} cannot be read", path.display())]
+    #[error("line {line} of the ledger {} cannot be read", path.shown())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -62,7 +63,7 @@ pub enum LedgerError {
         source: serde_json::Error,
     },
     /// It was written by a later Stillpoint.
-    #[error("the ledger {} has format {format}, which this version does not know", path.display())]
+    #[error("the ledger {} has format {format}, which this version does not know", path.shown())]
     Newer {
         /// The file.
         path: PathBuf,

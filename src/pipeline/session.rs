@@ -9,6 +9,7 @@ use crate::host::Action;
 use crate::model::job::Settings;
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
+use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Ledger, Undo};
 use crate::tools::borg::state_directory;
 
@@ -121,7 +122,7 @@ pub fn session<T>(
             let makeshift = Ground::makeshift(settings);
             frame.makeshift = Some(format!(
                 "{error}; until then the ledger of a command that only reads copies lies in {}, which a reboot empties",
-                makeshift.ledgers.display()
+                makeshift.ledgers.shown()
             ));
             begin(pipeline, run, &makeshift)?
         }

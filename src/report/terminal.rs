@@ -22,6 +22,7 @@ use self::screen::Screen;
 use crate::model::event::{Event, Observer, Place, Progress};
 use crate::model::names::JobName;
 use crate::model::outcome::Outcome;
+use crate::model::shown;
 use crate::model::size;
 use crate::model::span;
 
@@ -101,7 +102,7 @@ impl Terminal {
         }
         for (number, line) in text.lines().enumerate() {
             let indent = if number > 0 { "  " } else { "" };
-            let line = format!("{indent}{}", printable(line));
+            let line = format!("{indent}{}", shown::text(line));
             let line = match self.options.place {
                 Where::Journal => format!("<{}>{line}", priority as u8),
                 Where::Plain | Where::Terminal { .. } => self.colored(priority, line),
@@ -128,7 +129,7 @@ impl Terminal {
         }
         let bar = self.bars.add(ProgressBar::no_length());
         bar.set_style(style("{prefix} {wide_msg}"));
-        bar.set_prefix(printable(&label(place)));
+        bar.set_prefix(shown::text(&label(place)));
         // A bar is drawn when it changes; without this it would stay unseen until progress arrives.
         bar.set_message("…");
         state.active.push((place.clone(), bar));
@@ -147,7 +148,7 @@ impl Terminal {
             }
             bar.set_position(done.min(total));
         }
-        bar.set_message(printable(&describe(progress)));
+        bar.set_message(shown::text(&describe(progress)));
     }
 
     fn step_finished(
@@ -275,19 +276,6 @@ fn describe(progress: &Progress) -> String {
     parts.extend(progress.files_done.map(|files| format!("{files} files")));
     parts.extend(progress.current.clone());
     parts.join(", ")
-}
-
-/// The text with its control characters escaped.
-fn printable(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            clean.extend(c.escape_default());
-        } else {
-            clean.push(c);
-        }
-    }
-    clean
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -55,7 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("host", &["model", "lock"]),
     ("model", &[]),
-    ("lock", &[]),
+    ("lock", &["model"]),
 ];
 
 /// Rooms below one module that never name each other.

@@ -1,4 +1,6 @@
 //! Tests that need no privileges and no engines.
+
+#![allow(clippy::disallowed_methods)] // tests make their own names and start programs themselves
 #![allow(missing_docs, clippy::unwrap_used)] // a test that unwraps fails where it should
 
 mod architecture;

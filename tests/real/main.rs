@@ -1,5 +1,7 @@
 //! Tests on real parts: borg, restic, file systems, signals. They need root and the packages that
 //! `tests/run` installs; what is missing fails, loudly.
+
+#![allow(clippy::disallowed_methods)] // tests make their own names and start programs themselves
 #![allow(missing_docs, clippy::unwrap_used)] // a test that unwraps fails where it should
 
 mod bad_hour;

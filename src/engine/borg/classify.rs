@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::EngineError;
 use crate::host::Exit;
 use crate::model::outcome::Outcome;
+use crate::model::shown::Show;
 use crate::tools::borg::log::{Level, Line, Message, errno, parse_line, path_of};
 
 /// How many lines of a kind are kept; the rest is counted.
@@ -309,7 +310,7 @@ impl<'a> BackupWarnings<'a> {
             (Meaning::Changed, _) | (Meaning::Absent, None) => self.changed += 1,
             (Meaning::Absent, Some(root)) => {
                 self.failed_roots.insert(root, true);
-                self.cannot_read(format!("{}: does not exist", root.display()));
+                self.cannot_read(format!("{}: does not exist", root.shown()));
             }
             (Meaning::Unreadable, root) => {
                 if let Some(root) = root {

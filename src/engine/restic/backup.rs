@@ -12,6 +12,7 @@ use super::{KEPT, Session, as_progress, broken, unsupported};
 use crate::engine::{BackupReport, BackupRequest, EngineError, Input, OnProgress};
 use crate::host::{CommandSpec, Completed, Exit, Piped, PrivateMount, Stream};
 use crate::model::outcome::Outcome;
+use crate::model::shown::Show;
 use crate::tools::restic::command::{self, Identity, Tree};
 use crate::tools::restic::failure;
 use crate::tools::restic::message::{self, BackupSummary, Line, Problem};
@@ -151,11 +152,11 @@ impl<'a> Journal<'a> {
                 Ok(None) => {
                     journal.missing.insert(path.clone());
                 }
-                Err(error) => journal.add_unreadable(format!("{}: {error}", path.display())),
+                Err(error) => journal.add_unreadable(format!("{}: {error}", path.shown())),
             }
         }
         if journal.missing.len() == paths.iter().collect::<BTreeSet<_>>().len() {
-            let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            let names: Vec<String> = paths.iter().map(|path| path.shown().to_string()).collect();
             let detail = if names.is_empty() {
                 "no path was given".into()
             } else {
@@ -267,7 +268,7 @@ impl<'a> Journal<'a> {
             }
         }
         for path in std::mem::take(&mut self.missing) {
-            self.add_unreadable(format!("{} is not there", path.display()));
+            self.add_unreadable(format!("{} is not there", path.shown()));
         }
         let unexplained = incomplete_said && self.unreadable_count == 0 && self.vanished == 0;
         if unexplained {
@@ -332,8 +333,7 @@ mod tests {
             access: crate::host::Access::Read,
         };
         let mounts = [bind("/run/cap/root", "/"), bind("/run/cap/home", "/home"), device];
-        let look =
-            |path: &str| seen(Path::new(path), &mounts).map(|path| path.display().to_string());
+        let look = |path: &str| seen(Path::new(path), &mounts).map(|path| path.shown().to_string());
         assert_eq!(look("/etc/x").as_deref(), Some("/run/cap/root/etc/x"));
         assert_eq!(look("/home").as_deref(), Some("/run/cap/home"));
         assert_eq!(look("/home/me").as_deref(), Some("/run/cap/home/me"));

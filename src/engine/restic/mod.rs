@@ -17,6 +17,7 @@ use crate::host::{CommandSpec, Completed, Exit, Stream, Tool};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
 use crate::model::secret::Secret;
+use crate::model::shown::Show;
 use crate::model::target::{EngineConfig, ReadData, ResticTarget, Target};
 use crate::tools::restic::failure::{self, Kind};
 use crate::tools::restic::message::{self, Status};
@@ -130,9 +131,8 @@ fn credentials(
         }
     };
     let environment: Vec<(String, Secret)> = match &restic.environment_file {
-        Some(path) => environment::parse(&cx.host.read(path)?).map_err(|error| {
-            EngineError::Secret { what: format!("{}: {error}", path.display()) }
-        })?,
+        Some(path) => environment::parse(&cx.host.read(path)?)
+            .map_err(|error| EngineError::Secret { what: format!("{}: {error}", path.shown()) })?,
         None => Vec::new(),
     };
     Ok(Repository { location: restic.repository.clone(), password, environment })

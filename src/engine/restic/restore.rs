@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::{KEPT, Session, as_progress, broken, browse, exact, unsupported};
 use crate::engine::{EngineError, OnProgress, RestoreReport, RestoreRequest};
 use crate::host::{CommandSpec, Exit};
+use crate::model::shown::Show;
 use crate::tools::restic::command;
 use crate::tools::restic::message::{self, Line, RestoreSummary};
 
@@ -25,7 +26,7 @@ pub(super) fn restore(
     }
     let id = exact(&request.copy.id)?;
     if let Some(path) = request.paths.iter().find(|path| !path.is_absolute()) {
-        return Err(unsupported(version, format!("{} is not an absolute path", path.display())));
+        return Err(unsupported(version, format!("{} is not an absolute path", path.shown())));
     }
     let everything = request.paths.is_empty() || request.paths.iter().any(|p| p == Path::new("/"));
     let paths = if everything { &[][..] } else { &request.paths[..] };
@@ -108,8 +109,8 @@ fn look_again(
     let detail = match browse::kind_at(session, id, wanted.path)? {
         Some('l') => return Ok(()),
         Some(_) if is_there => return Ok(()),
-        Some(_) => format!("{} was not restored", wanted.path.display()),
-        None => format!("{} is not in the copy", wanted.path.display()),
+        Some(_) => format!("{} was not restored", wanted.path.shown()),
+        None => format!("{} is not in the copy", wanted.path.shown()),
     };
     Err(session.failed(spec, detail))
 }

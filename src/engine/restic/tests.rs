@@ -13,6 +13,7 @@ use crate::model::copy::Series;
 use crate::model::job::Settings;
 use crate::model::names::{HostName, JobName, RunId, TargetName};
 use crate::model::outcome::Outcome;
+use crate::model::shown::Show;
 use crate::model::target::SecretSource;
 
 const VERSIONS: [&str; 3] = ["0.14.0", "0.18.0", "0.19.1"];
@@ -476,7 +477,7 @@ fn a_comparison_that_lost_a_directory_is_an_error() {
         let mut kinds = Vec::new();
         engine()
             .diff(cx(&host, &settings), &copy(&id('a')), &copy(&id('b')), &mut |change| {
-                kinds.push((change.path.display().to_string(), change.kind));
+                kinds.push((change.path.shown().to_string(), change.kind));
             })
             .map(|()| kinds)
     };

@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::FIXED_PATH;
 use crate::host::guard::{FIRED, READY, VERB};
 use crate::host::{ActError, ThawGuard};
+use crate::model::shown::Show;
 
 /// How long it may take to start, and to end once it was told to.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,7 +39,7 @@ pub(in crate::host) fn start(
 ) -> Result<Box<dyn ThawGuard>, ActError> {
     let refused = |reason: String| ActError::Guard { reason };
     let child = spawn(program, groups, limit)
-        .map_err(|error| refused(format!("cannot start {}: {error}", program.display())))?;
+        .map_err(|error| refused(format!("cannot start {}: {error}", program.shown())))?;
     let mut guard = Standing { child, ended: false };
     let said = guard.hear(Some(b'\n')).map_err(|error| refused(error.to_string()))?;
     if said.trim_end() == READY {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::host::sys::trusted::{TrustError, TrustKind, check_trusted};
 use crate::host::{RunError, Tool};
+use crate::model::shown::Show;
 
 /// Where programs are looked up, and the children's own `PATH`. Ours plays no part: whoever can set it could
 /// otherwise choose what root runs.
@@ -29,7 +30,7 @@ fn find_in(tool: &Tool, search_path: &str) -> Result<PathBuf, RunError> {
         Ok(_) => Ok(path),
         Err(error) if error.is_missing() => Err(missing(tool.hint())),
         Err(TrustError::Io { path, source }) => {
-            Err(missing(format!("{} cannot be looked at: {source}", path.display())))
+            Err(missing(format!("{} cannot be looked at: {source}", path.shown())))
         }
         Err(error @ TrustError::Kind { .. }) => Err(missing(format!(
             "{error}{}",

@@ -1,8 +1,10 @@
 //! One running child: its streams, how it is asked to stop, and what is left of it at the end.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Child;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ use super::lines::{LineSplitter, Tail};
 use super::spawn::{Role, Spawned, signal_of};
 use crate::host::sys::process;
 use crate::host::{Capture, CommandSpec, Completed, Exit, Halt, Stdin, Stream, Watch};
+use crate::model::shown::Show;
 use crate::model::undo::ChildProcess;
 
 /// How long an output may stay open after the child has exited: something that it left behind holds it.
@@ -121,7 +124,7 @@ impl Output {
 
 fn hand_on(stream: Stream, line: &[u8], watch: Watch<'_>) {
     if stream != Stream::Out {
-        tracing::debug!(?stream, "{}", String::from_utf8_lossy(line));
+        tracing::debug!(?stream, "{}", OsStr::from_bytes(line).shown());
     }
     watch(stream, line);
 }

@@ -20,6 +20,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::mounts;
 use crate::host::{Access, PrivateMount, PrivateView};
+use crate::model::shown::Show;
 
 const NONE: Option<&str> = None;
 
@@ -93,7 +94,7 @@ fn unless_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 /// A path, held by a descriptor that does nothing but lead to it.
 fn held(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_PATH).open(path).map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot open {} to show it: {error}", path.display()))
+        io::Error::new(error.kind(), format!("cannot open {} to show it: {error}", path.shown()))
     })
 }
 
@@ -105,12 +106,12 @@ fn show(source: &File, wanted: &PrivateMount, at: &Path, read_only: bool) -> io:
     let from = by_descriptor(source);
     let depth = if read_only { MsFlags::empty() } else { MsFlags::MS_REC };
     mount(Some(from.as_str()), at, NONE, MsFlags::MS_BIND | depth, NONE)
-        .map_err(|error| because(&format!("cannot show {}", wanted.at().display()), error))?;
+        .map_err(|error| because(&format!("cannot show {}", wanted.at().shown()), error))?;
     if read_only {
         let flags =
             MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | options_in_force(at)?;
         mount(NONE, at, NONE, flags, NONE).map_err(|error| {
-            because(&format!("cannot make {} read-only", wanted.at().display()), error)
+            because(&format!("cannot make {} read-only", wanted.at().shown()), error)
         })?;
     }
     Ok(())
@@ -139,8 +140,8 @@ fn mount_device(wanted: &PrivateMount, at: &Path, workplace: &Path) -> io::Resul
     let refused = |error| {
         let what = format!(
             "cannot mount {} ({file_system}, {options}) at {}",
-            device.display(),
-            wanted.at().display()
+            device.shown(),
+            wanted.at().shown()
         );
         because(&what, error)
     };

@@ -210,8 +210,8 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         std::os::unix::fs::symlink("/proc", &link).unwrap();
         for path in [&absent, &file, &link] {
-            assert_eq!(at(path).unwrap(), None, "{}", path.display());
-            assert_eq!(nested(path).unwrap(), [] as [PathBuf; 0], "{}", path.display());
+            assert_eq!(at(path).unwrap(), None, "{path:?}");
+            assert_eq!(nested(path).unwrap(), [] as [PathBuf; 0], "{path:?}");
         }
         assert_eq!(at(dir.path()).unwrap(), None);
     }

@@ -14,6 +14,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use crate::model::shown::Show;
+
 use nix::fcntl::OFlag;
 
 /// As many links as the kernel follows in one path (path_resolution(7)).
@@ -38,7 +40,7 @@ pub enum TrustKind {
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// It is missing or cannot be looked at.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}", path.shown())]
     Io {
         /// The file or the directory on the way.
         path: PathBuf,
@@ -47,7 +49,7 @@ pub enum TrustError {
         source: io::Error,
     },
     /// It belongs to somebody else.
-    #[error("{} belongs to user {uid}, who could change it", path.display())]
+    #[error("{} belongs to user {uid}, who could change it", path.shown())]
     Owner {
         /// The file, link or directory.
         path: PathBuf,
@@ -55,7 +57,7 @@ pub enum TrustError {
         uid: u32,
     },
     /// Its permissions let others write.
-    #[error("{} may be changed by others (mode {mode:04o})", path.display())]
+    #[error("{} may be changed by others (mode {mode:04o})", path.shown())]
     Writable {
         /// The file or directory.
         path: PathBuf,
@@ -63,7 +65,7 @@ pub enum TrustError {
         mode: u32,
     },
     /// It holds a secret and its permissions let others read.
-    #[error("{} holds a secret and may be read by others (mode {mode:04o})", path.display())]
+    #[error("{} holds a secret and may be read by others (mode {mode:04o})", path.shown())]
     Readable {
         /// The file.
         path: PathBuf,
@@ -71,7 +73,7 @@ pub enum TrustError {
         mode: u32,
     },
     /// It is something else than what is wanted there.
-    #[error("{} is not {wanted}", path.display())]
+    #[error("{} is not {wanted}", path.shown())]
     Kind {
         /// The object.
         path: PathBuf,
@@ -83,7 +85,7 @@ pub enum TrustError {
 impl TrustError {
     /// What to do about it, as a command where there is one.
     pub fn hint(&self) -> Option<String> {
-        let quoted = |path: &Path| crate::host::spec::quote(&path.to_string_lossy());
+        let quoted = |path: &Path| crate::host::spec::quote(path);
         match self {
             TrustError::Io { .. } => None,
             TrustError::Owner { path, .. } => Some(format!("chown root {}", quoted(path))),
@@ -268,7 +270,7 @@ mod tests {
             let path = file(dir.path(), "bad", bits);
             let error = read_trusted(&path, false).unwrap_err();
             assert!(matches!(error, TrustError::Writable { mode, .. } if mode == bits));
-            assert_eq!(error.hint().unwrap(), format!("chmod go-w {}", path.display()));
+            assert_eq!(error.hint().unwrap(), format!("chmod go-w {}", path.shown()));
         }
         for bits in [0o640, 0o604] {
             let error = read_trusted(&file(dir.path(), "open", bits), true).unwrap_err();
@@ -321,7 +323,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = file(dir.path(), "hook", 0o644);
         let error = check_trusted(&path, TrustKind::Program).unwrap_err();
-        assert_eq!(error.hint().unwrap(), format!("chmod u+x {}", path.display()));
+        assert_eq!(error.hint().unwrap(), format!("chmod u+x {}", path.shown()));
         mode(&path, 0o755);
         check_trusted(&path, TrustKind::Program).unwrap();
         assert!(check_trusted(&path, TrustKind::Directory).is_err());

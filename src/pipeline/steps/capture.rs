@@ -14,6 +14,7 @@ use crate::host::{Halt, LockGuard, MountEntry, PrivateView};
 use crate::model::job::{CaptureMode, FilesSource, Job, Source};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::VolumeReport;
+use crate::model::shown::Show;
 use crate::model::target::{EngineConfig, Target};
 use crate::model::undo::{EntryId, Undo};
 use crate::tools;
@@ -78,7 +79,7 @@ impl Captured<'_> {
     /// Notes that a volume is read live after all, and answers what to say about it.
     fn pass_over(&mut self, at: &Path, error: CaptureError) -> String {
         let reason = StepError::from(error).message;
-        let said = format!("{} is read live: {reason}", at.display());
+        let said = format!("{} is read live: {reason}", at.shown());
         if let Some(volume) = self.volumes.iter_mut().find(|volume| volume.path == at) {
             volume.provider = "none";
             volume.consistency = "live";

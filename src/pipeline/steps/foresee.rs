@@ -1,6 +1,6 @@
 //! What is to be held still, and by what, before anything is: for a run, and for `check-config --online`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::capture::survey::{Absent, Survey, resolved, survey};
 use crate::capture::{self, Choice, Provider, Room};
@@ -8,6 +8,7 @@ use crate::host::{Host, MountEntry, Tool};
 use crate::model::job::{CaptureMode, FilesSource, Settings};
 use crate::model::outcome::Trouble;
 use crate::model::report::VolumeReport;
+use crate::model::shown::Show;
 use crate::model::target::{EngineConfig, Target};
 
 use crate::pipeline::error::StepError;
@@ -65,7 +66,7 @@ pub(super) fn intend(
                 Trouble::Environment,
                 format!(
                     "{} is not a mount point, so it cannot be made read-only by itself — mount it, or take it out of remount-readonly",
-                    path.display()
+                    path.shown()
                 ),
             ));
         }
@@ -147,12 +148,11 @@ fn describe(intended: &Intended) -> String {
     let mut parts = Vec::new();
     for VolumeReport { path, provider, consistency, .. } in &intended.volumes {
         let how = if *provider == "none" { consistency } else { provider };
-        parts.push(format!("{} ({how})", path.display()));
+        parts.push(format!("{} ({how})", path.shown()));
     }
     let mut text = parts.join(", ");
     let list = |absent: &[Absent]| {
-        let each =
-            absent.iter().map(|absent| format!("{} ({})", absent.path.display(), absent.what));
+        let each = absent.iter().map(|absent| format!("{} ({})", absent.path.shown(), absent.what));
         each.collect::<Vec<_>>().join(", ")
     };
     if !intended.survey.left_out.is_empty() {
@@ -168,7 +168,7 @@ fn describe(intended: &Intended) -> String {
 }
 
 pub(super) fn not_named(absent: &Absent) -> String {
-    format!("{} ({}) is not in the copy — {}", absent.path.display(), absent.what, absent.remedy)
+    format!("{} ({}) is not in the copy — {}", absent.path.shown(), absent.what, absent.remedy)
 }
 
 /// One warning about everything that is read live without being asked for.
@@ -190,5 +190,5 @@ pub(super) fn read_live(volumes: &[VolumeReport]) -> Option<String> {
 
 /// Paths in one line.
 pub(super) fn shown(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| Path::display(path).to_string()).collect::<Vec<_>>().join(", ")
+    paths.iter().map(|path| path.shown().to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::host::{ActError, Action, LockGuard, LockMode, ThawGuard};
 use crate::model::job::{CapturePolicy, Job, Source};
 use crate::model::outcome::{Outcome, Trouble};
+use crate::model::shown::Show;
 use crate::model::span;
 use crate::model::undo::{EntryId, Identity, Undo};
 use crate::tools::systemctl;
@@ -284,7 +285,7 @@ fn freeze(
         }
     }
     within(limit, guarded)?;
-    let shown: Vec<String> = groups.iter().map(|group| group.display().to_string()).collect();
+    let shown: Vec<String> = groups.iter().map(|group| group.shown().to_string()).collect();
     Ok(((), Done::ok(format!("{} (for {} at most)", shown.join(", "), span::show(limit)))))
 }
 
@@ -351,7 +352,7 @@ fn thaw(cx: RunContext<'_>, groups: &[Held], guard: Box<dyn ThawGuard>) -> LetGo
         let action = Action::Thaw { cgroup: cgroup.clone(), identity: identity.clone() };
         let settled = cx.host().act(&action).map_err(StepError::from).and_then(|thawed| {
             if thawed.is_none() && !cx.host().is_dry() {
-                let_go.lost.push(cgroup.display().to_string());
+                let_go.lost.push(cgroup.shown().to_string());
             }
             cx.ledger.settled(*entry).map_err(ledger_error)
         });

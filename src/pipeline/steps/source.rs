@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::host::{Host, PathKind};
 use crate::model::job::FilesSource;
 use crate::model::outcome::{Outcome, Trouble};
+use crate::model::shown::Show;
 
 use crate::pipeline::error::StepError;
 use crate::pipeline::recorder::Done;
@@ -22,7 +23,7 @@ pub enum Gap {
     #[error("is empty")]
     Empty,
     /// A link, by what it leads to.
-    #[error("is a symbolic link, of which only the link itself would be stored: name {} instead", .0.display())]
+    #[error("is a symbolic link, of which only the link itself would be stored: name {} instead", .0.shown())]
     Link(PathBuf),
 }
 
@@ -62,7 +63,7 @@ pub(super) fn look(host: &dyn Host, files: &FilesSource) -> Result<(Vec<String>,
     for path in &files.paths {
         if let Some(gap) = gap(host, files, path)? {
             hint = hint.or(gap.hint());
-            gaps.push(format!("{} {gap}", path.display()));
+            gaps.push(format!("{} {gap}", path.shown()));
         }
     }
     if gaps.len() == files.paths.len() {

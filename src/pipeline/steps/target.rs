@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::host::{Host, LockGuard, LockMode};
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
+use crate::model::shown::Show;
 use crate::model::target::{EngineConfig, Target};
 
 use crate::pipeline::context::Pipeline;
@@ -82,7 +83,7 @@ pub fn require_mount(host: &dyn Host, target: &Target) -> Result<(), StepError> 
         Trouble::Environment,
         format!(
             "nothing is mounted at {}, which target {} requires, so nothing was written there — mount its disk",
-            path.display(),
+            path.shown(),
             target.name
         ),
     ))

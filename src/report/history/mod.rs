@@ -11,6 +11,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::model::shown::Show;
+
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 mod columns;
@@ -36,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// The file cannot be made or its permissions cannot be set.
-    #[error("cannot open the history {}", path.display())]
+    #[error("cannot open the history {}", path.shown())]
     Open {
         /// The file.
         path: PathBuf,
@@ -45,7 +47,7 @@ pub enum HistoryError {
         source: io::Error,
     },
     /// SQLite refused, or a value in the file cannot be read.
-    #[error("cannot {doing} in the history {}", path.display())]
+    #[error("cannot {doing} in the history {}", path.shown())]
     Database {
         /// The file.
         path: PathBuf,
@@ -57,7 +59,7 @@ pub enum HistoryError {
     },
     /// The file was written by another version of Stillpoint.
     #[error(
-        "the history {} has format {found}, and this version reads format {known}", path.display()
+        "the history {} has format {found}, and this version reads format {known}", path.shown()
     )]
     Version {
         /// The file.

@@ -1,6 +1,7 @@
 //! Two processes joined by the pump: whatever goes wrong, a torn stream is never ended.
 
 use super::*;
+use crate::model::shown::Show;
 
 /// A consumer that tells at the end of its input how much it read, and by that proves that it saw the end.
 fn consumer(proof: &Path) -> CommandSpec {
@@ -79,7 +80,7 @@ fn a_producer_that_fails_never_ends_the_consumers_input() {
 fn a_consumer_that_ignores_its_stop_signal_is_killed_before_it_sees_an_end() {
     let dir = tempfile::tempdir().unwrap();
     let proof = dir.path().join("proof");
-    let stubborn = shell(&format!("trap '' TERM; cat > /dev/null; echo end > {}", proof.display()));
+    let stubborn = shell(&format!("trap '' TERM; cat > /dev/null; echo end > {}", proof.shown()));
     let piped = impatient().0.pipe(&shell("sleep 0.3; exit 1"), &stubborn, &mut |_, _| {}).unwrap();
     assert!(!piped.consumer.success());
     assert!(!proof.exists(), "the consumer saw the end of a torn stream");
@@ -148,7 +149,7 @@ fn a_stop_signal_stops_both_without_an_end() {
 fn a_consumer_that_cannot_start_stops_the_producer() {
     let dir = tempfile::tempdir().unwrap();
     let pid = dir.path().join("pid");
-    let producer = shell(&format!("echo $$ > {}; exec sleep 60", pid.display()));
+    let producer = shell(&format!("echo $$ > {}; exec sleep 60", pid.shown()));
     let consumer = CommandSpec::new(Tool::Path("/nonexistent/tool".into()), Effect::Mutate);
     let result = runner().0.pipe(&producer, &consumer, &mut |_, _| {});
     assert!(matches!(result, Err(RunError::NotFound { .. })), "{result:?}");

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::*;
 use crate::host::{Arg, Capture, Effect, EnvValue, Exit, FdStyle, SecretFd, Stdin, Stream, Tool};
 use crate::model::secret::Secret;
+use crate::model::shown::Show;
 use crate::model::undo::ChildProcess;
 
 mod joined;
@@ -204,7 +205,7 @@ fn lines_come_while_the_child_runs() {
     let gate = dir.path().join("gate");
     let script = format!(
         "echo first; printf 'warn\\r' >&2; while ! [ -e {0} ]; do sleep 0.01; done; printf last",
-        gate.display()
+        gate.shown()
     );
     let mut spec = shell(&script);
     spec.time_limit = Some(IN_TIME);
@@ -358,8 +359,8 @@ fn private_binds_are_seen_by_the_child_alone() {
     }
     let script = format!(
         "cat {0}/file; touch {0}/new 2>/dev/null || echo ' refused'; sleep 0.3; touch {1}/live",
-        at.display(),
-        from.display()
+        at.shown(),
+        from.shown()
     );
     let mut spec = shell(&script);
     let bind = |at: &Path, read_only| {
@@ -420,7 +421,7 @@ fn bind_among_shared_mounts(runner: &Runner, dir: &Path) {
             outside |= crate::host::sys::mounts::is_mount_point(&at).unwrap();
         })
         .unwrap();
-    let inside = text(&completed.stdout).contains(&format!(" {} ", at.display()));
+    let inside = text(&completed.stdout).contains(&format!(" {} ", at.shown()));
     println!("inside: {inside}, outside: {outside}");
 }
 

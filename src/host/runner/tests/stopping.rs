@@ -1,6 +1,7 @@
 //! How children are stopped, and how they are not.
 
 use super::*;
+use crate::model::shown::Show;
 
 /// Runs the command and raises the flag when its first line comes.
 fn interrupt(
@@ -59,7 +60,7 @@ fn stopping_reaches_grandchildren_and_what_ignores_it_is_killed() {
     // The grandchild ignores SIGTERM and holds no output of ours; the leader ends at the signal.
     let script = format!(
         "(trap '' TERM; sleep 61; sleep 62) > /dev/null 2>&1 & echo $! > {0}; echo ready; wait",
-        pids.display()
+        pids.shown()
     );
     let started = Instant::now();
     let (result, _) = interrupt(impatient(), &shell(&script), &[15]);
@@ -97,7 +98,7 @@ fn what_must_never_be_killed_is_waited_for() {
     let done = dir.path().join("done");
     let mut spec = shell(&format!(
         "trap '' TERM; echo ready; i=0; while [ $i -lt 30 ]; do sleep 0.1; i=$((i+1)); done; echo > {}",
-        done.display()
+        done.shown()
     ));
     spec.never_kill = true;
     let (result, _) = interrupt(impatient(), &spec, &[15, 15]);
@@ -170,7 +171,7 @@ else:
 fn a_watcher_that_panics_leaves_no_child() {
     let dir = tempfile::tempdir().unwrap();
     let pid = dir.path().join("pid");
-    let spec = shell(&format!("echo $$ > {}; echo ready; exec sleep 60", pid.display()));
+    let spec = shell(&format!("echo $$ > {}; echo ready; exec sleep 60", pid.shown()));
     let (runner, _) = runner();
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         runner.run(&spec, &mut |_, _| panic!("on purpose"))
@@ -196,12 +197,12 @@ fn kill_a_copy(role: &str, script: &dyn Fn(&Path) -> String) -> i32 {
 
 #[test]
 fn a_child_does_not_outlive_us_even_when_we_are_killed() {
-    await_end(kill_a_copy("wait", &|pid| format!("echo $$ > {}; exec sleep 60", pid.display())));
+    await_end(kill_a_copy("wait", &|pid| format!("echo $$ > {}; exec sleep 60", pid.shown())));
 }
 
 #[test]
 fn a_child_that_must_never_be_killed_may_finish_when_we_are_killed() {
-    let script = |pid: &Path| format!("echo $$ > {}; exec sleep 60", pid.display());
+    let script = |pid: &Path| format!("echo $$ > {}; exec sleep 60", pid.shown());
     let child = kill_a_copy("wait never kill", &script);
     std::thread::sleep(Duration::from_millis(500));
     assert!(is_running(child));
@@ -216,7 +217,7 @@ fn real_signals_unwind_and_ignored_ones_stay_ignored() {
 
     let dir = tempfile::tempdir().unwrap();
     let pid = dir.path().join("pid");
-    let script = format!("echo $$ > {}; exec sleep 60", pid.display());
+    let script = format!("echo $$ > {}; exec sleep 60", pid.shown());
     // As nohup does it: the copy is started with SIGHUP ignored.
     let mut copy = rerun("listen", &[("SCRIPT", &script)]);
     #[expect(unsafe_code, reason = "one system call between fork and exec")]
