@@ -4,10 +4,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::model::names::{JobName, TargetName};
-use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
-use crate::pipeline::error::StepError;
-use crate::pipeline::steps::target::lock_for_deleting;
+use crate::pipeline::pin::{pin, word};
 
 use super::setup::{Setup, Use};
 use super::{Global, Verdict, job_name, render, select, target_name};
@@ -47,29 +45,8 @@ pub fn run(global: &Global, args: &PinArgs, pinned: bool) -> Verdict {
     let target = engine.target();
     let mut id = copy.id.clone();
     let troubles = setup.session(|cx| {
-        let _lock = lock_for_deleting(pipeline, cx.run, target)?;
-        let moved = engine.set_pin(cx.engine(), &copy, pinned).map_err(StepError::from)?;
-        if let Some(new) = moved {
-            pipeline.remember(|h| h.follow(&target.name, &id, &new)).map_err(StepError::from)?;
-            id = new;
-        }
-        pipeline
-            .remember(|h| {
-                if pinned {
-                    h.pin(&target.name, &id, cx.host().now())
-                } else {
-                    h.unpin(&target.name, &id).map(|_| ())
-                }
-            })
-            .map_err(StepError::from)?;
-        // Believed when the listing shows it.
-        let listed = select::all_copies(pipeline, engine)?;
-        if listed.iter().any(|copy| copy.id == id && copy.pinned == pinned) {
-            Ok(Vec::new())
-        } else {
-            let text = format!("target {} does not show {id} as {}", target.name, word(pinned));
-            Err(StepError::new(Trouble::JobFailed, text).into())
-        }
+        id = pin(cx, engine, &copy, pinned)?;
+        Ok(Vec::new())
     })?;
     if global.json {
         render::json(&Document { schema: SCHEMA, target: &target.name, copy: &id, pinned })?;
@@ -77,8 +54,4 @@ pub fn run(global: &Global, args: &PinArgs, pinned: bool) -> Verdict {
         render::done(global, &format!("{id} in target {} is {}", target.name, word(pinned)))?;
     }
     Ok(troubles)
-}
-
-fn word(pinned: bool) -> &'static str {
-    if pinned { "pinned" } else { "not pinned" }
 }

@@ -316,18 +316,13 @@ pub trait Engine: Send + Sync {
         each: &mut dyn FnMut(Change),
     ) -> Result<(), EngineError>;
 
-    /// Marks a copy in the repository as never to be pruned, or takes the mark away. Answers with the
-    /// copy's new id where marking changes it (restic), or `None` where the repository has no such mark
-    /// and the caller must remember it (borg).
+    /// Marks a copy, as [`Engine::list`] gave it, in the repository as never to be pruned, or takes the mark
+    /// away. Answers with the copy's id after that, which is another one with borg (the mark is in the name)
+    /// and with restic (it is a tag, and tags are part of a snapshot's identity).
     ///
     /// # Errors
     /// When the engine could not carry it out.
-    fn set_pin(
-        &self,
-        cx: Context<'_>,
-        copy: &Copy,
-        pinned: bool,
-    ) -> Result<Option<String>, EngineError>;
+    fn set_pin(&self, cx: Context<'_>, copy: &Copy, pinned: bool) -> Result<String, EngineError>;
 
     /// Copies these copies from another repository of the same engine into this one.
     ///

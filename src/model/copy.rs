@@ -47,9 +47,11 @@ pub struct Copy {
     pub files: Option<u64>,
     /// The engine's tags, without those that encode the series.
     pub tags: Vec<String>,
-    /// Never to be pruned while this holds (restic: tag `protected`; borg: a pin in history).
+    /// Never to be pruned while this holds. The mark is in the repository (restic: the tag `protected`; borg: the
+    /// end of the archive's name); a pin of the time when borg copies had none is in history.
     pub pinned: bool,
-    /// The id of which this copy is a re-tagged or copied version (restic `original`).
+    /// The id of which this copy is a re-tagged or copied version (restic `original`), or the name that a
+    /// pinned borg archive has without its pin.
     pub original: Option<String>,
     /// What Stillpoint recorded about its making; `None` when there is no record.
     pub healthy: Option<bool>,

@@ -7,6 +7,8 @@ pub mod context;
 pub mod error;
 pub mod job;
 pub mod ledger;
+pub mod pin;
+pub mod prune;
 pub mod recorder;
 pub mod recover;
 pub mod run;

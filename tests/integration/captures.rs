@@ -155,7 +155,7 @@ fn what_a_killed_lvcreate_leaves_is_healed() {
 }
 
 /// A target that is read or written by an engine which only takes notes.
-fn target(name: &str, from: Option<&str>) -> Target {
+pub fn target(name: &str, from: Option<&str>) -> Target {
     Target {
         name: TargetName::new(name).unwrap(),
         engine: EngineConfig::Restic(ResticTarget {

@@ -10,5 +10,6 @@ mod examples;
 mod faults;
 mod help;
 mod loops;
+mod pins;
 mod quiet;
 mod support;

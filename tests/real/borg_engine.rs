@@ -564,3 +564,41 @@ fn a_dry_run_changes_nothing_and_predicts_the_list() {
     assert_eq!(predicted, [engine.name_for(&request).unwrap()]);
     assert_eq!(bench.names(&engine), before);
 }
+
+/// The mark of a pin is the archive's name: it is there for every machine, and in an append-only repository too.
+#[test]
+fn borg_pins_are_in_the_name() {
+    let bench = Bench::new();
+    let engine = bench.initialised();
+    fs::write(bench.path("tree/file"), "content").unwrap();
+    let request = bench.request(1, &[bench.path("tree")]);
+    engine.backup(bench.cx(), &request, &mut |_| {}).unwrap();
+    let before = engine.list(bench.cx()).unwrap().remove(0);
+    for append_only in ["0", "1"] {
+        let status =
+            Command::new(std::env::var_os("STILLPOINT_TEST_BORG").unwrap_or("borg".into()))
+                .args(["config", bench.path("repo").to_str().unwrap(), "append_only", append_only])
+                .env("BORG_BASE_DIR", bench.path("other"))
+                .stdout(Stdio::null())
+                .status()
+                .unwrap();
+        assert!(status.success());
+        let pinned = engine.set_pin(bench.cx(), &before, true).unwrap();
+        assert_eq!(pinned, format!("{}.pinned", before.id));
+        let listed = engine.list(bench.cx()).unwrap();
+        let [copy] = listed.as_slice() else { panic!("{listed:#?}") };
+        assert!(copy.pinned && copy.id == pinned && copy.original.as_ref() == Some(&before.id));
+        assert_eq!(
+            (&copy.series, &copy.run, copy.time),
+            (&before.series, &before.run, before.time)
+        );
+        assert!(copy.answers_to(&before.id) && copy.answers_to(&pinned));
+        assert_eq!(engine.set_pin(bench.cx(), copy, true).unwrap(), pinned, "twice is once");
+        // By its old name it cannot be deleted any more.
+        engine.delete(bench.cx(), std::slice::from_ref(&before.id)).unwrap();
+        assert_eq!(engine.list(bench.cx()).unwrap(), listed);
+        assert_eq!(engine.verify(bench.cx(), copy).unwrap().damage, Vec::<String>::new());
+        assert_eq!(engine.set_pin(bench.cx(), copy, false).unwrap(), before.id);
+        assert_eq!(engine.list(bench.cx()).unwrap(), std::slice::from_ref(&before));
+    }
+}

@@ -397,6 +397,17 @@ fn retention_keeps_what_the_policy_says_and_pins_hold() {
     for target in ["b", "r"] {
         assert_eq!(machine.copies(target).len(), 3, "{target}: two and the pinned one");
     }
+    // The mark is in the repositories: without a history they say the same.
+    fs::rename(machine.path("state/history.sqlite"), machine.path("kept.sqlite")).unwrap();
+    let forgotten = machine.run(&["--json", "prune", "--dry-run", "--accept"]).expect(0).json();
+    for row in forgotten["decisions"].as_array().unwrap() {
+        let is_pinned = row["reason"].as_str().unwrap().contains("pinned");
+        assert!(!(is_pinned && row["delete"] == true), "{forgotten}");
+    }
+    let listed = machine.run(&["list"]).expect(0).stdout;
+    let notes = listed.lines().filter_map(|line| line.split_whitespace().last());
+    assert_eq!(notes.filter(|note| *note == "pinned").count(), 2, "one word for it: {listed}");
+    fs::rename(machine.path("kept.sqlite"), machine.path("state/history.sqlite")).unwrap();
     // The dry run shows the set that the real one deletes.
     machine.configure(&format!("{}{HOST}", keep.replace('2', "1")));
     let dry = machine.run(&["--json", "prune", "--dry-run"]).expect(0).json();

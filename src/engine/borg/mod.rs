@@ -173,9 +173,10 @@ enum Predicted {
 }
 
 /// A listed archive as a copy. A checkpoint has the run that left it and no series, so that nothing takes
-/// it for a copy of the series.
+/// it for a copy of the series. A pinned one answers to the name that it has without its pin too.
 fn copy(archive: &str, time: chrono::DateTime<chrono::Utc>) -> Copy {
-    let ours = name::parse_archive_name(archive);
+    let unpinned = name::unpinned_name(archive);
+    let ours = name::parse_archive_name(unpinned.unwrap_or(archive));
     let left_by: Option<RunId> =
         name::finished_name(archive).and_then(name::parse_archive_name).map(|(_, _, run)| run);
     let (series, time, run) = match ours {
@@ -190,8 +191,8 @@ fn copy(archive: &str, time: chrono::DateTime<chrono::Utc>) -> Copy {
         size: None,
         files: None,
         tags: Vec::new(),
-        pinned: false,
-        original: None,
+        pinned: unpinned.is_some(),
+        original: unpinned.map(str::to_owned),
         healthy: None,
     }
 }
@@ -349,14 +350,17 @@ impl Engine for BorgEngine {
         self.differences(cx, older, newer, each)
     }
 
-    fn set_pin(
-        &self,
-        _cx: Context<'_>,
-        _copy: &Copy,
-        _pinned: bool,
-    ) -> Result<Option<String>, EngineError> {
-        // An archive's name and comment are part of its identity; the caller remembers pins.
-        Ok(None)
+    fn set_pin(&self, cx: Context<'_>, copy: &Copy, pinned: bool) -> Result<String, EngineError> {
+        let name = if pinned {
+            name::pinned_name(&copy.id)
+        } else {
+            name::unpinned_name(&copy.id).unwrap_or(&copy.id).to_owned()
+        };
+        if name != copy.id {
+            let spec = self.repository(cx)?.rename(&copy.id, &name);
+            self.run(cx, &spec, &mut |_| {}, &mut |_| {})?;
+        }
+        Ok(name)
     }
 
     fn copy_from(

@@ -35,6 +35,7 @@ impl Predicted {
     /// The copy again, under another id. A foreign copy's host is not in [`Copy`], and nobody asks for it.
     pub(super) fn from_copy(copy: &Copy, id: String) -> Self {
         let mut all = copy.tags.clone();
+        all.extend(copy.pinned.then(|| tags::PROTECTED.to_owned()));
         if let (Some(series), Some(run)) = (&copy.series, &copy.run) {
             all.extend(tags::of(series, run));
         }

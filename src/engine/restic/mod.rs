@@ -352,13 +352,8 @@ impl Engine for ResticEngine {
         browse::diff(&self.open(cx)?, &older.id, &newer.id, each)
     }
 
-    fn set_pin(
-        &self,
-        cx: Context<'_>,
-        copy: &Copy,
-        pinned: bool,
-    ) -> Result<Option<String>, EngineError> {
-        transfer::set_pin(&self.open(cx)?, copy, pinned).map(Some)
+    fn set_pin(&self, cx: Context<'_>, copy: &Copy, pinned: bool) -> Result<String, EngineError> {
+        transfer::set_pin(&self.open(cx)?, copy, pinned)
     }
 
     fn copy_from(

@@ -643,7 +643,7 @@ fn a_pin_is_found_under_its_new_id() {
         [Answer::new(0, "modified tags on 1 snapshots\n", ""), Answer::new(0, &listing, "")],
     );
     let new = engine().set_pin(cx(&asking, &settings), &copy(&id('a')), true).unwrap();
-    assert_eq!(new, Some(id('b')));
+    assert_eq!(new, id('b'));
     let unchanged = host("0.14.0", [Answer::new(0, "", ""), Answer::new(0, "[]", "")]);
     assert!(engine().set_pin(cx(&unchanged, &settings), &copy(&id('a')), true).is_err());
 }
@@ -668,7 +668,7 @@ fn a_dry_run_predicts_what_the_listing_shows() {
     assert_eq!(copies[1].run, RunId::parse("0badcafe"));
     engine.delete(cx, &[id('a')]).unwrap();
     assert_eq!(engine.list(cx).unwrap(), copies[1..]);
-    let pinned = engine.set_pin(cx, &copies[1], true).unwrap().unwrap();
+    let pinned = engine.set_pin(cx, &copies[1], true).unwrap();
     let now = engine.list(cx).unwrap();
     assert_eq!(now.len(), 1);
     assert!(now[0].pinned && now[0].id == pinned && now[0].original == Some(copies[1].id.clone()));

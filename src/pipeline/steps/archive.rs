@@ -98,7 +98,7 @@ fn input(
 
 /// Runs an engine call that takes the repository's lock, with that lock in the ledger: if the engine dies
 /// on the way, its own lock is released, by us or by recover.
-pub(super) fn bracketed<T>(
+pub(in crate::pipeline) fn bracketed<T>(
     cx: RunContext<'_>,
     engine: &dyn Engine,
     call: impl FnOnce(&dyn Engine) -> Result<T, EngineError>,

@@ -7,6 +7,7 @@ use crate::report::history::CopyRecord;
 
 use crate::pipeline::context::RunContext;
 use crate::pipeline::error::StepError;
+use crate::pipeline::pin::mark_remembered;
 use crate::pipeline::recorder::{Done, Recorder};
 
 use super::archive::Archived;
@@ -40,6 +41,9 @@ pub fn observe(
 ) -> Option<Observation> {
     let target = &engine.target().name;
     let mut observation = None;
+    for failure in mark_remembered(cx, engine) {
+        rec.warn(failure);
+    }
     rec.step("observe", Some(target), None, |_| {
         let listing = listing(cx, engine)?;
         let (mut observed, mut absent) = (Vec::new(), Vec::new());
@@ -103,7 +107,10 @@ fn is_it(cx: RunContext<'_>, engine: &dyn Engine, archived: &Archived, copy: &Co
     copy.series.as_ref() == Some(&archived.series)
         && copy.run.as_ref() == Some(cx.run)
         && engine.unfinished(copy).is_none()
-        && archived.name.as_ref().is_none_or(|name| *name == copy.id)
+        && archived.name.as_ref().is_none_or(|name| {
+            // Another machine may have pinned it meanwhile.
+            *name == copy.id || copy.original.as_ref() == Some(name)
+        })
 }
 
 /// What the engine said of the copy, where the listing does not say it.

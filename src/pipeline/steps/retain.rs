@@ -9,15 +9,17 @@ use crate::model::job::Job;
 use crate::model::keep::KeepPolicy;
 use crate::model::names::JobName;
 use crate::model::outcome::{Outcome, Trouble};
+use crate::report::history::{Maintenance, MaintenanceKind};
 use crate::retention::{self, Evidence, Guards, Plan};
 
 use crate::pipeline::context::RunContext;
 use crate::pipeline::error::StepError;
+use crate::pipeline::pin::is_same;
 use crate::pipeline::recorder::{Done, Recorder};
 
 use super::archive::bracketed;
 use super::observe::listing;
-use super::target::lock_for_deleting;
+use super::target::{is_written_alone, lock_for_deleting};
 
 /// What retention is to decide for one series.
 pub struct Question<'a> {
@@ -56,9 +58,7 @@ pub fn decide(
 ) -> Result<Decided, StepError> {
     let now = cx.host().now();
     let last_run = match cx.pipeline.history {
-        Some(history) => history
-            .newest_time()
-            .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?,
+        Some(history) => history.newest_time().map_err(StepError::from)?,
         None => None,
     };
     let mut decided = Decided::default();
@@ -86,7 +86,7 @@ pub fn decide(
         let looked = match cx.pipeline.history {
             Some(history) => history
                 .last_accepted(&engine.target().name, &question.series.job)
-                .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?,
+                .map_err(StepError::from)?,
             None => None,
         };
         let last_good = retention::yardstick(&earlier, looked, &guards);
@@ -144,7 +144,10 @@ pub fn unfinished(
         .collect())
 }
 
-/// Deletes copies by exact id and proves by a new listing that they are gone. Answers with that listing.
+/// Deletes copies by exact id and proves by a new listing that they are gone. Answers with those that are: one
+/// that another machine has pinned meanwhile has another id by now, and stays.
+///
+/// The caller holds the target's lock for deleting, and has decided under it.
 ///
 /// # Errors
 /// When the engine fails, or says it succeeded and the target still lists one.
@@ -152,18 +155,30 @@ pub fn delete(
     cx: RunContext<'_>,
     engine: &dyn Engine,
     ids: &[String],
-) -> Result<Vec<Copy>, StepError> {
+) -> Result<Vec<String>, StepError> {
     bracketed(cx, engine, |engine| engine.delete(cx.engine(), ids))?;
     let after = listing(cx, engine)?;
-    let (left, gone): (Vec<&String>, Vec<&String>) =
-        ids.iter().partition(|id| after.iter().any(|copy| copy.id == **id));
-    let gone: Vec<String> = gone.into_iter().cloned().collect();
+    let is_left = |id: &&String| after.iter().any(|copy| copy.id == **id);
+    let was_pinned =
+        |id: &String| after.iter().any(|copy| copy.pinned && copy.original.as_ref() == Some(id));
+    let (left, gone): (Vec<&String>, Vec<&String>) = ids.iter().partition(is_left);
+    let gone: Vec<String> = gone.into_iter().filter(|id| !was_pinned(id)).cloned().collect();
     let target = &engine.target().name;
+    let done = Maintenance {
+        target: target.clone(),
+        kind: MaintenanceKind::Prune,
+        outcome: Outcome::Ok,
+        detail: format!("{} deleted", gone.len()),
+        time: cx.host().now(),
+    };
     cx.pipeline
-        .remember(|history| history.forget_copies(target, &gone))
-        .map_err(|error| StepError::from_error(Trouble::Warning, &error, None))?;
+        .remember(|history| {
+            history.forget_copies(target, &gone)?;
+            if gone.is_empty() { Ok(()) } else { history.record_maintenance(&done) }
+        })
+        .map_err(|error| StepError { trouble: Trouble::Warning, ..error.into() })?;
     if left.is_empty() {
-        return Ok(after);
+        return Ok(gone);
     }
     let left: Vec<&str> = left.into_iter().map(String::as_str).collect();
     Err(StepError::new(
@@ -193,40 +208,19 @@ pub fn retain(
         return Vec::new();
     }
     let mut gone = Vec::new();
-    let mut refused = Vec::new();
     let nothing_to_do =
         policy.is_none() && copies.iter().all(|copy| engine.unfinished(copy).is_none());
     if nothing_to_do {
         return gone;
     }
     rec.step("retain", Some(&target.name), None, |_| {
-        let questions: Vec<Question<'_>> = good
-            .iter()
-            .map(|(series, copy)| Question {
-                series,
-                policy,
-                newest: Some(copy),
-                max_shrink_percent: job.max_shrink_percent,
-                accepted: false,
-            })
-            .collect();
-        let decided = decide(cx, copies, engine, &questions)?;
-        let mut ids = decided.ids;
-        ids.extend(unfinished(cx, copies, engine, &job.name)?);
-        refused = decided.refusals;
-        let kept = copies
-            .iter()
-            .filter(|copy| copy.series.as_ref().is_some_and(|s| s.job == job.name))
-            .count();
-        if !ids.is_empty() {
-            // Shared or not, nobody else may be at it now. The old lock goes first, or two runs that
-            // both hold a shared one would wait for each other.
+        let mut decided = decide_for_job(cx, engine, job, copies, good, policy)?;
+        if !decided.ids.is_empty() && !is_written_alone(target) {
+            // Nobody else may be at it now. The old lock goes first, or two runs that both hold a shared one
+            // would wait for each other; so others came in between, and what goes is decided again.
             lock.take();
-            let deleted = lock_for_deleting(cx.pipeline, cx.run, target)
-                .map(|held| *lock = Some(held))
-                .and_then(|()| delete(cx, engine, &ids));
-            match deleted {
-                Ok(_) => gone = ids,
+            match lock_for_deleting(cx.pipeline, cx.run, target) {
+                Ok(held) => *lock = Some(held),
                 // The copy is made; what should go can go next time.
                 Err(error) if error.trouble == Trouble::Busy => {
                     let detail = format!("deleting is put off: {}", error.message);
@@ -234,20 +228,65 @@ pub fn retain(
                 }
                 Err(error) => return Err(error),
             }
+            let copies = listing(cx, engine)?;
+            let good = found_again(good, &copies);
+            let good: Vec<(&Series, &Copy)> = good.iter().map(|(s, copy)| (*s, copy)).collect();
+            decided = decide_for_job(cx, engine, job, &copies, &good, policy)?;
+        }
+        let of_job = |copy: &&Copy| copy.series.as_ref().is_some_and(|s| s.job == job.name);
+        let kept = copies.iter().filter(of_job).count();
+        if !decided.ids.is_empty() {
+            gone = delete(cx, engine, &decided.ids)?;
         }
         let kept = kept.saturating_sub(gone.len());
         let mut detail = match gone.len() {
             0 => format!("nothing to delete, {kept} kept"),
             count => format!("{count} deleted ({}), {kept} kept", abridged(&gone)),
         };
-        if refused.is_empty() {
+        if decided.refusals.is_empty() {
             Ok(((), Done::ok(detail)))
         } else {
-            detail = format!("{detail}; {}", refused.join("; "));
+            detail = format!("{detail}; {}", decided.refusals.join("; "));
             Ok(((), Done::with(Outcome::Warning, Trouble::Warning, detail)))
         }
     });
     gone
+}
+
+/// Decides about the copies of a job after a run: by its policy, and about what dead runs left half-made.
+fn decide_for_job(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    job: &Job,
+    copies: &[Copy],
+    good: &[(&Series, &Copy)],
+    policy: Option<&KeepPolicy>,
+) -> Result<Decided, StepError> {
+    let questions: Vec<Question<'_>> = good
+        .iter()
+        .map(|(series, copy)| Question {
+            series,
+            policy,
+            newest: Some(copy),
+            max_shrink_percent: job.max_shrink_percent,
+            accepted: false,
+        })
+        .collect();
+    let mut decided = decide(cx, copies, engine, &questions)?;
+    decided.ids.extend(unfinished(cx, copies, engine, &job.name)?);
+    Ok(decided)
+}
+
+/// This run's copies in a later listing: a pin may have given them another id. What is not there any more is left
+/// out, and so is its series.
+fn found_again<'a>(good: &[(&'a Series, &Copy)], copies: &[Copy]) -> Vec<(&'a Series, Copy)> {
+    good.iter()
+        .filter_map(|(series, copy)| {
+            let now = copies.iter().find(|now| is_same(now, copy))?;
+            let listed = (*copy).clone();
+            Some((*series, Copy { id: now.id.clone(), pinned: now.pinned, ..listed }))
+        })
+        .collect()
 }
 
 /// The first few ids, for one line.

@@ -21,11 +21,16 @@ pub fn lock_for_writing(
     run: &RunId,
     target: &Target,
 ) -> Result<Box<dyn LockGuard>, StepError> {
-    let mode = match &target.engine {
-        EngineConfig::Borg(_) => LockMode::Exclusive,
-        EngineConfig::Restic(_) => LockMode::Shared,
-    };
+    let mode = if is_written_alone(target) { LockMode::Exclusive } else { LockMode::Shared };
     lock(pipeline, run, target, mode, pipeline.config.settings.lock_wait)
+}
+
+/// Whether nobody else may be at a target while a copy is made.
+pub fn is_written_alone(target: &Target) -> bool {
+    match &target.engine {
+        EngineConfig::Borg(_) => true,
+        EngineConfig::Restic(_) => false,
+    }
 }
 
 /// Takes the lock of a target for deleting, compacting or checking: nobody else may be at it.

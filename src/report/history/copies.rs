@@ -349,7 +349,7 @@ impl History {
         })
     }
 
-    /// Remembers that a copy is pinned. Pinning it again changes nothing.
+    /// Remembers that a copy is pinned, until its mark is in the repository. Pinning it again changes nothing.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -368,21 +368,27 @@ impl History {
         })
     }
 
-    /// Takes a pin away. Answers whether there was one.
+    /// Takes the pin of a copy away that answers to any of these ids, or had another one before. Answers whether
+    /// there was one.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn unpin(&self, target: &TargetName, id: &str) -> Result<bool, HistoryError> {
-        self.sql("unpin a copy", |connection| {
-            let removed = connection.execute(
-                "DELETE FROM pin WHERE target = ?1 AND id = ?2",
-                params![target.as_str(), id],
-            )?;
+    pub fn unpin(&self, target: &TargetName, ids: &[&str]) -> Result<bool, HistoryError> {
+        self.at_once("unpin a copy", |connection| {
+            let mut removed = 0;
+            for id in ids {
+                removed += connection.execute(
+                    "DELETE FROM pin WHERE target = ?1 AND (id = ?2 OR EXISTS (
+                         SELECT 1 FROM copy WHERE copy.target = ?1 AND ?2 IN (copy.id, copy.first_id)
+                             AND pin.id IN (copy.id, copy.first_id)))",
+                    params![target.as_str(), id],
+                )?;
+            }
             Ok(removed > 0)
         })
     }
 
-    /// The ids of a target's pinned copies.
+    /// The ids of a target's copies that are pinned here, and whose mark was not yet seen in the repository.
     ///
     /// # Errors
     /// When they cannot be read.

@@ -356,8 +356,8 @@ fn pins_are_remembered_and_follow_a_new_id() {
     assert!(pins("nas").is_empty());
     assert_eq!(history.copies(&usb).unwrap()[0].id, "new");
 
-    assert!(history.unpin(&usb, "new").unwrap());
-    assert!(!history.unpin(&usb, "new").unwrap());
+    assert!(history.unpin(&usb, &["new"]).unwrap());
+    assert!(!history.unpin(&usb, &["new"]).unwrap());
     history.forget_copies(&usb, &["other".into()]).unwrap();
     assert!(pins("usb").is_empty());
 }

@@ -236,6 +236,18 @@ impl Repository<'_> {
         spec
     }
 
+    /// Gives an archive another name. borg expands braces in both.
+    pub fn rename(&self, old: &str, new: &str) -> CommandSpec {
+        let mut spec = self
+            .verb(Effect::Mutate, &["rename", "--"], false)
+            .args([self.archive(old), double_braces(new)]);
+        spec.prediction.facts = vec![
+            self.fact(serde_json::json!({ "gone": old })),
+            self.fact(serde_json::json!({ "add": new })),
+        ];
+        spec
+    }
+
     /// Gives back the space that deletions left.
     pub fn compact(&self) -> CommandSpec {
         self.verb(Effect::Mutate, &["compact", "--"], true).arg(&self.target.repository)

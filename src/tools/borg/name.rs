@@ -1,4 +1,6 @@
 //! Archive names: `JOB@HOST[.ITEM].20261121T020304Z.RUN`, which say whose copy an archive is and of when.
+//! A pinned archive's name ends in `.pinned` besides: borg gives an archive no mark that could be changed later
+//! but its name (`rename` rewrites the manifest in one transaction, in an append-only repository too).
 //!
 //! Host and item are encoded into letters, digits, `-` and `_`: an underscore is doubled, every other byte
 //! becomes `_` and two hexadecimal digits. So no name holds a character that borg or a shell reads
@@ -14,6 +16,9 @@ const TIME: &str = "%Y%m%dT%H%M%SZ";
 
 /// What borg appends to the name of an archive that it saves on the way.
 const CHECKPOINT: &str = ".checkpoint";
+
+/// What the name of a pinned archive ends in.
+const PINNED: &str = ".pinned";
 
 /// The name of the archive that a run makes for a series at a time; fractions of a second are dropped.
 pub fn archive_name(series: &Series, time: DateTime<Utc>, run: &RunId) -> String {
@@ -39,6 +44,19 @@ pub fn parse_archive_name(name: &str) -> Option<(Series, DateTime<Utc>, RunId)> 
         Series { host: HostName::new(decode(host)?).ok()?, job: JobName::new(job).ok()?, item };
     // Reading is laxer than writing (upper-case hexadecimal, short years); only what we would write is ours.
     (archive_name(&series, time, &run) == name).then_some((series, time, run))
+}
+
+/// The name of the same archive while it is pinned.
+pub fn pinned_name(name: &str) -> String {
+    match unpinned_name(name) {
+        Some(_) => name.to_owned(),
+        None => format!("{name}{PINNED}"),
+    }
+}
+
+/// For a pinned archive, the name that it has without its pin; `None` for one that is not pinned.
+pub fn unpinned_name(name: &str) -> Option<&str> {
+    name.strip_suffix(PINNED).filter(|name| !name.is_empty())
 }
 
 /// For a checkpoint archive, the name that the finished one would have had.
@@ -125,6 +143,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_is_the_end_of_a_name() {
+        let name = "host@web1.20261121T020304Z.0a1b2c3d";
+        let pinned = pinned_name(name);
+        assert_eq!(pinned, "host@web1.20261121T020304Z.0a1b2c3d.pinned");
+        assert_eq!(pinned_name(&pinned), pinned, "once is enough");
+        assert_eq!(unpinned_name(&pinned), Some(name));
+        for other in [name, "", ".pinned", "pinned", "host.pinned.20261121T020304Z.0a1b2c3d"] {
+            assert_eq!(unpinned_name(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn checkpoints_name_the_finished_archive() {
         assert_eq!(finished_name("a.checkpoint"), Some("a"));
         assert_eq!(finished_name("a.checkpoint.12"), Some("a"));
@@ -151,6 +181,9 @@ mod tests {
             let run = RunId::from_bytes(run);
             let name = archive_name(&series, time, &run);
             prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"@._-".contains(&b)));
+            prop_assert_eq!(unpinned_name(&name), None);
+            let pinned = pinned_name(&name);
+            prop_assert_eq!(unpinned_name(&pinned), Some(name.as_str()));
             prop_assert_eq!(parse_archive_name(&name), Some((series, time, run)));
         }
     }

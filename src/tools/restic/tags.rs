@@ -58,7 +58,7 @@ pub struct Marks {
     pub ours: Option<(Series, RunId)>,
     /// Whether it is [`PROTECTED`].
     pub protected: bool,
-    /// The tags that are not ours, [`PROTECTED`] included: it is also a tag that a policy may name.
+    /// The tags that are not ours, nor [`PROTECTED`]: a copy with that is pinned, and that is the one word for it.
     pub others: Vec<String>,
 }
 
@@ -78,7 +78,8 @@ pub fn read(hostname: &str, tags: &[String]) -> Marks {
         Some((Series { host, job, item }, run))
     })();
     let is_mark = |tag: &str| {
-        ours.is_some() && ["job=", "run=", "item="].iter().any(|mark| tag.starts_with(mark))
+        tag == PROTECTED
+            || ours.is_some() && ["job=", "run=", "item="].iter().any(|mark| tag.starts_with(mark))
     };
     Marks {
         protected: tags.iter().any(|tag| tag == PROTECTED),
@@ -118,7 +119,7 @@ mod tests {
         let marks = read("web1", &tags);
         assert_eq!(marks.ours, Some((series, run)));
         assert!(marks.protected);
-        assert_eq!(marks.others, ["protected", "mine"]);
+        assert_eq!(marks.others, ["mine"]);
     }
 
     #[test]

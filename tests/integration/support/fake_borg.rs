@@ -34,9 +34,9 @@ impl FakeBorg {
             .iter()
             .map(|arg| arg.value().to_string_lossy().replace("{{", "{").replace("}}", "}"))
             .collect();
-        let verb = args
-            .iter()
-            .find(|arg| ["create", "list", "delete", "compact", "check"].contains(&arg.as_str()));
+        let verb = args.iter().find(|arg| {
+            ["create", "list", "delete", "compact", "check", "rename"].contains(&arg.as_str())
+        });
         let ok = |stdout: String| Answer { exit: Exit::Code(0), stdout, stderr: Vec::new() };
         match verb.map(String::as_str) {
             Some("create") => {
@@ -80,6 +80,18 @@ impl FakeBorg {
                     self.archives.remove(name);
                 }
                 ok(String::new())
+            }
+            Some("rename") => {
+                let operand = args.iter().position(|arg| arg.contains("::")).expect("an archive");
+                let old = args[operand].split("::").nth(1).expect("a name");
+                let new = args[operand + 1].clone();
+                match self.archives.remove(old) {
+                    Some(files) if !self.archives.contains_key(&new) => {
+                        self.archives.insert(new, files);
+                        ok(String::new())
+                    }
+                    _ => Self::failure("Archive.DoesNotExist", "Archive does not exist", 31),
+                }
             }
             Some("compact" | "check") => ok(String::new()),
             _ => panic!("the fake borg was not told about: {args:?}"),

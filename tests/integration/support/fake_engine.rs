@@ -1,6 +1,7 @@
 //! An engine that makes copies of nothing and notes when it was asked to, with how much was held then.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use stillpoint::engine::{
@@ -17,16 +18,29 @@ use super::fake_host::FakeHost;
 /// What several engines note, in order.
 pub type Notes = Arc<Mutex<Vec<String>>>;
 
+/// What somebody else does to the copies of a repository.
+type Meanwhile = fn(&mut Vec<Copy>);
+
 pub struct FakeEngine {
     target: Target,
     host: FakeHost,
     notes: Notes,
     copies: Mutex<Vec<Copy>>,
+    /// What somebody else does to the copies, when they are listed for the so many-th time.
+    pub meanwhile: Option<(usize, Meanwhile)>,
+    listed: AtomicUsize,
 }
 
 impl FakeEngine {
     pub fn new(target: &Target, host: FakeHost, notes: Notes) -> Self {
-        Self { target: target.clone(), host, notes, copies: Mutex::default() }
+        Self {
+            target: target.clone(),
+            host,
+            notes,
+            copies: Mutex::default(),
+            meanwhile: None,
+            listed: AtomicUsize::new(0),
+        }
     }
 
     fn note(&self, what: String) {
@@ -44,6 +58,10 @@ impl Engine for FakeEngine {
 
     fn list(&self, _: Context<'_>) -> Result<Vec<Copy>, EngineError> {
         self.note(format!("list {}", self.target.name));
+        let time = self.listed.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some((_, act)) = self.meanwhile.filter(|(when, _)| *when == time) {
+            act(&mut self.copies.lock().unwrap());
+        }
         Ok(self.copies.lock().unwrap().clone())
     }
 
@@ -115,12 +133,15 @@ impl Engine for FakeEngine {
         unreachable!("a run does not probe")
     }
 
-    fn delete(&self, _: Context<'_>, _: &[String]) -> Result<(), EngineError> {
-        unreachable!("everything is kept")
+    fn delete(&self, _: Context<'_>, ids: &[String]) -> Result<(), EngineError> {
+        self.note(format!("delete {} in {}", ids.join(" "), self.target.name));
+        self.copies.lock().unwrap().retain(|copy| !ids.contains(&copy.id));
+        Ok(())
     }
 
     fn compact(&self, _: Context<'_>, _: OnProgress<'_>) -> Result<(), EngineError> {
-        unreachable!("nothing was deleted")
+        self.note(format!("compact {}", self.target.name));
+        Ok(())
     }
 
     fn check(
@@ -168,7 +189,7 @@ impl Engine for FakeEngine {
         unreachable!("a run does not compare")
     }
 
-    fn set_pin(&self, _: Context<'_>, _: &Copy, _: bool) -> Result<Option<String>, EngineError> {
+    fn set_pin(&self, _: Context<'_>, _: &Copy, _: bool) -> Result<String, EngineError> {
         unreachable!("a run does not pin")
     }
 }

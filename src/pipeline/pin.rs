@@ -1,0 +1,131 @@
+//! `pin` and `unpin`: the mark in the repository that keeps a copy whatever the policy says.
+//!
+//! The mark outlives this machine. borg has it in the archive's name and restic in a tag; setting it gives the
+//! copy another id with both, which its record in history follows. Until the mark is seen in the repository a
+//! row in history stands for it, so that a crash at any point leaves the copy protected. The released version
+//! had nothing but that row for borg; [`mark_remembered`] gives such copies their mark.
+
+use crate::engine::Engine;
+use crate::model::copy::Copy;
+use crate::model::outcome::Trouble;
+
+use super::context::RunContext;
+use super::error::StepError;
+use super::steps::archive::bracketed;
+use super::steps::target::{lock_for_deleting, require_mount};
+
+/// Pins a copy or takes its pin away. Answers with the copy's id after that, as the target lists it.
+///
+/// # Errors
+/// When the copy is not there any more, or the target does not show it as it should be afterwards.
+pub fn pin(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    chosen: &Copy,
+    pinned: bool,
+) -> Result<String, StepError> {
+    let target = engine.target();
+    require_mount(cx.host(), target)?;
+    // Whoever deletes decides and deletes under this lock.
+    let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
+    // It was chosen without the lock, and may have gone since.
+    let listed = engine.list(cx.engine())?;
+    let Some(copy) = listed.iter().find(|copy| is_same(copy, chosen)) else {
+        let text = format!(
+            "the copy {} is no longer in target {}: it was deleted meanwhile — see `stillpoint list`",
+            chosen.id, target.name
+        );
+        return Err(StepError::new(Trouble::JobFailed, text));
+    };
+    if !pinned {
+        cx.pipeline.remember(|history| history.unpin(&target.name, &names(copy)).map(drop))?;
+    }
+    set(cx, engine, copy, pinned)
+}
+
+/// Gives the pins that only history knows their mark in the repository. Answers with what could not be done; the
+/// copies are kept all the same as long as history is there. The target's lock is held by the caller.
+pub fn mark_remembered(cx: RunContext<'_>, engine: &dyn Engine) -> Vec<String> {
+    let target = engine.target();
+    let Some(history) = cx.pipeline.history.filter(|history| history.is_writable()) else {
+        return Vec::new();
+    };
+    if cx.host().is_dry() {
+        return Vec::new();
+    }
+    let only_here = |error: StepError| {
+        format!("{error}; pins of target {} stand in this machine's history alone", target.name)
+    };
+    let remembered = match history.pins(&target.name) {
+        Ok(remembered) if remembered.is_empty() => return Vec::new(),
+        Ok(remembered) => remembered,
+        Err(error) => return vec![only_here(error.into())],
+    };
+    let listed = match engine.list(cx.engine()) {
+        Ok(listed) => listed,
+        Err(error) => return vec![only_here(error.into())],
+    };
+    let meant = |copy: &&Copy| names(copy).iter().any(|name| remembered.contains(*name));
+    let mut failures = Vec::new();
+    for copy in listed.iter().filter(meant) {
+        failures.extend(set(cx, engine, copy, true).err().map(only_here));
+    }
+    failures
+}
+
+/// Sets or removes the mark of a listed copy, and looks whether it is so.
+fn set(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    copy: &Copy,
+    pinned: bool,
+) -> Result<String, StepError> {
+    let target = &engine.target().name;
+    if pinned {
+        // It is protected from here on, whatever comes between.
+        cx.pipeline.remember(|history| history.pin(target, &copy.id, cx.host().now()))?;
+    }
+    let said = bracketed(cx, engine, |engine| engine.set_pin(cx.engine(), copy, pinned));
+    if let Err(error @ StepError { trouble: Trouble::Signal(_), .. }) = said {
+        return Err(error);
+    }
+    // Believed when the listing shows it, and not otherwise: an append-only repository takes a tag on, but
+    // refuses to let the copy without it go.
+    let after = engine.list(cx.engine())?;
+    let mut same = after.iter().filter(|now| is_same(now, copy));
+    let found = same.clone().find(|now| now.pinned == pinned);
+    let Some(now) = found.filter(|_| pinned || same.all(|now| !now.pinned)) else {
+        let text = format!("target {target} does not show {} as {}", copy.id, word(pinned));
+        return Err(match said {
+            Err(error) => error,
+            Ok(_) => StepError::new(Trouble::JobFailed, text),
+        });
+    };
+    cx.pipeline.remember(|history| {
+        if now.id != copy.id {
+            history.follow(target, &copy.id, &now.id)?;
+        }
+        history
+            .unpin(target, &names(copy))
+            .and_then(|_| history.unpin(target, &names(now)))
+            .map(drop)
+    })?;
+    Ok(now.id.clone())
+}
+
+/// The ids that a copy answers to as a whole.
+fn names(copy: &Copy) -> Vec<&str> {
+    [Some(copy.id.as_str()), copy.original.as_deref()].into_iter().flatten().collect()
+}
+
+/// Whether two listings show one copy, under whichever id.
+pub(super) fn is_same(now: &Copy, before: &Copy) -> bool {
+    let first = |copy: &Copy| copy.original.clone().unwrap_or_else(|| copy.id.clone());
+    now.id == before.id
+        || (first(now) == first(before) && now.run == before.run && now.series == before.series)
+}
+
+/// How a copy is called that is pinned, or is not.
+pub fn word(pinned: bool) -> &'static str {
+    if pinned { "pinned" } else { "not pinned" }
+}

@@ -1,0 +1,390 @@
+//! `prune`: deletes what the policy does not keep, or the copies that a person named, by exact id. What goes in
+//! a target is decided on a listing that was made under the target's lock, and deleted under the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::engine::Engine;
+use crate::model::copy::{Copy, Series};
+use crate::model::job::Job;
+use crate::model::names::{JobName, TargetName};
+use crate::model::outcome::{Outcome, Trouble};
+use crate::model::target::Target;
+use crate::report::history::{Maintenance, MaintenanceKind};
+
+use super::context::RunContext;
+use super::error::StepError;
+use super::pin::mark_remembered;
+use super::steps::observe::listing;
+use super::steps::retain::{self, Question};
+use super::steps::target::{lock_for_deleting, require_mount};
+
+/// What a person asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Exactly these copies, by id, the beginning of one, or a run's id.
+    pub copies: Vec<String>,
+    /// Those that stand for a moment before this one.
+    pub before: Option<DateTime<Utc>>,
+    /// Those that stand for a moment between these two.
+    pub between: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// A person has looked at what a refusal names.
+    pub accept: bool,
+}
+
+impl Request {
+    /// Whether the person chose, and not the policy.
+    fn is_choice(&self) -> bool {
+        !self.copies.is_empty() || self.before.is_some() || self.between.is_some()
+    }
+
+    fn is_chosen_by_time(&self, copy: &Copy) -> bool {
+        self.before.is_some_and(|before| copy.time < before)
+            || self.between.is_some_and(|(from, until)| from <= copy.time && copy.time <= until)
+    }
+}
+
+/// What happens to one copy. The names are a contract.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ruling {
+    /// Where it is.
+    pub target: TargetName,
+    /// Whose it is.
+    pub job: JobName,
+    /// The stream, guest or volume.
+    pub item: Option<String>,
+    /// Its id.
+    pub copy: String,
+    /// The moment it stands for.
+    pub time: DateTime<Utc>,
+    /// Whether it goes.
+    pub delete: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// What was decided and done.
+#[derive(Debug, Default)]
+pub struct Pruned {
+    /// The verdict on every copy that was asked about.
+    pub decisions: Vec<Ruling>,
+    /// Exact ids that are gone.
+    pub deleted: Vec<String>,
+    /// Why something was left alone that would have gone.
+    pub refusals: Vec<String>,
+    /// What could not be done, in sentences.
+    pub failures: Vec<String>,
+    /// Everything that went wrong, by kind.
+    pub troubles: Vec<Trouble>,
+    /// Which of the texts that a person typed named a copy somewhere.
+    answered: BTreeSet<String>,
+}
+
+impl Pruned {
+    /// What went wrong with one target; the others are served all the same.
+    fn failed(&mut self, target: &Target, error: &StepError) {
+        self.failures.push(format!("target {}: {error}", target.name));
+        self.troubles.push(error.trouble);
+    }
+}
+
+/// Prunes targets, each for the jobs beside it.
+///
+/// # Errors
+/// When a text that a person typed means copies in several targets. Nothing was deleted then.
+pub fn prune<'a>(
+    cx: RunContext<'a>,
+    request: &Request,
+    mut targets: Vec<(&'a Target, Vec<&'a Job>)>,
+) -> Result<Pruned, StepError> {
+    let mut pruned = Pruned::default();
+    if targets.len() > 1 && !request.copies.is_empty() {
+        one_target(cx, &request.copies, &mut targets, &mut pruned)?;
+    }
+    for (target, jobs) in targets {
+        if let Some(signal) = cx.host().stop_signal() {
+            pruned.troubles.push(Trouble::Signal(signal));
+            break;
+        }
+        if let Err(error) = prune_target(cx, request, target, &jobs, &mut pruned) {
+            pruned.failed(target, &error);
+        }
+    }
+    for wanted in request.copies.iter().filter(|wanted| !pruned.answered.contains(*wanted)) {
+        pruned.failures.push(format!(
+            "no target that could be read lists a copy {wanted} of these jobs — see `stillpoint list`"
+        ));
+        pruned.troubles.push(Trouble::JobFailed);
+    }
+    if !pruned.refusals.is_empty() {
+        pruned.troubles.push(Trouble::Warning);
+    }
+    Ok(pruned)
+}
+
+fn prune_target(
+    cx: RunContext<'_>,
+    request: &Request,
+    target: &Target,
+    jobs: &[&Job],
+    pruned: &mut Pruned,
+) -> Result<(), StepError> {
+    if target.append_only {
+        let text = format!("target {} is append-only: nothing is deleted there", target.name);
+        pruned.refusals.push(text);
+        return Ok(());
+    }
+    require_mount(cx.host(), target)?;
+    let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
+    let engine = engine(cx, target)?;
+    pruned.refusals.extend(mark_remembered(cx, engine));
+    let copies = listing(cx, engine)?;
+    for wanted in &request.copies {
+        let mut found = ours_of(cx, engine, jobs, &copies);
+        if one_meaning(wanted, &mut found, target)? {
+            pruned.answered.insert(wanted.clone());
+        }
+    }
+    let mut ids = Vec::new();
+    for job in jobs {
+        if request.is_choice() {
+            by_choice(cx, request, engine, job, &copies, &mut ids, pruned);
+        } else {
+            by_policy(cx, request, engine, job, &copies, &mut ids, pruned)?;
+            if request.accept {
+                record(cx, target, MaintenanceKind::Accept, job.name.to_string())?;
+            }
+        }
+    }
+    // What a refusal spares stays in the table as what it is: kept.
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let deleted = retain::delete(cx, engine, &ids)?;
+    pruned.deleted.extend(deleted);
+    Ok(())
+}
+
+/// The engine of a target; configured targets always have one.
+fn engine<'a>(cx: RunContext<'a>, target: &Target) -> Result<&'a dyn Engine, StepError> {
+    cx.pipeline.engine(&target.name).ok_or_else(|| {
+        StepError::new(Trouble::Unexpected, format!("target {} has no engine", target.name))
+    })
+}
+
+fn record(
+    cx: RunContext<'_>,
+    target: &Target,
+    kind: MaintenanceKind,
+    detail: String,
+) -> Result<(), StepError> {
+    let done = Maintenance {
+        target: target.name.clone(),
+        kind,
+        outcome: Outcome::Ok,
+        detail,
+        time: cx.host().now(),
+    };
+    cx.pipeline
+        .remember(|history| history.record_maintenance(&done))
+        .map_err(|error| StepError { trouble: Trouble::Warning, ..error.into() })
+}
+
+/// Makes sure that each text a person typed names copies in one target only, unless it is a run's id, which means
+/// all that the run made. A copy of a copy answers to the id of the first one too, and it is often the second
+/// that must outlive it.
+///
+/// A target that cannot be read now is told and taken from the list: what would go there was not seen.
+fn one_target(
+    cx: RunContext<'_>,
+    copies: &[String],
+    targets: &mut Vec<(&Target, Vec<&Job>)>,
+    pruned: &mut Pruned,
+) -> Result<(), StepError> {
+    let mut found: BTreeMap<&str, (Vec<&str>, bool)> = BTreeMap::new();
+    targets.retain(|(target, jobs)| {
+        if target.append_only {
+            return true;
+        }
+        let listed = require_mount(cx.host(), target)
+            .and_then(|()| engine(cx, target))
+            .and_then(|engine| Ok((engine, engine.list(cx.engine())?)));
+        let (engine, listed) = match listed {
+            Ok(listed) => listed,
+            Err(error) => {
+                pruned.failed(target, &error);
+                return false;
+            }
+        };
+        for wanted in copies {
+            let mut named = ours_of(cx, engine, jobs, &listed)
+                .filter(|copy| copy.answers_to(wanted))
+                .peekable();
+            if named.peek().is_none() {
+                continue;
+            }
+            let (names, by_run) = found.entry(wanted).or_insert((Vec::new(), true));
+            names.push(target.name.as_str());
+            *by_run &=
+                named.all(|copy| copy.run.as_ref().is_some_and(|run| run.as_str() == wanted));
+        }
+        true
+    });
+    match found.iter().find(|(_, (names, by_run))| names.len() > 1 && !by_run) {
+        Some((wanted, (names, _))) => {
+            let text = format!(
+                "{wanted} names copies in several targets, so nothing was deleted: {} — choose one with --target",
+                names.join(", ")
+            );
+            Err(StepError::new(Trouble::Configuration, text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether a text that a person typed names copies here. The beginning of an id must name a single one: what
+/// is deleted was meant. A run id means all that the run made, one for each stream.
+fn one_meaning(
+    wanted: &str,
+    copies: &mut dyn Iterator<Item = &Copy>,
+    target: &Target,
+) -> Result<bool, StepError> {
+    let exactly = |copy: &Copy| {
+        copy.id == wanted
+            || copy.original.as_deref() == Some(wanted)
+            || copy.run.as_ref().is_some_and(|run| run.as_str() == wanted)
+    };
+    let found: Vec<&Copy> = copies.filter(|copy| copy.answers_to(wanted)).collect();
+    if found.len() > 1 && !found.iter().all(|copy| exactly(copy)) {
+        let ids: Vec<&str> = found.iter().map(|copy| copy.id.as_str()).collect();
+        let text = format!(
+            "{wanted} is ambiguous in target {}, so nothing was deleted there: {} — name more of the id",
+            target.name,
+            ids.join(", ")
+        );
+        return Err(StepError::new(Trouble::Configuration, text));
+    }
+    Ok(!found.is_empty())
+}
+
+fn ours<'a>(
+    cx: RunContext<'a>,
+    engine: &'a dyn Engine,
+    job: &'a Job,
+    copies: &'a [Copy],
+) -> impl Iterator<Item = (&'a Copy, &'a Series)> {
+    let host = &cx.config().settings.host;
+    copies
+        .iter()
+        .filter(|copy| engine.unfinished(copy).is_none())
+        .filter_map(|copy| Some((copy, copy.series.as_ref()?)))
+        .filter(move |(_, series)| series.job == job.name && series.host == *host)
+}
+
+/// The same of several jobs.
+fn ours_of<'a>(
+    cx: RunContext<'a>,
+    engine: &'a dyn Engine,
+    jobs: &'a [&'a Job],
+    copies: &'a [Copy],
+) -> impl Iterator<Item = &'a Copy> {
+    jobs.iter().flat_map(move |job| ours(cx, engine, job, copies)).map(|(copy, _)| copy)
+}
+
+fn by_policy(
+    cx: RunContext<'_>,
+    request: &Request,
+    engine: &dyn Engine,
+    job: &Job,
+    copies: &[Copy],
+    ids: &mut Vec<String>,
+    pruned: &mut Pruned,
+) -> Result<(), StepError> {
+    let policy = cx.config().keep(job, engine.target());
+    let mut newest: BTreeMap<&Series, &Copy> = BTreeMap::new();
+    for (copy, series) in ours(cx, engine, job, copies) {
+        let slot = newest.entry(series).or_insert(copy);
+        if (copy.time, &copy.id) > (slot.time, &slot.id) {
+            *slot = copy;
+        }
+    }
+    let questions: Vec<Question<'_>> = newest
+        .iter()
+        .map(|(series, copy)| Question {
+            series,
+            policy,
+            newest: Some(copy),
+            max_shrink_percent: job.max_shrink_percent,
+            accepted: request.accept,
+        })
+        .collect();
+    let decided = retain::decide(cx, copies, engine, &questions)?;
+    for (series, plan) in &decided.plans {
+        for decision in &plan.decisions {
+            pruned.decisions.push(Ruling {
+                target: engine.target().name.clone(),
+                job: series.job.clone(),
+                item: series.item.clone(),
+                copy: decision.id.clone(),
+                time: decision.time,
+                delete: decided.ids.contains(&decision.id),
+                reason: decision.verdict.to_string(),
+            });
+        }
+    }
+    pruned.refusals.extend(decided.refusals);
+    ids.extend(decided.ids);
+    Ok(())
+}
+
+/// Copies that a person named, by id or by time. Pinned ones and the last good one of a series stay even so.
+fn by_choice(
+    cx: RunContext<'_>,
+    request: &Request,
+    engine: &dyn Engine,
+    job: &Job,
+    copies: &[Copy],
+    ids: &mut Vec<String>,
+    pruned: &mut Pruned,
+) {
+    let mut last_good: BTreeMap<&Series, &Copy> = BTreeMap::new();
+    for (copy, series) in
+        ours(cx, engine, job, copies).filter(|(copy, _)| copy.healthy != Some(false))
+    {
+        let slot = last_good.entry(series).or_insert(copy);
+        if copy.time > slot.time {
+            *slot = copy;
+        }
+    }
+    for (copy, series) in ours(cx, engine, job, copies) {
+        let by_name = request.copies.iter().find(|wanted| copy.answers_to(wanted));
+        let reason = match by_name {
+            Some(wanted) => format!("named: {wanted}"),
+            None if request.is_chosen_by_time(copy) => "chosen by time".to_owned(),
+            None => continue,
+        };
+        let spared = if copy.pinned {
+            Some("pinned")
+        } else if last_good.get(series).is_some_and(|last| last.id == copy.id) {
+            Some("the last good copy")
+        } else {
+            None
+        };
+        if let Some(spared) = spared {
+            pruned.refusals.push(format!("{} is {spared}, so it is not deleted", copy.id));
+        } else {
+            ids.push(copy.id.clone());
+        }
+        pruned.decisions.push(Ruling {
+            target: engine.target().name.clone(),
+            job: series.job.clone(),
+            item: series.item.clone(),
+            copy: copy.id.clone(),
+            time: copy.time,
+            delete: spared.is_none(),
+            reason: spared.map_or(reason, str::to_owned),
+        });
+    }
+}

@@ -1,0 +1,198 @@
+//! Pins: the mark is in the repository, whatever happens while it is set, and whoever deletes sees it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use stillpoint::model::copy::Copy;
+use stillpoint::model::keep::KeepPolicy;
+use stillpoint::model::names::RunId;
+use stillpoint::model::outcome::Outcome;
+use stillpoint::pipeline::context::Engines;
+use stillpoint::pipeline::pin::pin;
+use stillpoint::pipeline::recover::recover;
+use stillpoint::pipeline::session::{Place, session};
+
+use crate::captures::target;
+use crate::faults::{Bench, LIVE};
+use crate::support::fake_engine::{FakeEngine, Notes};
+use crate::support::fake_host::{Fault, PowerCut};
+
+/// The oldest archive's name without its pin.
+fn oldest(bench: &Bench) -> String {
+    let world = bench.host.world();
+    let name = world.borg.archives.keys().next().unwrap();
+    name.trim_end_matches(".pinned").to_owned()
+}
+
+/// The names under which an archive is there.
+fn names_of(bench: &Bench, base: &str) -> Vec<String> {
+    let world = bench.host.world();
+    world.borg.archives.keys().filter(|name| name.starts_with(base)).cloned().collect()
+}
+
+/// What the verb does, in a session of its own.
+fn change(bench: &Bench, base: &str, pinned: bool) -> Result<String, String> {
+    let engine = bench.engines.values().next().unwrap().as_ref();
+    let listed = engine.list(bench.pipeline().engine_context()).map_err(|e| e.to_string())?;
+    let copy: Copy = listed.into_iter().find(|copy| copy.answers_to(base)).unwrap();
+    let run = RunId::parse("00000abc").unwrap();
+    let work = |cx: stillpoint::pipeline::context::RunContext<'_>| pin(cx, engine, &copy, pinned);
+    let (said, _) =
+        session(bench.pipeline(), &run, Place::State, work).map_err(|error| error.message)?;
+    said.map_err(|error| error.message)
+}
+
+fn three_runs(bench: &Bench, after: &str) {
+    bench.host.arm(Fault::None);
+    for _ in 0..3 {
+        let report = bench.run();
+        assert_eq!(report.outcome, Outcome::Ok, "{after}: {report:#?}");
+    }
+}
+
+#[test]
+fn a_pin_is_in_the_repository_and_outlives_history() {
+    let seed = Bench::with_history();
+    let base = oldest(&seed);
+    let id = change(&seed, &base, true).unwrap();
+    assert_eq!(id, format!("{base}.pinned"));
+    assert!(seed.history.pins(&seed.config.targets[0].name).unwrap().is_empty());
+    // The record goes with it: the copy is as healthy as before.
+    let engine = seed.engines.values().next().unwrap();
+    let mut listed = engine.list(seed.pipeline().engine_context()).unwrap();
+    seed.history.enrich(&seed.config.targets[0].name, &mut listed).unwrap();
+    assert!(listed.iter().all(|copy| copy.healthy == Some(true)), "{listed:#?}");
+
+    // Another state directory, which knows of nothing.
+    let lost = Bench::of(&LIVE);
+    *lost.host.world() = seed.host.world().clone();
+    lost.accept();
+    lost.host.arm(Fault::None);
+    for _ in 0..4 {
+        lost.run();
+        lost.accept();
+    }
+    assert_eq!(names_of(&lost, &base), std::slice::from_ref(&id), "without history");
+    assert_eq!(lost.host.world().borg.archives.len(), 3, "two and the pinned one");
+
+    three_runs(&seed, "with history");
+    assert_eq!(names_of(&seed, &base), [id]);
+    assert_eq!(change(&seed, &base, false).unwrap(), base);
+    three_runs(&seed, "unpinned");
+    assert_eq!(names_of(&seed, &base), Vec::<String>::new(), "the policy decides again");
+}
+
+/// The released version remembered pins of borg copies in history alone.
+#[test]
+fn a_pin_that_only_history_knows_gets_its_mark_from_the_next_run() {
+    let bench = Bench::with_history();
+    let base = oldest(&bench);
+    let usb = bench.config.targets[0].name.clone();
+    bench.history.pin(&usb, &base, chrono::DateTime::UNIX_EPOCH).unwrap();
+    three_runs(&bench, "pinned by the released version");
+    assert_eq!(names_of(&bench, &base), [format!("{base}.pinned")]);
+    assert!(bench.history.pins(&usb).unwrap().is_empty());
+}
+
+/// Whatever goes wrong while a pin is set or removed: the copy is there under one name, what the verb said
+/// holds, and a pin that was begun is kept.
+#[test]
+fn a_pin_at_any_fault() {
+    for pinned in [true, false] {
+        let seed = Bench::with_history();
+        let base = oldest(&seed);
+        if !pinned {
+            change(&seed, &base, true).unwrap();
+        }
+        let counted = seed.twin(&LIVE);
+        counted.host.arm(Fault::None);
+        change(&counted, &base, pinned).unwrap();
+        let effects = counted.host.world().effects.clone();
+        let rename = effects.iter().position(|effect| effect.contains("rename")).unwrap();
+        for (n, effect) in effects.iter().enumerate() {
+            for fault in [
+                Fault::Fail(n),
+                Fault::Signal(n),
+                Fault::CutBefore(n),
+                Fault::CutAfter(n),
+                Fault::KillBefore(n),
+                Fault::KillAfter(n),
+            ] {
+                let after = format!("{fault:?} ({effect}), pinned: {pinned}");
+                let bench = seed.twin(&LIVE);
+                bench.host.arm(fault);
+                let said = match catch_unwind(AssertUnwindSafe(|| change(&bench, &base, pinned))) {
+                    Ok(said) => said,
+                    Err(payload) if payload.is::<PowerCut>() => Err("it died".into()),
+                    Err(payload) => std::panic::resume_unwind(payload),
+                };
+                assert_eq!(names_of(&bench, &base).len(), 1, "{after}");
+                bench.host.arm(Fault::None);
+                assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
+                bench.assert_given_back(&after);
+                three_runs(&bench, &after);
+                let names = names_of(&bench, &base);
+                let marked = [format!("{base}.pinned")];
+                match (pinned, said) {
+                    (true, Ok(_)) => assert_eq!(names, marked, "{after}"),
+                    (true, Err(_)) if n >= rename => assert_eq!(names, marked, "{after}"),
+                    (false, Ok(_)) => assert_eq!(names, Vec::<String>::new(), "{after}"),
+                    // A failure may leave the pin as it was, and says so.
+                    (_, Err(_)) => assert!(names.is_empty() || names == marked, "{after}"),
+                }
+            }
+        }
+    }
+}
+
+/// Several runs may write to a restic repository at once. Between the shared lock and the one for deleting
+/// somebody pins a copy: what goes is decided again.
+#[test]
+fn a_pin_between_writing_and_deleting_holds() {
+    let keep = KeepPolicy { last: Some(1), ..KeepPolicy::default() };
+    for (meanwhile, expected) in [(false, ["delete copy-0 in one, 0 held"].as_slice()), (true, &[])]
+    {
+        let mut bench = Bench::new();
+        let mut one = target("one", None);
+        one.keep = Some(keep.clone());
+        bench.config.jobs[0].targets = vec![one.name.clone()];
+        bench.config.targets = vec![one];
+        let notes = Notes::default();
+        let mut engine =
+            FakeEngine::new(&bench.config.targets[0], bench.host.clone(), notes.clone());
+        if meanwhile {
+            // The first run lists once and the second one before and after it has the lock.
+            engine.meanwhile = Some((3, |copies| {
+                let pinned = &mut copies[0];
+                pinned.original = Some(std::mem::replace(&mut pinned.id, "copy-0-pinned".into()));
+                pinned.pinned = true;
+            }));
+        }
+        bench.engines = Engines::new();
+        bench.engines.insert(bench.config.targets[0].name.clone(), Box::new(engine));
+        for _ in 0..2 {
+            let report = bench.run();
+            assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+        }
+        let deletions: Vec<String> = notes
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|note| note.starts_with("delete"))
+            .cloned()
+            .collect();
+        assert_eq!(deletions, expected);
+    }
+}
+
+/// A repository that takes one writer at a time is locked once from the copy to the deletion.
+#[test]
+fn deciding_and_deleting_happen_under_one_lock() {
+    let bench = Bench::with_history();
+    bench.host.world().asked.clear();
+    bench.run();
+    let world = bench.host.world();
+    assert!(world.effects.iter().any(|effect| effect.contains("delete")), "{:?}", world.effects);
+    let targets = world.asked.iter().filter(|path| path.to_string_lossy().contains("target-"));
+    // Once for the copy and what follows it, and once for compaction.
+    assert_eq!(targets.count(), 2, "{:?}", world.asked);
+}
