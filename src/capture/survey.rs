@@ -4,6 +4,7 @@
 //! directory there. So every such place is found here, before anything is captured: it is captured as well,
 //! shown live, left out because the configuration says so, or reported as missing. Never silently empty.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::excluded;
@@ -241,7 +242,7 @@ impl Look<'_> {
         for nested in self.host.nested_subvolumes(&at)? {
             let ours = nested
                 .file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(SNAPSHOT_PREFIX));
+                .is_some_and(|name| name.as_bytes().starts_with(SNAPSHOT_PREFIX.as_bytes()));
             if ours && nested.parent() == Some(&at) {
                 // An empty directory of that name would be in the copy, of another run's snapshot.
                 self.exclude(found, &nested, literal);
@@ -420,14 +421,17 @@ fn written_below(path: &Path, written: &Path, at: &Path) -> Option<PathBuf> {
     Some(if below.as_os_str().is_empty() { written.to_owned() } else { written.join(below) })
 }
 
-/// A pattern that matches exactly this path.
+/// A pattern that matches this path. A byte that is not UTF-8 cannot be written in one; there, any will do.
 fn literal(path: &Path) -> String {
     let mut pattern = String::new();
-    for character in path.to_string_lossy().chars() {
-        if "*?[\\".contains(character) {
-            pattern.push('\\');
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if "*?[\\".contains(character) {
+                pattern.push('\\');
+            }
+            pattern.push(character);
         }
-        pattern.push(character);
+        pattern.extend(chunk.invalid().iter().map(|_| '?'));
     }
     pattern
 }

@@ -35,8 +35,8 @@ pub use sys::mounts::MountEntry;
 pub use sys::subvolumes::{ROOT_INODE as SUBVOLUME_ROOT_INODE, Subvolume};
 
 pub use spec::{
-    Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Halt, Prediction,
-    PrivateMount, PrivateView, Stdin, Stream, Tool,
+    Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, Halt,
+    Prediction, PrivateMount, PrivateView, Stdin, Stream, Tool,
 };
 
 /// Why a command has no [`Completed`]: it could not start, or it was not let run to its end.

@@ -265,6 +265,18 @@ pub struct Fact {
     pub value: Vec<u8>,
 }
 
+/// Judges a line of standard error. It knows how the tool speaks: a text to search for could stand in a file's name.
+#[derive(Debug, Clone, Copy)]
+pub struct Fatal(pub fn(&[u8]) -> bool);
+
+impl PartialEq for Fatal {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::fn_addr_eq(self.0, other.0)
+    }
+}
+
+impl Eq for Fatal {}
+
 /// A process: built by `tools/`, carried out by the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandSpec {
@@ -294,9 +306,9 @@ pub struct CommandSpec {
     pub stop_signal: i32,
     /// Never SIGKILL it (LVM and device-mapper tools): wait instead.
     pub never_kill: bool,
-    /// A line of standard error with one of these texts ends the process at once, by SIGKILL: what it
-    /// would do next does more harm than its death.
-    pub fatal: Vec<&'static str>,
+    /// Which line of standard error ends the process at once, by SIGKILL: what it would do next does more harm than
+    /// its death.
+    pub fatal: Option<Fatal>,
     /// What a dry host answers.
     pub prediction: Prediction,
 }
@@ -318,7 +330,7 @@ impl CommandSpec {
             time_limit: None,
             stop_signal: 15,
             never_kill: false,
-            fatal: Vec::new(),
+            fatal: None,
             prediction: Prediction::default(),
         }
     }

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use crate::engine::EngineError;
 use crate::host::Exit;
 use crate::model::outcome::Outcome;
-use crate::model::shown::Show;
-use crate::tools::borg::log::{Level, Line, Message, errno, parse_line, path_of};
+use crate::model::shown::{self, Show};
+use crate::tools::borg::log::{
+    Level, Line, Message, end_of_trace, errno, is_no_space, parse_line, path_of,
+};
 
 /// How many lines of a kind are kept; the rest is counted.
 pub(super) const KEPT: usize = 100;
@@ -23,8 +25,6 @@ const KEPT_TEXT: usize = 10;
 const NOT_FOUND: i32 = 2;
 /// `EPERM` and `EOPNOTSUPP`: what a file system says to an attribute that it does not have.
 const NO_SUCH_ATTRIBUTE: [i32; 2] = [1, 95];
-/// `ENOSPC` and `EDQUOT`.
-const NO_SPACE: [i32; 2] = [28, 122];
 
 /// What borg said on standard error, apart from progress and warnings.
 #[derive(Default)]
@@ -79,6 +79,12 @@ impl Journal {
         self.errors.iter().find(|error| error.id.is_some()).or(self.errors.first())
     }
 
+    /// Whether it says that there is no space where the repository is, be it the words of a remote side.
+    fn is_no_space(&self) -> bool {
+        self.errors.iter().any(Message::is_no_space)
+            || self.text.iter().any(|text| is_no_space(text))
+    }
+
     /// The failure, in words.
     fn detail(&self) -> String {
         let mut lines = Vec::new();
@@ -87,7 +93,8 @@ impl Journal {
                 lines.push(leading.text.trim().to_owned());
             }
             // An unforeseen exception says what it is only in the last line of its trace.
-            lines.extend(self.errors.iter().filter_map(|error| end_of_trace(&error.text)));
+            let ends = self.errors.iter().filter_map(|error| end_of_trace(&error.text));
+            lines.extend(ends.map(str::to_owned));
             lines.dedup();
         }
         if lines.is_empty() || leading_is_connection(self.leading()) {
@@ -103,16 +110,6 @@ impl Journal {
 
 fn leading_is_connection(leading: Option<&Message>) -> bool {
     leading.and_then(|m| m.id.as_deref()).is_some_and(|id| id.starts_with("Connection"))
-}
-
-/// The last line of a Python trace, before the description of the system that borg appends.
-fn end_of_trace(text: &str) -> Option<String> {
-    if !text.starts_with("Traceback") {
-        return None;
-    }
-    let lines =
-        text.lines().take_while(|line| !line.trim().is_empty() && !line.starts_with("Platform:"));
-    lines.last().filter(|line| !line.starts_with(' ')).map(str::to_owned)
 }
 
 /// Whether this exit status says that borg failed: 2 to 99 are its errors, 100 to 127 its warnings, and from
@@ -137,7 +134,7 @@ pub(super) fn fault(
     let repository = repository.to_owned();
     let detail = journal.detail();
     let id = journal.leading().and_then(|error| error.id.as_deref());
-    let no_space = errno(&detail).is_some_and(|number| NO_SPACE.contains(&number));
+    let no_space = journal.is_no_space();
     let code = match exit {
         Exit::Code(code) => Some(code),
         Exit::Signal(_) => None,
@@ -233,7 +230,13 @@ fn meaning(message: &Message) -> Meaning {
         }
         (_, "borg.cache" | "borg.locking") => Meaning::Aside,
         // borg 1.2 names no classes. Only its archiver speaks of the files that it reads.
-        (_, "borg.archiver") if text.contains("changed while we backed it up") => Meaning::Changed,
+        // A path stands before its words, and may read like them.
+        (_, "borg.archiver")
+            if text.ends_with(": file changed while we backed it up")
+                || text.ends_with(" changed (race condition), skipping file") =>
+        {
+            Meaning::Changed
+        }
         (_, "borg.archiver") => match errno(text) {
             Some(NOT_FOUND) => Meaning::Absent,
             Some(_) => Meaning::Unreadable,
@@ -297,7 +300,7 @@ impl<'a> BackupWarnings<'a> {
 
     /// Takes one warning.
     pub(super) fn take(&mut self, message: &Message) {
-        if errno(&message.text).is_some_and(|number| NO_SPACE.contains(&number)) {
+        if message.is_no_space() {
             self.full.get_or_insert_with(|| message.text.clone());
             return;
         }
@@ -330,13 +333,13 @@ impl<'a> BackupWarnings<'a> {
     fn cannot_read(&mut self, what: String) {
         self.unreadable_count += 1;
         if self.unreadable.len() < KEPT {
-            self.unreadable.push(what);
+            self.unreadable.push(shown::text(&what));
         }
     }
 
     fn also(&mut self, text: String) {
         if self.warnings.len() < KEPT {
-            self.warnings.push(text);
+            self.warnings.push(shown::text(&text));
         }
     }
 
@@ -378,7 +381,12 @@ pub(super) enum RestoreWarning {
 /// Classifies a warning of a restore.
 pub(super) fn restore_warning(message: &Message) -> RestoreWarning {
     let text = message.text.as_str();
-    if text.contains("damaged (all-zero) chunks") || text.contains("Size inconsistency detected") {
+    // A path stands before these words, and may read like them.
+    let end = |words: &str| text.rsplit_once(words).map(|(_, end)| end);
+    let figures = |end: &str| end.chars().all(|c| c.is_ascii_digit() || ", chunksize".contains(c));
+    if end(": File has damaged (all-zero) chunks. ").is_some_and(|end| !end.contains(':'))
+        || end(": Size inconsistency detected: size ").is_some_and(figures)
+    {
         return RestoreWarning::Damage;
     }
     if text.starts_with("Include pattern ") && text.ends_with(" never matched.") {
@@ -388,7 +396,8 @@ pub(super) fn restore_warning(message: &Message) -> RestoreWarning {
         let about_a_file = message.id.as_deref().is_some_and(|id| id.starts_with("Backup"));
         return if about_a_file { RestoreWarning::NotRestored } else { RestoreWarning::Minor };
     };
-    let only_attributes = text.contains(": attrs: [Errno ")
-        || (text.contains(": truncate_and_attrs: [Errno ") && NO_SUCH_ATTRIBUTE.contains(&number));
+    let at = |what: &str| path_of(text).0.ends_with(what);
+    let only_attributes =
+        at(": attrs") || (at(": truncate_and_attrs") && NO_SUCH_ATTRIBUTE.contains(&number));
     if only_attributes { RestoreWarning::Minor } else { RestoreWarning::NotRestored }
 }

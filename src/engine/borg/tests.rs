@@ -581,3 +581,52 @@ fn a_missing_files_cache_is_no_finding() {
     assert_eq!((warnings.changed, warnings.unreadable_count), (0, 0));
     assert_eq!(warnings.outcome(crate::host::Exit::Code(0)), crate::model::outcome::Outcome::Ok);
 }
+
+mod names {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Names made of everything that borg's words are searched for.
+    fn hostile() -> impl Strategy<Value = String> {
+        let part = prop::sample::select(vec![
+            "[Errno 28] No space left on device",
+            "[Errno 2] No such file or directory",
+            "file changed while we backed it up",
+            " changed (race condition), skipping file",
+            "Remote: ",
+            "Traceback",
+            "Got Ctrl-C",
+            "never matched.",
+            "File has damaged (all-zero) chunks. ",
+            "attrs",
+            ": ",
+            "'",
+            "read",
+            "n",
+        ]);
+        prop::collection::vec(part, 1..6).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_name_never_changes_what_a_backup_is(name in hostile()) {
+            let progress = serde_json::json!({
+                "type": "archive_progress", "original_size": 1, "nfiles": 1, "path": format!("/a/{name}"),
+            });
+            let unread = message("WARNING", &format!("/a/{name}: read: [Errno 5] Input/output error"), None);
+            let said = format!("{progress}\n{unread}");
+            let report = backup(vec![Answer::new(1, &created(3), &said)], &["/a"]).unwrap();
+            prop_assert_eq!((report.outcome, report.unreadable_count), (Outcome::Incomplete, 1));
+            let moved = message("WARNING", &format!("/a/{name}: file changed while we backed it up"), None);
+            let report = backup(vec![Answer::new(1, &created(3), &moved)], &["/a"]).unwrap();
+            prop_assert_eq!((report.outcome, report.files_changed), (Outcome::Ok, 1));
+            let minor = message("WARNING", &format!("a/{name}: attrs: [Errno 95] Operation not supported"), None);
+            prop_assert_eq!(restore(Answer::new(1, "", &minor)).unwrap().warnings.len(), 1);
+            let lost = message("WARNING", &format!("a/{name}: open: [Errno 13] Permission denied"), None);
+            let lost = restore(Answer::new(1, "", &lost)).unwrap_err();
+            prop_assert!(matches!(lost, EngineError::Failed { .. }), "{lost:?}");
+        }
+    }
+}

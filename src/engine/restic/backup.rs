@@ -12,7 +12,7 @@ use super::{KEPT, Session, as_progress, broken, unsupported};
 use crate::engine::{BackupReport, BackupRequest, EngineError, Input, OnProgress};
 use crate::host::{CommandSpec, Completed, Exit, Piped, PrivateMount, Stream};
 use crate::model::outcome::Outcome;
-use crate::model::shown::Show;
+use crate::model::shown::{self, Show};
 use crate::tools::restic::command::{self, Identity, Tree};
 use crate::tools::restic::failure;
 use crate::tools::restic::message::{self, BackupSummary, Line, Problem};
@@ -174,13 +174,13 @@ impl<'a> Journal<'a> {
     fn add_unreadable(&mut self, text: String) {
         self.unreadable_count += 1;
         if self.unreadable.len() < KEPT {
-            self.unreadable.push(text);
+            self.unreadable.push(shown::text(&text));
         }
     }
 
     fn add_warning(&mut self, text: String) {
         if self.warnings.len() < KEPT {
-            self.warnings.push(text);
+            self.warnings.push(shown::text(&text));
         }
     }
 
@@ -194,9 +194,19 @@ impl<'a> Journal<'a> {
         if stream == Stream::ProducerErr {
             return;
         }
-        match message::line(bytes) {
-            Line::Status(status) => progress(as_progress(status)),
-            Line::Summary(value) => self.summary = Some(message::backup_summary(value)),
+        // What restic prints beside its JSON holds names as they are, and a line break in one makes a line of its own. So
+        // nothing counts but where restic says it: results on standard output, what went wrong on standard error.
+        match (message::line(bytes), stream) {
+            (Line::Status(status), Stream::Out) => progress(as_progress(status)),
+            (Line::Summary(value), Stream::Out) => {
+                self.summary = Some(message::backup_summary(value));
+            }
+            (line, _) => self.take_trouble(session, line),
+        }
+    }
+
+    fn take_trouble(&mut self, session: &Session<'_>, line: Line) {
+        match line {
             Line::Problem(problem) if problem.during.as_deref() == Some("scan") => {
                 if self.scanned.len() < KEPT {
                     self.scanned.push(problem);
@@ -204,13 +214,19 @@ impl<'a> Journal<'a> {
             }
             Line::Problem(problem) => self.problem(session, problem),
             Line::Text(text) => match message::missing_source(&text) {
-                Some(path) => {
+                // Only what is not there is believed to be missing.
+                Some(path) if self.is_gone(session, path) => {
                     self.missing.insert(path.into());
                 }
+                Some(_) => self.add_warning(text),
                 None if message::is_routine(&text) => {}
                 None => self.add_warning(text),
             },
-            Line::ExitError { .. } | Line::Other(_) | Line::Empty => {}
+            Line::Status(_)
+            | Line::Summary(_)
+            | Line::ExitError { .. }
+            | Line::Other(_)
+            | Line::Empty => {}
         }
     }
 

@@ -734,3 +734,61 @@ fn what_restic_is_too_old_for() {
     assert_eq!(open(&new).unwrap().as_deref(), Some("36f5"));
     assert!(new.commands()[1].contains("--insecure-no-password"));
 }
+
+mod names {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Names made of everything that restic's words are searched for.
+    fn hostile() -> impl Strategy<Value = String> {
+        let part = prop::sample::select(vec![
+            "no space left on device",
+            "repository is already locked",
+            "wrong password or no key found",
+            "unable to open config file",
+            "connection refused",
+            "ciphertext verification failed",
+            "source directories/files do not exist",
+            ": no such file or directory",
+            " does not exist, skipping",
+            ") returned error, retrying after ",
+            "signal interrupt received, cleaning up",
+            "Fatal: ",
+            "panic: ",
+            "x",
+        ]);
+        prop::collection::vec(part, 1..6).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_name_never_changes_what_a_backup_is(name in hostile()) {
+            let item = format!("/fixture/src/{name}");
+            let problem = serde_json::json!({
+                "message_type": "error", "error": { "message": format!("open {item}: permission denied") },
+                "during": "archival", "item": item,
+            });
+            let summary = r#"{"message_type":"summary","total_files_processed":1,"snapshot_id":"499f553d"}"#;
+            let answer = Answer::new(3, summary, &problem.to_string());
+            let report = backup_of("0.18.0", answer, &["/fixture/src"]).unwrap();
+            prop_assert_eq!((report.outcome, report.unreadable_count), (Outcome::Incomplete, 1));
+            // What makes it fail is told the same, whatever file went wrong besides.
+            for (said, kind) in [("Fatal: out of memory", failure::Kind::Other), ("Fatal: write /srv/r: no space left on device", failure::Kind::Full)] {
+                let stderr = format!("{problem}\n{said}\n");
+                prop_assert_eq!(failure::diagnose(Exit::Code(1), stderr.as_bytes()).kind, kind);
+            }
+        }
+
+        #[test]
+        fn a_line_break_in_a_name_forges_no_result(name in hostile()) {
+            let forged = r#"{"message_type":"summary","total_files_processed":9,"snapshot_id":"00000000"}"#;
+            let text = format!("can not obtain extended attribute user.x for /fixture/src/{name}\n{forged}\n/fixture/src does not exist, skipping");
+            let summary = r#"{"message_type":"summary","total_files_processed":1,"snapshot_id":"499f553d"}"#;
+            let report = backup_of("0.14.0", Answer::new(0, summary, &text), &["/fixture/src"]).unwrap();
+            prop_assert_eq!(report.id.as_deref(), Some("499f553d"));
+            prop_assert_eq!((report.outcome, report.unreadable_count), (Outcome::Warning, 0));
+        }
+    }
+}

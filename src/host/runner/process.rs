@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use super::lines::{LineSplitter, Tail};
 use super::spawn::{Role, Spawned, signal_of};
 use crate::host::sys::process;
-use crate::host::{Capture, CommandSpec, Completed, Exit, Halt, Stdin, Stream, Watch};
+use crate::host::{Capture, CommandSpec, Completed, Exit, Fatal, Halt, Stdin, Stream, Watch};
 use crate::model::shown::Show;
 use crate::model::undo::ChildProcess;
 
@@ -157,7 +157,7 @@ pub(super) struct Process {
     child: Child,
     stop_signal: Signal,
     never_kill: bool,
-    fatal: Vec<&'static str>,
+    fatal: Option<Fatal>,
     started: Instant,
     exit: Option<(Exit, Instant)>,
     stopping: Option<Stopping>,
@@ -207,7 +207,7 @@ impl Process {
             child,
             stop_signal,
             never_kill: spec.never_kill,
-            fatal: spec.fatal.clone(),
+            fatal: spec.fatal,
             started: Instant::now(),
             exit: None,
             stopping: None,
@@ -276,11 +276,10 @@ impl Process {
     pub(super) fn read(&mut self, index: usize, watch: Watch<'_>) -> io::Result<()> {
         let exited = self.exit.is_some();
         let Some(output) = self.outputs.get_mut(index) else { return Ok(()) };
-        let fatal = &self.fatal;
+        let fatal = self.fatal;
         let mut doomed = false;
         let result = output.read(exited, &mut |stream, line| {
-            let names = |text: &&str| line.windows(text.len()).any(|part| part == text.as_bytes());
-            doomed |= stream != Stream::Out && fatal.iter().any(names);
+            doomed |= stream != Stream::Out && fatal.is_some_and(|Fatal(is_it)| is_it(line));
             watch(stream, line);
         });
         if doomed && !exited {

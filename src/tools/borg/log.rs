@@ -190,10 +190,110 @@ pub fn parse_line(line: &[u8]) -> Result<Line, String> {
     }
 }
 
-/// The number in `[Errno N]`, where a message holds one.
+/// An error of the operating system at the end of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SystemError<'a> {
+    /// `errno`.
+    pub number: i32,
+    /// What stands before it: `PATH: open`, `PATH`, `OSError`.
+    pub about: &'a str,
+}
+
+/// What borg was at when an error of the system came, as it names it (`backup_io` in its source): at the source alone.
+/// Not `read`, within which it also writes to the repository.
+const AT_THE_SOURCE: &[&str] =
+    &["dir_open", "flags", "fstat", "fstat2", "open", "readlink", "scandir", "stat"];
+
+impl SystemError<'_> {
+    /// Whether the repository may be what the error is about, and not the source.
+    pub fn may_be_of_the_repository(&self) -> bool {
+        let operation = self.about.rsplit_once(": ").map_or("", |(_, word)| word);
+        !AT_THE_SOURCE.contains(&operation) && !operation.starts_with("extended stat")
+    }
+}
+
+/// The error of the system with which a message ends: `… [Errno 13] Permission denied: 'NAME'`, or without the name.
+///
+/// Path and name belong to users and may themselves read `[Errno 28] No space left on device`. So the message is read
+/// from its end, where Python's notation says where the name begins and the system's own words must follow the number.
+pub fn system_error(text: &str) -> Option<SystemError<'_>> {
+    // The one warning of `create` that ends in a path.
+    if text.starts_with("Unknown file type: ") {
+        return None;
+    }
+    let mut head = text.trim_end();
+    // `rename` and `link` name two, with an arrow between them.
+    for separator in [": ", " -> ", ": "] {
+        if let Some(before) = without_quoted(head).and_then(|head| head.strip_suffix(separator)) {
+            head = before;
+        }
+    }
+    let (about, error) = head.rsplit_once("[Errno ")?;
+    let (number, words) = error.split_once("] ")?;
+    let number = number.parse().ok()?;
+    let own = std::io::Error::from_raw_os_error(number).to_string();
+    let is_own = own.strip_suffix(&format!(" (os error {number})")) == Some(words);
+    is_own.then_some(SystemError { number, about: about.strip_suffix(": ").unwrap_or(about) })
+}
+
+/// The text without the literal of a Python string at its end.
+fn without_quoted(text: &str) -> Option<&str> {
+    let quote = text.chars().next_back().filter(|last| ['\'', '"'].contains(last))?;
+    let inside = &text[..text.len() - 1];
+    let begin = inside.match_indices(quote).map(|(at, _)| at).rfind(|at| {
+        // An odd number of backslashes makes it part of the string.
+        let backslashes = inside[..*at].bytes().rev().take_while(|byte| *byte == b'\\').count();
+        backslashes % 2 == 0
+    })?;
+    Some(&text[..begin])
+}
+
+/// The number of the error of the system with which a message ends.
 pub fn errno(text: &str) -> Option<i32> {
-    let (_, after) = text.rsplit_once("[Errno ")?;
-    after.split_once(']')?.0.parse().ok()
+    system_error(text).map(|error| error.number)
+}
+
+/// Whether a line of standard error says that there is no space where the repository is. Only a message can: the lines
+/// of progress hold paths.
+pub fn is_about_full_repository(line: &[u8]) -> bool {
+    let candidate = |mark: &[u8]| line.windows(mark.len()).any(|part| part == mark);
+    // Most lines are progress, and need not be parsed twice.
+    if !NO_SPACE.iter().any(|number| candidate(format!("[Errno {number}]").as_bytes())) {
+        return false;
+    }
+    match parse_line(line) {
+        Ok(Line::Message(message)) => message.level >= Level::Warning && message.is_no_space(),
+        Ok(Line::Archiving { .. } | Line::Working { .. } | Line::Other | Line::Text(_))
+        | Err(_) => false,
+    }
+}
+
+/// `ENOSPC` and `EDQUOT`.
+const NO_SPACE: [i32; 2] = [28, 122];
+
+impl Message {
+    /// Whether it says that there is no space where the repository is. An unforeseen exception says so in the last line
+    /// of its trace.
+    pub fn is_no_space(&self) -> bool {
+        let text = end_of_trace(&self.text).unwrap_or(&self.text);
+        is_no_space(text)
+    }
+}
+
+/// Whether one line says that there is no space where the repository is.
+pub fn is_no_space(text: &str) -> bool {
+    system_error(text)
+        .is_some_and(|error| NO_SPACE.contains(&error.number) && error.may_be_of_the_repository())
+}
+
+/// The last line of a Python trace, before the description of the system that borg appends.
+pub fn end_of_trace(text: &str) -> Option<&str> {
+    if !text.starts_with("Traceback") {
+        return None;
+    }
+    let lines =
+        text.lines().take_while(|line| !line.trim().is_empty() && !line.starts_with("Platform:"));
+    lines.last().filter(|line| !line.starts_with(' '))
 }
 
 /// The path that a warning is about, in both readings that are possible.
@@ -202,11 +302,10 @@ pub fn errno(text: &str) -> Option<i32> {
 /// itself. So the first answer takes everything before the error as the path, and the second, which is nearly
 /// always right, takes away a last word that says what was tried.
 pub fn path_of(text: &str) -> (&str, &str) {
-    let Some(at) = text.rfind(": [Errno ") else {
+    let Some(SystemError { about: head, .. }) = system_error(text) else {
         let head = text.rfind(": ").map_or(text, |at| &text[..at]);
         return (head, head);
     };
-    let head = &text[..at];
     let shorter = match head.rsplit_once(": ") {
         Some((path, word)) if !word.contains('/') => path,
         _ => head,
@@ -257,5 +356,118 @@ mod tests {
         let changed = "/var/log/x: file changed while we backed it up";
         assert_eq!(path_of(changed).1, "/var/log/x");
         assert_eq!(errno(changed), None);
+    }
+
+    #[test]
+    fn the_repository_is_full_when_a_message_says_so_and_not_a_name() {
+        let line = |level: &str, text: &str| {
+            serde_json::json!({
+                "type": "log_message", "levelname": level, "name": "borg.archiver", "message": text,
+            })
+            .to_string()
+        };
+        for (level, text) in [
+            ("WARNING", "/srv/f: read: [Errno 28] No space left on device"),
+            ("WARNING", "/srv/f: read: [Errno 28] No space left on device: '/repo/data/0/5'"),
+            ("WARNING", "/srv/f: [Errno 122] Disk quota exceeded"),
+            (
+                "ERROR",
+                "Traceback (most recent call last):\n  File \"x\"\nOSError: [Errno 28] No space left on device\n\nPlatform: Linux",
+            ),
+        ] {
+            assert!(is_about_full_repository(line(level, text).as_bytes()), "{text}");
+        }
+        for (level, text) in [
+            ("WARNING", "/srv/[Errno 28]: open: [Errno 13] Permission denied: '[Errno 28]'"),
+            (
+                "WARNING",
+                "/srv/x: [Errno 28] No space left on device: file changed while we backed it up",
+            ),
+            (
+                "WARNING",
+                "/srv/x: stat: [Errno 2] No such file or directory: 'x: [Errno 28] No space left on device'",
+            ),
+            (
+                "WARNING",
+                r#"/srv/it's: open: [Errno 13] Permission denied: "it's: [Errno 28] No space left on device""#,
+            ),
+            ("WARNING", "Unknown file type: /srv/x: [Errno 28] No space left on device"),
+            // A file system of the source may say it as well, but not of the repository.
+            ("WARNING", "/srv/x: open: [Errno 28] No space left on device: 'x'"),
+            ("INFO", "/srv/f: read: [Errno 28] No space left on device"),
+        ] {
+            assert!(!is_about_full_repository(line(level, text).as_bytes()), "{text}");
+        }
+        let progress = r#"{"original_size":1,"nfiles":1,"path":"/srv/x: read: [Errno 28] No space left on device","type":"archive_progress","finished":false}"#;
+        assert!(!is_about_full_repository(progress.as_bytes()));
+        assert!(!is_about_full_repository(b"/srv/f: read: [Errno 28] No space left on device"));
+    }
+
+    mod names {
+        use proptest::prelude::*;
+
+        use super::super::*;
+
+        /// Names made of everything that is looked for.
+        fn hostile() -> impl Strategy<Value = String> {
+            let part = prop::sample::select(vec![
+                "[Errno 28] No space left on device",
+                "[Errno 122] Disk quota exceeded",
+                "[Errno 2]",
+                ": ",
+                "'",
+                "\"",
+                "\\",
+                "read",
+                "open",
+                "file changed while we backed it up",
+                " -> ",
+                "x",
+                "\n",
+                "Traceback",
+                "é",
+            ]);
+            prop::collection::vec(part, 1..8).prop_map(|parts| parts.concat())
+        }
+
+        /// As Python writes a string.
+        fn literal(name: &str) -> String {
+            let quote = if name.contains('\'') && !name.contains('"') { '"' } else { '\'' };
+            let mut text = String::from(quote);
+            for character in name.chars() {
+                match character {
+                    '\n' => text.push_str("\\n"),
+                    other if other == quote || other == '\\' => text.extend(['\\', other]),
+                    other => text.push(other),
+                }
+            }
+            text.push(quote);
+            text
+        }
+
+        proptest! {
+            #[test]
+            fn the_error_is_the_one_that_happened_whatever_the_name(name in hostile(), number in 1..40i32, named: bool) {
+                let error = std::io::Error::from_raw_os_error(number).to_string();
+                let words = error.strip_suffix(&format!(" (os error {number})")).unwrap().to_owned();
+                let mut text = format!("/srv/{name}: open: [Errno {number}] {words}");
+                if named {
+                    text.push_str(&format!(": {}", literal(&name)));
+                }
+                let about = format!("/srv/{name}: open");
+                prop_assert_eq!(system_error(&text), Some(SystemError { number, about: &about }));
+                let path = format!("/srv/{name}");
+                prop_assert_eq!(path_of(&text).1, &path);
+                prop_assert!(!is_no_space(&text));
+            }
+
+            #[test]
+            fn a_name_alone_is_no_error(name in hostile()) {
+                for words in ["file changed while we backed it up", "file type changed (race condition), skipping file"] {
+                    let text = format!("/srv/{name}: {words}");
+                    prop_assert_eq!(system_error(&text), None);
+                }
+            }
+        }
     }
 }

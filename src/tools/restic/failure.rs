@@ -48,6 +48,8 @@ pub fn diagnose(exit: Exit, stderr: &[u8]) -> Failure {
     };
     let mut last_word = None;
     let mut texts = Vec::new();
+    // Of these, what restic says of itself: a problem with a file, and text that is not its last word, may hold any name.
+    let (mut final_words, mut other_words) = (Vec::new(), Vec::new());
     let mut crash = None;
     for bytes in stderr.split(|byte| *byte == b'\n') {
         match message::line(bytes) {
@@ -55,15 +57,29 @@ pub fn diagnose(exit: Exit, stderr: &[u8]) -> Failure {
                 code = said;
                 last_word = Some(message.trim().to_owned());
             }
-            Line::Problem(problem) => texts.push(problem.message.trim().to_owned()),
+            Line::Problem(problem) => {
+                let text = problem.message.trim().to_owned();
+                if problem.item.is_none() {
+                    other_words.push(text.clone());
+                }
+                texts.push(text);
+            }
             Line::Text(text) => {
+                let ended_so = !matches!(exit, Exit::Code(0 | 1 | 3));
                 if crash.is_none()
+                    && ended_so
                     && (text.starts_with("panic: ") || text.starts_with("fatal error: "))
                 {
                     crash = Some(text.clone());
                 }
                 // What follows is the trace.
                 if crash.is_none() && !message::is_routine(&text) {
+                    let words = if text.starts_with("Fatal: ") {
+                        &mut final_words
+                    } else {
+                        &mut other_words
+                    };
+                    words.push(text.clone());
                     texts.push(text);
                 }
             }
@@ -80,7 +96,8 @@ pub fn diagnose(exit: Exit, stderr: &[u8]) -> Failure {
         12 => Kind::WrongPassword,
         _ => {
             let spoken = last_word.as_deref().map(by_text).unwrap_or(Kind::Other);
-            if spoken == Kind::Other { by_text(&texts.join("\n")) } else { spoken }
+            let said = [spoken, by_text(&final_words.join("\n")), by_text(&other_words.join("\n"))];
+            said.into_iter().find(|kind| *kind != Kind::Other).unwrap_or(Kind::Other)
         }
     };
     // A lock's owner and age are in the lines after the first.

@@ -136,7 +136,10 @@ fn problem(value: &Value) -> Problem {
     let mute = message.is_none();
     let message = message.unwrap_or_else(|| "restic did not say why".into());
     Problem {
-        vanished: errno == Some(ENOENT) || message.ends_with("no such file or directory"),
+        // A name at the end may read like the cause.
+        vanished: errno == Some(ENOENT)
+            || (message.ends_with(": no such file or directory")
+                && !item.as_ref().is_some_and(|item| message.ends_with(item.as_str()))),
         during: text(value.get("during")),
         item,
         message,
@@ -152,8 +155,12 @@ pub fn missing_source(text: &str) -> Option<&str> {
 /// Whether a line of text tells of a request that was repeated, or of the end itself: nothing that
 /// somebody would have to read after a success.
 pub fn is_routine(text: &str) -> bool {
-    text.contains("returned error, retrying after")
-        || text.contains(" operation successful after ")
+    // What it does to the storage, and the name of the file there: `Load(<data/1a2b>, 0, 0) returned error, …`.
+    const CALLS: [&str; 6] = ["Delete(", "List(", "Load(", "Remove(", "Save(", "Stat("];
+    let is_of_storage = CALLS.iter().any(|call| text.starts_with(call));
+    let says = |words: &str| is_of_storage && text.contains(words);
+    says(") returned error, retrying after ")
+        || says(") operation successful after ")
         || is_farewell(text)
         || text.starts_with("Warning: at least one source file could not be read")
         || text.starts_with("Warning: failed to read all source data")
