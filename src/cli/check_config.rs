@@ -19,6 +19,8 @@ use crate::pipeline::steps::foresee::foresee;
 use crate::pipeline::steps::source::gap;
 use crate::pipeline::steps::target::require_mount;
 
+use crate::tools::exclude::pattern_fault;
+
 use super::setup::{Setup, Use, read_files};
 use super::{Global, Verdict, render, select, setup};
 
@@ -91,7 +93,7 @@ pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
             ))?;
         }
     }
-    let loaded = match config::load(&files, &setup::host_name()?) {
+    let loaded = match config::load(&files, &setup::host_name()?, pattern_fault) {
         Ok(loaded) => loaded,
         Err(problems) => {
             if global.json {

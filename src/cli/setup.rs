@@ -25,7 +25,7 @@ use crate::pipeline::session::{Place, session};
 use crate::report::history::{FILE_NAME, History, HistoryError};
 use crate::report::terminal::{Surroundings, Terminal, TerminalOptions, Verbosity};
 
-use crate::tools::exclude;
+use crate::tools::exclude::pattern_fault;
 
 use super::{Global, render};
 
@@ -228,7 +228,7 @@ fn read_file(path: &Path) -> anyhow::Result<SourceFile> {
 pub fn load_config(global: &Global) -> anyhow::Result<Config> {
     let files = read_files(&global.config)?;
     let host = host_name()?;
-    match config::load(&files, &host) {
+    match config::load(&files, &host, pattern_fault) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 super::render::say(&format!("warning: {warning}"));
@@ -265,19 +265,9 @@ fn refuse_unfit(config: &Config) -> anyhow::Result<()> {
     Err(StepError::new(Trouble::Configuration, problems.join("\n")).into())
 }
 
-/// What is wrong with a configuration beyond its text: files that others than root may change, and exclude
-/// patterns that do not mean the same to every engine.
+/// What is wrong with a configuration beyond its text: files that others than root may change.
 pub fn unfit_for_a_run(config: &Config) -> Vec<String> {
-    let mut problems = untrusted(config);
-    for job in &config.jobs {
-        let Source::Files(files) = &job.source else { continue };
-        for pattern in &files.exclude {
-            if let Err(error) = exclude::to_borg(pattern) {
-                problems.push(format!("job {}: {error}", job.name));
-            }
-        }
-    }
-    problems
+    untrusted(config)
 }
 
 /// Everything that the configuration names and that root will run or read: it must not be changeable by

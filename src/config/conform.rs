@@ -26,7 +26,8 @@ fn table(table: &Table, keys: &'static [Key], name: &str, notes: &mut Notes) {
 fn unknown(entry: &Entry, keys: &[Key], name: &str) -> Complaint {
     let word = entry.key.as_str();
     let place = if name.is_empty() { String::new() } else { format!(" in [{name}]") };
-    let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
+    // What this version would refuse is no advice.
+    let names: Vec<&str> = keys.iter().filter(|key| is_served(key)).map(|key| key.name).collect();
     let help = match (nearest(word, names.iter().copied()), home(FILE, "", word)) {
         (None, Some(home)) => format!("it belongs in [{home}]"),
         _ => suggest(word, &names),
@@ -34,9 +35,13 @@ fn unknown(entry: &Entry, keys: &[Key], name: &str) -> Complaint {
     Complaint::new(format!("unknown key {word:?}{place}")).help(help)
 }
 
+fn is_served(key: &Key) -> bool {
+    !matches!(key.kind, Kind::Later(_))
+}
+
 /// The first table that has a key of this name.
 fn home(keys: &[Key], name: &str, word: &str) -> Option<String> {
-    if !name.is_empty() && keys.iter().any(|key| key.name == word) {
+    if !name.is_empty() && keys.iter().any(|key| key.name == word && is_served(key)) {
         return Some(name.to_owned());
     }
     keys.iter().find_map(|key| match key.kind {
@@ -84,14 +89,21 @@ fn check(entry: &Entry, key: &Key, parent: &str, notes: &mut Notes) {
         Kind::Percent => one(value::percentage(node).map(drop)),
         Kind::SnapshotSize => one(value::snapshot_size(node).map(drop)),
         Kind::Texts => each(node, "strings", |node| value::text(node).map(drop), say),
-        Kind::Patterns => each(node, "strings", |node| value::line(node).map(drop), say),
+        Kind::Patterns => each(node, "strings", |node| value::pattern(node).map(drop), say),
         Kind::Paths => each(node, "absolute paths", |node| value::path(node).map(drop), say),
-        Kind::Argvs => each(
-            node,
-            "lists, each a program and its arguments",
-            |node| value::argv(node).map(drop),
-            say,
-        ),
+        Kind::Argvs => match value::as_argvs(node) {
+            Some(instead) => say(
+                node,
+                Complaint::new("expected a list of lists, each a program and its arguments")
+                    .help(format!("write {instead}")),
+            ),
+            None => each(
+                node,
+                "lists, each a program and its arguments",
+                |node| value::argv(node).map(drop),
+                say,
+            ),
+        },
         Kind::Later(what) => notes.problem(
             entry.at,
             Complaint::new(format!("this version of Stillpoint cannot {what} yet")),
@@ -123,6 +135,10 @@ fn each(
     mut say: impl FnMut(&Node, Complaint),
 ) {
     match value::list(node, of) {
+        // What would be refused as an element is not proposed as one.
+        Err(complaint) if matches!(node.value, Value::Text(_)) && read(node).is_ok() => {
+            say(node, complaint.help(format!("write [{}]", node.to_toml())));
+        }
         Err(complaint) => say(node, complaint),
         Ok(nodes) => {
             for node in nodes {

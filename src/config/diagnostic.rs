@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::tree::Place;
-use super::{Loaded, SourceFile};
+use super::{Loaded, PatternFault, SourceFile};
 use crate::model::job::Config;
 use crate::model::shown::{Show, is_hostile};
 
@@ -72,11 +72,13 @@ fn boundary(text: &str, at: usize) -> usize {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}:{}:{}: {}", self.file.shown(), self.line, self.column, self.message)?;
-        // A broken file may hold control characters, which a terminal would obey.
-        // One sign for one, so that the carets stay where they belong.
+        // A broken file may hold control characters, which a terminal would obey; names of it are in messages
+        // and advice, too. One sign for one, so that the carets stay where they belong.
         let shown = |c: char| if is_hostile(c) && c != '\t' { '\u{fffd}' } else { c };
-        writeln!(f, "    {}", self.excerpt.chars().map(shown).collect::<String>())?;
+        let plain = |text: &str| text.chars().map(shown).collect::<String>();
+        let (file, message) = (self.file.shown(), plain(&self.message));
+        writeln!(f, "{file}:{}:{}: {message}", self.line, self.column)?;
+        writeln!(f, "    {}", plain(&self.excerpt))?;
         // Tabs are repeated, so that the carets stand below what they mark at any tab width.
         let padding: String = (self.excerpt.chars())
             .take(self.column - 1)
@@ -84,7 +86,7 @@ impl fmt::Display for Problem {
             .collect();
         write!(f, "    {padding}{}", "^".repeat(self.marked))?;
         match &self.help {
-            Some(help) => write!(f, "\n  help: {help}"),
+            Some(help) => write!(f, "\n  help: {}", plain(help)),
             None => Ok(()),
         }
     }
@@ -143,8 +145,10 @@ struct Note {
 }
 
 /// Collects what the checks find.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Notes {
+    /// What is wrong with an exclude pattern.
+    pub pattern_fault: PatternFault,
     problems: Vec<Note>,
     warnings: Vec<Note>,
     /// A file could not be parsed at all, so that nothing can be said about what is missing.
@@ -152,6 +156,11 @@ pub(super) struct Notes {
 }
 
 impl Notes {
+    /// Nothing found yet.
+    pub fn new(pattern_fault: PatternFault) -> Self {
+        Self { pattern_fault, problems: Vec::new(), warnings: Vec::new(), partial: false }
+    }
+
     /// Something that makes the configuration invalid.
     pub fn problem(&mut self, at: Place, what: Complaint) {
         self.problems.push(Note { at, message: what.message, help: what.help });

@@ -10,7 +10,7 @@ use super::file::JOB;
 use super::pairing::PAIRINGS;
 use super::section::Section;
 use super::target::read_keep;
-use super::tree::{Place, Value};
+use super::tree::{Place, Value, bare};
 use super::value;
 use crate::model::job::{CommandSource, FilesSource, Hooks, Job, Source};
 use crate::model::names::{JobName, TargetName};
@@ -86,8 +86,9 @@ fn no_source(section: &Section<'_>, notes: &mut Notes) {
         matches!(entry.node.value, Value::Table(_)) && !JOB.iter().any(|key| key.name == entry.key)
     });
     if !misspelt {
-        let name = section.key;
-        let complaint = Complaint::new(format!("the job {name:?} does not say what to protect"))
+        let name = bare(section.key);
+        let message = format!("the job {:?} does not say what to protect", section.key);
+        let complaint = Complaint::new(message)
             .help(format!("add [jobs.{name}.files] or [jobs.{name}.commands.ITEM]"));
         notes.missing(section.at, complaint);
     }
@@ -133,7 +134,10 @@ fn read_keeps(
         if !defined.contains(&name) {
             let complaint = Complaint::new(format!("no target is called {name:?}"));
             let help = if super::file::KEEP.iter().any(|key| key.name == name) {
-                format!("a job's rules stand under a target: [jobs.{}.keep.TARGET]", section.key)
+                format!(
+                    "a job's rules stand under a target: [jobs.{}.keep.TARGET]",
+                    bare(section.key)
+                )
             } else {
                 suggest(name, defined)
             };
@@ -166,14 +170,20 @@ fn read_files(section: &Section<'_>, notes: &mut Notes) -> (FilesSource, Vec<(Pa
             notes.problem(*at, Complaint::new(message));
         }
     }
-    for (name, at) in section.list("exclude-if-present", value::line) {
+    for (pattern, at) in section.list("exclude", value::pattern) {
+        if let Some(fault) = (notes.pattern_fault)(pattern) {
+            notes.problem(at, Complaint::new(fault));
+        }
+    }
+    for (name, at) in section.list("exclude-if-present", value::pattern) {
         if name.contains('/') {
             let message = "exclude-if-present takes names of files, without directories";
             notes.problem(at, Complaint::new(message));
         }
     }
-    let texts =
-        |key| section.list(key, value::line).into_iter().map(|(text, _)| text.to_owned()).collect();
+    let texts = |key| {
+        section.list(key, value::pattern).into_iter().map(|(text, _)| text.to_owned()).collect()
+    };
     let files = FilesSource {
         paths: paths.iter().map(|(path, _)| path.clone()).collect(),
         exclude: texts("exclude"),

@@ -54,13 +54,22 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
+/// What is wrong with an exclude pattern, if something is: a lower-case fragment. The dialect belongs to those
+/// who translate it for the engines.
+pub type PatternFault = fn(&str) -> Option<String>;
+
 /// Reads the main file and its drop-ins, which follow it in the order in which they apply: later wins
-/// by table key, and lists are replaced. `default_host` is the machine's name, for files that give none.
+/// by table key, and lists are replaced. `default_host` is the machine's name, for files that give none;
+/// `pattern_fault` judges exclude patterns.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of files and lines.
-pub fn load(files: &[SourceFile], default_host: &str) -> Result<Loaded, Problems> {
-    let mut notes = Notes::default();
+pub fn load(
+    files: &[SourceFile],
+    default_host: &str,
+    pattern_fault: PatternFault,
+) -> Result<Loaded, Problems> {
+    let mut notes = Notes::new(pattern_fault);
     let root = merged(files, &mut notes);
     conform::conform(&root, &mut notes);
     let paths = files.iter().map(|file| file.path.clone()).collect();

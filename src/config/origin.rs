@@ -22,7 +22,7 @@ pub struct Origin {
 /// Every value that counts after the drop-ins were laid over the main file, in the order of the files.
 /// Files that cannot be parsed contribute nothing; [`super::load`] says what is wrong with them.
 pub fn origins(files: &[SourceFile]) -> Vec<Origin> {
-    let root = merged(files, &mut Notes::default());
+    let root = merged(files, &mut Notes::new(|_| None));
     let mut found = Vec::new();
     collect(&root, "", files, &mut found);
     found

@@ -195,10 +195,17 @@ fn job_and_target(
                 target.name.as_str(),
                 path.shown()
             ))
-            .help(format!("add {:?} to exclude", repository.shown().to_string()));
+            .help(format!("add {} to exclude", covering(repository)));
             notes.problem(*path_at, complaint);
         }
     }
+}
+
+/// An exclude pattern, in TOML, that surely covers the path: signs that mean something in a pattern stand as `?`.
+fn covering(path: &Path) -> String {
+    let one = |c: char| if "*?[]\\${}".contains(c) || c.is_control() { '?' } else { c };
+    let pattern: String = path.to_string_lossy().chars().map(one).collect();
+    toml::Value::String(pattern).to_string()
 }
 
 /// Whether exclude patterns surely cover a path or a directory above it. restic's dialect, of which

@@ -166,7 +166,7 @@ mod tests {
     use crate::config::{SourceFile, load};
 
     fn loaded(text: String) -> crate::config::Loaded {
-        load(&[SourceFile { path: "start.toml".into(), text }], "ignored")
+        load(&[SourceFile { path: "start.toml".into(), text }], "ignored", |_| None)
             .unwrap_or_else(|problems| panic!("the start file does not load:\n{problems}"))
     }
 

@@ -7,7 +7,7 @@ use super::diagnostic::{Complaint, Notes};
 use super::file::{BORG_ENCRYPTION, TARGET};
 use super::repository::{self, Location};
 use super::section::Section;
-use super::tree::{Place, Value};
+use super::tree::{Place, Value, bare};
 use super::value;
 use crate::model::keep::KeepPolicy;
 use crate::model::names::TargetName;
@@ -93,8 +93,8 @@ fn no_engine(section: &Section<'_>, notes: &mut Notes) {
             && !TARGET.iter().any(|key| key.name == entry.key)
     });
     if !misspelt {
-        let name = section.key;
-        let complaint = Complaint::new(format!("the target {name:?} names no engine"))
+        let name = bare(section.key);
+        let complaint = Complaint::new(format!("the target {:?} names no engine", section.key))
             .help(format!("add [targets.{name}.borg] or [targets.{name}.restic]"));
         notes.missing(section.at, complaint);
     }

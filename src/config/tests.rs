@@ -12,7 +12,9 @@ fn file(path: &str, text: &str) -> SourceFile {
 }
 
 fn load_one(text: &str) -> Result<Loaded, Problems> {
-    load(&[file("m.toml", text)], "web1")
+    load(&[file("m.toml", text)], "web1", |pattern| {
+        pattern.contains("[]").then(|| format!("{pattern:?} is malformed"))
+    })
 }
 
 fn good(text: &str) -> Loaded {
@@ -149,7 +151,7 @@ fn a_file_that_is_no_toml_is_one_problem_and_hides_nothing_else() {
         file("b.toml", "[targets.t.restic\nrepository = '/r'\n"),
         file("c.toml", "[settings]\nhots = 'x'\n"),
     ];
-    let problems = load(&files, "web1").unwrap_err();
+    let problems = load(&files, "web1", |_| None).unwrap_err();
     let found: Vec<(String, usize)> =
         (problems.list().iter()).map(|p| (p.file.shown().to_string(), p.line)).collect();
     // That the target "t" is missing is not said: it may well be in the file that cannot be read.
@@ -169,7 +171,7 @@ fn drop_ins_apply_in_order() {
             "[targets.usb]\nkeep.last = 3\n[jobs.etc]\ntargets = ['usb']\nfiles.paths = ['/etc']\n",
         ),
     ];
-    let config = load(&files, "web1").unwrap().config;
+    let config = load(&files, "web1", |_| None).unwrap().config;
     let keep = config.targets[0].keep.clone().unwrap();
     assert_eq!((keep.last, keep.daily), (Some(3), Some(7)));
     let Source::Files(source) = &config.jobs[0].source else { panic!("files") };
@@ -190,7 +192,7 @@ fn drop_ins_apply_in_order() {
 #[test]
 fn a_problem_in_a_drop_in_names_the_drop_in() {
     let files = [file("m.toml", BASE), file("d.toml", "[targets.usb.restic]\nrepository = '/x'\n")];
-    let problems = load(&files, "web1").unwrap_err();
+    let problems = load(&files, "web1", |_| None).unwrap_err();
     let first = &problems.list()[0];
     assert_eq!((first.file.to_str().unwrap(), first.line, first.column), ("d.toml", 1, 14));
 }
@@ -235,7 +237,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     (
         "targets = [\"usb\"]",
         "targets = [\"usb\"]\nhooks.before = [\"a\"]",
-        "expected a list of strings",
+        "expected a list of lists",
     ),
     ("targets = [\"usb\"]", "targets = [\"usb\"]\nhooks.timeout = \"1m\"", "has no effect"),
     ("targets = [\"usb\"]", "targets = [\"usb\"]\nkeep.usb.last = 0", "keep nothing"),
@@ -509,11 +511,11 @@ fn a_password_in_a_repository_is_told_without_printing_it() {
 #[test]
 fn a_machine_without_a_usable_name_must_be_given_one() {
     let files = [file("m.toml", BASE)];
-    let problems = load(&files, "bad name").unwrap_err();
+    let problems = load(&files, "bad name", |_| None).unwrap_err();
     assert_eq!(problems.list().len(), 1);
     assert_eq!(problems.list()[0].help.as_deref(), Some("set host in [settings]"));
     let named = [file("m.toml", &format!("[settings]\nhost = 'web1'\n{BASE}"))];
-    assert!(load(&named, "bad name").is_ok());
+    assert!(load(&named, "bad name", |_| None).is_ok());
 }
 
 #[test]
@@ -788,7 +790,7 @@ proptest! {
     fn no_file_makes_it_panic(main in mutated(), drop_in in mutated(), noise in ".*") {
         let files = [file("m.toml", &main), file("d.toml", &drop_in), file("n.toml", &noise)];
         for files in [&files[..1], &files[..2], &files[2..], &files[..0]] {
-            let problems = match load(files, "web1") {
+            let problems = match load(files, "web1", |_| None) {
                 Ok(loaded) => loaded.warnings,
                 Err(problems) => {
                     prop_assert!(!problems.list().is_empty());
@@ -803,5 +805,120 @@ proptest! {
             }
             origins(files);
         }
+    }
+}
+
+/// The one problem of a text, and its advice.
+fn only_problem(text: &str) -> (String, Option<String>) {
+    let problems = load_one(text).expect_err(text);
+    assert_eq!(problems.list().len(), 1, "{problems}");
+    (problems.list()[0].message.clone(), problems.list()[0].help.clone())
+}
+
+#[test]
+fn what_is_advised_is_taken() {
+    let hooks = |key: &str, value: &str| format!("{BASE}\n[jobs.host.hooks]\n{key} = {value}\n");
+    let files = |key: &str, value: &str| format!("{BASE}\n{key} = {value}\n");
+    let settings = |key: &str, value: &str| format!("{BASE}\n[settings]\n{key} = {value}\n");
+    let command = |_: &str, value: &str| {
+        format!(
+            "{BASE}\n[jobs.c]\ntargets = ['usb']\n[jobs.c.commands.i]\nfile-name = 'f'\ncommand = {value}\n"
+        )
+    };
+    type In<'a> = &'a dyn Fn(&str, &str) -> String;
+    let cases: &[(In<'_>, &str, &str, &str)] = &[
+        (&hooks, "after", "'curl x'", r#"[["curl", "x"]]"#),
+        (&hooks, "after", "'curl'", r#"[["curl"]]"#),
+        (&hooks, "after", "['curl x']", r#"[["curl", "x"]]"#),
+        (&hooks, "after", "['curl x', 'b']", r#"[["curl", "x"], ["b"]]"#),
+        (&hooks, "after", "['curl', 'x y']", r#"[["curl", "x y"]]"#),
+        (&hooks, "after", "[['curl x']]", r#"["curl", "x"]"#),
+        (&command, "", "'pg_dump  all'", r#"["pg_dump", "all"]"#),
+        (&command, "", "['pg_dump all']", r#"["pg_dump", "all"]"#),
+        (&files, "exclude", "'a\"b'", r#"['a"b']"#),
+        (&files, "leave-out", "'/etc/x'", r#"["/etc/x"]"#),
+        (&settings, "max-age", "30", "\"30s\""),
+    ];
+    for (place, key, bad, good) in cases {
+        let (message, help) = only_problem(&place(key, bad));
+        let help = help.unwrap_or_else(|| panic!("{bad}: {message}: no advice"));
+        assert!(help.ends_with(good), "{bad}: {help}");
+        let advised = match bad.strip_prefix("[[") {
+            Some(_) => format!("[{good}]"),
+            None => (*good).to_owned(),
+        };
+        load_one(&place(key, &advised)).unwrap_or_else(|problems| panic!("{bad}: {problems}"));
+    }
+    // Nothing is advised that would be refused in its turn, or that a shell would have read otherwise.
+    for (place, key, bad) in [
+        (&hooks as In<'_>, "after", "'./x y'"),
+        (&hooks, "after", "\"sh -c 'a b'\""),
+        (&hooks, "after", "'a | b'"),
+        (&files, "leave-out", "'etc'"),
+        (&files, "exclude", "'~/x'"),
+        (&settings, "max-age", "-3"),
+    ] {
+        let (_, help) = only_problem(&place(key, bad));
+        assert!(!help.clone().unwrap_or_default().starts_with("write"), "{bad}: {help:?}");
+    }
+}
+
+#[test]
+fn advice_about_names_is_toml() {
+    let text = base_with("[jobs.host.files]\npaths = [\"/etc\"]\n", "");
+    let problems = load_one(&text.replace("jobs.host", "jobs.\"a.b\"")).unwrap_err();
+    let help = problems.list().last().unwrap().help.as_deref();
+    assert_eq!(help, Some("add [jobs.\"a.b\".files] or [jobs.\"a.b\".commands.ITEM]"));
+    let (_, help) = only_problem(&base_with("/srv/usb", "/etc/[b]*"));
+    assert_eq!(help.unwrap(), "add \"/etc/?b??\" to exclude");
+    let covered = base_with("/srv/usb", "/etc/[b]*") + "exclude = [\"/etc/?b??\"]\n";
+    good(&covered);
+}
+
+#[test]
+fn an_escape_in_a_name_is_nowhere_shown() {
+    let text =
+        base_with("[\"usb\"]", "[\"bus\"]").replace("targets.usb", "targets.\"u\\u001b[2J\"");
+    let shown = load_one(&text).unwrap_err().to_string();
+    assert!(shown.contains("[2J") && !shown.contains('\u{1b}'), "{shown:?}");
+}
+
+#[test]
+fn keys_that_this_version_refuses_are_not_offered() {
+    for (wrong, place) in [("zzz = 1", "[jobs.host]"), ("volume = 1", "[jobs.host]")] {
+        let (_, help) = only_problem(&base_with(place, &format!("{place}\n{wrong}")));
+        let help = help.unwrap();
+        for refused in ["machines", "subvolumes", "volumes", "keep-snapshots"] {
+            assert!(!help.contains(refused), "{wrong}: {help}");
+        }
+    }
+    let (_, help) = only_problem(&base_with(
+        "[targets.usb.borg]",
+        "[targets.usb]\nxyz = 1\n[targets.usb.borg]",
+    ));
+    assert!(!help.clone().unwrap().contains("btrfs"), "{help:?}");
+}
+
+#[test]
+fn what_only_a_shell_replaces_is_refused() {
+    for bad in ["~", "~/.cache", "$HOME/.cache", "/home/${USER}/x", "/a/$XDG_CACHE_HOME", "[]"] {
+        let problems = wrong(&(BASE.to_owned() + &format!("exclude = ['ok', '{bad}']\n")));
+        assert_eq!(problems.len(), 1, "{bad}: {problems:?}");
+        assert!(problems[0].starts_with("9:18 "), "{bad}: {problems:?}");
+    }
+    for fine in ["*~", "~backup", "$RECYCLE.BIN", "Foo$1.class", "[~]/x", "/x/$HOMES", "a$"] {
+        good(&(BASE.to_owned() + &format!("exclude = ['{fine}']\n")));
+    }
+    for bad in ["~/x", "$HOME/x", "/srv/$HOME/x", "/srv/${X}"] {
+        let problems = wrong(&base_with("/etc", bad).replace("/etc/usb.pass", "/usb.pass"));
+        assert!(!problems.is_empty(), "{bad}");
+    }
+}
+
+#[test]
+fn a_span_with_which_clocks_would_overflow_is_refused() {
+    for key in ["lock-wait", "max-age"] {
+        let text = format!("{BASE}[settings]\n{key} = \"18446744073709551615s\"\n");
+        assert_eq!(wrong(&text).len(), 1, "{key}");
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::diagnostic::{Complaint, suggest};
-use super::tree::{Node, Value};
+use super::tree::{Node, Place, Value};
 use crate::model::job::ClassicSize;
 use crate::model::span;
 use crate::model::target::ReadData;
@@ -74,7 +74,12 @@ pub(super) fn span(node: &Node) -> Read<Duration> {
     match &node.value {
         Value::Text(text) => span::parse(text).map_err(Complaint::new),
         Value::Whole(number) => wrong_type("a length of time", node).map_err(|c: Complaint| {
-            c.help(format!("write it in quotes and with its unit, such as \"{number}s\""))
+            match span::parse(&format!("{number}s")) {
+                Ok(_) => {
+                    c.help(format!("write it in quotes and with its unit, such as \"{number}s\""))
+                }
+                Err(_) => c,
+            }
         }),
         _ => wrong_type("a length of time such as \"30s\" or \"2h\"", node),
     }
@@ -103,22 +108,112 @@ pub(super) fn path(node: &Node) -> Read<PathBuf> {
     if path.components().any(|component| component == Component::ParentDir) {
         return Err(Complaint::new(format!("{text:?} cannot hold \"..\": write the real path")));
     }
-    Ok(path.components().collect())
+    match shell_variable(text) {
+        Some(variable) => {
+            Err(Complaint::new(format!("{text:?} holds {variable:?}, and there is no shell"))
+                .help("write out what it stands for"))
+        }
+        None => Ok(path.components().collect()),
+    }
+}
+
+/// An exclude pattern or the like, which may start with `-`.
+pub(super) fn pattern(node: &Node) -> Read<&str> {
+    let text = line(node)?;
+    if text == "~" || text.starts_with("~/") {
+        let complaint =
+            Complaint::new(format!("{text:?} means no home directory: there is no shell"));
+        return Err(complaint.help(format!(
+            "write the directory out, or /home/*{} for everybody's; [~] is a tilde",
+            &text[1..]
+        )));
+    }
+    match shell_variable(text) {
+        Some(variable) => {
+            Err(Complaint::new(format!("{text:?} holds {variable:?}, and there is no shell"))
+                .help("write out what it stands for; [$] is a dollar"))
+        }
+        None => Ok(text),
+    }
+}
+
+/// What a shell would replace in the text: `${…}`, or one of the variables that people think of. Other names
+/// with a dollar are names (`$RECYCLE.BIN`).
+fn shell_variable(text: &str) -> Option<&str> {
+    const KNOWN: &[&str] = &["HOME", "USER", "LOGNAME", "HOSTNAME", "PWD", "TMPDIR"];
+    text.match_indices('$').find_map(|(at, _)| {
+        let rest = &text[at + 1..];
+        if rest.starts_with('{') {
+            return rest.find('}').map(|end| &text[at..at + end + 2]);
+        }
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let name = &rest[..rest.find(|c| !is_of_name(c)).unwrap_or(rest.len())];
+        let known = KNOWN.contains(&name) || name.starts_with("XDG_");
+        known.then(|| &text[at..at + 1 + name.len()])
+    })
 }
 
 /// The elements of an array.
 pub(super) fn list<'t>(node: &'t Node, of: &str) -> Read<&'t [Node]> {
     match &node.value {
         Value::List(nodes) => Ok(nodes),
-        Value::Text(_) => wrong_type(&format!("a list of {of}"), node)
-            .map_err(|c: Complaint| c.help(format!("write [{}]", node.to_toml()))),
         _ => wrong_type(&format!("a list of {of}"), node),
+    }
+}
+
+/// What to write instead of a command that was written as one string: the same words as a list, in TOML. `None`
+/// when a shell would have made something else of the string, or no command comes of it.
+fn as_argv(text: &str) -> Option<String> {
+    const OF_SHELLS: &[char] = &[
+        '\'', '"', '\\', '`', '$', '|', '&', ';', '<', '>', '(', ')', '*', '?', '[', '~', '#', '{',
+    ];
+    if text.contains(OF_SHELLS) || text.contains(char::is_control) {
+        return None;
+    }
+    let words: Vec<Node> = (text.split_whitespace())
+        .map(|word| Node { at: Place::default(), value: Value::Text(word.to_owned()) })
+        .collect();
+    let node = Node { at: Place::default(), value: Value::List(words) };
+    argv(&node).ok().map(|_| node.to_toml())
+}
+
+/// What to write instead of a list of commands that is none: one string, or strings where lists belong.
+pub(super) fn as_argvs(node: &Node) -> Option<String> {
+    match &node.value {
+        Value::Text(text) => as_argv(text).map(|argv| format!("[{argv}]")),
+        Value::List(nodes) if !nodes.is_empty() => {
+            let texts: Vec<&str> = nodes
+                .iter()
+                .map(|node| match &node.value {
+                    Value::Text(text) => Some(text.as_str()),
+                    _ => None,
+                })
+                .collect::<Option<_>>()?;
+            if texts[0].contains(char::is_whitespace) {
+                let argvs: Option<Vec<String>> = texts.into_iter().map(as_argv).collect();
+                return argvs.map(|argvs| format!("[{}]", argvs.join(", ")));
+            }
+            argv(node).ok().map(|_| format!("[{}]", node.to_toml()))
+        }
+        _ => None,
+    }
+}
+
+/// Adds what to write instead, or what a command looks like.
+fn with_argv(complaint: Complaint, instead: Option<String>) -> Complaint {
+    match instead {
+        Some(instead) => complaint.help(format!("write {instead}")),
+        None => complaint.help("there is no shell: write each argument as a string of its own"),
     }
 }
 
 /// A program with its arguments.
 pub(super) fn argv(node: &Node) -> Read<Vec<String>> {
-    let words = list(node, "strings: a program and its arguments")?;
+    const EXPECTED: &str = "strings: a program and its arguments";
+    let words = match &node.value {
+        Value::Text(text) => list(node, EXPECTED).map_err(|c| with_argv(c, as_argv(text)))?,
+        _ => list(node, EXPECTED)?,
+    };
     let argv: Vec<String> = words
         .iter()
         .map(|word| match &word.value {
@@ -139,8 +234,10 @@ pub(super) fn argv(node: &Node) -> Read<Vec<String>> {
         return Err(Complaint::new(format!("{program:?} is not an absolute path")));
     }
     if argv.len() == 1 && program.contains(' ') {
-        return Err(Complaint::new(format!("no program is called {program:?}"))
-            .help("there is no shell: write each argument as a string of its own"));
+        return Err(with_argv(
+            Complaint::new(format!("no program is called {program:?}")),
+            as_argv(program),
+        ));
     }
     Ok(argv)
 }

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// The longest span there is, 100 years. Clocks can be counted on by so much, and spans be added to each other,
+/// without an overflow anywhere; nobody waits for so long.
+pub const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// Reads a length of time; several parts may follow each other (`1h30m`).
 ///
 /// A month is 30 days and a year 365 days: such spans say how old something may get, never a date.
@@ -31,11 +35,11 @@ pub fn parse(text: &str) -> Result<Duration, String> {
             _ => return Err(format!("{EXPECTED}, not {text:?}")),
         };
         let count: u64 = rest[..digits].parse().map_err(|_| format!("{EXPECTED}, not {text:?}"))?;
-        let part =
-            count.checked_mul(seconds).ok_or_else(|| format!("{text:?} is too long a time"))?;
-        total = total
-            .checked_add(Duration::from_secs(part))
-            .ok_or_else(|| format!("{text:?} is too long a time"))?;
+        total = count
+            .checked_mul(seconds)
+            .and_then(|part| total.checked_add(Duration::from_secs(part)))
+            .filter(|total| *total <= LONGEST)
+            .ok_or_else(|| format!("{text:?} is too long a time: at most 100y"))?;
         rest = rest[digits + letters..].trim_start();
     }
     Ok(total)
@@ -67,9 +71,20 @@ mod tests {
         assert_eq!(parse("1h30m").unwrap(), Duration::from_secs(5_400));
         assert_eq!(parse("30d").unwrap(), Duration::from_secs(30 * 86_400));
         assert_eq!(parse("1h 5s").unwrap(), Duration::from_secs(3_605));
-        for bad in
-            ["", "5", "m", "5x", "-5m", "1.5h", "99999999999999999999s", "999999999999999999y"]
-        {
+        assert_eq!(parse("100y").unwrap(), LONGEST);
+        let bad = [
+            "",
+            "5",
+            "m",
+            "5x",
+            "-5m",
+            "1.5h",
+            "99999999999999999999s",
+            "999999999999999999y",
+            "18446744073709551615s",
+            "100y1s",
+        ];
+        for bad in bad {
             assert!(parse(bad).is_err(), "{bad:?} was read as a time");
         }
     }

@@ -47,6 +47,11 @@ pub enum ExcludeError {
     },
 }
 
+/// What is wrong with a pattern, if it cannot mean the same to every engine.
+pub fn pattern_fault(pattern: &str) -> Option<String> {
+    to_borg(pattern).err().map(|error| error.to_string())
+}
+
 /// One part of a pattern, between slashes.
 enum Part {
     /// `**`.

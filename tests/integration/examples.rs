@@ -4,6 +4,7 @@ use std::path::Path;
 
 use stillpoint::config::{Loaded, SourceFile, load};
 use stillpoint::model::job::{CaptureMode, Source};
+use stillpoint::tools::exclude::pattern_fault;
 
 fn examples() -> Vec<(String, Loaded)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
@@ -13,7 +14,7 @@ fn examples() -> Vec<(String, Loaded)> {
             let path = entry.unwrap().path();
             let text = std::fs::read_to_string(&path).unwrap();
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            match load(&[SourceFile { path, text }], "localhost") {
+            match load(&[SourceFile { path, text }], "localhost", pattern_fault) {
                 Ok(loaded) => (name, loaded),
                 Err(problems) => panic!("{problems}"),
             }
