@@ -6,9 +6,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::model::names::{JobName, TargetName};
+use crate::model::near::nearest;
 use crate::model::outcome::Trouble;
 use crate::pipeline::error::StepError;
 use crate::report::terminal::ColorChoice;
@@ -50,6 +53,9 @@ pub struct Cli {
     verb: Verb,
 }
 
+/// Names the configuration when `--config` does not.
+const CONFIG_VARIABLE: &str = "STILLPOINT_CONFIG";
+
 /// Options that every verb takes.
 #[derive(Debug, Args)]
 pub struct Global {
@@ -58,8 +64,10 @@ pub struct Global {
         short,
         long,
         value_name = "FILE",
-        env = "STILLPOINT_CONFIG",
+        env = CONFIG_VARIABLE,
         default_value = "/etc/stillpoint.toml",
+        // An empty name is refused in `parse`, with where it comes from.
+        value_parser = OsStringValueParser::new().map(PathBuf::from),
         global = true
     )]
     config: PathBuf,
@@ -151,7 +159,7 @@ enum Verb {
 
 /// Parses the command line, carries out the verb and answers with the exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     render::start_logging(&cli.global);
     let global = &cli.global;
     let verdict = match cli.verb {
@@ -182,6 +190,35 @@ pub fn main() -> ExitCode {
     exit::exit_code(exit::code(&troubles))
 }
 
+/// Reads the command line.
+///
+/// # Errors
+/// What clap says about it, with the verb that was most likely meant; and an empty name of the configuration.
+fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, clap::Error> {
+    let cli = Cli::try_parse_from(words).map_err(|mut error| {
+        // clap counts common letters, wherever they are: to it, `runn` is `prune` before it is `run`.
+        if error.kind() == ErrorKind::InvalidSubcommand
+            && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
+        {
+            let command = command();
+            let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+            let near = nearest(word, verbs.map(clap::Command::get_name)).map(str::to_owned);
+            error.remove(ContextKind::SuggestedSubcommand);
+            if let Some(near) = near {
+                error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![near]));
+            }
+        }
+        error
+    })?;
+    if cli.global.config.as_os_str().is_empty() {
+        let text = format!(
+            "the configuration has an empty name: {CONFIG_VARIABLE} is set to nothing, or --config is — unset it, or name the file"
+        );
+        return Err(command().error(ErrorKind::InvalidValue, text));
+    }
+    Ok(cli)
+}
+
 fn job_name(text: &str) -> Result<JobName, String> {
     JobName::new(text).map_err(|error| error.to_string())
 }
@@ -193,4 +230,37 @@ fn target_name(text: &str) -> Result<TargetName, String> {
 /// The tree of commands, for the manual page, completions and tests.
 pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(words: &[&str]) -> String {
+        let words = std::iter::once("stillpoint").chain(words.iter().copied());
+        parse(words.map(Into::into)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_verb_that_was_meant_is_proposed() {
+        for (wrong, meant) in [
+            ("runn", "run"),
+            ("lsit", "list"),
+            ("rest", "restore"),
+            ("prun", "prune"),
+            ("stats", "status"),
+        ] {
+            let text = refused(&[wrong]);
+            assert!(text.contains(&format!("a similar subcommand exists: '{meant}'")), "{text}");
+        }
+        let text = refused(&["zzzzzz"]);
+        assert!(text.contains("'zzzzzz'") && !text.contains("similar"), "{text}");
+        assert!(!refused(&["thaw-guar"]).contains("similar"));
+    }
+
+    #[test]
+    fn an_empty_name_of_the_configuration_is_told_with_where_it_comes_from() {
+        let text = refused(&["--config", "", "list"]);
+        assert!(text.contains("STILLPOINT_CONFIG") && text.contains("--config"), "{text}");
+    }
 }

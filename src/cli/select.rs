@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use crate::model::copy::Copy;
 use crate::model::job::{Config, Job};
 use crate::model::names::{JobName, TargetName};
+use crate::model::near::nearest;
 use crate::model::outcome::Trouble;
 use crate::model::target::Target;
 use crate::pipeline::context::Pipeline;
@@ -96,13 +97,8 @@ pub fn jobs_to_run<'a>(
 }
 
 fn unknown(kind: &str, name: &str, known: &[&str]) -> StepError {
-    let near = known
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .min()
-        .filter(|(distance, _)| *distance <= 2);
-    let hint = match near {
-        Some((_, candidate)) => format!("did you mean {candidate}?"),
+    let hint = match nearest(name, known.iter().copied()) {
+        Some(candidate) => format!("did you mean {candidate}?"),
         None if known.is_empty() => format!("the configuration names no {kind}"),
         None => format!("there is {}", known.join(", ")),
     };

@@ -74,10 +74,10 @@ impl Setup {
     pub fn new(global: &Global, how: Use) -> anyhow::Result<Self> {
         let mut config = load_config(global)?;
         refuse_unfit(&config)?;
-        let system: Arc<dyn Host> = Arc::new(
-            SystemHost::new()
-                .map_err(|error| StepError::from_error(Trouble::Unexpected, &error, None))?,
-        );
+        let system: Arc<dyn Host> = Arc::new(SystemHost::new().map_err(|error| {
+            let hint = "every verb needs /proc: mount -t proc proc /proc";
+            StepError::from_error(Trouble::Environment, &error, Some(hint))
+        })?);
         let is_dry = matches!(how, Use::Plan | Use::ReadBack { dry_run: true });
         let dry = is_dry.then(|| Arc::new(DryHost::new(Arc::clone(&system))));
         let host = dry.clone().map_or(system, |dry| dry as Arc<dyn Host>);

@@ -3,11 +3,12 @@
 //! It looks at every key of every file and never stops, so that ten mistakes are ten problems. What
 //! passes here can be read without complaint by `resolve`, which only judges what values mean together.
 
-use super::diagnostic::{Complaint, Notes, nearest, suggest};
+use super::diagnostic::{Complaint, Notes, suggest};
 use super::file::{FILE, Key, Kind, Names};
 use super::tree::{Entry, Node, Table, Value, bare};
 use super::value;
 use crate::model::names::{HostName, JobName, TargetName};
+use crate::model::near::nearest;
 
 /// Checks the whole tree.
 pub(super) fn conform(root: &Table, notes: &mut Notes) {

@@ -5,7 +5,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::diagnostic::{Complaint, nearest};
+use super::diagnostic::Complaint;
+use crate::model::near::nearest;
 
 /// Where a repository is.
 #[derive(Debug, Clone, PartialEq, Eq)]

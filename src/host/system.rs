@@ -34,8 +34,9 @@ impl SystemHost {
     /// and the caller unwinds.
     ///
     /// # Errors
-    /// When the signal handlers cannot be installed.
+    /// When `/proc` is not mounted, or the signal handlers cannot be installed.
     pub fn new() -> io::Result<Self> {
+        process::look_for_proc()?;
         Ok(Self::stopped_by(signals::listen()?))
     }
 

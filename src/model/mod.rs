@@ -9,6 +9,7 @@ pub mod event;
 pub mod job;
 pub mod keep;
 pub mod names;
+pub mod near;
 pub mod outcome;
 pub mod report;
 pub mod secret;

@@ -2,14 +2,27 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io;
+
+use nix::libc;
 
 use crate::capture::CaptureError;
 use crate::engine::EngineError;
+use crate::host::sys::process::is_root;
 use crate::host::{ActError, LockError, RunError};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::report::history::HistoryError;
 
 use super::ledger::{LedgerError, write_hint};
+
+/// What to do when only root may.
+const AS_ROOT: &str = "run it as root";
+
+fn is_permission(error: &(dyn Error + 'static)) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)))
+}
 
 /// A failed step: what it means for the run, and what to tell a person.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,16 +41,41 @@ impl StepError {
     }
 
     /// A failure from an error value and, if there is one, what to do about it.
-    pub fn from_error(trouble: Trouble, error: &dyn Error, hint: Option<&str>) -> Self {
+    pub fn from_error(trouble: Trouble, error: &(dyn Error + 'static), hint: Option<&str>) -> Self {
         let mut message = error.to_string();
         let mut cause = error.source();
+        let mut is_denied = is_permission(error);
         while let Some(error) = cause {
             let _ = write!(message, ": {error}");
+            is_denied |= is_permission(error);
             cause = error.source();
         }
         if let Some(hint) = hint {
             let _ = write!(message, " — {hint}");
         }
+        if is_denied && !is_root() {
+            return Self::needs_root(trouble, message);
+        }
+        Self { trouble, message }
+    }
+
+    /// What root could have done, and we are not root: that is what is wrong, whatever it kept us from.
+    fn needs_root(trouble: Trouble, mut message: String) -> Self {
+        if !message.contains(AS_ROOT) {
+            let _ = write!(message, " — {AS_ROOT}");
+        }
+        let trouble = match trouble {
+            Trouble::Unexpected | Trouble::Configuration | Trouble::JobFailed => {
+                Trouble::Environment
+            }
+            Trouble::Signal(_)
+            | Trouble::Environment
+            | Trouble::Damage
+            | Trouble::Busy
+            | Trouble::Incomplete
+            | Trouble::Cleanup
+            | Trouble::Warning => trouble,
+        };
         Self { trouble, message }
     }
 
@@ -139,5 +177,22 @@ impl From<HistoryError> for StepError {
 impl From<LedgerError> for StepError {
     fn from(error: LedgerError) -> Self {
         Self::from_error(Trouble::Environment, &error, error.hint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_root_may_do_is_an_unfit_environment() {
+        let error = StepError::needs_root(Trouble::Configuration, "cannot read /x: denied".into());
+        assert_eq!(error.trouble, Trouble::Environment);
+        assert_eq!(error.message, "cannot read /x: denied — run it as root");
+        let said = format!("denied — {AS_ROOT}, or set state-dir");
+        let error = StepError::needs_root(Trouble::Damage, said.clone());
+        assert_eq!((error.trouble, error.message), (Trouble::Damage, said));
+        assert!(is_permission(&io::Error::from_raw_os_error(libc::EACCES)));
+        assert!(!is_permission(&io::Error::from_raw_os_error(libc::ENOENT)));
     }
 }

@@ -78,6 +78,27 @@ impl ProcessStat {
     }
 }
 
+/// Looks whether the kernel tells about processes and mounts at all, without which nothing here can be known.
+///
+/// # Errors
+/// When it does not; the error names what is missing.
+pub fn look_for_proc() -> io::Result<()> {
+    for path in ["/proc/self/status", "/proc/self/mountinfo"] {
+        std::fs::File::open(path).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("/proc is not usable: cannot open {path}: {error}"),
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether the kernel lets us do everything to files, as far as their owner and mode go.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 /// The process of this number; `None` when there is none.
 ///
 /// # Errors
