@@ -115,8 +115,12 @@ fn carry_out(
     ),
 ) -> Verdict {
     let work: Work<'_> = &mut work;
-    let setup = Setup::new(global, how)?;
+    let mut setup = Setup::new(global, how)?;
     let dry_run = setup.dry.is_some();
+    if dry_run {
+        // What would be told as it happens did not happen.
+        setup = setup.quietly();
+    }
     let job = selection.job.as_ref().map(|name| select::job(&setup.config, name)).transpose()?;
     let targets = select::targets(&setup.config, job, selection.target.as_ref())?;
     let mut document = Document {
@@ -158,14 +162,18 @@ fn carry_out(
     for line in &document.planned {
         render::text(line)?;
     }
-    // What a dry run was answered is a prediction, not a result; only what went wrong is true of it.
     let told = |step: &&StepReport| {
-        let fine = step.outcome == Outcome::Ok && (dry_run || global.quiet);
-        step.step != "prepare" && !fine
+        let fine = step.outcome == Outcome::Ok && global.quiet;
+        (step.step != "prepare" || (dry_run && step.outcome != Outcome::Ok)) && !fine
     };
     for step in document.steps.iter().filter(told) {
         let target = step.target.as_ref().map(ToString::to_string).unwrap_or_default();
-        render::text(&format!("{} {target}: {} ({})", step.step, step.outcome, step.detail))?;
+        let said = match step.outcome {
+            // A prediction, not a result: it says what it would do.
+            Outcome::Ok if dry_run => step.detail.clone(),
+            _ => format!("{} ({})", step.outcome, step.detail),
+        };
+        render::text(&format!("{} {target}: {said}", step.step))?;
     }
     Ok(troubles)
 }

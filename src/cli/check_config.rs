@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Serialize, Serializer};
 
-use crate::config;
+use crate::config::{self, Origin};
 use crate::host::Tool;
 use crate::machine;
 use crate::model::bytes;
@@ -44,6 +44,8 @@ struct Document {
     warnings: Vec<Row>,
     /// Null without --online.
     online: Option<Vec<Finding>>,
+    /// Every value and where it comes from; null without --show.
+    values: Option<Vec<config::Origin>>,
 }
 
 #[derive(Serialize)]
@@ -82,15 +84,11 @@ fn row(problem: &config::Problem) -> Row {
 /// Runs the verb.
 pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
     let files = read_files(&global.config)?;
-    if args.show {
-        for origin in config::origins(&files) {
-            render::text(&format!(
-                "{}:{}: {} = {}",
-                origin.file.shown(),
-                origin.line,
-                origin.key,
-                origin.value
-            ))?;
+    let values = args.show.then(|| config::origins(&files));
+    if !global.json {
+        for origin in values.iter().flatten() {
+            let Origin { file, line, key, value } = origin;
+            render::text(&format!("{}:{line}: {key} = {value}", file.shown()))?;
         }
     }
     let loaded = match config::load(&files, &setup::host_name()?, pattern_fault) {
@@ -104,6 +102,7 @@ pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
                     problems,
                     warnings: Vec::new(),
                     online: None,
+                    values,
                 })?;
             } else {
                 render::text(&problems.to_string())?;
@@ -136,6 +135,7 @@ pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
             problems,
             warnings,
             online,
+            values,
         })?;
         return Ok(troubles);
     }

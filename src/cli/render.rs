@@ -7,9 +7,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::model::outcome::Trouble;
 use crate::model::shown;
+use crate::model::undo::Identity;
 use crate::pipeline::error::StepError;
+use crate::report::terminal::{Surroundings, TerminalOptions, Verbosity, Where};
 
-use super::{Color, Global};
+use super::Global;
 
 /// Prints one JSON document on stdout.
 ///
@@ -113,17 +115,22 @@ pub fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".into(), |value| value.to_string())
 }
 
-/// Whether stderr is to be coloured.
-pub fn colour(global: &Global) -> bool {
-    match global.color {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto => {
-            let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-                || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-            io::stderr().is_terminal() && !forbidden
-        }
-    }
+/// How to write on stderr: decided here for all that is written there, the log included.
+pub fn terminal_options(global: &Global) -> TerminalOptions {
+    let verbosity = match (global.quiet, global.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, 0) => Verbosity::Normal,
+        (false, _) => Verbosity::Verbose,
+    };
+    let is_terminal = io::stderr().is_terminal();
+    let stderr = nix::sys::stat::fstat(io::stderr()).ok();
+    let stderr = stderr.map(|it| Identity::Inode { device: it.st_dev, inode: it.st_ino });
+    let surroundings = Surroundings {
+        terminal_width: is_terminal.then(|| console::Term::stderr().size().1),
+        stderr: stderr.as_ref(),
+        environment: &|name| std::env::var_os(name),
+    };
+    TerminalOptions::choose(verbosity, global.color.into(), &surroundings)
 }
 
 /// Starts the diagnostic log on stderr: warnings, more with each `-v`.
@@ -135,14 +142,14 @@ pub fn start_logging(global: &Global) {
         (false, 2) => "stillpoint=debug",
         (false, _) => "stillpoint=trace",
     };
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let options = terminal_options(global);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(level))
         .with_writer(io::stderr)
-        .with_ansi(colour(global))
+        .with_ansi(options.color)
         .with_target(false);
     // The journal has its own clock.
-    if journal { builder.without_time().init() } else { builder.init() }
+    if options.place == Where::Journal { builder.without_time().init() } else { builder.init() }
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ fn unknown(kind: &str, name: &str, known: &[&str]) -> StepError {
 /// The targets to look at: the one named, or all that the job (or any job) uses, in the file's order.
 ///
 /// # Errors
-/// When the named one is not in the configuration, or the job does not use it.
+/// When the named one is not in the configuration, the job does not use it, or there is none at all.
 pub fn targets<'a>(
     config: &'a Config,
     of: Option<&Job>,
@@ -127,10 +127,16 @@ pub fn targets<'a>(
         }
         return Ok(vec![target]);
     }
-    Ok(match of {
+    let targets: Vec<&Target> = match of {
         Some(job) => job.targets.iter().filter_map(|name| config.target(name)).collect(),
         None => config.targets.iter().collect(),
-    })
+    };
+    if targets.is_empty() {
+        // Nothing to look at must not look like nothing found.
+        let text = "the configuration names no target — see `stillpoint generate config`";
+        return Err(StepError::new(Trouble::Configuration, text));
+    }
+    Ok(targets)
 }
 
 /// A target's copies of one job, with what history knows, oldest first; unfinished ones left out.

@@ -23,7 +23,7 @@ use crate::pipeline::error::StepError;
 use crate::pipeline::recover::wake;
 use crate::pipeline::session::{Place, session};
 use crate::report::history::{FILE_NAME, History, HistoryError};
-use crate::report::terminal::{Surroundings, Terminal, TerminalOptions, Verbosity};
+use crate::report::terminal::Terminal;
 
 use crate::tools::exclude::pattern_fault;
 
@@ -89,7 +89,8 @@ impl Setup {
         }
         let (history, unrecorded) = open_history(host.as_ref(), &config, how)?;
         let engines = engines(&config);
-        let observer = Observers(vec![Box::new(terminal(global, host.as_ref()))]);
+        let terminal = Terminal::new(render::terminal_options(global), Box::new(io::stderr()));
+        let observer = Observers(vec![Box::new(terminal)]);
         let place = match how {
             Use::ReadBack { .. } => Place::StateElseRuntime,
             _ => Place::State,
@@ -149,23 +150,6 @@ impl Setup {
         troubles.extend(self.host.stop_signal().map(Trouble::Signal));
         Ok(troubles)
     }
-}
-
-fn terminal(global: &Global, host: &dyn Host) -> Terminal {
-    let verbosity = match (global.quiet, global.verbose) {
-        (true, _) => Verbosity::Quiet,
-        (false, 0) => Verbosity::Normal,
-        (false, _) => Verbosity::Verbose,
-    };
-    let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
-    let stderr = host.look(Path::new("/dev/stderr")).ok().flatten().map(|state| state.identity);
-    let surroundings = Surroundings {
-        terminal_width: is_terminal.then(|| console::Term::stderr().size().1),
-        stderr: stderr.as_ref(),
-        environment: &|name| host.environment(name),
-    };
-    let options = TerminalOptions::choose(verbosity, global.color.into(), &surroundings);
-    Terminal::new(options, Box::new(io::stderr()))
 }
 
 /// The files of the configuration: the main one, then its drop-ins by name.

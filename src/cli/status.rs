@@ -41,5 +41,10 @@ pub fn run(global: &Global, args: &StatusArgs) -> Verdict {
         let unicode = std::env::var_os("TERM").is_some_and(|term| term != "dumb");
         render::text(&status::text(&report, unicode))?;
     }
+    if report.entries.is_empty() {
+        render::say(
+            "stillpoint: the configuration names no job, so nothing is protected — see `stillpoint generate config`",
+        );
+    }
     Ok(if report.is_stale() { vec![Trouble::Incomplete] } else { Vec::new() })
 }

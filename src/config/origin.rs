@@ -1,22 +1,30 @@
 //! Where each value of the merged configuration comes from, for `check-config --show`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde::{Serialize, Serializer};
 
 use super::diagnostic::Notes;
 use super::tree::{Table, Value};
 use super::{SourceFile, conform, merged};
+use crate::model::bytes;
 
 /// One value and where it comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Origin {
     /// The key with its tables: `jobs.host.files.paths`.
     pub key: String,
     /// The value as TOML on one line.
     pub value: String,
     /// The file that gave it.
+    #[serde(flatten, serialize_with = "file")]
     pub file: PathBuf,
     /// The line of its key, counted from 1.
     pub line: usize,
+}
+
+fn file<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    bytes::field("file", "file_bytes", Some(path), serializer)
 }
 
 /// Every value that counts after the drop-ins were laid over the main file, in the order of the files.

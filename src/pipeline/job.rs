@@ -126,7 +126,7 @@ fn carry_out(
     let promised = match job.hooks.finally.is_empty() {
         true => Some(Vec::new()),
         false => rec.step("promise", None, None, |_| {
-            Ok((hooks::promise_finally(cx, job)?, Done::ok("finally hooks written to the ledger")))
+            Ok((hooks::promise_finally(cx, job)?, Done::ok(hooks::in_ledger(cx, "finally hooks"))))
         }),
     };
     let Some(promised) = promised else {

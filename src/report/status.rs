@@ -61,9 +61,9 @@ pub struct StatusEntry {
 }
 
 impl StatusReport {
-    /// Whether any entry is stale.
+    /// Whether any entry is stale. Where there is none, nothing is protected, which is no better.
     pub fn is_stale(&self) -> bool {
-        self.entries.iter().any(|entry| entry.stale)
+        self.entries.is_empty() || self.entries.iter().any(|entry| entry.stale)
     }
 }
 

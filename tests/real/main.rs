@@ -17,3 +17,4 @@ mod matrix;
 mod quiet;
 mod restic_engine;
 mod systemd;
+mod words;

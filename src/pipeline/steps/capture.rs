@@ -25,6 +25,7 @@ use crate::pipeline::recorder::{Done, Recorder};
 use crate::pipeline::undo::give_back;
 
 use super::foresee::{AnyProvider, disks, intend, is_strict, not_named, programs, read_live};
+use super::hooks;
 use super::quiet::quietly;
 use super::source::look;
 
@@ -258,7 +259,7 @@ fn promise(
         let entry = cx.ledger.intend(promise.clone()).map_err(ledger_error)?;
         captured.holds.push(Hold { at, provider, promise, entry, made: None });
     }
-    let done = or_warning(format!("{} written to the ledger", captured.holds.len()), &passed_over);
+    let done = or_warning(hooks::in_ledger(cx, &captured.holds.len().to_string()), &passed_over);
     Ok(((), done))
 }
 

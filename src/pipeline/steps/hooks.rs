@@ -95,6 +95,12 @@ pub fn run_one(
     ))
 }
 
+/// That something is in the ledger, in words; a dry run has none.
+pub fn in_ledger(cx: RunContext<'_>, what: &str) -> String {
+    let would = if cx.host().is_dry() { "would be " } else { "" };
+    format!("{what} {would}written to the ledger")
+}
+
 /// Writes the `finally` hooks into the ledger, so that they run whatever happens from now on.
 ///
 /// # Errors

@@ -57,7 +57,10 @@ pub fn compact(
         let compacted = lock_for_deleting(cx.pipeline, cx.run, target).and_then(|_lock| {
             bracketed(cx, engine, |engine| engine.compact(cx.engine(), progress))
         });
-        let done = Done::ok("space of deleted copies given back");
+        let done = Done::ok(match cx.host().is_dry() {
+            true => "would give back the space of deleted copies",
+            false => "space of deleted copies given back",
+        });
         compacted
             .map(|()| ((), done))
             .or_else(|error| put_off(error, when_busy).map(|done| ((), done)))
@@ -80,6 +83,10 @@ pub fn check(
             bracketed(cx, engine, |engine| engine.check(cx.engine(), read_data, progress))
         });
         match checked {
+            // Nothing was read, so nothing was found either.
+            Ok(_) if cx.host().is_dry() => {
+                Ok((None, Done::ok(format!("would check {}", would_read(read_data)))))
+            }
             Ok(report) => {
                 let done = judge(&report);
                 Ok((Some(report), done))
@@ -89,6 +96,15 @@ pub fn check(
     });
     remember(cx, rec, &target.name, MaintenanceKind::Check);
     report.flatten()
+}
+
+/// What a check would read, in words.
+fn would_read(read_data: ReadData) -> String {
+    match read_data {
+        ReadData::None => "the structure".into(),
+        ReadData::Percent(share) => format!("the structure and {share}% of the data"),
+        ReadData::All => "the structure and all data".into(),
+    }
 }
 
 /// A busy target in a run is no failure of the run.

@@ -58,8 +58,9 @@ pub fn observe(
         let found = observed.len();
         let listed = listing.len();
         observation = Some(Observation { listing, observed, absent });
+        let lists = if cx.host().is_dry() { "would list" } else { "lists" };
         if missing.is_empty() {
-            Ok(((), Done::ok(format!("the target lists {found} new of {listed}"))))
+            Ok(((), Done::ok(format!("the target {lists} {found} new of {listed}"))))
         } else {
             Err(StepError::new(
                 Trouble::JobFailed,

@@ -241,7 +241,10 @@ pub fn retain(
         let kept = kept.saturating_sub(gone.len());
         let mut detail = match gone.len() {
             0 => format!("nothing to delete, {kept} kept"),
-            count => format!("{count} deleted ({}), {kept} kept", abridged(&gone)),
+            count => {
+                let would = if cx.host().is_dry() { "would be " } else { "" };
+                format!("{count} {would}deleted ({}), {kept} kept", abridged(&gone))
+            }
         };
         if decided.refusals.is_empty() {
             Ok(((), Done::ok(detail)))
