@@ -1,21 +1,24 @@
 //! Read-only btrfs snapshots, in the top-level subvolume, where no source tree reaches.
+//!
+//! A subvolume is known by its number and UUID from the survey on. Its owner may rename it, delete it, or put
+//! something else in its place at any moment: a snapshot is then of the one that was found, or there is none. So
+//! whatever a crash left under the name that a promise holds is a read-only snapshot of the promised origin, or
+//! it is somebody else's.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::host::{Access, MountEntry};
+use crate::host::{Access, ActError, Action, MountEntry, PrivateMount, Subvolume};
 use crate::model::names::RunId;
 use crate::model::shown::Show;
 use crate::model::undo::{Identity, SubvolumeSnapshot, Undo};
-use crate::tools::btrfs::{self as tool, Subvolume};
 
 use super::survey::{SNAPSHOT_PREFIX, Volume};
-use super::{CaptureError, Made, Provider, Room, give_up_hint, mismatch, run, workplaces};
+use super::{CaptureError, Made, Provider, Room, give_up_hint, mismatch};
 
 /// Snapshots of one subvolume.
 #[derive(Debug)]
 pub(super) struct Btrfs {
-    /// The subvolume.
+    /// Where it was found, and which one.
     pub volume: Volume,
     /// What an engine may do with the snapshot.
     pub access: Access,
@@ -31,18 +34,15 @@ impl Provider for Btrfs {
         None
     }
 
-    fn promise(&self, room: Room<'_>, run: &RunId, earlier: &[Undo]) -> Result<Undo, CaptureError> {
-        let Some(subvolume) = room.host.subvolume(&self.volume.at)? else {
-            return Err(CaptureError::Gone { path: self.volume.at.clone() });
-        };
-        let origin = subvolume.uuid.ok_or_else(|| CaptureError::Unfit {
+    fn promise(&self, _: Room<'_>, run: &RunId, earlier: &[Undo]) -> Result<Undo, CaptureError> {
+        let found = self.found()?;
+        let origin = found.uuid.clone().ok_or_else(|| CaptureError::Unfit {
             what: format!("the subvolume at {} has no UUID", self.volume.at.shown()),
             hint: "its file system was made before Linux 3.12; read it live (capture = \"none\")"
                 .into(),
         })?;
-        let file_system = file_system_of(room, &self.volume.mount.at)?;
         Ok(Undo::RemoveSubvolume(SubvolumeSnapshot {
-            file_system: Some(file_system),
+            file_system: Some(found.file_system.clone()),
             device: self.volume.mount.source.clone(),
             mounted_at: self.volume.mount.at.clone(),
             name: format!("{SNAPSHOT_PREFIX}{run}.{}", earlier.len()),
@@ -52,36 +52,52 @@ impl Provider for Btrfs {
 
     fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
         let snapshot = promised(promise)?;
-        let top = top(room);
-        let spec = tool::snapshot(&snapshot.device, &top, &self.volume.at, &snapshot.name);
-        run(room.host, &spec).map(|_| ())
+        let made = room.host.act(&Action::MakeSnapshot {
+            device: snapshot.device.clone(),
+            origin: self.found()?.clone(),
+            path: self.volume.at.clone(),
+            name: snapshot.name.clone(),
+        });
+        match made {
+            Ok(_) => Ok(()),
+            Err(ActError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Err(self.gone())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn look(&self, room: Room<'_>, promise: &Undo) -> Result<Made, CaptureError> {
         let snapshot = promised(promise)?;
-        let identity = if room.host.is_dry() {
-            None
+        let (identity, options) = if room.host.is_dry() {
+            (None, format!("subvol=/{}", snapshot.name))
         } else {
-            let made = show(room, snapshot)?;
-            if !made.read_only || made.parent_uuid.as_deref() != Some(&snapshot.origin) {
-                return Err(mismatch(format!(
-                    "{} is not a read-only snapshot of {}",
-                    snapshot.name,
-                    self.volume.at.shown()
-                )));
-            }
+            let made = room
+                .host
+                .subvolume_on(&snapshot.device, &snapshot.name)?
+                .filter(|made| is_of(made, snapshot))
+                .ok_or_else(|| {
+                    mismatch(format!(
+                        "{} is not a read-only snapshot of {}",
+                        snapshot.name,
+                        self.volume.at.shown()
+                    ))
+                })?;
             let uuid =
                 made.uuid.ok_or_else(|| mismatch(format!("{} has no UUID", snapshot.name)))?;
-            Some(Identity::Subvolume { uuid })
+            // Not by its name, behind which another one may be by then.
+            (Some(Identity::Subvolume { uuid }), format!("subvolid={}", made.id))
         };
         Ok(Made {
             identity,
-            mount: Some(tool::mount_of(
-                &snapshot.device,
-                &snapshot.name,
-                &self.volume.at,
-                self.access,
-            )),
+            mount: Some(PrivateMount::Device {
+                device: snapshot.device.clone(),
+                at: self.volume.at.clone(),
+                file_system: "btrfs".into(),
+                options,
+                directory: None,
+                access: self.access,
+            }),
             about: format!("snapshot {} of {}", snapshot.name, self.volume.at.shown()),
         })
     }
@@ -101,10 +117,21 @@ impl Provider for Btrfs {
     }
 }
 
-/// Where the commands see the top-level subvolume.
-fn top(room: Room<'_>) -> PathBuf {
-    let [_, part] = workplaces(room.settings);
-    part
+impl Btrfs {
+    /// The subvolume that the survey found.
+    fn found(&self) -> Result<&Subvolume, CaptureError> {
+        self.volume.subvolume.as_ref().ok_or_else(|| self.gone())
+    }
+
+    fn gone(&self) -> CaptureError {
+        CaptureError::Gone { path: self.volume.at.clone() }
+    }
+}
+
+/// Whether a subvolume is what the promise describes. The name, which holds a random number that was written down
+/// before, is not enough: it can be read in the ledger of a run or in the list of subvolumes.
+fn is_of(found: &Subvolume, promised: &SubvolumeSnapshot) -> bool {
+    found.read_only && found.parent_uuid.as_deref() == Some(&promised.origin)
 }
 
 fn promised(promise: &Undo) -> Result<&SubvolumeSnapshot, CaptureError> {
@@ -112,17 +139,6 @@ fn promised(promise: &Undo) -> Result<&SubvolumeSnapshot, CaptureError> {
         Undo::RemoveSubvolume(snapshot) => Ok(snapshot),
         _ => Err(mismatch("a btrfs snapshot was promised as something else")),
     }
-}
-
-fn show(room: Room<'_>, snapshot: &SubvolumeSnapshot) -> Result<Subvolume, CaptureError> {
-    let spec = tool::show(&snapshot.device, &top(room), &snapshot.name);
-    parse(&run(room.host, &spec)?.stdout)
-}
-
-/// The UUID of the file system that is mounted at a path, or lies on a device.
-fn file_system_of(room: Room<'_>, place: &Path) -> Result<String, CaptureError> {
-    let shown = run(room.host, &tool::show_file_system(place))?;
-    tool::parse_file_system(&shown.stdout).map_err(mismatch)
 }
 
 /// A device by which the snapshot's file system can be reached now. Names of devices change over a reboot, and
@@ -137,17 +153,12 @@ fn device_of(room: Room<'_>, snapshot: &SubvolumeSnapshot) -> Result<PathBuf, Ca
         let found = mounts.iter().find(|entry| entry.at == snapshot.mounted_at);
         return Ok(found.map_or(&snapshot.device, |entry| &entry.source).clone());
     };
-    let mut seen = BTreeSet::new();
-    for entry in mounts {
-        // One that is hidden or not answering is not the one; another mount of it, or the device, may be.
-        if seen.insert(&entry.source)
-            && file_system_of(room, &entry.at).is_ok_and(|found| found == *wanted)
-        {
-            return Ok(entry.source.clone());
+    let sources = mounts.iter().map(|entry| &entry.source).chain([&snapshot.device]);
+    for device in sources {
+        // One that does not answer is not the one; another device of it may be.
+        if room.host.btrfs_on(device).is_ok_and(|found| found.as_ref() == Some(wanted)) {
+            return Ok(device.clone());
         }
-    }
-    if file_system_of(room, &snapshot.device).is_ok_and(|found| found == *wanted) {
-        return Ok(snapshot.device.clone());
     }
     Err(CaptureError::Unfit {
         what: format!(
@@ -159,47 +170,28 @@ fn device_of(room: Room<'_>, snapshot: &SubvolumeSnapshot) -> Result<PathBuf, Ca
     })
 }
 
-fn parse(shown: &[u8]) -> Result<Subvolume, CaptureError> {
-    tool::parse_show(shown).map_err(mismatch)
-}
-
 /// Deletes a snapshot if it is the one that was made.
 pub(super) fn remove(
     room: Room<'_>,
     snapshot: &SubvolumeSnapshot,
     identity: Option<&Identity>,
 ) -> Result<(), CaptureError> {
-    let mut snapshot = snapshot.clone();
-    snapshot.device = device_of(room, &snapshot)?;
-    let top = top(room);
-    let delete = tool::delete(&snapshot.device, &top, &snapshot.name);
+    let device = device_of(room, snapshot)?;
+    let name = snapshot.name.clone();
     if room.host.is_dry() {
-        return run(room.host, &delete).map(|_| ());
-    }
-    if !exists(room, &snapshot)? {
+        room.host.act(&Action::DeleteSnapshot { device, name, found: None })?;
         return Ok(());
     }
-    let found = show(room, &snapshot)?;
+    let Some(found) = room.host.subvolume_on(&device, &name)? else { return Ok(()) };
     let is_ours = match identity {
         Some(Identity::Subvolume { uuid }) => found.uuid.as_ref() == Some(uuid),
-        // The crash came between making it and noting its UUID. The name holds a random number that was
-        // written down before.
-        None => found.read_only && found.parent_uuid.as_deref() == Some(&snapshot.origin),
-        Some(_) => false,
+        // The crash came between making it and noting its UUID.
+        None => is_of(&found, snapshot),
+        Some(Identity::Inode { .. } | Identity::LogicalVolume { .. }) => false,
     };
     if !is_ours {
-        return Err(CaptureError::NotOurs { what: format!("the subvolume {}", snapshot.name) });
+        return Err(CaptureError::NotOurs { what: format!("the subvolume {name}") });
     }
-    run(room.host, &delete)?;
-    if exists(room, &snapshot)? {
-        return Err(mismatch(format!("{} is still there after it was deleted", snapshot.name)));
-    }
+    room.host.act(&Action::DeleteSnapshot { device, name, found: Some(found) })?;
     Ok(())
-}
-
-/// Whether there is a subvolume of this name in the top-level subvolume.
-fn exists(room: Room<'_>, snapshot: &SubvolumeSnapshot) -> Result<bool, CaptureError> {
-    let listed = run(room.host, &tool::list(&snapshot.device, &top(room)))?;
-    let line_end = format!(" path {}", snapshot.name);
-    Ok(String::from_utf8_lossy(&listed.stdout).lines().any(|line| line.ends_with(&line_end)))
 }

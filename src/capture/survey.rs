@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::excluded;
-use crate::host::{ActError, Host, MountEntry, PathKind, SUBVOLUME_ROOT_INODE};
+use crate::host::{ActError, Host, MountEntry, PathKind, SUBVOLUME_ROOT_INODE, Subvolume};
 use crate::model::job::{CapturePolicy, FilesSource};
 
 use super::is_at_or_below;
@@ -55,6 +55,9 @@ pub struct Volume {
     pub mount: MountEntry,
     /// For btrfs: whether `at` is the root of a subvolume, so that a snapshot can be made of it.
     pub is_subvolume: bool,
+    /// Which one it is: from now on that is what counts, and not what lies at its path. `None` when it was deleted,
+    /// moved or replaced since it was listed.
+    pub subvolume: Option<Subvolume>,
     /// A swap file in it that is in use: btrfs refuses to make a snapshot of it.
     pub swap_file: Option<PathBuf>,
 }
@@ -228,10 +231,12 @@ impl Look<'_> {
                 && swap.parent().and_then(|parent| self.subvolume_of(mount, parent).ok().flatten())
                     == Some(at.clone())
         });
+        let subvolume = if is_subvolume { self.host.subvolume(&at)? } else { None };
         found.volumes.push(Volume {
             at: at.clone(),
             mount: mount.clone(),
             is_subvolume,
+            subvolume,
             swap_file: swap_file.cloned(),
         });
         // A directory of a btrfs that is mounted elsewhere may hold subvolumes as well.

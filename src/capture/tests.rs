@@ -12,8 +12,8 @@ use super::survey::{Absent, Survey, resolved, survey};
 use super::view::view;
 use crate::host::{
     Access, ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard,
-    LockMode, MountEntry, PathKind, PathState, Piped, PrivateMount, RunError, Shield, Subvolume,
-    ThawGuard, Tool, Watch,
+    LockMode, MountEntry, PathKind, PathState, Piped, PrivateMount, PrivateView, RunError, Shield,
+    Subvolume, ThawGuard, Tool, Watch,
 };
 use crate::model::job::{CapturePolicy, FilesSource};
 use crate::model::shown::Show;
@@ -83,8 +83,26 @@ impl Host for Machine {
         Ok(self.mounts.clone())
     }
 
-    fn subvolume(&self, _: &Path) -> Result<Option<Subvolume>, ActError> {
-        unreachable!("a survey needs no UUID")
+    fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
+        Ok(self.roots.contains(root).then(|| Subvolume {
+            file_system: "fs-uuid".into(),
+            id: 256,
+            uuid: Some(root.to_string_lossy().into_owned()),
+            parent_uuid: None,
+            read_only: false,
+        }))
+    }
+
+    fn subvolume_on(&self, _: &Path, _: &str) -> Result<Option<Subvolume>, ActError> {
+        unreachable!("a survey looks for no snapshot")
+    }
+
+    fn btrfs_on(&self, _: &Path) -> Result<Option<String>, ActError> {
+        unreachable!("a survey looks at no device")
+    }
+
+    fn without_a_place(&self, _: &PrivateView) -> Result<Vec<PathBuf>, ActError> {
+        unreachable!("a survey puts no view together")
     }
 
     fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError> {

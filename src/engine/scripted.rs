@@ -11,8 +11,8 @@ use chrono::{DateTime, TimeZone, Utc};
 
 use crate::host::{
     ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
-    LockError, LockGuard, LockMode, PathKind, PathState, Piped, RunError, Shield, Stream,
-    Subvolume, Tool, Watch,
+    LockError, LockGuard, LockMode, PathKind, PathState, Piped, PrivateView, RunError, Shield,
+    Stream, Subvolume, Tool, Watch,
 };
 use crate::model::shown::Show;
 use crate::model::undo::Identity;
@@ -188,6 +188,18 @@ impl Host for ScriptedHost {
 
     fn subvolume(&self, _: &Path) -> Result<Option<Subvolume>, ActError> {
         unreachable!("an engine does not ask for subvolumes")
+    }
+
+    fn subvolume_on(&self, _: &Path, _: &str) -> Result<Option<Subvolume>, ActError> {
+        unreachable!("engines look for no snapshot")
+    }
+
+    fn without_a_place(&self, _: &PrivateView) -> Result<Vec<PathBuf>, ActError> {
+        unreachable!("engines put no view together")
+    }
+
+    fn btrfs_on(&self, _: &Path) -> Result<Option<String>, ActError> {
+        unreachable!("engines look at no device")
     }
 
     fn nested_subvolumes(&self, _: &Path) -> Result<Vec<PathBuf>, ActError> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::sys::subvolumes::Subvolume;
 use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
 
@@ -50,6 +51,27 @@ pub enum Action {
         /// Whether it is to be read-only.
         read_only: bool,
     },
+    /// Makes a read-only btrfs snapshot in the top-level subvolume. Answers with its identity. Whatever lies at
+    /// the origin's path by then, it is a snapshot of this subvolume or there is none.
+    MakeSnapshot {
+        /// The block device of the file system.
+        device: PathBuf,
+        /// The subvolume that it is made of.
+        origin: Subvolume,
+        /// Where that was found; for people.
+        path: PathBuf,
+        /// The snapshot's name.
+        name: String,
+    },
+    /// Deletes a btrfs snapshot in the top-level subvolume, durably, if it is still the one that was looked at.
+    DeleteSnapshot {
+        /// The block device of the file system.
+        device: PathBuf,
+        /// The snapshot's name.
+        name: String,
+        /// What was found there; `None` in a plan, which makes none.
+        found: Option<Subvolume>,
+    },
     /// Freezes a control group: all processes in it and below it stand still. Answers with its identity.
     Freeze {
         /// The group's directory.
@@ -94,6 +116,12 @@ impl Action {
                 path.shown(),
                 if *read_only { "read-only" } else { "writable again" }
             ),
+            Action::MakeSnapshot { device, path, name, .. } => {
+                format!("make the btrfs snapshot {name} of {} on {}", path.shown(), device.shown())
+            }
+            Action::DeleteSnapshot { device, name, .. } => {
+                format!("delete the btrfs snapshot {name} on {}", device.shown())
+            }
             Action::Freeze { cgroup } => {
                 format!("freeze the processes in the control group {}", cgroup.shown())
             }

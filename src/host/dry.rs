@@ -16,8 +16,8 @@ use serde::{Serialize, Serializer};
 use super::runner::lines::LineSplitter;
 use super::spec::quote;
 use super::{
-    Access, ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, EnvValue,
-    Exit, Host, LockError, LockGuard, LockMode, MountEntry, PathState, Piped, PrivateMount,
+    ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, EnvValue, Exit, Host,
+    LockError, LockGuard, LockMode, MountEntry, PathState, Piped, PrivateMount, PrivateView,
     RunError, Shield, Stream, Subvolume, ThawGuard, Tool, Watch,
 };
 use crate::model::bytes;
@@ -81,15 +81,18 @@ fn seen(mount: &PrivateMount) -> String {
             let how = if *read_only { "read-only " } else { "" };
             format!("{} {how}at {}", from.shown(), at.shown())
         }
-        PrivateMount::Device { device, at, file_system, options, directory, access } => {
-            let how = if *access == Access::Write { "" } else { "read-only " };
+        PrivateMount::Device { device, at, file_system, options, directory, access: _ } => {
             let options = match options.as_str() {
                 "" => String::new(),
                 options => format!(", {options}"),
             };
             let directory =
                 directory.as_ref().map(|path| format!(", {}", path.shown())).unwrap_or_default();
-            format!("{} ({file_system}{options}{directory}) {how}at {}", device.shown(), at.shown())
+            format!(
+                "{} ({file_system}{options}{directory}) read-only at {}",
+                device.shown(),
+                at.shown()
+            )
         }
     }
 }
@@ -290,6 +293,19 @@ impl Host for DryHost {
         self.inner.subvolume(root)
     }
 
+    fn subvolume_on(&self, device: &Path, name: &str) -> Result<Option<Subvolume>, ActError> {
+        self.inner.subvolume_on(device, name)
+    }
+
+    /// Nothing of the view exists.
+    fn without_a_place(&self, _view: &PrivateView) -> Result<Vec<PathBuf>, ActError> {
+        Ok(Vec::new())
+    }
+
+    fn btrfs_on(&self, device: &Path) -> Result<Option<String>, ActError> {
+        self.inner.btrfs_on(device)
+    }
+
     fn nested_subvolumes(&self, above: &Path) -> Result<Vec<PathBuf>, ActError> {
         self.inner.nested_subvolumes(above)
     }
@@ -347,7 +363,7 @@ mod tests {
     use super::*;
     use crate::host::sys::signals::StopFlag;
     use crate::host::system::SystemHost;
-    use crate::host::{Arg, Fact, FdStyle, SecretFd};
+    use crate::host::{Access, Arg, Fact, FdStyle, SecretFd};
     use crate::model::secret::Secret;
     use crate::model::undo::ChildProcess;
 

@@ -271,11 +271,31 @@ pub trait Host: Send + Sync {
     /// When the mount table cannot be read.
     fn mounts(&self) -> Result<Vec<MountEntry>, ActError>;
 
-    /// The btrfs subvolume whose root directory is `root`; `None` when no subvolume's root is there any more.
+    /// The btrfs subvolume whose root directory is `root`; `None` when no subvolume's root is there any more, or only
+    /// behind a link.
     ///
     /// # Errors
     /// When the file system does not answer.
     fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError>;
+
+    /// The subvolume of that name in the top-level subvolume of the btrfs on a device; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    fn subvolume_on(&self, device: &Path, name: &str) -> Result<Option<Subvolume>, ActError>;
+
+    /// The places of a view's devices at which they cannot be shown: in what is shown around them there is no such
+    /// directory, or only behind a link.
+    ///
+    /// # Errors
+    /// When the view cannot be put together for another reason.
+    fn without_a_place(&self, view: &PrivateView) -> Result<Vec<PathBuf>, ActError>;
+
+    /// The UUID of the btrfs on a device; `None` when there is no such device, or no btrfs on it.
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    fn btrfs_on(&self, device: &Path) -> Result<Option<String>, ActError>;
 
     /// The subvolumes below a directory of a btrfs that lie in the same subvolume as that. One that is deleted
     /// meanwhile is left out.

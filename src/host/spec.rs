@@ -21,8 +21,6 @@ pub enum Tool {
     SystemdCreds,
     /// fusermount3 or umount, to end a `mount`.
     Fusermount,
-    /// btrfs-progs.
-    Btrfs,
     /// lvm2: `lvs`, `lvcreate`, `lvremove`.
     Lvm(&'static str),
     /// dmsetup.
@@ -43,7 +41,6 @@ impl Tool {
             Tool::Restic => "restic".into(),
             Tool::SystemdCreds => "systemd-creds".into(),
             Tool::Fusermount => "fusermount3".into(),
-            Tool::Btrfs => "btrfs".into(),
             Tool::Lvm(command) => (*command).into(),
             Tool::Dmsetup => "dmsetup".into(),
             Tool::Systemctl => "systemctl".into(),
@@ -70,7 +67,6 @@ impl Tool {
             Tool::Restic => "install it (Debian: apt install restic) or name it with program = \"/path/to/restic\"".into(),
             Tool::SystemdCreds => "it comes with systemd 250 and later; use passphrase-file where it is missing".into(),
             Tool::Fusermount => "install it (Debian: apt install fuse3)".into(),
-            Tool::Btrfs => "install it (Debian: apt install btrfs-progs)".into(),
             Tool::Lvm(_) => "install it (Debian: apt install lvm2)".into(),
             Tool::Dmsetup => "install it (Debian: apt install dmsetup)".into(),
             Tool::Systemctl => "it comes with systemd; without it, name control groups such as \"/app\" in freeze-units".into(),
@@ -150,7 +146,8 @@ pub enum Capture {
     Inherit,
 }
 
-/// One mount in the private mount namespace of one process.
+/// One mount in the private mount namespace of one process. No path in it has a link in it: where somebody put
+/// one since it was found, nothing is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrivateMount {
     /// Something of the host's is shown at another place, or at its own again when a mount hides it there.
@@ -178,7 +175,7 @@ pub enum PrivateMount {
         at: PathBuf,
         /// As mount(8) calls it: `ext4`, `xfs`, `btrfs`.
         file_system: String,
-        /// Options of the file system itself (`nouuid`, `subvol=…`), separated by commas.
+        /// Options of the file system itself (`nouuid`, `subvolid=…`), separated by commas.
         options: String,
         /// The directory of the file system that is shown; the whole of it when absent.
         directory: Option<PathBuf>,
@@ -205,8 +202,6 @@ pub enum Access {
     Read,
     /// Read it, and start programs from it: the engine itself may lie there.
     ReadAndExecute,
-    /// Write it: only for the tools that make and delete snapshots.
-    Write,
 }
 
 /// What one process and its children see instead of the host's mounts, and who may stop them.

@@ -12,10 +12,11 @@ use chrono::{DateTime, Utc};
 
 use super::runner::{self, Runner};
 use super::sys::signals::{self, StopFlag};
-use super::sys::{cgroup, mounts, process, subvolumes};
+use super::sys::{cgroup, mounts, private, process, snapshots, subvolumes};
 use super::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard, LockMode,
-    MountEntry, PathKind, PathState, Piped, RunError, Shield, Subvolume, ThawGuard, Tool, Watch,
+    MountEntry, PathKind, PathState, Piped, PrivateView, RunError, Shield, Subvolume, ThawGuard,
+    Tool, Watch,
 };
 use crate::lock;
 use crate::model::undo::Identity;
@@ -151,6 +152,30 @@ impl Host for SystemHost {
         subvolumes::at(root).map_err(|source| ActError::Io {
             what: "ask for the subvolume at",
             path: root.into(),
+            source,
+        })
+    }
+
+    fn subvolume_on(&self, device: &Path, name: &str) -> Result<Option<Subvolume>, ActError> {
+        snapshots::find(device, name).map_err(|source| ActError::Io {
+            what: "look for a snapshot on",
+            path: device.into(),
+            source,
+        })
+    }
+
+    fn without_a_place(&self, view: &PrivateView) -> Result<Vec<PathBuf>, ActError> {
+        private::rehearse(view).map_err(|source| ActError::Io {
+            what: "put together what an engine is to see in",
+            path: view.workplace.clone(),
+            source,
+        })
+    }
+
+    fn btrfs_on(&self, device: &Path) -> Result<Option<String>, ActError> {
+        subvolumes::file_system_on(device).map_err(|source| ActError::Io {
+            what: "read",
+            path: device.into(),
             source,
         })
     }

@@ -1,7 +1,6 @@
 //! One external program a file: argument lists and parsers, no policy and no I/O.
 
 pub mod borg;
-pub mod btrfs;
 pub mod dmsetup;
 pub mod exclude;
 pub mod lvm;

@@ -81,14 +81,14 @@ fn writers_stand_still_exactly_while_captures_are_made() {
         [
             "/hook pause",
             "freeze",
-            "subvolume snapshot",
+            "make the btrfs snapshot",
             "lvcreate",
             "read-only",
             "thaw",
             "/hook continue",
             "create --",
             "writable again",
-            "subvolume delete",
+            "delete the btrfs snapshot",
             "lvremove",
             "borg delete",
         ]
@@ -102,7 +102,7 @@ fn writers_stand_still_exactly_while_captures_are_made() {
             "read-only",
             "/hook pause",
             "freeze",
-            "subvolume snapshot",
+            "make the btrfs snapshot",
             "lvcreate",
             "lvcreate",
             "lvcreate",
@@ -112,7 +112,7 @@ fn writers_stand_still_exactly_while_captures_are_made() {
             "lvremove",
             "lvremove",
             "lvremove",
-            "subvolume delete",
+            "delete the btrfs snapshot",
             "writable again",
         ],
         "{:#?}",
@@ -124,7 +124,9 @@ fn writers_stand_still_exactly_while_captures_are_made() {
 fn a_capture_that_fails_fails_the_job_before_anything_is_read() {
     let all = loops::effects(&HELD);
     let makes = |effect: &String| {
-        ["subvolume snapshot", "lvcreate", "read-only"].iter().any(|word| effect.contains(word))
+        ["make the btrfs snapshot", "lvcreate", "read-only"]
+            .iter()
+            .any(|word| effect.contains(word))
     };
     let making: Vec<usize> = (0..all.len()).filter(|n| makes(&all[*n])).collect();
     assert_eq!(making.len(), 5);
@@ -548,6 +550,133 @@ fn a_subvolume_that_is_deleted_after_it_was_found_fails_only_what_requires_it() 
     bench.assert_given_back("a subvolume that is gone");
 }
 
+/// A user's subvolume below `/home` that is captured as well, and somebody else's that the job does not read.
+fn nest_users(world: &mut World, files: &mut FilesSource) {
+    world.btrfs.subvolumes.insert("/home/sub".into(), "sub-uuid".into());
+    world.btrfs.subvolumes.insert("/others".into(), "others-uuid".into());
+    world.btrfs.nested.insert("/home".into(), vec!["/home/sub".into()]);
+    files.one_file_system = false;
+    files.capture.mode = CaptureMode::Auto;
+    files.capture.consistent = false;
+}
+
+/// What snapshots were made of, since the last call of this.
+fn origins(bench: &Bench) -> Vec<String> {
+    std::mem::take(&mut bench.host.world().btrfs.origins)
+}
+
+#[test]
+fn what_a_user_puts_in_the_place_of_his_subvolume_is_never_captured() {
+    type Swap = fn(&mut World);
+    // Moved, with something of somebody else's at its path; and deleted, with the same.
+    let swaps: [(Swap, &[&str]); 3] = [
+        (
+            |world| {
+                let own = world.btrfs.subvolumes.remove(Path::new("/home/sub")).unwrap();
+                world.btrfs.subvolumes.insert("/home/moved".into(), own);
+                let others = world.btrfs.subvolumes[Path::new("/others")].clone();
+                world.btrfs.subvolumes.insert("/home/sub".into(), others);
+            },
+            &["home-uuid", "sub-uuid"],
+        ),
+        (
+            |world| {
+                let others = world.btrfs.subvolumes[Path::new("/others")].clone();
+                world.btrfs.subvolumes.insert("/home/sub".into(), others);
+            },
+            &["home-uuid"],
+        ),
+        (
+            |world| {
+                world.btrfs.subvolumes.remove(Path::new("/home/sub"));
+            },
+            &["home-uuid"],
+        ),
+    ];
+    for (swap, expected) in swaps {
+        let bench = bench(|world, files| {
+            nest_users(world, files);
+            world.while_pausing = Some(swap);
+        });
+        origins(&bench);
+        let report = bench.run();
+        assert_eq!(origins(&bench), expected, "{report:#?}");
+        bench.assert_given_back("a swap");
+        if expected.len() == 1 {
+            let told = "the subvolume /home/sub was deleted before it could be captured";
+            assert_eq!(step(&report, "capture").detail.split("; ").last(), Some(told));
+            assert_eq!(report.troubles, [Trouble::Warning], "{report:#?}");
+            let is_there = |mount: &PrivateMount| mount.at() == Path::new("/home/sub");
+            assert!(!bench.host.world().seen.iter().any(is_there));
+        }
+    }
+}
+
+#[test]
+fn a_swap_joins_the_loops() {
+    let swapped = || {
+        bench(|world, files| {
+            nest_users(world, files);
+            world.while_pausing = Some(|world| {
+                world.btrfs.subvolumes.remove(Path::new("/home/sub"));
+            });
+        })
+    };
+    let first = swapped();
+    first.run();
+    let effects = first.host.world().effects.clone();
+    let is_snapshot = |n: &usize| effects[*n].contains("btrfs snapshot");
+    let concerned: Vec<usize> = (0..effects.len()).filter(is_snapshot).collect();
+    assert_eq!(concerned.len(), 3, "{effects:#?}");
+    for n in concerned {
+        for fault in [
+            Fault::Fail(n),
+            Fault::CutBefore(n),
+            Fault::CutAfter(n),
+            Fault::KillBefore(n),
+            Fault::KillAfter(n),
+            Fault::Signal(n),
+        ] {
+            let bench = swapped();
+            bench.host.arm(fault);
+            if matches!(fault, Fault::Fail(_) | Fault::Signal(_)) {
+                assert!(!bench.run().troubles.is_empty(), "{fault:?} went unnoticed");
+            } else {
+                loops::die(&bench);
+            }
+            bench.host.arm(Fault::None);
+            let after = format!("{fault:?} ({})", effects[n]);
+            assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
+            bench.assert_given_back(&after);
+        }
+    }
+}
+
+#[test]
+fn a_capture_that_lost_its_place_is_not_shown_and_the_copy_is_incomplete() {
+    let misplaced = |mode: CaptureMode| {
+        bench(|world, files| {
+            nest_users(world, files);
+            world.btrfs.misplaced = vec!["/home/sub".into()];
+            files.capture.mode = mode;
+        })
+    };
+    let told = "/home/sub is not in the copy — it was moved or replaced while it was captured";
+    let bench = misplaced(CaptureMode::Auto);
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Incomplete, "{report:#?}");
+    assert!(step(&report, "backup").detail.contains(told), "{report:#?}");
+    let is_there = |mount: &PrivateMount| mount.at() == Path::new("/home/sub");
+    assert!(!bench.host.world().seen.iter().any(is_there), "not live either");
+    bench.assert_given_back("a place that is gone");
+
+    let bench = misplaced(CaptureMode::Required);
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
+    assert!(step(&report, "look").detail.contains(told), "{report:#?}");
+    bench.assert_given_back("a place that is gone");
+}
+
 #[test]
 fn a_volume_under_our_name_that_is_not_ours_is_never_removed() {
     let all = loops::effects(&HELD);
@@ -584,7 +713,7 @@ fn a_volume_under_our_name_that_is_not_ours_is_never_removed() {
 fn a_subvolume_under_our_name_that_is_not_ours_is_never_deleted() {
     type Change = fn(&mut Snapshot);
     let all = loops::effects(&HELD);
-    let made = all.iter().position(|effect| effect.contains("subvolume snapshot")).unwrap();
+    let made = all.iter().position(|effect| effect.contains("make the btrfs snapshot")).unwrap();
     let read = all.iter().position(|effect| effect.starts_with("borg")).unwrap();
     // Before its UUID was written down, it is told by what it is a snapshot of; afterwards by the UUID.
     let changes: [(usize, Change); 3] = [
@@ -758,7 +887,14 @@ fn a_plan_shows_every_capture_and_makes_none() {
     assert_eq!(bench.host.world().effects, Vec::<String>::new(), "a dry run has no effect");
     assert_eq!(bench.host.world().held(), Vec::<String>::new());
     let done = bench.run();
-    let tools = ["btrfs", "lvcreate", "lvremove", "make the file system", "/hook"];
+    let tools = [
+        "make the btrfs",
+        "delete the btrfs",
+        "lvcreate",
+        "lvremove",
+        "make the file system",
+        "/hook",
+    ];
     let of_captures = |text: String, run: &str| {
         let line = text.lines().next().unwrap_or_default().replace(run, "RUN");
         // A plan cannot know the UUID that a volume will have.

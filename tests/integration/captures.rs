@@ -94,7 +94,7 @@ fn every_step_of_a_capture_is_an_effect_of_the_loops() {
         "/hook pause",
         "guard",
         "freeze /sys/fs/cgroup/system.slice/app.service",
-        "btrfs subvolume snapshot",
+        "make the btrfs snapshot",
         "lvcreate --yes --snapshot --setactivationskip y --ignoreactivationskip --activate y --addtag stillpoint",
         "make the file system at /boot read-only",
         "thaw /sys/fs/cgroup/system.slice/app.service",
@@ -102,7 +102,7 @@ fn every_step_of_a_capture_is_an_effect_of_the_loops() {
         "borg",
         "make the file system at /boot writable again",
         "lvremove",
-        "btrfs subvolume delete",
+        "delete the btrfs snapshot",
     ] {
         assert!(effects.iter().any(|effect| effect.starts_with(wanted)), "{wanted}: {effects:#?}");
     }

@@ -4,11 +4,14 @@
 //! outside `host` gets here only through [`trusted`] and [`signals`], which the command line needs before
 //! there is a [`super::Host`].
 
+mod attach;
 pub mod cgroup;
 pub mod mounts;
 pub mod private;
 pub mod process;
 pub mod signals;
+pub mod snapshots;
+mod straight;
 pub mod subvolumes;
 pub mod trusted;
 

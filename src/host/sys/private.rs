@@ -6,19 +6,21 @@
 //!
 //! Everything that a view shows of the host is opened before the first mount is made, because a mount may
 //! hide it: the engine's cache below a captured path is one example, `/proc` below a captured root another.
+//!
+//! Neither what is shown nor the place at which it is shown is ever reached through a link: both paths were
+//! found without one, and whoever owns a directory on the way may have put one there since.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::mounts;
+use super::{attach, mounts, straight};
 use crate::host::{Access, PrivateMount, PrivateView};
 use crate::model::shown::Show;
 
@@ -38,26 +40,107 @@ pub const PART: &str = "part";
 /// # Errors
 /// With the mount that was refused in the text. The thread must end then, without starting anything.
 pub(in crate::host) fn enter(view: &PrivateView) -> io::Result<()> {
+    put_together(view, &mut |_, error| Err(error))
+}
+
+/// Puts a view together in a namespace that ends at once. Answers with the places at which a device cannot be
+/// shown, because there is no such directory in what is shown around it.
+///
+/// # Errors
+/// When something else is in the way.
+pub(in crate::host) fn rehearse(view: &PrivateView) -> io::Result<Vec<PathBuf>> {
+    std::thread::scope(|scope| {
+        let rehearsal = scope.spawn(|| {
+            let mut missing = Vec::new();
+            put_together(view, &mut |at, error| {
+                if !straight::is_elsewhere(&error) {
+                    return Err(error);
+                }
+                missing.push(at.to_owned());
+                Ok(())
+            })?;
+            Ok(missing)
+        });
+        rehearsal.join().map_err(|_| io::Error::other("the thread that rehearses it panicked"))?
+    })
+}
+
+/// Puts a view together for the calling thread. `not_placed` is told of every device that does not find its place.
+fn put_together(
+    view: &PrivateView,
+    not_placed: &mut dyn FnMut(&Path, io::Error) -> io::Result<()>,
+) -> io::Result<()> {
     detach()?;
     let mounted = mounts::mount_points()?;
     let open = |mount| open_source(mount, &mounted);
     let sources = view.mounts.iter().map(open).collect::<io::Result<Vec<_>>>()?;
-    let root = view.workplace.join(ROOT);
-    let new_root = view.mounts.iter().any(|mount| mount.at() == Path::new("/"));
-    for (mount, source) in view.mounts.iter().zip(&sources) {
-        let at = if new_root { below(&root, mount.at()) } else { mount.at().to_owned() };
+    // Held, because what is mounted may hide their paths.
+    let workplace = |name: &str| straight::open(&view.workplace.join(name), OFlag::O_PATH);
+    let part = match view.workplace.as_os_str().is_empty() {
+        true => None,
+        false => Some(workplace(PART)?),
+    };
+    let mut places = match view.mounts.iter().any(|mount| mount.at() == Path::new("/")) {
+        true => Places::InNewRoot { bare: workplace(ROOT)?, root: None },
+        false => Places::AsTheyAre,
+    };
+    for (mount, source) in view.mounts.iter().zip(sources) {
         match (mount, source) {
             (PrivateMount::Bind { read_only, .. }, Some(source)) => {
-                show(source, mount, &at, *read_only)?;
+                show(&source, mount, &mut places, *read_only)?;
             }
             (PrivateMount::Mounted { .. }, Some(source)) => {
-                show_if_mounted(source, mount, &at)?;
+                show_if_mounted(&source, mount, &mut places)?;
             }
             (PrivateMount::Bind { .. } | PrivateMount::Mounted { .. }, None) => {}
-            (PrivateMount::Device { .. }, _) => mount_device(mount, &at, &view.workplace)?,
+            (PrivateMount::Device { .. }, _) => {
+                let tree = device_tree(mount, part.as_ref())?;
+                if let Err(error) = places.mount(tree, mount.at()) {
+                    not_placed(mount.at(), error).map_err(|error| not_shown(mount, &error))?;
+                }
+            }
         }
     }
-    if new_root { take_root(&root) } else { Ok(()) }
+    match places {
+        Places::AsTheyAre => Ok(()),
+        Places::InNewRoot { root, .. } => take_root(root.as_ref()),
+    }
+}
+
+/// Where the paths of a view are.
+enum Places {
+    /// In the root that the thread has.
+    AsTheyAre,
+    /// In a root that is put together first.
+    InNewRoot {
+        /// The empty directory that it is mounted on.
+        bare: File,
+        /// What is mounted there.
+        root: Option<OwnedFd>,
+    },
+}
+
+impl Places {
+    /// Mounts a tree at a path.
+    fn mount(&mut self, tree: OwnedFd, at: &Path) -> io::Result<()> {
+        match self {
+            Places::AsTheyAre => attach::attach(&tree, straight::open(at, OFlag::O_PATH)?),
+            Places::InNewRoot { bare, root } => {
+                let below = at.strip_prefix("/").unwrap_or(at);
+                match root {
+                    Some(root) => {
+                        attach::attach(&tree, straight::open_beneath(root, below, OFlag::O_PATH)?)?;
+                    }
+                    None => attach::attach(&tree, bare)?,
+                }
+                // It is found by its mount, and not by the directory that is below that.
+                if below.as_os_str().is_empty() {
+                    *root = Some(tree);
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Moves the calling *thread* into a mount namespace of its own, a slave of the host's.
@@ -66,76 +149,79 @@ pub(in crate::host) fn enter(view: &PrivateView) -> io::Result<()> {
 /// When the kernel refuses either.
 pub(super) fn detach() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)
-        .map_err(|error| because("cannot make a private mount namespace", error))?;
+        .map_err(|error| because("cannot make a private mount namespace", &error.into()))?;
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
-        .map_err(|error| because("cannot detach the mounts from the host's", error))
+        .map_err(|error| because("cannot detach the mounts from the host's", &error.into()))
 }
 
 /// What is shown of the host, held by descriptor, which leads to it whatever is mounted over its path later.
 /// `mounted` are the host's mount points.
 fn open_source(mount: &PrivateMount, mounted: &[PathBuf]) -> io::Result<Option<File>> {
     match mount {
-        PrivateMount::Bind { from, .. } => held(from).map(Some),
+        PrivateMount::Bind { from, .. } => {
+            held(from).map(Some).map_err(|error| unseen(from, &error))
+        }
         // The directory that a mount leaves behind belongs to what is around it, which is captured.
-        PrivateMount::Mounted { at } if mounted.contains(at) => unless_absent(held(at)),
+        PrivateMount::Mounted { at } if mounted.contains(at) => match held(at) {
+            Ok(held) => Ok(Some(held)),
+            Err(error) if straight::is_elsewhere(&error) => Ok(None),
+            Err(error) => Err(unseen(at, &error)),
+        },
         PrivateMount::Mounted { .. } | PrivateMount::Device { .. } => Ok(None),
-    }
-}
-
-/// `None` where the path of something that may be absent is.
-fn unless_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if mounts::is_absent(&error) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 
 /// A path, held by a descriptor that does nothing but lead to it.
 fn held(path: &Path) -> io::Result<File> {
-    File::options().read(true).custom_flags(libc::O_PATH).open(path).map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot open {} to show it: {error}", path.shown()))
-    })
+    straight::open(path, OFlag::O_PATH)
 }
 
-fn by_descriptor(file: &File) -> String {
-    format!("/proc/thread-self/fd/{}", file.as_raw_fd())
+fn unseen(path: &Path, error: &io::Error) -> io::Error {
+    because(&format!("cannot open {} to show it", path.shown()), error)
 }
 
-fn show(source: &File, wanted: &PrivateMount, at: &Path, read_only: bool) -> io::Result<()> {
-    let from = by_descriptor(source);
-    let depth = if read_only { MsFlags::empty() } else { MsFlags::MS_REC };
-    mount(Some(from.as_str()), at, NONE, MsFlags::MS_BIND | depth, NONE)
-        .map_err(|error| because(&format!("cannot show {}", wanted.at().shown()), error))?;
+fn show(
+    source: &File,
+    wanted: &PrivateMount,
+    places: &mut Places,
+    read_only: bool,
+) -> io::Result<()> {
+    mount_copy(source, wanted.at(), places, read_only).map_err(|error| not_shown(wanted, &error))
+}
+
+fn mount_copy(source: &File, at: &Path, places: &mut Places, read_only: bool) -> io::Result<()> {
+    let tree = attach::copy(source, !read_only)?;
     if read_only {
-        let flags =
-            MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | options_in_force(at)?;
-        mount(NONE, at, NONE, flags, NONE).map_err(|error| {
-            because(&format!("cannot make {} read-only", wanted.at().shown()), error)
-        })?;
+        attach::make_read_only(&tree)?;
     }
-    Ok(())
+    places.mount(tree, at)
 }
 
 /// Shows what was mounted when it was opened, unless the captured directory is of a moment when nothing was
 /// mounted in it, or it has been unmounted since: then the kernel does not show it again (EINVAL).
-fn show_if_mounted(source: &File, wanted: &PrivateMount, at: &Path) -> io::Result<()> {
-    match show(source, wanted, at, false) {
-        Err(error) if mounts::is_absent(&error) => Ok(()),
+fn show_if_mounted(source: &File, wanted: &PrivateMount, places: &mut Places) -> io::Result<()> {
+    match mount_copy(source, wanted.at(), places, false) {
+        Err(error) if straight::is_elsewhere(&error) => Ok(()),
         Err(error)
             if error.kind() == io::ErrorKind::InvalidInput
                 && !mounts::mount_points()?.iter().any(|mounted| mounted == wanted.at()) =>
         {
             Ok(())
         }
-        shown => shown,
+        shown => shown.map_err(|error| not_shown(wanted, &error)),
     }
 }
 
-fn mount_device(wanted: &PrivateMount, at: &Path, workplace: &Path) -> io::Result<()> {
+fn not_shown(wanted: &PrivateMount, error: &io::Error) -> io::Error {
+    because(&format!("cannot show {}", wanted.at().shown()), error)
+}
+
+/// What is shown of a device, mounted nowhere yet; `part` is where the whole is mounted while a directory of
+/// it is taken out.
+fn device_tree(wanted: &PrivateMount, part: Option<&File>) -> io::Result<OwnedFd> {
     let PrivateMount::Device { device, file_system, options, directory, access, .. } = wanted
     else {
-        return Ok(());
+        return Err(io::ErrorKind::InvalidInput.into());
     };
     let refused = |error| {
         let what = format!(
@@ -143,63 +229,47 @@ fn mount_device(wanted: &PrivateMount, at: &Path, workplace: &Path) -> io::Resul
             device.shown(),
             wanted.at().shown()
         );
-        because(&what, error)
+        because(&what, &error)
     };
-    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let mut attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     match access {
-        Access::Read => flags |= MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC,
-        Access::ReadAndExecute => flags |= MsFlags::MS_RDONLY,
-        Access::Write => {}
+        Access::Read => attributes |= libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOEXEC,
+        Access::ReadAndExecute => attributes |= libc::MOUNT_ATTR_RDONLY,
     }
-    let options = Some(options.as_str()).filter(|options| !options.is_empty());
-    if workplace.as_os_str().is_empty() {
-        return mount(Some(device), at, Some(file_system.as_str()), flags, options)
-            .map_err(refused);
-    }
-    // Not at its place at once: the kernel refuses a file system over a mount of the same one, which every
-    // subvolume of a btrfs is.
-    let part = workplace.join(PART);
-    mount(Some(device), &part, Some(file_system.as_str()), flags, options).map_err(refused)?;
-    let shown = directory.as_ref().map_or_else(|| part.clone(), |path| below(&part, path));
-    // By descriptor, because what is mounted next may hide the workplace itself.
-    let whole = held(&part)?;
-    mount(Some(&shown), at, NONE, MsFlags::MS_BIND, NONE).map_err(refused)?;
-    umount2(by_descriptor(&whole).as_str(), MntFlags::MNT_DETACH).map_err(refused)
+    let wanted =
+        attach::Options { kind: file_system, device, options, read_only: true, attributes };
+    let whole = attach::file_system(&wanted).map_err(refused)?;
+    let Some(directory) = directory else { return Ok(whole) };
+    let part = part.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput)).map_err(refused)?;
+    directory_of(&whole, part, directory).map_err(refused)
 }
 
-/// Makes what was put together at `workplace` the root, and lets go of the old one.
-fn take_root(workplace: &Path) -> io::Result<()> {
-    let refused = |error| because("cannot make the captured root the root", error);
-    nix::unistd::chdir(workplace).map_err(refused)?;
+/// One directory of a file system. The kernel copies only what is mounted somewhere.
+fn directory_of(whole: &OwnedFd, part: &File, directory: &Path) -> io::Result<OwnedFd> {
+    attach::attach(whole, part)?;
+    let below = directory.strip_prefix("/").unwrap_or(directory);
+    let tree = straight::open_beneath(whole, below, OFlag::O_PATH)
+        .and_then(|directory| attach::copy(directory, false));
+    // By descriptor, because what is mounted may hide the workplace itself.
+    let at = format!("/proc/thread-self/fd/{}", whole.as_raw_fd());
+    umount2(at.as_str(), MntFlags::MNT_DETACH)?;
+    tree
+}
+
+/// Makes what was put together the root, and lets go of the old one.
+fn take_root(root: Option<&OwnedFd>) -> io::Result<()> {
+    let refused =
+        |error: nix::Error| because("cannot make the captured root the root", &error.into());
+    let root = root.ok_or_else(|| refused(nix::Error::ENOENT))?;
+    nix::unistd::fchdir(root).map_err(refused)?;
     // The old root comes to lie on top of the new one and is then detached; no directory is needed for it.
     nix::unistd::pivot_root(".", ".").map_err(refused)?;
     umount2(".", MntFlags::MNT_DETACH).map_err(refused)?;
     nix::unistd::chdir("/").map_err(refused)
 }
 
-fn below(directory: &Path, path: &Path) -> PathBuf {
-    directory.join(path.strip_prefix("/").unwrap_or(path))
-}
-
-/// The options of the mount at `path` that a remount would otherwise drop.
-fn options_in_force(path: &Path) -> io::Result<MsFlags> {
-    let flags = statvfs(path)?.flags();
-    let pairs = [
-        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
-    ];
-    Ok(pairs
-        .iter()
-        .filter(|(there, _)| flags.contains(*there))
-        .fold(MsFlags::empty(), |sum, (_, option)| sum | *option))
-}
-
-fn because(what: &str, error: nix::Error) -> io::Error {
-    let error = io::Error::from(error);
+/// An error of the same kind that says what it was about.
+fn because(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
@@ -213,9 +283,11 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
-        let (from, at) = (dir.path().join("from"), dir.path().join("at"));
+        let real = dir.path().canonicalize().unwrap();
+        let (from, root) = (real.join("from"), real.join("root"));
+        let at = root.join(from.strip_prefix("/").unwrap());
         for path in [&from, &at] {
-            std::fs::create_dir(path).unwrap();
+            std::fs::create_dir_all(path).unwrap();
         }
         let wanted = PrivateMount::Mounted { at: from.clone() };
         // The namespace ends with its thread.
@@ -223,17 +295,58 @@ mod tests {
             detach().unwrap();
             mount(Some("test"), &from, Some("tmpfs"), MsFlags::empty(), NONE).unwrap();
             let source = held(&from).unwrap();
-            show_if_mounted(&source, &wanted, &at).unwrap();
+            let held_root = || straight::open(&root, OFlag::O_PATH).unwrap();
+            let mut places =
+                Places::InNewRoot { bare: held_root(), root: Some(held_root().into()) };
+            show_if_mounted(&source, &wanted, &mut places).unwrap();
             let was_shown = mounts::mount_points().unwrap().contains(&at);
             for path in [&at, &from] {
                 umount2(path, MntFlags::MNT_DETACH).unwrap();
             }
-            let gone = show_if_mounted(&source, &wanted, &at);
+            let gone = show_if_mounted(&source, &wanted, &mut places);
             // What cannot be shown for another reason is an error.
             mount(Some("test"), &from, Some("tmpfs"), MsFlags::empty(), NONE).unwrap();
-            let refused = show_if_mounted(&source, &wanted, &at);
+            let refused = show_if_mounted(&source, &wanted, &mut places);
             (was_shown, gone.is_ok(), refused.is_err())
         });
         assert_eq!(result.join().unwrap(), (true, true, true));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_what_was_found_is_never_followed() {
+        if !crate::host::sys::may_as_root("private mounts") {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().canonicalize().unwrap();
+        for name in ["mine", "theirs/deep", "user"] {
+            std::fs::create_dir_all(real.join(name)).unwrap();
+        }
+        std::fs::write(real.join("theirs/secret"), "secret").unwrap();
+        std::os::unix::fs::symlink(real.join("theirs"), real.join("user/link")).unwrap();
+        let bind = |from: &str, at: &str| PrivateMount::Bind {
+            from: real.join(from),
+            at: real.join(at),
+            read_only: true,
+        };
+        let entered = |mount: PrivateMount| {
+            let view = PrivateView { mounts: vec![mount], ..PrivateView::default() };
+            std::thread::spawn(move || enter(&view).map_err(|error| error.to_string()))
+                .join()
+                .unwrap()
+        };
+        assert_eq!(entered(bind("mine", "theirs")), Ok(()));
+        for (from, at) in [
+            ("mine", "user/link"),
+            ("mine", "user/link/deep"),
+            ("user/link", "mine"),
+            ("user/link/deep", "mine"),
+        ] {
+            let refused = entered(bind(from, at)).unwrap_err();
+            assert!(refused.contains("user/link"), "{from} at {at}: {refused}");
+        }
+        // What nobody reads is left out.
+        let mounted = |at: &str| PrivateMount::Mounted { at: real.join(at) };
+        assert_eq!(entered(mounted("user/link")), Ok(()));
     }
 }

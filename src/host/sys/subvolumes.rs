@@ -9,13 +9,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
 
-use super::mounts::is_absent;
+use super::straight;
 
 /// The inode of the root directory of every subvolume, `BTRFS_FIRST_FREE_OBJECTID`.
 pub const ROOT_INODE: u64 = 256;
@@ -51,7 +52,7 @@ struct Lookup {
     path: [u8; PATH],
 }
 
-/// `struct btrfs_ioctl_get_subvol_info_args`, of which only the UUID is wanted here.
+/// `struct btrfs_ioctl_get_subvol_info_args`.
 #[repr(C)]
 struct Information {
     tree: u64,
@@ -61,29 +62,68 @@ struct Information {
     generation: u64,
     flags: u64,
     uuid: [u8; 16],
-    rest: [u64; 24],
+    parent_uuid: [u8; 16],
+    rest: [u64; 22],
 }
+
+/// `struct btrfs_ioctl_fs_info_args`.
+#[repr(C)]
+struct FileSystem {
+    highest_device: u64,
+    devices: u64,
+    uuid: [u8; 16],
+    rest: [u64; 124],
+}
+
+/// `BTRFS_ROOT_SUBVOL_RDONLY`.
+const READ_ONLY: u64 = 1;
+
+/// Where the superblock lies, and in it the UUID and the magic word (`struct btrfs_super_block`).
+const SUPERBLOCK: u64 = 0x1_0000;
+const SUPERBLOCK_UUID: usize = 0x20;
+const SUPERBLOCK_MAGIC: usize = 0x40;
+const MAGIC: &[u8] = b"_BHRfS_M";
 
 /// The calls. They only fill the structure that they are given, whose size is part of their number.
 mod calls {
+    nix::ioctl_read!(file_system, 0x94, 31, super::FileSystem);
     nix::ioctl_read!(information, 0x94, 60, super::Information);
     nix::ioctl_readwrite!(root_references, 0x94, 61, super::RootReferences);
     nix::ioctl_readwrite!(lookup, 0x94, 62, super::Lookup);
 }
 
-/// What is known of a subvolume.
+/// What is known of a subvolume. The first three tell it from every other one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subvolume {
+    /// The UUID of its file system.
+    pub file_system: String,
+    /// Its number in that, which is never given to another one.
+    pub id: u64,
     /// Its UUID, as btrfs-progs print it. The top-level subvolume of an old file system has none.
     pub uuid: Option<String>,
+    /// The UUID of the subvolume that it is a snapshot of.
+    pub parent_uuid: Option<String>,
+    /// Whether nobody can write to it.
+    pub read_only: bool,
 }
 
-/// The subvolume whose root directory is `root`; `None` when no subvolume's root is there, or nothing at all.
+/// The subvolume whose root directory is `root`; `None` when no subvolume's root is there, or nothing at all, or
+/// only behind a link.
 ///
 /// # Errors
 /// When the file system does not answer: it is no btrfs, or a kernel before 4.18.
 pub(in crate::host) fn at(root: &Path) -> io::Result<Option<Subvolume>> {
-    let Some(directory) = open(root)? else { return Ok(None) };
+    match open(root)? {
+        Some(directory) => of(&directory),
+        None => Ok(None),
+    }
+}
+
+/// The subvolume of which a held directory is the root; `None` when it is none, or was deleted since.
+///
+/// # Errors
+/// See [`at`].
+pub(super) fn of(directory: &File) -> io::Result<Option<Subvolume>> {
     if directory.metadata()?.ino() != ROOT_INODE {
         return Ok(None);
     }
@@ -95,16 +135,62 @@ pub(in crate::host) fn at(root: &Path) -> io::Result<Option<Subvolume>> {
         generation: 0,
         flags: 0,
         uuid: [0; 16],
-        rest: [0; 24],
+        parent_uuid: [0; 16],
+        rest: [0; 22],
     });
     #[expect(unsafe_code, reason = "the structure is the one that this call fills")]
     let answer = unsafe { calls::information(directory.as_raw_fd(), &raw mut *asked) };
     match answer {
-        Ok(_) => Ok(Some(Subvolume { uuid: shown(asked.uuid) })),
+        Ok(_) => Ok(Some(Subvolume {
+            file_system: file_system_of(directory)?,
+            id: asked.tree,
+            uuid: shown(asked.uuid),
+            parent_uuid: shown(asked.parent_uuid),
+            read_only: asked.flags & READ_ONLY != 0,
+        })),
         // Deleted while it was open.
         Err(Errno::ENOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The UUID of the btrfs that holds a directory.
+///
+/// # Errors
+/// When the file system does not answer.
+pub(super) fn file_system_of(directory: &File) -> io::Result<String> {
+    let mut asked =
+        Box::new(FileSystem { highest_device: 0, devices: 0, uuid: [0; 16], rest: [0; 124] });
+    #[expect(unsafe_code, reason = "the structure is the one that this call fills")]
+    unsafe { calls::file_system(directory.as_raw_fd(), &raw mut *asked) }?;
+    shown(asked.uuid).ok_or_else(|| io::Error::other("the file system has no UUID"))
+}
+
+/// The UUID of the btrfs that lies on a device; `None` when there is no such device, or no btrfs on it.
+///
+/// # Errors
+/// When the device cannot be read.
+pub(in crate::host) fn file_system_on(device: &Path) -> io::Result<Option<String>> {
+    let device = match File::open(device) {
+        Ok(device) => device,
+        Err(error) if is_no_device(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut superblock = [0; SUPERBLOCK_MAGIC + MAGIC.len()];
+    match device.read_exact_at(&mut superblock, SUPERBLOCK) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let (head, magic) = superblock.split_at(SUPERBLOCK_MAGIC);
+    let uuid = head[SUPERBLOCK_UUID..].first_chunk().filter(|_| magic == MAGIC);
+    Ok(uuid.copied().and_then(shown))
+}
+
+/// Whether a device is not there, or is no longer behind its name.
+fn is_no_device(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    straight::is_elsewhere(error) || number == Some(libc::ENXIO) || number == Some(libc::ENODEV)
 }
 
 /// A UUID in its usual form; `None` when it is all zeros, as one is that was never given.
@@ -115,12 +201,12 @@ fn shown(uuid: [u8; 16]) -> Option<String> {
     (number != 0).then(|| parts.join("-"))
 }
 
-/// A directory, and never what somebody put in its place; `None` when there is none.
+/// A directory, and never what somebody put in its place or in that of a directory above it; `None` when there is
+/// none.
 fn open(directory: &Path) -> io::Result<Option<File>> {
-    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    match File::options().read(true).custom_flags(flags).open(directory) {
+    match straight::open(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
         Ok(directory) => Ok(Some(directory)),
-        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) if straight::is_elsewhere(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -192,6 +278,7 @@ mod tests {
         assert_eq!(size_of::<RootReferences>(), 4096);
         assert_eq!(size_of::<Lookup>(), 4096);
         assert_eq!(size_of::<Information>(), 504);
+        assert_eq!(size_of::<FileSystem>(), 1024);
         assert_eq!(std::mem::offset_of!(Information, uuid), 296);
     }
 
@@ -214,6 +301,23 @@ mod tests {
             assert_eq!(nested(path).unwrap(), [] as [PathBuf; 0], "{path:?}");
         }
         assert_eq!(at(dir.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_device_is_known_by_its_superblock() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        assert_eq!(file_system_on(&image).unwrap(), None);
+        std::fs::write(&image, "short").unwrap();
+        assert_eq!(file_system_on(&image).unwrap(), None);
+        let mut bytes = vec![0; 0x1_0000 + 0x1000];
+        bytes[0x1_0020..0x1_0030].copy_from_slice(&[0x11; 16]);
+        std::fs::write(&image, &bytes).unwrap();
+        assert_eq!(file_system_on(&image).unwrap(), None);
+        bytes[0x1_0040..0x1_0048].copy_from_slice(b"_BHRfS_M");
+        std::fs::write(&image, &bytes).unwrap();
+        let uuid = "11111111-1111-1111-1111-111111111111";
+        assert_eq!(file_system_on(&image).unwrap().as_deref(), Some(uuid));
     }
 
     #[test]

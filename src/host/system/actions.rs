@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::is_not_found;
-use crate::host::sys::{cgroup, mounts, process};
+use crate::host::sys::{cgroup, mounts, process, snapshots};
 use crate::host::{ActError, Action};
 use crate::model::undo::{ChildProcess, Identity};
 
@@ -47,6 +47,21 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
         Action::Remount { path, device, read_only } => mounts::remount(path, *device, *read_only)
             .map(|()| None)
             .map_err(|source| ActError::Io { what: "remount", path: path.clone(), source }),
+        Action::MakeSnapshot { device, origin, path, name } => {
+            let made = snapshots::make(device, origin, name).map_err(|source| ActError::Io {
+                what: "make a snapshot of",
+                path: path.clone(),
+                source,
+            })?;
+            Ok(made.uuid.map(|uuid| Identity::Subvolume { uuid }))
+        }
+        Action::DeleteSnapshot { device, name, found } => {
+            let not_ours = || ActError::NotOurs { path: name.into() };
+            let found = found.as_ref().ok_or_else(not_ours)?;
+            let is_deleted = snapshots::delete(device, found, name)
+                .map_err(|source| ActError::Io { what: "delete", path: name.into(), source })?;
+            if is_deleted { Ok(None) } else { Err(not_ours()) }
+        }
         Action::Freeze { cgroup } => cgroup::freeze(cgroup).map(Some),
         Action::Thaw { cgroup, identity } => cgroup::thaw(cgroup, identity.as_ref()),
         Action::StopProcess { child, grace } => stop_process(child, *grace).map(|()| None),

@@ -89,6 +89,13 @@ impl Captured<'_> {
         said
     }
 
+    /// Drops a volume: as if it had been deleted before the job began. What is there now belongs to what is
+    /// around it.
+    fn forget(&mut self, at: &Path) {
+        self.survey.volumes.retain(|volume| volume.at != at);
+        self.volumes.retain(|volume| volume.path != at);
+    }
+
     /// Runs `work` while somebody watches over the machine, and stops its engines when the captures would
     /// harm it.
     pub fn watched<T>(&self, cx: RunContext<'_>, work: impl FnOnce() -> T) -> T {
@@ -152,10 +159,10 @@ pub fn capture<'a>(
         if captured.holds.iter().any(|hold| hold.provider.is_exclusive()) {
             rec.step("read-only", None, None, |_| make_exclusive(cx, files, &mut captured))?;
         }
-        let holds = &captured.holds;
-        quietly(cx, rec, job, |rec| rec.step("capture", None, None, |_| make(cx, holds)))
+        let captured = &mut captured;
+        quietly(cx, rec, job, |rec| rec.step("capture", None, None, |_| make(cx, files, captured)))
     });
-    let seen = made.and_then(|()| rec.step("look", None, None, |_| see(cx, &mut captured)));
+    let seen = made.and_then(|()| rec.step("look", None, None, |_| see(cx, files, &mut captured)));
     drop(until_made);
     if seen.is_none() {
         release(cx, rec, captured);
@@ -246,10 +253,8 @@ fn promise(
             Err(error @ CaptureError::Unfit { .. }) if !is_strict(files) => {
                 passed_over.push(captured.pass_over(&at, error));
             }
-            // As if it had been deleted before the job began. What is there now belongs to what is around it.
             Err(error @ CaptureError::Gone { .. }) if !is_strict(files) => {
-                captured.survey.volumes.retain(|volume| volume.at != at);
-                captured.volumes.retain(|volume| volume.path != at);
+                captured.forget(&at);
                 passed_over.push(error.to_string());
             }
             Err(error) => return Err(error.into()),
@@ -298,14 +303,36 @@ fn make_exclusive(
 }
 
 /// Makes the captures that are not exclusive, and does nothing else.
-fn make(cx: RunContext<'_>, holds: &[Hold]) -> Result<((), Done), StepError> {
+fn make(
+    cx: RunContext<'_>,
+    files: &FilesSource,
+    captured: &mut Captured<'_>,
+) -> Result<((), Done), StepError> {
     let mut names = Vec::new();
-    for hold in holds.iter().filter(|hold| !hold.provider.is_exclusive()) {
+    let mut gone = Vec::new();
+    for (number, hold) in captured.holds.iter().enumerate() {
+        if hold.provider.is_exclusive() {
+            continue;
+        }
         unless_stopped(cx)?;
-        hold.provider.make(room(cx), &hold.promise)?;
-        names.push(hold.provider.name());
+        match hold.provider.make(room(cx), &hold.promise) {
+            Ok(()) => names.push(hold.provider.name()),
+            Err(error @ CaptureError::Gone { .. }) if !is_strict(files) => {
+                gone.push((number, error.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(((), Done::ok(names.join(", "))))
+    let mut passed_over = Vec::new();
+    for (number, said) in gone.into_iter().rev() {
+        let hold = captured.holds.remove(number);
+        captured.forget(&hold.at);
+        // It says that nothing was made, and this looks again.
+        capture::give_back(room(cx), &hold.promise, None)?;
+        cx.ledger.settled(hold.entry).map_err(ledger_error)?;
+        passed_over.insert(0, said);
+    }
+    Ok(((), or_warning(names.join(", "), &passed_over)))
 }
 
 fn unless_stopped(cx: RunContext<'_>) -> Result<(), StepError> {
@@ -324,7 +351,11 @@ fn or_warning(well: String, passed_over: &[String]) -> Done {
 }
 
 /// Looks at every capture, and writes down what proves it ours.
-fn see(cx: RunContext<'_>, captured: &mut Captured<'_>) -> Result<((), Done), StepError> {
+fn see(
+    cx: RunContext<'_>,
+    files: &FilesSource,
+    captured: &mut Captured<'_>,
+) -> Result<((), Done), StepError> {
     let mut about = Vec::new();
     for hold in &mut captured.holds {
         let made = hold.provider.look(room(cx), &hold.promise)?;
@@ -334,7 +365,45 @@ fn see(cx: RunContext<'_>, captured: &mut Captured<'_>) -> Result<((), Done), St
         about.push(made.about.clone());
         hold.made = Some(made);
     }
-    Ok(((), Done::ok(about.join(", "))))
+    let moved = place(cx, captured)?;
+    if moved.is_empty() {
+        return Ok(((), Done::ok(about.join(", "))));
+    }
+    if is_strict(files) {
+        return Err(StepError::new(Trouble::Environment, moved.join("; ")));
+    }
+    let done = Done::with(Outcome::Incomplete, Trouble::Incomplete, moved.join("; "));
+    captured.gaps.extend(moved);
+    Ok(((), done))
+}
+
+/// Drops what has no place in the captures around it, and answers what to say about each: somebody moved it, or put
+/// a link in its place, after it was found and before those were made. To show it where that leads would be worse.
+fn place(cx: RunContext<'_>, captured: &mut Captured<'_>) -> Result<Vec<String>, StepError> {
+    let captures: Vec<_> =
+        captured.holds.iter().filter_map(|hold| hold.made.as_ref()?.mount.clone()).collect();
+    let room = room(cx);
+    // One alone lies on its mount point, or on a path of the job.
+    if captures.len() < 2 || room.host.is_dry() {
+        return Ok(Vec::new());
+    }
+    let view = PrivateView {
+        mounts: view(&captured.survey, &captures, &[]),
+        workplace: capture::workplace(room.settings),
+        halt: captured.halt.clone(),
+    };
+    let mut said = Vec::new();
+    for at in room.host.without_a_place(&view)? {
+        captured.forget(&at);
+        for hold in captured.holds.iter_mut().filter(|hold| hold.at == at) {
+            hold.made.iter_mut().for_each(|made| made.mount = None);
+        }
+        said.push(format!(
+            "{} is not in the copy — it was moved or replaced while it was captured; the next run takes what is there then",
+            at.shown()
+        ));
+    }
+    Ok(said)
 }
 
 /// What an engine must reach as it is outside, wherever it lies.

@@ -1,19 +1,22 @@
-//! What captures use of btrfs-progs, on one file system in memory: subvolumes that the machine sees, and
-//! snapshots in the top-level subvolume, which only a command with the right private mount reaches.
+//! What captures use of btrfs, on one file system in memory: subvolumes that the machine sees, and snapshots in the
+//! top-level subvolume, which only the calls on its device reach.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use stillpoint::host::{Access, CommandSpec, Effect, Exit, PrivateMount};
-
-use super::fake_borg::Answer;
+use stillpoint::host::Subvolume;
 
 /// The device that the file system is on.
 pub const DEVICE: &str = "/dev/sdb";
 
+/// The UUID of the file system.
+pub const FILE_SYSTEM: &str = "fs-uuid";
+
 /// A snapshot in the top-level subvolume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
+    pub id: u64,
     pub uuid: String,
     pub parent_uuid: String,
     pub read_only: bool,
@@ -28,93 +31,72 @@ pub struct FakeBtrfs {
     pub nested: BTreeMap<PathBuf, Vec<PathBuf>>,
     /// What lies in the top-level subvolume, by name.
     pub top: BTreeMap<String, Snapshot>,
-    made: u32,
+    /// Places that the snapshots around them do not have.
+    pub misplaced: Vec<PathBuf>,
+    /// The UUIDs of what snapshots were made of since the machine was made, or since this was emptied.
+    pub origins: Vec<String>,
+    made: u64,
 }
 
 impl FakeBtrfs {
-    /// Carries out a command as btrfs would.
+    /// The subvolume at a path.
+    pub fn at(&self, path: &Path) -> Option<Subvolume> {
+        let uuid = self.subvolumes.get(path)?;
+        Some(Subvolume {
+            file_system: FILE_SYSTEM.into(),
+            id: id_of(uuid),
+            uuid: Some(uuid.clone()),
+            parent_uuid: None,
+            read_only: false,
+        })
+    }
+
+    /// What lies at a name in the top-level subvolume.
+    pub fn find(&self, device: &Path, name: &str) -> Option<Subvolume> {
+        assert_eq!(device, Path::new(DEVICE));
+        let found = self.top.get(name)?;
+        Some(Subvolume {
+            file_system: FILE_SYSTEM.into(),
+            id: found.id,
+            uuid: Some(found.uuid.clone()),
+            parent_uuid: Some(found.parent_uuid.clone()),
+            read_only: found.read_only,
+        })
+    }
+
+    /// Makes a snapshot of the subvolume that has this number and UUID, wherever it lies.
     ///
-    /// # Panics
-    /// On a command that nobody thought of.
-    pub fn answer(&mut self, spec: &CommandSpec) -> Answer {
-        let words: Vec<String> =
-            spec.args.iter().map(|arg| arg.value().to_string_lossy().into_owned()).collect();
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let top = top_of(spec);
-        let name_of = |path: &str| -> String {
-            let top = top.as_deref().expect("only below a private mount of the top level");
-            let name = Path::new(path).strip_prefix(top).expect("a path in the top level");
-            name.to_str().unwrap().to_owned()
-        };
-        match words.as_slice() {
-            ["subvolume", "show", "--", path] => {
-                let name = name_of(path);
-                let found = self.top.get(&name);
-                let text = found
-                    .map(|found| shown(&name, &found.uuid, &found.parent_uuid, found.read_only));
-                text.map_or_else(|| failure("Not a Btrfs subvolume: Invalid argument"), good)
-            }
-            // There is only this one.
-            ["filesystem", "show", "--raw", "--", _] => {
-                good("Label: none  uuid: fs-uuid\n\tTotal devices 1\n\n".into())
-            }
-            ["subvolume", "list", "-o", "--", path] => {
-                assert_eq!(Some(Path::new(path)), top.as_deref());
-                let lines = self.top.keys().enumerate().map(|(number, name)| {
-                    format!("ID {} gen 31 top level 5 path {name}\n", 300 + number)
-                });
-                good(lines.collect())
-            }
-            ["subvolume", "snapshot", "-r", "--", source, path] => {
-                let name = name_of(path);
-                let Some(parent) = self.subvolumes.get(Path::new(source)) else {
-                    return failure("Not a Btrfs subvolume: Invalid argument");
-                };
-                if self.top.contains_key(&name) {
-                    return failure("target path already exists");
-                }
-                self.made += 1;
-                let (uuid, parent_uuid) = (format!("snap-{}", self.made), parent.clone());
-                self.top.insert(name, Snapshot { uuid, parent_uuid, read_only: true });
-                good(String::new())
-            }
-            ["subvolume", "delete", "--commit-after", "--", path] => {
-                match self.top.remove(&name_of(path)) {
-                    Some(_) => good(String::new()),
-                    None => failure("Could not find subvolume"),
-                }
-            }
-            _ => panic!("the fake btrfs was not told about: {words:?}"),
+    /// # Errors
+    /// `NotFound` when there is none; `AlreadyExists`.
+    pub fn make(&mut self, device: &Path, origin: &Subvolume, name: &str) -> io::Result<String> {
+        assert_eq!((device, origin.file_system.as_str()), (Path::new(DEVICE), FILE_SYSTEM));
+        let is_it =
+            |uuid: &&String| id_of(uuid) == origin.id && Some(*uuid) == origin.uuid.as_ref();
+        let parent_uuid = self.subvolumes.values().find(is_it).cloned();
+        let parent_uuid = parent_uuid.ok_or(io::ErrorKind::NotFound)?;
+        if self.top.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
         }
+        self.made += 1;
+        self.origins.push(parent_uuid.clone());
+        let uuid = format!("snap-{}", self.made);
+        let snapshot =
+            Snapshot { id: 1000 + self.made, uuid: uuid.clone(), parent_uuid, read_only: true };
+        self.top.insert(name.to_owned(), snapshot);
+        Ok(uuid)
+    }
+
+    /// Deletes what was found at a name. Answers whether it was still that.
+    pub fn delete(&mut self, device: &Path, found: &Subvolume, name: &str) -> bool {
+        let is_it = self.find(device, name).as_ref() == Some(found);
+        if is_it {
+            self.top.remove(name);
+        }
+        is_it
     }
 }
 
-/// Where the command sees the top-level subvolume.
-fn top_of(spec: &CommandSpec) -> Option<PathBuf> {
-    match spec.view.mounts.as_slice() {
-        [] => None,
-        [PrivateMount::Device { device, at, file_system, options, directory: None, access }] => {
-            assert_eq!((file_system.as_str(), options.as_str()), ("btrfs", "subvolid=5"));
-            assert_eq!(device, Path::new(DEVICE));
-            let reads = spec.effect == Effect::Inspect;
-            assert_eq!(*access, if reads { Access::Read } else { Access::Write });
-            Some(at.clone())
-        }
-        mounts => panic!("a view that btrfs has no use for: {mounts:?}"),
-    }
-}
-
-fn shown(name: &str, uuid: &str, parent: &str, read_only: bool) -> String {
-    let flags = if read_only { "readonly" } else { "-" };
-    format!(
-        "{name}\n\tName: \t\t\t{name}\n\tUUID: \t\t\t{uuid}\n\tParent UUID: \t\t{parent}\n\tReceived UUID: \t\t-\n\tFlags: \t\t\t{flags}\n"
-    )
-}
-
-fn good(stdout: String) -> Answer {
-    Answer { exit: Exit::Code(0), stdout, stderr: Vec::new() }
-}
-
-fn failure(text: &str) -> Answer {
-    Answer { exit: Exit::Code(1), stdout: String::new(), stderr: vec![format!("ERROR: {text}")] }
+/// A number for a subvolume of the machine, the same for the same UUID.
+fn id_of(uuid: &str) -> u64 {
+    uuid.bytes().fold(256, |sum, byte| sum * 31 % 1_000_003 + u64::from(byte))
 }

@@ -13,11 +13,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Effect, Host, LockError, LockGuard,
-    LockMode, MountEntry, PathKind, PathState, Piped, RunError, Shield, Stream, Subvolume,
-    ThawGuard, Tool, Watch,
+    LockMode, MountEntry, PathKind, PathState, Piped, PrivateView, RunError, Shield, Stream,
+    Subvolume, ThawGuard, Tool, Watch,
 };
 use stillpoint::model::undo::Identity;
 
+use super::fake_btrfs;
 use super::fake_lvm::Stage;
 pub use super::world::{Fault, World};
 use super::world::{carry_out, injected};
@@ -259,6 +260,24 @@ impl Host for FakeHost {
                     .ok_or_else(|| failed(path))?;
                 Ok(None)
             }
+            Action::MakeSnapshot { device, origin, path, name } => {
+                let made = self
+                    .effect(action.summary(), |world| world.btrfs.make(device, origin, name))
+                    .ok_or_else(|| failed(path))?;
+                let uuid = made.map_err(|source| ActError::Io {
+                    what: "make a snapshot of",
+                    path: path.clone(),
+                    source,
+                })?;
+                Ok(Some(Identity::Subvolume { uuid }))
+            }
+            Action::DeleteSnapshot { device, name, found } => {
+                let found = found.as_ref().expect("only a plan does not know it");
+                let deleted = self
+                    .effect(action.summary(), |world| world.btrfs.delete(device, found, name))
+                    .ok_or_else(|| failed(Path::new(name)))?;
+                if deleted { Ok(None) } else { Err(ActError::NotOurs { path: name.into() }) }
+            }
             Action::Freeze { cgroup } => {
                 let takes = self.world().freezing_takes;
                 std::thread::sleep(takes);
@@ -385,8 +404,22 @@ impl Host for FakeHost {
     }
 
     fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
-        let uuid = self.world().btrfs.subvolumes.get(root).cloned();
-        Ok(uuid.map(|uuid| Subvolume { uuid: Some(uuid) }))
+        Ok(self.world().btrfs.at(root))
+    }
+
+    fn subvolume_on(&self, device: &Path, name: &str) -> Result<Option<Subvolume>, ActError> {
+        Ok(self.world().btrfs.find(device, name))
+    }
+
+    fn btrfs_on(&self, device: &Path) -> Result<Option<String>, ActError> {
+        let is_it = device == Path::new(fake_btrfs::DEVICE);
+        Ok(is_it.then(|| fake_btrfs::FILE_SYSTEM.to_owned()))
+    }
+
+    fn without_a_place(&self, view: &PrivateView) -> Result<Vec<PathBuf>, ActError> {
+        let misplaced = self.world().btrfs.misplaced.clone();
+        let is_shown = |at: &PathBuf| view.mounts.iter().any(|mount| mount.at() == at);
+        Ok(misplaced.into_iter().filter(is_shown).collect())
     }
 
     fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError> {

@@ -67,6 +67,8 @@ pub struct World {
     pub lvm: FakeLvm,
     /// Swap files that are in use.
     pub swap_files: Vec<PathBuf>,
+    /// What happens while the `quiesce` hook runs: after the survey, before the captures.
+    pub while_pausing: Option<Meanwhile>,
     /// Whether the application that the `quiesce` hook pauses writes.
     pub writers_paused: bool,
     /// What happens while borg reads.
@@ -145,7 +147,6 @@ impl World {
 pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
     match &spec.tool {
         Tool::Borg => world.borg.answer(spec),
-        Tool::Btrfs => world.btrfs.answer(spec),
         Tool::Lvm(program) => world.lvm.answer(program, spec),
         Tool::Dmsetup => world.lvm.dmsetup(spec),
         Tool::Systemctl => {
@@ -164,7 +165,12 @@ pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
             match word.as_str() {
                 "stop" => world.service_up = false,
                 "start" => world.service_up = true,
-                "pause" => world.writers_paused = true,
+                "pause" => {
+                    world.writers_paused = true;
+                    if let Some(meanwhile) = world.while_pausing {
+                        meanwhile(world);
+                    }
+                }
                 "continue" => world.writers_paused = false,
                 "broken" => return injected(&spec.tool),
                 _ => {}

@@ -1,0 +1,189 @@
+//! Read-only snapshots in the top-level subvolume of a btrfs, made and deleted by the kernel's own calls on
+//! descriptors (linux/btrfs.h, since 5.7).
+//!
+//! The file system is mounted nowhere for that (see [`attach`]), so nobody else comes near it, and there is nothing to
+//! unmount. A subvolume is reached by its number and known by its UUID: whatever its owner has put at its path by
+//! then has no part in it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+
+use super::subvolumes::{self, Subvolume};
+use super::{attach, straight};
+use crate::model::shown::Show;
+
+/// The number of the top-level subvolume, `BTRFS_FS_TREE_OBJECTID`.
+const TOP: u64 = 5;
+/// `BTRFS_SUBVOL_RDONLY`.
+const READ_ONLY: u64 = 1 << 1;
+/// `BTRFS_SUBVOL_SPEC_BY_ID`.
+const BY_ID: u64 = 1 << 4;
+/// `BTRFS_SUBVOL_NAME_MAX` + 1.
+const NAME: usize = 4040;
+
+/// How often a subvolume is looked for that is renamed over and over: the kernel turns its number into a path, and
+/// refuses what it finds there when it is another one by then.
+const TRIES: usize = 10;
+
+/// `struct btrfs_ioctl_vol_args_v2`.
+#[repr(C)]
+struct Arguments {
+    descriptor: i64,
+    transaction: u64,
+    flags: u64,
+    unused: [u64; 4],
+    /// A name, or the number of a subvolume.
+    what: [u8; NAME],
+}
+
+/// The calls. They only read the structure that they are given, whose size is part of their number.
+mod calls {
+    nix::ioctl_write_ptr!(create, 0x94, 23, super::Arguments);
+    nix::ioctl_write_ptr!(destroy, 0x94, 63, super::Arguments);
+    nix::ioctl_read!(start_sync, 0x94, 24, u64);
+    nix::ioctl_write_ptr!(wait_sync, 0x94, 22, u64);
+}
+
+/// The subvolume `name` in the top-level subvolume of the btrfs on a device; `None` when there is none.
+///
+/// # Errors
+/// When the file system cannot be asked.
+pub(in crate::host) fn find(device: &Path, name: &str) -> io::Result<Option<Subvolume>> {
+    look(&root_of(device, TOP, false)?, name)
+}
+
+/// Makes a read-only snapshot of `origin` as `name` in the top-level subvolume of its file system, which lies on
+/// `device`. Answers with what was made.
+///
+/// # Errors
+/// `NotFound` when the subvolume is not there any more; otherwise when the kernel refuses it, when the device holds
+/// another file system, or when there is such a name already.
+pub(in crate::host) fn make(
+    device: &Path,
+    origin: &Subvolume,
+    name: &str,
+) -> io::Result<Subvolume> {
+    if name.is_empty() || name.len() >= NAME || name.contains(['/', '\0']) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // That the device is not there says nothing of the subvolume.
+    let top = root_of(device, TOP, true)
+        .map_err(|error| io::Error::other(format!("{}: {error}", device.shown())))?;
+    let found = subvolumes::file_system_of(&top)?;
+    if found != origin.file_system {
+        return Err(io::Error::other(format!(
+            "{} holds the btrfs {found} now, and not {}",
+            device.shown(),
+            origin.file_system
+        )));
+    }
+    let source = source(device, origin)?;
+    let mut wanted = arguments(READ_ONLY);
+    wanted.descriptor = source.as_raw_fd().into();
+    wanted.what[..name.len()].copy_from_slice(name.as_bytes());
+    #[expect(unsafe_code, reason = "the structure is the one that this call reads")]
+    unsafe { calls::create(top.as_raw_fd(), &raw const *wanted) }?;
+    look(&top, name)?.ok_or_else(|| io::Error::other("the kernel took the request and made none"))
+}
+
+/// Deletes a subvolume, durably, if it is still the one that was found as `name` in the top-level subvolume.
+/// Answers whether it was.
+///
+/// # Errors
+/// When the kernel refuses it, or it is still there afterwards.
+pub(in crate::host) fn delete(device: &Path, found: &Subvolume, name: &str) -> io::Result<bool> {
+    let top = root_of(device, TOP, true)?;
+    let is_it = |there: &Subvolume| {
+        (&there.file_system, there.id, &there.uuid) == (&found.file_system, found.id, &found.uuid)
+    };
+    if !look(&top, name)?.is_some_and(|there| is_it(&there)) {
+        return Ok(false);
+    }
+    let mut wanted = arguments(BY_ID);
+    wanted.what[..size_of::<u64>()].copy_from_slice(&found.id.to_ne_bytes());
+    #[expect(unsafe_code, reason = "the structure is the one that this call reads")]
+    unsafe { calls::destroy(top.as_raw_fd(), &raw const *wanted) }?;
+    let mut transaction = 0;
+    #[expect(unsafe_code, reason = "the number is what these calls write and read")]
+    unsafe {
+        calls::start_sync(top.as_raw_fd(), &raw mut transaction)?;
+        calls::wait_sync(top.as_raw_fd(), &raw const transaction)?;
+    }
+    match look(&top, name)? {
+        Some(there) if is_it(&there) => {
+            Err(io::Error::other("the kernel took the request and did not carry it out"))
+        }
+        _ => Ok(true),
+    }
+}
+
+fn arguments(flags: u64) -> Box<Arguments> {
+    Box::new(Arguments { descriptor: 0, transaction: 0, flags, unused: [0; 4], what: [0; NAME] })
+}
+
+/// The root directory of the subvolume, held.
+fn source(device: &Path, origin: &Subvolume) -> io::Result<File> {
+    for _ in 0..TRIES {
+        let root = match root_of(device, origin.id, false) {
+            Ok(root) => root,
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        match subvolumes::of(&root)? {
+            Some(found) if (found.id, &found.uuid) == (origin.id, &origin.uuid) => return Ok(root),
+            Some(_) | None => {}
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+/// What the kernel says of a number of which there is no subvolume, or which it cannot follow: `EINVAL` when another
+/// one lies at the path that it found for it.
+fn is_gone(error: &io::Error) -> bool {
+    straight::is_elsewhere(error) || error.raw_os_error() == Some(libc::EINVAL)
+}
+
+/// The root directory of a subvolume by its number, mounted nowhere.
+fn root_of(device: &Path, id: u64, writable: bool) -> io::Result<File> {
+    let mut attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    if !writable {
+        attributes |= libc::MOUNT_ATTR_RDONLY;
+    }
+    let mounted = attach::file_system(&attach::Options {
+        kind: "btrfs",
+        device,
+        options: &format!("subvolid={id}"),
+        // If nobody else has it mounted, to look at it must not change it.
+        read_only: !writable,
+        attributes,
+    })?;
+    straight::open_beneath(&mounted, Path::new(""), OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+}
+
+/// The subvolume at a name in a held directory.
+fn look(directory: &File, name: &str) -> io::Result<Option<Subvolume>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    match straight::open_beneath(directory, Path::new(name), flags) {
+        Ok(root) => subvolumes::of(&root),
+        Err(error) if straight::is_elsewhere(&error) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::ENOTDIR as i32) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_structure_is_as_large_as_the_kernel_says() {
+        assert_eq!(size_of::<Arguments>(), 4096);
+        assert_eq!(std::mem::offset_of!(Arguments, what), 56);
+    }
+}
