@@ -8,6 +8,7 @@ use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::target::SecretSource;
+use crate::pipeline::closed;
 use crate::pipeline::error::StepError;
 use crate::pipeline::steps::target::{lock_for_deleting, require_mount};
 
@@ -65,6 +66,18 @@ pub fn run(global: &Global, args: &InitArgs) -> Verdict {
             });
             // Believed when it can be opened with the configured passphrase, and not before.
             let probed = created.and_then(|created| Ok((created, engine.probe(cx.engine())?)));
+            if let Ok((created, probe)) = &probed {
+                let made = created.is_some();
+                let noted = closed::after_init(cx, target, probe.repository_id.as_deref(), made);
+                match noted {
+                    Ok(None) => {}
+                    Ok(Some(text)) => render::say(&format!("warning: {text}")),
+                    Err(error) => {
+                        render::say(&format!("stillpoint: target {name}: {error}"));
+                        troubles.push(Trouble::Warning);
+                    }
+                }
+            }
             match probed {
                 Ok((created, probe)) => document.targets.push(Row {
                     target: name.clone(),

@@ -8,6 +8,10 @@ use crate::model::copy::Copy;
 use crate::model::names::{JobName, TargetName};
 use crate::model::report::SCHEMA;
 use crate::model::size;
+use crate::model::target::Target;
+use crate::pipeline::context::Pipeline;
+use crate::pipeline::error::StepError;
+use crate::report::closed::told;
 
 use super::select::Unreadable;
 use super::setup::{Setup, Use};
@@ -61,6 +65,7 @@ pub fn run(global: &Global, args: &ListArgs) -> Verdict {
         let engine = select::engine(pipeline, &target.name)?;
         match select::all_copies(pipeline, engine) {
             Ok(copies) => {
+                warn_if_closed(pipeline, target)?;
                 for copy in copies {
                     let finished = engine.unfinished(&copy).is_none();
                     let ours = copy
@@ -84,6 +89,17 @@ pub fn run(global: &Global, args: &ListArgs) -> Verdict {
         render::text(&shown(&document.copies))?;
     }
     Ok(troubles)
+}
+
+/// Says why nothing is deleted in a target, as far as it was found before.
+fn warn_if_closed(pipeline: Pipeline<'_>, target: &Target) -> Result<(), StepError> {
+    let Some(history) = pipeline.history else { return Ok(()) };
+    let closures = history.closures(&target.name)?;
+    if !closures.is_empty() {
+        let why = told(&target.name, &closures);
+        render::say(&format!("warning: target {} is closed: {why}", target.name));
+    }
+    Ok(())
 }
 
 fn row(target: &TargetName, copy: Copy, finished: bool) -> Row {

@@ -7,6 +7,7 @@ use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Outcome;
 use crate::model::report::RunReport;
 use crate::pipeline;
+use crate::pipeline::error::StepError;
 use crate::report::facts::Facts;
 use crate::report::{metrics, status};
 
@@ -39,7 +40,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Verdict {
     publish(&setup, &mut report);
     report.exit_code = Some(exit::code(&report.troubles));
     if let Err(error) = setup.pipeline().remember(|history| history.record_run(&report)) {
-        warn(&mut report, error.to_string());
+        warn(&mut report, StepError::from(error).message);
         report.exit_code = Some(exit::code(&report.troubles));
     }
     if global.json {
@@ -66,13 +67,13 @@ fn publish(setup: &Setup, report: &mut RunReport) {
                 let text = metrics::textfile(&status, &facts);
                 files.push((path.clone(), 0o644, text.into_bytes()));
             }
-            Err(error) => warn(report, error.to_string()),
+            Err(error) => warn(report, StepError::from(error).message),
         }
     }
     for (path, mode, content) in files {
         let action = Action::ReplaceFile { path: path.clone(), mode, content };
         if let Err(error) = setup.host.act(&action) {
-            warn(report, error.to_string());
+            warn(report, StepError::from(error).message);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::unistd::AccessFlags;
 
@@ -385,9 +386,14 @@ fn is_cramped(host: &dyn Host, cache: &Path) -> bool {
     refused || host.free_space(cache).is_ok_and(|free| free < ROOM_FOR_LOCKS)
 }
 
+/// How long to wait for another program that has history locked, however short lock-wait is: a writer of ours takes
+/// milliseconds.
+const LEAST_PATIENCE: Duration = Duration::from_secs(5);
+
 fn open_to_write(host: &dyn Host, config: &Config, path: &Path) -> Result<History, StepError> {
     ensure_state(host, config)?;
-    Ok(History::open(path)?)
+    let patience = config.settings.lock_wait.max(LEAST_PATIENCE);
+    Ok(History::open_within(path, patience)?)
 }
 
 fn ensure_state(host: &dyn Host, config: &Config) -> Result<(), StepError> {

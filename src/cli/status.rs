@@ -5,7 +5,6 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::model::names::JobName;
-use crate::model::outcome::Trouble;
 use crate::model::span;
 use crate::pipeline::error::StepError;
 use crate::report::facts::Facts;
@@ -46,5 +45,5 @@ pub fn run(global: &Global, args: &StatusArgs) -> Verdict {
             "stillpoint: the configuration names no job, so nothing is protected — see `stillpoint generate config`",
         );
     }
-    Ok(if report.is_stale() { vec![Trouble::Incomplete] } else { Vec::new() })
+    Ok(report.troubles())
 }

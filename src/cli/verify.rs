@@ -4,8 +4,9 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::model::names::{JobName, TargetName};
-use crate::model::outcome::Outcome;
+use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::SCHEMA;
+use crate::pipeline::closed;
 use crate::pipeline::error::StepError;
 use crate::pipeline::steps::maintain::judge;
 
@@ -72,8 +73,11 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
     }
     let mut report = None;
     let mut troubles = setup.session(|cx| {
-        report = Some(engine.verify(cx.engine(), &copy).map_err(StepError::from)?);
-        Ok(Vec::new())
+        let read = engine.verify(cx.engine(), &copy);
+        let read = read.map_err(|error| closed::noting(cx, target, error))?;
+        let noted = closed::after_verify(cx, engine.target(), &copy, &read.damage);
+        report = Some(read);
+        Ok(noted.err().map(unrecorded).into_iter().collect())
     })?;
     let Some(report) = report else { return Ok(troubles) };
     let done = judge(&report);
@@ -92,4 +96,10 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
         render::text(&format!("{} in target {target}: {}", copy.id, done.detail))?;
     }
     Ok(troubles)
+}
+
+/// What was found stands, and is not recorded.
+fn unrecorded(error: StepError) -> Trouble {
+    render::say(&format!("warning: {error}; what verify found is not recorded"));
+    Trouble::Warning
 }

@@ -216,6 +216,12 @@ pub trait Engine: Send + Sync {
     /// What stands in the way.
     fn probe(&self, cx: Context<'_>) -> Result<Probe, EngineError>;
 
+    /// The id of the repository that was listed last, where a listing tells it; [`Engine::probe`] asks for it
+    /// otherwise.
+    fn listed_repository(&self) -> Option<String> {
+        None
+    }
+
     /// Lists every copy in the repository, other people's and unfinished ones included
     /// (see [`Engine::unfinished`]).
     ///

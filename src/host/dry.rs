@@ -322,6 +322,10 @@ impl Host for DryHost {
         self.inner.free_space(path)
     }
 
+    fn free_files(&self, path: &Path) -> Result<Option<u64>, ActError> {
+        self.inner.free_files(path)
+    }
+
     fn running_since(&self, pid: i32) -> Result<Option<DateTime<Utc>>, ActError> {
         self.inner.running_since(pid)
     }

@@ -319,6 +319,15 @@ pub trait Host: Send + Sync {
     /// When the file system cannot be asked.
     fn free_space(&self, path: &Path) -> Result<u64, ActError>;
 
+    /// How many files can still be made in the file system that holds the path; `None` where it makes them as they
+    /// are needed.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    fn free_files(&self, _path: &Path) -> Result<Option<u64>, ActError> {
+        Ok(None)
+    }
+
     /// Since when a process of this number runs; `None` when none does. One that has died and only waits to be
     /// reaped does not.
     ///

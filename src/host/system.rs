@@ -205,6 +205,15 @@ impl Host for SystemHost {
         })
     }
 
+    fn free_files(&self, path: &Path) -> Result<Option<u64>, ActError> {
+        let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
+        mounts::free_files(existing).map_err(|source| ActError::Io {
+            what: "ask for the free inodes at",
+            path: path.into(),
+            source,
+        })
+    }
+
     fn running_since(&self, pid: i32) -> Result<Option<DateTime<Utc>>, ActError> {
         let failed =
             |source| ActError::Io { what: "look for a process in", path: "/proc".into(), source };

@@ -70,3 +70,17 @@ impl Copy {
                 .is_some_and(|o| o == text || (text.len() >= 6 && o.starts_with(text)))
     }
 }
+
+/// The first few ids, for one line.
+pub fn abridged(ids: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let short = |id: &String| {
+        let hexadecimal = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if hexadecimal { id[..8].to_owned() } else { id.clone() }
+    };
+    let mut text = ids.iter().take(SHOWN).map(short).collect::<Vec<_>>().join(", ");
+    if ids.len() > SHOWN {
+        text.push_str(&format!(" and {} more", ids.len() - SHOWN));
+    }
+    text
+}

@@ -170,7 +170,8 @@ impl From<CaptureError> for StepError {
 
 impl From<HistoryError> for StepError {
     fn from(error: HistoryError) -> Self {
-        Self::from_error(Trouble::Environment, &error, Some(error.hint()))
+        let trouble = if error.is_busy() { Trouble::Busy } else { Trouble::Environment };
+        Self::from_error(trouble, &error, Some(error.hint()))
     }
 }
 

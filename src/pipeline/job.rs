@@ -327,7 +327,7 @@ fn finish(
         .collect();
     let deleted = if cx.host().stop_signal().is_none() {
         let policy = cx.config().keep(job, engine.target());
-        retain(cx, rec, engine, job, &observation.listing, &good, policy, lock)
+        retain(cx, rec, engine, job, &observation, &good, policy, lock)
     } else {
         Vec::new()
     };

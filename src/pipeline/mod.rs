@@ -3,6 +3,7 @@
 //! [`run::run`] frames the jobs in a [`session`], [`job::run_job`] tells one job's story from top to bottom,
 //! and each file in [`steps`] is one of its sentences.
 
+pub mod closed;
 pub mod context;
 pub mod error;
 pub mod job;

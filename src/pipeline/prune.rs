@@ -12,8 +12,10 @@ use crate::model::job::Job;
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::target::Target;
-use crate::report::history::{Maintenance, MaintenanceKind};
+use crate::report::closed::told;
+use crate::report::history::{Closure, Maintenance, MaintenanceKind};
 
+use super::closed;
 use super::context::RunContext;
 use super::error::StepError;
 use super::pin::mark_remembered;
@@ -141,6 +143,11 @@ fn prune_target(
     let engine = engine(cx, target)?;
     pruned.refusals.extend(mark_remembered(cx, engine));
     let copies = listing(cx, engine)?;
+    let mut closures = closed::examine(cx, engine, &copies)?;
+    if request.accept {
+        closed::accept(cx, engine, &closures)?;
+        closures.clear();
+    }
     for wanted in &request.copies {
         let mut found = ours_of(cx, engine, jobs, &copies);
         if one_meaning(wanted, &mut found, target)? {
@@ -148,11 +155,15 @@ fn prune_target(
         }
     }
     let mut ids = Vec::new();
+    if !closures.is_empty() {
+        pruned.refusals.push(told(&target.name, &closures));
+    }
+    let seen = Seen { engine, copies: &copies, closures: &closures };
     for job in jobs {
         if request.is_choice() {
-            by_choice(cx, request, engine, job, &copies, &mut ids, pruned);
+            by_choice(cx, request, &seen, job, &mut ids, pruned);
         } else {
-            by_policy(cx, request, engine, job, &copies, &mut ids, pruned)?;
+            by_policy(cx, request, &seen, job, &mut ids, pruned)?;
             if request.accept {
                 record(cx, target, MaintenanceKind::Accept, job.name.to_string())?;
             }
@@ -293,15 +304,22 @@ fn ours_of<'a>(
     jobs.iter().flat_map(move |job| ours(cx, engine, job, copies)).map(|(copy, _)| copy)
 }
 
+/// What was found in a target under its lock.
+struct Seen<'a> {
+    engine: &'a dyn Engine,
+    copies: &'a [Copy],
+    closures: &'a [Closure],
+}
+
 fn by_policy(
     cx: RunContext<'_>,
     request: &Request,
-    engine: &dyn Engine,
+    seen: &Seen<'_>,
     job: &Job,
-    copies: &[Copy],
     ids: &mut Vec<String>,
     pruned: &mut Pruned,
 ) -> Result<(), StepError> {
+    let Seen { engine, copies, closures } = *seen;
     let policy = cx.config().keep(job, engine.target());
     let mut newest: BTreeMap<&Series, &Copy> = BTreeMap::new();
     for (copy, series) in ours(cx, engine, job, copies) {
@@ -320,7 +338,7 @@ fn by_policy(
             accepted: request.accept,
         })
         .collect();
-    let decided = retain::decide(cx, copies, engine, &questions)?;
+    let decided = retain::decide(cx, copies, engine, closures, &questions)?;
     for (series, plan) in &decided.plans {
         for decision in &plan.decisions {
             pruned.decisions.push(Ruling {
@@ -334,7 +352,8 @@ fn by_policy(
             });
         }
     }
-    pruned.refusals.extend(decided.refusals);
+    // What closes the target was told once.
+    pruned.refusals.extend(decided.refusals.into_iter().filter(|_| closures.is_empty()));
     ids.extend(decided.ids);
     Ok(())
 }
@@ -343,12 +362,12 @@ fn by_policy(
 fn by_choice(
     cx: RunContext<'_>,
     request: &Request,
-    engine: &dyn Engine,
+    seen: &Seen<'_>,
     job: &Job,
-    copies: &[Copy],
     ids: &mut Vec<String>,
     pruned: &mut Pruned,
 ) {
+    let Seen { engine, copies, closures } = *seen;
     let mut last_good: BTreeMap<&Series, &Copy> = BTreeMap::new();
     for (copy, series) in
         ours(cx, engine, job, copies).filter(|(copy, _)| copy.healthy != Some(false))
@@ -369,8 +388,10 @@ fn by_choice(
             Some("pinned")
         } else if last_good.get(series).is_some_and(|last| last.id == copy.id) {
             Some("the last good copy")
-        } else {
+        } else if closures.is_empty() {
             None
+        } else {
+            Some("in a closed target")
         };
         if let Some(spared) = spared {
             pruned.refusals.push(format!("{} is {spared}, so it is not deleted", copy.id));

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::host::ActError;
 use crate::model::event::Event;
 use crate::model::job::Job;
 use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::{RunReport, SCHEMA};
+use crate::model::shown::Show;
+use crate::model::size;
 
 use super::context::Pipeline;
 use super::error::StepError;
@@ -37,33 +40,35 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
         warnings: Vec::new(),
         troubles: Vec::new(),
     };
-    let framed = session(pipeline, &run, Place::State, |cx| {
-        let mut served: BTreeMap<TargetName, bool> = BTreeMap::new();
-        for job in jobs {
-            if cx.host().stop_signal().is_some() {
-                break;
+    let framed = room_for_records(pipeline).and_then(|()| {
+        session(pipeline, &run, Place::State, |cx| {
+            let mut served: BTreeMap<TargetName, bool> = BTreeMap::new();
+            for job in jobs {
+                if cx.host().stop_signal().is_some() {
+                    break;
+                }
+                let result = run_job(cx, job, only);
+                report.jobs.push(result.report);
+                report.troubles.extend(result.troubles);
+                report.warnings.extend(result.warnings);
+                for (target, deleted) in result.served {
+                    *served.entry(target).or_default() |= deleted;
+                }
             }
-            let result = run_job(cx, job, only);
-            report.jobs.push(result.report);
-            report.troubles.extend(result.troubles);
-            report.warnings.extend(result.warnings);
-            for (target, deleted) in result.served {
-                *served.entry(target).or_default() |= deleted;
+            let mut rec = Recorder::new(pipeline.observer, None);
+            for target in &pipeline.config.targets {
+                let Some(deleted) = served.get(&target.name) else { continue };
+                let Some(engine) = pipeline.engine(&target.name) else { continue };
+                if cx.host().stop_signal().is_none() {
+                    maintain(cx, &mut rec, engine, *deleted);
+                }
             }
-        }
-        let mut rec = Recorder::new(pipeline.observer, None);
-        for target in &pipeline.config.targets {
-            let Some(deleted) = served.get(&target.name) else { continue };
-            let Some(engine) = pipeline.engine(&target.name) else { continue };
-            if cx.host().stop_signal().is_none() {
-                maintain(cx, &mut rec, engine, *deleted);
-            }
-        }
-        let outcome = rec.outcome();
-        report.maintenance = rec.steps;
-        report.troubles.extend(rec.troubles);
-        report.warnings.extend(rec.warnings);
-        outcome
+            let outcome = rec.outcome();
+            report.maintenance = rec.steps;
+            report.troubles.extend(rec.troubles);
+            report.warnings.extend(rec.warnings);
+            outcome
+        })
     });
     let mut outcome = match framed {
         Ok((outcome, frame)) => {
@@ -110,6 +115,39 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
     }
     pipeline.observer.on(&Event::RunFinished { run, outcome, elapsed: clock.elapsed() });
     report
+}
+
+/// Room that a run's ledger and records need in the state directory, in bytes: a ledger of a few hundred lines,
+/// history's write-ahead log (64 pages and one large transaction) and what history grows by, and `report.json`.
+const ROOM: u64 = 1 << 20;
+
+/// How many files a run makes there: its ledger, history's two side files, `report.json` with its replacement, and
+/// what the engine's own state needs.
+const FILES: u64 = 16;
+
+/// Refuses to begin where the copies could be made and nothing of them be recorded any more: retention would take
+/// them for unfinished ones.
+fn room_for_records(pipeline: Pipeline<'_>) -> Result<(), StepError> {
+    let host = pipeline.host;
+    if host.is_dry() {
+        return Ok(());
+    }
+    let state = &pipeline.config.settings.state_dir;
+    let unfit = |error: ActError| StepError { trouble: Trouble::Environment, ..error.into() };
+    let free = host.free_space(state).map_err(unfit)?;
+    let files = host.free_files(state).map_err(unfit)?;
+    let lacks = if free < ROOM {
+        format!("{} free, and a run needs {}", size::show(free), size::show(ROOM))
+    } else if let Some(files) = files.filter(|files| *files < FILES) {
+        format!("room for {files} more files (inodes), and a run needs {FILES}")
+    } else {
+        return Ok(());
+    };
+    let text = format!(
+        "the disk of the state directory {} has {lacks} for its ledger and records, so nothing was begun — free some space there",
+        state.shown()
+    );
+    Err(StepError::new(Trouble::Environment, text))
 }
 
 fn note(pipeline: Pipeline<'_>, report: &mut RunReport, text: String) {

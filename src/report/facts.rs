@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::history::{
-    CopyRecord, History, HistoryError, LastOutcome, MaintenanceKind, RunSummary, StepTime,
+    Closure, CopyRecord, History, HistoryError, LastOutcome, MaintenanceKind, RunSummary, StepTime,
     TrendPoint,
 };
 use crate::model::copy::Series;
@@ -71,8 +71,29 @@ pub struct TargetFacts {
     pub compacted: Option<DateTime<Utc>>,
     /// Whether copies were deleted since then.
     pub has_deletions: bool,
+    /// Why nothing is deleted or compacted there.
+    pub closures: Vec<Closure>,
     /// The maintenance steps of the last run that had some.
     pub steps: Vec<StepTime>,
+}
+
+impl TargetFacts {
+    /// Reads what there is to know of a target.
+    ///
+    /// # Errors
+    /// When history cannot be read.
+    pub fn gather(history: &History, target: &TargetName) -> Result<TargetFacts, HistoryError> {
+        let ended = |kind| -> Result<Option<DateTime<Utc>>, HistoryError> {
+            Ok(history.last_good_maintenance(target, kind)?.map(|done| done.time))
+        };
+        Ok(TargetFacts {
+            checked: ended(MaintenanceKind::Check)?,
+            compacted: ended(MaintenanceKind::Compact)?,
+            has_deletions: history.has_deletions_to_compact(target)?,
+            closures: history.closures(target)?,
+            steps: history.maintenance_steps(target)?,
+        })
+    }
 }
 
 /// What history says about everything in the configuration. What is not in it is not known.
@@ -118,17 +139,7 @@ impl Facts {
             facts.slots.insert(slot, known);
         }
         for target in &config.targets {
-            let name = &target.name;
-            let ended = |kind| -> Result<Option<DateTime<Utc>>, HistoryError> {
-                Ok(history.last_good_maintenance(name, kind)?.map(|done| done.time))
-            };
-            let known = TargetFacts {
-                checked: ended(MaintenanceKind::Check)?,
-                compacted: ended(MaintenanceKind::Compact)?,
-                has_deletions: history.has_deletions_to_compact(name)?,
-                steps: history.maintenance_steps(name)?,
-            };
-            facts.targets.insert(name.clone(), known);
+            facts.targets.insert(target.name.clone(), TargetFacts::gather(history, &target.name)?);
         }
         for job in &config.jobs {
             facts.steps.insert(job.name.clone(), history.job_steps(&job.name)?);

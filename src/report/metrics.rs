@@ -195,6 +195,8 @@ mod tests {
             outcome: None,
             last_run: None,
             due: Vec::new(),
+            closed: None,
+            closures: Vec::new(),
             copy: None,
             size: None,
             files: None,

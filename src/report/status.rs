@@ -1,16 +1,18 @@
 //! `status`: per job, target and item, the last good copy, its age and what is due. Pure.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::closed;
 use super::facts::{Facts, Slot, SlotFacts, TargetFacts, horizon, slots};
-use super::history::{MaintenanceKind, TrendPoint};
+use super::history::{Closure, ClosureKind, MaintenanceKind, TrendPoint};
 use crate::model::job::Config;
 use crate::model::names::{JobName, TargetName};
-use crate::model::outcome::Outcome;
+use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::SCHEMA;
 use crate::model::size;
 use crate::model::span;
@@ -48,6 +50,11 @@ pub struct StatusEntry {
     pub last_run: Option<DateTime<Utc>>,
     /// What the target is due for.
     pub due: Vec<MaintenanceKind>,
+    /// Why nothing is deleted or compacted in the target; null when nothing is in the way.
+    pub closed: Option<String>,
+    /// By what kinds of findings it is closed.
+    #[serde(skip)]
+    pub closures: Vec<Closure>,
     /// The last good copy's id.
     pub copy: Option<String>,
     /// Bytes of the original data in it.
@@ -64,6 +71,26 @@ impl StatusReport {
     /// Whether any entry is stale. Where there is none, nothing is protected, which is no better.
     pub fn is_stale(&self) -> bool {
         self.entries.is_empty() || self.entries.iter().any(|entry| entry.stale)
+    }
+
+    /// What the report means to whoever asks by exit code.
+    pub fn troubles(&self) -> Vec<Trouble> {
+        let kinds = || self.entries.iter().flat_map(|entry| &entry.closures).map(|c| c.kind);
+        let mut troubles = Vec::new();
+        if kinds().any(|kind| kind == ClosureKind::Damage) {
+            troubles.push(Trouble::Damage);
+        }
+        if self.is_stale() || kinds().any(|kind| kind != ClosureKind::Damage) {
+            troubles.push(Trouble::Incomplete);
+        }
+        troubles
+    }
+}
+
+impl StatusEntry {
+    fn explained(self) -> Self {
+        let closed = (!self.closures.is_empty()).then(|| closed::why(&self.closures));
+        Self { closed, ..self }
     }
 }
 
@@ -88,7 +115,9 @@ pub fn status(
                 .unwrap_or_default();
             let nothing = SlotFacts::default();
             let known = facts.slots.get(&slot).unwrap_or(&nothing);
-            entry(slot, known, due, now, max_age)
+            let target = facts.targets.get(&slot.target);
+            let closures = target.map(|known| known.closures.clone()).unwrap_or_default();
+            StatusEntry { closures, ..entry(slot, known, due, now, max_age) }.explained()
         })
         .collect();
     StatusReport { schema: SCHEMA, entries }
@@ -115,6 +144,8 @@ fn entry(
         outcome: known.last_outcome.as_ref().map(|last| last.outcome.clone()),
         last_run: known.last_outcome.as_ref().map(|last| last.finished),
         due,
+        closed: None,
+        closures: Vec::new(),
         copy: good.map(|copy| copy.id.clone()),
         size: good.and_then(|copy| copy.size),
         files: good.and_then(|copy| copy.files),
@@ -169,6 +200,13 @@ pub fn text(report: &StatusReport, unicode: bool) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{}", line.trim_end());
     }
+    let mut told = BTreeSet::new();
+    for entry in report.entries.iter().filter(|entry| !entry.closures.is_empty()) {
+        if told.insert(&entry.target) {
+            let why = closed::told(&entry.target, &entry.closures);
+            let _ = writeln!(text, "target {} is closed: {why}", entry.target);
+        }
+    }
     text
 }
 
@@ -191,6 +229,9 @@ fn row(entry: &StatusEntry, unicode: bool) -> [String; 4] {
     if entry.stale && outcome != "ok" {
         let last = if entry.outcome.is_some() { "last run " } else { "" };
         rest.push(format!("{last}{outcome}"));
+    }
+    if !entry.closures.is_empty() {
+        rest.push(format!("closed ({})", closed::kinds(&entry.closures)));
     }
     rest.extend(entry.due.iter().map(|due| format!("{due} due")));
     [name, state, age, rest.join("  ")]

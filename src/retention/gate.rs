@@ -108,6 +108,9 @@ pub struct Evidence<'a> {
     pub now: DateTime<Utc>,
     /// The span of the policy by which the plan was made.
     pub within: Option<Duration>,
+    /// Why nothing may be deleted in the whole target: damage, copies that vanished, another repository. With what
+    /// to do about it.
+    pub closed: Option<&'a str>,
     /// When a person last accepted the copies of this job (an earlier `--accept`).
     pub looked: Option<DateTime<Utc>>,
     /// A person has looked and accepts everything except an unhealthy or missing copy (`--accept`).
@@ -130,6 +133,14 @@ pub enum Refusal {
         series: Box<Series>,
         /// The copy.
         id: String,
+    },
+    /// The target is closed.
+    #[error("nothing of {series} is deleted, because {why}")]
+    Closed {
+        /// The series.
+        series: Box<Series>,
+        /// Why, and until when.
+        why: String,
     },
     /// Nothing is recorded about the newest copy.
     #[error(
@@ -220,9 +231,18 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What to do about it.
+    /// What is told of it, with what to do about it.
+    pub fn told(&self) -> String {
+        match self.hint() {
+            "" => self.to_string(),
+            hint => format!("{self} — {hint}"),
+        }
+    }
+
+    /// What to do about it; nothing where the refusal itself says it.
     pub fn hint(&self) -> &'static str {
         match self {
+            Refusal::Closed { .. } => "",
             Refusal::NoCopy { .. } => "run the job; retention follows a good copy",
             Refusal::Unhealthy { .. } => {
                 "see what the copy lacks (`stillpoint status`), mend that and run the job again"
@@ -261,6 +281,9 @@ pub fn gate(evidence: &Evidence<'_>, plan: &Plan, guards: &Guards) -> Result<(),
     }
     if evidence.accepted {
         return Ok(());
+    }
+    if let Some(why) = evidence.closed {
+        return Err(Refusal::Closed { series: series(), why: why.to_owned() });
     }
     if copy.healthy.is_none() {
         return Err(Refusal::Unrecorded { series: series(), id: copy.id.clone() });

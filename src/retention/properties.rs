@@ -227,6 +227,7 @@ proptest! {
             now: newest.time,
             within: policy.within,
             looked: None,
+            closed: None,
             accepted: false,
         };
         prop_assert!(!costs || gate(&asked, &plan, &guards).is_err());

@@ -343,6 +343,7 @@ fn evidence<'a>(series: &'a Series, copy: &'a Copy) -> Evidence<'a> {
         now: now(),
         within: None,
         looked: None,
+        closed: None,
         accepted: false,
     }
 }
@@ -365,6 +366,13 @@ fn only_a_good_copy_opens_the_gate() {
     for copy in [None, Some(&incomplete)] {
         assert!(gate(&Evidence { copy, accepted: true, ..asked }, &plan, &guards).is_err());
     }
+
+    // What is wrong with the target as a whole weighs more than what is with the copy, and can be accepted.
+    let closed = Evidence { closed: Some("damage was found; nothing is deleted"), ..asked };
+    let refused = gate(&closed, &plan, &guards).unwrap_err();
+    assert!(matches!(refused, Refusal::Closed { .. }));
+    insta::assert_snapshot!(refused.told(), @"nothing of etc@web1 is deleted, because damage was found; nothing is deleted");
+    assert_eq!(gate(&Evidence { accepted: true, ..closed }, &plan, &guards), Ok(()));
 
     let unrecorded = Copy { healthy: None, ..copy.clone() };
     let asked = Evidence { copy: Some(&unrecorded), ..asked };

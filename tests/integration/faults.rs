@@ -23,7 +23,7 @@ use stillpoint::pipeline::run::run;
 use stillpoint::report::history::{FILE_NAME, History, Maintenance, MaintenanceKind};
 
 use crate::loops;
-use crate::support::fake_host::{FakeHost, Fault, World};
+use crate::support::fake_host::{FakeHost, Fault, Past, World};
 
 pub struct Nobody;
 
@@ -197,6 +197,15 @@ impl Bench {
             }
         }
         Self::at(scene, world, state)
+    }
+
+    /// The machine as it was at a moment, with its state directory.
+    pub fn as_of(&self, scene: &Scene, moment: &Past) -> Self {
+        let state = room();
+        for (name, content) in &moment.files {
+            fs::write(state.path().join(name), content).unwrap();
+        }
+        Self::at(scene, moment.world.clone(), state)
     }
 
     /// The newest copy; whatever happens, it must survive.

@@ -11,7 +11,7 @@ use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::pipeline::recover::{Recovery, give_up_hooks, recover};
 
 use crate::faults::{Bench, Scene};
-use crate::support::fake_host::{Chronicle, FakeHost, Fault, PowerCut};
+use crate::support::fake_host::{Chronicle, Fault, PowerCut};
 
 /// What a good run does.
 pub fn effects(scene: &Scene) -> Vec<String> {
@@ -171,8 +171,8 @@ pub fn cutting_the_ledger(scene: &Scene) {
     for keep in 0..=lines {
         for torn in [false, true] {
             let mut bench = seed.twin(scene);
-            if let Some((_, world)) = past.iter().rfind(|(lines, _)| *lines <= keep) {
-                bench.host = FakeHost::over(world.clone());
+            if let Some(moment) = past.iter().rfind(|moment| moment.lines <= keep) {
+                bench = bench.as_of(scene, moment);
                 if torn {
                     bench.host.world().reboot();
                 }

@@ -6,6 +6,7 @@
 mod architecture;
 mod capture_rules;
 mod captures;
+mod closed;
 mod examples;
 mod faults;
 mod help;

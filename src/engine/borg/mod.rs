@@ -5,7 +5,7 @@
 //! stream whose producer fails leaves none, since borg is stopped before it sees the end of its input.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::Deserialize;
 
@@ -35,6 +35,8 @@ pub struct BorgEngine {
     borg: BorgTarget,
     // Asked for once per process: a command may be slow, or count how often it is asked.
     passphrase: OnceLock<Option<Secret>>,
+    // Every listing names the repository.
+    listed: Mutex<Option<String>>,
 }
 
 /// Takes each line of standard output; the error says what could not be read.
@@ -48,6 +50,7 @@ impl BorgEngine {
                 target: target.clone(),
                 borg: borg.clone(),
                 passphrase: OnceLock::new(),
+                listed: Mutex::default(),
             }),
             EngineConfig::Restic(_) => None,
         }
@@ -135,8 +138,11 @@ impl BorgEngine {
     fn listing(&self, cx: Context<'_>, only_newest: bool) -> Result<Listing, EngineError> {
         let spec = self.repository(cx)?.list(only_newest);
         let completed = self.run(cx, &spec, &mut |_| {}, &mut |_| {})?;
-        parse_listing(&completed.stdout)
-            .map_err(|what| EngineError::Output { engine: "borg", what })
+        let listing = parse_listing(&completed.stdout)
+            .map_err(|what| EngineError::Output { engine: "borg", what })?;
+        let id = listing.repository_id.clone();
+        *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+        Ok(listing)
     }
 }
 
@@ -244,6 +250,10 @@ impl Engine for BorgEngine {
             repository_id: Some(listing.repository_id),
             encryption: listing.encryption,
         })
+    }
+
+    fn listed_repository(&self) -> Option<String> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn list(&self, cx: Context<'_>) -> Result<Vec<Copy>, EngineError> {

@@ -263,6 +263,18 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
     Ok(blocks.saturating_mul(size))
 }
 
+/// How many files can still be made in the file system at `path`, which must exist; `None` where it makes inodes as
+/// they are needed (btrfs) and so says that it has none.
+///
+/// # Errors
+/// When the file system cannot be asked.
+pub fn free_files(path: &Path) -> io::Result<Option<u64>> {
+    let answer = statvfs(path)?;
+    #[allow(clippy::useless_conversion)] // the types are narrower than u64 on 32-bit machines
+    let (all, free) = (u64::from(answer.files()), u64::from(answer.files_available()));
+    Ok((all > 0).then_some(free))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

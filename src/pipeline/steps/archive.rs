@@ -12,6 +12,7 @@ use crate::model::target::Target;
 use crate::model::undo::Undo;
 use crate::report::history::Attempt;
 
+use crate::pipeline::closed;
 use crate::pipeline::context::RunContext;
 use crate::pipeline::error::{StepError, ledger_error};
 use crate::pipeline::recorder::{Done, Recorder};
@@ -119,7 +120,7 @@ pub(in crate::pipeline) fn bracketed<T>(
         }
     }
     cx.ledger.settled(entry).map_err(ledger_error)?;
-    Ok(result?)
+    result.map_err(|error| closed::noting(cx, &engine.target().name, error))
 }
 
 /// What the engine's report and the look at the source mean together.

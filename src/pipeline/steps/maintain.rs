@@ -1,14 +1,16 @@
 //! What belongs to a target and not to a job: giving back space, and checking. Once per run, when due.
 
-use chrono::{DateTime, Utc};
-
 use crate::engine::{CheckReport, Engine};
 use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
+use crate::model::report::StepReport;
 use crate::model::target::ReadData;
+use crate::report::closed::told;
+use crate::report::facts::TargetFacts;
 use crate::report::history::{Maintenance, MaintenanceKind};
-use crate::report::status::has_passed;
+use crate::report::status::due;
 
+use crate::pipeline::closed;
 use crate::pipeline::context::RunContext;
 use crate::pipeline::error::StepError;
 use crate::pipeline::recorder::{Done, Recorder};
@@ -25,23 +27,21 @@ pub enum WhenBusy {
     PutOff,
 }
 
-/// Compacts and checks a target where that is due. `deleted` says whether this run deleted copies in it.
+/// Checks and compacts a target where that is due. `deleted` says whether this run deleted copies in it. The check
+/// comes first: what it finds closes the target to compaction.
 pub fn maintain(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine, deleted: bool) {
     let target = engine.target();
-    let due = |kind, every| is_due(cx, &target.name, kind, every);
-    let compact = !target.append_only
-        && match target.compact_every {
-            None => deleted,
-            Some(every) => due(MaintenanceKind::Compact, every),
-        };
-    if compact {
-        self::compact(cx, rec, engine, WhenBusy::PutOff);
-    }
-    if let Some(check) = &target.check
-        && due(MaintenanceKind::Check, check.every)
-        && cx.host().stop_signal().is_none()
-    {
+    // Unknown is due: one check too many harms nobody.
+    let known = cx.pipeline.history.and_then(|h| TargetFacts::gather(h, &target.name).ok());
+    let mut known = known.unwrap_or_default();
+    // A dry run records nothing of what it would delete.
+    known.has_deletions |= deleted;
+    let due = due(target, Some(&known), cx.host().now());
+    if let Some(check) = target.check.as_ref().filter(|_| due.contains(&MaintenanceKind::Check)) {
         self::check(cx, rec, engine, check.read_data, WhenBusy::PutOff);
+    }
+    if due.contains(&MaintenanceKind::Compact) && cx.host().stop_signal().is_none() {
+        self::compact(cx, rec, engine, WhenBusy::PutOff);
     }
 }
 
@@ -54,6 +54,15 @@ pub fn compact(
 ) -> Option<()> {
     let target = engine.target();
     let done = rec.step("compact", Some(&target.name), None, |progress| {
+        let closures = closed::known(cx, &target.name)?;
+        if !closures.is_empty() {
+            let text = format!("not compacted: {}", told(&target.name, &closures));
+            return match when_busy {
+                // The run has told it where it listed the target.
+                WhenBusy::PutOff => Ok(((), Done::skipped(text))),
+                WhenBusy::Fail => Err(StepError::new(closed::trouble(&closures), text)),
+            };
+        }
         let compacted = lock_for_deleting(cx.pipeline, cx.run, target).and_then(|_lock| {
             bracketed(cx, engine, |engine| engine.compact(cx.engine(), progress))
         });
@@ -88,7 +97,12 @@ pub fn check(
                 Ok((None, Done::ok(format!("would check {}", would_read(read_data)))))
             }
             Ok(report) => {
-                let done = judge(&report);
+                let mut done = judge(&report);
+                if let Err(error) = closed::after_check(cx, target, read_data, &report.damage) {
+                    done.detail = format!("{}; {error}", done.detail);
+                    done.outcome = done.outcome.worst(Outcome::Warning);
+                    done.trouble = done.trouble.or(Some(Trouble::Warning));
+                }
                 Ok((Some(report), done))
             }
             Err(error) => put_off(error, when_busy).map(|done| (None, done)),
@@ -134,21 +148,6 @@ pub fn judge(report: &CheckReport) -> Done {
     }
 }
 
-fn is_due(
-    cx: RunContext<'_>,
-    target: &TargetName,
-    kind: MaintenanceKind,
-    every: std::time::Duration,
-) -> bool {
-    let Some(history) = cx.pipeline.history else { return false };
-    let last: Option<DateTime<Utc>> = match history.last_good_maintenance(target, kind) {
-        Ok(record) => record.map(|record| record.time),
-        // Unknown is due: one check too many harms nobody.
-        Err(_) => None,
-    };
-    has_passed(last, every, cx.host().now())
-}
-
 /// Notes how the step that `rec` recorded last went.
 fn remember(
     cx: RunContext<'_>,
@@ -157,9 +156,9 @@ fn remember(
     kind: MaintenanceKind,
 ) {
     // What was put off has not been done, and stays due.
-    let Some(step) = rec.steps.last().filter(|step| step.outcome != Outcome::Warning) else {
-        return;
-    };
+    let is_done =
+        |step: &&StepReport| !matches!(step.outcome, Outcome::Warning | Outcome::Skipped(_));
+    let Some(step) = rec.steps.last().filter(is_done) else { return };
     let done = Maintenance {
         target: target.clone(),
         kind,
@@ -169,6 +168,6 @@ fn remember(
     };
     let noted = cx.pipeline.remember(|history| history.record_maintenance(&done));
     if let Err(error) = noted {
-        rec.say(true, StepError::from_error(Trouble::Warning, &error, None).message);
+        rec.say(true, StepError::from(error).message);
     }
 }

@@ -3,8 +3,10 @@
 use crate::engine::Engine;
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
-use crate::report::history::CopyRecord;
+use crate::report::closed::told;
+use crate::report::history::{Closure, CopyRecord};
 
+use crate::pipeline::closed;
 use crate::pipeline::context::RunContext;
 use crate::pipeline::error::StepError;
 use crate::pipeline::pin::mark_remembered;
@@ -30,6 +32,8 @@ pub struct Observation {
     pub observed: Vec<Observed>,
     /// What an engine said it made and the target does not list.
     pub absent: Vec<Archived>,
+    /// Why nothing may be deleted there, see [`closed`].
+    pub closures: Vec<Closure>,
 }
 
 /// Lists the target once and finds this run's copies in it.
@@ -55,12 +59,19 @@ pub fn observe(
         }
         let missing: Vec<String> =
             absent.iter().map(|archived| archived.series.to_string()).collect();
+        let closures = closed::examine(cx, engine, &listing)?;
         let found = observed.len();
         let listed = listing.len();
-        observation = Some(Observation { listing, observed, absent });
+        let seen = Observation { listing, observed, absent, closures };
+        let closures = &observation.insert(seen).closures;
         let lists = if cx.host().is_dry() { "would list" } else { "lists" };
-        if missing.is_empty() {
-            Ok(((), Done::ok(format!("the target {lists} {found} new of {listed}"))))
+        let text = format!("the target {lists} {found} new of {listed}");
+        if missing.is_empty() && closures.is_empty() {
+            Ok(((), Done::ok(text)))
+        } else if missing.is_empty() {
+            let (outcome, trouble) = closed::judge(cx, closures);
+            let detail = format!("{text}; {}", told(target, closures));
+            Ok(((), Done::with(outcome, trouble, detail)))
         } else {
             Err(StepError::new(
                 Trouble::JobFailed,
@@ -73,6 +84,7 @@ pub fn observe(
         }
     });
     let mut observation = observation?;
+    settle(cx, rec, engine, &observation);
     for observed in &mut observation.observed {
         fill_in(observed);
         remember(cx, rec, engine, observed);
@@ -80,15 +92,46 @@ pub fn observe(
     Some(observation)
 }
 
+/// Forgets the attempts of this job's dead runs of which nothing is left in the target. The job's lock is ours, so
+/// no other run of it is still at work.
+fn settle(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    engine: &dyn Engine,
+    observation: &Observation,
+) {
+    let seen = observation.observed.iter().map(|observed| &observed.archived);
+    let Some(job) = seen.chain(&observation.absent).map(|made| &made.series.job).next() else {
+        return;
+    };
+    let settled = cx.pipeline.remember(|history| {
+        for attempt in history.attempts(&engine.target().name)? {
+            let left = observation.listing.iter().any(|copy| {
+                let is_its = copy.run.as_ref() == Some(&attempt.run)
+                    && copy.series.as_ref() == Some(&attempt.series);
+                is_its || attempt.name.is_some() && engine.unfinished(copy) == attempt.name
+            });
+            if attempt.series.job == *job && attempt.run != *cx.run && !left {
+                history.settle_attempt(&attempt)?;
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = settled {
+        rec.warn(StepError::from(error).message);
+    }
+}
+
 /// The target's copies, with what history knows of them; history learns which of its copies are gone.
 ///
 /// # Errors
 /// When the target cannot be listed completely.
 pub fn listing(cx: RunContext<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, StepError> {
-    let mut listing = engine.list(cx.engine())?;
     let name = &engine.target().name;
+    let mut listing = engine.list(cx.engine()).map_err(|error| closed::noting(cx, name, error))?;
+    let looked = closed::looked(cx, engine.target());
     let reconciled = cx.pipeline.remember(|history| {
-        for id in history.reconcile(name, &listing)? {
+        for id in history.reconcile(name, &listing, &looked)? {
             tracing::info!(target = %name, "copy {id} is no longer there");
         }
         Ok(())

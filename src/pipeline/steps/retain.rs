@@ -4,21 +4,23 @@ use std::collections::BTreeSet;
 
 use crate::engine::Engine;
 use crate::host::LockGuard;
-use crate::model::copy::{Copy, Series};
+use crate::model::copy::{Copy, Series, abridged};
 use crate::model::job::Job;
 use crate::model::keep::KeepPolicy;
 use crate::model::names::JobName;
 use crate::model::outcome::{Outcome, Trouble};
-use crate::report::history::{Maintenance, MaintenanceKind};
+use crate::report::closed::kinds;
+use crate::report::history::{Closure, Maintenance, MaintenanceKind};
 use crate::retention::{self, Evidence, Guards, Plan};
 
+use crate::pipeline::closed;
 use crate::pipeline::context::RunContext;
 use crate::pipeline::error::StepError;
 use crate::pipeline::pin::is_same;
 use crate::pipeline::recorder::{Done, Recorder};
 
 use super::archive::bracketed;
-use super::observe::listing;
+use super::observe::{Observation, listing};
 use super::target::{is_written_alone, lock_for_deleting};
 
 /// What retention is to decide for one series.
@@ -46,7 +48,7 @@ pub struct Decided {
     pub refusals: Vec<String>,
 }
 
-/// Decides for several series of one target. Changes nothing.
+/// Decides for several series of one target, which `closures` may close. Changes nothing.
 ///
 /// # Errors
 /// When history cannot be read: without it the gate cannot judge.
@@ -54,8 +56,14 @@ pub fn decide(
     cx: RunContext<'_>,
     copies: &[Copy],
     engine: &dyn Engine,
+    closures: &[Closure],
     questions: &[Question<'_>],
 ) -> Result<Decided, StepError> {
+    let target = &engine.target().name;
+    // Why in full was told where the target was listed.
+    let closed = (!closures.is_empty()).then(|| {
+        format!("target {target} is closed ({}), see `stillpoint status`", kinds(closures))
+    });
     let now = cx.host().now();
     let last_run = match cx.pipeline.history {
         Some(history) => history.newest_time().map_err(StepError::from)?,
@@ -98,6 +106,7 @@ pub fn decide(
             now,
             within: policy.within,
             looked,
+            closed: closed.as_deref(),
             accepted: question.accepted,
         };
         let gate = retention::gate(&evidence, &plan, &guards);
@@ -105,7 +114,7 @@ pub fn decide(
         match gate {
             Ok(()) => decided.ids.extend(deletions),
             Err(refusal) if !deletions.is_empty() => {
-                decided.refusals.push(format!("{refusal} — {}", refusal.hint()));
+                decided.refusals.push(refusal.told());
             }
             Err(_) => {}
         }
@@ -156,6 +165,7 @@ pub fn delete(
     engine: &dyn Engine,
     ids: &[String],
 ) -> Result<Vec<String>, StepError> {
+    cx.pipeline.remember(|history| history.expect_gone(&engine.target().name, ids))?;
     bracketed(cx, engine, |engine| engine.delete(cx.engine(), ids))?;
     let after = listing(cx, engine)?;
     let is_left = |id: &&String| after.iter().any(|copy| copy.id == **id);
@@ -198,7 +208,7 @@ pub fn retain(
     rec: &mut Recorder<'_>,
     engine: &dyn Engine,
     job: &Job,
-    copies: &[Copy],
+    observation: &Observation,
     good: &[(&Series, &Copy)],
     policy: Option<&KeepPolicy>,
     lock: &mut Option<Box<dyn LockGuard>>,
@@ -207,6 +217,7 @@ pub fn retain(
     if target.append_only || good.is_empty() {
         return Vec::new();
     }
+    let copies = &observation.listing;
     let mut gone = Vec::new();
     let nothing_to_do =
         policy.is_none() && copies.iter().all(|copy| engine.unfinished(copy).is_none());
@@ -214,7 +225,8 @@ pub fn retain(
         return gone;
     }
     rec.step("retain", Some(&target.name), None, |_| {
-        let mut decided = decide_for_job(cx, engine, job, copies, good, policy)?;
+        let mut decided =
+            decide_for_job(cx, engine, job, copies, &observation.closures, good, policy)?;
         if !decided.ids.is_empty() && !is_written_alone(target) {
             // Nobody else may be at it now. The old lock goes first, or two runs that both hold a shared one
             // would wait for each other; so others came in between, and what goes is decided again.
@@ -231,7 +243,8 @@ pub fn retain(
             let copies = listing(cx, engine)?;
             let good = found_again(good, &copies);
             let good: Vec<(&Series, &Copy)> = good.iter().map(|(s, copy)| (*s, copy)).collect();
-            decided = decide_for_job(cx, engine, job, &copies, &good, policy)?;
+            let closures = closed::examine(cx, engine, &copies)?;
+            decided = decide_for_job(cx, engine, job, &copies, &closures, &good, policy)?;
         }
         let of_job = |copy: &&Copy| copy.series.as_ref().is_some_and(|s| s.job == job.name);
         let kept = copies.iter().filter(of_job).count();
@@ -262,6 +275,7 @@ fn decide_for_job(
     engine: &dyn Engine,
     job: &Job,
     copies: &[Copy],
+    closures: &[Closure],
     good: &[(&Series, &Copy)],
     policy: Option<&KeepPolicy>,
 ) -> Result<Decided, StepError> {
@@ -275,8 +289,10 @@ fn decide_for_job(
             accepted: false,
         })
         .collect();
-    let mut decided = decide(cx, copies, engine, &questions)?;
-    decided.ids.extend(unfinished(cx, copies, engine, &job.name)?);
+    let mut decided = decide(cx, copies, engine, closures, &questions)?;
+    if closures.is_empty() {
+        decided.ids.extend(unfinished(cx, copies, engine, &job.name)?);
+    }
     Ok(decided)
 }
 
@@ -290,18 +306,4 @@ fn found_again<'a>(good: &[(&'a Series, &Copy)], copies: &[Copy]) -> Vec<(&'a Se
             Some((*series, Copy { id: now.id.clone(), pinned: now.pinned, ..listed }))
         })
         .collect()
-}
-
-/// The first few ids, for one line.
-pub fn abridged(ids: &[String]) -> String {
-    const SHOWN: usize = 3;
-    let short = |id: &String| {
-        let hexadecimal = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if hexadecimal { id[..8].to_owned() } else { id.clone() }
-    };
-    let mut text = ids.iter().take(SHOWN).map(short).collect::<Vec<_>>().join(", ");
-    if ids.len() > SHOWN {
-        text.push_str(&format!(" and {} more", ids.len() - SHOWN));
-    }
-    text
 }

@@ -327,8 +327,10 @@ impl History {
         self.at_once("forget copies", |connection| {
             for id in ids {
                 let key = params![target.as_str(), id];
-                connection
-                    .execute("UPDATE copy SET deleted = 1 WHERE target = ?1 AND id = ?2", key)?;
+                connection.execute(
+                    "UPDATE copy SET deleted = 1, leaving = 0 WHERE target = ?1 AND id = ?2",
+                    key,
+                )?;
                 connection.execute("DELETE FROM pin WHERE target = ?1 AND id = ?2", key)?;
             }
             Ok(())

@@ -2,19 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::{DateTime, Utc};
 use rusqlite::{Connection, params};
 
+use super::closures::{self, Closure, ClosureKind};
 use super::columns::Word;
 use super::copies::known;
 use super::{History, HistoryError};
 use crate::model::copy::Copy;
-use crate::model::names::TargetName;
+use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::Outcome;
+
+/// Who looked at a listing, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Looked<'a> {
+    /// The run.
+    pub run: &'a RunId,
+    /// The time.
+    pub now: DateTime<Utc>,
+    /// Whether copies are deleted there by somebody else on purpose (an append-only target, which its server
+    /// prunes): then copies that go are as it should be, as long as one of those that were there before is left.
+    pub others_delete: bool,
+}
 
 impl History {
     /// Lets history agree with a complete listing of the target: recorded copies that are not in it are
-    /// marked as deleted, those that are in it as there. Answers with the ids that have newly gone, which
-    /// somebody else has deleted. Pins are left alone.
+    /// marked as deleted, those that are in it as there. Good ones that are gone and that nobody here set out to
+    /// delete close the target, and open it again when they are back. Answers with the ids that have newly
+    /// gone. Pins are left alone.
     ///
     /// # Errors
     /// When it cannot be read or written.
@@ -22,29 +37,55 @@ impl History {
         &self,
         target: &TargetName,
         listed: &[Copy],
+        looked: &Looked<'_>,
     ) -> Result<Vec<String>, HistoryError> {
-        let present: BTreeSet<&str> = listed
-            .iter()
-            .flat_map(|copy| [Some(copy.id.as_str()), copy.original.as_deref()])
-            .flatten()
-            .collect();
+        let present = present(listed);
         self.at_once("reconcile the copies", |connection| {
             let mut gone = Vec::new();
-            for row in remembered(connection, target)? {
-                let is_there =
-                    present.contains(row.id.as_str()) || present.contains(row.first_id.as_str());
-                if is_there == row.deleted {
-                    connection.execute(
-                        "UPDATE copy SET deleted = ?3 WHERE target = ?1 AND id = ?2",
-                        params![target.as_str(), row.id, !is_there],
-                    )?;
-                    if !is_there {
-                        gone.push(row.id);
-                    }
+            let rows = remembered(connection, target)?;
+            for closure in vanished(target, &rows, &present, looked) {
+                closures::close(connection, &closure)?;
+            }
+            let taken: BTreeSet<String> = rows.iter().map(|row| row.id.clone()).collect();
+            for mut row in rows {
+                let is_there = row.is_in(&present);
+                // A crash came between a pin, which gives a copy another id, and its record.
+                if let Some(now) = row.moved_to(listed).filter(|id| !taken.contains(*id)) {
+                    let key = params![target.as_str(), row.id, now];
+                    connection
+                        .execute("UPDATE copy SET id = ?3 WHERE target = ?1 AND id = ?2", key)?;
+                    row.id = now.to_owned();
+                }
+                if is_there != row.deleted && !row.leaving {
+                    continue;
+                }
+                connection.execute(
+                    "UPDATE copy SET deleted = ?3, leaving = 0 WHERE target = ?1 AND id = ?2",
+                    params![target.as_str(), row.id, !is_there],
+                )?;
+                if is_there {
+                    closures::is_back(connection, target, &row.id)?;
+                } else if !row.leaving {
+                    gone.push(row.id);
                 }
             }
             Ok(gone)
         })
+    }
+
+    /// The good copies that a complete listing lacks and that nobody here set out to delete: what
+    /// [`History::reconcile`] would record of it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn vanished(
+        &self,
+        target: &TargetName,
+        listed: &[Copy],
+        looked: &Looked<'_>,
+    ) -> Result<Vec<Closure>, HistoryError> {
+        let rows = self.sql("read the copies", |connection| remembered(connection, target))?;
+        Ok(vanished(target, &rows, &present(listed), looked))
     }
 
     /// Fills in what the target does not know about its copies: size, files and health from their records,
@@ -88,28 +129,91 @@ impl History {
     }
 }
 
+/// The ids that a listing shows, former ones among them.
+fn present(listed: &[Copy]) -> BTreeSet<&str> {
+    listed
+        .iter()
+        .flat_map(|copy| [Some(copy.id.as_str()), copy.original.as_deref()])
+        .flatten()
+        .collect()
+}
+
+fn vanished(
+    target: &TargetName,
+    rows: &[Remembered],
+    present: &BTreeSet<&str>,
+    looked: &Looked<'_>,
+) -> Vec<Closure> {
+    let is_missed = |row: &&Remembered| {
+        row.outcome.is_healthy() && !row.deleted && !row.leaving && !row.is_in(present)
+    };
+    let is_left = |row: &Remembered| {
+        row.outcome.is_healthy() && row.is_in(present) && row.run != looked.run.as_str()
+    };
+    if looked.others_delete && rows.iter().any(is_left) {
+        return Vec::new();
+    }
+    let closure = |row: &Remembered| Closure {
+        target: target.clone(),
+        kind: ClosureKind::Gone,
+        subject: row.id.clone(),
+        extent: None,
+        detail: format!("of run {}", row.run),
+        run: looked.run.clone(),
+        since: looked.now,
+    };
+    rows.iter().filter(is_missed).map(closure).collect()
+}
+
 /// What is needed to recognise a copy in a listing and to tell about it.
 struct Remembered {
     id: String,
     first_id: String,
+    run: String,
     outcome: Outcome,
     size: Option<u64>,
     files: Option<u64>,
     deleted: bool,
+    leaving: bool,
+}
+
+impl Remembered {
+    /// The id that the copy has now, when it is another one than recorded and only one listed copy can be it.
+    fn moved_to<'a>(&self, listed: &'a [Copy]) -> Option<&'a str> {
+        if listed.iter().any(|copy| copy.id == self.id) {
+            return None;
+        }
+        let was = |id: &str| id == self.id || id == self.first_id;
+        let mut claimants = listed.iter().filter(|copy| {
+            (was(&copy.id) || copy.original.as_deref().is_some_and(was))
+                && copy.run.as_ref().is_some_and(|run| run.as_str() == self.run)
+        });
+        let only = claimants.next().filter(|_| claimants.next().is_none())?;
+        Some(&only.id)
+    }
+
+    fn is_in(&self, present: &BTreeSet<&str>) -> bool {
+        present.contains(self.id.as_str()) || present.contains(self.first_id.as_str())
+    }
 }
 
 /// Every copy that a target ever had.
 fn remembered(connection: &Connection, target: &TargetName) -> rusqlite::Result<Vec<Remembered>> {
     connection
-        .prepare("SELECT id, first_id, outcome, size, files, deleted FROM copy WHERE target = ?1")?
+        .prepare(
+            "SELECT id, first_id, run, outcome, size, files, deleted, leaving FROM copy
+             WHERE target = ?1",
+        )?
         .query_map([target.as_str()], |row| {
             Ok(Remembered {
                 id: row.get("id")?,
                 first_id: row.get("first_id")?,
+                run: row.get("run")?,
                 outcome: row.get::<_, Word>("outcome")?.0,
                 size: known(row, "size")?,
                 files: known(row, "files")?,
                 deleted: row.get("deleted")?,
+                leaving: row.get("leaving")?,
             })
         })?
         .collect()

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use crate::model::shown::Show;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+mod closures;
 mod columns;
 mod copies;
 mod listing;
@@ -24,7 +25,9 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+pub use closures::{Closure, ClosureKind, Extent};
 pub use copies::{Attempt, CopyRecord, TrendPoint};
+pub use listing::Looked;
 pub use maintenance::{Maintenance, MaintenanceKind};
 pub use runs::{LastOutcome, RunSummary, StepTime};
 
@@ -33,6 +36,9 @@ pub const FILE_NAME: &str = "history.sqlite";
 
 /// How long to wait for another run that is writing; its transactions take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// After how many pages of 4 KiB the write-ahead log is merged, which bounds the room that it takes.
+const LOG_PAGES: u32 = 64;
 
 /// Why history cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -76,16 +82,38 @@ impl HistoryError {
     pub fn hint(&self) -> &'static str {
         match self {
             HistoryError::Open { .. } => "check that the state directory exists and is writable",
-            HistoryError::Database { source, .. } if is_for_want_of_room(source) => {
-                "see whether the disk of the state directory is full (then free some space) or failing"
-            }
-            HistoryError::Database { .. } => {
-                "if the file is damaged, move it away: a new one starts empty, and no copy is lost (pins have to be set again)"
-            }
+            HistoryError::Database { source, .. } => match source.sqlite_error_code() {
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                    "nothing is wrong with it: another program has it open and writes (a backup of it, an sqlite3 shell), so wait for that to end, or end it"
+                }
+                Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => {
+                    "see whether the disk of the state directory is full (then free some space) or failing"
+                }
+                Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
+                    "see that root may write to the file and its directory, and that their disk is not mounted read-only"
+                }
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                    "it is damaged: move it away, and a new one starts empty; no copy is lost, and pins are in the repositories"
+                }
+                _ => {
+                    "look at the file with `sqlite3 FILE 'pragma integrity_check'`: only if that finds damage, move it away, and a new one starts empty"
+                }
+            },
             HistoryError::Version { found, known, .. } if found > known => {
                 "use the newer version of stillpoint that wrote it"
             }
             HistoryError::Version { .. } => "run a job once: that brings the file up to date",
+        }
+    }
+
+    /// Whether another program merely has the file locked.
+    pub fn is_busy(&self) -> bool {
+        use ErrorCode::{DatabaseBusy, DatabaseLocked};
+        match self {
+            HistoryError::Database { source, .. } => {
+                matches!(source.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+            }
+            HistoryError::Open { .. } | HistoryError::Version { .. } => false,
         }
     }
 }
@@ -107,6 +135,14 @@ impl History {
     /// # Errors
     /// When the file cannot be opened or made, or comes from a newer version.
     pub fn open(path: &Path) -> Result<History, HistoryError> {
+        History::open_within(path, PATIENCE)
+    }
+
+    /// The same, waiting no longer than this for another program that has it locked.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn open_within(path: &Path, patience: Duration) -> Result<History, HistoryError> {
         let refused = |source| HistoryError::Open { path: path.to_owned(), source };
         // SQLite gives its side files the permissions of the main file, so it must be private first.
         let file = OpenOptions::new()
@@ -122,6 +158,14 @@ impl History {
 
         let mut history = History::connect(path, path, true)?;
         history.sql("prepare", |connection| {
+            connection.busy_timeout(patience.min(PATIENCE))?;
+            // What is recorded at a time is little, and the room for it is looked for beforehand.
+            connection.pragma_update_and_check(
+                None,
+                "wal_autocheckpoint",
+                LOG_PAGES,
+                |_| Ok(()),
+            )?;
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
             // A record must outlive a power cut: pins and attempts are relied upon later.
             connection.pragma_update(None, "synchronous", "FULL")?;
@@ -187,8 +231,11 @@ impl History {
     /// Takes the steps that the file lacks, all or none of them.
     fn upgrade(&mut self) -> Result<(), HistoryError> {
         let path = self.path.clone();
-        let refused =
-            |source| HistoryError::Database { path: path.clone(), doing: "set up", source };
+        let refused = |source| HistoryError::Database {
+            path: path.clone(),
+            doing: "set up the tables",
+            source,
+        };
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)

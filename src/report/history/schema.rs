@@ -8,7 +8,7 @@
 //! What is not known is NULL. `sequence` orders rows by when they were recorded, whatever the clock showed.
 
 /// The steps, oldest first.
-pub(super) const STEPS: &[&str] = &[VERSION_1];
+pub(super) const STEPS: &[&str] = &[VERSION_1, CLOSURES];
 
 /// The format of this version: how many steps there are.
 pub(super) const FORMAT: u32 = STEPS.len() as u32;
@@ -103,4 +103,27 @@ CREATE TABLE maintenance (
     time     TEXT NOT NULL
 ) STRICT;
 CREATE INDEX maintenance_by_target ON maintenance (target, kind);
+";
+
+/// What closes retention in a target, which repository each target is, and which copies are about to be deleted.
+const CLOSURES: &str = "
+CREATE TABLE repository (
+    target TEXT PRIMARY KEY,
+    id     TEXT NOT NULL,
+    since  TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE closure (
+    sequence INTEGER PRIMARY KEY,
+    target   TEXT NOT NULL,
+    kind     TEXT NOT NULL,
+    subject  TEXT NOT NULL,
+    extent   TEXT,
+    detail   TEXT NOT NULL,
+    run      TEXT NOT NULL,
+    since    TEXT NOT NULL,
+    UNIQUE (target, kind, subject)
+) STRICT;
+
+ALTER TABLE copy ADD COLUMN leaving INTEGER NOT NULL DEFAULT 0;
 ";

@@ -166,7 +166,7 @@ fn a_newer_file_is_refused_and_left_alone() {
 
     let error = History::open(&path).unwrap_err();
     assert!(matches!(error, HistoryError::Version { found: 99, known: schema::FORMAT, .. }));
-    assert!(error.to_string().ends_with("has format 99, and this version reads format 1"));
+    assert!(error.to_string().ends_with("has format 99, and this version reads format 2"));
     assert!(error.hint().contains("newer version"));
     assert!(matches!(
         History::open_existing(&path).unwrap_err(),
@@ -416,8 +416,25 @@ fn history_learns_from_a_listing_what_has_gone() {
     let retagged = Copy { original: Some("c".into()), ..listed("z") };
     // "a" survived its deletion after all, and somebody else deleted "b".
     let listing = [listed("a"), retagged, listed("foreign")];
-    assert_eq!(history.reconcile(&usb, &listing).unwrap(), ["b"]);
-    assert_eq!(history.reconcile(&usb, &listing).unwrap(), [""; 0]);
+    let looker = run(9);
+    let looked = Looked { run: &looker, now: at("2026-01-05T00:00:00Z"), others_delete: false };
+    let foreseen = history.vanished(&usb, &listing, &looked).unwrap();
+    assert_eq!(history.reconcile(&usb, &listing, &looked).unwrap(), ["b"]);
+    assert_eq!(history.reconcile(&usb, &listing, &looked).unwrap(), [""; 0]);
+    // That closes the target, and "b" opens it again when it is back.
+    let closures = history.closures(&usb).unwrap();
+    assert_eq!(closures, foreseen, "a dry run sees the same");
+    let [gone] = closures.as_slice() else { panic!("{closures:?}") };
+    assert_eq!((gone.kind, gone.subject.as_str(), &gone.run), (ClosureKind::Gone, "b", &looker));
+    history.reconcile(&usb, &[listed("b"), listed("a"), listed("c")], &looked).unwrap();
+    assert_eq!(history.closures(&usb).unwrap(), []);
+    // What is announced surprises nobody, unless it was still there later.
+    history.expect_gone(&usb, &["b".into(), "c".into()]).unwrap();
+    assert_eq!(history.reconcile(&usb, &[listed("a"), listed("c")], &looked).unwrap(), [""; 0]);
+    assert_eq!(history.closures(&usb).unwrap(), []);
+    assert_eq!(history.reconcile(&usb, &[listed("a")], &looked).unwrap(), ["c"]);
+    assert_eq!(history.closures(&usb).unwrap().len(), 1);
+    history.reconcile(&usb, &[listed("a"), listed("c")], &looked).unwrap();
     let left: Vec<String> = history.copies(&usb).unwrap().into_iter().map(|copy| copy.id).collect();
     assert_eq!(left, ["c", "a"]);
 }
@@ -543,8 +560,78 @@ fn a_full_disk_is_not_taken_for_a_damaged_file() {
     for code in [13, 4874] {
         assert!(hint(code).contains("full"), "{code}");
     }
-    // SQLITE_NOTADB
-    assert!(hint(26).contains("move it away"));
+    // SQLITE_CORRUPT, SQLITE_NOTADB
+    for code in [11, 26] {
+        assert!(hint(code).contains("damaged: move it away"), "{code}");
+    }
+    // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_BUSY_SNAPSHOT: pins and records are in a file with which all is well.
+    for code in [5, 6, 517] {
+        assert!(hint(code).contains("nothing is wrong with it"), "{code}");
+        assert!(!hint(code).contains("move it"), "{code}");
+    }
+    // SQLITE_PERM, SQLITE_READONLY, SQLITE_CANTOPEN
+    for code in [3, 8, 14] {
+        assert!(hint(code).contains("may write"), "{code}");
+    }
+}
+
+#[test]
+fn a_history_that_somebody_else_has_locked_is_waited_for() {
+    let (directory, history) = fresh();
+    drop(history);
+    let path = directory.path().join(FILE_NAME);
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let started = std::time::Instant::now();
+    let refused = History::open_within(&path, Duration::from_millis(300)).unwrap_err();
+    assert!(refused.is_busy(), "{refused:?}");
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    let waiting = std::thread::spawn({
+        let path = path.clone();
+        move || History::open_within(&path, Duration::from_secs(20)).map(drop)
+    });
+    std::thread::sleep(Duration::from_millis(200));
+    other.execute_batch("COMMIT").unwrap();
+    waiting.join().unwrap().unwrap();
+}
+
+#[test]
+fn damage_is_taken_back_by_reading_as_much_as_found_it() {
+    use Extent::{All, Copy, Share, Structure};
+    for (clean, cleared) in [
+        (Copy, [false, false, false, false, false]),
+        (Structure, [false, true, false, false, false]),
+        (Share, [false, true, false, false, false]),
+        (All, [true, true, true, true, true]),
+    ] {
+        let found = [Some(Copy), Some(Structure), Some(Share), Some(All), None];
+        assert_eq!(found.map(|extent| clean.clears(extent)), cleared, "{clean:?}");
+    }
+    let (_directory, history) = fresh();
+    let usb = target("usb");
+    let found = |extent, second: u32| Closure {
+        target: usb.clone(),
+        kind: ClosureKind::Damage,
+        subject: String::new(),
+        extent: Some(extent),
+        detail: format!("{extent:?}"),
+        run: run(1),
+        since: at(&format!("2026-01-01T00:00:0{second}Z")),
+    };
+    history.close(&found(All, 1)).unwrap();
+    // Found again by reading less: it still takes as much to take it back.
+    history.close(&found(Structure, 2)).unwrap();
+    let known = history.closures(&usb).unwrap();
+    let expected = Closure { detail: "Structure".into(), ..found(All, 1) };
+    assert_eq!(known, [expected]);
+    history.reopen(&known[0]).unwrap();
+    assert_eq!(history.closures(&usb).unwrap(), []);
+
+    assert_eq!(history.repository(&usb).unwrap(), None);
+    for id in ["one", "two"] {
+        history.remember_repository(&usb, id, at("2026-01-01T00:00:00Z")).unwrap();
+        assert_eq!(history.repository(&usb).unwrap().as_deref(), Some(id));
+    }
 }
 
 #[test]

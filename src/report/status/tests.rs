@@ -189,6 +189,7 @@ fn the_contract_of_the_document() {
         {
           "age_seconds": 10800,
           "bytes_new": 5,
+          "closed": null,
           "copy": "copy-4",
           "due": [],
           "files": 10,
@@ -213,6 +214,7 @@ fn the_contract_of_the_document() {
         {
           "age_seconds": null,
           "bytes_new": null,
+          "closed": null,
           "copy": null,
           "due": [],
           "files": null,

@@ -12,6 +12,10 @@ pub struct FakeBorg {
     pub archives: BTreeMap<String, u64>,
     /// How many files the next archive will have.
     pub files: u64,
+    /// The repository's id.
+    pub id: String,
+    /// A check finds damage.
+    pub damaged: bool,
     /// Says that it made an archive and makes none.
     pub forgetful: bool,
 }
@@ -69,7 +73,7 @@ impl FakeBorg {
                 ok(serde_json::json!({
                     "archives": archives,
                     "encryption": { "mode": "none" },
-                    "repository": { "id": "77", "last_modified": "2026-11-21T02:00:00.000000", "location": "/repo" },
+                    "repository": { "id": self.id, "last_modified": "2026-11-21T02:00:00.000000", "location": "/repo" },
                 })
                 .to_string())
             }
@@ -93,6 +97,13 @@ impl FakeBorg {
                     _ => Self::failure("Archive.DoesNotExist", "Archive does not exist", 31),
                 }
             }
+            Some("check") if self.damaged => Answer {
+                exit: Exit::Code(1),
+                stdout: String::new(),
+                stderr: vec![
+                    r#"{"type": "log_message", "time": 1.0, "message": "Index object count mismatch.", "levelname": "ERROR", "name": "borg.repository"}"#.into(),
+                ],
+            },
             Some("compact" | "check") => ok(String::new()),
             _ => panic!("the fake borg was not told about: {args:?}"),
         }

@@ -130,7 +130,11 @@ impl Engine for FakeEngine {
     }
 
     fn probe(&self, _: Context<'_>) -> Result<Probe, EngineError> {
-        unreachable!("a run does not probe")
+        Ok(Probe {
+            version: "1".into(),
+            repository_id: Some(format!("id of {}", self.target.name)),
+            encryption: None,
+        })
     }
 
     fn delete(&self, _: Context<'_>, ids: &[String]) -> Result<(), EngineError> {

@@ -36,17 +36,32 @@ pub struct FakeHost {
     pub chronicle: Arc<Mutex<Option<Chronicle>>>,
 }
 
-/// How the world was when the ledger had so many lines.
+/// How the world and the files of the state directory were when the ledger had so many lines.
 pub struct Chronicle {
     pub ledgers: PathBuf,
-    pub past: Vec<(usize, World)>,
+    pub past: Vec<Past>,
+}
+
+/// One moment.
+#[derive(Clone)]
+pub struct Past {
+    pub lines: usize,
+    pub world: World,
+    /// History, which is written as durably as the ledger.
+    pub files: Vec<(OsString, Vec<u8>)>,
 }
 
 impl Chronicle {
     fn note(&mut self, world: &World) {
         let Ok(files) = std::fs::read_dir(&self.ledgers) else { return };
         let lines = |path: PathBuf| std::fs::read_to_string(path).unwrap().lines().count();
-        self.past.push((files.map(|file| lines(file.unwrap().path())).sum(), world.clone()));
+        let lines = files.map(|file| lines(file.unwrap().path())).sum();
+        let beside = std::fs::read_dir(self.ledgers.parent().unwrap()).unwrap().map(Result::unwrap);
+        let files = beside
+            .filter(|file| file.file_type().unwrap().is_file())
+            .map(|file| (file.file_name(), std::fs::read(file.path()).unwrap()))
+            .collect();
+        self.past.push(Past { lines, world: world.clone(), files });
     }
 }
 
@@ -435,7 +450,11 @@ impl Host for FakeHost {
     }
 
     fn free_space(&self, _: &Path) -> Result<u64, ActError> {
-        Ok(1 << 40)
+        Ok(self.world().state_disk.map_or(1 << 40, |(bytes, _)| bytes))
+    }
+
+    fn free_files(&self, _: &Path) -> Result<Option<u64>, ActError> {
+        Ok(self.world().state_disk.and_then(|(_, files)| files))
     }
 
     fn running_since(&self, _: i32) -> Result<Option<DateTime<Utc>>, ActError> {

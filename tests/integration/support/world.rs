@@ -87,6 +87,8 @@ pub struct World {
     pub freezing_takes: Duration,
     /// Whether the guard's limit comes while it stands.
     pub guard_fires: bool,
+    /// Bytes and files for which there is room, where there is little.
+    pub state_disk: Option<(u64, Option<u64>)>,
     /// How many things were made.
     pub inodes: u64,
     /// How often somebody asked for the time.
@@ -102,7 +104,7 @@ pub struct World {
 impl World {
     /// A machine whose service runs and whose repository is empty.
     pub fn new() -> Self {
-        let borg = FakeBorg { files: 100, ..FakeBorg::default() };
+        let borg = FakeBorg { files: 100, id: "77".into(), ..FakeBorg::default() };
         Self { service_up: true, borg, ..Self::default() }
     }
 
