@@ -27,7 +27,7 @@
 //! then reads them under their original paths, in a mount namespace of its own ([`capture::view`]). When the
 //! last has read, the captures are given back. Only then each target is listed, to see the new copy with our
 //! own eyes, and [`retention`] is asked what may go. Targets that are filled from others follow. `after` and `finally` hooks have the last word. When all jobs are through,
-//! each target is compacted and checked where that is due. Whatever the ledger still holds is given back,
+//! each target is checked and compacted where that is due. Whatever the ledger still holds is given back,
 //! history is written, and the worst [`model::outcome::Trouble`] becomes the exit code.
 //!
 //! # Rules that hold everywhere
@@ -38,7 +38,8 @@
 //!   may do with a ledger that a reboot empties ([`pipeline::session::Place`]).
 //! - No outcome from an exit status alone: engines are classified by what they say, and a copy exists when
 //!   its target lists it.
-//! - Deletion is by exact id, recorded or listed as ours, and proven by another listing.
+//! - Deletion is by exact id, recorded or listed as ours, decided and carried out under one lock, and proven by
+//!   another listing. Nothing is deleted in a target that is closed ([`pipeline::closed`]).
 //! - What is not known is `None`, never zero; what cannot be read is an error, never left out.
 //!
 //! # Where this departs from the design page

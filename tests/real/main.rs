@@ -8,6 +8,7 @@ mod bad_hour;
 mod bench_machine;
 mod borg_engine;
 mod btrfs;
+mod closed;
 mod excludes;
 mod faults;
 mod honest;

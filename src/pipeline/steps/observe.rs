@@ -140,9 +140,7 @@ pub fn listing(cx: RunContext<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, Ste
         return Err(error.into());
     }
     if let Some(history) = cx.pipeline.history {
-        history
-            .enrich(name, &mut listing)
-            .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?;
+        history.enrich(name, &mut listing).map_err(StepError::from)?;
     }
     Ok(listing)
 }

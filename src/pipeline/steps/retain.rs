@@ -137,9 +137,7 @@ pub fn unfinished(
     job: &JobName,
 ) -> Result<Vec<String>, StepError> {
     let Some(history) = cx.pipeline.history else { return Ok(Vec::new()) };
-    let attempts = history
-        .attempts(&engine.target().name)
-        .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?;
+    let attempts = history.attempts(&engine.target().name).map_err(StepError::from)?;
     // The job's lock is ours, so any other run of it that left something is dead.
     let ours: BTreeSet<&str> = attempts
         .iter()
