@@ -17,7 +17,7 @@ use crate::host::{
 };
 use crate::model::job::{CapturePolicy, FilesSource};
 use crate::model::shown::Show;
-use crate::model::undo::Identity;
+use crate::model::undo::{ChildProcess, Identity};
 
 /// A machine of which only mounts, subvolumes and swap files are known.
 #[derive(Default)]
@@ -171,8 +171,12 @@ impl Host for Machine {
         unreachable!("a survey needs no space")
     }
 
-    fn running_since(&self, _: i32) -> Result<Option<DateTime<Utc>>, ActError> {
+    fn process(&self, _: i32) -> Result<Option<ChildProcess>, ActError> {
         unreachable!("a survey looks for no process")
+    }
+
+    fn gives_host_names(&self) -> bool {
+        unreachable!("a survey starts no process")
     }
 
     fn environment(&self, _: &str) -> Option<OsString> {

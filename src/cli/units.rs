@@ -151,11 +151,11 @@ fn confine(text: &mut String, settings: &Settings, job: &Job, targets: &[&Target
          KeyringMode=private\n\
          LockPersonality=yes\n\
          ProtectClock=yes\n\
-         ProtectHostname=yes\n\
          ProtectKernelLogs=yes\n\
          ProtectKernelTunables=yes\n\
-         # Stillpoint mounts in a namespace of its own.\n\
-         RestrictNamespaces=mnt\n\
+         # Stillpoint mounts in a namespace of its own, and has engines sign their locks with a host name of the\n\
+         # run, which ProtectHostname= would not let it.\n\
+         RestrictNamespaces=mnt uts\n\
          RestrictRealtime=yes\n\
          SystemCallArchitectures=native\n",
     );
@@ -555,7 +555,7 @@ mod tests {
                       CAP_FSETID CAP_SETFCAP CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SETUID \
                       CAP_SETGID CAP_KILL";
         assert_eq!(values(&unit, "CapabilityBoundingSet"), [needed]);
-        assert_eq!(values(&unit, "RestrictNamespaces"), ["mnt"]);
+        assert_eq!(values(&unit, "RestrictNamespaces"), ["mnt uts"]);
         assert_eq!(values(&unit, "ProtectControlGroups"), ["yes"]);
         let live = service_of(&captured(CapturePolicy::live()));
         assert_eq!(values(&live, "ReadWritePaths"), ["-/srv/b"]);

@@ -7,6 +7,7 @@ use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::SCHEMA;
 use crate::pipeline::closed;
+use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::error::StepError;
 use crate::pipeline::steps::maintain::judge;
 
@@ -73,8 +74,7 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
     }
     let mut report = None;
     let mut troubles = setup.session(|cx| {
-        let read = engine.verify(cx.engine(), &copy);
-        let read = read.map_err(|error| closed::noting(cx, target, error))?;
+        let read = bracketed(cx, engine, |engine| engine.verify(cx.engine(), &copy))?;
         let noted = closed::after_verify(cx, engine.target(), &copy, &read.damage);
         report = Some(read);
         Ok(noted.err().map(unrecorded).into_iter().collect())

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::host::{CommandSpec, Host, PrivateView};
+use crate::host::{ActError, CommandSpec, Host, PrivateView};
 use crate::model::bytes;
 use crate::model::copy::{Copy, Series};
 use crate::model::event::Progress;
@@ -18,6 +18,7 @@ use crate::model::job::Settings;
 use crate::model::names::RunId;
 use crate::model::outcome::Outcome;
 use crate::model::target::{ReadData, Target};
+use crate::model::undo::ChildProcess;
 
 pub mod borg;
 mod error;
@@ -39,6 +40,39 @@ pub struct Context<'a> {
     pub temporary: Option<&'a std::path::Path>,
     /// How long the engine waits for its own lock.
     pub lock_wait: Duration,
+    /// The run whose ledger knows of the locks that the engine takes; `None` outside a run.
+    pub run: Option<&'a RunId>,
+}
+
+/// What a ledger knows of the lock that an engine of its run may have left in a repository.
+///
+/// A lock is ours only by the name it bears, which holds the run's id: another container or machine may have our
+/// host name, and its process our process's number. It is released only when the process that the lock names is
+/// proven dead: no process of that number runs, or one that is another by start time or boot than any that the
+/// run has started.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// The name that locks of the run bear; `None` when nothing tells them from others'.
+    pub owner: Option<&'a str>,
+    /// Every process that the run has started.
+    pub children: &'a [ChildProcess],
+}
+
+impl Claim<'_> {
+    /// Whether the process of this number that a lock of the run names is proven dead.
+    ///
+    /// # Errors
+    /// When the table of processes cannot be read.
+    pub fn is_dead(&self, host: &dyn Host, pid: i32) -> Result<bool, ActError> {
+        let Some(found) = host.process(pid)? else { return Ok(true) };
+        let earlier_boot = self.children.iter().all(|child| child.boot_id != found.boot_id);
+        if earlier_boot {
+            return Ok(!self.children.is_empty());
+        }
+        // Of a process that the ledger does not name (an engine's own child) nothing is known.
+        let mut same_number = self.children.iter().filter(|child| child.pid == pid).peekable();
+        Ok(same_number.peek().is_some() && !same_number.any(|child| child.is_same(&found)))
+    }
 }
 
 /// What to back up, and as what.
@@ -342,9 +376,14 @@ pub trait Engine: Send + Sync {
         progress: OnProgress<'_>,
     ) -> Result<(), EngineError>;
 
-    /// Releases the lock of a process of this machine that is proven dead, and nobody else's.
+    /// The name that the locks of the context's run bear, and no others; `None` when nothing tells them from
+    /// others'. It is known before the lock is taken, for the ledger.
+    fn lock_owner(&self, cx: Context<'_>) -> Option<String>;
+
+    /// Releases the locks that a run left and whose processes are proven dead, and nobody else's. They are gone
+    /// when this succeeds: it has looked.
     ///
     /// # Errors
     /// When the engine could not carry it out, or not without taking somebody else's lock with it.
-    fn release_dead_lock(&self, cx: Context<'_>) -> Result<(), EngineError>;
+    fn release_dead_lock(&self, cx: Context<'_>, claim: Claim<'_>) -> Result<(), EngineError>;
 }

@@ -15,7 +15,7 @@ use crate::host::{
     Stream, Subvolume, Tool, Watch,
 };
 use crate::model::shown::Show;
-use crate::model::undo::Identity;
+use crate::model::undo::{ChildProcess, Identity};
 
 /// What one process says and how it ends.
 #[derive(Debug, Clone)]
@@ -77,8 +77,10 @@ pub(crate) struct ScriptedHost {
     pub(crate) environment: HashMap<String, OsString>,
     /// What [`Host::look`] finds; when absent, looking is not in the script.
     pub(crate) present: Option<Vec<PathBuf>>,
-    /// The processes that run, and since when.
-    pub(crate) running: HashMap<i32, DateTime<Utc>>,
+    /// The processes that run.
+    pub(crate) running: Vec<ChildProcess>,
+    /// What was done that is no process.
+    pub(crate) acted: Mutex<Vec<Action>>,
     /// When set, mutations are answered with their prediction.
     pub(crate) dry: bool,
     facts: Mutex<Vec<(String, Vec<u8>)>>,
@@ -134,7 +136,9 @@ impl Host for ScriptedHost {
     }
 
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {
-        panic!("not in the script: {action:?}")
+        let Action::RemoveFile { .. } = action else { panic!("not in the script: {action:?}") };
+        self.acted.lock().unwrap().push(action.clone());
+        Ok(None)
     }
 
     fn lock(
@@ -218,8 +222,12 @@ impl Host for ScriptedHost {
         panic!("not in the script: space at {}", path.shown())
     }
 
-    fn running_since(&self, pid: i32) -> Result<Option<DateTime<Utc>>, ActError> {
-        Ok(self.running.get(&pid).copied())
+    fn process(&self, pid: i32) -> Result<Option<ChildProcess>, ActError> {
+        Ok(self.running.iter().find(|process| process.pid == pid).cloned())
+    }
+
+    fn gives_host_names(&self) -> bool {
+        true
     }
 
     fn pause(&self, _: Duration) {}

@@ -41,6 +41,12 @@ pub enum Action {
         /// What it must be; `None` when the crash came between intent and record: then it must be empty.
         identity: Option<Identity>,
     },
+    /// Removes a file whose name alone says what it is and whose: the lock of an engine. A link is removed, not
+    /// followed; one that is gone already is fine.
+    RemoveFile {
+        /// Where.
+        path: PathBuf,
+    },
     /// Changes whether a mounted file system, with all its mounts, can be written. It is the one of this
     /// device or none: with another one at that place, nothing is done.
     Remount {
@@ -111,6 +117,7 @@ impl Action {
             Action::RemoveStaging { path, .. } => {
                 format!("remove the staging directory {}", path.shown())
             }
+            Action::RemoveFile { path } => format!("remove the file {}", path.shown()),
             Action::Remount { path, read_only, .. } => format!(
                 "make the file system at {} {}",
                 path.shown(),

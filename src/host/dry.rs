@@ -22,7 +22,7 @@ use super::{
 };
 use crate::model::bytes;
 use crate::model::shown::Show;
-use crate::model::undo::Identity;
+use crate::model::undo::{ChildProcess, Identity};
 
 /// Something that a real run would do to the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -326,8 +326,12 @@ impl Host for DryHost {
         self.inner.free_files(path)
     }
 
-    fn running_since(&self, pid: i32) -> Result<Option<DateTime<Utc>>, ActError> {
-        self.inner.running_since(pid)
+    fn process(&self, pid: i32) -> Result<Option<ChildProcess>, ActError> {
+        self.inner.process(pid)
+    }
+
+    fn gives_host_names(&self) -> bool {
+        self.inner.gives_host_names()
     }
 
     fn environment(&self, name: &str) -> Option<OsString> {

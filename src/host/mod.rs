@@ -36,7 +36,7 @@ pub use sys::subvolumes::{ROOT_INODE as SUBVOLUME_ROOT_INODE, Subvolume};
 
 pub use spec::{
     Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, Halt,
-    Prediction, PrivateMount, PrivateView, Stdin, Stream, Tool,
+    LONGEST_HOST_NAME, Prediction, PrivateMount, PrivateView, Stdin, Stream, Tool,
 };
 
 /// Why a command has no [`Completed`]: it could not start, or it was not let run to its end.
@@ -328,12 +328,15 @@ pub trait Host: Send + Sync {
         Ok(None)
     }
 
-    /// Since when a process of this number runs; `None` when none does. One that has died and only waits to be
+    /// The process of this number that runs now; `None` when none does. One that has died and only waits to be
     /// reaped does not.
     ///
     /// # Errors
     /// When the table of processes cannot be read.
-    fn running_since(&self, pid: i32) -> Result<Option<DateTime<Utc>>, ActError>;
+    fn process(&self, pid: i32) -> Result<Option<ChildProcess>, ActError>;
+
+    /// Whether a process may be given a host name of its own ([`CommandSpec::host_name`]).
+    fn gives_host_names(&self) -> bool;
 
     /// The value of one of our own environment variables (`CREDENTIALS_DIRECTORY` and the like).
     fn environment(&self, name: &str) -> Option<OsString>;

@@ -272,6 +272,9 @@ impl PartialEq for Fatal {
 
 impl Eq for Fatal {}
 
+/// The longest host name, in bytes (`__NEW_UTS_LEN` of the kernel).
+pub const LONGEST_HOST_NAME: usize = 64;
+
 /// A process: built by `tools/`, carried out by the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandSpec {
@@ -293,6 +296,10 @@ pub struct CommandSpec {
     pub directory: Option<PathBuf>,
     /// Mounts that only this process and its children see.
     pub view: PrivateView,
+    /// The host name that this process and its children see instead of the machine's, at most
+    /// [`LONGEST_HOST_NAME`] bytes: for programs that write it into their locks. See
+    /// [`Host::gives_host_names`](super::Host::gives_host_names).
+    pub host_name: Option<String>,
     /// How long it may neither write a line nor use the processor nor move bytes before it is stopped.
     pub stall_limit: Option<Duration>,
     /// How long it may take in all; for hooks.
@@ -321,6 +328,7 @@ impl CommandSpec {
             stdout: Capture::Whole,
             directory: None,
             view: PrivateView::default(),
+            host_name: None,
             stall_limit: None,
             time_limit: None,
             stop_signal: 15,

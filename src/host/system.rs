@@ -19,7 +19,7 @@ use super::{
     Tool, Watch,
 };
 use crate::lock;
-use crate::model::undo::Identity;
+use crate::model::undo::{ChildProcess, Identity};
 
 mod actions;
 
@@ -214,16 +214,17 @@ impl Host for SystemHost {
         })
     }
 
-    fn running_since(&self, pid: i32) -> Result<Option<DateTime<Utc>>, ActError> {
+    fn process(&self, pid: i32) -> Result<Option<ChildProcess>, ActError> {
         let failed =
             |source| ActError::Io { what: "look for a process in", path: "/proc".into(), source };
         match process::stat(pid).map_err(failed)? {
-            Some(process) if process.is_alive() => {
-                let age = process.age().map_err(failed)?;
-                Ok(Some(Utc::now() - age))
-            }
-            _ => Ok(None),
+            Some(found) if found.is_alive() => process::identify(pid).map_err(failed),
+            Some(_) | None => Ok(None),
         }
+    }
+
+    fn gives_host_names(&self) -> bool {
+        runner::gives_host_names()
     }
 
     fn environment(&self, name: &str) -> Option<OsString> {

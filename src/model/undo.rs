@@ -40,6 +40,10 @@ pub enum Undo {
     ReleaseEngineLock {
         /// The target whose repository it is.
         target: TargetName,
+        /// The name that the lock bears, which no other machine, container or run gives to its own. Absent in
+        /// ledgers of earlier versions, and where locks cannot be given a name: then no lock can be proven ours.
+        #[serde(default)]
+        owner: Option<String>,
     },
     /// Delete a read-only btrfs snapshot.
     RemoveSubvolume(SubvolumeSnapshot),
@@ -202,4 +206,10 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// When the record cannot be made durable; recover will find it gone and say so.
     fn settled(&self, entry: EntryId) -> io::Result<()>;
+
+    /// Every process that the run has started, also those that have ended.
+    ///
+    /// # Errors
+    /// When the record of them cannot be read.
+    fn children(&self) -> io::Result<Vec<ChildProcess>>;
 }

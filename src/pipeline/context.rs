@@ -75,6 +75,7 @@ impl<'a> Pipeline<'a> {
             settings: &self.config.settings,
             temporary: None,
             lock_wait: self.config.settings.lock_wait,
+            run: None,
         }
     }
 
@@ -122,7 +123,11 @@ impl<'a> RunContext<'a> {
 
     /// What engines get.
     pub fn engine(&self) -> Context<'a> {
-        Context { temporary: self.staging.map(PathBuf::as_path), ..self.pipeline.engine_context() }
+        Context {
+            temporary: self.staging.map(PathBuf::as_path),
+            run: Some(self.run),
+            ..self.pipeline.engine_context()
+        }
     }
 }
 

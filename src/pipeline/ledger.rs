@@ -117,6 +117,8 @@ pub struct Replay {
     pub outstanding: Vec<Outstanding>,
     /// Children that were not seen to end.
     pub children: Vec<ChildProcess>,
+    /// All children, also those that were.
+    pub started: Vec<ChildProcess>,
     next: u64,
     /// Bytes of complete lines; a cut-off line behind them is overwritten by the next writer.
     complete: u64,
@@ -126,6 +128,7 @@ fn replay(path: &Path, bytes: &[u8]) -> Result<Replay, LedgerError> {
     let mut run = None;
     let mut entries: BTreeMap<EntryId, Outstanding> = BTreeMap::new();
     let mut children: Vec<ChildProcess> = Vec::new();
+    let mut started = Vec::new();
     let mut next = 0;
     let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     for (index, text) in bytes[..complete].split(|byte| *byte == b'\n').enumerate() {
@@ -154,14 +157,17 @@ fn replay(path: &Path, bytes: &[u8]) -> Result<Replay, LedgerError> {
             Line::Settled { entry } => {
                 entries.remove(&entry);
             }
-            Line::ChildStarted { child } => children.push(child),
+            Line::ChildStarted { child } => {
+                started.push(child.clone());
+                children.push(child);
+            }
             Line::ChildEnded { pid, start_time } => {
                 children.retain(|child| child.pid != pid || child.start_time != start_time);
             }
         }
     }
     let outstanding = entries.into_values().rev().collect();
-    Ok(Replay { run, outstanding, children, next, complete: complete as u64 })
+    Ok(Replay { run, outstanding, children, started, next, complete: complete as u64 })
 }
 
 /// The ledger of a live run, or of a dead one that is being recovered.
@@ -334,6 +340,10 @@ impl Ledger for FileLedger {
     fn settled(&self, entry: EntryId) -> io::Result<()> {
         self.append(&Line::Settled { entry }, true)
     }
+
+    fn children(&self) -> io::Result<Vec<ChildProcess>> {
+        Ok(self.replay().map_err(io::Error::other)?.started)
+    }
 }
 
 impl ChildRecorder for FileLedger {
@@ -442,6 +452,10 @@ impl Ledger for NoLedger {
 
     fn settled(&self, _: EntryId) -> io::Result<()> {
         Ok(())
+    }
+
+    fn children(&self) -> io::Result<Vec<ChildProcess>> {
+        Ok(Vec::new())
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod closed;
 pub mod context;
+pub mod engine_lock;
 pub mod error;
 pub mod job;
 pub mod ledger;

@@ -10,8 +10,8 @@ use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 
 use super::context::RunContext;
+use super::engine_lock::bracketed;
 use super::error::StepError;
-use super::steps::archive::bracketed;
 use super::steps::target::{lock_for_deleting, require_mount};
 
 /// Pins a copy or takes its pin away. Answers with the copy's id after that, as the target lists it.

@@ -9,6 +9,7 @@ use crate::model::outcome::Trouble;
 use crate::model::undo::{Identity, Ledger, Undo};
 
 use super::context::Pipeline;
+use super::engine_lock;
 use super::error::{StepError, ledger_error};
 use super::ledger::{FileLedger, Outstanding};
 use super::steps::hooks;
@@ -20,6 +21,7 @@ use super::steps::hooks;
 pub fn give_back(
     pipeline: Pipeline<'_>,
     run: &RunId,
+    ledger: &dyn Ledger,
     undo: &Undo,
     identity: Option<&Identity>,
 ) -> Result<(), StepError> {
@@ -34,16 +36,8 @@ pub fn give_back(
             let moment = hooks::Moment::promised(*promise, job, run);
             hooks::run_one(pipeline.host, argv, *timeout, &moment).map(|_| ())
         }
-        Undo::ReleaseEngineLock { target } => {
-            let Some(engine) = pipeline.engine(target) else {
-                return Err(StepError::new(
-                    Trouble::Cleanup,
-                    format!(
-                        "a run left a lock in the repository of target {target}, which the configuration no longer names"
-                    ),
-                ));
-            };
-            Ok(engine.release_dead_lock(pipeline.engine_context())?)
+        Undo::ReleaseEngineLock { target, owner } => {
+            engine_lock::release(pipeline, ledger, target, owner.as_deref())
         }
         Undo::RemoveSubvolume(_) | Undo::RemoveVolume(_) | Undo::RemountWritable { .. } => {
             let room = capture::Room { host: pipeline.host, settings: &pipeline.config.settings };
@@ -71,7 +65,7 @@ pub fn unwind(
     let mut failures = Vec::new();
     for Outstanding { entry, undo, identity } in outstanding {
         let result = permit(pipeline, run, undo)
-            .and_then(|_lock| give_back(pipeline, run, undo, identity.as_ref()))
+            .and_then(|_lock| give_back(pipeline, run, ledger, undo, identity.as_ref()))
             .and_then(|()| ledger.settled(*entry).map_err(ledger_error));
         if let Err(error) = result {
             let mut failure = left(Some(run), &error.message);

@@ -13,7 +13,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use chrono::{DateTime, TimeZone, Utc};
 use stillpoint::engine::borg::BorgEngine;
 use stillpoint::engine::{
-    BackupReport, BackupRequest, ChangeKind, Context, Engine, EngineError, Input, RestoreRequest,
+    BackupReport, BackupRequest, ChangeKind, Claim, Context, Engine, EngineError, Input,
+    RestoreRequest,
 };
 use stillpoint::host::dry::DryHost;
 use stillpoint::host::system::SystemHost;
@@ -101,6 +102,7 @@ impl Bench {
             settings: &self.settings,
             temporary: None,
             lock_wait: Duration::from_secs(1),
+            run: None,
         }
     }
 
@@ -423,7 +425,7 @@ fn a_lock_is_waited_for_and_a_dead_ones_is_taken_over() {
     holder.kill().unwrap();
     holder.wait().unwrap();
     assert!(repository.join("lock.exclusive").exists());
-    engine.release_dead_lock(bench.cx()).unwrap();
+    engine.release_dead_lock(bench.cx(), Claim { owner: None, children: &[] }).unwrap();
     assert_eq!(bench.backup(&engine, 2).outcome, Outcome::Ok);
 }
 

@@ -13,6 +13,7 @@ mod excludes;
 mod faults;
 mod honest;
 mod jobs;
+mod locks;
 mod lvm;
 mod matrix;
 mod quiet;

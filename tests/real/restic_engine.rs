@@ -16,9 +16,11 @@ use std::time::Duration;
 use chrono::{DateTime, TimeZone, Utc};
 use stillpoint::engine::restic::ResticEngine;
 use stillpoint::engine::{
-    BackupReport, BackupRequest, ChangeKind, Context, Engine, EngineError, Input, RestoreRequest,
+    BackupReport, BackupRequest, ChangeKind, Claim, Context, Engine, EngineError, Input,
+    RestoreRequest,
 };
 use stillpoint::host::dry::DryHost;
+use stillpoint::host::sys::process;
 use stillpoint::host::sys::signals::StopFlag;
 use stillpoint::host::system::SystemHost;
 use stillpoint::host::{CommandSpec, Effect, Host, PrivateMount, RunError, Tool};
@@ -74,7 +76,8 @@ impl Bench {
         fs::write(below("wrong"), "incorrect horse\n").unwrap();
         fs::write(below("env"), "# for the backend\nexport STILLPOINT_PROBE='x y'\n").unwrap();
         let stop = Arc::new(StopFlag::default());
-        Self { settings, host: SystemHost::stopped_by(stop.clone()), stop, program, directory }
+        let host = SystemHost::stopped_by(stop.clone());
+        Self { settings, host, stop, program, directory }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -119,7 +122,7 @@ impl Bench {
 
     fn on<'a>(&'a self, host: &'a dyn Host) -> Context<'a> {
         let lock_wait = Duration::from_secs(1);
-        Context { host, settings: &self.settings, temporary: None, lock_wait }
+        Context { host, settings: &self.settings, temporary: None, lock_wait, run: None }
     }
 
     fn cx(&self) -> Context<'_> {
@@ -191,10 +194,14 @@ impl Bench {
         command
     }
 
-    /// A backup that holds its lock until its input ends.
-    fn lock_holder(&self) -> Child {
-        let child = self
-            .restic(&["backup", "--stdin", "--json"])
+    /// A backup that holds its lock, which bears this host name, until its input ends.
+    fn lock_holder(&self, name: &str) -> Child {
+        let restic = self.restic(&[]);
+        let child = Command::new("unshare")
+            .args(["--uts", "sh", "-c", r#"hostname "$1"; exec "$0" backup --stdin --json"#])
+            .arg(restic.get_program())
+            .arg(name)
+            .envs(restic.get_envs().filter_map(|(name, value)| Some((name, value?))))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -482,6 +489,7 @@ fn restic_finds_a_flipped_byte() {
 
 #[test]
 fn restic_says_what_stands_in_the_way() {
+    let run = RunId::parse("0badcafe").unwrap();
     with_each(|bench| {
         fill(&bench.path("tree"));
         let missing = bench.engine().probe(bench.cx());
@@ -501,7 +509,12 @@ fn restic_says_what_stands_in_the_way() {
         bench.backup(&engine, 1).unwrap();
         let copy = bench.list(&engine).remove(0);
 
-        let mut holder = bench.lock_holder();
+        let cx = Context { run: Some(&run), ..bench.cx() };
+        let owner = engine.lock_owner(cx).unwrap();
+        let mut holder = bench.lock_holder(&owner);
+        let recorded = process::identify(holder.id().cast_signed()).unwrap().unwrap();
+        let children = [recorded];
+        let claim = Claim { owner: Some(&owner), children: &children };
         for error in [
             engine.delete(bench.cx(), std::slice::from_ref(&copy.id)),
             engine.compact(bench.cx(), &mut |_| {}),
@@ -515,18 +528,19 @@ fn restic_says_what_stands_in_the_way() {
         bench.backup(&engine, 2).unwrap();
         assert_eq!(bench.list(&engine).len(), 2);
         // The lock of a living process stays.
-        engine.release_dead_lock(bench.cx()).unwrap();
+        let held = engine.release_dead_lock(bench.cx(), claim);
+        assert!(matches!(held, Err(EngineError::Locked { .. })), "{held:?}");
         assert_eq!(bench.locks(), 1);
         holder.kill().unwrap();
         assert!(engine.delete(bench.cx(), std::slice::from_ref(&copy.id)).is_err());
-        // What has died but was not reaped yet lives, as restic sees it.
-        let reaper = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_secs(4));
-            holder.wait().unwrap()
-        });
-        engine.release_dead_lock(bench.cx()).unwrap();
+        // Another run's claim is to another name.
+        let other = Claim { owner: Some("web1.stillpoint-00000000"), ..claim };
+        engine.release_dead_lock(bench.cx(), other).unwrap();
+        assert_eq!(bench.locks(), 1);
+        // Also before it is reaped, while restic takes it for a living one.
+        engine.release_dead_lock(bench.cx(), claim).unwrap();
         assert_eq!(bench.locks(), 0);
-        reaper.join().unwrap();
+        holder.wait().unwrap();
         engine.delete(bench.cx(), &[copy.id]).unwrap();
         assert_eq!(bench.list(&engine).len(), 1);
     });

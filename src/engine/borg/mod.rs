@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use serde::Deserialize;
 
 use super::{
-    BackupReport, BackupRequest, Change, CheckReport, Context, Engine, EngineError, Entry,
+    BackupReport, BackupRequest, Change, CheckReport, Claim, Context, Engine, EngineError, Entry,
     Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
 };
 use crate::host::{CommandSpec, Completed, Stream};
@@ -386,7 +386,11 @@ impl Engine for BorgEngine {
         })
     }
 
-    fn release_dead_lock(&self, _cx: Context<'_>) -> Result<(), EngineError> {
+    fn lock_owner(&self, _cx: Context<'_>) -> Option<String> {
+        None
+    }
+
+    fn release_dead_lock(&self, _cx: Context<'_>, _claim: Claim<'_>) -> Result<(), EngineError> {
         // A borg lock names host and process, and the next borg on this host takes away one whose process is
         // dead. `borg break-lock` would take away anybody's, so it is never run.
         Ok(())

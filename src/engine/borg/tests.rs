@@ -61,8 +61,13 @@ fn engine_at(repository: &str) -> BorgEngine {
 /// Calls `f` with an engine whose host gives these answers.
 fn with<T>(host: &ScriptedHost, f: impl FnOnce(&BorgEngine, Context<'_>) -> T) -> T {
     let settings = settings();
-    let cx =
-        Context { host, settings: &settings, temporary: None, lock_wait: Duration::from_secs(1) };
+    let cx = Context {
+        host,
+        settings: &settings,
+        temporary: None,
+        lock_wait: Duration::from_secs(1),
+        run: None,
+    };
     f(&engine_at("/srv/r"), cx)
 }
 
@@ -545,6 +550,7 @@ fn a_repository_that_borg_would_read_otherwise_is_refused() {
         settings: &settings,
         temporary: None,
         lock_wait: Duration::from_secs(1),
+        run: None,
     };
     for repository in ["/srv/{now}", "/srv/a::b"] {
         let error = engine_at(repository).list(cx).unwrap_err();

@@ -4,11 +4,11 @@
 //! both, and its JSON summary says `num_errors: 1` also when the repository was only locked.
 
 use super::{KEPT, OnProgress, Session, broken, exact, lock};
-use crate::engine::{CheckReport, EngineError};
+use crate::engine::{CheckReport, Claim, EngineError};
 use crate::host::{CommandSpec, Exit, Stream};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
-use crate::model::target::ReadData;
+use crate::model::target::{ReadData, Target};
 use crate::tools::restic::command;
 use crate::tools::restic::failure::{self, Kind};
 use crate::tools::restic::message::{self, CheckSummary, Line};
@@ -95,7 +95,11 @@ fn push(damage: &mut Vec<String>, text: &str) {
 }
 
 /// Reads every blob of a snapshot, as a restore would: restic authenticates each before it writes it out.
-pub(super) fn verify(session: &Session<'_>, copy: &Copy) -> Result<CheckReport, EngineError> {
+pub(super) fn verify(
+    session: &Session<'_>,
+    target: &Target,
+    copy: &Copy,
+) -> Result<CheckReport, EngineError> {
     let spec = command::dump_all(&session.access, exact(&copy.id)?);
     if session.cx.host.is_dry() {
         return only_noted(session, &spec);
@@ -111,7 +115,9 @@ pub(super) fn verify(session: &Session<'_>, copy: &Copy) -> Result<CheckReport, 
     // the crashed child is left behind is ours to mend, and its owner is proven dead.
     let crashed_on_a_tree = failure.kind == Kind::Crashed && stderr.contains("internal/walker");
     if failure.kind == Kind::Crashed {
-        lock::release_dead(session)?;
+        let owner = session.access.lock_owner.as_deref();
+        let local = target.local_repository();
+        lock::release_dead(session, local, Claim { owner, children: &[] })?;
     }
     let unreadable = failure.kind == Kind::Other
         && ["cannot dump file", "loading tree for snapshot"]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::{
-    BackupReport, BackupRequest, Change, CheckReport, Context, Engine, EngineError, Entry,
+    BackupReport, BackupRequest, Change, CheckReport, Claim, Context, Engine, EngineError, Entry,
     Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
 };
 use crate::host::{CommandSpec, Completed, Exit, Stream, Tool};
@@ -104,6 +104,7 @@ impl ResticEngine {
             stall_limit: self.restic.stall_timeout,
             compression: self.restic.compression.clone(),
             upload_limit_kib: self.restic.upload_limit_kib,
+            lock_owner: self.lock_owner(cx),
         };
         Ok(Session { cx, access, source: None })
     }
@@ -309,7 +310,7 @@ impl Engine for ResticEngine {
     }
 
     fn verify(&self, cx: Context<'_>, copy: &Copy) -> Result<CheckReport, EngineError> {
-        check::verify(&self.open(cx)?, copy)
+        check::verify(&self.open(cx)?, &self.target, copy)
     }
 
     fn restore(
@@ -366,10 +367,15 @@ impl Engine for ResticEngine {
         transfer::copy_from(self.open(cx)?, source, ids, progress)
     }
 
+    fn lock_owner(&self, cx: Context<'_>) -> Option<String> {
+        let run = cx.run.filter(|_| cx.host.gives_host_names())?;
+        Some(lock::owner(&cx.settings.host, run))
+    }
+
     /// Needed after a clean stop too: a restic that is told to stop in the first 200 ms of its lock, in which
     /// it looks for other locks, leaves it behind.
-    fn release_dead_lock(&self, cx: Context<'_>) -> Result<(), EngineError> {
-        lock::release_dead(&self.open(cx)?)
+    fn release_dead_lock(&self, cx: Context<'_>, claim: Claim<'_>) -> Result<(), EngineError> {
+        lock::release_dead(&self.open(cx)?, self.target.local_repository(), claim)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The exit-code matrix of restic 0.14.0, 0.18.0 and 0.19.1, row by row, on recorded output.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use crate::model::target::SecretSource;
 
 const VERSIONS: [&str; 3] = ["0.14.0", "0.18.0", "0.19.1"];
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         host: HostName::new("web1").unwrap(),
         state_dir: "/state".into(),
@@ -31,7 +30,7 @@ fn settings() -> Settings {
     }
 }
 
-fn target(repository: &str) -> Target {
+pub(super) fn target(repository: &str) -> Target {
     Target {
         name: TargetName::new("cloud").unwrap(),
         engine: EngineConfig::Restic(ResticTarget {
@@ -57,7 +56,7 @@ fn engine() -> ResticEngine {
 }
 
 /// A machine with that restic, the password file and these sources.
-fn host(version: &str, answers: impl IntoIterator<Item = Answer>) -> ScriptedHost {
+pub(super) fn host(version: &str, answers: impl IntoIterator<Item = Answer>) -> ScriptedHost {
     let hello =
         Answer::new(0, &format!("restic {version} compiled with go1.19.8 on linux/amd64\n"), "");
     let mut host = ScriptedHost::new([hello].into_iter().chain(answers));
@@ -77,8 +76,8 @@ fn recorded(version: &str, case: &str) -> Answer {
     answer
 }
 
-fn cx<'a>(host: &'a ScriptedHost, settings: &'a Settings) -> Context<'a> {
-    Context { host, settings, temporary: None, lock_wait: Duration::ZERO }
+pub(super) fn cx<'a>(host: &'a ScriptedHost, settings: &'a Settings) -> Context<'a> {
+    Context { host, settings, temporary: None, lock_wait: Duration::ZERO, run: None }
 }
 
 fn series() -> Series {
@@ -345,79 +344,6 @@ fn verification_finds_damage_and_mends_the_lock_of_a_crash() {
     let (result, _) =
         verify("0.14.0", vec![Answer::new(1, "", "invalid id \"x\": no matching ID found")]);
     assert!(matches!(result, Err(EngineError::Failed { .. })));
-}
-
-#[test]
-fn the_lock_of_a_dead_process_is_waited_for_and_a_living_one_is_left() {
-    // The scripted clock shows noon.
-    let made = |host: &str, pid: i32, time: &str| {
-        let text = format!(
-            r#"{{"time":"2026-11-21T{time}+01:00","hostname":"{host}","pid":{pid},"exclusive":false}}"#
-        );
-        Answer::new(0, &text, "")
-    };
-    let lock = |host: &str, pid: i32| made(host, pid, "12:59:30.123456789");
-    let done = || Answer::new(0, "", "");
-    let listed = || Answer::new(0, &format!("{}\n", id('a')), "");
-    let two = || Answer::new(0, &format!("{}\n{}\n", id('a'), id('b')), "");
-    let release = |answers: Vec<Answer>| {
-        let mut host = host("0.14.0", answers);
-        host.files.insert("/proc/sys/kernel/hostname".into(), b"here\n".into());
-        host.running = HashMap::from([(7, "2026-11-21T11:00:00Z".parse().unwrap())]);
-        let settings = settings();
-        let result = engine().release_dead_lock(cx(&host, &settings));
-        assert_eq!(host.answers.lock().unwrap().len(), 0, "all that was scripted was asked");
-        (result, host.commands())
-    };
-    let unlocks = |commands: &[String]| {
-        commands.iter().filter(|command| command.starts_with("restic unlock")).count()
-    };
-    // Without a lock there is nothing to release. Another process of this machine at work, and anybody of
-    // another machine, keep theirs: one that has slept for an hour too, which `restic unlock` would not.
-    let (result, commands) = release(vec![done()]);
-    assert!(result.is_ok() && unlocks(&commands) == 0, "{commands:?}");
-    for foreign in [lock("here", 7), lock("there", 8), made("there", 8, "12:00:00")] {
-        let (result, commands) = release(vec![listed(), foreign]);
-        assert!(result.is_ok() && unlocks(&commands) == 0, "{commands:?}");
-    }
-    // A dead one that init has not reaped yet: restic leaves its lock at first.
-    let dead = || lock("here", 8);
-    let (result, commands) =
-        release(vec![listed(), dead(), done(), listed(), dead(), done(), done()]);
-    result.unwrap();
-    assert_eq!(unlocks(&commands), 2, "{commands:?}");
-    assert!(commands.iter().all(|command| !command.contains("remove-all")), "{commands:?}");
-    // Another process has its number, since a moment when the lock was not touched any more.
-    let reused = || made("here", 7, "11:58:30");
-    let (result, commands) = release(vec![listed(), reused(), done(), done()]);
-    assert!(result.is_ok() && unlocks(&commands) == 1, "{commands:?}");
-    // Two readings of the clock do not agree to the second.
-    let (result, commands) = release(vec![listed(), made("here", 7, "11:59:30")]);
-    assert!(result.is_ok() && unlocks(&commands) == 0, "{commands:?}");
-    // Beside one that is refreshed it goes.
-    let (result, commands) =
-        release(vec![two(), dead(), lock("there", 9), done(), listed(), lock("there", 9)]);
-    assert!(result.is_ok() && unlocks(&commands) == 1, "{commands:?}");
-    // Beside one that restic would take with it, it stays, and a person is told of both.
-    for asleep in [made("there", 9, "12:30:30"), made("here", 7, "12:30:30")] {
-        for pair in [[dead(), asleep.clone()], [asleep.clone(), dead()]] {
-            let (result, commands) = release([two()].into_iter().chain(pair).collect());
-            let Err(EngineError::Locked { detail, .. }) = &result else { panic!("{result:?}") };
-            assert!(detail.contains("process 8 of this machine"), "{detail}");
-            assert!(detail.contains("since 2026-11-21 11:30:30 UTC"), "{detail}");
-            assert_eq!(unlocks(&commands), 0, "{commands:?}");
-        }
-    }
-    // It is gone again before it could be read: its owner lives.
-    release(vec![listed(), Answer::new(1, "", "invalid id")]).0.unwrap();
-    // Nobody reaps it.
-    let mut forever: Vec<Answer> = (0..15).flat_map(|_| [listed(), dead(), done()]).collect();
-    forever.extend([listed(), dead()]);
-    let (result, _) = release(forever);
-    assert!(
-        matches!(&result, Err(EngineError::Locked { detail, .. }) if detail.contains("process 8") && detail.contains("after 2026-11-21 11:59:30 UTC")),
-        "{result:?}"
-    );
 }
 
 #[test]

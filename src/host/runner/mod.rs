@@ -7,7 +7,7 @@
 //! This is the only room that names `std::process::Command`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::sys::signals::StopFlag;
@@ -36,6 +36,22 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// The same after a second stop signal.
 const URGENT_GRACE: Duration = Duration::from_secs(1);
+
+/// Whether a process may be given a host name of its own: tried once, in a thread that ends with the attempt.
+pub(super) fn gives_host_names() -> bool {
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
+    *ALLOWED.get_or_init(|| {
+        let tried = std::thread::spawn(|| super::sys::private::take_host_name("stillpoint"));
+        match tried.join() {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "locks of engines bear the machine's own name");
+                false
+            }
+            Err(_) => false,
+        }
+    })
+}
 
 /// Runs processes for the real host.
 pub(super) struct Runner {

@@ -52,12 +52,17 @@ pub(super) struct Spawned {
 pub(super) fn spawn(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Spawned> {
     let mut command = build(spec, program, role)?;
     let view = spec.view.clone();
+    let host_name = spec.host_name.clone();
     let (exited, ended) = io::pipe()?;
     let (report, started) = sync_channel(1);
     let keeper = Builder::new().name("keeper".into()).spawn(move || {
         // Held until the child has exited: the other end hangs up when this thread is done.
         let _ended = ended;
-        let entered = if view.mounts.is_empty() { Ok(()) } else { private::enter(&view) };
+        let named = host_name.as_deref().map_or(Ok(()), private::take_host_name);
+        let entered = named.and_then(|()| match view.mounts.is_empty() {
+            true => Ok(()),
+            false => private::enter(&view),
+        });
         let spawned = entered.and_then(|()| command.spawn());
         // The command holds our copies of the descriptors with the secrets.
         drop(command);

@@ -143,6 +143,16 @@ impl Places {
     }
 }
 
+/// Gives the calling *thread*, and what it starts, a host name of its own.
+///
+/// # Errors
+/// When the kernel, or whoever shut us in, does not allow it: it needs `CAP_SYS_ADMIN`.
+pub(in crate::host) fn take_host_name(name: &str) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWUTS)
+        .and_then(|()| nix::unistd::sethostname(name))
+        .map_err(|error| because("cannot give a process its own host name", &error.into()))
+}
+
 /// Moves the calling *thread* into a mount namespace of its own, a slave of the host's.
 ///
 /// # Errors

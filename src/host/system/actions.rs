@@ -44,6 +44,9 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
         Action::RemoveStaging { path, identity } => {
             remove_staging(path, identity.as_ref()).map(|()| None)
         }
+        Action::RemoveFile { path } => remove_file(path)
+            .map(|()| None)
+            .map_err(|source| ActError::Io { what: "remove", path: path.clone(), source }),
         Action::Remount { path, device, read_only } => mounts::remount(path, *device, *read_only)
             .map(|()| None)
             .map_err(|source| ActError::Io { what: "remount", path: path.clone(), source }),
@@ -155,6 +158,13 @@ fn remove_staging(path: &Path, identity: Option<&Identity>) -> Result<(), ActErr
             Err(not_ours())
         }
         Err(error) => Err(failed(error)),
+    }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if !is_not_found(&error) => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

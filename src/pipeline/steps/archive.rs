@@ -2,21 +2,19 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::engine::{BackupReport, BackupRequest, Engine, EngineError, Input};
+use crate::engine::{BackupReport, BackupRequest, Engine, Input};
 use crate::host::{CommandSpec, Effect, Tool};
 use crate::model::copy::Series;
 use crate::model::job::Source;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::size;
 use crate::model::target::Target;
-use crate::model::undo::Undo;
 use crate::report::history::Attempt;
 
-use crate::pipeline::closed;
 use crate::pipeline::context::RunContext;
-use crate::pipeline::error::{StepError, ledger_error};
+use crate::pipeline::engine_lock::bracketed;
+use crate::pipeline::error::StepError;
 use crate::pipeline::recorder::{Done, Recorder};
-use crate::pipeline::undo::give_back;
 
 use super::capture::Captured;
 
@@ -95,32 +93,6 @@ fn input(
             })
         }
     }
-}
-
-/// Runs an engine call that takes the repository's lock, with that lock in the ledger: if the engine dies
-/// on the way, its own lock is released, by us or by recover.
-pub(in crate::pipeline) fn bracketed<T>(
-    cx: RunContext<'_>,
-    engine: &dyn Engine,
-    call: impl FnOnce(&dyn Engine) -> Result<T, EngineError>,
-) -> Result<T, StepError> {
-    let undo = Undo::ReleaseEngineLock { target: engine.target().name.clone() };
-    let entry = cx.ledger.intend(undo.clone()).map_err(ledger_error)?;
-    let result = call(engine);
-    let may_hold_a_lock = matches!(
-        result,
-        Err(EngineError::Run(_) | EngineError::Failed { .. } | EngineError::Full { .. })
-    );
-    if may_hold_a_lock {
-        let _shield = cx.host().shield();
-        if let Err(error) = give_back(cx.pipeline, cx.run, &undo, None) {
-            // It stays in the ledger; the failure that brought us here is the one to report.
-            tracing::warn!(target = %engine.target().name, "cannot release the engine's lock: {}", error.message);
-            return result.map_err(StepError::from);
-        }
-    }
-    cx.ledger.settled(entry).map_err(ledger_error)?;
-    result.map_err(|error| closed::noting(cx, &engine.target().name, error))
 }
 
 /// What the engine's report and the look at the source mean together.

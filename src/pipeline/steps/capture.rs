@@ -188,7 +188,7 @@ pub fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_
             let given = match hold.provider.is_exclusive() {
                 true => capture::give_back_held(room(cx), &hold.promise, identity)
                     .map_err(StepError::from),
-                false => give_back(cx.pipeline, cx.run, &hold.promise, identity),
+                false => give_back(cx.pipeline, cx.run, cx.ledger, &hold.promise, identity),
             };
             match given.and_then(|()| cx.ledger.settled(hold.entry).map_err(ledger_error)) {
                 Ok(()) => {}

@@ -214,7 +214,9 @@ fn keep(
         let mut failures = Vec::new();
         for (entry, undo) in promised {
             let settle = |()| cx.ledger.settled(*entry).map_err(ledger_error);
-            if let Err(error) = give_back(cx.pipeline, cx.run, undo, None).and_then(settle) {
+            if let Err(error) =
+                give_back(cx.pipeline, cx.run, cx.ledger, undo, None).and_then(settle)
+            {
                 failures.push(error.message);
             }
         }

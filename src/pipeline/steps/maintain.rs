@@ -12,10 +12,10 @@ use crate::report::status::due;
 
 use crate::pipeline::closed;
 use crate::pipeline::context::RunContext;
+use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::error::StepError;
 use crate::pipeline::recorder::{Done, Recorder};
 
-use super::archive::bracketed;
 use super::target::lock_for_deleting;
 
 /// What to make of a target that somebody else is using.

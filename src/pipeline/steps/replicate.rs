@@ -5,9 +5,10 @@ use crate::model::copy::{Copy, Series};
 use crate::model::outcome::Outcome;
 
 use crate::pipeline::context::RunContext;
+use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::recorder::{Done, Recorder};
 
-use super::archive::{Archived, bracketed};
+use super::archive::Archived;
 use super::observe::{Observed, listing};
 
 /// Copies what this run made, and what earlier runs made since the target last got anything, so that a

@@ -15,11 +15,11 @@ use crate::retention::{self, Evidence, Guards, Plan};
 
 use crate::pipeline::closed;
 use crate::pipeline::context::RunContext;
+use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::error::StepError;
 use crate::pipeline::pin::is_same;
 use crate::pipeline::recorder::{Done, Recorder};
 
-use super::archive::bracketed;
 use super::observe::{Observation, listing};
 use super::target::{is_written_alone, lock_for_deleting};
 

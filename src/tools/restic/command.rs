@@ -53,6 +53,9 @@ fn base(access: &Access, effect: Effect, lock: Lock, subcommand: &str) -> Comman
         }),
         None => spec = spec.arg("--insecure-no-password"),
     }
+    if lock == Lock::Taken {
+        spec.host_name = access.lock_owner.clone();
+    }
     match lock {
         Lock::None => spec = spec.arg("--no-lock"),
         Lock::Taken if access.version.waits_for_locks() && !access.lock_wait.is_zero() => {
@@ -336,10 +339,12 @@ pub fn cat_lock(access: &Access, id: &str) -> CommandSpec {
     base(access, Effect::Inspect, Lock::None, "cat").args(["lock", id])
 }
 
-/// `restic unlock`: removes locks of processes of this machine that are no more, and locks that nobody
-/// refreshed for half an hour. Never `--remove-all`.
-pub fn unlock(access: &Access) -> CommandSpec {
-    base(access, Effect::Mutate, Lock::None, "unlock")
+/// `restic unlock` under the host name that the locks of one run bear: removes those whose processes are no more,
+/// and every lock that nobody refreshed for half an hour. Never `--remove-all`.
+pub fn unlock(access: &Access, owner: &str) -> CommandSpec {
+    let mut spec = base(access, Effect::Mutate, Lock::None, "unlock");
+    spec.host_name = Some(owner.to_owned());
+    spec
 }
 
 #[cfg(test)]
@@ -363,6 +368,7 @@ mod tests {
             stall_limit: std::time::Duration::from_secs(3600),
             compression: Some("max".into()),
             upload_limit_kib: Some(100),
+            lock_owner: Some("web1.stillpoint-0badcafe".into()),
         }
     }
 
@@ -398,6 +404,7 @@ mod tests {
              --one-file-system -- '/a b' /-x"
         );
         assert_eq!(spec.stop_signal, SIGINT);
+        assert_eq!(spec.host_name.as_deref(), Some("web1.stillpoint-0badcafe"));
         assert_eq!(value(&spec, "TZ"), Some(&EnvValue::Plain("UTC".into())));
         assert_eq!(value(&spec, "RESTIC_FEATURES"), None);
         assert_eq!(
@@ -452,7 +459,7 @@ mod tests {
     #[test]
     fn looks_take_no_lock_and_change_nothing() {
         for spec in [cat_config(&access("0.18.0", "/r")), snapshots(&access("0.18.0", "/r"))] {
-            assert_eq!(spec.effect, Effect::Inspect);
+            assert_eq!((spec.effect, &spec.host_name), (Effect::Inspect, &None));
             assert!(spec.display().contains("--no-lock"));
         }
         let spec = forget(&access("0.18.0", "/r"), &["00".into(), "11".into()]);

@@ -172,6 +172,8 @@ pub struct Access {
     pub compression: Option<String>,
     /// `--limit-upload`, KiB/s.
     pub upload_limit_kib: Option<u32>,
+    /// The host name that restic writes into its locks instead of the machine's.
+    pub lock_owner: Option<String>,
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use stillpoint::engine::{
-    BackupReport, BackupRequest, Change, CheckReport, Context, Engine, EngineError, Entry,
+    BackupReport, BackupRequest, Change, CheckReport, Claim, Context, Engine, EngineError, Entry,
     Initialised, OnProgress, Probe, RestoreReport, RestoreRequest,
 };
 use stillpoint::host::CommandSpec;
@@ -121,7 +121,11 @@ impl Engine for FakeEngine {
         None
     }
 
-    fn release_dead_lock(&self, _: Context<'_>) -> Result<(), EngineError> {
+    fn lock_owner(&self, _: Context<'_>) -> Option<String> {
+        None
+    }
+
+    fn release_dead_lock(&self, _: Context<'_>, _: Claim<'_>) -> Result<(), EngineError> {
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use stillpoint::host::{
     LockMode, MountEntry, PathKind, PathState, Piped, PrivateView, RunError, Shield, Stream,
     Subvolume, ThawGuard, Tool, Watch,
 };
-use stillpoint::model::undo::Identity;
+use stillpoint::model::undo::{ChildProcess, Identity};
 
 use super::fake_btrfs;
 use super::fake_lvm::Stage;
@@ -260,6 +260,9 @@ impl Host for FakeHost {
         match action {
             // The session's own directories are made anew by every run; they are no acquisition.
             Action::EnsureDirectory { .. } | Action::StopProcess { .. } => Ok(None),
+            Action::RemoveFile { path } => self
+                .effect(format!("remove {}", path.display()), |_| None)
+                .ok_or_else(|| failed(path)),
             Action::CreateDirectory { path, .. } => {
                 let made = self.effect(format!("create {}", path.display()), |world| {
                     world.inodes += 1;
@@ -457,8 +460,12 @@ impl Host for FakeHost {
         Ok(self.world().state_disk.and_then(|(_, files)| files))
     }
 
-    fn running_since(&self, _: i32) -> Result<Option<DateTime<Utc>>, ActError> {
-        unreachable!("the engine in memory keeps no locks of processes")
+    fn process(&self, _: i32) -> Result<Option<ChildProcess>, ActError> {
+        Ok(None)
+    }
+
+    fn gives_host_names(&self) -> bool {
+        true
     }
 
     fn environment(&self, _: &str) -> Option<OsString> {

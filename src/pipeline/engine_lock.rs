@@ -1,0 +1,67 @@
+//! The lock that an engine takes in a repository, in the ledger: its name is written down before it is taken.
+
+use crate::engine::{Claim, Engine, EngineError};
+use crate::model::names::TargetName;
+use crate::model::outcome::Trouble;
+use crate::model::undo::{Ledger, Undo};
+
+use super::closed;
+use super::context::{Pipeline, RunContext};
+use super::error::{StepError, ledger_error};
+use super::undo::give_back;
+
+/// Runs an engine call that takes the repository's lock, with that lock in the ledger: if the engine dies
+/// on the way, its own lock is released, by us or by recover.
+///
+/// # Errors
+/// As the call, or when the ledger cannot be written.
+pub fn bracketed<T>(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    call: impl FnOnce(&dyn Engine) -> Result<T, EngineError>,
+) -> Result<T, StepError> {
+    let undo = Undo::ReleaseEngineLock {
+        target: engine.target().name.clone(),
+        owner: engine.lock_owner(cx.engine()),
+    };
+    let entry = cx.ledger.intend(undo.clone()).map_err(ledger_error)?;
+    let result = call(engine);
+    let told = |error| closed::noting(cx, &engine.target().name, error);
+    let may_hold_a_lock = matches!(
+        result,
+        Err(EngineError::Run(_) | EngineError::Failed { .. } | EngineError::Full { .. })
+    );
+    if may_hold_a_lock {
+        let _shield = cx.host().shield();
+        if let Err(error) = give_back(cx.pipeline, cx.run, cx.ledger, &undo, None) {
+            // It stays in the ledger; the failure that brought us here is the one to report.
+            tracing::warn!(target = %engine.target().name, "cannot release the engine's lock: {}", error.message);
+            return result.map_err(told);
+        }
+    }
+    cx.ledger.settled(entry).map_err(ledger_error)?;
+    result.map_err(told)
+}
+
+/// Releases what a run left in the repository of a target.
+///
+/// # Errors
+/// When the configuration does not name the target any more, or a lock that is or may be of the run stays.
+pub fn release(
+    pipeline: Pipeline<'_>,
+    ledger: &dyn Ledger,
+    target: &TargetName,
+    owner: Option<&str>,
+) -> Result<(), StepError> {
+    let Some(engine) = pipeline.engine(target) else {
+        return Err(StepError::new(
+            Trouble::Cleanup,
+            format!(
+                "a run left a lock in the repository of target {target}, which the configuration no longer names"
+            ),
+        ));
+    };
+    let children = ledger.children().map_err(ledger_error)?;
+    let claim = Claim { owner, children: &children };
+    Ok(engine.release_dead_lock(pipeline.engine_context(), claim)?)
+}

@@ -1,0 +1,142 @@
+//! Locks of engines in repositories, children of dead runs, and what a reboot leaves: what is ours and dead goes,
+//! by its identity, and whatever lives stays.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Child, Stdio};
+
+use crate::bench_machine::{Machine, command, must, wait_for};
+
+/// A job whose restic holds its lock for as long as the command that it reads takes.
+const DUMP: &str = r#"
+[jobs.host]
+targets = ["r"]
+[jobs.host.files]
+paths = ["{root}/src"]
+capture = "none"
+[jobs.dump]
+targets = ["r"]
+[jobs.dump.commands.x]
+command = ["sleep", "300"]
+file-name = "x"
+"#;
+
+fn restic(machine: &Machine, args: &[&str]) -> std::process::Command {
+    let mut restic = command("restic");
+    restic
+        .args(args)
+        .env("RESTIC_REPOSITORY", machine.path("repo-r"))
+        .env("RESTIC_PASSWORD", "correct horse")
+        .env("RESTIC_CACHE_DIR", machine.path("other-cache"));
+    restic
+}
+
+fn restic_locks(machine: &Machine) -> Vec<String> {
+    let entries = fs::read_dir(machine.path("repo-r/locks")).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.retain(|name| !name.contains("-tmp-"));
+    names.sort();
+    names
+}
+
+/// A restic in a process namespace of its own, as in another container: alive at work, with our host name, and
+/// with a process number that means nothing here.
+struct Container(Child);
+
+impl Container {
+    /// Starts a backup of what is handed to it, which takes its lock.
+    fn new(machine: &Machine) -> Self {
+        let before = restic_locks(machine).len();
+        let script = "mount -t proc proc /proc; echo 400000 > /proc/sys/kernel/ns_last_pid; exec 3<&0; \
+                      restic -q backup --stdin --stdin-filename dump <&3 & wait $!";
+        let mut unshare = command("unshare");
+        unshare
+            .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script])
+            .envs(restic(machine, &[]).get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .stdin(Stdio::piped());
+        let child = unshare.spawn().unwrap();
+        wait_for("the container's restic takes its lock", || restic_locks(machine).len() > before);
+        Self(child)
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        self.0.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    /// Lets its input end. Answers whether its backup is good, as it sees it.
+    fn finish(mut self) -> bool {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap().success()
+    }
+}
+
+/// Starts a run of ours that holds restic's lock, and kills it, as the kernel does when memory is short. Its
+/// engine dies with it, without giving its lock back.
+fn kill_a_run(machine: &Machine) {
+    let before = restic_locks(machine);
+    let mut run = machine.start(&["run", "dump"]);
+    wait_for("our restic takes its lock", || restic_locks(machine).len() > before.len());
+    let children = format!("/proc/{0}/task/{0}/children", run.id());
+    let engine = || -> Option<String> {
+        // Threads start children, and each has a list of its own.
+        let tasks = fs::read_dir(format!("/proc/{}/task", run.id())).ok()?;
+        let lists =
+            tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("children")).ok());
+        let all: String = lists.collect();
+        all.split_whitespace()
+            .find(|pid| {
+                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "restic\n")
+            })
+            .map(str::to_owned)
+    };
+    let engine = engine().unwrap_or_else(|| panic!("no restic in {children}"));
+    // Stopped, it cannot clean up in the moment between the two.
+    must("kill", &["-STOP", &engine]);
+    must("kill", &["-KILL", &run.id().to_string(), &engine]);
+    run.wait().unwrap();
+    assert_eq!(restic_locks(machine).len(), before.len() + 1, "it gave its lock back");
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    let mut state: u64 = 88_172_645_463_325_252;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..length / 8).flat_map(|_| next()).collect()
+}
+
+#[test]
+fn a_living_restic_elsewhere_with_our_host_name_loses_neither_lock_nor_data() {
+    let machine = Machine::new(DUMP);
+    machine.run(&["run", "host"]).expect(0);
+    let mut container = Container::new(&machine);
+    let living = restic_locks(&machine);
+    container.feed(&noise(48 << 20));
+    kill_a_run(&machine);
+    machine.run(&["recover"]).expect(0).says("gave back");
+    assert_eq!(restic_locks(&machine), living, "only ours goes");
+    // What it has written so far belongs to no snapshot yet: a prune would take it for garbage.
+    machine.run(&["compact", "--target", "r"]).expect(5).says("locked");
+    assert!(container.finish(), "the container's backup failed");
+    let sound = restic(&machine, &["check", "--read-data"]).status().unwrap();
+    assert!(sound.success(), "the container's copy is damaged");
+    machine.run(&["run", "host"]).expect(0);
+    machine.assert_clean();
+}
+
+#[test]
+fn the_lock_of_a_run_that_was_killed_goes_by_its_name() {
+    let machine = Machine::new(DUMP);
+    kill_a_run(&machine);
+    // restic itself would say that its process is dead only if it bore our host name.
+    let shown = restic(&machine, &["cat", "lock", "--no-lock", &restic_locks(&machine)[0]]);
+    let shown = String::from_utf8({ shown }.output().unwrap().stdout).unwrap();
+    assert!(shown.contains("\"hostname\": \"web1.stillpoint-"), "{shown}");
+    machine.run(&["recover"]).expect(0).says("gave back");
+    assert_eq!(restic_locks(&machine), Vec::<String>::new());
+    machine.assert_clean();
+}
