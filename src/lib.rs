@@ -40,6 +40,8 @@
 //!   its target lists it.
 //! - Deletion is by exact id, recorded or listed as ours, decided and carried out under one lock, and proven by
 //!   another listing. Nothing is deleted in a target that is closed ([`pipeline::closed`]).
+//! - Trees belong to users: what was found in one is known by its identity from then on, and no path in it is walked
+//!   through a link (`host::sys::straight`).
 //! - What is not known is `None`, never zero; what cannot be read is an error, never left out.
 //!
 //! # Where this departs from the design page

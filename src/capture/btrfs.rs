@@ -135,10 +135,10 @@ fn is_of(found: &Subvolume, promised: &SubvolumeSnapshot) -> bool {
 }
 
 fn promised(promise: &Undo) -> Result<&SubvolumeSnapshot, CaptureError> {
-    match promise {
-        Undo::RemoveSubvolume(snapshot) => Ok(snapshot),
-        _ => Err(mismatch("a btrfs snapshot was promised as something else")),
-    }
+    let Undo::RemoveSubvolume(snapshot) = promise else {
+        return Err(mismatch("a btrfs snapshot was promised as something else"));
+    };
+    Ok(snapshot)
 }
 
 /// A device by which the snapshot's file system can be reached now. Names of devices change over a reboot, and

@@ -60,10 +60,10 @@ pub(super) fn promise(
 
 /// The promise of an LVM snapshot.
 pub(super) fn promised(promise: &Undo) -> Result<&VolumeSnapshot, CaptureError> {
-    match promise {
-        Undo::RemoveVolume(snapshot) => Ok(snapshot),
-        _ => Err(mismatch("an LVM snapshot was promised as something else")),
-    }
+    let Undo::RemoveVolume(snapshot) = promise else {
+        return Err(mismatch("an LVM snapshot was promised as something else"));
+    };
+    Ok(snapshot)
 }
 
 /// Makes a snapshot.
@@ -126,7 +126,9 @@ pub(super) fn find<'v>(
 ) -> Option<&'v LogicalVolume> {
     volumes.iter().find(|volume| match identity {
         Some(Identity::LogicalVolume { uuid }) => volume.uuid == *uuid,
-        _ => volume.group == promised.group && volume.name == promised.name,
+        None => volume.group == promised.group && volume.name == promised.name,
+        // No volume was ever known by it.
+        Some(Identity::Inode { .. } | Identity::Subvolume { .. }) => false,
     })
 }
 

@@ -121,12 +121,10 @@ impl LvmClassic {
 
 /// The UUID of the volume of which a classic snapshot is promised in this group.
 fn classic_origin<'u>(undo: &'u Undo, group: &str) -> Option<&'u String> {
-    match undo {
-        Undo::RemoveVolume(VolumeSnapshot { thin: None, group: of, origin_uuid, .. }) => {
-            (of == group).then_some(origin_uuid)
-        }
-        _ => None,
-    }
+    let Undo::RemoveVolume(VolumeSnapshot { thin: None, group: of, origin_uuid, .. }) = undo else {
+        return None;
+    };
+    (of == group).then_some(origin_uuid)
 }
 
 fn overflowed(snapshot: &VolumeSnapshot) -> String {

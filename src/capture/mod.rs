@@ -170,7 +170,11 @@ impl CaptureError {
             CaptureError::Unfit { hint, .. } | CaptureError::Broken { hint, .. } => Some(hint),
             CaptureError::Gone { .. } => Some("the next run captures what is there then"),
             CaptureError::Run(error) => error.hint(),
-            _ => None,
+            CaptureError::Act(error) => error.hint(),
+            CaptureError::Failed { .. }
+            | CaptureError::Mismatch { .. }
+            | CaptureError::NotOurs { .. }
+            | CaptureError::Lock(_) => None,
         }
     }
 }
@@ -207,7 +211,11 @@ pub fn give_back(
         Undo::RemountWritable { device, .. } => {
             Some(lock(room, &remount_readonly::lock_key(*device), room.settings.lock_wait)?)
         }
-        _ => None,
+        Undo::RemoveSubvolume(_)
+        | Undo::RemoveStaging { .. }
+        | Undo::RunHook { .. }
+        | Undo::ReleaseEngineLock { .. }
+        | Undo::Thaw { .. } => None,
     };
     give_back_held(room, undo, identity)
 }
@@ -227,7 +235,11 @@ pub fn give_back_held(
         Undo::RemountWritable { path, device, boot_id } => {
             remount_readonly::undo(room, path, *device, boot_id)
         }
-        _ => Ok(()),
+        // To settle what was not given back would be to forget it.
+        Undo::RemoveStaging { .. }
+        | Undo::RunHook { .. }
+        | Undo::ReleaseEngineLock { .. }
+        | Undo::Thaw { .. } => Err(mismatch("what is to be given back is no capture")),
     }
 }
 

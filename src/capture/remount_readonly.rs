@@ -93,10 +93,10 @@ impl Provider for RemountReadonly {
 
 /// What was promised to be made writable again.
 fn promised(promise: &Undo) -> Result<(&Path, (u32, u32)), CaptureError> {
-    match promise {
-        Undo::RemountWritable { path, device, .. } => Ok((path, *device)),
-        _ => Err(mismatch("a remount was promised as something else")),
-    }
+    let Undo::RemountWritable { path, device, .. } = promise else {
+        return Err(mismatch("a remount was promised as something else"));
+    };
+    Ok((path, *device))
 }
 
 /// Whether file systems that were found read-only, and so were not captured, are so after reading: another

@@ -4,11 +4,12 @@
 //! directory there. So every such place is found here, before anything is captured: it is captured as well,
 //! shown live, left out because the configuration says so, or reported as missing. Never silently empty.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::excluded;
-use crate::host::{ActError, Host, MountEntry, PathKind, SUBVOLUME_ROOT_INODE, Subvolume};
+use crate::host::{ActError, Host, MountEntry, Subvolume};
 use crate::model::job::{CapturePolicy, FilesSource};
 
 use super::is_at_or_below;
@@ -161,6 +162,28 @@ pub fn survey(host: &dyn Host, files: &FilesSource, disks: &[PathBuf]) -> Result
     Ok(found)
 }
 
+/// Patterns that keep an engine from what root may not even look at, where it would not enter it anyway: all that it
+/// could say of it is that it failed. They come from the table of mounts, since to look at one of them is what fails.
+///
+/// # Errors
+/// When the mounts cannot be listed.
+pub fn closed(host: &dyn Host, files: &FilesSource) -> Result<Vec<String>, ActError> {
+    if !files.one_file_system {
+        return Ok(Vec::new());
+    }
+    let mounts = visible(host.mounts()?);
+    let closed = mounts.iter().filter(|mount| mount.is_closed_to_root());
+    let mut patterns = BTreeSet::new();
+    for mount in closed {
+        let names = files
+            .paths
+            .iter()
+            .filter_map(|written| written_below(&host.canonical(written), written, &mount.at));
+        patterns.extend(names.map(|name| literal(&name)));
+    }
+    Ok(patterns.into_iter().collect())
+}
+
 /// The look below one path.
 struct Look<'a> {
     host: &'a dyn Host,
@@ -202,6 +225,13 @@ impl Look<'_> {
                 "autofs" => "automount that is not mounted now".to_owned(),
                 kind => format!("{kind} file system"),
             };
+            if self.files.one_file_system && mount.is_closed_to_root() {
+                self.exclude(found, &mount.at, literal);
+                let path = self.as_written(&mount.at);
+                let what = format!("{what} that root may not look at");
+                found.left_out.push(Absent { path, what, remedy: NAME_IT });
+                continue;
+            }
             if kind == "autofs" && !self.is_spoken_of(&mount.at) {
                 // Whether it is in the copy must not depend on who touched it last.
                 let path = self.as_written(&mount.at);
@@ -232,6 +262,7 @@ impl Look<'_> {
                     == Some(at.clone())
         });
         let subvolume = if is_subvolume { self.host.subvolume(&at)? } else { None };
+        let is_top_level = subvolume.as_ref().is_some_and(Subvolume::is_top_level);
         found.volumes.push(Volume {
             at: at.clone(),
             mount: mount.clone(),
@@ -240,7 +271,7 @@ impl Look<'_> {
             swap_file: swap_file.cloned(),
         });
         // A directory of a btrfs that is mounted elsewhere may hold subvolumes as well.
-        if mount.file_system != "btrfs" || !self.is_directory(&at)? {
+        if mount.file_system != "btrfs" {
             return Ok(());
         }
         // Not only what lies below the path: a mount below any of them would have no place in the snapshot.
@@ -248,7 +279,8 @@ impl Look<'_> {
             let ours = nested
                 .file_name()
                 .is_some_and(|name| name.as_bytes().starts_with(SNAPSHOT_PREFIX.as_bytes()));
-            if ours && nested.parent() == Some(&at) {
+            // Elsewhere a user may have called something of his own so.
+            if ours && is_top_level && nested.parent() == Some(&at) {
                 // An empty directory of that name would be in the copy, of another run's snapshot.
                 self.exclude(found, &nested, literal);
                 continue;
@@ -265,10 +297,6 @@ impl Look<'_> {
             }
         }
         Ok(())
-    }
-
-    fn is_directory(&self, path: &Path) -> Result<bool, ActError> {
-        Ok(self.host.look(path)?.is_some_and(|state| state.kind == PathKind::Directory))
     }
 
     /// Whether something nested is part of the copy; otherwise it is noted why not.
@@ -359,11 +387,7 @@ impl Look<'_> {
             return Ok(None);
         }
         for part in path.ancestors().take_while(|part| part.starts_with(&mount.at)) {
-            let Some(state) = self.host.look(part)? else { continue };
-            let crate::model::undo::Identity::Inode { inode, .. } = state.identity else {
-                continue;
-            };
-            if inode == SUBVOLUME_ROOT_INODE {
+            if self.host.subvolume(part)?.is_some() {
                 return Ok(Some(part.to_owned()));
             }
         }

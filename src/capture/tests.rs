@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::survey::{Absent, Survey, resolved, survey};
+use super::survey::{Absent, Survey, closed, resolved, survey};
 use super::view::view;
 use crate::host::{
     Access, ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard,
@@ -86,7 +86,8 @@ impl Host for Machine {
     fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
         Ok(self.roots.contains(root).then(|| Subvolume {
             file_system: "fs-uuid".into(),
-            id: 256,
+            // A mount shows the top level unless the test is about something nested.
+            id: if self.mounts.iter().any(|mount| mount.at == root) { 5 } else { 256 },
             uuid: Some(root.to_string_lossy().into_owned()),
             parent_uuid: None,
             read_only: false,
@@ -286,6 +287,31 @@ fn a_path_below_a_mount_point_belongs_to_that_mount() {
     let found = machine.look_below(&one_file_system(&["/srv/www", "/etc"]));
     assert_eq!(volumes(&found), ["/", "/srv"]);
     assert_eq!(named(&found.missing), ["/srv/www/cache (ext4 file system)"]);
+}
+
+#[test]
+fn what_root_may_not_look_at_is_left_out_where_file_systems_are_not_crossed() {
+    let machine = || {
+        let mut machine = Machine::default()
+            .mounts("ext4", &["/"])
+            .mounts("fuse.sshfs", &["/home/u/mnt", "/home/u/shared"])
+            .links("/link", "/home");
+        machine.mounts[1].super_options = "rw,user_id=1000,group_id=1000".into();
+        machine.mounts[2].super_options = "rw,user_id=1000,group_id=1000,allow_other".into();
+        machine
+    };
+    let left_out = ["/home/u/mnt (fuse.sshfs file system that root may not look at)"];
+    let found = machine().look_below(&one_file_system(&["/"]));
+    assert_eq!(named(&found.left_out), left_out);
+    assert_eq!(named(&found.missing), ["/home/u/shared (fuse.sshfs file system)"]);
+    assert_eq!(found.exclude, ["/home/u/mnt"]);
+    // Whether anything is captured or not, and by every name.
+    let patterns = closed(&machine(), &one_file_system(&["/", "/link"])).unwrap();
+    assert_eq!(patterns, ["/home/u/mnt", "/link/u/mnt"]);
+    assert_eq!(closed(&machine(), &files(&["/"])).unwrap(), Vec::<String>::new());
+    // Who crosses file systems asks for what is in it.
+    let found = machine().look_below(&files(&["/"]));
+    assert_eq!(volumes(&found), ["/", "/home/u/mnt", "/home/u/shared"]);
 }
 
 #[test]

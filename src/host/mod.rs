@@ -32,7 +32,7 @@ pub mod system;
 
 pub use action::{ActError, Action};
 pub use sys::mounts::MountEntry;
-pub use sys::subvolumes::{ROOT_INODE as SUBVOLUME_ROOT_INODE, Subvolume};
+pub use sys::subvolumes::Subvolume;
 
 pub use spec::{
     Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, Halt,

@@ -4,6 +4,8 @@
 //! point leaves a record. Undoing is idempotent: what is already gone counts as given back, and that is
 //! decided by looking, never by an error text. Providers write intents through the [`Ledger`] trait; the
 //! pipeline owns the file and hands each undo back to the code that knows how to carry it out.
+//!
+//! A path is bytes: one that is not UTF-8 is written by them ([`super::bytes::exact`]), and all others as ever.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::bytes;
 use super::names::{JobName, TargetName};
 
 /// How to give back one thing. Adding a kind of effect to Stillpoint means adding a variant here, and a
@@ -21,6 +24,7 @@ pub enum Undo {
     /// Remove a staging directory of a run, with what engines left in it.
     RemoveStaging {
         /// Where it is. The name holds the run id, but that is not what proves it ours: see [`Identity`].
+        #[serde(with = "bytes::exact")]
         path: PathBuf,
     },
     /// Run a hook that a job promised, which may undo what another hook did.
@@ -52,6 +56,7 @@ pub enum Undo {
     /// Make a file system writable again.
     RemountWritable {
         /// Where it is mounted.
+        #[serde(with = "bytes::exact")]
         path: PathBuf,
         /// Its device: major, minor. Another one at the same place is not ours.
         device: (u32, u32),
@@ -61,6 +66,7 @@ pub enum Undo {
     /// Let the processes of a control group run on.
     Thaw {
         /// The group's directory.
+        #[serde(with = "bytes::exact")]
         cgroup: PathBuf,
     },
 }
@@ -94,8 +100,10 @@ pub struct SubvolumeSnapshot {
     #[serde(default)]
     pub file_system: Option<String>,
     /// A device of the file system, by which its top-level subvolume can be mounted.
+    #[serde(with = "bytes::exact")]
     pub device: PathBuf,
     /// Where the file system was mounted: devices change their names over a reboot, this does not.
+    #[serde(with = "bytes::exact")]
     pub mounted_at: PathBuf,
     /// The snapshot's name in the top-level subvolume; holds the run id.
     pub name: String,
@@ -212,4 +220,44 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// When the record of them cannot be read.
     fn children(&self) -> io::Result<Vec<ChildProcess>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn paths_of_any_bytes_are_written_and_read_back() {
+        let path = PathBuf::from(OsString::from_vec(b"/home/caf\xe9\n/x".to_vec()));
+        let undos = [
+            Undo::RemoveStaging { path: path.clone() },
+            Undo::RemoveSubvolume(SubvolumeSnapshot {
+                file_system: None,
+                device: "/dev/sdb".into(),
+                mounted_at: path.clone(),
+                name: ".stillpoint.0a1b2c3d.0".into(),
+                origin: "uuid".into(),
+            }),
+            Undo::RemountWritable { path: path.clone(), device: (8, 1), boot_id: "boot".into() },
+            Undo::Thaw { cgroup: path },
+        ];
+        for undo in undos {
+            let written = serde_json::to_string(&undo).unwrap();
+            assert_eq!(serde_json::from_str::<Undo>(&written).unwrap(), undo, "{written}");
+        }
+    }
+
+    #[test]
+    fn what_earlier_versions_wrote_is_read() {
+        let old = r#"{"remove-subvolume":{"device":"/dev/sdb","mounted-at":"/home","name":".stillpoint.0a1b2c3d.0","origin":"uuid"}}"#;
+        let Undo::RemoveSubvolume(snapshot) = serde_json::from_str(old).unwrap() else {
+            panic!("another kind")
+        };
+        assert_eq!((snapshot.file_system, snapshot.mounted_at), (None, PathBuf::from("/home")));
+        let old = r#"{"remove-staging":{"path":"/var/cache/stillpoint/tmp/0a1b2c3d"}}"#;
+        assert!(serde_json::from_str::<Undo>(old).is_ok());
+    }
 }

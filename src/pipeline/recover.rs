@@ -39,11 +39,10 @@ pub struct Recovery {
 pub fn wake(host: &dyn Host, settings: &Settings) {
     let Ok(ledgers) = ledger::ledgers(&durable_ledgers(settings)) else { return };
     for replay in ledgers.iter().filter_map(|path| FileLedger::peek(path)) {
-        let snapshots =
-            replay.outstanding.iter().filter_map(|outstanding| match &outstanding.undo {
-                Undo::RemoveVolume(snapshot) => Some(snapshot),
-                _ => None,
-            });
+        let snapshots = replay.outstanding.iter().filter_map(|outstanding| {
+            let Undo::RemoveVolume(snapshot) = &outstanding.undo else { return None };
+            Some(snapshot)
+        });
         for child in replay.children.iter().filter(|child| child.never_kill) {
             // Which may just be about to let them go on by itself.
             let _ = host.act(&Action::StopProcess { child: child.clone(), grace: CHILD_GRACE });

@@ -505,8 +505,8 @@ fn a_plan_changes_nothing_and_shows_what_would_be_made() {
     machine
         .run(&["plan"])
         .expect(0)
-        .says("btrfs subvolume snapshot -r")
-        .says("btrfs subvolume delete")
+        .says("make the btrfs snapshot .stillpoint.")
+        .says("delete the btrfs snapshot .stillpoint.")
         .says("subvol=/.stillpoint.");
     assert_eq!(disk.subvolumes(), before);
     machine.run(&["check-config", "--online"]).expect(0).says("(btrfs)");

@@ -18,5 +18,6 @@ mod lvm;
 mod matrix;
 mod quiet;
 mod restic_engine;
+mod swaps;
 mod systemd;
 mod words;

@@ -11,7 +11,7 @@ pub mod private;
 pub mod process;
 pub mod signals;
 pub mod snapshots;
-mod straight;
+pub(in crate::host) mod straight;
 pub mod subvolumes;
 pub mod trusted;
 

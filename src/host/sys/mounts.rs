@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
+use nix::sys::stat::makedev;
 use nix::sys::statvfs::statvfs;
 
-use super::private;
+use super::{private, straight};
 
 /// One line of `/proc/PID/mountinfo`, as proc(5) describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +60,14 @@ impl MountEntry {
             true => SHARED_DISK.contains(&kind),
             false => !LOCAL_WITHOUT_DISK.contains(&kind) && !is_sealed,
         }
+    }
+
+    /// Whether root may not even look at it: a FUSE mount of another user, without `allow_other` (fuse(8)).
+    pub fn is_closed_to_root(&self) -> bool {
+        let says = |option: &str| self.super_options.split(',').any(|said| said == option);
+        let is_fuse = self.file_system == "fuse" || self.file_system.starts_with("fuse.");
+        let owner = self.super_options.split(',').find_map(|said| said.strip_prefix("user_id="));
+        is_fuse && owner.is_some_and(|owner| owner != "0") && !says("allow_other")
     }
 
     /// Whether nobody can write to the file system through any mount.
@@ -215,7 +227,13 @@ pub fn remount(path: &Path, device: (u32, u32), read_only: bool) -> io::Result<(
     let place = path.to_owned();
     let remounted = std::thread::spawn(move || -> io::Result<()> {
         private::detach()?;
-        Ok(mount(None::<&str>, &place, None::<&str>, flags, None::<&str>)?)
+        // Held, and looked at once more: whoever owns a directory above it may have put another one there.
+        let held = straight::open(&place, OFlag::O_PATH)?;
+        if held.metadata()?.dev() != makedev(device.0.into(), device.1.into()) {
+            return Err(io::Error::other("another file system was there before it was reached"));
+        }
+        let place = format!("/proc/thread-self/fd/{}", held.as_raw_fd());
+        Ok(mount(None::<&str>, place.as_str(), None::<&str>, flags, None::<&str>)?)
     });
     remounted.join().map_err(|_| io::Error::other("the thread that remounts it panicked"))??;
     match find()? {
@@ -340,6 +358,30 @@ mod tests {
         }
         for kind in ["gfs2", "ocfs2"] {
             assert!(entry(253, kind).is_changed_elsewhere(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_users_own_fuse_mount_is_closed_to_root() {
+        let entry = |kind: &str, super_options: &str| MountEntry {
+            device: (0, 7),
+            root: "/".into(),
+            at: "/home/u/mnt".into(),
+            options: "rw,nosuid,nodev".into(),
+            file_system: kind.into(),
+            source: "source".into(),
+            super_options: super_options.into(),
+        };
+        let private = "rw,user_id=1000,group_id=1000";
+        assert!(entry("fuse.sshfs", private).is_closed_to_root());
+        assert!(entry("fuse", private).is_closed_to_root());
+        for (kind, options) in [
+            ("fuse.sshfs", "rw,user_id=1000,group_id=1000,allow_other"),
+            ("fuse.sshfs", "rw,user_id=0,group_id=0"),
+            ("fuseblk", private),
+            ("ext4", private),
+        ] {
+            assert!(!entry(kind, options).is_closed_to_root(), "{kind} {options}");
         }
     }
 

@@ -14,12 +14,10 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 
-use super::subvolumes::{self, Subvolume};
+use super::subvolumes::{self, Subvolume, TOP};
 use super::{attach, straight};
 use crate::model::shown::Show;
 
-/// The number of the top-level subvolume, `BTRFS_FS_TREE_OBJECTID`.
-const TOP: u64 = 5;
 /// `BTRFS_SUBVOL_RDONLY`.
 const READ_ONLY: u64 = 1 << 1;
 /// `BTRFS_SUBVOL_SPEC_BY_ID`.

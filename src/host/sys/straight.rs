@@ -27,11 +27,28 @@ pub(in crate::host) fn open_beneath(
     path: &Path,
     flags: OFlag,
 ) -> io::Result<File> {
+    walk(directory, path, flags, ResolveFlag::empty())
+}
+
+/// The same without leaving the mount that holds the directory: `EXDEV` where something else is mounted.
+///
+/// # Errors
+/// See [`open`].
+pub(in crate::host) fn open_within(
+    directory: impl AsFd,
+    path: &Path,
+    flags: OFlag,
+) -> io::Result<File> {
+    walk(directory, path, flags, ResolveFlag::RESOLVE_NO_XDEV)
+}
+
+fn walk(directory: impl AsFd, path: &Path, flags: OFlag, more: ResolveFlag) -> io::Result<File> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(
         ResolveFlag::RESOLVE_BENEATH
             | ResolveFlag::RESOLVE_NO_SYMLINKS
-            | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+            | ResolveFlag::RESOLVE_NO_MAGICLINKS
+            | more,
     );
     // The kernel says EAGAIN when somebody renames something meanwhile and it cannot tell whether a `..` left
     // the directory (openat2(2)). Our paths have none, but a mount may come in between.

@@ -19,7 +19,7 @@ use nix::libc;
 use super::straight;
 
 /// The inode of the root directory of every subvolume, `BTRFS_FIRST_FREE_OBJECTID`.
-pub const ROOT_INODE: u64 = 256;
+const ROOT_INODE: u64 = 256;
 /// `BTRFS_MAX_ROOTREF_BUFFER_NUM`.
 const REFERENCES: usize = 255;
 /// `BTRFS_VOL_NAME_MAX` + 1.
@@ -107,11 +107,21 @@ pub struct Subvolume {
     pub read_only: bool,
 }
 
+/// The number of the top-level subvolume, `BTRFS_FS_TREE_OBJECTID`.
+pub(super) const TOP: u64 = 5;
+
+impl Subvolume {
+    /// Whether it is the one that holds all others.
+    pub fn is_top_level(&self) -> bool {
+        self.id == TOP
+    }
+}
+
 /// The subvolume whose root directory is `root`; `None` when no subvolume's root is there, or nothing at all, or
 /// only behind a link.
 ///
 /// # Errors
-/// When the file system does not answer: it is no btrfs, or a kernel before 4.18.
+/// When the file system does not answer: a kernel before 4.18.
 pub(in crate::host) fn at(root: &Path) -> io::Result<Option<Subvolume>> {
     match open(root)? {
         Some(directory) => of(&directory),
@@ -148,8 +158,8 @@ pub(super) fn of(directory: &File) -> io::Result<Option<Subvolume>> {
             parent_uuid: shown(asked.parent_uuid),
             read_only: asked.flags & READ_ONLY != 0,
         })),
-        // Deleted while it was open.
-        Err(Errno::ENOENT) => Ok(None),
+        // Deleted while it was open; or somebody has mounted a file system of another kind there.
+        Err(Errno::ENOENT | Errno::ENOTTY) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -207,6 +217,8 @@ fn open(directory: &Path) -> io::Result<Option<File>> {
     match straight::open(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
         Ok(directory) => Ok(Some(directory)),
         Err(error) if straight::is_elsewhere(&error) => Ok(None),
+        // Only another file system denies root anything: a user has mounted his own there meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -5,15 +5,18 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
 use super::is_not_found;
-use crate::host::sys::{cgroup, mounts, process, snapshots};
+use crate::host::sys::{cgroup, mounts, process, snapshots, straight};
 use crate::host::{ActError, Action};
 use crate::model::undo::{ChildProcess, Identity};
 
@@ -134,12 +137,26 @@ fn write_new(path: &Path, mode: u32, content: &[u8]) -> io::Result<Identity> {
 fn remove_staging(path: &Path, identity: Option<&Identity>) -> Result<(), ActError> {
     let failed = |source| ActError::Io { what: "remove", path: path.to_owned(), source };
     let not_ours = || ActError::NotOurs { path: path.to_owned() };
-    let found = match path.symlink_metadata() {
-        Ok(found) => found,
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(not_ours());
+    };
+    // The way to it is the administrator's; from here on it is held.
+    let above = match File::open(above) {
+        Ok(above) => above,
         Err(error) if is_not_found(&error) => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
-    if !found.is_dir() || identity.is_some_and(|identity| *identity != identity_of(&found)) {
+    let held = match straight::open_within(&above, Path::new(name), DIRECTORY) {
+        Ok(held) => held,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if straight::is_elsewhere(&error) => return Err(not_ours()),
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            return Err(ActError::Mounted { path: path.to_owned() });
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let found = identity_of(&held.metadata().map_err(failed)?);
+    if identity.is_some_and(|identity| *identity != found) {
         return Err(not_ours());
     }
     let canonical = path.canonicalize().map_err(failed)?;
@@ -147,18 +164,42 @@ fn remove_staging(path: &Path, identity: Option<&Identity>) -> Result<(), ActErr
         return Err(ActError::Mounted { path: at });
     }
     // Without a recorded identity, only an empty directory can be let go without asking whose it is.
-    let removed = match identity {
-        Some(_) => fs::remove_dir_all(path),
-        None => fs::remove_dir(path),
-    };
-    match removed {
-        Ok(()) => Ok(()),
-        Err(error) if is_not_found(&error) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && identity.is_none() => {
-            Err(not_ours())
-        }
-        Err(error) => Err(failed(error)),
+    if identity.is_some() {
+        empty(&held).map_err(failed)?;
     }
+    match unlinkat(&above, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(Errno::ENOTEMPTY) if identity.is_none() => Err(not_ours()),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
+
+/// Removes what is in a held directory, following no link and entering nothing that is mounted there.
+fn empty(directory: &File) -> io::Result<()> {
+    // The list is complete before anything goes: a directory that changes while it is read may hide an entry.
+    let listed = fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
+    let names = listed.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+    for name in names {
+        let removed = match straight::open_within(directory, Path::new(&name), DIRECTORY) {
+            Ok(inner) => {
+                empty(&inner)?;
+                unlinkat(directory, name.as_os_str(), UnlinkatFlags::RemoveDir)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // A file, a link, …
+            Err(error) if straight::is_elsewhere(&error) => {
+                unlinkat(directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir)
+            }
+            Err(error) => return Err(error),
+        };
+        match removed {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {

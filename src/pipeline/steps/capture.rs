@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::capture::survey::Survey;
+use crate::capture::survey::{Survey, closed};
 use crate::capture::view::view;
 use crate::capture::{self, CaptureError, Made, Room};
 use crate::host::{Halt, LockGuard, MountEntry, PrivateView};
@@ -129,7 +129,10 @@ pub fn capture<'a>(
         halt: Halt::default(),
     };
     let Source::Files(files) = &job.source else { return Some(captured) };
-    captured.gaps = rec.step("source", None, None, |_| look(cx.host(), files))?;
+    captured.gaps = rec.step("source", None, None, |_| {
+        captured.exclude = closed(cx.host(), files)?;
+        look(cx.host(), files)
+    })?;
     if files.capture.mode == CaptureMode::None {
         return Some(captured);
     }
