@@ -94,10 +94,10 @@ pub fn after_init(
     let (Some(history), Some(id)) = (cx.pipeline.history, id) else { return Ok(None) };
     let name = &target.name;
     let now = cx.host().now();
-    if history.repository(name)?.is_none() {
+    let recorded = history.copies(name)?.len();
+    if history.repository(name)?.is_none() || made && recorded == 0 {
         cx.pipeline.remember(|history| history.remember_repository(name, id, now))?;
     }
-    let recorded = history.copies(name)?.len();
     Ok((made && recorded > 0).then(|| {
         format!(
             "target {name}: history records {recorded} copies there, which the new repository does not hold; the next run will tell, and nothing is deleted there until you say `stillpoint prune --accept --target {name}`"

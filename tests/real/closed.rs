@@ -80,6 +80,9 @@ fn a_damaged_repository_is_neither_pruned_nor_compacted() {
 #[test]
 fn what_others_took_away_is_missed() {
     let machine = Machine::new(HOST);
+    // Made anew before anything was in it: nothing is missed.
+    fs::remove_dir_all(machine.path("repo-b")).unwrap();
+    machine.run(&["init", "b"]).expect(0);
     for _ in 0..3 {
         machine.run(&["run"]).expect(0);
     }
