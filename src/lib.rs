@@ -58,6 +58,13 @@
 //! - A borg checkpoint of a dead run stays until the next good copy of its series and is deleted then: borg
 //!   resumes from it, and a first backup that never finishes is worse than a leftover that is listed.
 
+//! - What proves a copy ours is the record of its making, not the machine's identity that it carries: whoever can
+//!   read a repository can forge marks. So a lost history makes nothing ours by itself, whatever identity was lost
+//!   with it; `adopt` does. The identity says whose the others are, and its state directory's fingerprint (machine id,
+//!   firmware's id) tells a clone. Clones that agree in both are told apart by their records alone.
+//! - Copies dated in the future are told by each run, and do not change its outcome.
+//! - `adopt` takes another tool's copies by their ids: nothing but a person knows what they are copies of.
+
 pub mod capture;
 pub mod cli;
 pub mod config;

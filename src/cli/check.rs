@@ -8,11 +8,12 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::{SCHEMA, StepReport};
 use crate::model::target::{ReadData, Target};
 use crate::pipeline::recorder::Recorder;
+use crate::pipeline::select;
 use crate::pipeline::steps::maintain::{self, WhenBusy};
 use crate::pipeline::steps::target::require_mount;
 
 use super::setup::{Setup, Use};
-use super::{Global, Selection, Verdict, render, select};
+use super::{Global, Selection, Verdict, render};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]

@@ -15,6 +15,7 @@ use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::target::Target;
 use crate::pipeline::error::StepError;
+use crate::pipeline::select;
 use crate::pipeline::steps::foresee::foresee;
 use crate::pipeline::steps::source::gap;
 use crate::pipeline::steps::target::require_mount;
@@ -22,7 +23,7 @@ use crate::pipeline::steps::target::require_mount;
 use crate::tools::exclude::pattern_fault;
 
 use super::setup::{Setup, Use, read_files};
-use super::{Global, Verdict, render, select, setup};
+use super::{Global, Verdict, render, setup};
 
 /// Arguments of `check-config`.
 #[derive(Debug, Args)]

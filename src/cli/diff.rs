@@ -9,14 +9,15 @@ use serde::Serialize;
 
 use crate::engine::{Change, ChangeKind, Engine, Entry};
 use crate::model::copy::Copy;
-use crate::model::names::{JobName, TargetName};
+use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::pipeline::error::StepError;
+use crate::pipeline::select;
 
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, job_name, render, select, target_name};
+use super::{Global, Verdict, host_name, job_name, render, target_name};
 
 /// Arguments of `diff`.
 #[derive(Debug, Args)]
@@ -34,9 +35,12 @@ pub struct DiffArgs {
     /// Compare copies in this target
     #[arg(long, value_name = "TARGET", value_parser = target_name)]
     target: Option<TargetName>,
-    /// The stream of a commands job
+    /// The stream of a commands job; files for copies of files
     #[arg(long, value_name = "ITEM")]
     item: Option<String>,
+    /// A copy that was made in this host's name
+    #[arg(long, value_name = "HOST", value_parser = host_name)]
+    host: Option<HostName>,
 }
 
 #[derive(Serialize)]
@@ -52,12 +56,15 @@ struct Document {
 pub fn run(global: &Global, args: &DiffArgs) -> Verdict {
     let setup = Setup::new(global, Use::Look)?;
     let pipeline = setup.pipeline();
-    let job = select::job(&setup.config, &args.job)?;
-    let item = args.item.as_deref();
+    let query = select::Query {
+        job: &args.job,
+        host: args.host.as_ref(),
+        target: args.target.as_ref(),
+        item: args.item.as_deref(),
+    };
     let live = args.newer.as_deref() == Some("live");
     let wanted = if live { args.older.as_deref() } else { args.newer.as_deref() };
-    let (engine, newer) =
-        select::copy(pipeline, job, args.target.as_ref(), item, wanted.unwrap_or("latest"))?;
+    let (engine, newer) = select::copy(pipeline, &query, wanted.unwrap_or("latest"))?;
     let target = engine.target().name.clone();
     let mut changes = Vec::new();
     let (older_id, newer_id) = if live {
@@ -65,8 +72,11 @@ pub fn run(global: &Global, args: &DiffArgs) -> Verdict {
         (newer.id.clone(), "live".to_owned())
     } else {
         let older = match &args.older {
-            Some(older) => select::copy(pipeline, job, Some(&target), item, older)?.1,
-            None => before(&setup, engine, job, &newer)?,
+            Some(older) => {
+                let there = select::Query { target: Some(&target), ..query };
+                select::copy(pipeline, &there, older)?.1
+            }
+            None => before(&setup, engine, &newer)?,
         };
         engine
             .diff(pipeline.engine_context(), &older, &newer, &mut |change| changes.push(change))
@@ -102,17 +112,14 @@ pub fn run(global: &Global, args: &DiffArgs) -> Verdict {
 }
 
 /// The copy of the same series before this one.
-fn before(
-    setup: &Setup,
-    engine: &dyn Engine,
-    job: &crate::model::job::Job,
-    newer: &Copy,
-) -> anyhow::Result<Copy> {
-    let copies = select::copies_of(setup.pipeline(), engine, &job.name)?;
+fn before(setup: &Setup, engine: &dyn Engine, newer: &Copy) -> anyhow::Result<Copy> {
+    let copies = select::all_copies(setup.pipeline(), engine)?;
     let older = copies
         .into_iter()
-        .filter(|copy| copy.series == newer.series && copy.time < newer.time && copy.id != newer.id)
-        .max_by_key(|copy| copy.time);
+        .filter(|copy| copy.series.is_some() && copy.series == newer.series)
+        .filter(|copy| copy.ours == newer.ours && copy.id != newer.id)
+        .filter(|copy| newer.is_newer_than(copy))
+        .reduce(|last, copy| if copy.is_newer_than(&last) { copy } else { last });
     older.ok_or_else(|| {
         let text = format!("there is no copy before {} to compare it with", newer.id);
         StepError::new(Trouble::JobFailed, text).into()

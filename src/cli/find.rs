@@ -15,10 +15,12 @@ use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::size;
 use crate::pipeline::error::StepError;
+use crate::pipeline::select;
 
-use super::select::Unreadable;
+use super::list::targets;
 use super::setup::{Setup, Use};
-use super::{Global, Selection, Verdict, render, select};
+use super::unreadable::Unreadable;
+use super::{Global, Selection, Verdict, render};
 
 /// Arguments of `find`.
 #[derive(Debug, Args)]
@@ -63,11 +65,10 @@ pub fn run(global: &Global, args: &FindArgs) -> Verdict {
     let by_path = args.pattern.contains('/');
     let setup = Setup::new(global, Use::Look)?;
     let pipeline = setup.pipeline();
-    let job =
-        args.selection.job.as_ref().map(|name| select::job(&setup.config, name)).transpose()?;
+    let job = args.selection.job.as_ref();
     let mut document = Document { schema: SCHEMA, versions: Vec::new(), unreadable: Vec::new() };
     let mut troubles = Vec::new();
-    for target in select::targets(&setup.config, job, args.selection.target.as_ref())? {
+    for target in targets(&setup.config, &args.selection)? {
         let engine = select::engine(pipeline, &target.name)?;
         let copies = match select::all_copies(pipeline, engine) {
             Ok(copies) => copies,
@@ -79,10 +80,8 @@ pub fn run(global: &Global, args: &FindArgs) -> Verdict {
         };
         let mut last: BTreeMap<PathBuf, (Option<u64>, Option<DateTime<Utc>>)> = BTreeMap::new();
         for copy in copies {
-            let wanted = copy
-                .series
-                .as_ref()
-                .is_some_and(|series| job.is_none_or(|job| series.job == job.name));
+            let wanted =
+                copy.series.as_ref().is_some_and(|series| job.is_none_or(|job| series.job == *job));
             if !wanted || engine.unfinished(&copy).is_some() {
                 continue;
             }

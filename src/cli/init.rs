@@ -10,10 +10,11 @@ use crate::model::shown::Show;
 use crate::model::target::SecretSource;
 use crate::pipeline::closed;
 use crate::pipeline::error::StepError;
+use crate::pipeline::select;
 use crate::pipeline::steps::target::{lock_for_deleting, require_mount};
 
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, render, select, target_name};
+use super::{Global, Verdict, render, target_name};
 
 /// Arguments of `init`.
 #[derive(Debug, Args)]

@@ -1,21 +1,25 @@
 //! `list`: copies, as the targets list them.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
-use crate::model::copy::Copy;
-use crate::model::names::{JobName, TargetName};
+use crate::model::copy::{CLOCK_SLACK, Copy};
+use crate::model::job::Config;
+use crate::model::names::{JobName, MachineId, TargetName};
 use crate::model::report::SCHEMA;
 use crate::model::size;
 use crate::model::target::Target;
 use crate::pipeline::context::Pipeline;
 use crate::pipeline::error::StepError;
+use crate::pipeline::select;
 use crate::report::closed::told;
 
-use super::select::Unreadable;
 use super::setup::{Setup, Use};
-use super::{Global, Selection, Verdict, render, select};
+use super::unreadable::Unreadable;
+use super::{Global, Selection, Verdict, render};
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]
@@ -43,6 +47,11 @@ struct Row {
     pinned: bool,
     healthy: Option<bool>,
     finished: bool,
+    /// The machine whose mark it carries, where the listing says it.
+    machine: Option<MachineId>,
+    /// Whether history says that this machine made or adopted it.
+    ours: bool,
+    in_the_future: bool,
 }
 
 #[derive(Serialize)]
@@ -57,11 +66,12 @@ struct Document {
 pub fn run(global: &Global, args: &ListArgs) -> Verdict {
     let setup = Setup::new(global, Use::Look)?;
     let pipeline = setup.pipeline();
-    let job =
-        args.selection.job.as_ref().map(|name| select::job(&setup.config, name)).transpose()?;
+    let job = args.selection.job.as_ref();
+    let targets = targets(&setup.config, &args.selection)?;
+    let now = setup.host.now();
     let mut document = Document { schema: SCHEMA, copies: Vec::new(), unreadable: Vec::new() };
     let mut troubles = Vec::new();
-    for target in select::targets(&setup.config, job, args.selection.target.as_ref())? {
+    for target in targets {
         let engine = select::engine(pipeline, &target.name)?;
         match select::all_copies(pipeline, engine) {
             Ok(copies) => {
@@ -71,9 +81,9 @@ pub fn run(global: &Global, args: &ListArgs) -> Verdict {
                     let ours = copy
                         .series
                         .as_ref()
-                        .is_some_and(|series| job.is_none_or(|job| series.job == job.name));
+                        .is_some_and(|series| job.is_none_or(|job| series.job == *job));
                     if args.all || (ours && finished) {
-                        document.copies.push(row(&target.name, copy, finished));
+                        document.copies.push(row(&target.name, copy, finished, now));
                     }
                 }
             }
@@ -102,7 +112,19 @@ fn warn_if_closed(pipeline: Pipeline<'_>, target: &Target) -> Result<(), StepErr
     Ok(())
 }
 
-fn row(target: &TargetName, copy: Copy, finished: bool) -> Row {
+/// The targets that a selection means; a job that is not in the configuration (any more) is found in the one named.
+pub fn targets<'a>(
+    config: &'a Config,
+    selection: &Selection,
+) -> Result<Vec<&'a Target>, StepError> {
+    match &selection.job {
+        Some(job) => select::targets_of(config, job, selection.target.as_ref()),
+        None => select::targets(config, None, selection.target.as_ref()),
+    }
+}
+
+fn row(target: &TargetName, copy: Copy, finished: bool, now: DateTime<Utc>) -> Row {
+    let in_the_future = copy.is_in_the_future(now, CLOCK_SLACK);
     let series = copy.series;
     Row {
         job: series.as_ref().map(|series| series.job.clone()),
@@ -118,6 +140,9 @@ fn row(target: &TargetName, copy: Copy, finished: bool) -> Row {
         pinned: copy.pinned,
         healthy: copy.healthy,
         finished,
+        machine: copy.machine,
+        ours: copy.ours,
+        in_the_future,
     }
 }
 
@@ -125,6 +150,10 @@ fn shown(rows: &[Row]) -> String {
     if rows.is_empty() {
         return "no copies\n".into();
     }
+    let hosts: BTreeSet<&str> = rows.iter().filter_map(|row| row.host.as_deref()).collect();
+    let with_hosts = hosts.len() > 1;
+    // Without any record there is no telling, and every line would say so.
+    let any_ours = rows.iter().any(|row| row.ours);
     let cells: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
@@ -143,7 +172,13 @@ fn shown(rows: &[Row]) -> String {
             if !row.finished {
                 notes.push("unfinished".into());
             }
-            vec![
+            if row.in_the_future {
+                notes.push("in the future".into());
+            }
+            if any_ours && !row.ours && row.job.is_some() && row.finished {
+                notes.push("not this machine's".into());
+            }
+            let mut cells = vec![
                 render::or_dash(job),
                 row.target.to_string(),
                 if hexadecimal { row.id[..12].to_owned() } else { row.id.clone() },
@@ -151,8 +186,16 @@ fn shown(rows: &[Row]) -> String {
                 render::or_dash(row.size.map(size::show)),
                 render::or_dash(row.files),
                 notes.join(","),
-            ]
+            ];
+            if with_hosts {
+                cells.insert(1, render::or_dash(row.host.as_deref()));
+            }
+            cells
         })
         .collect();
-    render::table(&["JOB", "TARGET", "COPY", "TIME", "SIZE", "FILES", "NOTES"], &cells)
+    let mut header = vec!["JOB", "TARGET", "COPY", "TIME", "SIZE", "FILES", "NOTES"];
+    if with_hosts {
+        header.insert(1, "HOST");
+    }
+    render::table(&header, &cells)
 }

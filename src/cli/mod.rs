@@ -10,12 +10,13 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::model::names::{JobName, TargetName};
+use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::near::nearest;
 use crate::model::outcome::Trouble;
 use crate::pipeline::error::StepError;
 use crate::report::terminal::ColorChoice;
 
+mod adopt;
 mod check;
 mod check_config;
 mod diff;
@@ -32,11 +33,11 @@ mod recover;
 mod render;
 mod restore;
 mod run;
-mod select;
 mod setup;
 mod status;
 mod thaw_guard;
 pub mod units;
+mod unreadable;
 mod verify;
 
 /// What a verb answers: what went wrong, by kind. An error is for what kept it from doing its work at all.
@@ -146,6 +147,8 @@ enum Verb {
     Pin(pin::PinArgs),
     /// Let the policy decide about a copy again
     Unpin(pin::PinArgs),
+    /// Take copies that this machine did not make into a series of its own
+    Adopt(adopt::AdoptArgs),
     /// Show the last good copy of each job in each target, and what is due
     Status(status::StatusArgs),
     /// Give back what dead runs hold; harmless when nothing is
@@ -178,6 +181,7 @@ pub fn main() -> ExitCode {
         Verb::Verify(args) => verify::run(global, &args),
         Verb::Pin(args) => pin::run(global, &args, true),
         Verb::Unpin(args) => pin::run(global, &args, false),
+        Verb::Adopt(args) => adopt::run(global, &args),
         Verb::Status(args) => status::run(global, &args),
         Verb::Recover(args) => recover::run(global, &args),
         Verb::Generate(args) => generate::run(global, &args),
@@ -221,6 +225,10 @@ fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, cla
 
 fn job_name(text: &str) -> Result<JobName, String> {
     JobName::new(text).map_err(|error| error.to_string())
+}
+
+fn host_name(text: &str) -> Result<HostName, String> {
+    HostName::new(text).map_err(|error| error.to_string())
 }
 
 fn target_name(text: &str) -> Result<TargetName, String> {

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::host::{CommandSpec, Effect, Exit, PathKind, RunError, Tool};
-use crate::model::names::{JobName, TargetName};
+use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::pipeline::error::StepError;
+use crate::pipeline::select;
 
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, job_name, render, select, target_name};
+use super::{Global, Verdict, host_name, job_name, render, target_name};
 
 /// Arguments of `mount`.
 #[derive(Debug, Args)]
@@ -25,9 +26,12 @@ pub struct MountArgs {
     /// Browse the copy of this target
     #[arg(long, value_name = "TARGET", value_parser = target_name)]
     target: Option<TargetName>,
-    /// The stream of a commands job
+    /// The stream of a commands job; files for copies of files
     #[arg(long, value_name = "ITEM")]
     item: Option<String>,
+    /// A copy that was made in this host's name
+    #[arg(long, value_name = "HOST", value_parser = host_name)]
+    host: Option<HostName>,
 }
 
 /// Runs the verb.
@@ -39,7 +43,6 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
     };
     let directory: PathBuf = std::path::absolute(directory)?;
     let setup = Setup::new(global, Use::Look)?;
-    let job = select::job(&setup.config, &args.job)?;
     match setup.host.look(&directory).map_err(StepError::from)? {
         Some(state) if state.kind == PathKind::Directory && state.empty => {}
         _ => {
@@ -48,8 +51,13 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
         }
     }
     let pipeline = setup.pipeline();
-    let (engine, copy) =
-        select::copy(pipeline, job, args.target.as_ref(), args.item.as_deref(), wanted)?;
+    let query = select::Query {
+        job: &args.job,
+        host: args.host.as_ref(),
+        target: args.target.as_ref(),
+        item: args.item.as_deref(),
+    };
+    let (engine, copy) = select::copy(pipeline, &query, wanted)?;
     let spec =
         engine.mount(pipeline.engine_context(), &copy, &directory).map_err(StepError::from)?;
     render::say(&format!(

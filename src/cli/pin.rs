@@ -4,11 +4,14 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::model::names::{JobName, TargetName};
+use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
+use crate::pipeline::error::StepError;
 use crate::pipeline::pin::{pin, word};
+use crate::pipeline::select;
 
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, job_name, render, select, target_name};
+use super::{Global, Verdict, job_name, render, target_name};
 
 /// Arguments of `pin` and `unpin`.
 #[derive(Debug, Args)]
@@ -22,7 +25,7 @@ pub struct PinArgs {
     /// The copy of this target
     #[arg(long, value_name = "TARGET", value_parser = target_name)]
     target: Option<TargetName>,
-    /// The stream of a commands job
+    /// The stream of a commands job; files for copies of files
     #[arg(long, value_name = "ITEM")]
     item: Option<String>,
 }
@@ -39,10 +42,22 @@ struct Document<'a> {
 pub fn run(global: &Global, args: &PinArgs, pinned: bool) -> Verdict {
     let setup = Setup::new(global, Use::Change)?;
     let pipeline = setup.pipeline();
-    let job = select::job(&setup.config, &args.job)?;
-    let (engine, copy) =
-        select::copy(pipeline, job, args.target.as_ref(), args.item.as_deref(), &args.copy)?;
+    let query = select::Query {
+        job: &args.job,
+        host: None,
+        target: args.target.as_ref(),
+        item: args.item.as_deref(),
+    };
+    let (engine, copy) = select::copy(pipeline, &query, &args.copy)?;
     let target = engine.target();
+    let ours = &setup.config.settings.host;
+    if copy.series.as_ref().is_none_or(|of| of.host != *ours || of.job != args.job) {
+        let text = format!(
+            "{} is no copy of job {} on host {ours}, so it is not marked",
+            copy.id, args.job
+        );
+        return Err(StepError::new(Trouble::Configuration, text).into());
+    }
     let mut id = copy.id.clone();
     let troubles = setup.session(|cx| {
         id = pin(cx, engine, &copy, pinned)?;

@@ -10,9 +10,10 @@ use crate::model::event::{Event, Observer, Place};
 use crate::model::names::{JobName, TargetName};
 use crate::model::report::{RunReport, SCHEMA};
 use crate::pipeline;
+use crate::pipeline::select;
 
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, exit, job_name, render, select, target_name};
+use super::{Global, Verdict, exit, job_name, render, target_name};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]

@@ -8,9 +8,10 @@ use crate::model::job::Job;
 use crate::model::report::SCHEMA;
 use crate::model::target::Target;
 use crate::pipeline::prune::{Request, Ruling, prune};
+use crate::pipeline::select;
 
 use super::setup::{Setup, Use};
-use super::{Global, Selection, Verdict, render, select};
+use super::{Global, Selection, Verdict, render};
 
 /// Arguments of `prune`.
 #[derive(Debug, Args)]

@@ -10,15 +10,16 @@ use serde::{Serialize, Serializer};
 use crate::engine::{RestoreReport, RestoreRequest};
 use crate::host::{Action, PathKind};
 use crate::model::bytes;
-use crate::model::names::{JobName, TargetName};
+use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::size;
 use crate::pipeline::error::StepError;
+use crate::pipeline::select;
 
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, job_name, render, select, target_name};
+use super::{Global, Verdict, host_name, job_name, render, target_name};
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
@@ -41,9 +42,12 @@ pub struct RestoreArgs {
     /// Restore from this target
     #[arg(long, value_name = "TARGET", value_parser = target_name)]
     target: Option<TargetName>,
-    /// The stream of a commands job
+    /// The stream of a commands job; files for copies of files
     #[arg(long, value_name = "ITEM")]
     item: Option<String>,
+    /// A copy that was made in this host's name
+    #[arg(long, value_name = "HOST", value_parser = host_name)]
+    host: Option<HostName>,
     /// Show what would be restored, write nothing
     #[arg(long)]
     dry_run: bool,
@@ -77,15 +81,19 @@ fn paths_bytes<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok,
 pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
     let (wanted, paths) = split(&args.rest)?;
     let setup = Setup::new(global, Use::ReadBack { dry_run: args.dry_run })?;
-    let job = select::job(&setup.config, &args.job)?;
     let to = match &args.to {
         Some(to) => std::path::absolute(to)
             .map_err(|error| StepError::from_error(Trouble::Configuration, &error, None))?,
         None => PathBuf::from("/"),
     };
     let pipeline = setup.pipeline();
-    let (engine, copy) =
-        select::copy(pipeline, job, args.target.as_ref(), args.item.as_deref(), wanted)?;
+    let query = select::Query {
+        job: &args.job,
+        host: args.host.as_ref(),
+        target: args.target.as_ref(),
+        item: args.item.as_deref(),
+    };
+    let (engine, copy) = select::copy(pipeline, &query, wanted)?;
     if args.to.is_some() {
         prepare(&setup, &to, args.into_existing)?;
     }

@@ -8,11 +8,12 @@ use crate::model::outcome::Outcome;
 use crate::model::report::RunReport;
 use crate::pipeline;
 use crate::pipeline::error::StepError;
+use crate::pipeline::select;
 use crate::report::facts::Facts;
 use crate::report::{metrics, status};
 
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, exit, job_name, plan, render, select, target_name};
+use super::{Global, Verdict, exit, job_name, plan, render, target_name};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]

@@ -21,6 +21,7 @@ use crate::model::shown::Show;
 use crate::model::target::{EngineConfig, SecretSource};
 use crate::pipeline::context::{Engines, Pipeline, RunContext, engines};
 use crate::pipeline::error::StepError;
+use crate::pipeline::identity;
 use crate::pipeline::recover::wake;
 use crate::pipeline::session::{Place, session};
 use crate::report::history::{FILE_NAME, History, HistoryError};
@@ -82,13 +83,16 @@ impl Setup {
         let is_dry = matches!(how, Use::Plan | Use::ReadBack { dry_run: true });
         let dry = is_dry.then(|| Arc::new(DryHost::new(Arc::clone(&system))));
         let host = dry.clone().map_or(system, |dry| dry as Arc<dyn Host>);
-        if matches!(how, Use::Look | Use::ReadBack { .. })
+        if matches!(how, Use::Look | Use::Report | Use::ReadBack { .. })
             && is_cramped(host.as_ref(), &config.settings.cache_dir)
         {
             let makeshift = config.settings.runtime_dir.join("borg");
             config.settings.makeshift_borg_cache = Some(makeshift);
         }
         let (history, unrecorded) = open_history(host.as_ref(), &config, how)?;
+        if let Some(history) = &history {
+            whose(host.as_ref(), history, how)?;
+        }
         let engines = engines(&config);
         let terminal = Terminal::new(render::terminal_options(global), Box::new(io::stderr()));
         let observer = Observers(vec![Box::new(terminal)]);
@@ -373,6 +377,22 @@ fn open_history(
             Ok((None, None))
         }
     }
+}
+
+/// Settles whose state directory this is, and tells what a person must know. What only reads copies goes on where
+/// that cannot be done.
+fn whose(host: &dyn Host, history: &History, how: Use) -> Result<(), StepError> {
+    let warning = match identity::settle(host, history) {
+        Ok(warning) => warning,
+        Err(error) if matches!(how, Use::Look | Use::ReadBack { .. }) => {
+            Some(StepError::from(error).message)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(warning) = warning {
+        render::say(&format!("warning: {warning}"));
+    }
+    Ok(())
 }
 
 /// Room that borg needs below its cache to read a repository, in bytes: directories and a lock.

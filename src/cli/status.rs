@@ -7,11 +7,13 @@ use clap::Args;
 use crate::model::names::JobName;
 use crate::model::span;
 use crate::pipeline::error::StepError;
+use crate::pipeline::inquire::inquire;
+use crate::pipeline::select;
 use crate::report::facts::Facts;
 use crate::report::status;
 
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, job_name, render, select};
+use super::{Global, Verdict, job_name, render};
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -24,7 +26,7 @@ pub struct StatusArgs {
     max_age: Option<Duration>,
 }
 
-/// Runs the verb. Speaks to no target: what it says comes from history alone.
+/// Runs the verb. What it says comes from history; only a target of which nothing is recorded is asked itself.
 pub fn run(global: &Global, args: &StatusArgs) -> Verdict {
     let setup = Setup::new(global, Use::Report)?;
     let jobs = select::jobs(&setup.config, &args.jobs)?;
@@ -33,6 +35,7 @@ pub fn run(global: &Global, args: &StatusArgs) -> Verdict {
         Facts::gather(setup.pipeline().history, &setup.config, now).map_err(StepError::from)?;
     let mut report = status::status(&setup.config, &facts, now, args.max_age);
     report.entries.retain(|entry| jobs.iter().any(|job| job.name == entry.job));
+    inquire(setup.pipeline(), &mut report);
     if global.json {
         render::json(&report)?;
     } else {

@@ -3,16 +3,17 @@
 use clap::Args;
 use serde::Serialize;
 
-use crate::model::names::{JobName, TargetName};
+use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::SCHEMA;
 use crate::pipeline::closed;
 use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::error::StepError;
+use crate::pipeline::select;
 use crate::pipeline::steps::maintain::judge;
 
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, job_name, render, select, target_name};
+use super::{Global, Verdict, host_name, job_name, render, target_name};
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
@@ -26,9 +27,12 @@ pub struct VerifyArgs {
     /// Read the copy of this target
     #[arg(long, value_name = "TARGET", value_parser = target_name)]
     target: Option<TargetName>,
-    /// The stream of a commands job
+    /// The stream of a commands job; files for copies of files
     #[arg(long, value_name = "ITEM")]
     item: Option<String>,
+    /// A copy that was made in this host's name
+    #[arg(long, value_name = "HOST", value_parser = host_name)]
+    host: Option<HostName>,
     /// Show what would be read, read nothing
     #[arg(long)]
     dry_run: bool,
@@ -52,9 +56,13 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
         if args.dry_run { Use::Look } else { Use::ReadBack { dry_run: false } },
     )?;
     let pipeline = setup.pipeline();
-    let job = select::job(&setup.config, &args.job)?;
-    let (engine, copy) =
-        select::copy(pipeline, job, args.target.as_ref(), args.item.as_deref(), &args.copy)?;
+    let query = select::Query {
+        job: &args.job,
+        host: args.host.as_ref(),
+        target: args.target.as_ref(),
+        item: args.item.as_deref(),
+    };
+    let (engine, copy) = select::copy(pipeline, &query, &args.copy)?;
     let target = &engine.target().name;
     if args.dry_run {
         if global.json {

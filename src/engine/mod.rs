@@ -15,7 +15,7 @@ use crate::model::bytes;
 use crate::model::copy::{Copy, Series};
 use crate::model::event::Progress;
 use crate::model::job::Settings;
-use crate::model::names::RunId;
+use crate::model::names::{MachineId, RunId};
 use crate::model::outcome::Outcome;
 use crate::model::target::{ReadData, Target};
 use crate::model::undo::ChildProcess;
@@ -82,6 +82,8 @@ pub struct BackupRequest {
     pub series: Series,
     /// The run that makes it.
     pub run: RunId,
+    /// The machine that makes it, for the copy to carry; see [`MachineId`].
+    pub machine: Option<MachineId>,
     /// The moment the copy stands for; part of a borg archive's name.
     pub time: DateTime<Utc>,
     /// The data.
@@ -262,6 +264,15 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When the listing is not complete: a line that cannot be read is an error, never left out.
     fn list(&self, cx: Context<'_>) -> Result<Vec<Copy>, EngineError>;
+
+    /// Fills in which machines the copies say made them, where [`Engine::list`] does not tell. It costs another
+    /// look into every copy, so it is for who asks.
+    ///
+    /// # Errors
+    /// When the engine could not carry it out.
+    fn read_machines(&self, _cx: Context<'_>, _copies: &mut [Copy]) -> Result<(), EngineError> {
+        Ok(())
+    }
 
     /// Makes a copy.
     ///

@@ -1,9 +1,14 @@
 //! A copy: one restorable point in a target, and the series it belongs to.
 
-use chrono::{DateTime, Utc};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::names::{HostName, JobName, RunId};
+use super::names::{HostName, JobName, MachineId, RunId};
+
+/// How far apart two clocks, or two readings of one, may be before they disagree.
+pub const CLOCK_SLACK: Duration = Duration::from_secs(5 * 60);
 
 /// What retention groups by: the copies of one thing on one host.
 ///
@@ -31,7 +36,7 @@ impl std::fmt::Display for Series {
 /// One restorable point as a target lists it, enriched from history where the target does not know.
 ///
 /// What is not known is `None`, never zero.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Copy {
     /// How the engine names it and how it is deleted: a borg archive name, a restic snapshot id (64 digits).
     pub id: String,
@@ -55,9 +60,53 @@ pub struct Copy {
     pub original: Option<String>,
     /// What Stillpoint recorded about its making; `None` when there is no record.
     pub healthy: Option<bool>,
+    /// The machine whose mark it carries, where the listing says it (restic). Marks can be forged.
+    pub machine: Option<MachineId>,
+    /// History says that this machine made it or adopted it: only then may it fill a slot or be deleted.
+    pub ours: bool,
+    /// A person has adopted it: the series is the one that it was adopted into, not what it is marked with.
+    pub adopted: bool,
+    /// Its making here, as history recorded it; `None` also for adopted copies.
+    pub recorded: Option<Recorded>,
+}
+
+/// What the record of a copy says of when it was made, whatever the clock showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its place in the order in which copies were recorded.
+    pub order: i64,
+    /// When it was recorded: its making was over by then.
+    pub at: DateTime<Utc>,
 }
 
 impl Copy {
+    /// Whether it is dated later than its making can have ended: later than its record or, if there is none,
+    /// than now. A clock that was ahead, or a forged date, must not make it the latest for years.
+    pub fn is_in_the_future(&self, now: DateTime<Utc>, slack: Duration) -> bool {
+        let bound = self.recorded.map_or(now, |recorded| recorded.at.min(now));
+        self.time > later(bound, slack)
+    }
+
+    /// Whether it was made after the other one: by the order of recording where both were recorded here, since
+    /// a clock may have been behind; else by what they are dated.
+    pub fn is_newer_than(&self, other: &Copy) -> bool {
+        match (self.recorded, other.recorded) {
+            (Some(one), Some(two)) => one.order > two.order,
+            (_, None) | (None, _) => (self.time, &self.id) > (other.time, &other.id),
+        }
+    }
+
+    /// Takes it into a series of ours, whatever its own marks say.
+    pub fn adopt(&mut self, series: Series) {
+        self.series = Some(series);
+        self.adopted = true;
+    }
+
+    /// Whether nothing is known against it. One without a record counts as good.
+    pub fn may_be_good(&self) -> bool {
+        self.healthy != Some(false)
+    }
+
     /// Whether `text`, as a person typed it, names this copy: the whole id, or at least six leading
     /// characters of it, or its run id.
     pub fn answers_to(&self, text: &str) -> bool {
@@ -83,4 +132,12 @@ pub fn abridged(ids: &[String]) -> String {
         text.push_str(&format!(" and {} more", ids.len() - SHOWN));
     }
     text
+}
+
+/// A moment that is `span` later, or the last one there is.
+pub fn later(moment: DateTime<Utc>, span: Duration) -> DateTime<Utc> {
+    TimeDelta::from_std(span)
+        .ok()
+        .and_then(|span| moment.checked_add_signed(span))
+        .unwrap_or(DateTime::<Utc>::MAX_UTC)
 }

@@ -166,6 +166,53 @@ impl From<RunId> for String {
     }
 }
 
+/// The random identity of a state directory: sixteen lower-case hexadecimal digits.
+///
+/// Host names come in pairs (a cloned machine, `localhost`), so every copy carries this beside the host's name.
+/// Whoever can read a repository can forge it: that a copy is ours is proven by our own record of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MachineId(String);
+
+impl MachineId {
+    /// Makes an identity from bytes that the caller drew at random.
+    pub fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(format!("{:016x}", u64::from_be_bytes(bytes)))
+    }
+
+    /// Reads an identity back; `None` when the text is not one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let hex = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        hex.then(|| Self(text.to_owned()))
+    }
+
+    /// The identity as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MachineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for MachineId {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| {
+            format!("{text:?} is not a machine's identity (sixteen hexadecimal digits)")
+        })
+    }
+}
+
+impl From<MachineId> for String {
+    fn from(id: MachineId) -> String {
+        id.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,5 +232,9 @@ mod tests {
         assert_eq!(RunId::parse("0001abff").unwrap().as_str(), "0001abff");
         assert!(RunId::parse("0001ABFF").is_none());
         assert!(RunId::parse("1abff").is_none());
+        let machine = MachineId::from_bytes([0, 1, 2, 3, 4, 5, 6, 0xff]);
+        assert_eq!(machine.as_str(), "00010203040506ff");
+        assert_eq!(MachineId::parse("00010203040506ff"), Some(machine));
+        assert!(MachineId::parse("00010203040506FF").is_none());
     }
 }

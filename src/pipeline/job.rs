@@ -8,23 +8,23 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::engine::Engine;
 use crate::host::LockGuard;
-use crate::model::copy::{Copy, Series};
+use crate::model::copy::{CLOCK_SLACK, Copy, Series};
 use crate::model::event::Event;
 use crate::model::job::{Config, Job};
 use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::{JobReport, TargetReport, VolumeReport};
 use crate::model::target::Target;
-use crate::retention::CLOCK_SLACK;
 
 use super::context::{Pipeline, RunContext, series_of};
 use super::error::StepError;
 use super::recorder::{Done, Recorder};
 use super::steps::archive::{Archived, archive};
 use super::steps::capture::{Captured, capture, release};
+use super::steps::doubtful;
 use super::steps::hooks::{self, Verdict};
 use super::steps::observe::{Observation, observe};
-use super::steps::replicate::replicate;
+use super::steps::replicate::{Replicated, replicate};
 use super::steps::retain::retain;
 use super::steps::target::{lock_for_writing, require_mount};
 
@@ -156,7 +156,8 @@ fn carry_out(
                     let Some((engine, lock)) = engine.zip(locks.get_mut(&target.name)) else {
                         continue;
                     };
-                    if let Some(result) = finish(cx, rec, job, engine, archived, lock) {
+                    let made = Replicated::made_here(archived);
+                    if let Some(result) = finish(cx, rec, job, engine, made, lock) {
                         held.insert(&target.name, result);
                     }
                 }
@@ -294,8 +295,8 @@ fn serve_from(
     // Retention may have deleted some of them since they were listed.
     let held: Vec<Copy> =
         listing.iter().filter(|copy| !source.deleted.contains(&copy.id)).cloned().collect();
-    let archived = replicate(cx, rec, engine, source_engine, &held, observed)?;
-    finish(cx, rec, job, engine, archived, lock)
+    let replicated = replicate(cx, rec, engine, source_engine, &held, observed)?;
+    finish(cx, rec, job, engine, replicated, lock)
 }
 
 /// Looks at the target a second time, then applies the policy to what is healthy.
@@ -304,13 +305,13 @@ fn finish(
     rec: &mut Recorder<'_>,
     job: &Job,
     engine: &dyn Engine,
-    archived: Vec<Archived>,
+    made: Replicated,
     lock: &mut Option<Box<dyn LockGuard>>,
 ) -> Option<Served> {
-    if archived.is_empty() {
+    if made.archived.is_empty() {
         return None;
     }
-    let mut observation = observe(cx, rec, engine, archived)?;
+    let mut observation = observe(cx, rec, engine, made)?;
     for observed in &observation.observed {
         // The gate judges by what this run knows of its copy.
         if let Some(listed) =
@@ -319,6 +320,7 @@ fn finish(
             *listed = observed.copy.clone();
         }
     }
+    doubtful::tell(cx, rec, job, engine, &observation.listing);
     let good: Vec<(&Series, &Copy)> = observation
         .observed
         .iter()

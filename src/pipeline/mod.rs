@@ -3,10 +3,13 @@
 //! [`run::run`] frames the jobs in a [`session`], [`job::run_job`] tells one job's story from top to bottom,
 //! and each file in [`steps`] is one of its sentences.
 
+pub mod adopt;
 pub mod closed;
 pub mod context;
 pub mod engine_lock;
 pub mod error;
+pub mod identity;
+pub mod inquire;
 pub mod job;
 pub mod ledger;
 pub mod pin;
@@ -14,6 +17,7 @@ pub mod prune;
 pub mod recorder;
 pub mod recover;
 pub mod run;
+pub mod select;
 pub mod session;
 pub mod steps;
 pub mod undo;

@@ -7,13 +7,14 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::engine::Engine;
-use crate::model::copy::{Copy, Series};
+use crate::model::copy::{CLOCK_SLACK, Copy, Series};
 use crate::model::job::Job;
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::target::Target;
 use crate::report::closed::told;
 use crate::report::history::{Closure, Maintenance, MaintenanceKind};
+use crate::retention::{self, Decision, Verdict};
 
 use super::closed;
 use super::context::RunContext;
@@ -149,7 +150,7 @@ fn prune_target(
         closures.clear();
     }
     for wanted in &request.copies {
-        let mut found = ours_of(cx, engine, jobs, &copies);
+        let mut found = of_jobs(cx, engine, jobs, &copies);
         if one_meaning(wanted, &mut found, target)? {
             pruned.answered.insert(wanted.clone());
         }
@@ -230,7 +231,7 @@ fn one_target(
             }
         };
         for wanted in copies {
-            let mut named = ours_of(cx, engine, jobs, &listed)
+            let mut named = of_jobs(cx, engine, jobs, &listed)
                 .filter(|copy| copy.answers_to(wanted))
                 .peekable();
             if named.peek().is_none() {
@@ -280,7 +281,8 @@ fn one_meaning(
     Ok(!found.is_empty())
 }
 
-fn ours<'a>(
+/// The copies under the names of this host and the job, whoever made them.
+fn of_series<'a>(
     cx: RunContext<'a>,
     engine: &'a dyn Engine,
     job: &'a Job,
@@ -295,13 +297,13 @@ fn ours<'a>(
 }
 
 /// The same of several jobs.
-fn ours_of<'a>(
+fn of_jobs<'a>(
     cx: RunContext<'a>,
     engine: &'a dyn Engine,
     jobs: &'a [&'a Job],
     copies: &'a [Copy],
 ) -> impl Iterator<Item = &'a Copy> {
-    jobs.iter().flat_map(move |job| ours(cx, engine, job, copies)).map(|(copy, _)| copy)
+    jobs.iter().flat_map(move |job| of_series(cx, engine, job, copies)).map(|(copy, _)| copy)
 }
 
 /// What was found in a target under its lock.
@@ -321,11 +323,13 @@ fn by_policy(
 ) -> Result<(), StepError> {
     let Seen { engine, copies, closures } = *seen;
     let policy = cx.config().keep(job, engine.target());
-    let mut newest: BTreeMap<&Series, &Copy> = BTreeMap::new();
-    for (copy, series) in ours(cx, engine, job, copies) {
-        let slot = newest.entry(series).or_insert(copy);
-        if (copy.time, &copy.id) > (slot.time, &slot.id) {
-            *slot = copy;
+    let now = cx.host().now();
+    let mut newest: BTreeMap<&Series, Option<&Copy>> = BTreeMap::new();
+    for (copy, series) in of_series(cx, engine, job, copies) {
+        let slot = newest.entry(series).or_default();
+        let counts = copy.ours && !copy.is_in_the_future(now, CLOCK_SLACK);
+        if counts && slot.is_none_or(|slot| copy.is_newer_than(slot)) {
+            *slot = Some(copy);
         }
     }
     let questions: Vec<Question<'_>> = newest
@@ -333,7 +337,7 @@ fn by_policy(
         .map(|(series, copy)| Question {
             series,
             policy,
-            newest: Some(copy),
+            newest: *copy,
             max_shrink_percent: job.max_shrink_percent,
             accepted: request.accept,
         })
@@ -348,7 +352,7 @@ fn by_policy(
                 copy: decision.id.clone(),
                 time: decision.time,
                 delete: decided.ids.contains(&decision.id),
-                reason: decision.verdict.to_string(),
+                reason: reason(decision, copies),
             });
         }
     }
@@ -356,6 +360,38 @@ fn by_policy(
     pruned.refusals.extend(decided.refusals.into_iter().filter(|_| closures.is_empty()));
     ids.extend(decided.ids);
     Ok(())
+}
+
+/// Why, and for somebody else's copy, whose it says it is.
+fn reason(decision: &Decision, copies: &[Copy]) -> String {
+    let copy = copies.iter().find(|copy| copy.id == decision.id);
+    match copy.and_then(|copy| copy.machine.as_ref()) {
+        Some(machine) if decision.verdict == Verdict::Foreign => {
+            format!("{}, marked as of machine {machine}", decision.verdict)
+        }
+        _ => decision.verdict.to_string(),
+    }
+}
+
+/// The copies of each series of which one must stay whatever a person chooses: the good ones of ours, without those
+/// of the future.
+fn good_copies<'c>(
+    cx: RunContext<'_>,
+    copies: impl Iterator<Item = (&'c Copy, &'c Series)>,
+) -> BTreeMap<&'c Series, Vec<&'c Copy>> {
+    let now = cx.host().now();
+    let mut good: BTreeMap<&Series, Vec<&Copy>> = BTreeMap::new();
+    for (copy, series) in copies.filter(|(copy, _)| copy.ours && copy.may_be_good()) {
+        good.entry(series).or_default().push(copy);
+    }
+    for copies in good.values_mut() {
+        // Where all of them are in the future, it is now that the clock is wrong.
+        let is_past = |copy: &&Copy| !copy.is_in_the_future(now, CLOCK_SLACK);
+        if copies.iter().any(is_past) {
+            copies.retain(is_past);
+        }
+    }
+    good
 }
 
 /// Copies that a person named, by id or by time. Pinned ones and the last good one of a series stay even so.
@@ -368,25 +404,26 @@ fn by_choice(
     pruned: &mut Pruned,
 ) {
     let Seen { engine, copies, closures } = *seen;
-    let mut last_good: BTreeMap<&Series, &Copy> = BTreeMap::new();
-    for (copy, series) in
-        ours(cx, engine, job, copies).filter(|(copy, _)| copy.healthy != Some(false))
-    {
-        let slot = last_good.entry(series).or_insert(copy);
-        if copy.time > slot.time {
-            *slot = copy;
-        }
-    }
-    for (copy, series) in ours(cx, engine, job, copies) {
+    let good = good_copies(cx, of_series(cx, engine, job, copies));
+    // The one that is dated last and the one that was made last: a clock may have been behind.
+    let last_good = |series: &Series, id: &str| {
+        let copies = good.get(series).map_or(&[][..], Vec::as_slice);
+        let dated = copies.iter().max_by_key(|copy| (copy.time, &copy.id));
+        let made = retention::last_good(copies.iter().copied());
+        dated.is_some_and(|copy| copy.id == id) || made.is_some_and(|copy| copy.id == id)
+    };
+    for (copy, series) in of_series(cx, engine, job, copies) {
         let by_name = request.copies.iter().find(|wanted| copy.answers_to(wanted));
         let reason = match by_name {
             Some(wanted) => format!("named: {wanted}"),
             None if request.is_chosen_by_time(copy) => "chosen by time".to_owned(),
             None => continue,
         };
-        let spared = if copy.pinned {
+        let spared = if !copy.ours {
+            Some("neither made nor adopted by this machine (`stillpoint adopt` takes it)")
+        } else if copy.pinned {
             Some("pinned")
-        } else if last_good.get(series).is_some_and(|last| last.id == copy.id) {
+        } else if last_good(series, &copy.id) {
             Some("the last good copy")
         } else if closures.is_empty() {
             None

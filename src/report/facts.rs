@@ -1,20 +1,16 @@
 //! What `status` and the metrics need to know, read from history in one go.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::history::{
     Closure, CopyRecord, History, HistoryError, LastOutcome, MaintenanceKind, RunSummary, StepTime,
     TrendPoint,
 };
-use crate::model::copy::Series;
+use crate::model::copy::{CLOCK_SLACK, Series, later};
 use crate::model::job::{Config, Source};
 use crate::model::names::{JobName, TargetName};
-
-/// A copy dated further ahead than this is not believed to be fresh.
-const CLOCK_SLACK: Duration = Duration::from_secs(5 * 60);
 
 /// How many copies a trend looks back.
 const TREND_LENGTH: usize = 14;
@@ -60,6 +56,8 @@ pub struct SlotFacts {
     pub last_outcome: Option<LastOutcome>,
     /// The sizes of the last copies, oldest first.
     pub trend: Vec<TrendPoint>,
+    /// How many copies are dated in the future, so that they do not count.
+    pub in_the_future: u64,
 }
 
 /// What is remembered about one target.
@@ -135,6 +133,7 @@ impl Facts {
                     slot.item.as_deref(),
                 )?,
                 trend: history.trend(&slot.target, &series, TREND_LENGTH)?,
+                in_the_future: history.in_the_future(&slot.target, &series, horizon(now))?,
             };
             facts.slots.insert(slot, known);
         }
@@ -150,8 +149,5 @@ impl Facts {
 
 /// The latest moment that is not the future.
 pub(super) fn horizon(now: DateTime<Utc>) -> DateTime<Utc> {
-    TimeDelta::from_std(CLOCK_SLACK)
-        .ok()
-        .and_then(|slack| now.checked_add_signed(slack))
-        .unwrap_or(now)
+    later(now, CLOCK_SLACK)
 }

@@ -202,6 +202,8 @@ mod tests {
             files: None,
             bytes_new: None,
             trend: Vec::new(),
+            in_the_future: 0,
+            listed: None,
         }
     }
 

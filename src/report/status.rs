@@ -65,6 +65,28 @@ pub struct StatusEntry {
     pub bytes_new: Option<u64>,
     /// The sizes of the last copies, oldest first.
     pub trend: Vec<TrendPoint>,
+    /// How many copies are dated in the future: none of them is the last good one.
+    pub in_the_future: u64,
+    /// What the target itself lists, where nothing is recorded; null where it was not asked.
+    pub listed: Option<Listed>,
+}
+
+/// What a target answered that was asked because nothing is recorded here.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Listed {
+    /// How many copies of this it lists; null when it could not be listed.
+    pub copies: Option<u64>,
+    /// The moment for which the newest of them stands that is not dated in the future.
+    pub newest: Option<DateTime<Utc>>,
+    /// Why it could not be listed.
+    pub error: Option<String>,
+}
+
+impl StatusEntry {
+    /// Whether nothing is recorded of it: it never ran, or the record is lost.
+    pub fn is_unrecorded(&self) -> bool {
+        self.last_good.is_none() && self.outcome.is_none()
+    }
 }
 
 impl StatusReport {
@@ -151,6 +173,8 @@ fn entry(
         files: good.and_then(|copy| copy.files),
         bytes_new: good.and_then(|copy| copy.bytes_new),
         trend: known.trend.clone(),
+        in_the_future: known.in_the_future,
+        listed: None,
     }
 }
 
@@ -215,7 +239,9 @@ fn row(entry: &StatusEntry, unicode: bool) -> [String; 4] {
     let arrow = if unicode { "→" } else { "->" };
     let item = entry.item.as_ref().map(|item| format!("[{item}]")).unwrap_or_default();
     let name = format!("{}{item} {arrow} {}", entry.job, entry.target);
-    let outcome = entry.outcome.as_ref().map_or("never run", Outcome::word);
+    let any_listed = entry.listed.as_ref().is_some_and(|listed| listed.copies != Some(0));
+    let nothing = if any_listed { "no record" } else { "never run" };
+    let outcome = entry.outcome.as_ref().map_or(nothing, Outcome::word);
     let state = if entry.stale { "STALE" } else { outcome }.to_owned();
     let age = match entry.age_seconds {
         Some(seconds) => format!("{} ago", span::show(Duration::from_secs(seconds))),
@@ -233,8 +259,35 @@ fn row(entry: &StatusEntry, unicode: bool) -> [String; 4] {
     if !entry.closures.is_empty() {
         rest.push(format!("closed ({})", closed::kinds(&entry.closures)));
     }
+    if entry.in_the_future > 0 {
+        let copies = counted(entry.in_the_future);
+        rest.push(format!("{copies} dated in the future, not counted"));
+    }
+    if let Some(listed) = &entry.listed {
+        rest.push(answer(listed));
+    }
     rest.extend(entry.due.iter().map(|due| format!("{due} due")));
     [name, state, age, rest.join("  ")]
+}
+
+fn counted(copies: u64) -> String {
+    if copies == 1 { "1 copy".into() } else { format!("{copies} copies") }
+}
+
+/// What a target said that nothing is recorded of.
+fn answer(listed: &Listed) -> String {
+    match listed {
+        Listed { error: Some(error), .. } => format!("the target could not be listed: {error}"),
+        Listed { copies: None | Some(0), .. } => "the target lists none".to_owned(),
+        Listed { copies: Some(copies), newest: Some(newest), .. } => format!(
+            "the target lists {}, the newest of {}; nothing is recorded here of how they were made",
+            counted(*copies),
+            newest.format("%Y-%m-%d %H:%M:%SZ")
+        ),
+        Listed { copies: Some(copies), newest: None, .. } => {
+            format!("the target lists {}, dated in the future", counted(*copies))
+        }
+    }
 }
 
 /// How the size has moved, from the copies whose size is known; nothing to tell from fewer than two.

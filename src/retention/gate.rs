@@ -8,11 +8,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::plan::{Decision, Plan, Verdict, later};
-use crate::model::copy::{Copy, Series};
-
-/// How far apart two clocks, or two readings of one, may be before they disagree.
-pub const CLOCK_SLACK: Duration = Duration::from_secs(5 * 60);
+use super::plan::{Decision, Plan, Verdict};
+use crate::model::copy::{CLOCK_SLACK, Copy, Series, later};
 
 /// The limits beyond which retention leaves alone or refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,7 +251,7 @@ impl Refusal {
                 "check that all sources are mounted and filled; if so much is really gone, repeat with `stillpoint prune --accept` or raise max-shrink"
             }
             Refusal::Unmeasured { .. } => {
-                "history was lost: see that the newest copy holds all that it should (`stillpoint list`, `diff`), then say `stillpoint prune --accept` once"
+                "the earlier ones were adopted: see that the newest copy holds all that it should (`stillpoint list`, `diff`), then say `stillpoint prune --accept` once"
             }
             Refusal::ClockWentBack { .. } | Refusal::Backdated { .. } => {
                 "set the clock right; the next run after that deletes again"

@@ -34,8 +34,10 @@
 //!    after a gap of months, the gate asks a person first: in both engines one run under a clock that is years
 //!    ahead deletes all that is older.
 //! 7. Copies dated in the future are left alone and fill no slot. In both engines they push real copies out.
-//! 8. Nothing that is not ours is counted or deleted. `borg prune` without a pattern takes every archive of
-//!    the repository; `restic forget` takes those of every host.
+//! 8. Nothing that this machine neither made nor adopted is counted or deleted, whatever its marks say: anybody
+//!    who may add to a repository could fill our slots, and two machines may have one name.
+//!    `borg prune` without a pattern takes every archive of the repository; `restic forget` takes those of every
+//!    host.
 //! 9. A series is host, job and item. restic groups by host and paths, so an edited path starts a new
 //!    group in which the old copies are kept for ever.
 //! 10. An empty policy keeps everything, as in restic; borg refuses it.
@@ -49,8 +51,8 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-pub use gate::{CLOCK_SLACK, Evidence, Guards, Measure, Refusal, gate, yardstick};
-pub use plan::{Decision, Plan, Reason, Unneeded, Verdict, group, plan};
+pub use gate::{Evidence, Guards, Measure, Refusal, gate, yardstick};
+pub use plan::{Decision, Plan, Reason, Unneeded, Verdict, group, last_good, plan};
 pub use rules::Rule;
 
 /// The tag that protects a copy from every policy, in whichever repository it is.

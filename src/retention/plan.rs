@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::gate::Guards;
 use super::rules::Rule;
@@ -78,7 +78,7 @@ pub enum Verdict {
     Keep(Vec<Reason>),
     /// It goes.
     Delete(Unneeded),
-    /// It is somebody else's: neither counted nor touched.
+    /// This machine neither made nor adopted it: neither counted nor touched.
     Foreign,
     /// It is dated in the future: neither counted nor touched, and to be reported.
     Future,
@@ -98,8 +98,8 @@ impl fmt::Display for Verdict {
                 f.write_str(")")
             }
             Verdict::Delete(why) => write!(f, "delete ({why})"),
-            Verdict::Foreign => f.write_str("untouched (not ours)"),
-            Verdict::Future => f.write_str("untouched (in the future)"),
+            Verdict::Foreign => f.write_str("untouched (this machine neither made nor adopted it)"),
+            Verdict::Future => f.write_str("untouched (dated in the future)"),
         }
     }
 }
@@ -180,13 +180,15 @@ pub fn plan<C: Borrow<Copy>>(
     let mut sorted: Vec<&Copy> = copies.iter().map(Borrow::borrow).collect();
     sorted.sort_by(|one, other| newest_first(one, other));
 
-    let horizon = later(now, guards.clock_slack);
     let mut decided: Vec<(&Copy, Verdict)> = Vec::with_capacity(sorted.len());
     let mut groups: BTreeMap<&Series, Vec<&Copy>> = BTreeMap::new();
     for copy in sorted {
         match &copy.series {
             None => decided.push((copy, Verdict::Foreign)),
-            Some(_) if copy.time > horizon => decided.push((copy, Verdict::Future)),
+            Some(_) if !copy.ours => decided.push((copy, Verdict::Foreign)),
+            Some(_) if copy.is_in_the_future(now, guards.clock_slack) => {
+                decided.push((copy, Verdict::Future));
+            }
             Some(series) => groups.entry(series).or_default().push(copy),
         }
     }
@@ -207,17 +209,12 @@ fn newest_first(one: &Copy, other: &Copy) -> std::cmp::Ordering {
     (other.time, &other.id).cmp(&(one.time, &one.id))
 }
 
-/// A moment that is `span` later, or the last one there is.
-pub(super) fn later(moment: DateTime<Utc>, span: Duration) -> DateTime<Utc> {
-    TimeDelta::from_std(span)
-        .ok()
-        .and_then(|span| moment.checked_add_signed(span))
-        .unwrap_or(DateTime::<Utc>::MAX_UTC)
-}
-
-/// Whether a copy may fill a slot: one without a record is not held against the series.
-fn is_good(copy: &Copy) -> bool {
-    copy.healthy != Some(false)
+/// The good copy that was made last, which need not be the one that is dated last: a clock may have been behind.
+/// The copies must hold none that is dated in the future.
+pub fn last_good<'a>(copies: impl Iterator<Item = &'a Copy>) -> Option<&'a Copy> {
+    copies
+        .filter(|copy| copy.may_be_good())
+        .reduce(|last, copy| if copy.is_newer_than(last) { copy } else { last })
 }
 
 /// The verdicts on the copies of one series, which come newest first and hold none from the future.
@@ -227,7 +224,8 @@ fn decide(policy: &KeepPolicy, members: &[&Copy]) -> Vec<Verdict> {
     let has_rule = Rule::ALL.iter().any(|rule| rule.count(policy).is_some())
         || within.is_some()
         || !policy.tags.is_empty();
-    let newest_good = members.iter().position(|copy| is_good(copy));
+    let newest_good = members.iter().position(|copy| copy.may_be_good());
+    let last_good = last_good(members.iter().copied());
 
     // What no policy can take away comes first, so that it is the first reason a person reads.
     for (index, copy) in members.iter().enumerate() {
@@ -240,7 +238,7 @@ fn decide(policy: &KeepPolicy, members: &[&Copy]) -> Vec<Verdict> {
         if let Some(tag) = tag {
             why.push(Reason::Tagged(tag.clone()));
         }
-        if newest_good == Some(index) {
+        if newest_good == Some(index) || last_good.is_some_and(|last| last.id == copy.id) {
             why.push(Reason::NewestGood);
         }
         if newest_good.is_none_or(|newest| index < newest) {
@@ -267,7 +265,7 @@ fn decide(policy: &KeepPolicy, members: &[&Copy]) -> Vec<Verdict> {
     members
         .iter()
         .zip(reasons)
-        .map(|(copy, why)| match (why.is_empty(), is_good(copy)) {
+        .map(|(copy, why)| match (why.is_empty(), copy.may_be_good()) {
             (false, _) => Verdict::Keep(why),
             (true, true) => Verdict::Delete(Unneeded::NoRule),
             (true, false) => Verdict::Delete(Unneeded::Unhealthy),
@@ -284,7 +282,7 @@ fn count_slots(rule: Rule, count: u32, members: &[&Copy], reasons: &mut [Vec<Rea
             break;
         }
         let period = rule.period(copy.time);
-        if !is_good(copy) || (period.is_some() && period == filled) {
+        if !copy.may_be_good() || (period.is_some() && period == filled) {
             continue;
         }
         filled = period;

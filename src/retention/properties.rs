@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::copy::{Copy, Series};
+use crate::model::copy::{Copy, Recorded, Series};
 use crate::model::keep::KeepPolicy;
 use crate::model::names::{HostName, JobName};
 
@@ -31,19 +31,25 @@ prop_compose! {
         item in prop_oneof![6 => Just(Some(0_u8)), 2 => Just(Some(1)), 1 => Just(None)],
         healthy in prop_oneof![6 => Just(Some(true)), 2 => Just(Some(false)), 1 => Just(None)],
         pinned in prop::bool::weighted(0.05),
+        ours in prop::bool::weighted(0.85),
+        recorded_at in prop::option::weighted(0.7, (0_i64..1_000, -20_i64..200)),
         tag in prop_oneof![12 => Just(None), 1 => Just(Some("protected")), 1 => Just(Some("release"))],
     ) -> Copy {
+        let time = now() + TimeDelta::minutes(half_hours * 30 + minutes);
+        let recorded = |(order, later)| Recorded { order, at: time + TimeDelta::minutes(later) };
         Copy {
             id: String::new(),
             series: item.map(series),
             run: None,
-            time: now() + TimeDelta::minutes(half_hours * 30 + minutes),
+            time,
+            ours,
+            recorded: recorded_at.map(recorded),
             size: None,
             files: None,
             tags: tag.into_iter().map(str::to_owned).collect(),
             pinned,
-            original: None,
             healthy,
+            ..Copy::default()
         }
     }
 }
@@ -85,19 +91,21 @@ fn new_copy() -> Copy {
         files: None,
         tags: Vec::new(),
         pinned: false,
-        original: None,
         healthy: Some(true),
+        ours: true,
+        ..Copy::default()
     }
 }
 
 fn is_future(copy: &Copy) -> bool {
-    copy.time > now() + TimeDelta::minutes(5)
+    let made = copy.recorded.map_or(now(), |recorded| recorded.at.min(now()));
+    copy.time > made + TimeDelta::minutes(5)
 }
 
 fn newest_good(copies: &[Copy], item: u8) -> Option<&Copy> {
     copies
         .iter()
-        .filter(|copy| copy.series == Some(series(item)) && !is_future(copy))
+        .filter(|copy| copy.ours && copy.series == Some(series(item)) && !is_future(copy))
         .filter(|copy| copy.healthy != Some(false))
         .max_by_key(|copy| (copy.time, copy.id.clone()))
 }
@@ -122,6 +130,7 @@ proptest! {
         }
         for copy in &copies {
             let untouchable = copy.series.is_none()
+                || !copy.ours
                 || is_future(copy)
                 || copy.pinned
                 || copy.tags.iter().any(|tag| tag == "protected" || policy.tags.contains(tag));
@@ -162,7 +171,10 @@ proptest! {
         let gone = plan(&policy, &copies, now(), &Guards::default()).deletions();
         for item in 0..2 {
             let good = |copy: &&Copy| {
-                copy.series == Some(series(item)) && !is_future(copy) && copy.healthy != Some(false)
+                copy.ours
+                    && copy.series == Some(series(item))
+                    && !is_future(copy)
+                    && copy.healthy != Some(false)
             };
             let before = copies.iter().filter(good).count();
             let after = copies.iter().filter(good).filter(|c| !gone.contains(&c.id)).count();
@@ -178,7 +190,7 @@ proptest! {
         // `within` counts from the newest copy, bad or not, so it is left out here.
         let policy = KeepPolicy { within: None, ..policy };
         let is_good = |copy: &Copy| {
-            copy.series.is_some() && !is_future(copy) && copy.healthy != Some(false)
+            copy.ours && copy.series.is_some() && !is_future(copy) && copy.healthy != Some(false)
         };
         let good: Vec<Copy> = copies.iter().filter(|copy| is_good(copy)).cloned().collect();
         let alone = plan(&policy, &good, now(), &Guards::default()).deletions();
@@ -188,6 +200,65 @@ proptest! {
             .filter(|id| good.iter().any(|copy| copy.id == *id))
             .collect();
         prop_assert_eq!(alone, among);
+    }
+
+    #[test]
+    fn nobody_elses_copies_and_none_of_the_future_decide_about_ours(
+        copies in copies(),
+        others in copies(),
+        ahead in 6_i64..100_000_000,
+        policy in a_policy(),
+    ) {
+        let guards = Guards::default();
+        let ours: Vec<Copy> =
+            copies.into_iter().filter(|copy| copy.ours && copy.series.is_some()).collect();
+        let theirs = others.into_iter().enumerate().map(|(number, copy)| {
+            let id = format!("other {number}");
+            // Half of them are forged under our names and dates, half are ours and of a clock that was ahead.
+            match number % 2 {
+                0 => Copy { id, ours: false, ..copy },
+                _ => Copy { id, time: now() + TimeDelta::minutes(ahead), ours: true, ..copy },
+            }
+        });
+        let all: Vec<Copy> = ours.iter().cloned().chain(theirs).collect();
+        let (alone, among) =
+            (plan(&policy, &ours, now(), &guards), plan(&policy, &all, now(), &guards));
+        prop_assert_eq!(alone.deletions(), among.deletions());
+        let newest = newest_good(&ours, 0);
+        let asked = Evidence {
+            series: &series(0),
+            copy: newest,
+            last_good: None,
+            last_run: None,
+            now: now(),
+            within: policy.within,
+            looked: None,
+            accepted: false,
+            closed: None,
+        };
+        prop_assert_eq!(gate(&asked, &alone, &guards), gate(&asked, &among, &guards));
+    }
+
+    #[test]
+    fn the_good_copy_that_was_made_last_stays_whatever_it_is_dated(
+        copies in copies(),
+        policy in a_policy(),
+    ) {
+        let gone = plan(&policy, &copies, now(), &Guards::default()).deletions();
+        let last = copies
+            .iter()
+            .filter(|copy| copy.ours && copy.series == Some(series(0)) && !is_future(copy))
+            .filter(|copy| copy.healthy != Some(false) && copy.recorded.is_some())
+            .max_by_key(|copy| copy.recorded.map(|recorded| recorded.order));
+        let is_alone = |last: &Copy| {
+            copies.iter().all(|copy| {
+                copy.id == last.id
+                    || copy.recorded.is_some_and(|one| Some(one.order) != last.recorded.map(|r| r.order))
+            })
+        };
+        if let Some(last) = last.filter(|last| is_alone(last)) {
+            prop_assert!(!gone.contains(&last.id));
+        }
     }
 
     #[test]

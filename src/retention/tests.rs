@@ -30,8 +30,9 @@ fn good(time: &str) -> Copy {
         files: Some(100),
         tags: Vec::new(),
         pinned: false,
-        original: None,
         healthy: Some(true),
+        ours: true,
+        ..Copy::default()
     }
 }
 
@@ -94,10 +95,10 @@ fn each_copy_says_why() {
     copies.push(good("2026-02-01T12:06"));
     copies.push(Copy { series: None, ..good("2026-01-04T10:00") });
     insta::assert_snapshot!(table(&policy, &copies), @"
-    2026-02-01T12:06 untouched (in the future)
+    2026-02-01T12:06 untouched (dated in the future)
     2026-01-05T01:00 keep (incomplete, but newer than any good copy, within 12h)
     2026-01-04T20:00 keep (newest good copy, last 1 of 1, daily 1 of 3, weekly 1 of 4, within 12h)
-    2026-01-04T10:00 untouched (not ours)
+    2026-01-04T10:00 untouched (this machine neither made nor adopted it)
     2026-01-04T08:00 delete (no rule keeps it)
     2026-01-03T20:00 keep (daily 2 of 3)
     2026-01-03T08:00 delete (no rule keeps it)

@@ -17,6 +17,7 @@ use stillpoint::model::report::RunReport;
 use stillpoint::model::target::{BorgTarget, CheckPolicy, EngineConfig, ReadData, Target};
 use stillpoint::model::undo::{Ledger, Promise, Undo};
 use stillpoint::pipeline::context::{Engines, Pipeline, engines};
+use stillpoint::pipeline::identity;
 use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::recover::{give_up_hooks, recover};
 use stillpoint::pipeline::run::run;
@@ -142,7 +143,9 @@ impl Bench {
         let config = (scene.config)(state.path());
         let engines = engines(&config);
         let history = History::open(&state.path().join("history.sqlite")).unwrap();
-        Self { host: FakeHost::over(world), config, engines, history, state }
+        let host = FakeHost::over(world);
+        assert_eq!(identity::settle(&host, &history).unwrap(), None);
+        Self { host, config, engines, history, state }
     }
 
     fn keeping(policy: KeepPolicy) -> Self {

@@ -24,6 +24,7 @@ fn every_verb_of_the_contract_has_its_help() {
     verify        Read one copy back whole, as a restore would
     pin           Keep a copy whatever the policy says
     unpin         Let the policy decide about a copy again
+    adopt         Take copies that this machine did not make into a series of its own
     status        Show the last good copy of each job in each target, and what is due
     recover       Give back what dead runs hold; harmless when nothing is
     generate      Write unit files, the manual page, completions or a commented configuration

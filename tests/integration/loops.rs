@@ -9,6 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::pipeline::recover::{Recovery, give_up_hooks, recover};
+use stillpoint::report::history::Attempt;
+use stillpoint::tools::borg::name::parse_archive_name;
 
 use crate::faults::{Bench, Scene};
 use crate::support::fake_host::{Chronicle, Fault, PowerCut};
@@ -175,6 +177,16 @@ pub fn cutting_the_ledger(scene: &Scene) {
                 bench = bench.as_of(scene, moment);
                 if torn {
                     bench.host.world().reboot();
+                }
+            }
+            // History knows what was to be made before the engine starts.
+            for name in bench.host.world().borg.archives.keys() {
+                let known = seed.host.world().borg.archives.contains_key(name);
+                if let Some((series, started, run)) = parse_archive_name(name).filter(|_| !known) {
+                    let target = bench.config.targets[0].name.clone();
+                    let name = Some(name.clone());
+                    let attempt = Attempt { run, target, series, name, started };
+                    bench.history.record_attempt(&attempt).unwrap();
                 }
             }
             bench.host.arm(Fault::None);

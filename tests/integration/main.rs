@@ -6,6 +6,7 @@
 mod architecture;
 mod capture_rules;
 mod captures;
+mod clocks;
 mod closed;
 mod examples;
 mod faults;

@@ -6,7 +6,8 @@ use stillpoint::model::copy::Copy;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
-use stillpoint::pipeline::context::Engines;
+use stillpoint::pipeline::adopt::{Request, adopt, offers};
+use stillpoint::pipeline::context::{Engines, RunContext};
 use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{Place, session};
@@ -72,6 +73,18 @@ fn a_pin_is_in_the_repository_and_outlives_history() {
         lost.accept();
     }
     assert_eq!(names_of(&lost, &base), std::slice::from_ref(&id), "without history");
+    assert_eq!(lost.host.world().borg.archives.len(), 4, "two, and the two that are not its own");
+    // Once they are its own, only the pin protects one of them.
+    let target = &lost.config.targets[0].name;
+    let request = Request { job: None, host: None, from_job: None, machine: None, copies: &[] };
+    let offered = offers(lost.pipeline(), target, &request).unwrap();
+    assert_eq!(offered.len(), 2, "{offered:#?}");
+    let work = |cx: RunContext<'_>| adopt(cx, lost.engines[target].as_ref(), &offered);
+    let run = RunId::parse("00000abd").unwrap();
+    session(lost.pipeline(), &run, Place::State, work).unwrap().0.unwrap();
+    lost.accept();
+    lost.run();
+    assert_eq!(names_of(&lost, &base), std::slice::from_ref(&id), "adopted");
     assert_eq!(lost.host.world().borg.archives.len(), 3, "two and the pinned one");
 
     three_runs(&seed, "with history");

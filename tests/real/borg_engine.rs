@@ -118,6 +118,7 @@ impl Bench {
                 job: JobName::new("host_1").unwrap(),
                 item: None,
             },
+            machine: None,
             run: RunId::from_bytes(second.to_be_bytes()),
             time: Utc.with_ymd_and_hms(2026, 11, 21, 2, 3, second).unwrap(),
             input: Input::Tree {

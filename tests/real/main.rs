@@ -20,4 +20,5 @@ mod quiet;
 mod restic_engine;
 mod swaps;
 mod systemd;
+mod whose;
 mod words;

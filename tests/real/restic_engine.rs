@@ -140,6 +140,7 @@ impl Bench {
     fn request(&self, second: u32, paths: &[PathBuf]) -> BackupRequest {
         BackupRequest {
             series: self.series(),
+            machine: None,
             run: RunId::from_bytes(second.to_be_bytes()),
             time: time(second),
             input: Input::Tree {

@@ -6,7 +6,7 @@ use crate::engine::{BackupReport, BackupRequest, Context, Engine, EngineError, I
 use crate::host::{Completed, Exit, Stream};
 use crate::tools::borg::log::Message;
 use crate::tools::borg::output::{Statistics, parse_created};
-use crate::tools::borg::{Tree, name};
+use crate::tools::borg::{Marks, Tree, name};
 use crate::tools::exclude;
 
 impl BorgEngine {
@@ -20,6 +20,7 @@ impl BorgEngine {
         let repository = self.repository(cx)?;
         let series = &request.series;
         let archive = name::archive_name(series, request.time, &request.run);
+        let marks = Marks { series, run: &request.run, machine: request.machine.as_ref() };
         match &request.input {
             Input::Tree {
                 paths,
@@ -45,7 +46,7 @@ impl BorgEngine {
                     one_file_system: *one_file_system,
                     view,
                 };
-                let spec = repository.create_tree(series, &request.run, &archive, &tree);
+                let spec = repository.create_tree(&marks, &archive, &tree);
                 let mut read = BackupWarnings::new(paths);
                 let completed = self.run(cx, &spec, &mut |warning| read.take(warning), progress);
                 read.failure(&self.borg.repository).map_or(Ok(()), Err)?;
@@ -53,7 +54,7 @@ impl BorgEngine {
                 self.report(cx, archive, &completed, read)
             }
             Input::Stream { producer, file_name } => {
-                let spec = repository.create_stream(series, &request.run, &archive, file_name);
+                let spec = repository.create_stream(&marks, &archive, file_name);
                 let mut journal = Journal::default();
                 let mut read = BackupWarnings::new(&[]);
                 let piped = cx.host.pipe(producer, &spec, &mut |stream, line| {

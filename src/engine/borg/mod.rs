@@ -20,7 +20,7 @@ use crate::model::names::RunId;
 use crate::model::secret::Secret;
 use crate::model::target::{BorgTarget, EngineConfig, ReadData, Target};
 use crate::tools::borg::log::{Line, Message};
-use crate::tools::borg::output::{Listing, parse_listing, parse_version};
+use crate::tools::borg::output::{Listing, parse_listing, parse_machines, parse_version};
 use crate::tools::borg::{Repository, copies_of, name};
 
 use classify::{Journal, fault};
@@ -194,12 +194,9 @@ fn copy(archive: &str, time: chrono::DateTime<chrono::Utc>) -> Copy {
         series,
         run,
         time,
-        size: None,
-        files: None,
-        tags: Vec::new(),
         pinned: unpinned.is_some(),
         original: unpinned.map(str::to_owned),
-        healthy: None,
+        ..Copy::default()
     }
 }
 
@@ -270,6 +267,17 @@ impl Engine for BorgEngine {
             }
         }
         Ok(copies)
+    }
+
+    fn read_machines(&self, cx: Context<'_>, copies: &mut [Copy]) -> Result<(), EngineError> {
+        let spec = self.repository(cx)?.list_comments();
+        let completed = self.run(cx, &spec, &mut |_| {}, &mut |_| {})?;
+        let broken = |what| EngineError::Output { engine: "borg", what };
+        let made_by = parse_machines(&completed.stdout).map_err(broken)?;
+        for copy in copies {
+            copy.machine = made_by.get(&copy.id).cloned();
+        }
+        Ok(())
     }
 
     fn backup(

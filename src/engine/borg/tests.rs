@@ -78,6 +78,7 @@ fn request(paths: &[&str]) -> BackupRequest {
             job: JobName::new("host").unwrap(),
             item: None,
         },
+        machine: None,
         run: RunId::parse("0a1b2c3d").unwrap(),
         time: Utc.with_ymd_and_hms(2026, 11, 21, 2, 3, 4).unwrap(),
         input: Input::Tree {

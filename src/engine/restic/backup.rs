@@ -26,7 +26,8 @@ pub(super) fn backup(
     request: &BackupRequest,
     progress: OnProgress<'_>,
 ) -> Result<BackupReport, EngineError> {
-    let tags = tags::of(&request.series, &request.run);
+    let mut tags = tags::of(&request.series, &request.run);
+    tags.extend(request.machine.as_ref().map(tags::of_machine));
     let identity = Identity { host: request.series.host.as_str(), tags: &tags, time: request.time };
     match &request.input {
         Input::Tree {

@@ -38,6 +38,7 @@ impl Predicted {
         all.extend(copy.pinned.then(|| tags::PROTECTED.to_owned()));
         if let (Some(series), Some(run)) = (&copy.series, &copy.run) {
             all.extend(tags::of(series, run));
+            all.extend(copy.machine.as_ref().map(tags::of_machine));
         }
         Self {
             id,
@@ -111,6 +112,7 @@ fn as_copy(snapshot: Snapshot) -> Copy {
         tags: marks.others,
         pinned: marks.protected,
         original: snapshot.original,
-        healthy: None,
+        machine: marks.machine,
+        ..Copy::default()
     }
 }

@@ -326,8 +326,10 @@ impl Engine for ResticEngine {
     /// directories beside it when the copy is not one of ours.
     fn mount(&self, cx: Context<'_>, copy: &Copy, at: &Path) -> Result<CommandSpec, EngineError> {
         let session = self.open(cx)?;
-        let host = copy.series.as_ref().map(|series| series.host.as_str());
-        let tags = match (&copy.series, &copy.run) {
+        // What was adopted is marked with another series, if with any.
+        let marked = copy.series.as_ref().filter(|_| !copy.adopted);
+        let host = marked.map(|series| series.host.as_str());
+        let tags = match (marked, &copy.run) {
             (Some(series), Some(run)) => tags::of(series, run),
             _ => Vec::new(),
         };

@@ -87,6 +87,7 @@ fn series() -> Series {
 fn request(paths: &[&str]) -> BackupRequest {
     BackupRequest {
         series: series(),
+        machine: None,
         run: RunId::parse("0badcafe").unwrap(),
         time: Utc.with_ymd_and_hms(2026, 11, 21, 2, 3, 4).unwrap(),
         input: Input::Tree {
@@ -115,8 +116,8 @@ fn copy(id: &str) -> Copy {
         files: None,
         tags: Vec::new(),
         pinned: false,
-        original: None,
         healthy: None,
+        ..Copy::default()
     }
 }
 

@@ -14,6 +14,7 @@ use crate::report::history::Attempt;
 use crate::pipeline::context::RunContext;
 use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::error::StepError;
+use crate::pipeline::identity;
 use crate::pipeline::recorder::{Done, Recorder};
 
 use super::capture::Captured;
@@ -39,9 +40,14 @@ pub fn archive(
     time: DateTime<Utc>,
 ) -> Option<Archived> {
     let target = &engine.target().name;
+    let machine = identity::of(cx.pipeline).unwrap_or_else(|error| {
+        rec.warn(StepError::from(error).message);
+        None
+    });
     let request = BackupRequest {
         series: series.clone(),
         run: cx.run.clone(),
+        machine,
         time,
         input: input(cx, captured, engine.target(), series)?,
     };

@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod capture;
+pub mod doubtful;
 pub mod foresee;
 pub mod hooks;
 pub mod maintain;

@@ -1,8 +1,12 @@
 //! The second look: a copy exists when the target lists it, and not before.
 
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+
 use crate::engine::Engine;
-use crate::model::copy::Copy;
-use crate::model::outcome::Trouble;
+use crate::model::copy::{Copy, Recorded};
+use crate::model::outcome::{Outcome, Trouble};
 use crate::report::closed::told;
 use crate::report::history::{Closure, CopyRecord};
 
@@ -13,6 +17,7 @@ use crate::pipeline::pin::mark_remembered;
 use crate::pipeline::recorder::{Done, Recorder};
 
 use super::archive::Archived;
+use super::replicate::Replicated;
 
 /// A copy that was seen in the target. Only this lets retention run.
 #[derive(Debug)]
@@ -41,7 +46,7 @@ pub fn observe(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
     engine: &dyn Engine,
-    archived: Vec<Archived>,
+    made: Replicated,
 ) -> Option<Observation> {
     let target = &engine.target().name;
     let mut observation = None;
@@ -51,7 +56,7 @@ pub fn observe(
     rec.step("observe", Some(target), None, |_| {
         let listing = listing(cx, engine)?;
         let (mut observed, mut absent) = (Vec::new(), Vec::new());
-        for archived in archived {
+        for archived in made.archived {
             match listing.iter().find(|copy| is_it(cx, engine, &archived, copy)) {
                 Some(copy) => observed.push(Observed { copy: copy.clone(), archived }),
                 None => absent.push(archived),
@@ -85,8 +90,10 @@ pub fn observe(
     });
     let mut observation = observation?;
     settle(cx, rec, engine, &observation);
+    // In the order in which they were made.
+    remember_caught_up(cx, rec, engine, &mut observation.listing, &made.caught_up, &made.before);
     for observed in &mut observation.observed {
-        fill_in(observed);
+        fill_in(observed, cx.host().now());
         remember(cx, rec, engine, observed);
     }
     Some(observation)
@@ -156,12 +163,61 @@ fn is_it(cx: RunContext<'_>, engine: &dyn Engine, archived: &Archived, copy: &Co
 }
 
 /// What the engine said of the copy, where the listing does not say it.
-fn fill_in(observed: &mut Observed) {
+fn fill_in(observed: &mut Observed, now: DateTime<Utc>) {
     let report = &observed.archived.report;
     let copy = &mut observed.copy;
     copy.size = copy.size.or(report.size);
     copy.files = copy.files.or(report.files);
     copy.healthy = Some(report.outcome.is_healthy());
+    copy.ours = true;
+    // Its record is about to be written, and is the last one then.
+    copy.recorded = Some(Recorded { order: i64::MAX, at: now });
+}
+
+/// Records the copies of earlier runs with which the target caught up: those that were not there before and say
+/// that they are copies of what was handed over.
+fn remember_caught_up(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    engine: &dyn Engine,
+    listing: &mut [Copy],
+    caught_up: &[Copy],
+    before: &BTreeSet<String>,
+) {
+    for source in caught_up {
+        let origin = source.original.as_deref().unwrap_or(&source.id);
+        let is_it = |copy: &&mut Copy| {
+            !before.contains(&copy.id)
+                && (copy.original.as_deref() == Some(origin) || copy.id == source.id)
+                && (&copy.series, &copy.run) == (&source.series, &source.run)
+        };
+        let Some(copy) = listing.iter_mut().find(is_it) else { continue };
+        let Some((series, run)) = source.series.clone().zip(source.run.clone()) else { continue };
+        copy.size = copy.size.or(source.size);
+        copy.files = copy.files.or(source.files);
+        copy.healthy = source.healthy;
+        copy.ours = true;
+        let now = cx.host().now();
+        copy.recorded = Some(Recorded { order: i64::MAX - 1, at: now });
+        let record = CopyRecord {
+            run,
+            target: engine.target().name.clone(),
+            id: copy.id.clone(),
+            series,
+            time: copy.time,
+            recorded: now,
+            outcome: Outcome::Ok,
+            size: copy.size,
+            files: copy.files,
+            bytes_new: None,
+            files_changed: 0,
+            unreadable: 0,
+        };
+        if let Err(error) = cx.pipeline.remember(|history| history.record_copy(&record)) {
+            let error = StepError::from(error).message;
+            rec.warn(format!("{error}; retention will leave the copy {} alone", record.id));
+        }
+    }
 }
 
 fn remember(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine, observed: &Observed) {

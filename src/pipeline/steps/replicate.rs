@@ -1,5 +1,7 @@
 //! Fills a target that takes no direct backups, by copying from another one after the source is released.
 
+use std::collections::BTreeSet;
+
 use crate::engine::{BackupReport, Engine};
 use crate::model::copy::{Copy, Series};
 use crate::model::outcome::Outcome;
@@ -11,6 +13,23 @@ use crate::pipeline::recorder::{Done, Recorder};
 use super::archive::Archived;
 use super::observe::{Observed, listing};
 
+/// What must now be seen in a target that was filled from another one.
+pub struct Replicated {
+    /// This run's copies.
+    pub archived: Vec<Archived>,
+    /// Copies of earlier runs with which the target caught up, as the other target has them.
+    pub caught_up: Vec<Copy>,
+    /// What was there before, by id.
+    pub before: BTreeSet<String>,
+}
+
+impl Replicated {
+    /// What an engine made itself: there is nothing to catch up with.
+    pub fn made_here(archived: Vec<Archived>) -> Self {
+        Self { archived, caught_up: Vec::new(), before: BTreeSet::new() }
+    }
+}
+
 /// Copies what this run made, and what earlier runs made since the target last got anything, so that a
 /// target that was away catches up. Answers with what must now be seen there.
 pub fn replicate(
@@ -20,14 +39,17 @@ pub fn replicate(
     source: &dyn Engine,
     held: &[Copy],
     made: &[Observed],
-) -> Option<Vec<Archived>> {
+) -> Option<Replicated> {
     let target = &engine.target().name;
     rec.step("copy", Some(target), None, |progress| {
         let there = listing(cx, engine)?;
-        let mut ids = Vec::new();
+        let (mut ids, mut caught_up) = (Vec::new(), Vec::new());
         for observed in made {
             for copy in due(held, &there, &observed.archived.series, &observed.copy) {
                 ids.push(copy.id.clone());
+                if copy.id != observed.copy.id {
+                    caught_up.push(copy.clone());
+                }
             }
         }
         let count = ids.len();
@@ -35,22 +57,30 @@ pub fn replicate(
             bracketed(cx, engine, |engine| engine.copy_from(cx.engine(), source, &ids, progress))?;
         }
         let archived = made.iter().map(copied).collect();
+        let before = there.into_iter().map(|copy| copy.id).collect();
         let from = &source.target().name;
-        Ok((archived, Done::ok(format!("{count} copied from {from}"))))
+        Ok((
+            Replicated { archived, caught_up, before },
+            Done::ok(format!("{count} copied from {from}")),
+        ))
     })
 }
 
 /// The copies of a series that the other target lacks: this run's, and those newer than its newest.
 fn due<'a>(held: &'a [Copy], there: &[Copy], series: &Series, new: &'a Copy) -> Vec<&'a Copy> {
     let same = |copy: &&Copy| copy.series.as_ref() == Some(series);
-    let newest = there.iter().filter(same).map(|copy| copy.time).max();
+    // What others put there says nothing about what of ours is there.
+    let there: Vec<&Copy> = there.iter().filter(|copy| copy.ours).collect();
+    let newest = there.iter().copied().filter(same).map(|copy| copy.time).max();
     let mut due: Vec<&Copy> = held
         .iter()
         .filter(same)
         .filter(|copy| {
-            copy.healthy != Some(false) && newest.is_some_and(|newest| copy.time > newest)
+            copy.recorded.is_some()
+                && copy.may_be_good()
+                && newest.is_some_and(|newest| copy.time > newest)
         })
-        .filter(|copy| !there.iter().any(|other| same(&other) && other.run == copy.run))
+        .filter(|copy| !there.iter().any(|other| same(other) && other.run == copy.run))
         .filter(|copy| copy.id != new.id)
         .collect();
     due.push(new);

@@ -83,7 +83,8 @@ pub fn decide(
         let earlier: Vec<&Copy> = finished
             .iter()
             .copied()
-            .filter(|copy| copy.healthy != Some(false))
+            .filter(|copy| copy.ours && copy.may_be_good())
+            .filter(|copy| !copy.is_in_the_future(now, guards.clock_slack))
             // Two runs may fall into one second, which is as fine as a copy's time is.
             .filter(|copy| {
                 question
@@ -244,12 +245,16 @@ pub fn retain(
             let closures = closed::examine(cx, engine, &copies)?;
             decided = decide_for_job(cx, engine, job, &copies, &closures, &good, policy)?;
         }
-        let of_job = |copy: &&Copy| copy.series.as_ref().is_some_and(|s| s.job == job.name);
-        let kept = copies.iter().filter(of_job).count();
+        let host = &cx.config().settings.host;
+        let is_of_job = |copy: &&Copy| {
+            copy.series.as_ref().is_some_and(|s| s.job == job.name && s.host == *host)
+        };
+        let (kept, others): (Vec<&Copy>, Vec<&Copy>) =
+            copies.iter().filter(is_of_job).partition(|copy| copy.ours);
         if !decided.ids.is_empty() {
             gone = delete(cx, engine, &decided.ids)?;
         }
-        let kept = kept.saturating_sub(gone.len());
+        let kept = kept.len().saturating_sub(gone.len());
         let mut detail = match gone.len() {
             0 => format!("nothing to delete, {kept} kept"),
             count => {
@@ -257,6 +262,12 @@ pub fn retain(
                 format!("{count} {would}deleted ({}), {kept} kept", abridged(&gone))
             }
         };
+        if !others.is_empty() {
+            detail = format!(
+                "{detail}; {} that this machine neither made nor adopted left alone",
+                others.len()
+            );
+        }
         if decided.refusals.is_empty() {
             Ok(((), Done::ok(detail)))
         } else {

@@ -7,7 +7,7 @@ use rusqlite::{Row, params};
 
 use super::columns::{Count, Moment, Name, Word};
 use super::{History, HistoryError};
-use crate::model::copy::Series;
+use crate::model::copy::{CLOCK_SLACK, Series, later};
 use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::Outcome;
 
@@ -72,7 +72,7 @@ pub struct TrendPoint {
 const COPY_COLUMNS: &str = "run, target, id, host, job, item, time, recorded, outcome, size, files, \
                             bytes_new, files_changed, unreadable";
 
-fn series(row: &Row<'_>) -> rusqlite::Result<Series> {
+pub(super) fn series(row: &Row<'_>) -> rusqlite::Result<Series> {
     Ok(Series {
         host: row.get::<_, Name<_>>("host")?.0,
         job: row.get::<_, Name<_>>("job")?.0,
@@ -195,7 +195,8 @@ impl History {
                      item = excluded.item, time = excluded.time, recorded = excluded.recorded,
                      outcome = excluded.outcome, size = excluded.size, files = excluded.files,
                      bytes_new = excluded.bytes_new, files_changed = excluded.files_changed,
-                     unreadable = excluded.unreadable, deleted = 0",
+                     unreadable = excluded.unreadable, deleted = 0, ours = 1, adopted = NULL,
+                     unseen = 0",
                 params![
                     copy.target.as_str(),
                     copy.id,
@@ -247,7 +248,8 @@ impl History {
     }
 
     /// The same among those that stand for a moment not after `latest`: a copy that a wrong clock has
-    /// dated ahead must not look fresh for years.
+    /// dated ahead must not look fresh for years. Nor does one count that is dated after its own record, that
+    /// another machine made, or of whose making nothing is known because it was adopted.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -261,6 +263,7 @@ impl History {
             let mut statement = connection.prepare(&format!(
                 "SELECT {COPY_COLUMNS} FROM copy
                  WHERE target = ?1 AND host = ?2 AND job = ?3 AND item IS ?4 AND NOT deleted
+                     AND ours AND NOT unseen
                  ORDER BY time DESC, id DESC"
             ))?;
             let mut rows = statement.query(params![
@@ -271,11 +274,41 @@ impl History {
             ])?;
             while let Some(row) = rows.next()? {
                 let record = copy(row)?;
-                if record.outcome.is_healthy() && record.time <= latest {
+                let is_believable = record.time <= latest.min(later(record.recorded, CLOCK_SLACK));
+                if record.outcome.is_healthy() && is_believable && !self.disowned.get() {
                     return Ok(Some(record));
                 }
             }
             Ok(None)
+        })
+    }
+
+    /// How many copies of a series [`History::last_good_until`] does not count because of their date.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn in_the_future(
+        &self,
+        target: &TargetName,
+        series: &Series,
+        latest: DateTime<Utc>,
+    ) -> Result<u64, HistoryError> {
+        self.sql("read the copies", |connection| {
+            let mut statement = connection.prepare(
+                "SELECT time, recorded FROM copy
+                 WHERE target = ?1 AND host = ?2 AND job = ?3 AND item IS ?4 AND NOT deleted
+                     AND ours AND NOT unseen",
+            )?;
+            let Series { host, job, item } = series;
+            let mut rows =
+                statement.query(params![target.as_str(), host.as_str(), job.as_str(), item])?;
+            let mut count = 0;
+            while let Some(row) = rows.next()? {
+                let (time, recorded) =
+                    (row.get::<_, Moment>("time")?.0, row.get::<_, Moment>("recorded")?.0);
+                count += u64::from(time > latest.min(later(recorded, CLOCK_SLACK)));
+            }
+            Ok(if self.disowned.get() { 0 } else { count })
         })
     }
 

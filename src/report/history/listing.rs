@@ -6,10 +6,10 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, params};
 
 use super::closures::{self, Closure, ClosureKind};
-use super::columns::Word;
-use super::copies::known;
+use super::columns::{Moment, Word};
+use super::copies::{known, series};
 use super::{History, HistoryError};
-use crate::model::copy::Copy;
+use crate::model::copy::{Copy, Recorded, Series};
 use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::Outcome;
 
@@ -89,7 +89,7 @@ impl History {
     }
 
     /// Fills in what the target does not know about its copies: size, files and health from their records,
-    /// and the pins. A record is found by the copy's id or by the id it had before its tags changed. What
+    /// the pins, and whose they are. A record is found by the copy's id or by the id it had before its tags changed. What
     /// the target does know is left as it is.
     ///
     /// A copy that a run set out to make and never saw in the target again (it died, or its engine failed
@@ -107,20 +107,43 @@ impl History {
             .map(|record| (record.first_id.as_str(), record))
             .chain(records.iter().map(|record| (record.id.as_str(), record)))
             .collect();
+        let mut claims: BTreeMap<&str, usize> = BTreeMap::new();
+        for copy in copies.iter() {
+            let ids = [Some(copy.id.as_str()), copy.original.as_deref()];
+            let known = ids.into_iter().flatten().find_map(|id| by_id.get(id));
+            // The record's own copy counts for more than all that claim to be it.
+            if let Some(record) = known {
+                *claims.entry(record.id.as_str()).or_default() +=
+                    if copy.id == record.id { copies.len() + 1 } else { 1 };
+            }
+        }
         for copy in copies {
             let record = by_id
                 .get(copy.id.as_str())
-                .or_else(|| copy.original.as_deref().and_then(|original| by_id.get(original)));
+                .or_else(|| copy.original.as_deref().and_then(|original| by_id.get(original)))
+                // Anybody can write an original into what he adds. It is believed while the record's own copy is
+                // not there and nobody else claims to be it.
+                .filter(|record| {
+                    copy.id == record.id || claims.get(record.id.as_str()) == Some(&1)
+                });
             if let Some(record) = record {
                 copy.size = copy.size.or(record.size);
                 copy.files = copy.files.or(record.files);
-                copy.healthy = copy.healthy.or(Some(record.outcome.is_healthy()));
                 copy.pinned |= pins.contains(&record.id) || pins.contains(&record.first_id);
+                copy.ours = record.ours && !self.disowned.get();
+                if record.adopted {
+                    copy.adopt(record.series.clone());
+                }
+                if !record.unseen {
+                    copy.healthy = copy.healthy.or(Some(record.outcome.is_healthy()));
+                    copy.recorded = Some(record.recorded);
+                }
             } else if attempts.iter().any(|attempt| {
                 Some(&attempt.run) == copy.run.as_ref()
                     && Some(&attempt.series) == copy.series.as_ref()
             }) {
                 copy.healthy = Some(false);
+                copy.ours = !self.disowned.get();
             }
             copy.pinned |= pins.contains(&copy.id)
                 || copy.original.as_ref().is_some_and(|original| pins.contains(original));
@@ -145,7 +168,8 @@ fn vanished(
     looked: &Looked<'_>,
 ) -> Vec<Closure> {
     let is_missed = |row: &&Remembered| {
-        row.outcome.is_healthy() && !row.deleted && !row.leaving && !row.is_in(present)
+        // What a clone or its original does with its copies is its own affair.
+        row.ours && row.outcome.is_healthy() && !row.deleted && !row.leaving && !row.is_in(present)
     };
     let is_left = |row: &Remembered| {
         row.outcome.is_healthy() && row.is_in(present) && row.run != looked.run.as_str()
@@ -175,6 +199,11 @@ struct Remembered {
     files: Option<u64>,
     deleted: bool,
     leaving: bool,
+    ours: bool,
+    adopted: bool,
+    unseen: bool,
+    series: Series,
+    recorded: Recorded,
 }
 
 impl Remembered {
@@ -201,8 +230,9 @@ impl Remembered {
 fn remembered(connection: &Connection, target: &TargetName) -> rusqlite::Result<Vec<Remembered>> {
     connection
         .prepare(
-            "SELECT id, first_id, run, outcome, size, files, deleted, leaving FROM copy
-             WHERE target = ?1",
+            "SELECT id, first_id, run, host, job, item, outcome, size, files, deleted, leaving, ours,
+                    adopted IS NOT NULL AS is_adopted, unseen, sequence, recorded
+             FROM copy WHERE target = ?1",
         )?
         .query_map([target.as_str()], |row| {
             Ok(Remembered {
@@ -214,6 +244,14 @@ fn remembered(connection: &Connection, target: &TargetName) -> rusqlite::Result<
                 files: known(row, "files")?,
                 deleted: row.get("deleted")?,
                 leaving: row.get("leaving")?,
+                ours: row.get("ours")?,
+                adopted: row.get("is_adopted")?,
+                unseen: row.get("unseen")?,
+                series: series(row)?,
+                recorded: Recorded {
+                    order: row.get("sequence")?,
+                    at: row.get::<_, Moment>("recorded")?.0,
+                },
             })
         })?
         .collect()

@@ -4,6 +4,7 @@
 //! made, how large it was, that it is pinned, and which attempts never became a copy. Losing the file loses
 //! no copy. It is private to root (0600), since paths and errors stand in it.
 
+use std::cell::Cell;
 use std::fs::{OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,12 +14,14 @@ use std::time::Duration;
 
 use crate::model::shown::Show;
 
+use rusqlite::backup::Backup;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 mod closures;
 mod columns;
 mod copies;
 mod listing;
+mod machine;
 mod maintenance;
 mod runs;
 mod schema;
@@ -28,6 +31,7 @@ mod tests;
 pub use closures::{Closure, ClosureKind, Extent};
 pub use copies::{Attempt, CopyRecord, TrendPoint};
 pub use listing::Looked;
+pub use machine::{Adopted, Fingerprint, Settled};
 pub use maintenance::{Maintenance, MaintenanceKind};
 pub use runs::{LastOutcome, RunSummary, StepTime};
 
@@ -93,7 +97,7 @@ impl HistoryError {
                     "see that root may write to the file and its directory, and that their disk is not mounted read-only"
                 }
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                    "it is damaged: move it away, and a new one starts empty; no copy is lost, and pins are in the repositories"
+                    "it is damaged: move it away, and a new one starts empty; no copy is lost, pins are in the repositories, and `stillpoint adopt` takes the copies over"
                 }
                 _ => {
                     "look at the file with `sqlite3 FILE 'pragma integrity_check'`: only if that finds damage, move it away, and a new one starts empty"
@@ -126,6 +130,8 @@ pub struct History {
     path: PathBuf,
     connection: Connection,
     writable: bool,
+    /// Read only, and made on another machine: none of the recorded copies is ours.
+    disowned: Cell<bool>,
 }
 
 impl History {
@@ -207,8 +213,23 @@ impl History {
             // Made, but a crash came before its tables: nothing is remembered.
             0 => Ok(None),
             found if found == schema::FORMAT => Ok(Some(history)),
+            found if found < schema::FORMAT => history.brought_up_to_date().map(Some),
             found => Err(history.other_version(found)),
         }
+    }
+
+    /// A history of an earlier format, as it will be read when something is recorded in it: the file stays as it
+    /// is, and the steps are taken in memory.
+    fn brought_up_to_date(self) -> Result<History, HistoryError> {
+        let copied = self.sql("read an earlier format", |connection| {
+            let mut memory = Connection::open_in_memory()?;
+            Backup::new(connection, &mut memory)?.run_to_completion(i32::MAX, PATIENCE, None)?;
+            Ok(memory)
+        })?;
+        let mut history = History { connection: copied, ..self };
+        history.upgrade()?;
+        history.sql("prepare", |connection| connection.pragma_update(None, "query_only", true))?;
+        Ok(history)
     }
 
     /// Whether something can be recorded in it.
@@ -225,7 +246,7 @@ impl History {
             | OpenFlags::SQLITE_OPEN_URI;
         let connection = Connection::open_with_flags(name, flags).map_err(refused)?;
         connection.busy_timeout(PATIENCE).map_err(refused)?;
-        Ok(History { path: path.to_owned(), connection, writable })
+        Ok(History { path: path.to_owned(), connection, writable, disowned: Cell::new(false) })
     }
 
     /// Takes the steps that the file lacks, all or none of them.

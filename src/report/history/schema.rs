@@ -8,7 +8,7 @@
 //! What is not known is NULL. `sequence` orders rows by when they were recorded, whatever the clock showed.
 
 /// The steps, oldest first.
-pub(super) const STEPS: &[&str] = &[VERSION_1, CLOSURES];
+pub(super) const STEPS: &[&str] = &[VERSION_1, CLOSURES, MACHINES];
 
 /// The format of this version: how many steps there are.
 pub(super) const FORMAT: u32 = STEPS.len() as u32;
@@ -126,4 +126,20 @@ CREATE TABLE closure (
 ) STRICT;
 
 ALTER TABLE copy ADD COLUMN leaving INTEGER NOT NULL DEFAULT 0;
+";
+
+/// The identities that this state directory has had, the present one last, and whose copies the records are of.
+/// Records from before were all made by the machine that keeps them. `adopted` is when a copy was taken into its
+/// series; `unseen` says that nothing is known of its making, so that its outcome means nothing.
+const MACHINES: &str = "
+CREATE TABLE machine (
+    sequence     INTEGER PRIMARY KEY,
+    id           TEXT NOT NULL,
+    installation TEXT,
+    hardware     TEXT
+) STRICT;
+
+ALTER TABLE copy ADD COLUMN ours INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE copy ADD COLUMN adopted TEXT;
+ALTER TABLE copy ADD COLUMN unseen INTEGER NOT NULL DEFAULT 0;
 ";

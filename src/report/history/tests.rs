@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::copy::{Copy, Series};
-use crate::model::names::{HostName, JobName, RunId, TargetName};
+use crate::model::names::{HostName, JobName, MachineId, RunId, TargetName};
 use crate::model::outcome::Outcome;
 use crate::model::report::{JobReport, RunReport, SCHEMA, StepReport, TargetReport};
 
@@ -62,8 +62,8 @@ fn listed(id: &str) -> Copy {
         files: None,
         tags: Vec::new(),
         pinned: false,
-        original: None,
         healthy: None,
+        ..Copy::default()
     }
 }
 
@@ -166,7 +166,7 @@ fn a_newer_file_is_refused_and_left_alone() {
 
     let error = History::open(&path).unwrap_err();
     assert!(matches!(error, HistoryError::Version { found: 99, known: schema::FORMAT, .. }));
-    assert!(error.to_string().ends_with("has format 99, and this version reads format 2"));
+    assert!(error.to_string().ends_with("has format 99, and this version reads format 3"));
     assert!(error.hint().contains("newer version"));
     assert!(matches!(
         History::open_existing(&path).unwrap_err(),
@@ -652,4 +652,116 @@ fn a_history_is_read_without_side_files_unless_something_may_lie_in_them() {
     let names: Vec<_> =
         std::fs::read_dir(&odd).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, [FILE_NAME]);
+}
+
+fn fingerprint(installation: &str, hardware: Option<&str>) -> Fingerprint {
+    Fingerprint {
+        installation: Some(installation.to_owned()),
+        hardware: hardware.map(str::to_owned),
+    }
+}
+
+fn whose(history: &History, ids: &[&str]) -> Vec<bool> {
+    let mut copies: Vec<Copy> = ids.iter().map(|id| listed(id)).collect();
+    history.enrich(&target("usb"), &mut copies).unwrap();
+    copies.into_iter().map(|copy| copy.ours).collect()
+}
+
+#[test]
+fn an_identity_is_made_once_and_a_clone_gets_another() {
+    let (directory, history) = fresh();
+    let path = directory.path().join(FILE_NAME);
+    let id = |byte| MachineId::from_bytes([byte; 8]);
+    history.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
+    assert_eq!(history.machine().unwrap(), None);
+    let settle = |seen, byte| history.settle_machine(&seen, &id(byte)).unwrap();
+    assert_eq!(settle(fingerprint("one", None), 1), Settled::New);
+    assert_eq!(whose(&history, &["a", "forged"]), [true, false]);
+    // What was not known before, or is not now, is no sign of another machine.
+    assert_eq!(settle(fingerprint("one", Some("board")), 2), Settled::Known);
+    assert_eq!(settle(Fingerprint::default(), 2), Settled::Known);
+    assert_eq!(history.machine().unwrap(), Some(id(1)));
+
+    // A clone that has only looked leaves the file alone and has nothing of its own.
+    let reader = History::open_existing(&path).unwrap().unwrap();
+    let moved = reader.settle_machine(&fingerprint("two", None), &id(2)).unwrap();
+    assert_eq!((moved, reader.machine().unwrap()), (Settled::Moved(1), None));
+    assert_eq!(whose(&reader, &["a"]), [false]);
+    assert_eq!(whose(&history, &["a"]), [true]);
+
+    assert_eq!(settle(fingerprint("two", None), 2), Settled::Moved(1));
+    assert_eq!(settle(fingerprint("two", None), 3), Settled::Known);
+    assert_eq!(history.machine().unwrap(), Some(id(2)));
+    history.record_copy(&record(2, "b", "2026-01-02T00:00:00Z")).unwrap();
+    assert_eq!(whose(&history, &["a", "b"]), [false, true]);
+    let last = history.last_good(&target("usb"), &series(None)).unwrap().unwrap();
+    assert_eq!(last.id, "b");
+}
+
+#[test]
+fn other_hardware_under_the_same_installation_is_another_machine() {
+    let (_directory, history) = fresh();
+    let id = |byte| MachineId::from_bytes([byte; 8]);
+    for (board, expected) in
+        [("one", Settled::New), ("one", Settled::Known), ("two", Settled::Moved(0))]
+    {
+        let seen = fingerprint("same", Some(board));
+        assert_eq!(history.settle_machine(&seen, &id(1)).unwrap(), expected);
+    }
+}
+
+#[test]
+fn whoever_can_only_add_cannot_pass_for_a_recorded_copy() {
+    let (_directory, history) = fresh();
+    let usb = target("usb");
+    history.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
+    let claiming = |id: &str| Copy { original: Some("a".into()), ..listed(id) };
+    let seen = |mut copies: Vec<Copy>| -> Vec<bool> {
+        history.enrich(&usb, &mut copies).unwrap();
+        copies.into_iter().map(|copy| copy.ours).collect()
+    };
+    assert_eq!(seen(vec![claiming("forged"), listed("a")]), [false, true]);
+    assert_eq!(seen(vec![listed("a"), claiming("forged"), claiming("too")]), [true, false, false]);
+    // Somebody re-tagged it by hand: it is gone, and one other says that it was that.
+    assert_eq!(seen(vec![claiming("retagged")]), [true]);
+    // Which of two is it? Neither is counted nor deleted.
+    assert_eq!(seen(vec![claiming("retagged"), claiming("forged")]), [false, false]);
+    history.follow(&usb, "a", "b").unwrap();
+    assert_eq!(seen(vec![listed("b"), claiming("forged")]), [true, false]);
+}
+
+#[test]
+fn a_copy_that_is_dated_after_its_own_record_is_not_the_last_good_one() {
+    let (_directory, history) = fresh();
+    history.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
+    let ahead =
+        CopyRecord { time: at("2026-01-09T00:00:00Z"), ..record(2, "b", "2026-01-02T00:00:00Z") };
+    history.record_copy(&ahead).unwrap();
+    let last = history.last_good_until(&target("usb"), &series(None), at("2026-02-01T00:00:00Z"));
+    assert_eq!(last.unwrap().unwrap().id, "a");
+}
+
+#[test]
+fn a_history_of_the_first_format_is_read_as_it_is_and_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(schema::STEPS[0]).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    old.execute_batch(
+        "INSERT INTO copy (target, id, first_id, run, host, job, time, recorded, outcome,
+                           files_changed, unreadable)
+         VALUES ('usb', 'a', 'a', '00000001', 'web1', 'dumps', '2026-01-01T00:00:00.000000000Z',
+                 '2026-01-01T00:00:01.000000000Z', 'ok', 0, 0)",
+    )
+    .unwrap();
+    drop(old);
+    let before = std::fs::read(&path).unwrap();
+    let reader = History::open_existing(&path).unwrap().unwrap();
+    assert_eq!(whose(&reader, &["a", "b"]), [true, false]);
+    assert!(reader.pin(&target("usb"), "a", at("2026-01-02T00:00:00Z")).is_err());
+    drop(reader);
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    let history = History::open(&path).unwrap();
+    assert_eq!(whose(&history, &["a", "b"]), [true, false]);
 }

@@ -193,10 +193,12 @@ fn the_contract_of_the_document() {
           "copy": "copy-4",
           "due": [],
           "files": 10,
+          "in_the_future": 0,
           "item": null,
           "job": "host",
           "last_good": "2026-02-01T09:00:00Z",
           "last_run": "2026-02-01T09:00:00Z",
+          "listed": null,
           "max_age_seconds": 172800,
           "outcome": "ok",
           "size": 1400000,
@@ -218,10 +220,12 @@ fn the_contract_of_the_document() {
           "copy": null,
           "due": [],
           "files": null,
+          "in_the_future": 0,
           "item": null,
           "job": "host",
           "last_good": null,
           "last_run": null,
+          "listed": null,
           "max_age_seconds": 172800,
           "outcome": null,
           "size": null,
@@ -233,6 +237,24 @@ fn the_contract_of_the_document() {
       "schema": 1
     }
     "#);
+}
+
+#[test]
+fn what_a_target_lists_is_told_where_nothing_is_recorded() {
+    let listed = |copies, newest: Option<&str>, error: Option<&str>| {
+        let mut report = report(&config(), None);
+        report.entries.truncate(1);
+        report.entries[0].listed = Some(Listed {
+            copies,
+            newest: newest.map(|time| time.parse().unwrap()),
+            error: error.map(str::to_owned),
+        });
+        text(&report, true)
+    };
+    insta::assert_snapshot!(listed(Some(3), Some("2026-01-31T12:00:00Z"), None), @"host → usb  STALE  no good copy  no record  the target lists 3 copies, the newest of 2026-01-31 12:00:00Z; nothing is recorded here of how they were made");
+    insta::assert_snapshot!(listed(Some(0), None, None), @"host → usb  STALE  no good copy  never run  the target lists none");
+    insta::assert_snapshot!(listed(Some(1), None, None), @"host → usb  STALE  no good copy  no record  the target lists 1 copy, dated in the future");
+    insta::assert_snapshot!(listed(None, None, Some("it is not there")), @"host → usb  STALE  no good copy  no record  the target could not be listed: it is not there");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::host::{
 };
 use crate::model::copy::Series;
 use crate::model::job::Settings;
-use crate::model::names::RunId;
+use crate::model::names::{MachineId, RunId};
 use crate::model::secret::Secret;
 use crate::model::target::BorgTarget;
 
@@ -55,6 +55,16 @@ pub struct Tree<'a> {
     pub one_file_system: bool,
     /// Captures over their original paths.
     pub view: &'a PrivateView,
+}
+
+/// What a new archive's comment says of it.
+pub struct Marks<'a> {
+    /// The series.
+    pub series: &'a Series,
+    /// The run that makes it.
+    pub run: &'a RunId,
+    /// The machine that makes it.
+    pub machine: Option<&'a MachineId>,
 }
 
 impl Repository<'_> {
@@ -153,11 +163,21 @@ impl Repository<'_> {
         spec.args(["--", &self.target.repository])
     }
 
+    /// Lists all archives with their comments, for which borg looks into each.
+    pub fn list_comments(&self) -> CommandSpec {
+        self.verb(Effect::Inspect, &["list", "--json", "--consider-checkpoints", "--format"], false)
+            .args(["{comment}", "--", &self.target.repository])
+    }
+
     /// What a new archive is called, said and compressed with, before its operands.
-    fn create(&self, series: &Series, run: &RunId, name: &str) -> CommandSpec {
-        let comment = serde_json::json!({
+    fn create(&self, marks: &Marks<'_>, name: &str) -> CommandSpec {
+        let Marks { series, run, machine } = marks;
+        let mut comment = serde_json::json!({
             "host": series.host, "job": series.job, "item": series.item, "run": run,
         });
+        if let Some(machine) = machine {
+            comment["machine"] = machine.as_str().into();
+        }
         let mut spec = self
             .verb(Effect::Mutate, &["create", "--json", "--comment"], true)
             .arg(double_braces(&comment.to_string()))
@@ -182,14 +202,8 @@ impl Repository<'_> {
     }
 
     /// Makes an archive of a tree.
-    pub fn create_tree(
-        &self,
-        series: &Series,
-        run: &RunId,
-        name: &str,
-        tree: &Tree<'_>,
-    ) -> CommandSpec {
-        let mut spec = self.create(series, run, name);
+    pub fn create_tree(&self, marks: &Marks<'_>, name: &str, tree: &Tree<'_>) -> CommandSpec {
+        let mut spec = self.create(marks, name);
         if tree.one_file_system {
             spec = spec.arg("--one-file-system");
         }
@@ -211,14 +225,8 @@ impl Repository<'_> {
     }
 
     /// Makes an archive of what it reads on standard input, as one file.
-    pub fn create_stream(
-        &self,
-        series: &Series,
-        run: &RunId,
-        name: &str,
-        file_name: &str,
-    ) -> CommandSpec {
-        self.create(series, run, name).arg(format!("--stdin-name={file_name}")).args([
+    pub fn create_stream(&self, marks: &Marks<'_>, name: &str, file_name: &str) -> CommandSpec {
+        self.create(marks, name).arg(format!("--stdin-name={file_name}")).args([
             "--",
             &self.archive(name),
             "-",

@@ -2,10 +2,13 @@
 //!
 //! borg runs with `TZ=UTC`, so its times, which carry no zone, are UTC.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::Deserialize;
+
+use crate::model::names::MachineId;
 
 use super::log::WireText;
 
@@ -124,6 +127,34 @@ pub fn parse_listing(bytes: &[u8]) -> Result<Listing, String> {
         repository_id: document.repository.id,
         encryption: document.encryption.map(|encryption| encryption.mode),
     })
+}
+
+/// Reads a listing with comments: which machine each archive says made it. A comment that is not one of ours says
+/// nothing.
+///
+/// # Errors
+/// When it is not a listing, in words.
+pub fn parse_machines(bytes: &[u8]) -> Result<BTreeMap<String, MachineId>, String> {
+    #[derive(Deserialize)]
+    struct Document {
+        archives: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        barchive: WireText,
+        comment: WireText,
+    }
+    #[derive(Deserialize)]
+    struct Comment {
+        machine: MachineId,
+    }
+    let document: Document = serde_json::from_slice(bytes)
+        .map_err(|error| format!("a list of archives with comments: {error}"))?;
+    let machine = |entry: Entry| {
+        let comment: Comment = serde_json::from_str(entry.comment.as_str()?).ok()?;
+        Some((entry.barchive.as_str()?.to_owned(), comment.machine))
+    };
+    Ok(document.archives.into_iter().filter_map(machine).collect())
 }
 
 /// Reads what `create --json` printed.

@@ -48,6 +48,14 @@ fn repository<'a>(target: &'a BorgTarget, settings: &'a Settings) -> Repository<
     }
 }
 
+fn marks<'a>(series: &'a Series, run: &'a RunId, machine: &'a MachineId) -> Marks<'a> {
+    Marks { series, run, machine: Some(machine) }
+}
+
+fn machine() -> MachineId {
+    MachineId::from_bytes([0, 0, 0, 0, 0, 0, 0, 0xff])
+}
+
 fn words(spec: &CommandSpec) -> String {
     spec.display()
 }
@@ -83,11 +91,15 @@ fn create_says_all_that_was_configured() {
         one_file_system: true,
         view: &PrivateView::default(),
     };
-    let spec = repository(&target, &settings).create_tree(&series(), &run, "n{}", &tree);
+    let spec = repository(&target, &settings).create_tree(
+        &marks(&series(), &run, &machine()),
+        "n{}",
+        &tree,
+    );
     assert_eq!(
         words(&spec),
         "borg --log-json --progress --lock-wait 120 create --json --comment \
-         '{{\"host\":\"web1\",\"item\":\"a_b\",\"job\":\"host\",\"run\":\"0a1b2c3d\"}}' \
+         '{{\"host\":\"web1\",\"item\":\"a_b\",\"job\":\"host\",\"machine\":\"00000000000000ff\",\"run\":\"0a1b2c3d\"}}' \
          --compression zstd,6 --files-cache ctime,size,inode --one-file-system --exclude-caches \
          --exclude-if-present .nobackup --keep-exclude-tags --exclude re:a \
          -- '/srv/r::n{{}}' /etc/x/y /home"
@@ -104,7 +116,11 @@ fn a_stream_is_read_from_standard_input() {
     let (settings, target) = (settings(), target());
     let run = RunId::parse("0a1b2c3d").unwrap();
     let name = name::archive_name(&series(), Utc::now(), &run);
-    let spec = repository(&target, &settings).create_stream(&series(), &run, &name, "-dump.sql");
+    let spec = repository(&target, &settings).create_stream(
+        &marks(&series(), &run, &machine()),
+        &name,
+        "-dump.sql",
+    );
     let end = format!("--stdin-name=-dump.sql -- /srv/r::{name} -");
     assert!(words(&spec).ends_with(&end), "{}", words(&spec));
 }

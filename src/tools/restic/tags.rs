@@ -1,9 +1,10 @@
-//! The marks of a series in restic's tags: `job=NAME`, `run=RUN`, `item=NAME`.
+//! The marks of a series in restic's tags: `job=NAME`, `run=RUN`, `item=NAME`, and that of the machine that made
+//! the copy, `machine=ID`.
 //!
 //! restic splits tags at commas and hands spaces through, so values are percent-encoded.
 
 use crate::model::copy::Series;
-use crate::model::names::{HostName, JobName, RunId};
+use crate::model::names::{HostName, JobName, MachineId, RunId};
 
 /// The tag that shields a snapshot from retention (ResticLVM's, so that its repositories go on working).
 pub const PROTECTED: &str = "protected";
@@ -51,11 +52,18 @@ pub fn of(series: &Series, run: &RunId) -> Vec<String> {
     tags
 }
 
+/// The tag of a machine.
+pub fn of_machine(machine: &MachineId) -> String {
+    format!("machine={machine}")
+}
+
 /// What the tags of a snapshot say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marks {
     /// The series and the run, when both `job=` and `run=` are there and readable.
     pub ours: Option<(Series, RunId)>,
+    /// The machine that it says made it.
+    pub machine: Option<MachineId>,
     /// Whether it is [`PROTECTED`].
     pub protected: bool,
     /// The tags that are not ours, nor [`PROTECTED`]: a copy with that is pinned, and that is the one word for it.
@@ -77,11 +85,15 @@ pub fn read(hostname: &str, tags: &[String]) -> Marks {
         };
         Some((Series { host, job, item }, run))
     })();
+    let machine = value("machine=").and_then(MachineId::parse).filter(|_| ours.is_some());
     let is_mark = |tag: &str| {
+        let of_machine = machine.is_some() && tag.starts_with("machine=");
         tag == PROTECTED
+            || of_machine
             || ours.is_some() && ["job=", "run=", "item="].iter().any(|mark| tag.starts_with(mark))
     };
     Marks {
+        machine: machine.clone(),
         protected: tags.iter().any(|tag| tag == PROTECTED),
         others: tags.iter().filter(|tag| !is_mark(tag)).cloned().collect(),
         ours,
@@ -116,8 +128,11 @@ mod tests {
         assert_eq!(tags, ["job=dbs", "run=0badcafe", "item=a%2Cb%20c"]);
         tags.push("protected".into());
         tags.push("mine".into());
+        let machine = MachineId::from_bytes([1; 8]);
+        tags.push(of_machine(&machine));
         let marks = read("web1", &tags);
         assert_eq!(marks.ours, Some((series, run)));
+        assert_eq!(marks.machine, Some(machine));
         assert!(marks.protected);
         assert_eq!(marks.others, ["mine"]);
     }

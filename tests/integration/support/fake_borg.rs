@@ -65,7 +65,7 @@ impl FakeBorg {
                     .keys()
                     .map(|name| {
                         serde_json::json!({
-                            "archive": name, "barchive": name, "name": name, "id": "00",
+                            "archive": name, "barchive": name, "comment": "", "name": name, "id": "00",
                             "start": "2026-11-21T02:00:00.000000", "time": "2026-11-21T02:00:00.000000",
                         })
                     })

@@ -83,8 +83,8 @@ impl Engine for FakeEngine {
             files: Some(1),
             tags: Vec::new(),
             pinned: false,
-            original: None,
             healthy: None,
+            ..Copy::default()
         });
         Ok(BackupReport {
             outcome: Outcome::Ok,

@@ -407,6 +407,10 @@ impl Host for FakeHost {
                     .map(|path| format!("{}  file\t\t1048572\t0\t-2\n", path.display()));
                 format!("Filename\t\tType\t\tSize\tUsed\tPriority\n{}", lines.collect::<String>())
             }
+            Some("/etc/machine-id") => "0123456789abcdef0123456789abcdef\n".into(),
+            Some("/sys/class/dmi/id/product_uuid") => {
+                "01234567-89ab-cdef-0123-456789abcdef\n".into()
+            }
             Some("/proc/sys/kernel/random/boot_id") => format!("boot-{}\n", world.boots),
             _ => panic!("the fake host has no file {}", path.display()),
         };

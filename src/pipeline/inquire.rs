@@ -1,0 +1,45 @@
+//! What the targets themselves say where history has nothing to say: after the loss of the state directory, "never
+//! run" would be no answer.
+
+use std::collections::BTreeMap;
+
+use crate::model::copy::{CLOCK_SLACK, Copy, Series};
+use crate::model::names::TargetName;
+use crate::report::status::{Listed, StatusReport};
+
+use super::context::Pipeline;
+use super::select;
+
+/// Asks each target once of which an entry is unrecorded. Engines start slowly, so nobody else is asked.
+pub fn inquire(pipeline: Pipeline<'_>, report: &mut StatusReport) {
+    let mut answers: BTreeMap<TargetName, Result<Vec<Copy>, String>> = BTreeMap::new();
+    for entry in report.entries.iter_mut().filter(|entry| entry.is_unrecorded()) {
+        let answer = answers.entry(entry.target.clone()).or_insert_with(|| {
+            let engine = select::engine(pipeline, &entry.target).map_err(|error| error.message)?;
+            let mut copies = select::all_copies(pipeline, engine).map_err(|error| error.message)?;
+            copies.retain(|copy| engine.unfinished(copy).is_none());
+            Ok(copies)
+        });
+        let series = Series {
+            host: pipeline.config.settings.host.clone(),
+            job: entry.job.clone(),
+            item: entry.item.clone(),
+        };
+        entry.listed = Some(match answer {
+            Err(error) => Listed { error: Some(error.clone()), ..Listed::default() },
+            Ok(copies) => of_series(pipeline, copies, &series),
+        });
+    }
+}
+
+fn of_series(pipeline: Pipeline<'_>, copies: &[Copy], series: &Series) -> Listed {
+    let now = pipeline.host.now();
+    let of_series: Vec<&Copy> =
+        copies.iter().filter(|copy| copy.series.as_ref() == Some(series)).collect();
+    let newest = of_series
+        .iter()
+        .filter(|copy| !copy.is_in_the_future(now, CLOCK_SLACK))
+        .map(|copy| copy.time)
+        .max();
+    Listed { copies: Some(of_series.len() as u64), newest, error: None }
+}

@@ -1,0 +1,516 @@
+//! Finding what a person means: jobs by name, a target of a job, a copy by id, run or `latest`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+
+use crate::engine::Engine;
+use crate::model::copy::{CLOCK_SLACK, Copy};
+use crate::model::event::Event;
+use crate::model::job::{Config, Job};
+use crate::model::names::{HostName, JobName, TargetName};
+use crate::model::near::nearest;
+use crate::model::outcome::Trouble;
+use crate::model::target::Target;
+
+use super::context::{Pipeline, series_of};
+use super::error::StepError;
+
+/// The jobs of these names, or all of them.
+///
+/// # Errors
+/// When one is not in the configuration.
+pub fn jobs<'a>(config: &'a Config, names: &[JobName]) -> Result<Vec<&'a Job>, StepError> {
+    if names.is_empty() {
+        return Ok(config.jobs.iter().collect());
+    }
+    names.iter().map(|name| job(config, name)).collect()
+}
+
+/// The job of this name.
+///
+/// # Errors
+/// When it is not in the configuration.
+pub fn job<'a>(config: &'a Config, name: &JobName) -> Result<&'a Job, StepError> {
+    config.job(name).ok_or_else(|| {
+        let known: Vec<&str> = config.jobs.iter().map(|job| job.name.as_str()).collect();
+        unknown("job", name.as_str(), &known)
+    })
+}
+
+/// The target of this name.
+///
+/// # Errors
+/// When it is not in the configuration.
+pub fn target<'a>(config: &'a Config, name: &TargetName) -> Result<&'a Target, StepError> {
+    config.target(name).ok_or_else(|| {
+        let known: Vec<&str> = config.targets.iter().map(|target| target.name.as_str()).collect();
+        unknown("target", name.as_str(), &known)
+    })
+}
+
+/// The jobs that a run is to serve: those of these names, or all, as far as they use the target.
+///
+/// # Errors
+/// When a name is unknown, a named job does not use the target, or nothing is left: a run that does nothing
+/// must not look like one that did its work.
+pub fn jobs_to_run<'a>(
+    config: &'a Config,
+    names: &[JobName],
+    only: Option<&TargetName>,
+) -> Result<Vec<&'a Job>, StepError> {
+    let mut jobs = jobs(config, names)?;
+    if let Some(only) = only {
+        target(config, only)?;
+        if !names.is_empty() {
+            for job in &jobs {
+                targets(config, Some(job), Some(only))?;
+            }
+        }
+        jobs.retain(|job| job.targets.contains(only));
+    }
+    if jobs.is_empty() {
+        let text = match only {
+            Some(only) => format!("no job uses target {only} — name it in the targets of a job"),
+            None => "the configuration names no job, so nothing is protected — see `stillpoint generate config`".into(),
+        };
+        return Err(StepError::new(Trouble::Configuration, text));
+    }
+    Ok(jobs)
+}
+
+fn unknown(kind: &str, name: &str, known: &[&str]) -> StepError {
+    let hint = match nearest(name, known.iter().copied()) {
+        Some(candidate) => format!("did you mean {candidate}?"),
+        None if known.is_empty() => format!("the configuration names no {kind}"),
+        None => format!("there is {}", known.join(", ")),
+    };
+    StepError::new(
+        Trouble::Configuration,
+        format!("there is no {kind} {name} in the configuration — {hint}"),
+    )
+}
+
+/// The targets to look at: the one named, or all that the job (or any job) uses, in the file's order.
+///
+/// # Errors
+/// When the named one is not in the configuration, the job does not use it, or there is none at all.
+pub fn targets<'a>(
+    config: &'a Config,
+    of: Option<&Job>,
+    only: Option<&TargetName>,
+) -> Result<Vec<&'a Target>, StepError> {
+    if let Some(only) = only {
+        let target = target(config, only)?;
+        if let Some(job) = of
+            && !job.targets.contains(only)
+        {
+            let text = format!("job {} does not use target {only}", job.name);
+            return Err(StepError::new(Trouble::Configuration, text));
+        }
+        return Ok(vec![target]);
+    }
+    let targets: Vec<&Target> = match of {
+        Some(job) => job.targets.iter().filter_map(|name| config.target(name)).collect(),
+        None => config.targets.iter().collect(),
+    };
+    if targets.is_empty() {
+        // Nothing to look at must not look like nothing found.
+        let text = "the configuration names no target — see `stillpoint generate config`";
+        return Err(StepError::new(Trouble::Configuration, text));
+    }
+    Ok(targets)
+}
+
+/// Everything a target lists, with what history knows, oldest first.
+///
+/// # Errors
+/// When the target cannot be listed.
+pub fn all_copies(pipeline: Pipeline<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, StepError> {
+    let mut copies = engine.list(pipeline.engine_context()).map_err(StepError::from)?;
+    if let Some(history) = pipeline.history {
+        history.enrich(&engine.target().name, &mut copies)?;
+    }
+    copies.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+    Ok(copies)
+}
+
+/// The engine of a target; configured targets always have one.
+///
+/// # Errors
+/// When the configuration was changed under us.
+pub fn engine<'a>(
+    pipeline: Pipeline<'a>,
+    target: &TargetName,
+) -> Result<&'a dyn Engine, StepError> {
+    pipeline.engine(target).ok_or_else(|| {
+        StepError::new(Trouble::Unexpected, format!("target {target} has no engine"))
+    })
+}
+
+/// The copies that a person means by a job: those of one host, which need not be this one, also when the
+/// configuration has no such job (any more).
+#[derive(Debug, Clone, Copy)]
+pub struct Query<'a> {
+    /// The job.
+    pub job: &'a JobName,
+    /// The host whose copies are meant; this one's when absent.
+    pub host: Option<&'a HostName>,
+    /// The only target to look at.
+    pub target: Option<&'a TargetName>,
+    /// The stream; [`NAMELESS`] for copies that have none.
+    pub item: Option<&'a str>,
+}
+
+/// What a person says for the copies of a job that are of no stream: those of files. A stream of this name comes
+/// first.
+pub const NAMELESS: &str = "files";
+
+impl<'a> Query<'a> {
+    fn host(&self, config: &'a Config) -> &'a HostName {
+        self.host.unwrap_or(&config.settings.host)
+    }
+
+    fn is_of_job(&self, copy: &Copy) -> bool {
+        copy.series.as_ref().is_some_and(|series| series.job == *self.job)
+    }
+
+    fn is_of_host(&self, copy: &Copy, config: &Config) -> bool {
+        copy.series.as_ref().is_some_and(|series| series.host == *self.host(config))
+    }
+}
+
+/// The targets in which the copies of a job are looked for: the one named, whether the job uses it now or not;
+/// else those that the job uses.
+///
+/// # Errors
+/// When the target is unknown; or the job is, and no target is named.
+pub fn targets_of<'a>(
+    config: &'a Config,
+    name: &JobName,
+    only: Option<&TargetName>,
+) -> Result<Vec<&'a Target>, StepError> {
+    if let Some(only) = only {
+        return Ok(vec![target(config, only)?]);
+    }
+    match job(config, name) {
+        Ok(job) => targets(config, Some(job), None),
+        Err(error) => Err(StepError::new(
+            error.trouble,
+            format!(
+                "{}; copies of a job of an earlier configuration are found with --target",
+                error.message
+            ),
+        )),
+    }
+}
+
+/// A target's copies that the query means, with what history knows, oldest first; unfinished ones left out.
+///
+/// # Errors
+/// When the target cannot be listed.
+pub fn copies_of(
+    pipeline: Pipeline<'_>,
+    engine: &dyn Engine,
+    query: &Query<'_>,
+) -> Result<Vec<Copy>, StepError> {
+    let mut copies = finished(pipeline, engine)?;
+    copies.retain(|copy| query.is_of_job(copy) && query.is_of_host(copy, pipeline.config));
+    Ok(copies)
+}
+
+fn finished(pipeline: Pipeline<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, StepError> {
+    let mut copies = all_copies(pipeline, engine)?;
+    copies.retain(|copy| engine.unfinished(copy).is_none());
+    Ok(copies)
+}
+
+/// One copy of a job: `latest`, an id (six characters or more of it), or a run id. The first target in
+/// which it is found serves it; a target that cannot be read is passed over as long as another one can.
+/// `latest` is the newest good copy in any of them: a target that missed the last nights does not serve it.
+///
+/// A named copy is found under any host's name, since an id means one copy; in a target that is named too, it is
+/// found whatever it is marked with. The observer is told whose it is then.
+///
+/// # Errors
+/// When no target has it, or several copies answer to the text.
+pub fn copy<'a>(
+    pipeline: Pipeline<'a>,
+    query: &Query<'_>,
+    wanted: &str,
+) -> Result<(&'a dyn Engine, Copy), StepError> {
+    let mut unreadable: Option<StepError> = None;
+    let mut looked: Vec<(&dyn Engine, Vec<Copy>)> = Vec::new();
+    for target in targets_of(pipeline.config, query.job, query.target)? {
+        let engine = engine(pipeline, &target.name)?;
+        match finished(pipeline, engine) {
+            Ok(copies) => {
+                // A named copy that is there needs no other target.
+                if wanted != "latest"
+                    && let Some(copy) = named(pipeline, query, &copies, wanted, &target.name)?
+                {
+                    return Ok((engine, copy));
+                }
+                looked.push((engine, copies));
+            }
+            Err(error) => {
+                say(pipeline, true, format!("target {} is passed over: {error}", target.name));
+                unreadable.get_or_insert(error);
+            }
+        }
+    }
+    if looked.is_empty()
+        && let Some(error) = unreadable
+    {
+        return Err(error);
+    }
+    if wanted == "latest" {
+        if let Some(found) = latest(pipeline, query, &looked)? {
+            return Ok(found);
+        }
+    } else {
+        for (engine, copies) in &looked {
+            if let Some(copy) = elsewhere(pipeline, query, copies, wanted, engine.target())? {
+                return Ok((*engine, copy));
+            }
+        }
+    }
+    Err(nothing(pipeline, query, &looked, wanted))
+}
+
+fn say(pipeline: Pipeline<'_>, warning: bool, text: String) {
+    pipeline.observer.on(&Event::Note { job: None, warning, text });
+}
+
+/// The copy of the query's own host and job that answers to the text.
+fn named(
+    pipeline: Pipeline<'_>,
+    query: &Query<'_>,
+    copies: &[Copy],
+    wanted: &str,
+    target: &TargetName,
+) -> Result<Option<Copy>, StepError> {
+    let of_query: Vec<&Copy> = copies
+        .iter()
+        .filter(|copy| query.is_of_job(copy) && query.is_of_host(copy, pipeline.config))
+        .collect();
+    let streams = streams(pipeline.config, query, &of_query);
+    let of_stream: Vec<&Copy> = of_query
+        .iter()
+        .copied()
+        .filter(|copy| query.item.is_none() || streams.contains(&item_of(copy)))
+        .collect();
+    // The id of a run means one copy for each stream, of which the job's present ones come first.
+    let mut found = answering(&of_stream, wanted);
+    if found.len() > 1 && query.item.is_none() {
+        let present: Vec<&Copy> =
+            found.iter().copied().filter(|copy| streams.contains(&item_of(copy))).collect();
+        if !present.is_empty() {
+            found = present;
+        }
+    }
+    one(found, wanted, target)
+}
+
+/// A copy that answers to the text and is not the query's own: of another host under the job's name or, where the
+/// target was named, any copy at all.
+fn elsewhere(
+    pipeline: Pipeline<'_>,
+    query: &Query<'_>,
+    copies: &[Copy],
+    wanted: &str,
+    target: &Target,
+) -> Result<Option<Copy>, StepError> {
+    if query.host.is_some() {
+        return Ok(None);
+    }
+    let of_item = |copy: &&Copy| query.item.is_none_or(|item| is_item(copy, item));
+    let of_job: Vec<&Copy> =
+        copies.iter().filter(|copy| query.is_of_job(copy)).filter(of_item).collect();
+    let mut found = answering(&of_job, wanted);
+    if found.is_empty() && query.target.is_some() && query.item.is_none() {
+        found = answering(&copies.iter().collect::<Vec<_>>(), wanted);
+    }
+    let found = one(found, wanted, &target.name)?;
+    if let Some(copy) = &found {
+        let whose = match &copy.series {
+            Some(series) => format!("of job {} on host {}", series.job, series.host),
+            None => "of another program".to_owned(),
+        };
+        say(pipeline, false, format!("{} in target {} is a copy {whose}", copy.id, target.name));
+    }
+    Ok(found)
+}
+
+/// Those that answer to the text; a whole id means nothing else.
+fn answering<'c>(copies: &[&'c Copy], wanted: &str) -> Vec<&'c Copy> {
+    let exact: Vec<&Copy> = copies.iter().copied().filter(|copy| copy.id == wanted).collect();
+    if !exact.is_empty() {
+        return exact;
+    }
+    copies.iter().copied().filter(|copy| copy.answers_to(wanted)).collect()
+}
+
+fn one(found: Vec<&Copy>, wanted: &str, target: &TargetName) -> Result<Option<Copy>, StepError> {
+    if found.len() > 1 {
+        let ids: Vec<&str> = found.iter().map(|copy| copy.id.as_str()).collect();
+        let text = format!(
+            "{wanted} is ambiguous in target {target}: {} — name more of the id, or a stream with --item",
+            ids.join(", ")
+        );
+        return Err(StepError::new(Trouble::Configuration, text));
+    }
+    Ok(found.first().map(|copy| (*copy).clone()))
+}
+
+fn item_of(copy: &Copy) -> Option<&str> {
+    copy.series.as_ref().and_then(|series| series.item.as_deref())
+}
+
+fn is_item(copy: &Copy, item: &str) -> bool {
+    match item_of(copy) {
+        Some(name) => name == item,
+        None => item == NAMELESS,
+    }
+}
+
+/// The streams that are meant: the one asked for; else those that the job has now; else, of a job that has none of
+/// what is there (it was of another kind once, or is not in the configuration), all that there are.
+fn streams<'c>(
+    config: &Config,
+    query: &Query<'_>,
+    copies: &[&'c Copy],
+) -> BTreeSet<Option<&'c str>> {
+    let present: BTreeSet<Option<&str>> = copies.iter().map(|copy| item_of(copy)).collect();
+    if let Some(item) = query.item {
+        let wanted = if present.contains(&Some(item)) { Some(item) } else { None };
+        return present
+            .into_iter()
+            .filter(|there| *there == wanted && (there.is_some() || item == NAMELESS))
+            .collect();
+    }
+    let configured: Vec<Option<String>> = match config.job(query.job) {
+        Some(job) => series_of(config, job).into_iter().map(|series| series.item).collect(),
+        None => Vec::new(),
+    };
+    let now: BTreeSet<Option<&str>> = present
+        .iter()
+        .copied()
+        .filter(|there| configured.iter().any(|item| item.as_deref() == *there))
+        .collect();
+    if now.is_empty() { present } else { now }
+}
+
+/// The newest good copy, in whichever target it is.
+fn latest<'a>(
+    pipeline: Pipeline<'a>,
+    query: &Query<'_>,
+    looked: &[(&'a dyn Engine, Vec<Copy>)],
+) -> Result<Option<(&'a dyn Engine, Copy)>, StepError> {
+    let now = pipeline.host.now();
+    let mut of_query: Vec<(&dyn Engine, &Copy)> = Vec::new();
+    for (engine, copies) in looked {
+        let meant = |copy: &&Copy| query.is_of_job(copy) && query.is_of_host(copy, pipeline.config);
+        of_query.extend(copies.iter().filter(meant).map(|copy| (*engine, copy)));
+    }
+    let all: Vec<&Copy> = of_query.iter().map(|(_, copy)| *copy).collect();
+    let streams = streams(pipeline.config, query, &all);
+    if streams.len() > 1 {
+        let names: Vec<&str> = streams.iter().map(|item| item.unwrap_or(NAMELESS)).collect();
+        let text = format!(
+            "job {} has several streams — choose one with --item: {}",
+            query.job,
+            names.join(", ")
+        );
+        return Err(StepError::new(Trouble::Configuration, text));
+    }
+    of_query.retain(|(_, copy)| streams.contains(&item_of(copy)));
+    let Some(best) = choose(&of_query.iter().map(|(_, copy)| *copy).collect::<Vec<_>>(), now)
+    else {
+        return Ok(None);
+    };
+    tell_what_was_passed_over(pipeline, &of_query, best, now);
+    // Copies of one run are the same data, so the first target of them serves it.
+    let run = best.run.clone();
+    let same = |copy: &Copy| copy.id == best.id || run.is_some() && copy.run == run;
+    let usable = |copy: &Copy| copy.ours == best.ours && copy.may_be_good() == best.may_be_good();
+    let first = of_query.iter().find(|(_, copy)| same(copy) && usable(copy));
+    Ok(first.map(|(engine, copy)| (*engine, (*copy).clone())))
+}
+
+/// The best to take for the latest one: none of the future unless there is nothing else; good before known to be bad;
+/// ours before others', as far as history knows any; and of those the newest.
+fn choose<'c>(copies: &[&'c Copy], now: DateTime<Utc>) -> Option<&'c Copy> {
+    let rank =
+        |copy: &Copy| (!copy.is_in_the_future(now, CLOCK_SLACK), copy.may_be_good(), copy.ours);
+    let best = copies.iter().map(|copy| rank(copy)).max()?;
+    copies
+        .iter()
+        .copied()
+        .filter(|copy| rank(copy) == best)
+        .reduce(|last, copy| if copy.is_newer_than(last) { copy } else { last })
+}
+
+/// What is dated later than the copy that was taken for the latest must not be passed over in silence.
+fn tell_what_was_passed_over(
+    pipeline: Pipeline<'_>,
+    of_query: &[(&dyn Engine, &Copy)],
+    best: &Copy,
+    now: DateTime<Utc>,
+) {
+    let mut passed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (engine, copy) in of_query.iter().filter(|(_, copy)| copy.time > best.time) {
+        let why = if copy.is_in_the_future(now, CLOCK_SLACK) {
+            "dated in the future"
+        } else if !copy.may_be_good() {
+            continue;
+        } else if best.ours && !copy.ours {
+            "neither made nor adopted by this machine"
+        } else {
+            "made earlier, under a clock that was ahead"
+        };
+        let time = copy.time.format("%Y-%m-%d %H:%M:%SZ");
+        let one = format!("{} of {time} in target {}", copy.id, engine.target().name);
+        passed.entry(why).or_default().push(one);
+    }
+    for (why, copies) in passed {
+        let (last, count) = (copies.last().map_or("", String::as_str), copies.len());
+        let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+        let text =
+            format!("not taken for the latest, being {why}: {last}{more} — name it to use it");
+        say(pipeline, true, text);
+    }
+}
+
+fn nothing(
+    pipeline: Pipeline<'_>,
+    query: &Query<'_>,
+    looked: &[(&dyn Engine, Vec<Copy>)],
+    wanted: &str,
+) -> StepError {
+    let what = if wanted == "latest" { "no copy".to_owned() } else { format!("no copy {wanted}") };
+    let places: Vec<&str> =
+        looked.iter().map(|(engine, _)| engine.target().name.as_str()).collect();
+    let host = query.host(pipeline.config);
+    let of_job = |copy: &&Copy| query.is_of_job(copy);
+    let hosts: BTreeSet<&str> = looked
+        .iter()
+        .flat_map(|(_, copies)| copies.iter().filter(of_job))
+        .filter_map(|copy| copy.series.as_ref().map(|series| series.host.as_str()))
+        .filter(|other| *other != host.as_str())
+        .collect();
+    let hint = if hosts.is_empty() {
+        "see `stillpoint list`".to_owned()
+    } else {
+        let hosts: Vec<&str> = hosts.into_iter().collect();
+        format!("there are copies of host {}: say --host", hosts.join(", "))
+    };
+    StepError::new(
+        Trouble::JobFailed,
+        format!(
+            "there is {what} of job {} on host {host} in {} — {hint}",
+            query.job,
+            places.join(", ")
+        ),
+    )
+}
