@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
-use stillpoint::host::Host;
 use stillpoint::host::system::SystemHost;
+use stillpoint::host::{Access, CommandSpec, Effect, Host, PrivateMount, PrivateView, Tool};
 
-use crate::bench_machine::{Machine, command, must, wait_for};
+use crate::bench_machine::{Machine, command, must, must_at_last, wait_for};
 use crate::btrfs::{Disk, inside, restored};
 
 const USER: u32 = 12345;
@@ -205,4 +205,39 @@ fn subvolumes_of_any_name_are_captured() {
     let theirs = host.nested_subvolumes(&disk.at).unwrap();
     assert_eq!(theirs.len(), names.len(), "{theirs:?}");
     machine.assert_clean_except(&disk.at);
+}
+
+#[test]
+fn a_directory_of_a_device_is_shown_and_never_through_a_link() {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "ext4", "disk", 32);
+    fs::create_dir_all(disk.path("srv/www")).unwrap();
+    fs::write(disk.path("srv/www/page"), "page").unwrap();
+    std::os::unix::fs::symlink("www", disk.path("srv/link")).unwrap();
+    // As the device of a snapshot is mounted nowhere else.
+    must_at_last("umount", &[disk.at.to_str().unwrap()]);
+    let (workplace, at) = (machine.path("mnt"), machine.path("at"));
+    for directory in ["mnt/root", "mnt/part", "at"] {
+        fs::create_dir_all(machine.path(directory)).unwrap();
+    }
+    let host = SystemHost::stopped_by(Arc::default());
+    let list = |directory: &str| {
+        let mut spec = CommandSpec::new(Tool::Path("/bin/ls".into()), Effect::Inspect).arg(&at);
+        spec.view = PrivateView {
+            mounts: vec![PrivateMount::Device {
+                device: disk.device.clone().into(),
+                at: at.clone(),
+                file_system: "ext4".into(),
+                options: String::new(),
+                directory: Some(directory.into()),
+                access: Access::Read,
+            }],
+            workplace: workplace.clone(),
+            ..PrivateView::default()
+        };
+        host.run(&spec, &mut |_, _| {})
+    };
+    assert_eq!(list("/srv/www").unwrap().stdout, b"page\n");
+    assert!(list("/srv/link").is_err());
+    assert!(fs::read_dir(&at).unwrap().next().is_none(), "nobody else sees it");
 }
