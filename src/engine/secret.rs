@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::EngineError;
-use crate::host::{CommandSpec, Effect, Host, Tool};
+use crate::host::{CommandSpec, Host, RunError, Tool};
 use crate::model::secret::Secret;
 use crate::model::shown::Show;
 use crate::model::target::SecretSource;
@@ -21,7 +21,7 @@ pub fn resolve(host: &dyn Host, source: &SecretSource) -> Result<Secret, EngineE
             let Some((program, args)) = argv.split_first() else {
                 return Err(EngineError::Secret { what: "the command is empty".into() });
             };
-            let spec = CommandSpec::new(Tool::from_word(program), Effect::Inspect).args(args);
+            let spec = CommandSpec::helper(Tool::from_word(program)).args(args);
             (output(host, &spec)?, program.clone())
         }
         SecretSource::Credential(name) => match host.environment("CREDENTIALS_DIRECTORY") {
@@ -31,7 +31,7 @@ pub fn resolve(host: &dyn Host, source: &SecretSource) -> Result<Secret, EngineE
             }
             // Outside a unit there is no such directory; the encrypted file is where units get it from.
             None => {
-                let spec = CommandSpec::new(Tool::SystemdCreds, Effect::Inspect)
+                let spec = CommandSpec::helper(Tool::SystemdCreds)
                     .arg("decrypt")
                     .arg(format!("--name={name}"))
                     .arg(Path::new("/etc/credstore.encrypted").join(name))
@@ -56,7 +56,13 @@ fn read(host: &dyn Host, path: &Path) -> Result<Vec<u8>, EngineError> {
 
 /// The command's standard output; only its standard error may be shown.
 fn output(host: &dyn Host, spec: &CommandSpec) -> Result<Vec<u8>, EngineError> {
-    let completed = host.run(spec, &mut |_, _| {})?;
+    let completed = match host.run(spec, &mut |_, _| {}) {
+        // No engine has been started that could have left a lock, and asking again would wait again.
+        Err(error @ RunError::TimedOut { .. }) => {
+            return Err(EngineError::Secret { what: error.to_string() });
+        }
+        ended => ended?,
+    };
     if completed.success() {
         return Ok(completed.stdout);
     }
@@ -70,6 +76,7 @@ fn output(host: &dyn Host, spec: &CommandSpec) -> Result<Vec<u8>, EngineError> {
 mod tests {
     use super::*;
     use crate::engine::scripted::{Answer, ScriptedHost};
+    use crate::host::HELPER_LIMIT;
 
     fn get(host: &ScriptedHost, source: &SecretSource) -> Result<Vec<u8>, String> {
         resolve(host, source)
@@ -95,6 +102,8 @@ mod tests {
         let host = ScriptedHost::new([Answer::new(0, "secret\n", "")]);
         assert_eq!(get(&host, &source).unwrap(), b"secret");
         assert_eq!(host.commands(), ["pass show x"]);
+        // A vault may never answer, and the locks of job and target are held.
+        assert_eq!(host.asked.lock().unwrap()[0].time_limit, Some(HELPER_LIMIT));
         let host = ScriptedHost::new([Answer::new(1, "half a secret", "gpg: no key\n")]);
         let error = get(&host, &source).unwrap_err();
         assert!(error.contains("pass failed (exit status 1): gpg: no key"), "{error}");
@@ -114,5 +123,6 @@ mod tests {
             host.commands(),
             ["systemd-creds decrypt --name=usb /etc/credstore.encrypted/usb -"]
         );
+        assert_eq!(host.asked.lock().unwrap()[0].time_limit, Some(HELPER_LIMIT));
     }
 }

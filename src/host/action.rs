@@ -91,8 +91,9 @@ pub enum Action {
         /// What it must be; `None` when the crash came between intent and record.
         identity: Option<Identity>,
     },
-    /// Stops a process group of a dead run: SIGTERM, and SIGKILL after `grace`. A process whose start time
-    /// or boot differs is somebody else's and is left alone.
+    /// Stops a child of a dead run, its process group and its session, also when the child itself has ended:
+    /// SIGTERM, and SIGKILL after `grace`. A process whose start time or boot differs is somebody else's and is
+    /// left alone, and so is one that outlived the child without its mark.
     StopProcess {
         /// The recorded process.
         child: ChildProcess,

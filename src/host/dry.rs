@@ -405,6 +405,7 @@ mod tests {
                     start_time: 1,
                     boot_id: "x".into(),
                     never_kill: false,
+                    mark: None,
                 },
                 grace: Duration::ZERO,
             },

@@ -35,7 +35,7 @@ pub use sys::mounts::MountEntry;
 pub use sys::subvolumes::Subvolume;
 
 pub use spec::{
-    Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, Halt,
+    Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, HELPER_LIMIT, Halt,
     LONGEST_HOST_NAME, Prediction, PrivateMount, PrivateView, Stdin, Stream, Tool,
 };
 

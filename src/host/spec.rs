@@ -275,6 +275,11 @@ impl Eq for Fatal {}
 /// The longest host name, in bytes (`__NEW_UTS_LEN` of the kernel).
 pub const LONGEST_HOST_NAME: usize = 64;
 
+/// How long a helper may take that only answers a question: a version, a passphrase, a state. It waits neither for a
+/// repository nor for a disk, but whatever it asks (a keyring, a vault, systemd) may never answer, and meanwhile the
+/// locks of job and target are held. Long enough for a person to touch a key.
+pub const HELPER_LIMIT: Duration = Duration::from_secs(30);
+
 /// A process: built by `tools/`, carried out by the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandSpec {
@@ -300,8 +305,11 @@ pub struct CommandSpec {
     /// [`LONGEST_HOST_NAME`] bytes: for programs that write it into their locks. See
     /// [`Host::gives_host_names`](super::Host::gives_host_names).
     pub host_name: Option<String>,
-    /// How long it may neither write a line nor use the processor nor move bytes before it is stopped.
+    /// How long it may neither write a line nor use the processor nor move bytes, to speak of, before it is
+    /// stopped.
     pub stall_limit: Option<Duration>,
+    /// It says again and again how far it is, also while nothing moves: its lines alone are no movement.
+    pub repeats_itself: bool,
     /// How long it may take in all; for hooks.
     pub time_limit: Option<Duration>,
     /// The signal that asks it to stop (restic before 0.17: SIGINT).
@@ -330,12 +338,18 @@ impl CommandSpec {
             view: PrivateView::default(),
             host_name: None,
             stall_limit: None,
+            repeats_itself: false,
             time_limit: None,
             stop_signal: 15,
             never_kill: false,
             fatal: None,
             prediction: Prediction::default(),
         }
+    }
+
+    /// A command that only answers a question, within [`HELPER_LIMIT`].
+    pub fn helper(tool: Tool) -> Self {
+        Self { time_limit: Some(HELPER_LIMIT), ..Self::new(tool, Effect::Inspect) }
     }
 
     /// Adds an argument.

@@ -186,7 +186,14 @@ pub struct ChildProcess {
     /// It must come to its own end, because killing it does harm: the tools of LVM and device-mapper.
     #[serde(default)]
     pub never_kill: bool,
+    /// What it, and whatever it starts, has in its environment as [`CHILD_MARK`]: by this a process of its group
+    /// is known when it is gone itself. Ledgers of earlier versions do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
 }
+
+/// The environment variable that holds a child's mark, a random text.
+pub const CHILD_MARK: &str = "STILLPOINT_CHILD";
 
 impl ChildProcess {
     /// Whether both are the same process.

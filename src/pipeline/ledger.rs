@@ -615,8 +615,13 @@ mod tests {
     fn a_child_that_ended_is_not_listed() {
         let directory = tempfile::tempdir().unwrap();
         let ledger = FileLedger::begin(directory.path(), &RunId::from_bytes([9; 4])).unwrap();
-        let child =
-            |pid| ChildProcess { pid, start_time: 7, boot_id: "b".into(), never_kill: false };
+        let child = |pid| ChildProcess {
+            pid,
+            start_time: 7,
+            boot_id: "b".into(),
+            never_kill: false,
+            mark: None,
+        };
         ledger.started(&child(10));
         ledger.started(&child(11));
         ledger.ended(&child(10));

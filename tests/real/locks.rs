@@ -5,7 +5,9 @@ use std::fs;
 use std::io::Write;
 use std::process::{Child, Stdio};
 
-use crate::bench_machine::{Machine, command, must, wait_for};
+use crate::bench_machine::{
+    Machine, command, must, processes_about, wait_for, wait_for_no_process_about,
+};
 
 /// A job whose restic holds its lock for as long as the command that it reads takes.
 const DUMP: &str = r#"
@@ -139,4 +141,52 @@ fn the_lock_of_a_run_that_was_killed_goes_by_its_name() {
     machine.run(&["recover"]).expect(0).says("gave back");
     assert_eq!(restic_locks(&machine), Vec::<String>::new());
     machine.assert_clean();
+}
+
+#[test]
+fn what_a_dead_child_started_is_stopped_and_what_only_has_its_numbers_is_not() {
+    let machine = Machine::new(DUMP);
+    let marker = machine.path("grandchild").to_string_lossy().into_owned();
+    // A shell that dies at once, and two that it started: one deaf to what it gets when its parent dies.
+    let body = format!(
+        "echo data; sh -c 'trap \"\" TERM; while :; do sleep 1; done' {marker} | cat; wait"
+    );
+    let script = machine.script("dump", &body);
+    machine.configure(&DUMP.replace(r#"["sleep", "300"]"#, &format!("[\"{script}\"]")));
+    let mut run = machine.start(&["run", "dump"]);
+    wait_for("the grandchild runs", || !processes_about(&marker).is_empty());
+    wait_for("our restic takes its lock", || !restic_locks(&machine).is_empty());
+    must("kill", &["-KILL", &run.id().to_string()]);
+    run.wait().unwrap();
+    wait_for("the child itself is gone", || processes_about(&script).is_empty());
+    assert!(!processes_about(&marker).is_empty(), "the scene is another one");
+    machine.run(&["recover"]).expect(0).says("gave back");
+    assert_eq!(processes_about(&marker), Vec::<String>::new());
+    wait_for_no_process_about(&machine.path("").to_string_lossy());
+    machine.assert_clean();
+}
+
+#[test]
+fn a_restic_that_says_again_and_again_that_nothing_moves_is_stopped() {
+    let machine = Machine::new("");
+    let mount = machine.path("src/dead");
+    fs::create_dir(&mount).unwrap();
+    // What comes first is of the target above.
+    machine.configure(&format!("stall-timeout = \"4s\"\n{DUMP}"));
+    machine.run(&["run", "host"]).expect(0);
+    // A file system whose server does not answer any more.
+    let mut server = restic(&machine, &["mount", mount.to_str().unwrap()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("it is mounted", || {
+        fs::read_to_string("/proc/self/mountinfo").unwrap().contains(mount.to_str().unwrap())
+    });
+    must("kill", &["-STOP", &server.id().to_string()]);
+    let ran = machine.run(&["run", "host"]);
+    must("kill", &["-CONT", &server.id().to_string()]);
+    must("kill", &["-INT", &server.id().to_string()]);
+    server.wait().unwrap();
+    ran.expect(10).says("made no progress for 5s");
 }

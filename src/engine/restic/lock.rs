@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn process(pid: i32, start_time: u64, boot: &str) -> ChildProcess {
-        ChildProcess { pid, start_time, boot_id: boot.into(), never_kill: false }
+        ChildProcess { pid, start_time, boot_id: boot.into(), never_kill: false, mark: None }
     }
 
     /// What came of it, which locks were removed by their name, and what was run.

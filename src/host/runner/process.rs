@@ -85,12 +85,12 @@ impl Output {
     }
 
     /// Reads once; poll has said that this does not block.
-    fn read(&mut self, exited: bool, watch: Watch<'_>) -> io::Result<()> {
-        let Some(pipe) = &mut self.pipe else { return Ok(()) };
+    fn read(&mut self, exited: bool, watch: Watch<'_>) -> io::Result<usize> {
+        let Some(pipe) = &mut self.pipe else { return Ok(0) };
         let mut buffer = [0; CHUNK];
         let count = match pipe.read(&mut buffer) {
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
             Err(error) => {
                 self.close(watch);
                 return Err(error);
@@ -98,7 +98,7 @@ impl Output {
         };
         if count == 0 {
             self.close(watch);
-            return Ok(());
+            return Ok(0);
         }
         let bytes = &buffer[..count];
         if exited {
@@ -112,7 +112,7 @@ impl Output {
         }
         let stream = self.stream;
         self.lines.push(bytes, &mut |line| hand_on(stream, line, watch));
-        Ok(())
+        Ok(count)
     }
 
     fn close(&mut self, watch: Watch<'_>) {
@@ -151,6 +151,9 @@ pub(super) struct Process {
     /// Hangs up when it exits; `None` once that was seen.
     pub(super) exited: Option<PipeReader>,
     pub(super) stall_limit: Option<Duration>,
+    pub(super) repeats_itself: bool,
+    /// How many bytes of its outputs were read.
+    pub(super) heard: u64,
     pub(super) time_limit: Option<Duration>,
     pub(super) halt: Halt,
     keeper: Option<JoinHandle<io::Result<Exit>>>,
@@ -168,7 +171,7 @@ impl Process {
     /// Takes over a child. The pipe's own two ends are left in `child` for [`Process::take_stdout`] and
     /// [`Process::take_stdin`].
     pub(super) fn new(spec: &CommandSpec, spawned: Spawned, role: Role) -> io::Result<Self> {
-        let Spawned { mut child, exited, keeper } = spawned;
+        let Spawned { mut child, exited, keeper, mark } = spawned;
         let mut outputs = Vec::new();
         if role != Role::Producer
             && let Some(pipe) = child.stdout.take()
@@ -186,7 +189,9 @@ impl Process {
         let pid = child.id().cast_signed();
         let stop_signal = signal_of(spec)?;
         let identity = match process::identify(pid) {
-            Ok(Some(identity)) => ChildProcess { never_kill: spec.never_kill, ..identity },
+            Ok(Some(identity)) => {
+                ChildProcess { never_kill: spec.never_kill, mark: Some(mark), ..identity }
+            }
             // It cannot have vanished, since nobody has reaped it: /proc is not to be read. What cannot be
             // named in the ledger must not go on.
             Ok(None) | Err(_) => {
@@ -201,6 +206,8 @@ impl Process {
             feed: None,
             exited: Some(exited),
             stall_limit: spec.stall_limit,
+            repeats_itself: spec.repeats_itself,
+            heard: 0,
             time_limit: spec.time_limit,
             halt: spec.view.halt.clone(),
             keeper: Some(keeper),
@@ -286,7 +293,8 @@ impl Process {
             tracing::debug!(command = self.command, "ended at once by what it said");
             self.tell_group(Signal::SIGKILL);
         }
-        result
+        self.heard += result? as u64;
+        Ok(())
     }
 
     /// Writes what the input takes now. A child that closed its input has had enough.

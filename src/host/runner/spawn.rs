@@ -23,6 +23,7 @@ use super::locate::FIXED_PATH;
 use crate::host::sys::private;
 use crate::host::{Capture, CommandSpec, EnvValue, Exit, FdStyle, Stdin};
 use crate::model::secret::Secret;
+use crate::model::undo::CHILD_MARK;
 
 /// Where a child's standard streams lead, where the spec does not decide it alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub(super) struct Spawned {
     pub(super) exited: PipeReader,
     /// Answers how the child exited, as soon as `exited` hangs up.
     pub(super) keeper: JoinHandle<io::Result<Exit>>,
+    /// What it has in its environment as [`CHILD_MARK`].
+    pub(super) mark: String,
 }
 
 /// Starts a process. Nothing runs on when this fails.
@@ -51,6 +54,8 @@ pub(super) struct Spawned {
 /// When a descriptor, a mount or the process cannot be made.
 pub(super) fn spawn(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Spawned> {
     let mut command = build(spec, program, role)?;
+    let mark = random_mark()?;
+    command.env(CHILD_MARK, &mark);
     let view = spec.view.clone();
     let host_name = spec.host_name.clone();
     let (exited, ended) = io::pipe()?;
@@ -77,7 +82,7 @@ pub(super) fn spawn(spec: &CommandSpec, program: &Path, role: Role) -> io::Resul
     let child = started
         .recv()
         .unwrap_or_else(|_| Err(io::Error::other("the thread that starts it ended")))?;
-    Ok(Spawned { child, exited, keeper })
+    Ok(Spawned { child, exited, keeper, mark })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where a spec becomes a process")]
@@ -153,6 +158,13 @@ fn detach(command: &mut Command, spec: &CommandSpec) -> io::Result<()> {
         });
     }
     Ok(())
+}
+
+/// A text that nobody else has.
+fn random_mark() -> io::Result<String> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(format!("{:016x}", u64::from_be_bytes(random)))
 }
 
 /// The signal that asks the command to stop.

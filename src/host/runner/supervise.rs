@@ -25,6 +25,13 @@ const LOOKS_PER_LIMIT: u32 = 8;
 /// The longest time between two looks.
 const LONGEST_BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 
+/// So many bytes a second are no movement: the heartbeats of ssh, timers, and the lines of a progress that makes
+/// none. The slowest line that a backup can be made over carries many times that.
+const STILL_BYTES: f64 = 256.0;
+
+/// Nor is such a share of one processor.
+const STILL_SHARE: f64 = 0.05;
+
 /// How the loop learns whether we are to stop: the signal, and how long a child then gets.
 pub(super) trait StopSource {
     /// The signal that stops children now.
@@ -136,8 +143,11 @@ impl<'a> Supervision<'a> {
         let (at, result) = match ready {
             Ready::Exit(at) => (at, self.processes[at].note_exit()),
             Ready::Output(at, index) => {
-                self.stillness.moved();
-                (at, self.processes[at].read(index, watch))
+                let process = &mut self.processes[at];
+                if !process.repeats_itself {
+                    self.stillness.moved();
+                }
+                (at, process.read(index, watch))
             }
             Ready::Feed(at) => {
                 self.stillness.moved();
@@ -243,8 +253,15 @@ impl<'a> Supervision<'a> {
         let Some(shortest) = running().filter_map(|process| process.stall_limit).min() else {
             return;
         };
-        let groups: Vec<i32> = running().map(|process| process.identity.pid).collect();
-        let Some(still) = self.stillness.look(now, shortest, &groups) else { return };
+        let seen = || -> io::Result<Vec<Seen>> {
+            running()
+                .map(|process| {
+                    let activity = activity(process.identity.pid)?;
+                    Ok(Seen { pid: process.identity.pid, activity, heard: process.heard })
+                })
+                .collect()
+        };
+        let Some(still) = self.stillness.look(now, shortest, seen) else { return };
         for process in &mut self.processes {
             if let Some(limit) = process.stall_limit.filter(|limit| still >= *limit) {
                 process.ask_to_stop(Reason::Stalled(limit));
@@ -253,12 +270,38 @@ impl<'a> Supervision<'a> {
     }
 }
 
+/// What one look saw of a process and all that belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    pid: i32,
+    activity: Activity,
+    /// Bytes of its outputs that we have read, which are among those that it moved.
+    heard: u64,
+}
+
+impl Seen {
+    /// Whether something to speak of happened between two looks.
+    fn has_moved_since(&self, before: &Seen, between: Duration) -> bool {
+        let (now, then) = (&self.activity, &before.activity);
+        // A sum that shrinks is of a process that has ended.
+        let (Some(cpu), Some(bytes)) =
+            (now.cpu.checked_sub(then.cpu), now.bytes.checked_sub(then.bytes))
+        else {
+            return true;
+        };
+        let bytes = bytes.saturating_sub(self.heard - before.heard);
+        self.pid != before.pid
+            || bytes as f64 > STILL_BYTES * between.as_secs_f64()
+            || cpu.as_secs_f64() > STILL_SHARE * between.as_secs_f64()
+    }
+}
+
 /// For how long nothing has moved.
 #[derive(Debug)]
 struct Stillness {
     moved_at: Instant,
     looked_at: Instant,
-    seen: Vec<Activity>,
+    seen: Vec<Seen>,
 }
 
 impl Default for Stillness {
@@ -275,7 +318,12 @@ impl Stillness {
     }
 
     /// Looks at the processes when it is time to; answers for how long they have been still.
-    fn look(&mut self, now: Instant, limit: Duration, groups: &[i32]) -> Option<Duration> {
+    fn look(
+        &mut self,
+        now: Instant,
+        limit: Duration,
+        seen: impl FnOnce() -> io::Result<Vec<Seen>>,
+    ) -> Option<Duration> {
         let between = (limit / LOOKS_PER_LIMIT).min(LONGEST_BETWEEN_LOOKS);
         let passed = now.saturating_duration_since(self.looked_at);
         if passed < between {
@@ -286,21 +334,23 @@ impl Stillness {
             self.moved_at = (self.moved_at + missed).min(now);
         }
         self.looked_at = now;
-        let seen: io::Result<Vec<Activity>> = groups.iter().map(|&group| activity(group)).collect();
-        match seen {
-            Ok(seen) if seen == self.seen => Some(now.saturating_duration_since(self.moved_at)),
-            Ok(seen) => {
-                self.seen = seen;
-                self.moved_at = now;
-                None
-            }
+        let seen = match seen() {
+            Ok(seen) => seen,
             Err(error) => {
                 // Nobody is stopped for what could not be seen.
                 tracing::debug!(%error, "cannot see whether anything moves");
                 self.moved_at = now;
-                None
+                return None;
             }
+        };
+        let moved = seen.len() != self.seen.len()
+            || seen.iter().zip(&self.seen).any(|(now, then)| now.has_moved_since(then, passed));
+        self.seen = seen;
+        if moved {
+            self.moved_at = now;
+            return None;
         }
+        Some(now.saturating_duration_since(self.moved_at))
     }
 }
 
@@ -316,11 +366,30 @@ mod tests {
         let mut now = stillness.looked_at;
         let mut after = |millis| {
             now += Duration::from_millis(millis);
-            stillness.look(now, limit, &[]).unwrap()
+            stillness.look(now, limit, || Ok(Vec::new())).unwrap()
         };
         assert_eq!(after(100), Duration::from_millis(100));
         assert_eq!(after(20_000), Duration::from_millis(300), "the machine stood still");
         assert_eq!(after(150), Duration::from_millis(450), "we were a little late");
         assert!(after(200) + after(200) > limit, "it stalls all the same");
+    }
+
+    #[test]
+    fn a_progress_that_makes_none_is_no_movement() {
+        let second = Duration::from_secs(1);
+        let seen = |cpu, bytes, heard| Seen {
+            pid: 7,
+            activity: Activity { cpu: Duration::from_millis(cpu), bytes },
+            heard,
+        };
+        let before = seen(1000, 5000, 500);
+        let moved = |after: Seen| after.has_moved_since(&before, second);
+        assert!(!moved(before));
+        // The lines that it says again are among the bytes; a heartbeat is more than that.
+        assert!(!moved(seen(1010, 5400, 900)));
+        assert!(!moved(seen(1010, 5600, 900)));
+        assert!(moved(seen(1000, 9000, 900)), "bytes");
+        assert!(moved(seen(1100, 5000, 500)), "work");
+        assert!(moved(seen(900, 5000, 500)), "a process of its own has ended");
     }
 }

@@ -7,10 +7,9 @@ use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::model::undo::ChildProcess;
+use crate::model::undo::{CHILD_MARK, ChildProcess};
 
 /// One process, from `/proc/PID/stat` (proc(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +22,8 @@ pub struct ProcessStat {
     pub parent: i32,
     /// Its process group.
     pub group: i32,
+    /// Its session.
+    pub session: i32,
     /// How many of its threads have not ended.
     pub threads: u64,
     /// Clock ticks that it has spent on a processor, in user and kernel mode.
@@ -52,23 +53,11 @@ impl ProcessStat {
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
             threads: number(17)?,
             ticks: number(11)?.saturating_add(number(12)?),
             start_time: number(19)?,
         })
-    }
-
-    /// How long ago it began, by the clock that also runs while the machine sleeps, as the start time does.
-    ///
-    /// # Errors
-    /// When the kernel does not tell.
-    pub fn age(&self) -> io::Result<Duration> {
-        let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
-        let a_second = sysconf(SysconfVar::CLK_TCK)?
-            .and_then(|ticks| u64::try_from(ticks).ok())
-            .ok_or_else(|| io::Error::other("the length of a clock tick is not known"))?;
-        let began = Duration::from_millis(self.start_time.saturating_mul(1000) / a_second.max(1));
-        Ok(Duration::from(since_boot).saturating_sub(began))
     }
 
     /// Whether it still runs, which what only waits to be reaped does not. A process whose first thread has
@@ -163,14 +152,66 @@ pub fn boot_id() -> io::Result<String> {
 pub fn identify(pid: i32) -> io::Result<Option<ChildProcess>> {
     let Some(process) = stat(pid)? else { return Ok(None) };
     let start_time = process.start_time;
-    Ok(Some(ChildProcess { pid, start_time, boot_id: boot_id()?, never_kill: false }))
+    Ok(Some(ChildProcess { pid, start_time, boot_id: boot_id()?, never_kill: false, mark: None }))
 }
 
-/// What the processes of one command have done so far. Two equal readings mean that nothing moved between.
+/// What runs of a recorded child: itself, and what is in its process group or session.
+///
+/// The number of a group and of a session stays taken as long as one member lives. So when another process has the
+/// child's number, nothing of the child's runs. When nobody has it, there may be members of its group, or those of
+/// a later group of that number whose leader has ended too: only the mark in their environment tells them apart.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn survivors(child: &ChildProcess) -> io::Result<Vec<ProcessStat>> {
+    if boot_id()? != child.boot_id {
+        return Ok(Vec::new());
+    }
+    let processes = all()?;
+    let leader = processes.iter().find(|process| process.pid == child.pid);
+    if leader.is_some_and(|leader| leader.start_time != child.start_time) {
+        return Ok(Vec::new());
+    }
+    let is_member = |process: &ProcessStat| {
+        (process.group == child.pid || process.session == child.pid)
+            && process.start_time >= child.start_time
+            && process.is_alive()
+    };
+    let mut found = Vec::new();
+    for process in processes.iter().copied().filter(is_member) {
+        if leader.is_some() || is_marked(process.pid, child.mark.as_deref())? {
+            found.push(process);
+        } else {
+            tracing::warn!(
+                pid = process.pid,
+                "a process may be left of the dead child {}, but nothing proves it, so it is left alone",
+                child.pid
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a process began with this mark in its environment.
+fn is_marked(pid: i32, mark: Option<&str>) -> io::Result<bool> {
+    let Some(mark) = mark else { return Ok(false) };
+    let wanted = format!("{CHILD_MARK}={mark}");
+    match std::fs::read(format!("/proc/{pid}/environ")) {
+        Ok(bytes) => Ok(bytes.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())),
+        Err(error) if is_gone(&error) || error.kind() == io::ErrorKind::PermissionDenied => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the processes of one command have done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Activity {
-    ticks: u64,
-    bytes: u64,
+    /// Time on a processor.
+    pub cpu: Duration,
+    /// Bytes that went through read and write calls.
+    pub bytes: u64,
 }
 
 /// The activity of a command: of all in the group of `leader` and all that descend from it (`sudo` gives its
@@ -180,13 +221,21 @@ pub struct Activity {
 /// When `/proc` cannot be read.
 pub fn activity(leader: i32) -> io::Result<Activity> {
     let processes = all()?;
-    let mut sum = Activity::default();
+    let (mut ticks, mut bytes) = (0_u64, 0_u64);
     for pid in family(&processes, leader) {
-        let ticks = processes.iter().find(|process| process.pid == pid).map_or(0, |p| p.ticks);
-        sum.ticks = sum.ticks.saturating_add(ticks);
-        sum.bytes = sum.bytes.saturating_add(moved_bytes(pid)?);
+        let spent = processes.iter().find(|process| process.pid == pid).map_or(0, |p| p.ticks);
+        ticks = ticks.saturating_add(spent);
+        bytes = bytes.saturating_add(moved_bytes(pid)?);
     }
-    Ok(sum)
+    let cpu = Duration::from_millis(ticks.saturating_mul(1000) / ticks_per_second()?);
+    Ok(Activity { cpu, bytes })
+}
+
+fn ticks_per_second() -> io::Result<u64> {
+    sysconf(SysconfVar::CLK_TCK)?
+        .and_then(|ticks| u64::try_from(ticks).ok())
+        .filter(|ticks| *ticks > 0)
+        .ok_or_else(|| io::Error::other("the length of a clock tick is not known"))
 }
 
 /// The numbers of the group and of its descendants.
@@ -248,6 +297,7 @@ mod tests {
                 state: 'S',
                 parent: 12,
                 group: 4711,
+                session: 4711,
                 threads: 1,
                 ticks: 12,
                 start_time: 98765
@@ -272,6 +322,7 @@ mod tests {
             state: 'S',
             parent,
             group,
+            session: group,
             threads: 1,
             ticks: 0,
             start_time: 0,
@@ -280,17 +331,6 @@ mod tests {
             [process(12, 11, 12), process(13, 12, 12), process(10, 1, 10), process(11, 10, 11)];
         assert_eq!(family(&all, 10), HashSet::from([10, 11, 12, 13]));
         assert_eq!(family(&all, 12), HashSet::from([12, 13]));
-    }
-
-    #[test]
-    fn we_began_a_while_ago() {
-        let child = identify(std::process::id() as i32).unwrap().unwrap();
-        let before = stat(child.pid).unwrap().unwrap().age().unwrap();
-        std::thread::sleep(Duration::from_millis(30));
-        let after = stat(child.pid).unwrap().unwrap().age().unwrap();
-        assert!(after - before >= Duration::from_millis(30), "{before:?}, {after:?}");
-        let first = stat(1).unwrap().unwrap().age().unwrap();
-        assert!(first >= after && after < Duration::from_secs(86_400), "{first:?}, {after:?}");
     }
 
     #[test]

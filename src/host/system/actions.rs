@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
 use super::is_not_found;
@@ -211,37 +211,61 @@ fn remove_file(path: &Path) -> io::Result<()> {
 
 fn stop_process(child: &ChildProcess, grace: Duration) -> Result<(), ActError> {
     let failed = |source| ActError::Io { what: "read", path: "/proc".into(), source };
-    match process::identify(child.pid).map_err(failed)? {
-        Some(found) if found.is_same(child) => {}
-        // Gone, or a later process of the same number.
-        Some(_) | None => return Ok(()),
-    }
     if child.never_kill {
-        return match wait_for_end(child, NEVER_KILL_WAIT).map_err(failed)? {
+        let found = process::identify(child.pid).map_err(failed)?;
+        if !found.is_some_and(|found| found.is_same(child)) {
+            return Ok(());
+        }
+        let ended = wait_for_end(NEVER_KILL_WAIT, || Ok(!process::group_is_alive(child.pid)?));
+        return match ended.map_err(failed)? {
             true => Ok(()),
             false => Err(ActError::StillRunning { pid: child.pid }),
         };
     }
-    let group = Pid::from_raw(child.pid);
+    let mut left = process::survivors(child).map_err(failed)?;
+    if left.is_empty() {
+        return wait_until_reaped(child).map_err(failed);
+    }
     for (signal, wait) in [(Signal::SIGTERM, grace), (Signal::SIGKILL, KILL_WAIT)] {
-        if let Err(error) = killpg(group, signal)
-            && error != nix::errno::Errno::ESRCH
-        {
-            let path = format!("/proc/{}", child.pid).into();
-            return Err(ActError::Io { what: "stop", path, source: error.into() });
+        for process in &left {
+            tell(process.pid, signal)?;
         }
-        if wait_for_end(child, wait).map_err(failed)? {
+        let ended = wait_for_end(wait, || {
+            left = process::survivors(child)?;
+            if signal == Signal::SIGKILL {
+                // One that was just being started has not heard of it.
+                left.iter()
+                    .try_for_each(|process| tell(process.pid, signal))
+                    .map_err(io::Error::other)?;
+            }
+            Ok(left.is_empty())
+        });
+        if ended.map_err(failed)? {
             return wait_until_reaped(child).map_err(failed);
         }
     }
-    Err(ActError::StillRunning { pid: child.pid })
+    Err(ActError::StillRunning { pid: left.first().map_or(child.pid, |process| process.pid) })
 }
 
-/// Whether the group of a process is gone within so long.
-fn wait_for_end(child: &ChildProcess, wait: Duration) -> io::Result<bool> {
+/// Signals a process; one that is gone needs no signal.
+fn tell(pid: i32, signal: Signal) -> Result<(), ActError> {
+    match kill(Pid::from_raw(pid), signal) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Err(error) => {
+            let path = format!("/proc/{pid}").into();
+            Err(ActError::Io { what: "stop", path, source: error.into() })
+        }
+    }
+}
+
+/// Whether something has ended within so long.
+fn wait_for_end(
+    wait: Duration,
+    mut has_ended: impl FnMut() -> io::Result<bool>,
+) -> io::Result<bool> {
     let asked = Instant::now();
     loop {
-        if !process::group_is_alive(child.pid)? {
+        if has_ended()? {
             return Ok(true);
         }
         let left = wait.saturating_sub(asked.elapsed());

@@ -135,7 +135,7 @@ impl Repository<'_> {
     /// Asks for the version; needs no repository.
     pub fn version(&self) -> CommandSpec {
         let tool = Tool::Borg.or(self.target.program.as_ref());
-        CommandSpec::new(tool, Effect::Inspect).arg("--version")
+        CommandSpec::helper(tool).arg("--version")
     }
 
     /// Creates the repository.

@@ -15,7 +15,7 @@ const SIGTERM: i32 = 15;
 
 /// `restic version`: in text, since JSON came with 0.17 only.
 pub fn version(program: &Tool) -> CommandSpec {
-    CommandSpec::new(program.clone(), Effect::Inspect).arg("version")
+    CommandSpec::helper(program.clone()).arg("version")
 }
 
 /// Whether a command takes a lock in the repository, and so may have to wait for one.
@@ -63,6 +63,8 @@ fn base(access: &Access, effect: Effect, lock: Lock, subcommand: &str) -> Comman
         }
         Lock::Taken => {}
     }
+    // It prints its status every second, whatever happens.
+    spec.repeats_itself = true;
     // Waiting for the lock is not a stall, although nothing moves meanwhile.
     spec.stall_limit = Some(access.stall_limit + access.lock_wait);
     spec.stop_signal = if access.version.ends_on_sigterm() { SIGTERM } else { SIGINT };
