@@ -172,6 +172,10 @@ impl Host for Machine {
         unreachable!("a survey needs no space")
     }
 
+    fn names_in(&self, _: &Path) -> Result<Option<Vec<OsString>>, ActError> {
+        unreachable!("a survey lists no directory")
+    }
+
     fn process(&self, _: i32) -> Result<Option<ChildProcess>, ActError> {
         unreachable!("a survey looks for no process")
     }

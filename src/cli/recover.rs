@@ -16,10 +16,11 @@ use super::{Global, Verdict, render};
 /// Arguments of `recover`.
 #[derive(Debug, Args)]
 pub struct RecoverArgs {
-    /// Give up the hooks that this dead run promised, which are tried again for ever otherwise: they are not
-    /// run, and what they had to do is yours; all else is given back
-    #[arg(long, value_name = "RUN", value_parser = run_id)]
-    give_up_hooks: Option<RunId>,
+    /// Give up what of this dead run can never be given back and is tried again for ever otherwise: the hooks that
+    /// it promised, which are not run, and locks of targets that the configuration does not name any more; what
+    /// they had to do is yours, and all else is given back
+    #[arg(long, alias = "give-up-hooks", value_name = "RUN", value_parser = run_id)]
+    give_up: Option<RunId>,
 }
 
 fn run_id(text: &str) -> Result<RunId, String> {
@@ -42,10 +43,12 @@ pub fn run(global: &Global, args: &RecoverArgs) -> Verdict {
     for path in [settings.runtime_dir.clone(), locks].into_iter().chain(workplaces(settings)) {
         setup.host.act(&Action::EnsureDirectory { path, mode: 0o700 }).map_err(StepError::from)?;
     }
-    let recovery = match &args.give_up_hooks {
+    let recovery = match &args.give_up {
         None => pipeline::recover::recover(setup.pipeline())?,
-        Some(run) => pipeline::recover::give_up_hooks(setup.pipeline(), run)?,
+        Some(run) => pipeline::recover::give_up(setup.pipeline(), run)?,
     };
+    let mut recovery = recovery;
+    recovery.failures.append(&mut recovery.waiting);
     let troubles: Vec<_> = recovery.failures.iter().map(|failure| failure.trouble).collect();
     let document = Document {
         schema: SCHEMA,

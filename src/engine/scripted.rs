@@ -222,6 +222,23 @@ impl Host for ScriptedHost {
         panic!("not in the script: space at {}", path.shown())
     }
 
+    fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError> {
+        let removed = self.acted.lock().unwrap();
+        let is_left = |path: &&PathBuf| {
+            !removed
+                .iter()
+                .any(|action| matches!(action, Action::RemoveFile { path: gone } if gone == *path))
+        };
+        let names: Vec<OsString> = self
+            .files
+            .keys()
+            .filter(is_left)
+            .filter_map(|path| path.strip_prefix(directory).ok()?.components().next())
+            .map(|name| name.as_os_str().to_owned())
+            .collect();
+        Ok((!names.is_empty()).then_some(names))
+    }
+
     fn process(&self, pid: i32) -> Result<Option<ChildProcess>, ActError> {
         Ok(self.running.iter().find(|process| process.pid == pid).cloned())
     }

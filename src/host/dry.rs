@@ -277,6 +277,10 @@ impl Host for DryHost {
         self.inner.look(path)
     }
 
+    fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError> {
+        self.inner.names_in(directory)
+    }
+
     fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
         self.inner.read(path)
     }

@@ -253,6 +253,12 @@ pub trait Host: Send + Sync {
     /// When the path cannot be looked at, which is different from nothing being there.
     fn look(&self, path: &Path) -> Result<Option<PathState>, ActError>;
 
+    /// The names in a directory, in no order that matters; `None` when there is no such directory.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError>;
+
     /// The content of a file.
     ///
     /// # Errors

@@ -128,6 +128,18 @@ impl Host for SystemHost {
         }))
     }
 
+    fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError> {
+        let failed = |source| ActError::Io { what: "list", path: directory.to_owned(), source };
+        match fs::read_dir(directory) {
+            Ok(entries) => entries
+                .map(|entry| entry.map(|entry| entry.file_name()).map_err(failed))
+                .collect::<Result<_, _>>()
+                .map(Some),
+            Err(error) if mounts::is_absent(&error) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
         fs::read(path).map_err(|source| ActError::Io { what: "read", path: path.into(), source })
     }

@@ -1,6 +1,8 @@
 //! The lock that an engine takes in a repository, in the ledger: its name is written down before it is taken.
 
-use crate::engine::{Claim, Engine, EngineError};
+use std::time::Duration;
+
+use crate::engine::{Claim, Context, Engine, EngineError};
 use crate::model::names::TargetName;
 use crate::model::outcome::Trouble;
 use crate::model::undo::{Ledger, Undo};
@@ -27,6 +29,14 @@ pub fn bracketed<T>(
     let entry = cx.ledger.intend(undo.clone()).map_err(ledger_error)?;
     let result = call(engine);
     let told = |error| closed::noting(cx, &engine.target().name, error);
+    if let Err(EngineError::Locked { .. }) = &result {
+        // A look takes no lock that the ledger knows. One that a power cut ended leaves borg's own under the
+        // machine's name, which borg itself takes away when the next look comes; so the next run finds it gone.
+        let context = Context { lock_wait: Duration::ZERO, ..cx.pipeline.engine_context() };
+        if let Err(error) = engine.list(context) {
+            tracing::debug!(%error, "the repository stays locked");
+        }
+    }
     let may_hold_a_lock = matches!(
         result,
         Err(EngineError::Run(_) | EngineError::Failed { .. } | EngineError::Full { .. })

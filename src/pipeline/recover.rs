@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use crate::capture::{self, Room};
 use crate::host::{Action, Host};
 use crate::model::job::Settings;
-use crate::model::names::RunId;
+use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::Trouble;
+use crate::model::shown::Show;
 use crate::model::undo::{Ledger, Undo};
 
 use super::context::{CHILD_GRACE, Pipeline};
@@ -31,6 +32,9 @@ pub struct Recovery {
     pub done: Vec<String>,
     /// What could not be given back; it stays in its ledger.
     pub failures: Vec<StepError>,
+    /// What nobody can give back any more, since the configuration does not name its target; it stays until a
+    /// person gives it up or the target is back, and keeps no other job from being well.
+    pub waiting: Vec<StepError>,
 }
 
 /// Lets devices go on that a dead run's `lvcreate` left suspended. Writes nothing: until it is done, whatever
@@ -64,13 +68,13 @@ pub fn recover(pipeline: Pipeline<'_>) -> Result<Recovery, StepError> {
     recover_but(pipeline, None)
 }
 
-/// The same, but the hooks that one dead run promised are given up: its ledger is told that they are kept, and
-/// they are not run. A hook that can never succeed would be tried for ever otherwise, and what it had to do is
-/// for a person to see to.
+/// The same, but what can never be given back of one dead run is given up: the hooks that it promised, which are not
+/// run, and the locks in repositories that the configuration names no more. They would be tried for ever otherwise,
+/// and what was to be done is for a person to see to.
 ///
 /// # Errors
 /// When there is no such dead run; then nothing was done. And as [`recover`].
-pub fn give_up_hooks(pipeline: Pipeline<'_>, run: &RunId) -> Result<Recovery, StepError> {
+pub fn give_up(pipeline: Pipeline<'_>, run: &RunId) -> Result<Recovery, StepError> {
     let mut dead: Vec<String> = ledger::ledgers(&durable_ledgers(&pipeline.config.settings))?
         .iter()
         .filter_map(|path| FileLedger::peek(path)?.run)
@@ -90,10 +94,7 @@ pub fn give_up_hooks(pipeline: Pipeline<'_>, run: &RunId) -> Result<Recovery, St
     recover_but(pipeline, Some(run))
 }
 
-fn recover_but(
-    pipeline: Pipeline<'_>,
-    without_hooks: Option<&RunId>,
-) -> Result<Recovery, StepError> {
+fn recover_but(pipeline: Pipeline<'_>, given_up: Option<&RunId>) -> Result<Recovery, StepError> {
     let settings = &pipeline.config.settings;
     let mut recovery = Recovery::default();
     let mut ledgers = Vec::new();
@@ -125,6 +126,14 @@ fn recover_but(
                 }
             }
         }
+        if replay.run.is_none() && !(replay.outstanding.is_empty() && replay.children.is_empty()) {
+            let text = format!(
+                "the ledger {} does not say of which run it is, so nothing that it names was given back — look at it, give back by hand what it names, then remove it",
+                path.shown()
+            );
+            recovery.failures.push(StepError::new(Trouble::Cleanup, text));
+            continue;
+        }
         // Giving back a directory or a lock that a survivor still uses would harm what it does.
         let Some(run) = replay.run.as_ref().filter(|_| children_gone) else {
             if replay.run.is_none() {
@@ -134,9 +143,21 @@ fn recover_but(
         };
         let before = recovery.failures.len();
         let mut outstanding = replay.outstanding;
-        if without_hooks == Some(run) {
-            outstanding.retain(|promised| !give_up(run, &ledger, promised, &mut recovery));
+        if given_up == Some(run) {
+            outstanding.retain(|promised| !let_go(pipeline, run, &ledger, promised, &mut recovery));
         }
+        outstanding.retain(|promised| match out_of_reach(pipeline, &promised.undo) {
+            None => true,
+            Some(target) => {
+                recovery.waiting.push(StepError::new(
+                    Trouble::Cleanup,
+                    format!(
+                        "run {run} may have left a lock in the repository of target {target}, which the configuration does not name any more — `stillpoint recover --give-up {run}` gives it up"
+                    ),
+                ));
+                false
+            }
+        });
         recovery.failures.extend(undo::unwind(pipeline, run, &ledger, &outstanding));
         if recovery.failures.len() == before {
             recovery.done.push(format!(
@@ -150,21 +171,36 @@ fn recover_but(
     Ok(recovery)
 }
 
-/// Settles the promise of a hook without running it. Answers whether it was one: one that could not be
-/// settled must not run either.
-fn give_up(
+/// The target of a lock that nobody can look at, since the configuration does not name it.
+fn out_of_reach<'u>(pipeline: Pipeline<'_>, undo: &'u Undo) -> Option<&'u TargetName> {
+    let Undo::ReleaseEngineLock { target, .. } = undo else { return None };
+    pipeline.engine(target).is_none().then_some(target)
+}
+
+/// Settles what can never be given back, without doing anything about it. Answers whether it was such a thing: one
+/// that could not be settled must not be tried either.
+fn let_go(
+    pipeline: Pipeline<'_>,
     run: &RunId,
     ledger: &FileLedger,
     promised: &Outstanding,
     recovery: &mut Recovery,
 ) -> bool {
-    let Undo::RunHook { promise, job, argv, .. } = &promised.undo else { return false };
-    match ledger.settled(promised.entry).map_err(ledger_error) {
-        Ok(()) => recovery.done.push(format!(
+    let what = match &promised.undo {
+        Undo::RunHook { promise, job, argv, .. } => format!(
             "gave up the {} hook {} of job {job}, which run {run} promised: it was not run",
             promise.name(),
             argv.join(" ")
-        )),
+        ),
+        undo => match out_of_reach(pipeline, undo) {
+            Some(target) => format!(
+                "gave up the lock that run {run} may have left in the repository of target {target}"
+            ),
+            None => return false,
+        },
+    };
+    match ledger.settled(promised.entry).map_err(ledger_error) {
+        Ok(()) => recovery.done.push(what),
         Err(error) => recovery.failures.push(undo::left(Some(run), &error.message)),
     }
     true

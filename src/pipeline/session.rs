@@ -116,6 +116,7 @@ pub fn session<T>(
     };
     let mut frame =
         Frame { recovered: recovery.done, leftovers: recovery.failures, makeshift: None };
+    frame.recovered.extend(recovery.waiting.into_iter().map(|waiting| waiting.message));
 
     let (ledger, staging) = match begin(pipeline, run, &Ground::durable(settings)) {
         Err(error) if place == Place::StateElseRuntime => {

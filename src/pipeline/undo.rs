@@ -71,7 +71,7 @@ pub fn unwind(
             let mut failure = left(Some(run), &error.message);
             if let Undo::RunHook { .. } = undo {
                 failure.message +=
-                    &format!(", and `stillpoint recover --give-up-hooks {run}` gives it up");
+                    &format!(", and `stillpoint recover --give-up {run}` gives it up");
             }
             failures.push(failure);
         }

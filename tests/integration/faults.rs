@@ -19,7 +19,7 @@ use stillpoint::model::undo::{Ledger, Promise, Undo};
 use stillpoint::pipeline::context::{Engines, Pipeline, engines};
 use stillpoint::pipeline::identity;
 use stillpoint::pipeline::ledger::FileLedger;
-use stillpoint::pipeline::recover::{give_up_hooks, recover};
+use stillpoint::pipeline::recover::{give_up, recover};
 use stillpoint::pipeline::run::run;
 use stillpoint::report::history::{FILE_NAME, History, Maintenance, MaintenanceKind};
 
@@ -291,13 +291,13 @@ fn a_promised_hook_that_never_succeeds_can_be_given_up() {
         let report = bench.run();
         let told = report.warnings.join("\n");
         assert!(told.contains(&format!("left by run {run}: the finally hook")), "{told}");
-        assert!(told.contains(&format!("`stillpoint recover --give-up-hooks {run}`")), "{told}");
+        assert!(told.contains(&format!("`stillpoint recover --give-up {run}`")), "{told}");
     }
     let held = recover(bench.pipeline()).unwrap().failures;
-    assert!(held[0].message.contains(&format!("--give-up-hooks {run}`")), "{held:?}");
+    assert!(held[0].message.contains(&format!("--give-up {run}`")), "{held:?}");
 
     let typo = RunId::parse("0badc0de").unwrap();
-    let error = give_up_hooks(bench.pipeline(), &typo).unwrap_err();
+    let error = give_up(bench.pipeline(), &typo).unwrap_err();
     assert_eq!(error.trouble, Trouble::Configuration);
     assert!(error.message.ends_with(run.as_str()), "{error}");
     // Nobody else's promise is given up with it.
@@ -310,14 +310,70 @@ fn a_promised_hook_that_never_succeeds_can_be_given_up() {
     };
     drop(FileLedger::begin(&bench.state.path().join("ledger"), &other).unwrap().intend(promise));
     bench.host.world().hooks.clear();
-    let recovery = give_up_hooks(bench.pipeline(), &run).unwrap();
+    let recovery = give_up(bench.pipeline(), &run).unwrap();
     assert_eq!(recovery.failures, []);
     assert_eq!(bench.host.world().hooks, ["start"]);
     let told =
         format!("gave up the finally hook /hook broken of job host, which run {run} promised");
     assert!(recovery.done.iter().any(|line| line.starts_with(&told)), "{recovery:?}");
     bench.assert_mended("giving up a hook");
-    assert!(give_up_hooks(bench.pipeline(), &run).is_err(), "its ledger is gone");
+    assert!(give_up(bench.pipeline(), &run).is_err(), "its ledger is gone");
+}
+
+#[test]
+fn a_lock_of_a_target_that_is_not_configured_any_more_waits_for_a_person() {
+    let bench = Bench::with_history();
+    bench.host.arm(Fault::None);
+    let dead = RunId::parse("0badc0de").unwrap();
+    let lock = Undo::ReleaseEngineLock {
+        target: TargetName::new("gone").unwrap(),
+        owner: Some("web1.stillpoint-0badc0de".into()),
+    };
+    let staging = Undo::RemoveStaging { path: "/var/cache/stillpoint/tmp/0badc0de".into() };
+    let ledger = FileLedger::begin(&bench.state.path().join("ledger"), &dead).unwrap();
+    ledger.intend(lock).unwrap();
+    ledger.intend(staging).unwrap();
+    drop(ledger);
+    // Every run tells of it, and is as good as it is.
+    for _ in 0..2 {
+        let report = bench.run();
+        assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+        let recovery = recover(bench.pipeline()).unwrap();
+        assert_eq!(recovery.failures, []);
+        let [waiting] = recovery.waiting.as_slice() else { panic!("{recovery:#?}") };
+        assert!(waiting.message.contains("target gone"), "{waiting}");
+        assert!(waiting.message.contains("recover --give-up 0badc0de"), "{waiting}");
+    }
+    let recovery = give_up(bench.pipeline(), &dead).unwrap();
+    assert_eq!((recovery.failures, recovery.waiting), (vec![], vec![]));
+    assert!(
+        recovery.done[0].starts_with("gave up the lock that run 0badc0de"),
+        "{:?}",
+        recovery.done
+    );
+    bench.assert_given_back("giving up a lock");
+}
+
+#[test]
+fn a_ledger_that_cannot_be_understood_is_told_and_stays() {
+    let bench = Bench::with_history();
+    bench.host.arm(Fault::None);
+    let directory = bench.state.path().join("ledger");
+    fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("0badc0de");
+    let intent = r#"{"intend":{"entry":0,"undo":{"remove-staging":{"path":"/x"}}}}"#;
+    let newer = r#"{"begin":{"format":2,"run":"0badc0de"}}"#;
+    for text in [format!("{intent}\n"), format!("{newer}\n"), "not a ledger\n".to_owned()] {
+        fs::write(&path, &text).unwrap();
+        let recovery = recover(bench.pipeline()).unwrap();
+        let [failure] = recovery.failures.as_slice() else { panic!("{text}: {recovery:#?}") };
+        assert_eq!(failure.trouble, Trouble::Cleanup, "{failure}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+    // A line that was cut off names nothing that was done.
+    fs::write(&path, &newer[..20]).unwrap();
+    assert_eq!(recover(bench.pipeline()).unwrap().failures, []);
+    assert!(!path.exists());
 }
 
 #[test]

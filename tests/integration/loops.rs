@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::{Outcome, Trouble};
-use stillpoint::pipeline::recover::{Recovery, give_up_hooks, recover};
+use stillpoint::pipeline::recover::{Recovery, give_up, recover};
 use stillpoint::report::history::Attempt;
 use stillpoint::tools::borg::name::parse_archive_name;
 
@@ -95,7 +95,7 @@ pub fn failing_any_effect_of_a_recovery(scene: &Scene) {
 /// The same where a person gives up the hooks of the dead run: they never run, and all else is given back.
 pub fn failing_any_effect_of_giving_up_hooks(scene: &Scene) {
     let give_up = |bench: &Bench| match dead_run(bench) {
-        Some(run) => give_up_hooks(bench.pipeline(), &run).unwrap(),
+        Some(run) => give_up(bench.pipeline(), &run).unwrap(),
         // The first attempt gave everything back.
         None => recover(bench.pipeline()).unwrap(),
     };

@@ -330,15 +330,15 @@ finally = [["HOOK"]]
     let report = machine.run(&["--json", "run"]).expect(11).json();
     let run = report["run_id"].as_str().unwrap();
     machine.configure(&job.replace("HOOK", "true"));
-    let remedy = format!("`stillpoint recover --give-up-hooks {run}`");
+    let remedy = format!("`stillpoint recover --give-up {run}`");
     for verb in ["run", "recover"] {
         let said = machine.run(&[verb]).expect(11).says(&remedy).stderr;
         let told = format!("left by run {run}: the finally hook of job host: ");
         assert!(said.contains(&told) && said.contains("/nowhere"), "{said}");
     }
-    machine.run(&["recover", "--give-up-hooks", "yesterday"]).expect(2).says("eight hexadecimal");
-    machine.run(&["recover", "--give-up-hooks", "00000000"]).expect(3).says(run);
-    machine.run(&["recover", "--give-up-hooks", run]).expect(0).says("gave up the finally hook");
+    machine.run(&["recover", "--give-up", "yesterday"]).expect(2).says("eight hexadecimal");
+    machine.run(&["recover", "--give-up", "00000000"]).expect(3).says(run);
+    machine.run(&["recover", "--give-up", run]).expect(0).says("gave up the finally hook");
     machine.run(&["recover"]).expect(0).says("nothing to give back");
     machine.run(&["run"]).expect(0);
     machine.assert_clean();

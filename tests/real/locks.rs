@@ -130,6 +130,52 @@ fn a_living_restic_elsewhere_with_our_host_name_loses_neither_lock_nor_data() {
     machine.assert_clean();
 }
 
+/// Gives a number to a new process, as a machine does that was started anew: a daemon has it now.
+fn take_number(pid: i32) -> Option<Child> {
+    for _ in 0..200 {
+        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).ok()?;
+        let mut daemon = command("sleep").arg("300").spawn().unwrap();
+        if daemon.id().cast_signed() == pid {
+            return Some(daemon);
+        }
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+    None
+}
+
+#[test]
+fn a_borg_lock_goes_although_its_process_number_is_somebody_elses_now() {
+    let machine = Machine::new(&DUMP.replace(r#"["r"]"#, r#"["b"]"#));
+    machine.run(&["run", "host"]).expect(0);
+    let exclusive = machine.path("repo-b/lock.exclusive");
+    let holders = || -> Vec<String> {
+        fs::read_dir(&exclusive).map_or(Vec::new(), |entries| {
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        })
+    };
+    let mut run = machine.start(&["run", "dump"]);
+    wait_for("borg takes its lock", || !holders().is_empty());
+    let name = holders().remove(0);
+    assert!(name.starts_with("web1.stillpoint-"), "{name}");
+    let (_, rest) = name.rsplit_once('.').unwrap();
+    let pid: i32 = rest.split('-').next().unwrap().parse().unwrap();
+    must("kill", &["-STOP", &pid.to_string()]);
+    must("kill", &["-KILL", &run.id().to_string(), &pid.to_string()]);
+    run.wait().unwrap();
+    wait_for("it is reaped", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+    // Beside it, somebody else's of the same number, who is elsewhere.
+    let mut daemon = take_number(pid).expect("a number can be taken as root");
+    assert_eq!(holders(), [name]);
+    machine.run(&["recover"]).expect(0).says("gave back");
+    assert_eq!(holders(), Vec::<String>::new());
+    let ran = machine.run(&["run", "host"]);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    ran.expect(0);
+    machine.assert_clean();
+}
+
 #[test]
 fn the_lock_of_a_run_that_was_killed_goes_by_its_name() {
     let machine = Machine::new(DUMP);

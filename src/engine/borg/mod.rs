@@ -27,6 +27,7 @@ use classify::{Journal, fault};
 
 mod backup;
 mod classify;
+mod lock;
 mod read;
 
 /// A borg repository.
@@ -81,6 +82,7 @@ impl BorgEngine {
             passphrase: self.passphrase(cx)?,
             temporary: cx.temporary,
             lock_wait: cx.lock_wait,
+            run: cx.run,
         })
     }
 
@@ -133,6 +135,13 @@ impl BorgEngine {
     ) -> Result<(), EngineError> {
         let fault = fault(&self.borg.repository, || spec.display(), completed.exit, journal);
         fault.map_or(Ok(()), Err)
+    }
+
+    /// Looks at the repository under another host id, by which borg takes away the locks that bear it and whose
+    /// processes are no more.
+    fn look_as(&self, cx: Context<'_>, owner: &str) -> Result<(), EngineError> {
+        let spec = self.repository(cx)?.list(true).env("BORG_HOST_ID", owner);
+        self.run(cx, &spec, &mut |_| {}, &mut |_| {}).map(drop)
     }
 
     fn listing(&self, cx: Context<'_>, only_newest: bool) -> Result<Listing, EngineError> {
@@ -394,14 +403,12 @@ impl Engine for BorgEngine {
         })
     }
 
-    fn lock_owner(&self, _cx: Context<'_>) -> Option<String> {
-        None
+    fn lock_owner(&self, cx: Context<'_>) -> Option<String> {
+        cx.run.map(|run| crate::tools::borg::lock::owner(&cx.settings.host, run))
     }
 
-    fn release_dead_lock(&self, _cx: Context<'_>, _claim: Claim<'_>) -> Result<(), EngineError> {
-        // A borg lock names host and process, and the next borg on this host takes away one whose process is
-        // dead. `borg break-lock` would take away anybody's, so it is never run.
-        Ok(())
+    fn release_dead_lock(&self, cx: Context<'_>, claim: Claim<'_>) -> Result<(), EngineError> {
+        lock::release_dead(self, cx, claim)
     }
 }
 

@@ -59,7 +59,7 @@ fn engine_at(repository: &str) -> BorgEngine {
 }
 
 /// Calls `f` with an engine whose host gives these answers.
-fn with<T>(host: &ScriptedHost, f: impl FnOnce(&BorgEngine, Context<'_>) -> T) -> T {
+pub(super) fn with<T>(host: &ScriptedHost, f: impl FnOnce(&BorgEngine, Context<'_>) -> T) -> T {
     let settings = settings();
     let cx = Context {
         host,

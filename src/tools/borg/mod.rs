@@ -17,6 +17,7 @@ use crate::model::names::{MachineId, RunId};
 use crate::model::secret::Secret;
 use crate::model::target::BorgTarget;
 
+pub mod lock;
 pub mod log;
 pub mod name;
 pub mod output;
@@ -39,6 +40,8 @@ pub struct Repository<'a> {
     pub temporary: Option<&'a Path>,
     /// How long borg waits for its lock.
     pub lock_wait: Duration,
+    /// The run whose ledger knows of the locks that borg takes when it changes something, or reads a whole archive.
+    pub run: Option<&'a RunId>,
 }
 
 /// A tree to back up.
@@ -82,15 +85,16 @@ impl Repository<'_> {
         spec = spec.args(verb.iter().copied());
         // Waiting for the lock is not a stall, although nothing moves meanwhile.
         spec.stall_limit = Some(self.target.stall_timeout + self.lock_wait);
+        // Before there is a repository, there is no lock that the ledger could know.
+        if let Some(run) = self.run.filter(|_| effect == Effect::Mutate && verb[0] != "init") {
+            spec = spec.env("BORG_HOST_ID", lock::owner(&self.settings.host, run));
+        }
         self.environment(spec)
     }
 
     /// The environment of every call.
     fn environment(&self, mut spec: CommandSpec) -> CommandSpec {
-        let cache = match &self.settings.makeshift_borg_cache {
-            Some(directory) => directory.clone(),
-            None => self.settings.cache_dir.join("borg"),
-        };
+        let cache = cache_directory(self.settings);
         // Keys and the memory of known repositories must outlive a wiped cache.
         let state = state_directory(self.settings);
         let unencrypted = if self.target.encryption == "none" { "yes" } else { "no" };
@@ -343,6 +347,14 @@ impl Repository<'_> {
 /// The subject of predictions about a repository's list of archives.
 pub fn copies_of(repository: &str) -> String {
     format!("copies of {repository}")
+}
+
+/// Where borg keeps what it can make anew.
+pub fn cache_directory(settings: &Settings) -> PathBuf {
+    match &settings.makeshift_borg_cache {
+        Some(directory) => directory.clone(),
+        None => settings.cache_dir.join("borg"),
+    }
 }
 
 /// Where borg keeps what must outlive a wiped cache: its keys and its memory of known repositories.

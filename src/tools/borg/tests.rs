@@ -45,6 +45,7 @@ fn repository<'a>(target: &'a BorgTarget, settings: &'a Settings) -> Repository<
         passphrase: None,
         temporary: None,
         lock_wait: Duration::from_secs(120),
+        run: None,
     }
 }
 

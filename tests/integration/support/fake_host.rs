@@ -464,6 +464,10 @@ impl Host for FakeHost {
         Ok(self.world().state_disk.and_then(|(_, files)| files))
     }
 
+    fn names_in(&self, _: &Path) -> Result<Option<Vec<OsString>>, ActError> {
+        Ok(None)
+    }
+
     fn process(&self, _: i32) -> Result<Option<ChildProcess>, ActError> {
         Ok(None)
     }
