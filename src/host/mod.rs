@@ -35,8 +35,9 @@ pub use sys::mounts::MountEntry;
 pub use sys::subvolumes::Subvolume;
 
 pub use spec::{
-    Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, HELPER_LIMIT, Halt,
-    LONGEST_HOST_NAME, Prediction, PrivateMount, PrivateView, Stdin, Stream, Tool,
+    Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal,
+    HELPER_LIMIT, Halt, LONGEST_HOST_NAME, Prediction, PrivateMount, PrivateView, Stdin, Stream,
+    Tool,
 };
 
 /// Why a command has no [`Completed`]: it could not start, or it was not let run to its end.

@@ -25,11 +25,11 @@ const LOOKS_PER_LIMIT: u32 = 8;
 /// The longest time between two looks.
 const LONGEST_BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 
-/// So many bytes a second are no movement: the heartbeats of ssh, timers, and the lines of a progress that makes
-/// none. The slowest line that a backup can be made over carries many times that.
+/// So many bytes a second are no movement of a program that repeats itself: its timers, and the heartbeats of an ssh
+/// that it started. The slowest line that a backup can be made over carries many times that.
 const STILL_BYTES: f64 = 256.0;
 
-/// Nor is such a share of one processor.
+/// Nor is such a share of one processor: what it takes to say the same again.
 const STILL_SHARE: f64 = 0.05;
 
 /// How the loop learns whether we are to stop: the signal, and how long a child then gets.
@@ -257,7 +257,13 @@ impl<'a> Supervision<'a> {
             running()
                 .map(|process| {
                     let activity = activity(process.identity.pid)?;
-                    Ok(Seen { pid: process.identity.pid, activity, heard: process.heard })
+                    let repeats_itself = process.repeats_itself;
+                    Ok(Seen {
+                        pid: process.identity.pid,
+                        activity,
+                        repeats_itself,
+                        heard: process.heard,
+                    })
                 })
                 .collect()
         };
@@ -275,6 +281,7 @@ impl<'a> Supervision<'a> {
 struct Seen {
     pid: i32,
     activity: Activity,
+    repeats_itself: bool,
     /// Bytes of its outputs that we have read, which are among those that it moved.
     heard: u64,
 }
@@ -283,6 +290,9 @@ impl Seen {
     /// Whether something to speak of happened between two looks.
     fn has_moved_since(&self, before: &Seen, between: Duration) -> bool {
         let (now, then) = (&self.activity, &before.activity);
+        if self.pid != before.pid || !self.repeats_itself {
+            return self.pid != before.pid || now != then;
+        }
         // A sum that shrinks is of a process that has ended.
         let (Some(cpu), Some(bytes)) =
             (now.cpu.checked_sub(then.cpu), now.bytes.checked_sub(then.bytes))
@@ -290,8 +300,7 @@ impl Seen {
             return true;
         };
         let bytes = bytes.saturating_sub(self.heard - before.heard);
-        self.pid != before.pid
-            || bytes as f64 > STILL_BYTES * between.as_secs_f64()
+        bytes as f64 > STILL_BYTES * between.as_secs_f64()
             || cpu.as_secs_f64() > STILL_SHARE * between.as_secs_f64()
     }
 }
@@ -380,6 +389,7 @@ mod tests {
         let seen = |cpu, bytes, heard| Seen {
             pid: 7,
             activity: Activity { cpu: Duration::from_millis(cpu), bytes },
+            repeats_itself: true,
             heard,
         };
         let before = seen(1000, 5000, 500);
@@ -391,5 +401,9 @@ mod tests {
         assert!(moved(seen(1000, 9000, 900)), "bytes");
         assert!(moved(seen(1100, 5000, 500)), "work");
         assert!(moved(seen(900, 5000, 500)), "a process of its own has ended");
+        // Of one that does not, the least is movement.
+        let quiet = Seen { repeats_itself: false, ..before };
+        let trickle = Seen { repeats_itself: false, ..seen(1000, 5001, 500) };
+        assert!(!quiet.has_moved_since(&quiet, second) && trickle.has_moved_since(&quiet, second));
     }
 }
