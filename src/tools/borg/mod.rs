@@ -85,8 +85,14 @@ impl Repository<'_> {
         spec = spec.args(verb.iter().copied());
         // Waiting for the lock is not a stall, although nothing moves meanwhile.
         spec.stall_limit = Some(self.target.stall_timeout + self.lock_wait);
-        // Before there is a repository, there is no lock that the ledger could know.
-        if let Some(run) = self.run.filter(|_| effect == Effect::Mutate && verb[0] != "init") {
+        // What the ledger does not name stays to borg's own rule: before there is a repository, and while one is only
+        // read to restore.
+        let in_ledger = match verb {
+            ["init", ..] => false,
+            ["extract", rest @ ..] => effect == Effect::Mutate && rest.contains(&"--dry-run"),
+            _ => effect == Effect::Mutate,
+        };
+        if let Some(run) = self.run.filter(|_| in_ledger) {
             spec = spec.env("BORG_HOST_ID", lock::owner(&self.settings.host, run));
         }
         self.environment(spec)
