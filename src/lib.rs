@@ -54,6 +54,9 @@
 //! - A captured root is not mounted `noexec`: the engine itself is started from it.
 //! - LVM snapshots carry the activation-skip flag and are activated past it. One that a crash left behind does
 //!   not come up at the next boot to be taken for its origin.
+//! - Whether the new copy holds every path of the job is looked up in the copy with restic, while the target is listed. borg
+//!   says it while it stores (`create --list`: every directory, and what is left out): another start that reads the list of
+//!   all items would cost a small run more than the run itself.
 //! - The source is released before the targets are listed, not after: listing reads nothing of it.
 //! - A borg checkpoint of a dead run stays until the next good copy of its series and is deleted then: borg
 //!   resumes from it, and a first backup that never finishes is worse than a leftover that is listed.

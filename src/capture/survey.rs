@@ -421,7 +421,7 @@ fn visible(mounts: Vec<MountEntry>) -> Vec<MountEntry> {
 }
 
 /// The mount that holds a path.
-pub(super) fn mount_of<'m>(mounts: &'m [MountEntry], path: &Path) -> Option<&'m MountEntry> {
+pub fn mount_of<'m>(mounts: &'m [MountEntry], path: &Path) -> Option<&'m MountEntry> {
     mounts
         .iter()
         .filter(|mount| path.starts_with(&mount.at))
@@ -466,7 +466,7 @@ fn literal(path: &Path) -> String {
 }
 
 /// A pattern that matches what is in this directory, and not the directory itself.
-fn content_of(path: &Path) -> String {
+pub fn content_of(path: &Path) -> String {
     format!("{}/*", literal(path))
 }
 

@@ -94,6 +94,12 @@ pub enum EngineError {
         /// The last lines of its standard error.
         stderr_tail: String,
     },
+    /// The command whose output was to be stored ended well and printed nothing; no copy was made.
+    #[error("{command} printed nothing, so no copy was made of its output")]
+    EmptyStream {
+        /// The command.
+        command: String,
+    },
     /// The engine, in this version, cannot do it.
     #[error("{engine} cannot do this: {what}")]
     Unsupported {
@@ -149,6 +155,7 @@ impl EngineError {
             | EngineError::Refused { .. }
             | EngineError::NoSource { .. }
             | EngineError::Producer { .. }
+            | EngineError::EmptyStream { .. }
             | EngineError::Output { .. }
             | EngineError::Failed { .. } => Trouble::JobFailed,
         }
@@ -179,6 +186,9 @@ impl EngineError {
             EngineError::Refused { .. } => "if the repository was moved on purpose, run the engine once by hand and confirm".into(),
             EngineError::NoSource { .. } => "check the job's paths; nothing was deleted".into(),
             EngineError::Producer { .. } => "run the command by hand as root to see why it fails".into(),
+            EngineError::EmptyStream { .. } => {
+                "an empty dump is never taken for a good copy: run the command by hand as root to see what it prints".into()
+            }
             EngineError::Run(error) => return error.hint().map(str::to_owned),
             EngineError::Unsupported { .. }
             | EngineError::Output { .. }

@@ -95,8 +95,10 @@ pub struct BackupRequest {
 pub enum Input {
     /// Files and directories, read by the engine itself.
     Tree {
-        /// Absolute paths.
+        /// Absolute paths, none of which lies in another one.
         paths: Vec<PathBuf>,
+        /// What the copy must hold: these, and what lies in them and is named by the job as well.
+        expected: Vec<Expected>,
         /// Exclude patterns in restic's dialect.
         exclude: Vec<String>,
         /// Skip directories that hold a `CACHEDIR.TAG`.
@@ -115,6 +117,24 @@ pub enum Input {
         /// The file's name in the copy.
         file_name: String,
     },
+}
+
+/// A path that a copy must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The path.
+    pub path: PathBuf,
+    /// Whether it is a directory.
+    pub is_directory: bool,
+}
+
+/// What a look into a new copy found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// The whole id of the copy that was looked into.
+    pub id: String,
+    /// What of that which was expected it does not hold.
+    pub absent: Vec<PathBuf>,
 }
 
 /// What an engine said about a backup it made.
@@ -138,6 +158,9 @@ pub struct BackupReport {
     pub unreadable_count: u64,
     /// What the engine warned of besides, at most the first hundred.
     pub warnings: Vec<String>,
+    /// Expected paths that were not stored, where the engine names what it stores; `None` where the copy has to be
+    /// looked into, see [`Engine::look_into`].
+    pub absent: Option<Vec<PathBuf>>,
 }
 
 /// What a look at a repository found.
@@ -354,6 +377,20 @@ pub trait Engine: Send + Sync {
         copy: &Copy,
         each: &mut dyn FnMut(Entry),
     ) -> Result<(), EngineError>;
+
+    /// Looks for expected paths in a copy, named by its id or, where the engine says no more of a new one, the
+    /// beginning of it. `None`: this engine says what is missing while it stores.
+    ///
+    /// # Errors
+    /// When the copy cannot be looked into.
+    fn look_into(
+        &self,
+        _cx: Context<'_>,
+        _id: &str,
+        _expected: &[Expected],
+    ) -> Result<Option<Looked>, EngineError> {
+        Ok(None)
+    }
 
     /// Hands every difference between two copies to `each`.
     ///

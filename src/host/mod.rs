@@ -188,8 +188,8 @@ pub type Watch<'a> = &'a mut dyn FnMut(Stream, &[u8]);
 pub struct Piped {
     /// The process whose output was stored.
     pub producer: Completed,
-    /// The process that stored it. When the producer failed, this one was stopped before it saw the end
-    /// of its input.
+    /// The process that stored it. When the producer failed or wrote nothing, this one was stopped before it saw
+    /// the end of its input.
     pub consumer: Completed,
     /// Bytes that went from one to the other.
     pub bytes: u64,
@@ -205,8 +205,8 @@ pub trait Host: Send + Sync {
 
     /// Runs two processes with the first one's standard output as the second one's standard input.
     ///
-    /// The consumer sees the end of its input only after the producer has exited with success; otherwise
-    /// it is stopped first, so that it cannot complete a torn copy. Lines of the consumer's output and of
+    /// The consumer sees the end of its input only after the producer has exited with success and has written
+    /// something; otherwise it is stopped first, so that it cannot complete a torn copy, nor one of nothing. Lines of the consumer's output and of
     /// both standard errors go to `watch`.
     ///
     /// # Errors

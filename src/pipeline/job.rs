@@ -311,7 +311,7 @@ fn finish(
     if made.archived.is_empty() {
         return None;
     }
-    let mut observation = observe(cx, rec, engine, made)?;
+    let mut observation = observe(cx, rec, job, engine, made)?;
     for observed in &observation.observed {
         // The gate judges by what this run knows of its copy.
         if let Some(listed) =

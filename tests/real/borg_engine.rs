@@ -123,6 +123,7 @@ impl Bench {
             time: Utc.with_ymd_and_hms(2026, 11, 21, 2, 3, second).unwrap(),
             input: Input::Tree {
                 paths: paths.to_vec(),
+                expected: Vec::new(),
                 exclude: Vec::new(),
                 exclude_caches: false,
                 exclude_if_present: Vec::new(),

@@ -9,6 +9,7 @@ mod bench_machine;
 mod borg_engine;
 mod btrfs;
 mod closed;
+mod contents;
 mod excludes;
 mod faults;
 mod honest;

@@ -145,6 +145,7 @@ impl Bench {
             time: time(second),
             input: Input::Tree {
                 paths: paths.to_vec(),
+                expected: Vec::new(),
                 exclude: vec!["*.tmp".into()],
                 exclude_caches: true,
                 exclude_if_present: vec![".nobackup".into()],

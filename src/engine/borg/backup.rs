@@ -1,10 +1,15 @@
 //! Making an archive: of a tree, or of what a command prints.
 
-use super::classify::{BackupWarnings, Journal};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::classify::{BackupWarnings, Journal, shown_as};
 use super::{BorgEngine, hand_on};
-use crate::engine::{BackupReport, BackupRequest, Context, Engine, EngineError, Input, OnProgress};
+use crate::engine::{
+    BackupReport, BackupRequest, Context, Engine, EngineError, Expected, Input, OnProgress,
+};
 use crate::host::{Completed, Exit, Stream};
-use crate::tools::borg::log::Message;
+use crate::tools::borg::log::{Line, Message};
 use crate::tools::borg::output::{Statistics, parse_created};
 use crate::tools::borg::{Marks, Tree, name};
 use crate::tools::exclude;
@@ -24,6 +29,7 @@ impl BorgEngine {
         match &request.input {
             Input::Tree {
                 paths,
+                expected,
                 exclude,
                 exclude_caches,
                 exclude_if_present,
@@ -48,10 +54,22 @@ impl BorgEngine {
                 };
                 let spec = repository.create_tree(&marks, &archive, &tree);
                 let mut read = BackupWarnings::new(paths);
-                let completed = self.run(cx, &spec, &mut |warning| read.take(warning), progress);
+                let mut stored = Stored::new(expected);
+                let mut journal = Journal::default();
+                let completed = cx.host.run(&spec, &mut |stream, line| {
+                    if stream != Stream::Err {
+                        return;
+                    }
+                    match journal.take(line) {
+                        Some(Line::Item { status, path }) => stored.take(status, path),
+                        line => hand_on(line, &mut |warning| read.take(warning), progress),
+                    }
+                });
                 read.failure(&self.borg.repository).map_or(Ok(()), Err)?;
                 let completed = completed?;
-                self.report(cx, archive, &completed, read)
+                self.judge(&spec, &completed, &journal)?;
+                let absent = if cx.host.is_dry() { Vec::new() } else { stored.absent() };
+                self.report(cx, archive, &completed, read, absent)
             }
             Input::Stream { producer, file_name } => {
                 let spec = repository.create_stream(&marks, &archive, file_name);
@@ -73,8 +91,11 @@ impl BorgEngine {
                         stderr_tail: piped.producer.last_lines(5),
                     });
                 }
+                if piped.bytes == 0 && !borg_died && !cx.host.is_dry() {
+                    return Err(EngineError::EmptyStream { command: producer.display() });
+                }
                 self.judge(&spec, &piped.consumer, &journal)?;
-                self.report(cx, archive, &piped.consumer, read)
+                self.report(cx, archive, &piped.consumer, read, Vec::new())
             }
         }
     }
@@ -97,6 +118,7 @@ impl BorgEngine {
         archive: String,
         completed: &Completed,
         mut read: BackupWarnings<'_>,
+        absent: Vec<PathBuf>,
     ) -> Result<BackupReport, EngineError> {
         let Statistics { original_size, deduplicated_size, nfiles } =
             parse_created(&completed.stdout)
@@ -121,8 +143,53 @@ impl BorgEngine {
             unreadable: read.unreadable,
             unreadable_count: read.unreadable_count,
             warnings: read.warnings,
+            absent: Some(absent),
         })
     }
+}
+
+/// What borg said of the paths that the archive must hold.
+struct Stored<'a> {
+    expected: &'a [Expected],
+    /// Of these, the directories that were stored.
+    directories: BTreeSet<usize>,
+    /// What was left out and is, or is above, an expected path.
+    left_out: Vec<String>,
+}
+
+impl<'a> Stored<'a> {
+    fn new(expected: &'a [Expected]) -> Self {
+        Self { expected, directories: BTreeSet::new(), left_out: Vec::new() }
+    }
+
+    fn take(&mut self, status: char, path: String) {
+        match status {
+            'd' => {
+                let of = self.expected.iter().position(|one| shown_as(&one.path, &path));
+                self.directories.extend(of);
+            }
+            'x' if self.expected.iter().any(|one| is_at_or_above(&path, &one.path)) => {
+                self.left_out.push(path);
+            }
+            _ => {}
+        }
+    }
+
+    /// A directory is in the archive when borg says so; anything else when it did not say that it was left out (that
+    /// it could not be read is a warning).
+    fn absent(&self) -> Vec<PathBuf> {
+        let is_absent = |(at, one): &(usize, &Expected)| match one.is_directory {
+            true => !self.directories.contains(at),
+            false => self.left_out.iter().any(|path| is_at_or_above(path, &one.path)),
+        };
+        let absent = self.expected.iter().enumerate().filter(is_absent);
+        absent.map(|(_, one)| one.path.clone()).collect()
+    }
+}
+
+/// Whether a path, as borg shows it, is this one or above it.
+fn is_at_or_above(shown: &str, path: &Path) -> bool {
+    path.ancestors().any(|part| shown_as(part, shown))
 }
 
 /// Whether this is what borg says when it is stopped.

@@ -247,9 +247,12 @@ fn meaning(message: &Message) -> Meaning {
 }
 
 /// Whether borg shows this path as that text; what is not UTF-8 it shows as `?`, or as it is.
-fn shown_as(path: &Path, text: &str) -> bool {
+pub(super) fn shown_as(path: &Path, text: &str) -> bool {
     use std::os::unix::ffi::OsStrExt;
     let bytes = path.as_os_str().as_bytes();
+    if std::str::from_utf8(bytes).is_ok() {
+        return text.as_bytes() == bytes;
+    }
     let questioned: String = bytes
         .utf8_chunks()
         .map(|chunk| format!("{}{}", chunk.valid(), "?".repeat(chunk.invalid().len())))

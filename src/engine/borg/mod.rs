@@ -175,7 +175,8 @@ fn hand_on(line: Option<Line>, on_warning: &mut dyn FnMut(&Message), progress: O
                 current: Some(message),
             });
         }
-        Some(Line::Other | Line::Text(_)) | None => {}
+        // Of interest to a backup alone, which takes them before.
+        Some(Line::Item { .. } | Line::Other | Line::Text(_)) | None => {}
     }
 }
 
@@ -342,7 +343,11 @@ impl Engine for BorgEngine {
     fn verify(&self, cx: Context<'_>, copy: &Copy) -> Result<CheckReport, EngineError> {
         let spec = self.repository(cx)?.verify(&copy.id);
         let extent = format!("all data of {}", copy.id);
-        self.examine(cx, &spec, extent, &mut |_| {})
+        let mut report = self.examine(cx, &spec, extent, &mut |_| {})?;
+        if report.damage.is_empty() && !cx.host.is_dry() {
+            report.damage = self.links_without_a_file(cx, copy)?;
+        }
+        Ok(report)
     }
 
     fn restore(

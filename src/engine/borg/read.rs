@@ -1,5 +1,8 @@
 //! Reading archives back: restore, trial extraction and check, listings and comparisons.
 
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::classify::{Journal, KEPT, RestoreWarning, restore_warning};
@@ -10,6 +13,7 @@ use crate::engine::{
 };
 use crate::host::{CommandSpec, Exit, Stream};
 use crate::model::copy::Copy;
+use crate::model::shown::Show;
 use crate::tools::borg::log::{Level, Message};
 use crate::tools::borg::output::{ChangeRecord, parse_difference, parse_item};
 
@@ -75,6 +79,43 @@ impl BorgEngine {
             });
             Ok(())
         })
+    }
+
+    /// Further names of files whose first name the archive does not hold: extraction makes nothing of them, and a trial
+    /// does not notice. A second look is taken only where the archive has such names at all.
+    pub(super) fn links_without_a_file(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+    ) -> Result<Vec<String>, EngineError> {
+        let spec = self.repository(cx)?.contents(&copy.id);
+        let mut lost = Lost::default();
+        let mut sources = HashSet::new();
+        self.run_lines(cx, &spec, &mut |line| {
+            let item = parse_item(line)?;
+            match &item.link_to {
+                Some(source) if *source == item.path => lost.add(&item.path, source),
+                Some(source) => drop(sources.insert(hash_of(source))),
+                None => {}
+            }
+            Ok(())
+        })?;
+        if sources.is_empty() {
+            return Ok(lost.shown());
+        }
+        self.run_lines(cx, &spec, &mut |line| {
+            let item = parse_item(line)?;
+            match &item.link_to {
+                // borg stores the first name before the others.
+                Some(source) if *source != item.path && sources.contains(&hash_of(source)) => {
+                    lost.add(&item.path, source);
+                }
+                Some(_) => {}
+                None => drop(sources.remove(&hash_of(&item.path))),
+            }
+            Ok(())
+        })?;
+        Ok(lost.shown())
     }
 
     /// Compares two copies; see [`crate::engine::Engine::diff`].
@@ -154,6 +195,42 @@ impl BorgEngine {
             Ok(()) => Ok(CheckReport { damage: Vec::new(), extent }),
         }
     }
+}
+
+/// Names without a file: the first ones, and how many.
+#[derive(Default)]
+struct Lost {
+    named: Vec<String>,
+    count: usize,
+}
+
+impl Lost {
+    fn add(&mut self, path: &Path, source: &Path) {
+        self.count += 1;
+        if self.named.len() < KEPT {
+            self.named.push(format!(
+                "/{} cannot be restored: it is stored as a further name of /{}, which the archive does not hold",
+                path.shown(),
+                source.shown()
+            ));
+        }
+    }
+
+    fn shown(self) -> Vec<String> {
+        let mut named = self.named;
+        let more = self.count - named.len();
+        if more > 0 {
+            named.push(format!("and {more} more"));
+        }
+        named
+    }
+}
+
+/// Names of hard links are held by their hash: eight bytes each, however long they are.
+fn hash_of(path: &Path) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    path.as_os_str().as_bytes().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// How a path differs, from borg's list of ways.

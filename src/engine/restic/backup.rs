@@ -32,6 +32,7 @@ pub(super) fn backup(
     match &request.input {
         Input::Tree {
             paths,
+            expected: _,
             exclude,
             exclude_caches,
             exclude_if_present,
@@ -74,6 +75,13 @@ pub(super) fn backup(
                     exit: piped.producer.exit.to_string(),
                     stderr_tail: piped.producer.last_lines(5),
                 });
+            }
+            let Completed { exit, stderr_tail, .. } = &piped.consumer;
+            // Otherwise restic failed by itself, before it could have read anything.
+            let has_its_say = matches!(exit, Exit::Code(code) if *code != 0)
+                && !failure::was_stopped(*exit, stderr_tail);
+            if piped.bytes == 0 && !has_its_say && !session.cx.host.is_dry() {
+                return Err(EngineError::EmptyStream { command: producer.display() });
             }
             journal.report(session, &spec, &piped.consumer)
         }
@@ -308,6 +316,7 @@ impl<'a> Journal<'a> {
             unreadable: self.unreadable.iter().map(|text| session.redact(text)).collect(),
             unreadable_count: self.unreadable_count,
             warnings: self.warnings.iter().map(|text| session.redact(text)).collect(),
+            absent: None,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{Session, broken, exact};
-use crate::engine::{Change, ChangeKind, EngineError, Entry};
+use crate::engine::{Change, ChangeKind, EngineError, Entry, Expected, Looked};
 use crate::host::Stream;
 use crate::tools::restic::command;
 use crate::tools::restic::message::{self, Compared, Line, Listed, Node};
@@ -14,17 +14,38 @@ pub(super) fn contents(
     id: &str,
     each: &mut dyn FnMut(Entry),
 ) -> Result<(), EngineError> {
-    entries(session, id, None, each)
+    entries(session, exact(id)?, &[], each)?;
+    Ok(())
 }
 
-/// The entries of a snapshot: all, or one path's and those directly in it.
+/// Looks for paths in a new snapshot, of which restic 0.14 says only the first digits of its id. Each directory costs
+/// the names in it; nothing else is walked.
+pub(super) fn look_into(
+    session: &Session<'_>,
+    id: &str,
+    expected: &[Expected],
+) -> Result<Looked, EngineError> {
+    if id.len() < 8 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(broken(format!("expected a snapshot id, found {id:?}")));
+    }
+    let paths: Vec<&Path> = expected.iter().map(|one| one.path.as_path()).collect();
+    let mut names: Vec<(String, &Path)> = paths.iter().map(|path| (shown(path), *path)).collect();
+    // The root is no entry of its own.
+    names.retain(|(_, path)| *path != Path::new("/"));
+    let id = entries(session, id, &paths, &mut |entry| {
+        names.retain(|(shown, path)| entry.path != *path && entry.path != Path::new(shown));
+    })?;
+    Ok(Looked { id, absent: names.into_iter().map(|(_, path)| path.to_owned()).collect() })
+}
+
+/// The entries of a snapshot: all, or those of some paths and what lies directly in them. Answers with its id.
 fn entries(
     session: &Session<'_>,
     id: &str,
-    path: Option<&Path>,
+    paths: &[&Path],
     each: &mut dyn FnMut(Entry),
-) -> Result<(), EngineError> {
-    let spec = command::ls(&session.access, exact(id)?, path);
+) -> Result<String, EngineError> {
+    let spec = command::ls(&session.access, id, paths);
     let mut named = None;
     let mut wrong = None;
     let completed = session.cx.host.run(&spec, &mut |stream, line| {
@@ -45,7 +66,7 @@ fn entries(
     }
     // restic 0.14 ends well when there is no such snapshot, having listed nothing.
     match named {
-        Some(named) if named == id => Ok(()),
+        Some(named) if named.starts_with(id) => Ok(named),
         Some(named) => Err(broken(format!("expected a listing of {id}, found one of {named}"))),
         None => Err(session.failed(&spec, format!("there is no snapshot {id}"))),
     }
@@ -59,7 +80,7 @@ pub(super) fn kind_at(
 ) -> Result<Option<char>, EngineError> {
     let mut found = None;
     let shown = shown(path);
-    entries(session, id, Some(path), &mut |entry| {
+    entries(session, exact(id)?, &[path], &mut |entry| {
         if entry.path == path || entry.path == Path::new(&shown) {
             found = Some(entry.kind);
         }

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use super::{
     BackupReport, BackupRequest, Change, CheckReport, Claim, Context, Engine, EngineError, Entry,
-    Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
+    Expected, Initialised, Looked, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
 };
 use crate::host::{CommandSpec, Completed, Exit, Stream, Tool};
 use crate::model::copy::Copy;
@@ -343,6 +343,15 @@ impl Engine for ResticEngine {
         each: &mut dyn FnMut(Entry),
     ) -> Result<(), EngineError> {
         browse::contents(&self.open(cx)?, &copy.id, each)
+    }
+
+    fn look_into(
+        &self,
+        cx: Context<'_>,
+        id: &str,
+        expected: &[Expected],
+    ) -> Result<Option<Looked>, EngineError> {
+        browse::look_into(&self.open(cx)?, id, expected).map(Some)
     }
 
     fn diff(

@@ -92,6 +92,7 @@ fn request(paths: &[&str]) -> BackupRequest {
         time: Utc.with_ymd_and_hms(2026, 11, 21, 2, 3, 4).unwrap(),
         input: Input::Tree {
             paths: paths.iter().map(PathBuf::from).collect(),
+            expected: Vec::new(),
             exclude: Vec::new(),
             exclude_caches: false,
             exclude_if_present: Vec::new(),

@@ -219,6 +219,10 @@ impl<'a> Supervision<'a> {
             pump.halt();
             consumer.ask_to_stop(Reason::Useless);
             producer.ask_to_stop(Reason::Useless);
+        } else if ended_well && pump.is_drained() && pump.bytes == 0 {
+            // Nothing is no stream either: the consumer must not make something of it.
+            pump.halt();
+            consumer.ask_to_stop(Reason::Useless);
         } else if ended_well && pump.is_drained() {
             pump.complete();
         } else if ended_well

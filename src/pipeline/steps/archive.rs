@@ -1,12 +1,15 @@
 //! Hands the still view to an engine.
 
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 
-use crate::engine::{BackupReport, BackupRequest, Engine, Input};
+use crate::engine::{BackupReport, BackupRequest, Engine, Expected, Input};
 use crate::host::{CommandSpec, Effect, Tool};
 use crate::model::copy::Series;
-use crate::model::job::Source;
+use crate::model::job::{FilesSource, Source};
 use crate::model::outcome::{Outcome, Trouble};
+use crate::model::shown::Show;
 use crate::model::size;
 use crate::model::target::Target;
 use crate::report::history::Attempt;
@@ -18,6 +21,7 @@ use crate::pipeline::identity;
 use crate::pipeline::recorder::{Done, Recorder};
 
 use super::capture::Captured;
+use super::roots::probable_cause;
 
 /// A copy that an engine says it made. Only this can be looked for in the target.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub struct Archived {
     pub series: Series,
     /// What the engine said.
     pub report: BackupReport,
+    /// What it must hold and the engine did not speak of, for a look into the copy.
+    pub(super) unspoken: Vec<Expected>,
     /// The id it must have, where we chose it.
     pub(super) name: Option<String>,
 }
@@ -66,10 +72,14 @@ pub fn archive(
         let mut report =
             bracketed(cx, engine, |engine| engine.backup(cx.engine(), &request, progress))?;
         captured.examine(cx)?;
-        let done = judge(captured, &mut report);
+        let done = judge(cx, captured, &mut report);
         Ok((report, done))
     })?;
-    Some(Archived { series: series.clone(), report, name })
+    let unspoken = match (&report.absent, &request.input) {
+        (None, Input::Tree { expected, .. }) if !cx.host().is_dry() => expected.clone(),
+        _ => Vec::new(),
+    };
+    Some(Archived { series: series.clone(), report, unspoken, name })
 }
 
 fn input(
@@ -80,7 +90,8 @@ fn input(
 ) -> Option<Input> {
     match captured.source {
         Source::Files(files) => Some(Input::Tree {
-            paths: files.paths.clone(),
+            paths: captured.roots.handed.clone(),
+            expected: captured.roots.expected.clone(),
             exclude: files.exclude.iter().chain(&captured.exclude).cloned().collect(),
             exclude_caches: files.exclude_caches,
             exclude_if_present: files.exclude_if_present.clone(),
@@ -102,7 +113,7 @@ fn input(
 }
 
 /// What the engine's report and the look at the source mean together.
-fn judge(captured: &Captured<'_>, report: &mut BackupReport) -> Done {
+fn judge(cx: RunContext<'_>, captured: &Captured<'_>, report: &mut BackupReport) -> Done {
     let mut detail = summary(report);
     let mut outcome = report.outcome.clone();
     if !captured.gaps.is_empty() {
@@ -116,6 +127,12 @@ fn judge(captured: &Captured<'_>, report: &mut BackupReport) -> Done {
             format!("{detail}; {} not readable: {}", report.unreadable_count, first.join(", "));
         if more > 0 {
             detail = format!("{detail} and {more} more");
+        }
+    }
+    if let Source::Files(files) = captured.source {
+        for path in report.absent.iter().flatten() {
+            outcome = outcome.worst(Outcome::Incomplete);
+            detail = format!("{detail}; {}", not_held(cx, files, path));
         }
     }
     let nothing = match captured.source {
@@ -136,6 +153,12 @@ fn judge(captured: &Captured<'_>, report: &mut BackupReport) -> Done {
         Outcome::Warning => Done::with(outcome, Trouble::Warning, detail),
         _ => Done::with(outcome, Trouble::Incomplete, detail),
     }
+}
+
+/// What to say of a path that a new copy does not hold.
+pub(super) fn not_held(cx: RunContext<'_>, files: &FilesSource, path: &Path) -> String {
+    let cause = probable_cause(cx.host(), files, path);
+    format!("{}, a path of the job, is not in the copy: {cause}", path.shown())
 }
 
 fn summary(report: &BackupReport) -> String {

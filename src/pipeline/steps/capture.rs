@@ -27,6 +27,7 @@ use crate::pipeline::undo::give_back;
 use super::foresee::{AnyProvider, disks, intend, is_strict, not_named, programs, read_live};
 use super::hooks;
 use super::quiet::quietly;
+use super::roots::{self, Roots};
 use super::source::look;
 
 /// A source that was looked at and, where a provider exists, is held still. Only this can be archived.
@@ -34,6 +35,8 @@ pub struct Captured<'a> {
     pub(super) source: &'a Source,
     /// What is missing or empty; a copy of the rest is incomplete.
     pub(super) gaps: Vec<String>,
+    /// Which paths the engines get.
+    pub(super) roots: Roots,
     /// Patterns beyond the job's own: what a view would let into the copy that is no part of it.
     pub(super) exclude: Vec<String>,
     /// How each volume is read.
@@ -120,6 +123,7 @@ pub fn capture<'a>(
     let mut captured = Captured {
         source: &job.source,
         gaps: Vec::new(),
+        roots: Roots::default(),
         exclude: Vec::new(),
         volumes: Vec::new(),
         survey: Survey::default(),
@@ -129,9 +133,18 @@ pub fn capture<'a>(
         halt: Halt::default(),
     };
     let Source::Files(files) = &job.source else { return Some(captured) };
-    captured.gaps = rec.step("source", None, None, |_| {
+    rec.step("source", None, None, |_| {
         captured.exclude = closed(cx.host(), files)?;
-        look(cx.host(), files)
+        let (gaps, mut done) = look(cx.host(), files)?;
+        captured.gaps = gaps;
+        captured.roots = roots::resolve(cx.host(), files)?;
+        let own = own_places(cx, targets);
+        for (place, pattern) in roots::kept_out(cx.host(), files, &own)? {
+            done.detail =
+                format!("{}; left out: {} (Stillpoint's own)", done.detail, place.shown());
+            captured.exclude.push(pattern);
+        }
+        Ok(((), done))
     })?;
     if files.capture.mode == CaptureMode::None {
         return Some(captured);
@@ -145,7 +158,7 @@ pub fn capture<'a>(
     captured.still = intended.still;
     // Whether a snapshot or the engine leaves it out, it is not in the copy.
     captured.gaps.extend(intended.survey.missing.iter().map(not_named));
-    captured.exclude.clone_from(&intended.survey.exclude);
+    captured.exclude.extend(intended.survey.exclude.iter().cloned());
     captured.volumes = intended.volumes;
     if intended.held.is_empty() && !is_strict(files) {
         return Some(captured);
@@ -407,6 +420,13 @@ fn place(cx: RunContext<'_>, captured: &mut Captured<'_>) -> Result<Vec<String>,
         ));
     }
     Ok(said)
+}
+
+/// What changes while it would be read, and is of no use in a copy: the engines' cache, and the copies themselves.
+fn own_places(cx: RunContext<'_>, targets: &[&Target]) -> Vec<PathBuf> {
+    let repositories = targets.iter().filter_map(|target| target.local_repository());
+    let cache = cx.config().settings.cache_dir.as_path();
+    repositories.chain([cache]).map(Path::to_owned).collect()
 }
 
 /// What an engine must reach as it is outside, wherever it lies.

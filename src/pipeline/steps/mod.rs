@@ -11,6 +11,7 @@ pub mod observe;
 pub mod quiet;
 pub mod replicate;
 pub mod retain;
+pub(super) mod roots;
 pub mod source;
 pub mod target;
 mod watch;

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError, Expected, Looked};
 use crate::model::copy::{Copy, Recorded};
+use crate::model::job::{Job, Source};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::report::closed::told;
 use crate::report::history::{Closure, CopyRecord};
@@ -16,7 +17,7 @@ use crate::pipeline::error::StepError;
 use crate::pipeline::pin::mark_remembered;
 use crate::pipeline::recorder::{Done, Recorder};
 
-use super::archive::Archived;
+use super::archive::{Archived, not_held};
 use super::replicate::Replicated;
 
 /// A copy that was seen in the target. Only this lets retention run.
@@ -45,6 +46,7 @@ pub struct Observation {
 pub fn observe(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
+    job: &Job,
     engine: &dyn Engine,
     made: Replicated,
 ) -> Option<Observation> {
@@ -54,7 +56,8 @@ pub fn observe(
         rec.warn(failure);
     }
     rec.step("observe", Some(target), None, |_| {
-        let listing = listing(cx, engine)?;
+        let (listing, looks) = list_and_look(cx, engine, &made.archived);
+        let listing = listing?;
         let (mut observed, mut absent) = (Vec::new(), Vec::new());
         for archived in made.archived {
             match listing.iter().find(|copy| is_it(cx, engine, &archived, copy)) {
@@ -67,26 +70,35 @@ pub fn observe(
         let closures = closed::examine(cx, engine, &listing)?;
         let found = observed.len();
         let listed = listing.len();
+        let lacks = what_is_lacking(cx, job, looks, &mut observed);
         let seen = Observation { listing, observed, absent, closures };
         let closures = &observation.insert(seen).closures;
-        let lists = if cx.host().is_dry() { "would list" } else { "lists" };
-        let text = format!("the target {lists} {found} new of {listed}");
-        if missing.is_empty() && closures.is_empty() {
-            Ok(((), Done::ok(text)))
-        } else if missing.is_empty() {
-            let (outcome, trouble) = closed::judge(cx, closures);
-            let detail = format!("{text}; {}", told(target, closures));
-            Ok(((), Done::with(outcome, trouble, detail)))
-        } else {
-            Err(StepError::new(
+        if !missing.is_empty() {
+            return Err(StepError::new(
                 Trouble::JobFailed,
                 format!(
                     "{} reported success, but the target lists no copy of {} by this run",
                     engine.target().engine_name(),
                     missing.join(", ")
                 ),
-            ))
+            ));
         }
+        let lists = if cx.host().is_dry() { "would list" } else { "lists" };
+        let mut done = Done::ok(format!("the target {lists} {found} new of {listed}"));
+        if !closures.is_empty() {
+            let (outcome, trouble) = closed::judge(cx, closures);
+            done = Done::with(
+                outcome,
+                trouble,
+                format!("{}; {}", done.detail, told(target, closures)),
+            );
+        }
+        let lacks = lacks?;
+        if !lacks.is_empty() {
+            let detail = format!("{}; {}", done.detail, lacks.join("; "));
+            done = Done::with(Outcome::Incomplete, Trouble::Incomplete, detail);
+        }
+        Ok(((), done))
     });
     let mut observation = observation?;
     settle(cx, rec, engine, &observation);
@@ -126,6 +138,79 @@ fn settle(
     });
     if let Err(error) = settled {
         rec.warn(StepError::from(error).message);
+    }
+}
+
+type Look = Result<Option<Looked>, EngineError>;
+
+/// Lists the target, and looks into this run's copies meanwhile, where the engine did not say what it stored. An engine
+/// starts slowly, and both only read.
+fn list_and_look(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    archived: &[Archived],
+) -> (Result<Vec<Copy>, StepError>, Vec<Look>) {
+    let wanted: Vec<(&str, &[Expected])> = archived
+        .iter()
+        .filter(|archived| !archived.unspoken.is_empty())
+        .filter_map(|archived| Some((archived.report.id.as_deref()?, &archived.unspoken[..])))
+        .collect();
+    if wanted.is_empty() {
+        return (listing(cx, engine), Vec::new());
+    }
+    let context = cx.engine();
+    let look = move || -> Vec<Look> {
+        wanted.iter().map(|(id, expected)| engine.look_into(context, id, expected)).collect()
+    };
+    std::thread::scope(|scope| {
+        let spawned = std::thread::Builder::new().spawn_scoped(scope, &look);
+        let listing = listing(cx, engine);
+        let looks = match spawned.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(looks)) => looks,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            // There is no thread to be had: one after the other, then.
+            Err(_) => look(),
+        };
+        (listing, looks)
+    })
+}
+
+/// What the new copies lack of the job's paths, in words; it makes them incomplete.
+///
+/// # Errors
+/// When one of them could not be looked into, or it was another one.
+fn what_is_lacking(
+    cx: RunContext<'_>,
+    job: &Job,
+    looks: Vec<Look>,
+    observed: &mut [Observed],
+) -> Result<Vec<String>, StepError> {
+    let mut lacks = Vec::new();
+    for look in looks {
+        let Some(Looked { id, absent }) = look? else { continue };
+        let Some(observed) = observed.iter_mut().find(|observed| observed.copy.id == id) else {
+            continue;
+        };
+        let Source::Files(files) = &job.source else { continue };
+        let report = &mut observed.archived.report;
+        if !absent.is_empty() {
+            report.outcome = report.outcome.clone().worst(Outcome::Incomplete);
+        }
+        lacks.extend(absent.iter().map(|path| not_held(cx, files, path)));
+        report.absent = Some(absent);
+    }
+    let unseen = observed.iter().find(|observed| {
+        !observed.archived.unspoken.is_empty() && observed.archived.report.absent.is_none()
+    });
+    match unseen {
+        Some(unseen) => Err(StepError::new(
+            Trouble::Warning,
+            format!(
+                "the copy {} was not looked into, so it may lack paths of the job",
+                unseen.copy.id
+            ),
+        )),
+        None => Ok(lacks),
     }
 }
 

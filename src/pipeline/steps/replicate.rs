@@ -94,6 +94,7 @@ fn copied(observed: &Observed) -> Archived {
     Archived {
         series: observed.archived.series.clone(),
         name: None,
+        unspoken: Vec::new(),
         report: BackupReport {
             outcome: if original.outcome.is_healthy() {
                 Outcome::Ok
@@ -108,6 +109,7 @@ fn copied(observed: &Observed) -> Archived {
             unreadable: original.unreadable.clone(),
             unreadable_count: original.unreadable_count,
             warnings: Vec::new(),
+            absent: Some(Vec::new()),
         },
     }
 }

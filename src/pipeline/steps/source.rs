@@ -3,15 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::excluded;
 use crate::host::{Host, PathKind};
 use crate::model::job::FilesSource;
 use crate::model::outcome::{Outcome, Trouble};
-use crate::model::shown::Show;
+use crate::model::shown::{self, Show};
 
 use crate::pipeline::error::StepError;
 use crate::pipeline::recorder::Done;
 
-use super::foresee::shown;
+use super::foresee::shown as listed;
+use super::roots::{resolve, tag_in};
 
 /// Why a path of a job is not copied as it was meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +27,15 @@ pub enum Gap {
     /// A link, by what it leads to.
     #[error("is a symbolic link, of which only the link itself would be stored: name {} instead", .0.shown())]
     Link(PathBuf),
+    /// The same directory as another path, or as something in it.
+    #[error("is another name of {}, and the copy holds it under that name alone: take one of the two from paths", .0.shown())]
+    Alias(PathBuf),
+    /// The job's own patterns cover it.
+    #[error("is taken away whole by the job's own exclude patterns")]
+    Excluded,
+    /// A tag in it keeps its content out.
+    #[error("holds {}, so the job leaves out what is in it", shown::text(.0))]
+    Tagged(String),
 }
 
 impl Gap {
@@ -34,7 +45,11 @@ impl Gap {
             Gap::Missing | Gap::Empty => {
                 Some("is a file system not mounted? (allow-empty = true accepts empty directories)")
             }
-            Gap::Link(_) => None,
+            Gap::Excluded => Some("change exclude, or take the path from paths"),
+            Gap::Tagged(_) => {
+                Some("take the file away, or change exclude-caches and exclude-if-present")
+            }
+            Gap::Link(_) | Gap::Alias(_) => None,
         }
     }
 }
@@ -48,6 +63,18 @@ pub fn gap(host: &dyn Host, files: &FilesSource, path: &Path) -> Result<Option<G
     // What a link leads to may be empty, but it is not what would be stored.
     if is_link(host, path) {
         return Ok(Some(Gap::Link(host.canonical(path))));
+    }
+    if excluded(path, &files.exclude) {
+        return Ok(Some(Gap::Excluded));
+    }
+    let alias = resolve(host, files)?.aliases.into_iter().find(|(alias, _)| alias == path);
+    if let Some((_, name)) = alias {
+        return Ok(Some(Gap::Alias(name)));
+    }
+    if state.kind == PathKind::Directory
+        && let Some(tag) = tag_in(host, files, path)?
+    {
+        return Ok(Some(Gap::Tagged(tag)));
     }
     let is_empty = state.kind == PathKind::Directory && state.empty && !files.allow_empty;
     Ok(is_empty.then_some(Gap::Empty))
@@ -72,7 +99,7 @@ pub(super) fn look(host: &dyn Host, files: &FilesSource) -> Result<(Vec<String>,
         return Err(StepError::new(Trouble::JobFailed, message));
     }
     let done = if gaps.is_empty() {
-        Done::ok(shown(&files.paths))
+        Done::ok(listed(&files.paths))
     } else {
         Done::with(Outcome::Incomplete, Trouble::Incomplete, gaps.join(", "))
     };

@@ -33,7 +33,14 @@ pub enum Line {
         /// What it shows to people.
         message: String,
     },
-    /// A record that says nothing of use here (the end of a progress, a file's status).
+    /// What `create --list` did with a path.
+    Item {
+        /// `d` a directory was stored, `x` it was left out.
+        status: char,
+        /// The path, bytes that are not UTF-8 as `?`.
+        path: String,
+    },
+    /// A record that says nothing of use here (the end of a progress).
     Other,
     /// Text that is not JSON.
     Text(String),
@@ -138,6 +145,7 @@ struct Record {
     path: Option<WireText>,
     current: Option<u64>,
     total: Option<u64>,
+    status: Option<char>,
 }
 
 /// Reads one line of standard error.
@@ -175,6 +183,10 @@ pub fn parse_line(line: &[u8]) -> Result<Line, String> {
             (Some(bytes), Some(files), Some(path)) => {
                 Line::Archiving { bytes, files, path: path.lossy() }
             }
+            _ => Line::Other,
+        }),
+        Some("file_status") => Ok(match (record.status, record.path) {
+            (Some(status), Some(path)) => Line::Item { status, path: path.lossy() },
             _ => Line::Other,
         }),
         Some("progress_percent" | "progress_message") => Ok(match record.message {
@@ -263,7 +275,13 @@ pub fn is_about_full_repository(line: &[u8]) -> bool {
     }
     match parse_line(line) {
         Ok(Line::Message(message)) => message.level >= Level::Warning && message.is_no_space(),
-        Ok(Line::Archiving { .. } | Line::Working { .. } | Line::Other | Line::Text(_))
+        Ok(
+            Line::Archiving { .. }
+            | Line::Working { .. }
+            | Line::Item { .. }
+            | Line::Other
+            | Line::Text(_),
+        )
         | Err(_) => false,
     }
 }

@@ -213,7 +213,9 @@ impl Repository<'_> {
 
     /// Makes an archive of a tree.
     pub fn create_tree(&self, marks: &Marks<'_>, name: &str, tree: &Tree<'_>) -> CommandSpec {
-        let mut spec = self.create(marks, name);
+        // Of every directory that it stores and of everything that it leaves out, borg says so in a line. To look for
+        // the job's paths in the archive afterwards would start it once more and read the list of all its items.
+        let mut spec = self.create(marks, name).args(["--list", "--filter", "dx"]);
         if tree.one_file_system {
             spec = spec.arg("--one-file-system");
         }

@@ -54,6 +54,8 @@ pub struct Item {
     pub size: Option<u64>,
     /// When it was last modified.
     pub modified: Option<DateTime<Utc>>,
+    /// For a further name of a file (a hard link): the first one.
+    pub link_to: Option<PathBuf>,
 }
 
 /// One line of `borg diff --json-lines`.
@@ -194,12 +196,15 @@ pub fn parse_item(line: &[u8]) -> Result<Item, String> {
         format!("an entry of an archive ({error}): {}", String::from_utf8_lossy(line))
     })?;
     // borg gives only the first name of a file its size, and all the others zero.
-    let has_size = record.kind == '-' && record.source.is_none_or(|name| name.lossy().is_empty());
+    let source = record.source.map(|name| PathBuf::from(name.into_os_string()));
+    let link_to = source.filter(|name| record.kind != 'l' && !name.as_os_str().is_empty());
+    let has_size = record.kind == '-' && link_to.is_none();
     Ok(Item {
         kind: record.kind,
         path: record.path.into_os_string().into(),
         size: record.size.filter(|_| has_size),
         modified: record.mtime.as_deref().map(parse_time).transpose()?,
+        link_to,
     })
 }
 

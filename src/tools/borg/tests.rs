@@ -101,7 +101,7 @@ fn create_says_all_that_was_configured() {
         words(&spec),
         "borg --log-json --progress --lock-wait 120 create --json --comment \
          '{{\"host\":\"web1\",\"item\":\"a_b\",\"job\":\"host\",\"machine\":\"00000000000000ff\",\"run\":\"0a1b2c3d\"}}' \
-         --compression zstd,6 --files-cache ctime,size,inode --one-file-system --exclude-caches \
+         --compression zstd,6 --files-cache ctime,size,inode --list --filter dx --one-file-system --exclude-caches \
          --exclude-if-present .nobackup --keep-exclude-tags --exclude re:a \
          -- '/srv/r::n{{}}' /etc/x/y /home"
     );

@@ -295,10 +295,10 @@ pub fn mount(access: &Access, host: Option<&str>, tags: &[String], at: &Path) ->
     spec.args(["--path-template", "%i", "--"]).arg(at)
 }
 
-/// `restic ls --json ID`, of everything, or of one path and what lies directly in it.
-pub fn ls(access: &Access, id: &str, path: Option<&Path>) -> CommandSpec {
+/// `restic ls --json ID`, of everything, or of these paths and what lies directly in them.
+pub fn ls(access: &Access, id: &str, paths: &[&Path]) -> CommandSpec {
     let mut spec =
-        base(access, Effect::Inspect, Lock::Taken, "ls").args(["--json", "--", id]).args(path);
+        base(access, Effect::Inspect, Lock::Taken, "ls").args(["--json", "--", id]).args(paths);
     spec.stdout = Capture::Lines;
     spec
 }

@@ -53,11 +53,20 @@ impl FakeBorg {
                 if !self.forgetful {
                     self.archives.insert(name, self.files);
                 }
-                ok(format!(
+                // It says of every directory that it was stored.
+                let at = args.iter().position(|arg| arg.contains("::")).expect("an archive");
+                let stored = args[at + 1..].iter().map(|path| {
+                    let line =
+                        serde_json::json!({ "type": "file_status", "status": "d", "path": path });
+                    format!("{line}\n")
+                });
+                let stderr = stored.collect();
+                let stdout = format!(
                     r#"{{"archive":{{"stats":{{"original_size":{},"compressed_size":1,"deduplicated_size":1,"nfiles":{}}}}}}}"#,
                     self.files * 10,
                     self.files
-                ))
+                );
+                Answer { exit: Exit::Code(0), stdout, stderr }
             }
             Some("list") => {
                 let archives: Vec<serde_json::Value> = self

@@ -96,6 +96,7 @@ impl Engine for FakeEngine {
             unreadable: Vec::new(),
             unreadable_count: 0,
             warnings: Vec::new(),
+            absent: Some(Vec::new()),
         })
     }
 

@@ -382,10 +382,20 @@ impl Host for FakeHost {
             return Ok(None);
         }
         // The root of every btrfs subvolume has this inode.
-        let inode = if self.world().btrfs.subvolumes.contains_key(path) { 256 } else { 1 };
+        let world = self.world();
+        let is_root = world.btrfs.subvolumes.contains_key(path);
+        // Everything else is something of its own.
+        let own = path.as_os_str().as_encoded_bytes().iter();
+        let own = own.fold(1 << 20, |hash: u64, byte| hash.wrapping_mul(31) + u64::from(*byte));
+        let inode = if is_root { 256 } else { own };
+        let around = world.mounts.iter().filter(|mount| path.starts_with(&mount.at));
+        let around = around.max_by_key(|mount| mount.at.components().count());
+        let mounted = around.map_or(1, |mount| u64::from(mount.device.0 * 1000 + mount.device.1));
+        // Each subvolume has a device number of its own.
+        let device = if is_root { own } else { mounted };
         Ok(Some(PathState {
             kind: PathKind::Directory,
-            identity: Identity::Inode { device: 1, inode },
+            identity: Identity::Inode { device, inode },
             empty: path.starts_with("/empty"),
             size: 0,
             uid: 0,
