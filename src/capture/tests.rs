@@ -146,6 +146,10 @@ impl Host for Machine {
         unreachable!("a survey changes nothing")
     }
 
+    fn place(&self, _: &crate::host::Placement) -> Result<crate::host::Placed, ActError> {
+        unreachable!("a survey moves nothing")
+    }
+
     fn lock(
         &self,
         _: &Path,

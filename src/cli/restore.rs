@@ -1,14 +1,14 @@
 //! `restore`: a copy, or paths of it, below a directory.
 
 use std::ffi::OsString;
+use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::{Serialize, Serializer};
 
-use crate::engine::{RestoreReport, RestoreRequest};
-use crate::host::{Action, PathKind};
+use crate::engine::RestoreReport;
 use crate::model::bytes;
 use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::Trouble;
@@ -16,6 +16,7 @@ use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::size;
 use crate::pipeline::error::StepError;
+use crate::pipeline::restore::{self, Wanted};
 use crate::pipeline::select;
 
 use super::setup::{Setup, Use};
@@ -31,14 +32,26 @@ pub struct RestoreArgs {
     #[arg(value_name = "COPY|PATH")]
     rest: Vec<OsString>,
     /// The directory below which the original paths are laid out; must be absent or empty
-    #[arg(long, value_name = "DIR", required_unless_present = "in_place")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["in_place", "stdout"])]
     to: Option<PathBuf>,
-    /// Restore to the original places, over what is there
+    /// Restore to the original places: what has the same path is replaced, nothing else is touched
     #[arg(long, conflicts_with = "to")]
     in_place: bool,
+    /// Write one file, or the dump of a commands job, to standard output
+    #[arg(long, conflicts_with_all = ["to", "in_place", "dry_run"])]
+    stdout: bool,
     /// Lay the files out even if the directory has something in it; what has the same path is replaced
     #[arg(long, requires = "to")]
     into_existing: bool,
+    /// Do not ask before a whole job is restored in place
+    #[arg(long, requires = "in_place")]
+    yes: bool,
+    /// Give files to the users of the same names here, not of the same numbers (borg only)
+    #[arg(long)]
+    owners_by_name: bool,
+    /// Try it although it does not seem to fit
+    #[arg(long)]
+    ignore_space: bool,
     /// Restore from this target
     #[arg(long, value_name = "TARGET", value_parser = target_name)]
     target: Option<TargetName>,
@@ -67,6 +80,7 @@ struct Document<'a> {
     files: Option<u64>,
     bytes: Option<u64>,
     warnings: &'a [String],
+    notes: &'a [String],
 }
 
 fn to_bytes<S: Serializer>(to: &Path, serializer: S) -> Result<S::Ok, S::Error> {
@@ -94,18 +108,36 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
         item: args.item.as_deref(),
     };
     let (engine, copy) = select::copy(pipeline, &query, wanted)?;
-    if args.to.is_some() {
-        prepare(&setup, &to, args.into_existing)?;
+    if args.in_place && !args.dry_run {
+        // Only what commands print has an item.
+        let is_dump = copy.series.as_ref().is_some_and(|series| series.item.is_some());
+        permit_in_place(&args.job, is_dump, &paths, args.yes)?;
     }
-    let request = RestoreRequest { copy, paths, to, dry_run: args.dry_run };
+    if args.stdout {
+        let path = match paths.as_slice() {
+            [] => None,
+            [path] => Some(path.as_path()),
+            _ => return Err(usage("--stdout writes one file: name one path").into()),
+        };
+        return setup.session(|cx| {
+            restore::stream(cx, engine, &copy, path)?;
+            Ok(Vec::new())
+        });
+    }
+    let wanted = Wanted {
+        copy,
+        paths,
+        to: args.to.is_some().then(|| to.clone()),
+        into_existing: args.into_existing,
+        owners_by_name: args.owners_by_name,
+        ignore_space: args.ignore_space,
+        dry_run: args.dry_run,
+    };
     let mut report = RestoreReport::default();
     let mut troubles = setup.session(|cx| {
-        report = engine.restore(cx.engine(), &request, &mut |_| {}).map_err(StepError::from)?;
+        report = restore::restore(cx, engine, &wanted)?;
         Ok(Vec::new())
     })?;
-    if !args.dry_run {
-        look_again(&setup, &request)?;
-    }
     if !report.warnings.is_empty() {
         troubles.push(Trouble::Warning);
     }
@@ -116,17 +148,23 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
             dry_run: args.dry_run,
             job: &args.job,
             target,
-            copy: &request.copy.id,
-            to: &request.to,
-            paths: &request.paths,
+            copy: &wanted.copy.id,
+            to: &to,
+            paths: &wanted.paths,
             files: report.files,
             bytes: report.bytes,
             warnings: &report.warnings,
+            notes: &report.notes,
         })?;
         return Ok(troubles);
     }
     for warning in &report.warnings {
         render::say(&format!("warning: {warning}"));
+    }
+    if !global.quiet {
+        for note in &report.notes {
+            render::say(&format!("note: {note}"));
+        }
     }
     if let Some(dry) = &setup.dry {
         for effect in dry.planned() {
@@ -140,9 +178,9 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
     let verb = if args.dry_run { "would restore" } else { "restored" };
     let line = format!(
         "{verb} {} of {} from target {target} to {}{counted}",
-        request.copy.id,
-        request.copy.time.format("%Y-%m-%d %H:%M:%SZ"),
-        request.to.shown()
+        wanted.copy.id,
+        wanted.copy.time.format("%Y-%m-%d %H:%M:%SZ"),
+        to.shown()
     );
     render::done(global, &line)?;
     Ok(troubles)
@@ -174,50 +212,41 @@ fn split(rest: &[OsString]) -> anyhow::Result<(&str, Vec<PathBuf>)> {
     Ok((wanted, absolute))
 }
 
-/// A directory to restore into: made if it is absent, refused if it has something in it.
-fn prepare(setup: &Setup, to: &Path, into_existing: bool) -> anyhow::Result<()> {
-    match setup.host.look(to).map_err(StepError::from)? {
-        None => {
-            let action = Action::EnsureDirectory { path: to.to_owned(), mode: 0o700 };
-            setup.host.act(&action).map_err(StepError::from)?;
-            Ok(())
-        }
-        Some(state) if state.kind != PathKind::Directory => {
-            let text = format!("{} is not a directory", to.shown());
-            Err(StepError::new(Trouble::Configuration, text).into())
-        }
-        Some(state) if !state.empty && !into_existing => {
-            let text = format!(
-                "{} has something in it, so nothing was restored there — name an empty directory, or say --into-existing",
-                to.shown()
-            );
-            Err(StepError::new(Trouble::Configuration, text).into())
-        }
-        Some(_) => Ok(()),
-    }
+fn usage(text: &str) -> StepError {
+    StepError::new(Trouble::Configuration, text)
 }
 
-/// The second look: what was asked for is there.
-fn look_again(setup: &Setup, request: &RestoreRequest) -> anyhow::Result<()> {
-    for path in &request.paths {
-        let place = request.to.join(path.strip_prefix("/").unwrap_or(path));
-        // A dangling link is restored too, and `look` follows links.
-        let there = setup.host.look(&place).map_err(StepError::from)?.is_some()
-            || std::fs::symlink_metadata(&place).is_ok();
-        if !there {
-            let text = format!(
-                "the engine reported success, but {} is not there — is {} in that copy? (`stillpoint find`)",
-                place.shown(),
-                path.shown()
-            );
-            return Err(StepError::new(Trouble::JobFailed, text).into());
-        }
+/// Asks before everything of a job replaces what lives; where nobody can be asked, it must have been said.
+fn permit_in_place(
+    job: &JobName,
+    is_dump: bool,
+    paths: &[PathBuf],
+    yes: bool,
+) -> Result<(), StepError> {
+    if is_dump {
+        let text = format!(
+            "job {} stores what commands print, which has no place on this machine — write it out with --stdout, or name a directory with --to",
+            job
+        );
+        return Err(usage(&text));
     }
-    if request.paths.is_empty()
-        && setup.host.look(&request.to).map_err(StepError::from)?.is_none_or(|state| state.empty)
-    {
-        let text = format!("the engine reported success, but {} is empty", request.to.shown());
-        return Err(StepError::new(Trouble::JobFailed, text).into());
+    let is_whole = paths.is_empty() || paths.iter().any(|path| path == Path::new("/"));
+    if yes || !is_whole {
+        return Ok(());
     }
-    Ok(())
+    let what = format!("everything of job {}", job);
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Err(usage(&format!(
+            "{what} would replace what is in its place now, so nothing was restored and no directory made — name the paths that are needed, restore to another directory with --to, or say --yes"
+        )));
+    }
+    render::say(&format!(
+        "{what} is going to replace what is in its place now. Type yes to go on:"
+    ));
+    let mut answer = String::new();
+    match io::stdin().read_line(&mut answer) {
+        Ok(_) if answer.trim() == "yes" => Ok(()),
+        Ok(_) => Err(usage("not confirmed, so nothing was restored")),
+        Err(error) => Err(StepError::from_error(Trouble::Environment, &error, None)),
+    }
 }

@@ -2,6 +2,7 @@
 
 use crate::host::{ActError, RunError};
 use crate::model::outcome::Trouble;
+use crate::model::shown::Show;
 
 /// Why an engine call failed. Each variant has its own remedy; see [`EngineError::hint`].
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,14 @@ pub enum EngineError {
         /// What the engine said.
         detail: String,
     },
+    /// The place that a restore writes to has no space left.
+    #[error("no space is left at {} for what is restored: {detail}", to.shown())]
+    DestinationFull {
+        /// Where.
+        to: std::path::PathBuf,
+        /// What the engine said.
+        detail: String,
+    },
     /// There was nothing to read: every source is missing.
     #[error("nothing could be read: {detail}")]
     NoSource {
@@ -151,6 +160,7 @@ impl EngineError {
             | EngineError::KeyMissing { .. }
             | EngineError::Secret { .. }
             | EngineError::Full { .. }
+            | EngineError::DestinationFull { .. }
             | EngineError::Unreachable { .. }
             | EngineError::Refused { .. }
             | EngineError::NoSource { .. }
@@ -178,6 +188,9 @@ impl EngineError {
             }
             EngineError::Full { .. } => {
                 "free space there, lower what the policy keeps, then `stillpoint prune` and `stillpoint compact`; if there is space, look where the engine keeps its own files: below state-dir and cache-dir".into()
+            }
+            EngineError::DestinationFull { .. } => {
+                "free space there, name fewer paths, or restore to another disk with --to; what was there is as it was".into()
             }
             EngineError::Unreachable { .. } => "check network, host name, ssh key and host key".into(),
             EngineError::Damaged { .. } => {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::host::{ActError, CommandSpec, Host, PrivateView};
+use crate::host::{ActError, CommandSpec, Confinement, Host, PrivateView};
 use crate::model::bytes;
 use crate::model::copy::{Copy, Series};
 use crate::model::event::Progress;
@@ -190,11 +190,65 @@ pub struct RestoreRequest {
     pub copy: Copy,
     /// Paths inside the copy, absolute as they were; empty means everything.
     pub paths: Vec<PathBuf>,
-    /// The directory below which the original paths are laid out; `/` restores in place.
+    /// Directories above those paths that the copy holds: laid out with the owner and mode that they have there.
+    pub above: Vec<PathBuf>,
+    /// The directory below which the original paths are laid out, as the engine sees it.
     pub to: PathBuf,
+    /// Owners by name, not by number.
+    pub owners_by_name: bool,
+    /// Where alone the engine may write.
+    pub confinement: Option<Confinement>,
     /// Write nothing.
     pub dry_run: bool,
 }
+
+impl RestoreRequest {
+    /// A request for all of a copy, with owners by number, by an engine that is not kept from anything.
+    pub fn new(copy: Copy, to: PathBuf) -> Self {
+        Self {
+            copy,
+            paths: Vec::new(),
+            above: Vec::new(),
+            to,
+            owners_by_name: false,
+            confinement: None,
+            dry_run: false,
+        }
+    }
+
+    /// Where the machine finds what the engine lays out for this path of the copy.
+    pub(crate) fn place_of(&self, path: &std::path::Path) -> PathBuf {
+        let seen: PathBuf =
+            self.to.join(path.strip_prefix("/").unwrap_or(path)).components().collect();
+        self.confinement.as_ref().map_or_else(|| seen.clone(), |confined| confined.outside(&seen))
+    }
+
+    /// The confinement, with what the engine writes besides.
+    pub(crate) fn confined_to(&self, writable: &[Option<PathBuf>]) -> Option<Confinement> {
+        let mut confinement = self.confinement.clone()?;
+        confinement.writable.extend(writable.iter().flatten().cloned());
+        Some(confinement)
+    }
+
+    /// A failure that is one of the place which is written to: where the engine said so of a file (`said`), or
+    /// there is no space left there and the engine did not say whose it lacked.
+    pub(crate) fn judged(&self, host: &dyn Host, error: EngineError, said: bool) -> EngineError {
+        let (is_full, detail) = match &error {
+            EngineError::Full { detail, .. } => (true, detail),
+            EngineError::Failed { detail, .. } => (false, detail),
+            _ => return error,
+        };
+        let to = self.place_of(std::path::Path::new("/"));
+        let is_exhausted = || host.free_space(&to).is_ok_and(|free| free < EXHAUSTED);
+        match said || (is_full && is_exhausted()) {
+            true => EngineError::DestinationFull { detail: detail.clone(), to },
+            false => error,
+        }
+    }
+}
+
+/// With less than this, in bytes, a file system is taken for full by whom somebody told that one is.
+const EXHAUSTED: u64 = 1 << 20;
 
 /// What a restore did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -205,6 +259,8 @@ pub struct RestoreReport {
     pub bytes: Option<u64>,
     /// What it warned of: attributes that could not be set and the like.
     pub warnings: Vec<String>,
+    /// What is worth knowing and no fault.
+    pub notes: Vec<String>,
 }
 
 /// What a check or a verification found.
@@ -355,6 +411,24 @@ pub trait Engine: Send + Sync {
         request: &RestoreRequest,
         progress: OnProgress<'_>,
     ) -> Result<RestoreReport, EngineError>;
+
+    /// The paths of which a copy was made, where the repository says it. `None`: the copy lists them and what is
+    /// below them, and nothing above them.
+    ///
+    /// # Errors
+    /// When the repository cannot be asked.
+    fn sources(&self, cx: Context<'_>, copy: &Copy) -> Result<Option<Vec<PathBuf>>, EngineError>;
+
+    /// Writes the content of one file of a copy to our own standard output.
+    ///
+    /// # Errors
+    /// When it was not written whole.
+    fn stream(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+        path: &std::path::Path,
+    ) -> Result<(), EngineError>;
 
     /// The command that serves a copy as a file system at a directory, in the foreground until stopped.
     ///

@@ -81,6 +81,8 @@ pub(crate) struct ScriptedHost {
     pub(crate) running: Vec<ChildProcess>,
     /// What was done that is no process.
     pub(crate) acted: Mutex<Vec<Action>>,
+    /// Bytes that are free everywhere, if it is not plenty.
+    pub(crate) free: Option<u64>,
     /// When set, mutations are answered with their prediction.
     pub(crate) dry: bool,
     facts: Mutex<Vec<(String, Vec<u8>)>>,
@@ -139,6 +141,10 @@ impl Host for ScriptedHost {
         let Action::RemoveFile { .. } = action else { panic!("not in the script: {action:?}") };
         self.acted.lock().unwrap().push(action.clone());
         Ok(None)
+    }
+
+    fn place(&self, placement: &crate::host::Placement) -> Result<crate::host::Placed, ActError> {
+        panic!("not in the script: {placement:?}")
     }
 
     fn lock(
@@ -218,8 +224,8 @@ impl Host for ScriptedHost {
         panic!("not in the script: where {} is", tool.name())
     }
 
-    fn free_space(&self, path: &Path) -> Result<u64, ActError> {
-        panic!("not in the script: space at {}", path.shown())
+    fn free_space(&self, _: &Path) -> Result<u64, ActError> {
+        Ok(self.free.unwrap_or(1 << 40))
     }
 
     fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError> {

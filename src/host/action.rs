@@ -167,6 +167,12 @@ pub enum ActError {
         /// The mount point.
         path: PathBuf,
     },
+    /// We were told to stop in the midst of it. What was done by then is done.
+    #[error("stopped because signal {signal} arrived")]
+    Interrupted {
+        /// The signal.
+        signal: i32,
+    },
     /// A process did not end.
     #[error("process {pid} of a dead run does not end")]
     StillRunning {

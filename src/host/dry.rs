@@ -17,8 +17,8 @@ use super::runner::lines::LineSplitter;
 use super::spec::quote;
 use super::{
     ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, EnvValue, Exit, Host,
-    LockError, LockGuard, LockMode, MountEntry, PathState, Piped, PrivateMount, PrivateView,
-    RunError, Shield, Stream, Subvolume, ThawGuard, Tool, Watch,
+    LockError, LockGuard, LockMode, MountEntry, PathState, Piped, Placed, Placement, PrivateMount,
+    PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, Watch,
 };
 use crate::model::bytes;
 use crate::model::shown::Show;
@@ -253,6 +253,13 @@ impl Host for DryHost {
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {
         self.note(PlannedEffect::Action(action.summary()), &[]);
         Ok(None)
+    }
+
+    fn place(&self, placement: &Placement) -> Result<Placed, ActError> {
+        let text =
+            format!("move what was laid out into place below {}", placement.destination.shown());
+        self.note(PlannedEffect::Action(text), &[]);
+        Ok(Placed::default())
     }
 
     fn lock(

@@ -25,12 +25,14 @@ use crate::model::undo::{ChildProcess, Identity};
 mod action;
 pub mod dry;
 pub mod guard;
+mod placement;
 pub mod runner;
 pub mod spec;
 pub mod sys;
 pub mod system;
 
 pub use action::{ActError, Action};
+pub use placement::{Confinement, Placed, Placement, Refused, Staged};
 pub use sys::mounts::MountEntry;
 pub use sys::subvolumes::Subvolume;
 
@@ -144,7 +146,7 @@ pub struct PathState {
     pub kind: PathKind,
     /// Device and inode.
     pub identity: Identity,
-    /// For a directory: whether it has no entry.
+    /// For a directory: whether it has no entry, or only the `lost+found` of a new file system.
     pub empty: bool,
     /// Bytes.
     pub size: u64,
@@ -224,6 +226,19 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// See [`ActError`].
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError>;
+
+    /// Moves what was laid out into place; see [`Placement`].
+    ///
+    /// # Errors
+    /// [`ActError::Interrupted`] when we were told to stop: what was moved by then stays. Anything else: nothing
+    /// was moved.
+    fn place(&self, placement: &Placement) -> Result<Placed, ActError>;
+
+    /// Whether a process can be kept from writing where it should not; see [`Confinement`]. Not everybody may,
+    /// nor in every container.
+    fn may_confine(&self) -> bool {
+        true
+    }
 
     /// Takes a lock file, waiting at most `wait`. `holder` is written into it for others to read.
     ///

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::SecretFd;
+use super::{Confinement, SecretFd};
 use crate::model::secret::Secret;
 use crate::model::shown::{Show, is_hostile};
 
@@ -305,6 +305,8 @@ pub struct CommandSpec {
     /// [`LONGEST_HOST_NAME`] bytes: for programs that write it into their locks. See
     /// [`Host::gives_host_names`](super::Host::gives_host_names).
     pub host_name: Option<String>,
+    /// Where alone it may write; anywhere when absent. Its view is empty then.
+    pub confinement: Option<Confinement>,
     /// How long it may neither write a line nor use the processor nor move bytes, to speak of, before it is
     /// stopped.
     pub stall_limit: Option<Duration>,
@@ -337,6 +339,7 @@ impl CommandSpec {
             directory: None,
             view: PrivateView::default(),
             host_name: None,
+            confinement: None,
             stall_limit: None,
             repeats_itself: false,
             time_limit: None,

@@ -12,13 +12,14 @@ use chrono::{DateTime, Utc};
 
 use super::runner::{self, Runner};
 use super::sys::signals::{self, StopFlag};
-use super::sys::{cgroup, mounts, private, process, snapshots, subvolumes};
+use super::sys::{cgroup, confine, mounts, place, private, process, snapshots, subvolumes};
 use super::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard, LockMode,
-    MountEntry, PathKind, PathState, Piped, PrivateView, RunError, Shield, Subvolume, ThawGuard,
-    Tool, Watch,
+    MountEntry, PathKind, PathState, Piped, Placed, Placement, PrivateView, RunError, Shield,
+    Subvolume, ThawGuard, Tool, Watch,
 };
 use crate::lock;
+use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
 
 mod actions;
@@ -75,6 +76,24 @@ impl Host for SystemHost {
         actions::carry_out(action)
     }
 
+    fn place(&self, placement: &Placement) -> Result<Placed, ActError> {
+        tracing::debug!(destination = %placement.destination.shown(), "moving into place");
+        let placed = place::place(placement, &mut || match self.runner.stopping() {
+            Some(_) => Err(io::ErrorKind::Interrupted.into()),
+            None => Ok(()),
+        });
+        placed.map_err(|source| match self.runner.stopping() {
+            Some(signal) if source.kind() == io::ErrorKind::Interrupted => {
+                ActError::Interrupted { signal }
+            }
+            _ => ActError::Io { what: "restore to", path: placement.destination.clone(), source },
+        })
+    }
+
+    fn may_confine(&self) -> bool {
+        confine::is_allowed()
+    }
+
     fn lock(
         &self,
         path: &Path,
@@ -115,8 +134,7 @@ impl Host for SystemHost {
         } else {
             PathKind::Other
         };
-        let empty = kind == PathKind::Directory
-            && fs::read_dir(path).map_err(failed)?.next().transpose().map_err(failed)?.is_none();
+        let empty = kind == PathKind::Directory && is_empty(path).map_err(failed)?;
         Ok(Some(PathState {
             kind,
             identity: actions::identity_of(&found),
@@ -275,6 +293,17 @@ impl Host for SystemHost {
     fn is_dry(&self) -> bool {
         false
     }
+}
+
+/// Whether a directory has nothing in it, or only the `lost+found` that mkfs puts there.
+fn is_empty(directory: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name() != "lost+found" || !entry.file_type()?.is_dir() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The path with links and dots resolved as far as it exists; dots in the rest are resolved by their text,

@@ -129,7 +129,11 @@ impl From<RunError> for StepError {
 
 impl From<ActError> for StepError {
     fn from(error: ActError) -> Self {
-        Self::from_error(Trouble::JobFailed, &error, error.hint())
+        let trouble = match &error {
+            ActError::Interrupted { signal } => Trouble::Signal(*signal),
+            _ => Trouble::JobFailed,
+        };
+        Self::from_error(trouble, &error, error.hint())
     }
 }
 

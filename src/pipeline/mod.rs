@@ -16,6 +16,7 @@ pub mod pin;
 pub mod prune;
 pub mod recorder;
 pub mod recover;
+pub mod restore;
 pub mod run;
 pub mod select;
 pub mod session;

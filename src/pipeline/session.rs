@@ -10,7 +10,7 @@ use crate::model::job::Settings;
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::undo::{ChildProcess, Ledger, Undo};
+use crate::model::undo::{ChildProcess, Identity, Ledger, Undo};
 use crate::tools::borg::state_directory;
 
 use super::context::{Pipeline, RunContext};
@@ -38,7 +38,8 @@ pub enum Place {
     /// There or, if nothing can be written there, in the runtime directory, the run's own directory with it.
     /// For what holds nothing over a reboot that an engine does not give back by itself: its own directory goes
     /// with the ledger then, children end with the machine, and an engine knows its own lock of an earlier boot
-    /// to be stale.
+    /// to be stale. What a restore has laid out is the exception: cut off by a reboot in such an hour, it stays in
+    /// a directory `.stillpoint-restore-RUN` of root's, which the warning about the ledger lets a person expect.
     StateElseRuntime,
 }
 
@@ -190,13 +191,27 @@ fn stage(
     below: &Path,
 ) -> Result<PathBuf, StepError> {
     let path = below.join(run.as_str());
+    own_directory(pipeline, ledger, &path)?;
+    Ok(path)
+}
+
+/// Makes a directory of the run's, which goes with the run. Answers with its identity; a dry host makes none.
+///
+/// # Errors
+/// When it cannot be made or written down.
+pub(super) fn own_directory(
+    pipeline: Pipeline<'_>,
+    ledger: &dyn Ledger,
+    path: &Path,
+) -> Result<Option<Identity>, StepError> {
+    let path = path.to_owned();
     let entry = ledger.intend(Undo::RemoveStaging { path: path.clone() }).map_err(ledger_error)?;
     let identity = pipeline
         .host
-        .act(&Action::CreateDirectory { path: path.clone(), mode: 0o700 })
+        .act(&Action::CreateDirectory { path, mode: 0o700 })
         .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?;
-    if let Some(identity) = identity {
-        ledger.made(entry, identity).map_err(ledger_error)?;
+    if let Some(identity) = &identity {
+        ledger.made(entry, identity.clone()).map_err(ledger_error)?;
     }
-    Ok(path)
+    Ok(identity)
 }

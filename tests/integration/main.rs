@@ -14,4 +14,5 @@ mod help;
 mod loops;
 mod pins;
 mod quiet;
+mod restores;
 mod support;

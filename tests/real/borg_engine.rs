@@ -158,10 +158,8 @@ impl Bench {
         let to = self.path(to);
         fs::create_dir_all(&to).unwrap();
         let request = RestoreRequest {
-            copy: copy.clone(),
             paths: paths.to_vec(),
-            to: to.clone(),
-            dry_run: false,
+            ..RestoreRequest::new(copy.clone(), to.clone())
         };
         engine.restore(self.cx(), &request, &mut |_| {})?;
         Ok(to)
@@ -246,12 +244,8 @@ fn a_tree_comes_back_as_it_was() {
     let missing = bench.restore(&engine, &copy, &[tree.join("pla")], "none").unwrap_err();
     assert!(missing.to_string().contains("never matched"), "{missing}");
 
-    let dry = RestoreRequest {
-        copy: copy.clone(),
-        paths: Vec::new(),
-        to: bench.path("one"),
-        dry_run: true,
-    };
+    let dry =
+        RestoreRequest { dry_run: true, ..RestoreRequest::new(copy.clone(), bench.path("one")) };
     engine.restore(bench.cx(), &dry, &mut |_| {}).unwrap();
     assert!(!restored(&bench.path("one"), &plain).exists());
 

@@ -19,6 +19,7 @@ mod lvm;
 mod matrix;
 mod quiet;
 mod restic_engine;
+mod restore;
 mod swaps;
 mod systemd;
 mod whose;

@@ -175,10 +175,8 @@ impl Bench {
     ) -> Result<PathBuf, EngineError> {
         let to = self.path(to);
         let request = RestoreRequest {
-            copy: copy.clone(),
             paths: paths.to_vec(),
-            to: to.clone(),
-            dry_run: false,
+            ..RestoreRequest::new(copy.clone(), to.clone())
         };
         engine.restore(self.cx(), &request, &mut |_| {})?;
         Ok(to.join(self.path("tree").strip_prefix("/").unwrap()))
@@ -397,10 +395,8 @@ fn restic_restores_exactly_what_was_named() {
         assert!(absent.unwrap_err().to_string().contains("nope is not in the copy"));
 
         let request = RestoreRequest {
-            copy: copy.clone(),
-            paths: Vec::new(),
-            to: bench.path("preview"),
             dry_run: true,
+            ..RestoreRequest::new(copy.clone(), bench.path("preview"))
         };
         let preview = engine.restore(bench.cx(), &request, &mut |_| {});
         assert_eq!(matches!(preview, Err(EngineError::Unsupported { .. })), bench.is_old());
@@ -416,10 +412,8 @@ fn restic_restores_exactly_what_was_named() {
             fs::write(tree.join("plain"), "spoiled, and longer").unwrap();
             let restore = |path: PathBuf| {
                 let request = RestoreRequest {
-                    copy: copy.clone(),
                     paths: vec![path],
-                    to: to.to_owned(),
-                    dry_run: false,
+                    ..RestoreRequest::new(copy.clone(), to.to_owned())
                 };
                 engine.restore(bench.cx(), &request, &mut |_| {})
             };
@@ -785,10 +779,9 @@ fn restic_dry_run_touches_nothing_and_predicts() {
             assert_eq!((report.damage.len(), report.extent.as_str()), (0, "nothing (dry run)"));
         }
         let restore = RestoreRequest {
-            copy: before[0].clone(),
             paths: vec![bench.path("tree")],
-            to: bench.path("back"),
             dry_run: true,
+            ..RestoreRequest::new(before[0].clone(), bench.path("back"))
         };
         engine.restore(cx, &restore, &mut |_| {}).unwrap();
         assert!(!bench.path("back").exists());

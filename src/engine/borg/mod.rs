@@ -4,7 +4,7 @@
 //! an archive even when every source was missing; such an archive is deleted again, by its exact name. A
 //! stream whose producer fails leaves none, since borg is stopped before it sees the end of its input.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::Deserialize;
@@ -357,6 +357,14 @@ impl Engine for BorgEngine {
         progress: OnProgress<'_>,
     ) -> Result<RestoreReport, EngineError> {
         self.extract(cx, request, progress)
+    }
+
+    fn sources(&self, _: Context<'_>, _: &Copy) -> Result<Option<Vec<PathBuf>>, EngineError> {
+        Ok(None)
+    }
+
+    fn stream(&self, cx: Context<'_>, copy: &Copy, path: &Path) -> Result<(), EngineError> {
+        self.to_stdout(cx, copy, path)
     }
 
     fn mount(&self, cx: Context<'_>, copy: &Copy, at: &Path) -> Result<CommandSpec, EngineError> {

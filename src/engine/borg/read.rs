@@ -5,6 +5,8 @@ use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::libc;
+
 use super::classify::{Journal, KEPT, RestoreWarning, restore_warning};
 use super::{BorgEngine, hand_on};
 use crate::engine::{
@@ -14,8 +16,9 @@ use crate::engine::{
 use crate::host::{CommandSpec, Exit, Stream};
 use crate::model::copy::Copy;
 use crate::model::shown::Show;
-use crate::tools::borg::log::{Level, Message};
+use crate::tools::borg::log::{Level, Message, errno};
 use crate::tools::borg::output::{ChangeRecord, parse_difference, parse_item};
+use crate::tools::borg::{Extraction, local, state_directory};
 
 impl BorgEngine {
     /// Restores; see [`crate::engine::Engine::restore`].
@@ -25,12 +28,21 @@ impl BorgEngine {
         request: &RestoreRequest,
         progress: OnProgress<'_>,
     ) -> Result<RestoreReport, EngineError> {
-        let spec = self.repository(cx)?.extract(
-            &request.copy.id,
-            &request.paths,
-            &request.to,
-            request.dry_run,
-        );
+        let wanted = Extraction {
+            paths: &request.paths,
+            above: &request.above,
+            to: &request.to,
+            owners_by_name: request.owners_by_name,
+            dry_run: request.dry_run,
+        };
+        let mut spec = self.repository(cx)?.extract(&request.copy.id, &wanted);
+        spec.confinement = request.confined_to(&[
+            Some(cx.settings.cache_dir.clone()),
+            cx.settings.makeshift_borg_cache.clone(),
+            Some(state_directory(cx.settings)),
+            cx.temporary.map(Path::to_owned),
+            local(&self.borg.repository),
+        ]);
         let mut report = RestoreReport::default();
         let mut lost = Vec::new();
         let mut damaged = Vec::new();
@@ -44,7 +56,9 @@ impl BorgEngine {
                 list.push(message.text.clone());
             }
         };
-        let completed = self.run(cx, &spec, &mut on_warning, progress)?;
+        let completed = self
+            .run(cx, &spec, &mut on_warning, progress)
+            .map_err(|error| request.judged(cx.host, error, false))?;
         if !damaged.is_empty() {
             let repository = self.borg.repository.clone();
             return Err(EngineError::Damaged { repository, detail: damaged.join("; ") });
@@ -56,9 +70,35 @@ impl BorgEngine {
                 some => some.join("; "),
             };
             let exit = completed.exit.to_string();
-            return Err(EngineError::Failed { command: spec.display(), exit, detail });
+            let error = EngineError::Failed { command: spec.display(), exit, detail };
+            let is_about_space =
+                |text: &String| matches!(errno(text), Some(libc::ENOSPC | libc::EDQUOT));
+            let is_full = lost.iter().any(is_about_space);
+            return Err(request.judged(cx.host, error, is_full));
         }
         Ok(report)
+    }
+
+    /// Streams one file; see [`crate::engine::Engine::stream`].
+    pub(super) fn to_stdout(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+        path: &Path,
+    ) -> Result<(), EngineError> {
+        let spec = self.repository(cx)?.extract_to_stdout(&copy.id, path);
+        let mut said = Vec::new();
+        let mut on_warning = |message: &Message| {
+            if restore_warning(message) != RestoreWarning::Minor {
+                said.push(message.text.clone());
+            }
+        };
+        let completed = self.run(cx, &spec, &mut on_warning, &mut |_| {})?;
+        if completed.success() && said.is_empty() {
+            return Ok(());
+        }
+        let exit = completed.exit.to_string();
+        Err(EngineError::Failed { command: spec.display(), exit, detail: said.join("; ") })
     }
 
     /// Lists a copy; see [`crate::engine::Engine::contents`].

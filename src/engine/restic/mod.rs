@@ -6,7 +6,7 @@
 //! there (0.14), and a comparison in which a directory could not be read (all). Success of `forget`, `copy`
 //! and `backup` is for the caller to see in a listing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::{
@@ -320,6 +320,14 @@ impl Engine for ResticEngine {
         progress: OnProgress<'_>,
     ) -> Result<RestoreReport, EngineError> {
         restore::restore(&self.open(cx)?, request, progress)
+    }
+
+    fn sources(&self, cx: Context<'_>, copy: &Copy) -> Result<Option<Vec<PathBuf>>, EngineError> {
+        restore::sources(&self.open(cx)?, &copy.id).map(Some)
+    }
+
+    fn stream(&self, cx: Context<'_>, copy: &Copy, path: &Path) -> Result<(), EngineError> {
+        restore::stream(&self.open(cx)?, &copy.id, path)
     }
 
     /// The copy is then at `at/SHORT`, with the first eight digits of its id; there may be other

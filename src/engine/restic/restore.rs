@@ -25,6 +25,9 @@ pub(super) fn restore(
         return Err(unsupported(version, "a restore that writes nothing needs restic 0.17".into()));
     }
     let id = exact(&request.copy.id)?;
+    if request.owners_by_name {
+        return Err(unsupported(version, "it restores owners by number only".into()));
+    }
     if let Some(path) = request.paths.iter().find(|path| !path.is_absolute()) {
         return Err(unsupported(version, format!("{} is not an absolute path", path.shown())));
     }
@@ -33,11 +36,16 @@ pub(super) fn restore(
     let writes = !request.dry_run && !session.cx.host.is_dry();
     let mut wanted = Vec::new();
     for path in if writes { paths } else { &[] } {
-        let at = request.to.join(path.strip_prefix("/").unwrap_or(path));
+        let at = request.place_of(path);
         let was_there = session.cx.host.look(&at)?.is_some();
         wanted.push(Wanted { path, at, was_there });
     }
-    let spec = command::restore(&session.access, id, paths, &request.to, preview);
+    let mut spec = command::restore(&session.access, id, paths, &request.to, preview);
+    spec.confinement = request.confined_to(&[
+        Some(session.cx.settings.cache_dir.clone()),
+        session.access.temporary.clone(),
+        command::local(&session.access.repository.location),
+    ]);
     let mut journal = Journal::default();
     let completed = session.cx.host.run(&spec, &mut |_, line| match message::line(line) {
         Line::Status(status) => progress(as_progress(status)),
@@ -65,11 +73,15 @@ pub(super) fn restore(
         && !journal.attributes.is_empty()
         && count_of_errors(&completed.stderr_tail) == Some(journal.attributes_count);
     if !completed.success() && !only_attributes {
-        return Err(session.failure(&spec, &completed));
+        let error = session.failure(&spec, &completed);
+        return Err(request.judged(session.cx.host, error, journal.is_full));
     }
     if journal.lost > 0 {
-        let detail = format!("{} files were not restored", journal.lost);
-        return Err(session.failed(&spec, detail));
+        let first = session.redact(journal.first_lost.as_deref().unwrap_or_default());
+        let detail =
+            format!("{} files were not restored, the first of them: {first}", journal.lost);
+        let error = session.failed(&spec, detail);
+        return Err(request.judged(session.cx.host, error, journal.is_full));
     }
     for wanted in &wanted {
         look_again(session, &spec, id, wanted)?;
@@ -82,7 +94,32 @@ pub(super) fn restore(
         files: summary.as_ref().and_then(|summary| summary.files_restored),
         bytes: summary.as_ref().and_then(|summary| summary.bytes_restored),
         warnings: journal.attributes.iter().map(|text| session.redact(text)).collect(),
+        notes: match version.restores_holes() {
+            true => Vec::new(),
+            false => vec![format!(
+                "restic {version} writes the holes of sparse files as zeros, so these take their whole size now; restic 0.15 and later keeps them"
+            )],
+        },
     })
+}
+
+/// The paths that a snapshot was made of.
+pub(super) fn sources(session: &Session<'_>, id: &str) -> Result<Vec<PathBuf>, EngineError> {
+    #[derive(serde::Deserialize)]
+    struct Snapshot {
+        id: String,
+        paths: Vec<PathBuf>,
+    }
+    let completed = session.run(&command::snapshots(&session.access).arg(exact(id)?))?;
+    let snapshots: Vec<Snapshot> = serde_json::from_slice(&completed.stdout)
+        .map_err(|error| broken(format!("the paths of a snapshot: {error}")))?;
+    let found = snapshots.into_iter().find(|snapshot| snapshot.id == id);
+    found.map(|snapshot| snapshot.paths).ok_or_else(|| broken(format!("there is no snapshot {id}")))
+}
+
+/// Streams one file; see [`crate::engine::Engine::stream`].
+pub(super) fn stream(session: &Session<'_>, id: &str, path: &Path) -> Result<(), EngineError> {
+    session.run(&command::dump(&session.access, exact(id)?, path)).map(drop)
 }
 
 /// A path that was asked for.
@@ -126,6 +163,9 @@ fn count_of_errors(stderr: &[u8]) -> Option<u64> {
 struct Journal {
     /// Errors after which data is missing.
     lost: u64,
+    first_lost: Option<String>,
+    /// Whether one of them is that there is no space. Only the end of a message counts: before it is a path.
+    is_full: bool,
     /// Errors after which only an attribute is.
     attributes: Vec<String>,
     attributes_count: u64,
@@ -141,6 +181,8 @@ impl Journal {
             }
         } else {
             self.lost += 1;
+            self.is_full |= text.ends_with(": no space left on device");
+            self.first_lost.get_or_insert(text);
         }
     }
 }

@@ -425,10 +425,8 @@ fn restore_of(
 ) -> Result<RestoreReport, EngineError> {
     let (host, settings) = (host(version, answers), settings());
     let request = RestoreRequest {
-        copy: copy(&id('a')),
         paths: paths.iter().map(PathBuf::from).collect(),
-        to: "/to".into(),
-        dry_run: false,
+        ..RestoreRequest::new(copy(&id('a')), "/to".into())
     };
     engine().restore(cx(&host, &settings), &request, &mut |_| {})
 }
@@ -492,7 +490,7 @@ fn restores() {
 fn a_preview_of_a_restore_needs_a_newer_restic() {
     let settings = settings();
     let request =
-        RestoreRequest { copy: copy(&id('a')), paths: Vec::new(), to: "/to".into(), dry_run: true };
+        RestoreRequest { dry_run: true, ..RestoreRequest::new(copy(&id('a')), "/to".into()) };
     let old = host("0.14.0", []);
     let result = engine().restore(cx(&old, &settings), &request, &mut |_| {});
     assert!(matches!(result, Err(EngineError::Unsupported { .. })));

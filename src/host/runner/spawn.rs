@@ -20,7 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 
 use super::locate::FIXED_PATH;
-use crate::host::sys::private;
+use crate::host::sys::{confine, private};
 use crate::host::{Capture, CommandSpec, EnvValue, Exit, FdStyle, Stdin};
 use crate::model::secret::Secret;
 use crate::model::undo::CHILD_MARK;
@@ -58,15 +58,17 @@ pub(super) fn spawn(spec: &CommandSpec, program: &Path, role: Role) -> io::Resul
     command.env(CHILD_MARK, &mark);
     let view = spec.view.clone();
     let host_name = spec.host_name.clone();
+    let confinement = spec.confinement.clone();
     let (exited, ended) = io::pipe()?;
     let (report, started) = sync_channel(1);
     let keeper = Builder::new().name("keeper".into()).spawn(move || {
         // Held until the child has exited: the other end hangs up when this thread is done.
         let _ended = ended;
         let named = host_name.as_deref().map_or(Ok(()), private::take_host_name);
-        let entered = named.and_then(|()| match view.mounts.is_empty() {
-            true => Ok(()),
-            false => private::enter(&view),
+        let entered = named.and_then(|()| match &confinement {
+            Some(confinement) => confine::enter(confinement),
+            None if view.mounts.is_empty() => Ok(()),
+            None => private::enter(&view),
         });
         let spawned = entered.and_then(|()| command.spawn());
         // The command holds our copies of the descriptors with the secrets.

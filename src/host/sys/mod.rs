@@ -5,8 +5,11 @@
 //! there is a [`super::Host`].
 
 mod attach;
+mod attributes;
 pub mod cgroup;
+pub mod confine;
 pub mod mounts;
+pub mod place;
 pub mod private;
 pub mod process;
 pub mod signals;

@@ -245,7 +245,7 @@ pub fn remount(path: &Path, device: (u32, u32), read_only: bool) -> io::Result<(
 }
 
 /// The flags that the options of a mount or a file system stand for, without `ro`.
-fn flags_of(options: &str) -> MsFlags {
+pub(super) fn flags_of(options: &str) -> MsFlags {
     options.split(',').fold(MsFlags::empty(), |flags, option| {
         flags
             | match option {

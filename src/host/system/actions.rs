@@ -3,10 +3,10 @@
 //! Whatever is removed or signalled is first looked at again, because the record of it may be older than the
 //! machine: the identity decides, never the name or the number. What is already gone counts as done.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
 use super::is_not_found;
-use crate::host::sys::{cgroup, mounts, process, snapshots, straight};
+use crate::host::sys::{cgroup, mounts, place, process, snapshots, straight};
 use crate::host::{ActError, Action};
 use crate::model::undo::{ChildProcess, Identity};
 
@@ -80,10 +80,7 @@ pub(super) fn identity_of(found: &Metadata) -> Identity {
 }
 
 fn create_directory(path: &Path, mode: u32) -> io::Result<Identity> {
-    DirBuilder::new().mode(mode).create(path)?;
-    // The process's umask must not decide.
-    fs::set_permissions(path, Permissions::from_mode(mode))?;
-    Ok(identity_of(&path.symlink_metadata()?))
+    place::create(path, mode)
 }
 
 fn ensure_directory(path: &Path, mode: u32) -> io::Result<Option<Identity>> {

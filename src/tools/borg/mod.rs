@@ -4,7 +4,7 @@
 //! path is expanded a second time inside borg, so one with braces cannot be used at all.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -68,6 +68,20 @@ pub struct Marks<'a> {
     pub run: &'a RunId,
     /// The machine that makes it.
     pub machine: Option<&'a MachineId>,
+}
+
+/// What to extract, and where to.
+pub struct Extraction<'a> {
+    /// Absolute paths; empty: everything.
+    pub paths: &'a [PathBuf],
+    /// Directories above them that are extracted without what is in them.
+    pub above: &'a [PathBuf],
+    /// Below which directory.
+    pub to: &'a Path,
+    /// Owners by name, not by number.
+    pub owners_by_name: bool,
+    /// Write nothing.
+    pub dry_run: bool,
 }
 
 impl Repository<'_> {
@@ -289,29 +303,35 @@ impl Repository<'_> {
         self.verb(Effect::Mutate, &["extract", "--dry-run", "--"], false).arg(self.archive(name))
     }
 
-    /// Extracts paths of an archive (all, if none are named) below a directory.
-    pub fn extract(&self, name: &str, paths: &[PathBuf], to: &Path, dry_run: bool) -> CommandSpec {
-        let mut spec = if dry_run {
+    /// Extracts paths of an archive below a directory.
+    pub fn extract(&self, name: &str, wanted: &Extraction<'_>) -> CommandSpec {
+        let mut spec = if wanted.dry_run {
             self.verb(Effect::Inspect, &["extract", "--dry-run"], true)
         } else {
-            // Holes stay holes. Owners are restored by name: on another machine the numbers mean others.
-            self.verb(Effect::Mutate, &["extract", "--sparse"], true)
+            // Holes stay holes. Directories that the archive does not hold are made for others to pass.
+            self.verb(Effect::Mutate, &["extract", "--sparse", "--umask", "0022"], true)
         };
-        // A dry run writes nothing there, and the directory need not exist.
-        spec.directory = (!dry_run).then(|| to.to_owned());
-        spec = spec.arg("--").arg(self.archive(name));
-        for path in paths {
-            let path = plain(path);
-            let inside = path.as_bytes();
-            let inside = inside.strip_prefix(b"/").unwrap_or(inside);
-            if inside.is_empty() {
-                continue;
-            }
-            // The prefix says that it is a path, whatever it looks like.
-            let mut operand = OsString::from("pp:");
-            operand.push(std::ffi::OsStr::from_bytes(inside));
-            spec = spec.arg(operand);
+        if !wanted.owners_by_name {
+            spec = spec.arg("--numeric-ids");
         }
+        // No path of an honest archive has these, and borg before 1.4 follows them out of the directory.
+        spec = spec.args(["--exclude", r"re:(^|/)\.\.(/|$)"]);
+        // A dry run writes nothing there, and the directory need not exist.
+        spec.directory = (!wanted.dry_run).then(|| wanted.to.to_owned());
+        spec = spec.arg("--").arg(self.archive(name));
+        // The prefix says that it is a path, whatever it looks like: this one alone, or with what is below.
+        let above = wanted.above.iter().filter_map(|path| only(path));
+        let paths = wanted.paths.iter().filter_map(|path| operand("pp:", path));
+        spec.args(above.chain(paths))
+    }
+
+    /// Writes the content of one file of an archive to our own standard output.
+    pub fn extract_to_stdout(&self, name: &str, path: &Path) -> CommandSpec {
+        let mut spec = self
+            .verb(Effect::Inspect, &["extract", "--stdout", "--"], false)
+            .arg(self.archive(name))
+            .args(only(path));
+        spec.stdout = Capture::Inherit;
         spec
     }
 
@@ -370,6 +390,12 @@ pub fn state_directory(settings: &Settings) -> PathBuf {
     settings.state_dir.join("borg")
 }
 
+/// The directory of a repository on this machine.
+pub fn local(repository: &str) -> Option<PathBuf> {
+    let path = repository.strip_prefix("file://").unwrap_or(repository);
+    path.starts_with('/').then(|| path.into())
+}
+
 /// Which files cache a series uses. borg forgets files that twenty backups in a row did not hold, so
 /// series that share a cache re-read everything.
 fn files_cache_suffix(series: &Series) -> String {
@@ -377,6 +403,31 @@ fn files_cache_suffix(series: &Series) -> String {
         Some(item) => format!("{}.{}", series.job, name::encode(item)),
         None => series.job.to_string(),
     }
+}
+
+/// A path of an archive as a pattern of this kind; `None` for the root, which is no path in it.
+fn operand(prefix: &str, path: &Path) -> Option<OsString> {
+    let path = plain(path);
+    let inside = path.as_bytes();
+    let inside = inside.strip_prefix(b"/").unwrap_or(inside);
+    let mut operand = OsString::from(prefix);
+    operand.push(std::ffi::OsStr::from_bytes(inside));
+    (!inside.is_empty()).then_some(operand)
+}
+
+/// A pattern that matches this path of an archive and nothing below it. `pf:` would do the same, but borg says of
+/// each that it never matched.
+fn only(path: &Path) -> Option<OsString> {
+    let path = operand("", path)?;
+    let mut pattern = br"re:\A".to_vec();
+    for byte in path.as_bytes() {
+        if byte.is_ascii() && !byte.is_ascii_alphanumeric() {
+            pattern.push(b'\\');
+        }
+        pattern.push(*byte);
+    }
+    pattern.extend_from_slice(br"\Z");
+    Some(OsString::from_vec(pattern))
 }
 
 /// Doubles braces, which borg would expand.

@@ -170,15 +170,37 @@ fn extraction_takes_exact_paths_below_a_directory() {
     let (settings, target) = (settings(), target());
     let repository = repository(&target, &settings);
     let paths = ["/".into(), "/re:x/-y".into(), "/sh:a".into()];
-    let spec = repository.extract("a", &paths, Path::new("/to"), false);
+    let above = ["/re:x".into()];
+    let mut wanted = Extraction { paths: &paths, above: &above, ..everything() };
+    let spec = repository.extract("a", &wanted);
     assert_eq!(
         words(&spec),
-        "borg --log-json --progress --lock-wait 120 extract --sparse -- /srv/r::a pp:re:x/-y pp:sh:a"
+        "borg --log-json --progress --lock-wait 120 extract --sparse --umask 0022 --numeric-ids \
+         --exclude 're:(^|/)\\.\\.(/|$)' -- /srv/r::a 're:\\Are\\:x\\Z' pp:re:x/-y pp:sh:a"
     );
     assert_eq!(spec.directory.as_deref(), Some(Path::new("/to")));
-    let dry = repository.extract("a", &[], Path::new("/to"), true);
+    wanted.owners_by_name = true;
+    assert!(!words(&repository.extract("a", &wanted)).contains("--numeric-ids"));
+    let dry = repository.extract("a", &Extraction { dry_run: true, ..everything() });
     assert_eq!(dry.effect, Effect::Inspect);
-    assert!(words(&dry).ends_with("extract --dry-run -- /srv/r::a"));
+    assert!(words(&dry).ends_with(" -- /srv/r::a"));
+    assert_eq!(dry.directory, None);
+    let streamed = repository.extract_to_stdout("a", Path::new("/x/y"));
+    assert_eq!(streamed.stdout, Capture::Inherit);
+    assert!(words(&streamed).ends_with("extract --stdout -- /srv/r::a 're:\\Ax\\/y\\Z'"));
+}
+
+#[test]
+fn a_repository_on_this_machine_has_a_directory() {
+    assert_eq!(local("/srv/r"), Some("/srv/r".into()));
+    assert_eq!(local("file:///srv/r"), Some("/srv/r".into()));
+    assert_eq!(local("ssh://nas/srv/r"), None);
+}
+
+/// All of an archive.
+fn everything<'a>() -> Extraction<'a> {
+    let to = Path::new("/to");
+    Extraction { paths: &[], above: &[], to, owners_by_name: false, dry_run: false }
 }
 
 #[test]
@@ -208,7 +230,7 @@ fn looking_is_not_changing() {
         repository.compact(),
         repository.check(true),
         repository.verify("a"),
-        repository.extract("a", &[], Path::new("/"), false),
+        repository.extract("a", &everything()),
         repository.mount("a", Path::new("/m")),
     ] {
         assert_eq!(spec.effect, Effect::Mutate, "{}", words(&spec));

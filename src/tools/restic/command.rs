@@ -243,6 +243,19 @@ pub fn dump_all(access: &Access, id: &str) -> CommandSpec {
     spec
 }
 
+/// `restic dump ID PATH`, to our own standard output.
+pub fn dump(access: &Access, id: &str, path: &Path) -> CommandSpec {
+    let mut spec = base(access, Effect::Inspect, Lock::Taken, "dump").args(["--", id]).arg(path);
+    spec.stdout = Capture::Inherit;
+    spec
+}
+
+/// The directory of a repository on this machine.
+pub fn local(repository: &str) -> Option<PathBuf> {
+    let path = repository.strip_prefix("local:").unwrap_or(repository);
+    path.starts_with('/').then(|| path.into())
+}
+
 /// `restic restore ID`. The original paths are laid out below `to`. `preview` writes nothing and needs
 /// [`super::Version::previews_restore`].
 pub fn restore(
@@ -255,6 +268,9 @@ pub fn restore(
     let (effect, lock) =
         if preview { (Effect::Inspect, Lock::None) } else { (Effect::Mutate, Lock::Taken) };
     let mut spec = base(access, effect, lock, "restore").arg("--json").arg("--target").arg(to);
+    if access.version.restores_holes() {
+        spec = spec.arg("--sparse");
+    }
     for path in paths {
         spec = spec.arg("--include").arg(literal(path));
     }
@@ -453,7 +469,7 @@ mod tests {
         assert_eq!(spec.effect, Effect::Inspect);
         assert!(
             spec.display().ends_with(
-                r"restore --no-lock --json --target /to --include '/x\*' --dry-run -- ab12"
+                r"restore --no-lock --json --target /to --sparse --include '/x\*' --dry-run -- ab12"
             ),
             "{}",
             spec.display()

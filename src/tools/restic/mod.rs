@@ -48,6 +48,11 @@ impl Version {
         self >= Version { major: 0, minor, patch: 0 }
     }
 
+    /// `restore --sparse` (0.15).
+    pub fn restores_holes(self) -> bool {
+        self.has(15)
+    }
+
     /// `--retry-lock` (0.16).
     pub fn waits_for_locks(self) -> bool {
         self.has(16)

@@ -39,7 +39,8 @@ impl FakeBorg {
             .map(|arg| arg.value().to_string_lossy().replace("{{", "{").replace("}}", "}"))
             .collect();
         let verb = args.iter().find(|arg| {
-            ["create", "list", "delete", "compact", "check", "rename"].contains(&arg.as_str())
+            ["create", "list", "delete", "compact", "check", "rename", "extract"]
+                .contains(&arg.as_str())
         });
         let ok = |stdout: String| Answer { exit: Exit::Code(0), stdout, stderr: Vec::new() };
         match verb.map(String::as_str) {
@@ -68,6 +69,15 @@ impl FakeBorg {
                 );
                 Answer { exit: Exit::Code(0), stdout, stderr }
             }
+            Some("extract") => ok(String::new()),
+            // One file, with the directory that it is in.
+            Some("list") if args.contains(&"--json-lines".to_owned()) => ok(concat!(
+                r#"{"type": "d", "path": "data", "source": "", "size": 0}"#,
+                "\n",
+                r#"{"type": "-", "path": "data/a", "source": "", "size": 10}"#,
+                "\n"
+            )
+            .to_owned()),
             Some("list") => {
                 let archives: Vec<serde_json::Value> = self
                     .archives

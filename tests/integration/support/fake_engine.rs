@@ -1,6 +1,6 @@
 //! An engine that makes copies of nothing and notes when it was asked to, with how much was held then.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -172,6 +172,14 @@ impl Engine for FakeEngine {
         _: &RestoreRequest,
         _: OnProgress<'_>,
     ) -> Result<RestoreReport, EngineError> {
+        unreachable!("a run does not restore")
+    }
+
+    fn sources(&self, _: Context<'_>, _: &Copy) -> Result<Option<Vec<PathBuf>>, EngineError> {
+        unreachable!("a run does not restore")
+    }
+
+    fn stream(&self, _: Context<'_>, _: &Copy, _: &Path) -> Result<(), EngineError> {
         unreachable!("a run does not restore")
     }
 

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
-    ActError, Action, ChildRecorder, CommandSpec, Completed, Effect, Host, LockError, LockGuard,
-    LockMode, MountEntry, PathKind, PathState, Piped, PrivateView, RunError, Shield, Stream,
-    Subvolume, ThawGuard, Tool, Watch,
+    ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, Host, LockError,
+    LockGuard, LockMode, MountEntry, PathKind, PathState, Piped, Placed, Placement, PrivateView,
+    RunError, Shield, Stream, Subvolume, ThawGuard, Tool, Watch,
 };
+use stillpoint::model::shown::Show;
 use stillpoint::model::undo::{ChildProcess, Identity};
 
 use super::fake_btrfs;
@@ -236,6 +237,11 @@ impl Host for FakeHost {
             }
             answer.unwrap_or_else(|| injected(&spec.tool))
         };
+        if spec.stdout == Capture::Lines {
+            for line in answer.stdout.lines() {
+                watch(Stream::Out, line.as_bytes());
+            }
+        }
         for line in &answer.stderr {
             watch(Stream::Err, line.as_bytes());
         }
@@ -355,6 +361,16 @@ impl Host for FakeHost {
                 }
             }
         }
+    }
+
+    fn place(&self, placement: &Placement) -> Result<Placed, ActError> {
+        let path = placement.destination.clone();
+        self.effect(format!("place {}", path.shown()), |_| ()).ok_or_else(|| ActError::Io {
+            what: "restore to",
+            path,
+            source: std::io::Error::other("injected"),
+        })?;
+        Ok(Placed { entries: 1, ..Placed::default() })
     }
 
     fn lock(

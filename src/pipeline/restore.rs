@@ -1,0 +1,324 @@
+//! Restoring: the engine lays a copy out in directories of ours, and we move it into place.
+//!
+//! What lives is never in an engine's hands. It fills staging directories, on the file systems that the result
+//! goes to, and can write nowhere else ([`crate::host::Confinement`]); then [`crate::host::Placement`] moves one
+//! entry after the other. The directories are in the ledger before they are made, so whatever ends a restore
+//! leaves nothing but old and new files.
+//!
+//! Before that, the copy is looked at as far as it must be: whether it holds what is asked for, on which file
+//! systems below the destination that will lie, and whether it fits there.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::capture::workplaces;
+use crate::engine::{Engine, RestoreReport, RestoreRequest};
+use crate::host::{Action, Confinement, Host, PathKind, PathState, Placed, Placement, Staged};
+use crate::model::copy::Copy;
+use crate::model::outcome::Trouble;
+use crate::model::shown::Show;
+use crate::model::size;
+
+use super::context::RunContext;
+use super::error::StepError;
+use super::session::own_directory;
+
+mod survey;
+
+pub use survey::places;
+use survey::{Survey, survey};
+
+/// How the staging directories are called, before the run's id.
+pub const STAGING: &str = ".stillpoint-restore-";
+
+/// How many of the entries that were not restored a message names.
+const NAMED: usize = 5;
+
+/// What to restore, and how.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The copy.
+    pub copy: Copy,
+    /// Absolute paths in it; empty, or with `/` among them: all of it.
+    pub paths: Vec<PathBuf>,
+    /// The directory below which the paths are laid out; in place when absent.
+    pub to: Option<PathBuf>,
+    /// That directory may have something in it.
+    pub into_existing: bool,
+    /// Owners by name, not by number.
+    pub owners_by_name: bool,
+    /// Try it although it does not seem to fit.
+    pub ignore_space: bool,
+    /// Write nothing.
+    pub dry_run: bool,
+}
+
+/// Restores. What is there of the same paths is replaced, entry by entry; nothing else is touched.
+///
+/// # Errors
+/// When it could not begin, and then nothing was changed; or when some of it was not restored: the message names
+/// it, and what was there before is still there.
+pub fn restore(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    wanted: &Wanted,
+) -> Result<RestoreReport, StepError> {
+    let host = cx.host();
+    let to = wanted.to.as_ref().map_or_else(|| PathBuf::from("/"), |to| host.canonical(to));
+    let found = destination(host, &to, wanted)?;
+    let paths = plain(&wanted.paths)?;
+    let is_fresh = found.as_ref().is_none_or(|found| found.empty);
+    let places = if is_fresh { Vec::new() } else { places(host, &to)? };
+    let survey = match wanted.copy.size.filter(|_| is_fresh && paths.is_empty()) {
+        Some(size) if fits(host, &to, size)? => Survey::of_everything(),
+        _ => survey(cx, engine, &wanted.copy, &paths, &to, &places)?,
+    };
+    if !wanted.ignore_space {
+        survey.check_space(host, &to)?;
+    }
+    let request = RestoreRequest {
+        paths,
+        above: survey.above.clone(),
+        owners_by_name: wanted.owners_by_name,
+        dry_run: wanted.dry_run,
+        ..RestoreRequest::new(wanted.copy.clone(), to.clone())
+    };
+    if wanted.dry_run {
+        return Ok(engine.restore(cx.engine(), &request, &mut |_| {})?);
+    }
+    let made_up = match wanted.to {
+        None => survey.made_up(host)?,
+        // Where it is laid out anew, the directories above are only the way to it.
+        Some(_) => Vec::new(),
+    };
+    if found.is_none() {
+        host.act(&Action::EnsureDirectory { path: to.clone(), mode: 0o700 })?;
+    }
+    let mut report = lay_out_and_place(cx, engine, request, &to, &survey)?;
+    report.warnings.extend(made_up.iter().map(|path| {
+        format!(
+            "the copy does not hold the directory {}, so it was made with owner root and mode 0755",
+            path.shown()
+        )
+    }));
+    Ok(report)
+}
+
+/// Looks at the directory to restore to; `None` when it has to be made.
+fn destination(
+    host: &dyn Host,
+    to: &Path,
+    wanted: &Wanted,
+) -> Result<Option<PathState>, StepError> {
+    let refused = |text: String| Err(StepError::new(Trouble::Configuration, text));
+    let found = host.look(to)?;
+    match &found {
+        Some(state) if state.kind != PathKind::Directory => {
+            refused(format!("{} is not a directory", to.shown()))
+        }
+        Some(state) if wanted.to.is_some() && !state.empty && !wanted.into_existing => {
+            refused(format!(
+                "{} has something in it, so nothing was restored there — name an empty directory, or say --into-existing",
+                to.shown()
+            ))
+        }
+        _ => Ok(found),
+    }
+}
+
+/// The paths without `.` and doubled slashes; none when all is asked for.
+fn plain(paths: &[PathBuf]) -> Result<Vec<PathBuf>, StepError> {
+    if let Some(path) =
+        paths.iter().find(|path| path.components().any(|c| c == Component::ParentDir))
+    {
+        let text = format!("{} holds \"..\" — name the path as it is in the copy", path.shown());
+        return Err(StepError::new(Trouble::Configuration, text));
+    }
+    let plain: Vec<PathBuf> = paths.iter().map(|path| path.components().collect()).collect();
+    let everything = plain.iter().any(|path| path == Path::new("/"));
+    Ok(if everything { Vec::new() } else { plain })
+}
+
+fn fits(host: &dyn Host, to: &Path, size: u64) -> Result<bool, StepError> {
+    Ok(size <= host.free_space(to)?)
+}
+
+fn lay_out_and_place(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    mut request: RestoreRequest,
+    to: &Path,
+    survey: &Survey,
+) -> Result<RestoreReport, StepError> {
+    let host = cx.host();
+    let Some(state) = host.look(to)? else {
+        let text = format!("{} went away again", to.shown());
+        return Err(StepError::new(Trouble::JobFailed, text));
+    };
+    let staged = stage(cx, to, survey)?;
+    let [_, seen_at] = workplaces(&cx.config().settings);
+    let confined = host.may_confine();
+    if confined {
+        request.to = seen_at.clone();
+        let see = |staged: &Staged| Staged { at: below(&seen_at, &staged.at), ..staged.clone() };
+        request.confinement =
+            Some(Confinement { staged: staged.iter().map(see).collect(), writable: Vec::new() });
+    } else if let [base] = staged.as_slice() {
+        request.to = base.path.clone();
+    } else {
+        let text = "what is to be restored lies on several file systems, which needs a mount namespace, and the kernel does not let us have one here — name paths on one of them, or use --to";
+        return Err(StepError::new(Trouble::Environment, text));
+    }
+    // The engine knows the directory by another path than the person.
+    let place = request.to.clone();
+    let named_as_asked = |text: &str| shown_at(text, &place, to);
+    let mut report = engine.restore(cx.engine(), &request, &mut |_| {}).map_err(|error| {
+        let error = StepError::from(error);
+        StepError { message: named_as_asked(&error.message), ..error }
+    })?;
+    for text in &mut report.warnings {
+        *text = named_as_asked(text);
+    }
+    if !confined {
+        report.notes.push(format!(
+            "{} could not be kept from writing elsewhere (no mount namespace here), so this copy was trusted to name no place outside",
+            engine.target().name
+        ));
+    }
+    let placed = host.place(&Placement {
+        destination: to.to_owned(),
+        identity: state.identity,
+        staged,
+        named: survey.roots().map(relative).collect(),
+        mounted: survey.places().map(Path::to_owned).collect(),
+    })?;
+    judge(&placed, to)?;
+    Ok(report)
+}
+
+/// Makes a staging directory on each file system that gets something, the destination's own first.
+fn stage(cx: RunContext<'_>, to: &Path, survey: &Survey) -> Result<Vec<Staged>, StepError> {
+    let name = format!("{STAGING}{}", cx.run);
+    let mut staged = Vec::new();
+    for at in survey.filled() {
+        // Where the destination's own file system gets nothing, it may be one that cannot be written.
+        let path = match (at, cx.staging) {
+            (None, Some(own)) => own.join(&name),
+            (None, None) => continue,
+            (Some(at), _) => below(to, at).join(&name),
+        };
+        let at = at.unwrap_or(Path::new("")).to_owned();
+        if let Some(identity) = own_directory(cx.pipeline, cx.ledger, &path)? {
+            staged.push(Staged { path, identity, at });
+        }
+    }
+    Ok(staged)
+}
+
+/// A text with another name of a directory in it.
+fn shown_at(text: &str, place: &Path, to: &Path) -> String {
+    let (place, to) = (place.shown().to_string(), to.shown().to_string());
+    let with_slash = format!("{}/", to.trim_end_matches('/'));
+    text.replace(&format!("{place}/"), &with_slash).replace(&place, &to)
+}
+
+/// A place below the destination.
+fn below(to: &Path, at: &Path) -> PathBuf {
+    if at.as_os_str().is_empty() { to.to_owned() } else { to.join(at) }
+}
+
+/// A path of the copy as one below the destination.
+fn relative(path: &Path) -> PathBuf {
+    path.strip_prefix("/").unwrap_or(path).to_owned()
+}
+
+/// The second look: everything that was asked for is there.
+fn judge(placed: &Placed, to: &Path) -> Result<(), StepError> {
+    let failed = |text: String| Err(StepError::new(Trouble::JobFailed, text));
+    if placed.refused_count > 0 {
+        let named = placed.refused.iter().take(NAMED);
+        let named = named.map(|left| format!("{}: {}", to.join(&left.path).shown(), left.reason));
+        let named: Vec<String> = named.collect();
+        return failed(format!(
+            "{} {} not restored, and what was there is as it was — {}",
+            placed.refused_count,
+            if placed.refused_count == 1 { "entry was" } else { "entries were" },
+            named.join("; ")
+        ));
+    }
+    if let Some(path) = placed.missing.first() {
+        return failed(format!(
+            "the engine reported success, but {} is not there — is it in that copy? (`stillpoint find`)",
+            to.join(path).shown()
+        ));
+    }
+    if placed.entries == 0 {
+        return failed("the engine reported success, but laid nothing out".into());
+    }
+    Ok(())
+}
+
+/// Writes one file of a copy to standard output: the one at `path`, or the only one that there is.
+///
+/// # Errors
+/// When the copy has no such file, or it was not written whole.
+pub fn stream(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    copy: &Copy,
+    path: Option<&Path>,
+) -> Result<(), StepError> {
+    let mut files = Vec::new();
+    let mut is_there = path.is_some_and(|path| path.to_str().is_none());
+    engine.contents(cx.engine(), copy, &mut |entry| match path {
+        Some(path) => is_there |= entry.path == path && entry.kind == '-',
+        None if entry.kind == '-' && files.len() < 2 => files.push(entry.path),
+        None => {}
+    })?;
+    let failed = |text: String| Err(StepError::new(Trouble::JobFailed, text));
+    let path = match (path, files.as_slice()) {
+        (Some(path), _) if is_there => path,
+        (Some(path), _) => {
+            return failed(format!("there is no file {} in {}", path.shown(), copy.id));
+        }
+        (None, [only]) => only,
+        (None, []) => return failed(format!("there is no file in {}", copy.id)),
+        (None, _) => {
+            let text = format!("{} holds several files — name one", copy.id);
+            return Err(StepError::new(Trouble::Configuration, text));
+        }
+    };
+    Ok(engine.stream(cx.engine(), copy, path)?)
+}
+
+/// The refusal of a copy that does not fit, with the figures.
+fn too_large(need: u64, free: u64, at: &Path) -> StepError {
+    let text = format!(
+        "what is to be restored takes up to {}, and {} is free at {}, so nothing was changed — restore to another disk with --to, or name fewer paths; if holes in files or compression make it fit, say --ignore-space",
+        size::show(need),
+        size::show(free),
+        at.shown()
+    );
+    StepError::new(Trouble::Environment, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_means_everything_and_dots_are_refused() {
+        assert_eq!(plain(&["/a".into(), "/".into()]).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(plain(&["/a//./b/".into()]).unwrap(), [PathBuf::from("/a/b")]);
+        assert!(plain(&["/a/../b".into()]).is_err());
+    }
+
+    #[test]
+    fn a_person_reads_the_path_that_was_asked_for() {
+        let place = Path::new("/run/stillpoint/part");
+        assert_eq!(
+            shown_at("lchown /run/stillpoint/part/etc/x", place, Path::new("/")),
+            "lchown /etc/x"
+        );
+        assert_eq!(shown_at("in /run/stillpoint/part: x", place, Path::new("/to")), "in /to: x");
+    }
+}

@@ -1,0 +1,121 @@
+//! What goes wrong in a restore: each effect fails, or is the last one before the power goes or we are killed.
+//!
+//! That the moving itself leaves the old or the new of every file, wherever it ends, is tested where it is done, on a
+//! real file system (`host::sys::place`). Here it is one effect among the others.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+
+use stillpoint::model::names::RunId;
+use stillpoint::model::outcome::Trouble;
+use stillpoint::model::undo::Undo;
+use stillpoint::pipeline::error::StepError;
+use stillpoint::pipeline::ledger::FileLedger;
+use stillpoint::pipeline::recover::recover;
+use stillpoint::pipeline::restore::{STAGING, Wanted, restore};
+use stillpoint::pipeline::session::{Frame, Place, session};
+
+use crate::faults::{Bench, LIVE};
+use crate::support::fake_host::{Fault, PowerCut};
+
+/// Restores one file in place, as the verb does.
+fn restore_one(bench: &Bench) -> Result<(Result<(), StepError>, Frame), StepError> {
+    let pipeline = bench.pipeline();
+    let engine = pipeline.engine(&bench.config.targets[0].name).unwrap();
+    let copy = engine.list(pipeline.engine_context()).unwrap().pop().unwrap();
+    let wanted = Wanted {
+        copy,
+        paths: vec!["/data/a".into()],
+        to: None,
+        into_existing: false,
+        owners_by_name: false,
+        ignore_space: false,
+        dry_run: false,
+    };
+    let run = RunId::parse("0badcafe").unwrap();
+    session(pipeline, &run, Place::StateElseRuntime, |cx| restore(cx, engine, &wanted).map(drop))
+}
+
+/// What a good restore does.
+fn effects(seed: &Bench) -> Vec<String> {
+    let bench = seed.twin(&LIVE);
+    bench.host.arm(Fault::None);
+    let (result, frame) = restore_one(&bench).unwrap();
+    result.unwrap();
+    assert_eq!(frame.leftovers, []);
+    let effects = bench.host.world().effects.clone();
+    let kinds: Vec<&str> = effects.iter().filter_map(|what| what.split(' ').next()).collect();
+    assert_eq!(kinds, ["create", "create", "borg", "place", "remove", "remove"], "{effects:?}");
+    assert!(effects[1].contains(STAGING), "{effects:?}");
+    effects
+}
+
+#[test]
+fn a_restore_that_fails_anywhere_says_so_and_leaves_nothing() {
+    let seed = Bench::with_history();
+    for (n, what) in effects(&seed).iter().enumerate() {
+        let bench = seed.twin(&LIVE);
+        bench.host.arm(Fault::Fail(n));
+        let after = format!("failing {what}");
+        match restore_one(&bench) {
+            // The session itself did not begin.
+            Err(_) => {}
+            Ok((result, frame)) => {
+                // Without its own directory in one place, the session has it in another one.
+                let was_told = !frame.leftovers.is_empty() || frame.makeshift.is_some();
+                assert_ne!(result.is_err(), was_told, "{after}: {result:?}, {frame:?}");
+            }
+        }
+        bench.host.arm(Fault::None);
+        assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
+        bench.assert_given_back(&after);
+    }
+}
+
+#[test]
+fn a_restore_that_dies_anywhere_is_given_back() {
+    let seed = Bench::with_history();
+    for n in 0..effects(&seed).len() {
+        for fault in
+            [Fault::CutBefore(n), Fault::CutAfter(n), Fault::KillBefore(n), Fault::KillAfter(n)]
+        {
+            let bench = seed.twin(&LIVE);
+            bench.host.arm(fault);
+            let died = catch_unwind(AssertUnwindSafe(|| restore_one(&bench).map(drop)));
+            assert!(died.unwrap_err().is::<PowerCut>(), "{fault:?}");
+            bench.host.arm(Fault::None);
+            assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{fault:?}");
+            bench.assert_given_back(&format!("{fault:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_signal_at_any_effect_of_a_restore_unwinds() {
+    let seed = Bench::with_history();
+    for n in 0..effects(&seed).len() {
+        let bench = seed.twin(&LIVE);
+        bench.host.arm(Fault::Signal(n));
+        let (result, frame) = restore_one(&bench).unwrap();
+        if let Err(error) = result {
+            assert_eq!(error.trouble, Trouble::Signal(15), "{error}");
+        }
+        assert_eq!(frame.leftovers, []);
+        bench.assert_given_back(&format!("a signal at effect {n}"));
+    }
+}
+
+#[test]
+fn the_staging_directory_is_in_the_ledger_before_it_is_made() {
+    let bench = Bench::with_history();
+    bench.host.arm(Fault::KillBefore(1));
+    let died = catch_unwind(AssertUnwindSafe(|| restore_one(&bench).map(drop)));
+    assert!(died.unwrap_err().is::<PowerCut>());
+    let replay = FileLedger::peek(&bench.ledgers()[0]).unwrap();
+    let path = PathBuf::from(format!("/{STAGING}0badcafe"));
+    let promised = replay
+        .outstanding
+        .iter()
+        .any(|held| held.undo == Undo::RemoveStaging { path: path.clone() });
+    assert!(promised, "{replay:?}");
+}

@@ -1,0 +1,440 @@
+//! Restoring over what lives, from each engine: nothing is harmed that the copy does not name, nothing leaves the
+//! destination, and whatever ends it leaves nothing behind.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::bench_machine::{
+    HOST, Machine, Ran, assert_same_tree, command, must, must_at_last, wait_for_no_loop_device,
+    wait_until,
+};
+
+/// A machine with one copy in each target, of what `fill` put into its source.
+fn copied(fill: impl FnOnce(&Path)) -> Machine {
+    let machine = Machine::new(HOST);
+    fill(&machine.path("src"));
+    machine.run(&["run"]).expect(0);
+    machine
+}
+
+/// The same, and again with the newer restic that `STILLPOINT_RESTIC_018` names.
+#[expect(clippy::print_stderr, reason = "what was not tested is told")]
+fn machines(fill: impl Fn(&Path)) -> Vec<Machine> {
+    let mut machines = vec![copied(&fill)];
+    match std::env::var("STILLPOINT_RESTIC_018") {
+        Ok(newer) => {
+            let machine = copied(&fill);
+            set_restic(&machine, &newer);
+            machines.push(machine);
+        }
+        Err(_) => eprintln!("!!! NOT RUN with restic 0.18: STILLPOINT_RESTIC_018 is not set"),
+    }
+    machines
+}
+
+fn set_restic(machine: &Machine, program: &str) {
+    let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let restic = format!("[targets.r.restic]\nprogram = \"{program}\"");
+    machine.write("stillpoint.toml", &text.replace("[targets.r.restic]", &restic), 0o600);
+}
+
+fn in_place(machine: &Machine, target: &str, path: &Path) -> Ran {
+    let path = path.to_str().unwrap();
+    machine.run(&["restore", "host", "latest", path, "--in-place", "--target", target])
+}
+
+/// A copy of the source as it is now, with everything about it.
+fn keep(machine: &Machine, name: &str) -> PathBuf {
+    let kept = machine.path(name);
+    must("cp", &["-a", machine.path("src").to_str().unwrap(), kept.to_str().unwrap()]);
+    kept
+}
+
+/// No staging directory lies anywhere below.
+fn no_staging_below(at: &Path) {
+    let found = must("find", &[at.to_str().unwrap(), "-name", ".stillpoint-restore-*"]);
+    assert_eq!(found, "");
+}
+
+/// A file system on a loop device, unmounted at the end.
+struct Disk<'m> {
+    machine: &'m Machine,
+    at: PathBuf,
+    image: PathBuf,
+}
+
+impl<'m> Disk<'m> {
+    fn new(machine: &'m Machine, kind: &str, megabytes: u64, at: &str) -> Self {
+        let image = machine.path(&format!("{}.img", at.replace('/', "-")));
+        let at = machine.path(at);
+        fs::create_dir(&at).unwrap();
+        fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
+        must(&format!("mkfs.{kind}"), &["-q", image.to_str().unwrap()]);
+        must("mount", &["-o", "loop", image.to_str().unwrap(), at.to_str().unwrap()]);
+        Self { machine, at, image }
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        must_at_last("umount", &[self.at.to_str().unwrap()]);
+        wait_for_no_loop_device(&self.image);
+        assert!(self.machine.root.path().exists());
+    }
+}
+
+fn various(src: &Path) {
+    fs::write(src.join("one"), "one").unwrap();
+    fs::hard_link(src.join("one"), src.join("two")).unwrap();
+    fs::hard_link(src.join("one"), src.join("sub/three")).unwrap();
+    let sparse = fs::File::create(src.join("sparse")).unwrap();
+    sparse.set_len(32 << 20).unwrap();
+    for name in ["was-link", "was-pipe", "was-directory", "was-full"] {
+        fs::write(src.join(name), "a file").unwrap();
+    }
+    fs::create_dir_all(src.join("was-file/deep")).unwrap();
+    fs::write(src.join("was-file/deep/f"), "f").unwrap();
+    symlink("nowhere", src.join("dangling")).unwrap();
+    fs::set_permissions(src.join("sub"), fs::Permissions::from_mode(0o2751)).unwrap();
+    chown(src.join("sub"), Some(12_345), Some(54_321)).unwrap();
+    must("setfattr", &["-n", "user.note", "-v", "kept", src.join("sub").to_str().unwrap()]);
+    must("touch", &["-d", "2001-02-03T04:05:06Z", src.join("sub").to_str().unwrap()]);
+}
+
+#[test]
+fn what_the_copy_does_not_name_is_not_touched_and_what_it_names_is_as_it_was() {
+    for machine in machines(various) {
+        let kept = keep(&machine, "kept");
+        let (src, victim) = (machine.path("src"), machine.path("victim"));
+        fs::write(&victim, "root's").unwrap();
+        for target in ["b", "r"] {
+            for name in ["was-link", "was-pipe", "was-directory", "was-full", "one"] {
+                fs::remove_file(src.join(name)).unwrap();
+            }
+            symlink(&victim, src.join("was-link")).unwrap();
+            must("mkfifo", &[src.join("was-pipe").to_str().unwrap()]);
+            fs::create_dir(src.join("was-directory")).unwrap();
+            fs::create_dir(src.join("was-full")).unwrap();
+            fs::write(src.join("was-full/mine"), "mine").unwrap();
+            fs::remove_dir_all(src.join("was-file")).unwrap();
+            fs::write(src.join("was-file"), "a file now").unwrap();
+            fs::write(src.join("two"), "changed through both names").unwrap();
+            fs::write(src.join("extra"), "extra").unwrap();
+            fs::set_permissions(src.join("sub"), fs::Permissions::from_mode(0o700)).unwrap();
+
+            in_place(&machine, target, &src).expect(10).says("was-full").says("move it away first");
+            assert_eq!(fs::read_to_string(src.join("was-full/mine")).unwrap(), "mine");
+            fs::remove_dir_all(src.join("was-full")).unwrap();
+            in_place(&machine, target, &src).expect(0);
+            assert_eq!(fs::read_to_string(&victim).unwrap(), "root's");
+            assert_eq!(fs::read_to_string(src.join("extra")).unwrap(), "extra");
+            fs::remove_file(src.join("extra")).unwrap();
+            must("touch", &["-r", kept.to_str().unwrap(), src.to_str().unwrap()]);
+            assert_same_tree(&kept, &src);
+            assert_eq!(
+                src.join("one").metadata().unwrap().ino(),
+                src.join("sub/three").metadata().unwrap().ino()
+            );
+            no_staging_below(machine.root.path());
+        }
+        machine.assert_clean();
+    }
+}
+
+#[test]
+fn holes_stay_holes_or_it_is_said() {
+    for machine in machines(various) {
+        for target in ["b", "r"] {
+            let to = machine.path(&format!("to-{target}"));
+            let ran = machine
+                .run(&["restore", "host", "--target", target, "--to", to.to_str().unwrap()])
+                .expect(0);
+            let sparse = to.join(machine.path("src/sparse").strip_prefix("/").unwrap());
+            let has_holes = sparse.metadata().unwrap().blocks() < 1000;
+            assert_ne!(has_holes, ran.stderr.contains("sparse"), "{target}: {}", ran.stderr);
+        }
+    }
+}
+
+#[test]
+fn directories_above_stay_as_they_are_and_missing_ones_are_as_the_copy_holds_them() {
+    for machine in machines(|src| {
+        fs::create_dir_all(src.join("a/b/c")).unwrap();
+        fs::write(src.join("a/b/c/f"), "f").unwrap();
+        fs::set_permissions(src.join("a/b"), fs::Permissions::from_mode(0o751)).unwrap();
+        chown(src.join("a/b"), Some(12_345), Some(54_321)).unwrap();
+    }) {
+        let src = machine.path("src");
+        let of = |path: &str| {
+            let found = src.join(path).metadata().unwrap();
+            (found.mode() & 0o7777, found.uid(), found.gid())
+        };
+        for target in ["b", "r"] {
+            fs::set_permissions(src.join("a"), fs::Permissions::from_mode(0o710)).unwrap();
+            chown(src.join("a"), Some(1), Some(1)).unwrap();
+            fs::remove_dir_all(src.join("a/b")).unwrap();
+            in_place(&machine, target, &src.join("a/b/c/f")).expect(0);
+            assert_eq!(of("a"), (0o710, 1, 1), "{target}");
+            assert_eq!(of("a/b"), (0o751, 12_345, 54_321), "{target}");
+            assert_eq!(fs::read_to_string(src.join("a/b/c/f")).unwrap(), "f");
+        }
+    }
+}
+
+#[test]
+fn a_directory_of_which_the_copy_says_nothing_lets_owners_pass_and_is_told() {
+    let machine = Machine::new(&HOST.replace("{root}/src", "{root}/src/www/site"));
+    fs::create_dir_all(machine.path("src/www/site")).unwrap();
+    machine.write("src/www/site/index", "hello", 0o644);
+    machine.run(&["run", "--target", "b"]).expect(0);
+    fs::remove_dir_all(machine.path("src/www")).unwrap();
+    let said = machine.run(&["restore", "host", "--in-place", "--yes", "--target", "b"]).expect(12);
+    said.says("src/www, so it was made with owner root and mode 0755");
+    assert_eq!(machine.path("src/www").metadata().unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(fs::read_to_string(machine.path("src/www/site/index")).unwrap(), "hello");
+}
+
+#[test]
+fn a_link_that_a_user_put_in_the_way_leads_nowhere() {
+    for machine in machines(|src| {
+        fs::create_dir(src.join("docs")).unwrap();
+        fs::write(src.join("docs/passwd"), "evil").unwrap();
+    }) {
+        let (docs, victim) = (machine.path("src/docs"), machine.path("victim"));
+        fs::create_dir(&victim).unwrap();
+        fs::write(victim.join("passwd"), "root's").unwrap();
+        fs::rename(&docs, machine.path("src/away")).unwrap();
+        symlink(&victim, &docs).unwrap();
+        for target in ["b", "r"] {
+            let ran = in_place(&machine, target, &docs.join("passwd")).expect(10);
+            ran.says("a symbolic link is there where the copy has a directory");
+            // Laid out elsewhere, it goes to a tree that somebody else has prepared.
+            let to = machine.path(&format!("to-{target}"));
+            let inside = to.join(machine.path("src").strip_prefix("/").unwrap());
+            fs::create_dir_all(&inside).unwrap();
+            symlink(&victim, inside.join("docs")).unwrap();
+            let to = to.to_str().unwrap();
+            let all = ["restore", "host", "--target", target, "--to", to, "--into-existing"];
+            machine.run(&all).expect(0);
+            assert_eq!(fs::read_to_string(inside.join("docs/passwd")).unwrap(), "evil");
+            assert_eq!(fs::read_to_string(victim.join("passwd")).unwrap(), "root's");
+            assert_eq!(fs::read_dir(&victim).unwrap().count(), 1);
+            assert_eq!(fs::read_link(&docs).unwrap(), victim);
+        }
+        machine.assert_clean();
+    }
+}
+
+#[test]
+fn an_archive_with_a_link_and_something_behind_it_writes_nothing_elsewhere() {
+    let machine = copied(|_| ());
+    let outside = machine.path("outside");
+    fs::create_dir(&outside).unwrap();
+    // Also into what the engine itself may write.
+    let places = [outside.clone(), machine.path("cache"), machine.path("repo-b")];
+    let before: Vec<usize> = places.iter().map(|at| fs::read_dir(at).unwrap().count()).collect();
+    for (number, place) in places.iter().enumerate() {
+        let build = machine.path(&format!("build-{number}"));
+        fs::create_dir_all(build.join("x")).unwrap();
+        fs::write(build.join("x/victim"), "pwn").unwrap();
+        let tar = machine.path(&format!("hostile-{number}.tar"));
+        let (tar, below) = (tar.to_str().unwrap(), build.to_str().unwrap());
+        let behind = format!("{tar}.behind");
+        must("tar", &["cf", &behind, "-C", below, "x/victim"]);
+        fs::remove_dir_all(build.join("x")).unwrap();
+        symlink(place, build.join("x")).unwrap();
+        must("tar", &["cf", tar, "-C", below, "x"]);
+        must("tar", &["Af", tar, &behind]);
+        let archive = format!("host@web1.2026010{}T000000Z.0badf00d", number + 1);
+        let status = command("borg")
+            .args(["import-tar", &format!("{}::{archive}", machine.path("repo-b").display()), tar])
+            .env("BORG_PASSPHRASE", "correct horse")
+            .env("BORG_BASE_DIR", machine.path("another"))
+            .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes")
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let before = fs::read_dir(place).unwrap().count();
+        let to = machine.path(&format!("out-{number}"));
+        machine
+            .run(&["restore", "host", &archive, "--target", "b", "--to", to.to_str().unwrap()])
+            .expect(10);
+        assert!(!place.join("victim").exists(), "written through a link");
+        assert!(number > 0 || fs::read_dir(place).unwrap().count() == before);
+        no_staging_below(machine.root.path());
+    }
+    assert_eq!(before[0], 0);
+}
+
+#[test]
+fn a_new_file_system_is_empty_and_a_full_one_is_told_from_a_full_repository() {
+    for machine in machines(|src| {
+        let noise: Vec<u8> =
+            (0..6_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        fs::write(src.join("big"), noise).unwrap();
+    }) {
+        let small = Disk::new(&machine, "ext4", 4, "small");
+        let large = Disk::new(&machine, "ext4", 60, "large");
+        for target in ["b", "r"] {
+            let to = small.at.to_str().unwrap();
+            let args = ["restore", "host", "--target", target, "--to", to];
+            let ran = machine.run(&args).expect(4).says("is free at").says("nothing was changed");
+            assert!(!ran.stderr.contains("repository"), "{}", ran.stderr);
+            assert_eq!(fs::read_dir(&small.at).unwrap().count(), 1, "lost+found");
+            let ran = machine.run(&[&args[..], &["--ignore-space"]].concat()).expect(10);
+            let ran = ran.says("no space is left at").says("--to");
+            assert!(!ran.stderr.contains("stillpoint prune"), "{}", ran.stderr);
+            assert_eq!(fs::read_dir(&small.at).unwrap().count(), 1, "lost+found");
+            let to = large.at.to_str().unwrap();
+            machine.run(&["restore", "host", "--target", target, "--to", to]).expect(0);
+            let inside = large.at.join(machine.path("src").strip_prefix("/").unwrap());
+            assert_same_tree(&machine.path("src"), &inside);
+            let top = inside.strip_prefix(&large.at).unwrap().components().next().unwrap();
+            fs::remove_dir_all(large.at.join(top)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_lies_on_several_file_systems_goes_back_to_each() {
+    for machine in machines_with_disks() {
+        let src = machine.path("src");
+        let disk = Disk::new(&machine, "ext4", 20, "src/disk");
+        let btrfs = Disk::new(&machine, "btrfs", 120, "src/btrfs");
+        must("btrfs", &["subvolume", "create", btrfs.at.join("inner").to_str().unwrap()]);
+        for at in [&disk.at, &btrfs.at, &btrfs.at.join("inner")] {
+            fs::write(at.join("f"), "as it was").unwrap();
+            fs::create_dir(at.join("d")).unwrap();
+            fs::write(at.join("d/g"), "as it was").unwrap();
+        }
+        machine.run(&["run"]).expect(0);
+        for target in ["b", "r"] {
+            for at in [&disk.at, &btrfs.at, &btrfs.at.join("inner")] {
+                fs::write(at.join("f"), "changed").unwrap();
+                fs::remove_dir_all(at.join("d")).unwrap();
+                fs::write(at.join("extra"), "extra").unwrap();
+            }
+            in_place(&machine, target, &src).expect(0);
+            for at in [&disk.at, &btrfs.at, &btrfs.at.join("inner")] {
+                assert_eq!(fs::read_to_string(at.join("f")).unwrap(), "as it was", "{target}");
+                assert_eq!(fs::read_to_string(at.join("d/g")).unwrap(), "as it was", "{target}");
+                assert_eq!(fs::read_to_string(at.join("extra")).unwrap(), "extra");
+            }
+            no_staging_below(machine.root.path());
+        }
+        machine.assert_clean_except(&src);
+    }
+}
+
+/// A machine whose copies are yet to be made.
+fn machines_with_disks() -> Vec<Machine> {
+    let machine = Machine::new(HOST);
+    if let Ok(newer) = std::env::var("STILLPOINT_RESTIC_018") {
+        set_restic(&machine, &newer);
+    }
+    vec![machine]
+}
+
+#[test]
+fn a_whole_job_in_place_wants_a_word_and_a_dump_goes_to_standard_output() {
+    let jobs = format!(
+        "{HOST}\n[jobs.dump]\ntargets = [\"b\", \"r\"]\n[jobs.dump.commands.db]\ncommand = [\"/usr/bin/seq\", \"200000\"]\nfile-name = \"db.sql\"\n"
+    );
+    let machine = Machine::new(&jobs);
+    machine.run(&["run"]).expect(0);
+    machine.write("src/hello.txt", "changed", 0o644);
+    for target in ["b", "r"] {
+        let whole = ["restore", "host", "--in-place", "--target", target];
+        machine.run(&whole).expect(3).says("--yes");
+        machine.run(&[&whole[..], &["latest", "/"]].concat()).expect(3).says("--yes");
+        assert_eq!(fs::read_to_string(machine.path("src/hello.txt")).unwrap(), "changed");
+        machine.run(&[&whole[..], &["--yes"]].concat()).expect(0);
+        assert_eq!(fs::read_to_string(machine.path("src/hello.txt")).unwrap(), "hello\n");
+        machine.write("src/hello.txt", "changed", 0o644);
+
+        let refused = ["restore", "dump", "--in-place", "--yes", "--target", target];
+        machine.run(&refused).expect(3).says("--stdout");
+        let dump = machine.run(&["restore", "dump", "--stdout", "--target", target]).expect(0);
+        assert_eq!(dump.stdout, must("seq", &["200000"]));
+        let path = machine.path("src/sub/data.bin");
+        let file =
+            ["restore", "host", "latest", path.to_str().unwrap(), "--stdout", "--target", target];
+        assert_eq!(machine.run(&file).expect(0).stdout, fs::read_to_string(&path).unwrap());
+        let absent = ["restore", "host", "latest", "/nowhere", "--stdout", "--target", target];
+        let ran = machine.run(&absent).expect(10).says("there is no file /nowhere");
+        assert_eq!(ran.stdout, "");
+        let absent = ["restore", "host", "latest", "/nowhere", "--in-place", "--target", target];
+        machine.run(&absent).expect(10).says("/nowhere is not in the copy");
+    }
+    machine.assert_clean();
+}
+
+#[test]
+fn a_stream_that_is_cut_off_is_no_success() {
+    let machine = copied(|src| fs::write(src.join("big"), "0123456789".repeat(400_000)).unwrap());
+    let path = machine.path("src/big");
+    for target in ["b", "r"] {
+        let args =
+            ["restore", "host", "latest", path.to_str().unwrap(), "--stdout", "--target", target];
+        let mut reading =
+            machine.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Whoever reads has had enough at once.
+        drop(reading.stdout.take());
+        assert_eq!(reading.wait().unwrap().code(), Some(10), "{target}");
+    }
+}
+
+#[test]
+fn owners_come_back_by_number_where_names_mean_others() {
+    let machine = copied(|src| chown(src.join("hello.txt"), Some(33), Some(33)).unwrap());
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    machine.write("passwd", &passwd.replace(":x:33:33:", ":x:4033:4033:"), 0o644);
+    for target in ["b", "r"] {
+        let to = machine.path(&format!("to-{target}"));
+        let script = format!(
+            "mount --bind {} /etc/passwd && exec {} -c {} restore host --target {target} --to {}",
+            machine.path("passwd").display(),
+            crate::bench_machine::PROGRAM,
+            machine.path("stillpoint.toml").display(),
+            to.display()
+        );
+        must("unshare", &["-m", "sh", "-c", &script]);
+        let back = to.join(machine.path("src/hello.txt").strip_prefix("/").unwrap());
+        assert_eq!(back.metadata().unwrap().uid(), 33, "{target}");
+    }
+}
+
+#[test]
+fn a_killed_restore_leaves_what_was_there_and_recover_takes_the_rest_away() {
+    let machine = copied(|_| ());
+    let slow = machine.script(
+        "slow-restic",
+        "for word; do test \"$word\" = restore && { restic \"$@\"; exec sleep 600; }; done; exec restic \"$@\"",
+    );
+    set_restic(&machine, &slow);
+    let src = machine.path("src");
+    machine.write("src/hello.txt", "changed", 0o644);
+    let path = src.to_str().unwrap();
+    let args = ["restore", "host", "latest", path, "--in-place", "--target", "r"];
+    let mut restoring =
+        machine.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // What was laid out nobody but root sees, nor does it have its place yet.
+    let staging = || {
+        let found = fs::read_dir("/").unwrap().map(|entry| entry.unwrap().path());
+        found
+            .filter(|path| path.to_string_lossy().starts_with("/.stillpoint-restore-"))
+            .find(|path| path.join(src.strip_prefix("/").unwrap()).join("hello.txt").exists())
+    };
+    assert!(wait_until(&mut restoring, || staging().is_some()));
+    let staged = staging().unwrap();
+    assert_eq!(staged.metadata().unwrap().mode() & 0o7777, 0o700);
+    restoring.kill().unwrap();
+    restoring.wait().unwrap();
+    assert_eq!(fs::read_to_string(src.join("hello.txt")).unwrap(), "changed");
+    machine.run(&["recover"]).expect(0).says("gave back");
+    assert!(!staged.exists());
+    assert_eq!(fs::read_to_string(src.join("hello.txt")).unwrap(), "changed");
+    machine.assert_clean();
+}
