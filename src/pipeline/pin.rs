@@ -6,7 +6,7 @@
 //! had nothing but that row for borg; [`mark_remembered`] gives such copies their mark.
 
 use crate::engine::Engine;
-use crate::model::copy::Copy;
+use crate::model::copy::{Copy, abridged};
 use crate::model::outcome::Trouble;
 
 use super::context::RunContext;
@@ -30,9 +30,9 @@ pub fn pin(
     let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
     // It was chosen without the lock, and may have gone since.
     let listed = engine.list(cx.engine())?;
-    let Some(copy) = listed.iter().find(|copy| is_same(copy, chosen)) else {
+    let Some(copy) = find_again(&listed, chosen) else {
         let text = format!(
-            "the copy {} is no longer in target {}: it was deleted meanwhile — see `stillpoint list`",
+            "the copy {} is no longer in target {}, or not the only one that claims to be it: it was changed or deleted meanwhile — see `stillpoint list`",
             chosen.id, target.name
         );
         return Err(StepError::new(Trouble::JobFailed, text));
@@ -40,7 +40,7 @@ pub fn pin(
     if !pinned {
         cx.pipeline.remember(|history| history.unpin(&target.name, &names(copy)).map(drop))?;
     }
-    set(cx, engine, copy, pinned)
+    set(cx, engine, &listed, copy, pinned)
 }
 
 /// Gives the pins that only history knows their mark in the repository. Answers with what could not be done; the
@@ -65,18 +65,25 @@ pub fn mark_remembered(cx: RunContext<'_>, engine: &dyn Engine) -> Vec<String> {
         Ok(listed) => listed,
         Err(error) => return vec![only_here(error.into())],
     };
-    let meant = |copy: &&Copy| names(copy).iter().any(|name| remembered.contains(*name));
+    // What claims to have had another's id is not meant as long as that one is there.
+    let is_there = |id: &str| listed.iter().any(|copy| copy.id == id);
+    let meant = |copy: &&Copy| {
+        let was = copy.original.as_deref().filter(|id| !is_there(id));
+        remembered.contains(&copy.id) || was.is_some_and(|id| remembered.contains(id))
+    };
     let mut failures = Vec::new();
     for copy in listed.iter().filter(meant) {
-        failures.extend(set(cx, engine, copy, true).err().map(only_here));
+        failures.extend(set(cx, engine, &listed, copy, true).err().map(only_here));
     }
     failures
 }
 
-/// Sets or removes the mark of a listed copy, and looks whether it is so.
+/// Sets or removes the mark of a listed copy, and looks whether it is so. Its record goes to nothing that was listed
+/// before: anybody can add what claims to be it.
 fn set(
     cx: RunContext<'_>,
     engine: &dyn Engine,
+    before: &[Copy],
     copy: &Copy,
     pinned: bool,
 ) -> Result<String, StepError> {
@@ -92,14 +99,29 @@ fn set(
     // Believed when the listing shows it, and not otherwise: an append-only repository takes a tag on, but
     // refuses to let the copy without it go.
     let after = engine.list(cx.engine())?;
-    let mut same = after.iter().filter(|now| is_same(now, copy));
-    let found = same.clone().find(|now| now.pinned == pinned);
-    let Some(now) = found.filter(|_| pinned || same.all(|now| !now.pinned)) else {
-        let text = format!("target {target} does not show {} as {}", copy.id, word(pinned));
-        return Err(match said {
-            Err(error) => error,
-            Ok(_) => StepError::new(Trouble::JobFailed, text),
-        });
+    let was_there = |id: &str| before.iter().any(|copy| copy.id == id);
+    let found: Vec<&Copy> = after
+        .iter()
+        .filter(|now| is_same(now, copy) && (now.id == copy.id || !was_there(&now.id)))
+        .collect();
+    let marked: Vec<&Copy> = found.iter().copied().filter(|now| now.pinned == pinned).collect();
+    let is_so = pinned || found.iter().all(|now| !now.pinned);
+    let now = match marked.as_slice() {
+        [now] if is_so => *now,
+        [] | [_] => {
+            let text = format!("target {target} does not show {} as {}", copy.id, word(pinned));
+            return Err(said.err().unwrap_or_else(|| StepError::new(Trouble::JobFailed, text)));
+        }
+        several => {
+            let ids: Vec<String> = several.iter().map(|now| now.id.clone()).collect();
+            let text = format!(
+                "{} in target {target} each claim to be {} as {}, and only one can be it — see `stillpoint list`",
+                abridged(&ids),
+                copy.id,
+                word(pinned)
+            );
+            return Err(StepError::new(Trouble::JobFailed, text));
+        }
     };
     cx.pipeline.remember(|history| {
         if now.id != copy.id {
@@ -118,8 +140,16 @@ fn names(copy: &Copy) -> Vec<&str> {
     [Some(copy.id.as_str()), copy.original.as_deref()].into_iter().flatten().collect()
 }
 
-/// Whether two listings show one copy, under whichever id.
-pub(super) fn is_same(now: &Copy, before: &Copy) -> bool {
+/// A copy in a later listing: under the id that it had or, where only one can be it, under another.
+pub(super) fn find_again<'a>(listed: &'a [Copy], before: &Copy) -> Option<&'a Copy> {
+    listed.iter().find(|now| now.id == before.id).or_else(|| {
+        let mut same = listed.iter().filter(|now| is_same(now, before));
+        same.next().filter(|_| same.next().is_none())
+    })
+}
+
+/// Whether two listings show one copy, under whichever id. What is in the repository says so, and may lie.
+fn is_same(now: &Copy, before: &Copy) -> bool {
     let first = |copy: &Copy| copy.original.clone().unwrap_or_else(|| copy.id.clone());
     now.id == before.id
         || (first(now) == first(before) && now.run == before.run && now.series == before.series)

@@ -106,6 +106,28 @@ fn a_pin_that_only_history_knows_gets_its_mark_from_the_next_run() {
     assert!(bench.history.pins(&usb).unwrap().is_empty());
 }
 
+/// The name that a pinned archive gets is taken by somebody else's.
+#[test]
+fn what_bears_the_name_of_a_pinned_copy_is_not_it() {
+    let bench = Bench::with_history();
+    let base = oldest(&bench);
+    bench.host.world().borg.archives.insert(format!("{base}.pinned"), 1);
+    let refused = change(&bench, &base, true).unwrap_err();
+    assert!(refused.contains("already"), "{refused}");
+    let usb = &bench.config.targets[0].name;
+    assert!(bench.history.copies(usb).unwrap().iter().any(|copy| copy.id == base));
+    assert!(bench.history.pins(usb).unwrap().contains(&base), "it is kept all the same");
+    three_runs_at_least_warn(&bench);
+    assert!(names_of(&bench, &base).contains(&base));
+}
+
+fn three_runs_at_least_warn(bench: &Bench) {
+    for _ in 0..3 {
+        let report = bench.run();
+        assert!(report.outcome <= Outcome::Warning, "{report:#?}");
+    }
+}
+
 /// Whatever goes wrong while a pin is set or removed: the copy is there under one name, what the verb said
 /// holds, and a pin that was begun is kept.
 #[test]

@@ -566,12 +566,23 @@ fn a_pin_is_found_under_its_new_id() {
     );
     let asking = host(
         "0.14.0",
-        [Answer::new(0, "modified tags on 1 snapshots\n", ""), Answer::new(0, &listing, "")],
+        [
+            Answer::new(0, "[]", ""),
+            Answer::new(0, "modified tags on 1 snapshots\n", ""),
+            Answer::new(0, &listing, ""),
+        ],
     );
     let new = engine().set_pin(cx(&asking, &settings), &copy(&id('a')), true).unwrap();
     assert_eq!(new, id('b'));
-    let unchanged = host("0.14.0", [Answer::new(0, "", ""), Answer::new(0, "[]", "")]);
+    let nothing = || Answer::new(0, "[]", "");
+    let unchanged = host("0.14.0", [nothing(), Answer::new(0, "", ""), nothing()]);
     assert!(engine().set_pin(cx(&unchanged, &settings), &copy(&id('a')), true).is_err());
+    // What was there before only claims to be it.
+    let answers =
+        [Answer::new(0, &listing, ""), Answer::new(0, "", ""), Answer::new(0, &listing, "")];
+    let twin = host("0.14.0", answers);
+    let refused = engine().set_pin(cx(&twin, &settings), &copy(&id('a')), true).unwrap_err();
+    assert!(refused.to_string().contains("are as before"), "{refused}");
 }
 
 #[test]
@@ -581,7 +592,7 @@ fn a_dry_run_predicts_what_the_listing_shows() {
         r#"[{{"id":"{}","time":"2026-11-20T02:03:04Z","hostname":"web1","tags":["job=web","run=00000001"]}}]"#,
         id('a')
     );
-    let mut host = host("0.14.0", (0..4).map(|_| Answer::new(0, &old, "")));
+    let mut host = host("0.14.0", (0..5).map(|_| Answer::new(0, &old, "")));
     host.dry = true;
     let engine = engine();
     let cx = cx(&host, &settings);

@@ -1,5 +1,7 @@
 //! Making a restic repository, filling it from another one, and the tag that pins a snapshot.
 
+use std::collections::BTreeSet;
+
 use super::list::{self, Predicted, Prediction, invented_id};
 use super::{IDS_AT_ONCE, ResticEngine, Session, credentials, exact, of_restic, unsupported};
 use crate::engine::{Context, Engine, EngineError, Initialised, OnProgress};
@@ -107,16 +109,23 @@ pub(super) fn set_pin(
         Prediction::Gone(copy.id.clone()).fact(session),
         Prediction::Added(predicted).fact(session),
     ];
+    // Anybody can add what claims to be a version of it, so what was there before is not it.
+    let before: BTreeSet<String> = list::list(session)?.into_iter().map(|now| now.id).collect();
     session.run(&spec)?;
     // restic names the first id of a re-tagged snapshot as its original, also after the second time.
     let original = copy.original.as_deref().unwrap_or(&copy.id);
-    list::list(session)?
-        .into_iter()
-        .find(|now| {
-            now.pinned == pinned
-                && now.run == copy.run
-                && (now.id == copy.id || now.original.as_deref() == Some(original))
-        })
-        .map(|now| now.id)
-        .ok_or_else(|| session.failed(&spec, format!("the tags of {} are as before", copy.id)))
+    let mut found = list::list(session)?.into_iter().filter(|now| {
+        now.pinned == pinned
+            && now.run == copy.run
+            && !before.contains(&now.id)
+            && now.original.as_deref() == Some(original)
+    });
+    match (found.next(), found.next()) {
+        (Some(now), None) => Ok(now.id),
+        (Some(one), Some(two)) => {
+            let what = format!("{} and {} both claim to be {} now", one.id, two.id, copy.id);
+            Err(session.failed(&spec, what))
+        }
+        (None, _) => Err(session.failed(&spec, format!("the tags of {} are as before", copy.id))),
+    }
 }

@@ -17,7 +17,7 @@ use crate::pipeline::closed;
 use crate::pipeline::context::RunContext;
 use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::error::StepError;
-use crate::pipeline::pin::is_same;
+use crate::pipeline::pin::find_again;
 use crate::pipeline::recorder::{Done, Recorder};
 
 use super::observe::{Observation, listing};
@@ -310,7 +310,7 @@ fn decide_for_job(
 fn found_again<'a>(good: &[(&'a Series, &Copy)], copies: &[Copy]) -> Vec<(&'a Series, Copy)> {
     good.iter()
         .filter_map(|(series, copy)| {
-            let now = copies.iter().find(|now| is_same(now, copy))?;
+            let now = find_again(copies, copy)?;
             let listed = (*copy).clone();
             Some((*series, Copy { id: now.id.clone(), pinned: now.pinned, ..listed }))
         })

@@ -108,12 +108,15 @@ impl FakeBorg {
                 let operand = args.iter().position(|arg| arg.contains("::")).expect("an archive");
                 let old = args[operand].split("::").nth(1).expect("a name");
                 let new = args[operand + 1].clone();
+                if self.archives.contains_key(&new) {
+                    return Self::failure("Archive.AlreadyExists", "Archive already exists", 30);
+                }
                 match self.archives.remove(old) {
-                    Some(files) if !self.archives.contains_key(&new) => {
+                    Some(files) => {
                         self.archives.insert(new, files);
                         ok(String::new())
                     }
-                    _ => Self::failure("Archive.DoesNotExist", "Archive does not exist", 31),
+                    None => Self::failure("Archive.DoesNotExist", "Archive does not exist", 31),
                 }
             }
             Some("check") if self.damaged => Answer {
