@@ -10,6 +10,7 @@ mod clocks;
 mod closed;
 mod examples;
 mod faults;
+mod forged;
 mod help;
 mod loops;
 mod pins;

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::engine::{BackupReport, BackupRequest, Engine, Expected, Input};
 use crate::host::{CommandSpec, Effect, Tool};
-use crate::model::copy::Series;
+use crate::model::copy::{Copy, Series};
 use crate::model::job::{FilesSource, Source};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::shown::Show;
@@ -32,8 +32,20 @@ pub struct Archived {
     pub report: BackupReport,
     /// What it must hold and the engine did not speak of, for a look into the copy.
     pub(super) unspoken: Vec<Expected>,
-    /// The id it must have, where we chose it.
-    pub(super) name: Option<String>,
+    /// By what it is known in the target's listing.
+    pub(super) known_by: KnownBy,
+}
+
+/// By what a new copy is known in a listing. Its series and run are not enough: both can be seen in the target while
+/// the run is at work, and whoever else writes there can mark what he adds with them.
+#[derive(Debug)]
+pub(super) enum KnownBy {
+    /// The id that we chose for it.
+    Name(String),
+    /// The id, or how it begins, that the engine said.
+    Said(String),
+    /// That it was not there before, and says that it is a copy of this one in another target.
+    CopyOf(Box<Copy>),
 }
 
 /// Makes a copy of one series in one target.
@@ -79,7 +91,11 @@ pub fn archive(
         (None, Input::Tree { expected, .. }) if !cx.host().is_dry() => expected.clone(),
         _ => Vec::new(),
     };
-    Some(Archived { series: series.clone(), report, unspoken, name })
+    let known_by = match (name, &report.id) {
+        (Some(name), _) => KnownBy::Name(name),
+        (None, said) => KnownBy::Said(said.clone().unwrap_or_default()),
+    };
+    Some(Archived { series: series.clone(), report, unspoken, known_by })
 }
 
 fn input(

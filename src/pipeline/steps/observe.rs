@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 
 use crate::engine::{Engine, EngineError, Expected, Looked};
-use crate::model::copy::{Copy, Recorded};
+use crate::model::copy::{Copy, Recorded, abridged};
 use crate::model::job::{Job, Source};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::report::closed::told;
@@ -17,7 +17,7 @@ use crate::pipeline::error::StepError;
 use crate::pipeline::pin::mark_remembered;
 use crate::pipeline::recorder::{Done, Recorder};
 
-use super::archive::{Archived, not_held};
+use super::archive::{Archived, KnownBy, not_held};
 use super::replicate::Replicated;
 
 /// A copy that was seen in the target. Only this lets retention run.
@@ -57,29 +57,31 @@ pub fn observe(
     }
     rec.step("observe", Some(target), None, |_| {
         let (listing, looks) = list_and_look(cx, engine, &made.archived);
-        let listing = listing?;
-        let (mut observed, mut absent) = (Vec::new(), Vec::new());
+        let mut listing = listing?;
+        let (mut observed, mut absent, mut missing) = (Vec::new(), Vec::new(), Vec::new());
         for archived in made.archived {
-            match listing.iter().find(|copy| is_it(cx, engine, &archived, copy)) {
-                Some(copy) => observed.push(Observed { copy: copy.clone(), archived }),
-                None => absent.push(archived),
+            match find(cx, engine, &archived, &listing, &made.before) {
+                Ok(copy) => observed.push(Observed { copy: copy.clone(), archived }),
+                Err(why) => {
+                    missing.push(why);
+                    absent.push(archived);
+                }
             }
         }
-        let missing: Vec<String> =
-            absent.iter().map(|archived| archived.series.to_string()).collect();
+        disown(cx, engine, &mut listing, &observed);
         let closures = closed::examine(cx, engine, &listing)?;
         let found = observed.len();
         let listed = listing.len();
-        let lacks = what_is_lacking(cx, job, looks, &mut observed);
+        let (lacks, failed) = what_is_lacking(cx, engine, job, looks, &mut observed);
         let seen = Observation { listing, observed, absent, closures };
         let closures = &observation.insert(seen).closures;
         if !missing.is_empty() {
             return Err(StepError::new(
                 Trouble::JobFailed,
                 format!(
-                    "{} reported success, but the target lists no copy of {} by this run",
+                    "{} reported success, but {}",
                     engine.target().engine_name(),
-                    missing.join(", ")
+                    missing.join("; ")
                 ),
             ));
         }
@@ -93,12 +95,17 @@ pub fn observe(
                 format!("{}; {}", done.detail, told(target, closures)),
             );
         }
-        let lacks = lacks?;
         if !lacks.is_empty() {
             let detail = format!("{}; {}", done.detail, lacks.join("; "));
             done = Done::with(Outcome::Incomplete, Trouble::Incomplete, detail);
         }
-        Ok(((), done))
+        match failed {
+            Some(error) => {
+                let message = format!("{}; {}", done.detail, error.message);
+                Err(StepError { message, ..error })
+            }
+            None => Ok(((), done)),
+        }
     });
     let mut observation = observation?;
     settle(cx, rec, engine, &observation);
@@ -175,19 +182,26 @@ fn list_and_look(
     })
 }
 
-/// What the new copies lack of the job's paths, in words; it makes them incomplete.
-///
-/// # Errors
-/// When one of them could not be looked into, or it was another one.
+/// What the new copies lack of the job's paths, in words, and why a look failed. What lacks something is incomplete, and
+/// so is what could not be looked into: it may hold nothing, and must not make room for itself.
 fn what_is_lacking(
     cx: RunContext<'_>,
+    engine: &dyn Engine,
     job: &Job,
     looks: Vec<Look>,
     observed: &mut [Observed],
-) -> Result<Vec<String>, StepError> {
-    let mut lacks = Vec::new();
+) -> (Vec<String>, Option<StepError>) {
+    let (mut lacks, mut failed) = (Vec::new(), None);
     for look in looks {
-        let Some(Looked { id, absent }) = look? else { continue };
+        let Looked { id, absent } = match look {
+            Ok(Some(looked)) => looked,
+            Ok(None) => continue,
+            Err(error) => {
+                let error = closed::noting(cx, &engine.target().name, error);
+                failed.get_or_insert(error);
+                continue;
+            }
+        };
         let Some(observed) = observed.iter_mut().find(|observed| observed.copy.id == id) else {
             continue;
         };
@@ -199,19 +213,18 @@ fn what_is_lacking(
         lacks.extend(absent.iter().map(|path| not_held(cx, files, path)));
         report.absent = Some(absent);
     }
-    let unseen = observed.iter().find(|observed| {
-        !observed.archived.unspoken.is_empty() && observed.archived.report.absent.is_none()
-    });
-    match unseen {
-        Some(unseen) => Err(StepError::new(
-            Trouble::Warning,
-            format!(
-                "the copy {} was not looked into, so it may lack paths of the job",
-                unseen.copy.id
-            ),
-        )),
-        None => Ok(lacks),
+    for Observed { archived, copy } in observed {
+        let report = &mut archived.report;
+        if archived.unspoken.is_empty() || report.absent.is_some() {
+            continue;
+        }
+        report.outcome = report.outcome.clone().worst(Outcome::Incomplete);
+        lacks.push(format!(
+            "the copy {} was not looked into, so it may lack paths of the job",
+            copy.id
+        ));
     }
+    (lacks, failed)
 }
 
 /// The target's copies, with what history knows of them; history learns which of its copies are gone.
@@ -237,14 +250,80 @@ pub fn listing(cx: RunContext<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, Ste
     Ok(listing)
 }
 
-fn is_it(cx: RunContext<'_>, engine: &dyn Engine, archived: &Archived, copy: &Copy) -> bool {
-    copy.series.as_ref() == Some(&archived.series)
-        && copy.run.as_ref() == Some(cx.run)
-        && engine.unfinished(copy).is_none()
-        && archived.name.as_ref().is_none_or(|name| {
-            // Another machine may have pinned it meanwhile.
-            *name == copy.id || copy.original.as_ref() == Some(name)
-        })
+/// The listed copy that an engine said it made: the one of its id or, where another machine has pinned it meanwhile,
+/// the one that had that id first.
+///
+/// # Errors
+/// When there is none or several, in a sentence's end.
+fn find<'a>(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    archived: &Archived,
+    listing: &'a [Copy],
+    before: &BTreeSet<String>,
+) -> Result<&'a Copy, String> {
+    let marked: Vec<&Copy> = listing
+        .iter()
+        .filter(|copy| copy.series.as_ref() == Some(&archived.series))
+        .filter(|copy| copy.run.as_ref() == Some(cx.run) && engine.unfinished(copy).is_none())
+        .collect();
+    let those = |is_it: &dyn Fn(&Copy) -> bool| -> Vec<&'a Copy> {
+        marked.iter().copied().filter(|copy| is_it(copy)).collect()
+    };
+    let first =
+        |copy: &Copy, is_it: &dyn Fn(&str) -> bool| copy.original.as_deref().is_some_and(is_it);
+    let found = match &archived.known_by {
+        KnownBy::Name(name) => {
+            let is_it = |id: &str| id == name;
+            or_else(those(&|copy| is_it(&copy.id)), || those(&|copy| first(copy, &is_it)))
+        }
+        KnownBy::Said(said) => {
+            // Some versions say no more than how it begins.
+            let is_it = |id: &str| !said.is_empty() && id.starts_with(said.as_str());
+            or_else(those(&|copy| is_it(&copy.id)), || those(&|copy| first(copy, &is_it)))
+        }
+        KnownBy::CopyOf(source) => those(&|copy| is_copy_of(copy, source, before)),
+    };
+    match found.as_slice() {
+        [copy] => Ok(*copy),
+        [] if marked.is_empty() => {
+            Err(format!("the target lists no copy of {} by this run", archived.series))
+        }
+        [] => Err(format!(
+            "the target lists no copy of {} by this run that is the one it made ({} bears its marks)",
+            archived.series,
+            abridged(&marked.iter().map(|copy| copy.id.clone()).collect::<Vec<_>>())
+        )),
+        several => Err(format!(
+            "the target lists {} copies of {} that claim to be the one of this run: {}",
+            several.len(),
+            archived.series,
+            abridged(&several.iter().map(|copy| copy.id.clone()).collect::<Vec<_>>())
+        )),
+    }
+}
+
+fn or_else<T>(first: Vec<T>, second: impl FnOnce() -> Vec<T>) -> Vec<T> {
+    if first.is_empty() { second() } else { first }
+}
+
+/// Whether a copy is what became of one that another target holds.
+fn is_copy_of(copy: &Copy, source: &Copy, before: &BTreeSet<String>) -> bool {
+    let origin = source.original.as_deref().unwrap_or(&source.id);
+    !before.contains(&copy.id)
+        && (copy.original.as_deref() == Some(origin) || copy.id == source.id)
+        && (&copy.series, &copy.run) == (&source.series, &source.run)
+}
+
+/// What bears this run's marks beside the copy that it made was added by somebody else.
+fn disown(cx: RunContext<'_>, engine: &dyn Engine, listing: &mut [Copy], observed: &[Observed]) {
+    for copy in listing.iter_mut().filter(|copy| copy.run.as_ref() == Some(cx.run)) {
+        let is_made = observed.iter().any(|made| made.copy.id == copy.id);
+        let has_its_marks = |made: &Observed| copy.series.as_ref() == Some(&made.archived.series);
+        if !is_made && observed.iter().any(has_its_marks) && engine.unfinished(copy).is_none() {
+            copy.ours = false;
+        }
+    }
 }
 
 /// What the engine said of the copy, where the listing does not say it.
@@ -270,13 +349,15 @@ fn remember_caught_up(
     before: &BTreeSet<String>,
 ) {
     for source in caught_up {
-        let origin = source.original.as_deref().unwrap_or(&source.id);
-        let is_it = |copy: &&mut Copy| {
-            !before.contains(&copy.id)
-                && (copy.original.as_deref() == Some(origin) || copy.id == source.id)
-                && (&copy.series, &copy.run) == (&source.series, &source.run)
-        };
-        let Some(copy) = listing.iter_mut().find(is_it) else { continue };
+        let mut found = listing.iter_mut().filter(|copy| is_copy_of(copy, source, before));
+        let Some(copy) = found.next() else { continue };
+        if let Some(other) = found.next() {
+            rec.warn(format!(
+                "{} and {} both claim to be a copy of {}; retention will leave them alone",
+                copy.id, other.id, source.id
+            ));
+            continue;
+        }
         let Some((series, run)) = source.series.clone().zip(source.run.clone()) else { continue };
         copy.size = copy.size.or(source.size);
         copy.files = copy.files.or(source.files);

@@ -10,7 +10,7 @@ use crate::pipeline::context::RunContext;
 use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::recorder::{Done, Recorder};
 
-use super::archive::Archived;
+use super::archive::{Archived, KnownBy};
 use super::observe::{Observed, listing};
 
 /// What must now be seen in a target that was filled from another one.
@@ -93,7 +93,7 @@ fn copied(observed: &Observed) -> Archived {
     let original = &observed.archived.report;
     Archived {
         series: observed.archived.series.clone(),
-        name: None,
+        known_by: KnownBy::CopyOf(Box::new(observed.copy.clone())),
         unspoken: Vec::new(),
         report: BackupReport {
             outcome: if original.outcome.is_healthy() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use stillpoint::engine::{
     BackupReport, BackupRequest, Change, CheckReport, Claim, Context, Engine, EngineError, Entry,
-    Initialised, OnProgress, Probe, RestoreReport, RestoreRequest,
+    Expected, Initialised, Looked, OnProgress, Probe, RestoreReport, RestoreRequest,
 };
 use stillpoint::host::CommandSpec;
 use stillpoint::model::copy::Copy;
@@ -28,6 +28,10 @@ pub struct FakeEngine {
     copies: Mutex<Vec<Copy>>,
     /// What somebody else does to the copies, when they are listed for the so many-th time.
     pub meanwhile: Option<(usize, Meanwhile)>,
+    /// What a look into a copy finds, where the engine does not say itself what it stored.
+    pub look: Option<fn(&str) -> Result<Option<Looked>, EngineError>>,
+    /// The engine says that it set a pin, and did not.
+    pub idle: bool,
     listed: AtomicUsize,
 }
 
@@ -39,6 +43,8 @@ impl FakeEngine {
             notes,
             copies: Mutex::default(),
             meanwhile: None,
+            look: None,
+            idle: false,
             listed: AtomicUsize::new(0),
         }
     }
@@ -96,7 +102,7 @@ impl Engine for FakeEngine {
             unreadable: Vec::new(),
             unreadable_count: 0,
             warnings: Vec::new(),
-            absent: Some(Vec::new()),
+            absent: self.look.is_none().then(Vec::new),
         })
     }
 
@@ -110,6 +116,11 @@ impl Engine for FakeEngine {
         self.note(format!("copy from {} to {}", source.target().name, self.target.name));
         let held = source.list(cx)?;
         let copied = held.into_iter().filter(|copy| ids.contains(&copy.id));
+        let copied = copied.map(|copy| Copy {
+            id: format!("{}-copied", copy.id),
+            original: copy.original.or(Some(copy.id)),
+            ..copy
+        });
         self.copies.lock().unwrap().extend(copied);
         Ok(())
     }
@@ -206,7 +217,23 @@ impl Engine for FakeEngine {
         unreachable!("a run does not compare")
     }
 
-    fn set_pin(&self, _: Context<'_>, _: &Copy, _: bool) -> Result<String, EngineError> {
-        unreachable!("a run does not pin")
+    fn look_into(
+        &self,
+        _: Context<'_>,
+        id: &str,
+        _: &[Expected],
+    ) -> Result<Option<Looked>, EngineError> {
+        self.look.expect("nothing is left unsaid")(id)
+    }
+
+    fn set_pin(&self, _: Context<'_>, copy: &Copy, pinned: bool) -> Result<String, EngineError> {
+        let id = format!("{}-{pinned}", copy.id);
+        let mut copies = self.copies.lock().unwrap();
+        if let Some(found) = copies.iter_mut().find(|one| one.id == copy.id && !self.idle) {
+            found.original.get_or_insert(copy.id.clone());
+            found.id.clone_from(&id);
+            found.pinned = pinned;
+        }
+        Ok(id)
     }
 }
