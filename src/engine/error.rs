@@ -69,6 +69,16 @@ pub enum EngineError {
         /// What the engine said.
         detail: String,
     },
+    /// What the engine keeps on this machine for speed is damaged. It says nothing about the repository.
+    #[error(
+        "the cache that {engine} keeps on this machine is damaged, not the repository: {detail}"
+    )]
+    CacheDamaged {
+        /// The engine.
+        engine: &'static str,
+        /// What the engine said; it names the file.
+        detail: String,
+    },
     /// The engine asked a question that only a person may answer (moved or unknown unencrypted repository).
     #[error("{engine} refuses to use the repository {repository}: {detail}")]
     Refused {
@@ -163,6 +173,7 @@ impl EngineError {
             | EngineError::DestinationFull { .. }
             | EngineError::Unreachable { .. }
             | EngineError::Refused { .. }
+            | EngineError::CacheDamaged { .. }
             | EngineError::NoSource { .. }
             | EngineError::Producer { .. }
             | EngineError::EmptyStream { .. }
@@ -195,6 +206,9 @@ impl EngineError {
             EngineError::Unreachable { .. } => "check network, host name, ssh key and host key".into(),
             EngineError::Damaged { .. } => {
                 "do not delete anything; copy the repository if you can, then see `stillpoint check` and the engine's own repair command".into()
+            }
+            EngineError::CacheDamaged { .. } => {
+                "remove the directory of that file below cache-dir: the engine makes its cache anew; then look whether that disk is sound".into()
             }
             EngineError::Refused { .. } => "if the repository was moved on purpose, run the engine once by hand and confirm".into(),
             EngineError::NoSource { .. } => "check the job's paths; nothing was deleted".into(),

@@ -174,8 +174,12 @@ pub(super) fn fault(
             _,
         )
         | (None, Some(60..=64)) => EngineError::Refused { engine: "borg", repository, detail },
+        // Of borg's own files, only those of its caches are guarded so: it makes its index of a repository anew.
+        (Some("FileIntegrityError"), _) | (None, Some(91)) => {
+            EngineError::CacheDamaged { engine: "borg", detail }
+        }
         (Some(id), _) if is_damage(id) => EngineError::Damaged { repository, detail },
-        (None, Some(12 | 17 | 26 | 90..=92 | 95..=99)) => {
+        (None, Some(12 | 17 | 26 | 90 | 92 | 95..=99)) => {
             EngineError::Damaged { repository, detail }
         }
         _ => EngineError::Failed { command: command(), exit: exit.to_string(), detail },

@@ -241,7 +241,7 @@ fn statuses_stand_in_for_missing_words() {
 #[test]
 fn error_classes_become_errors() {
     type Expected = fn(&EngineError) -> bool;
-    let cases: [(&str, Expected); 12] = [
+    let cases: [(&str, Expected); 13] = [
         ("Repository.InsufficientFreeSpaceError", |e| matches!(e, EngineError::Full { .. })),
         ("Repository.StorageQuotaExceeded", |e| matches!(e, EngineError::Full { .. })),
         ("KeyfileNotFoundError", |e| matches!(e, EngineError::KeyMissing { .. })),
@@ -251,6 +251,7 @@ fn error_classes_become_errors() {
         ("Cache.EncryptionMethodMismatch", |e| matches!(e, EngineError::Refused { .. })),
         ("Cache.RepositoryReplay", |e| matches!(e, EngineError::Refused { .. })),
         ("IntegrityError", |e| matches!(e, EngineError::Damaged { .. })),
+        ("FileIntegrityError", |e| matches!(e, EngineError::CacheDamaged { .. })),
         ("Repository.ObjectNotFound", |e| matches!(e, EngineError::Damaged { .. })),
         ("NoPassphraseFailure", |e| matches!(e, EngineError::Secret { .. })),
         ("SomethingNew", |e| matches!(e, EngineError::Failed { .. })),
@@ -426,6 +427,17 @@ fn checks_tell_damage_from_failure() {
     let host = ScriptedHost::new([Answer::new(2, "", &integrity)]);
     let report = with(&host, |engine, cx| engine.check(cx, ReadData::None, &mut |_| {}));
     assert_eq!(report.unwrap().damage, ["Data integrity error: x"]);
+    // What borg keeps here for speed is no part of the repository.
+    let words = "File failed integrity check: /cache/borg/cache/ab/chunks";
+    let cache = message("ERROR", words, Some("FileIntegrityError"));
+    for answer in [Answer::new(2, "", &cache), Answer::new(91, "", "")] {
+        let host = ScriptedHost::new([answer.clone()]);
+        let error = with(&host, |engine, cx| engine.check(cx, ReadData::None, &mut |_| {}));
+        let error = error.unwrap_err();
+        assert!(matches!(error, EngineError::CacheDamaged { .. }), "{error:?}");
+        assert!(answer.stderr.is_empty() || error.to_string().contains(words), "{error}");
+        assert!(error.hint().unwrap().contains("cache-dir"));
+    }
     let killed = Answer { exit: Exit::Signal(9), stdout: Vec::new(), stderr: Vec::new() };
     let host = ScriptedHost::new([killed]);
     assert!(with(&host, |engine, cx| engine.check(cx, ReadData::None, &mut |_| {})).is_err());
