@@ -37,11 +37,7 @@ pub fn bracketed<T>(
             tracing::debug!(%error, "the repository stays locked");
         }
     }
-    let may_hold_a_lock = matches!(
-        result,
-        Err(EngineError::Run(_) | EngineError::Failed { .. } | EngineError::Full { .. })
-    );
-    if may_hold_a_lock {
+    if result.as_ref().err().is_some_and(may_leave_a_lock) {
         let _shield = cx.host().shield();
         if let Err(error) = give_back(cx.pipeline, cx.run, cx.ledger, &undo, None) {
             // It stays in the ledger; the failure that brought us here is the one to report.
@@ -51,6 +47,34 @@ pub fn bracketed<T>(
     }
     cx.ledger.settled(entry).map_err(ledger_error)?;
     result.map_err(told)
+}
+
+/// Whether the engine may have left its lock behind when this was its end.
+fn may_leave_a_lock(error: &EngineError) -> bool {
+    match error {
+        // Said before a lock is taken, or, by borg, when it has given its own back: it speaks last.
+        EngineError::RepositoryMissing { .. }
+        | EngineError::RepositoryExists { .. }
+        | EngineError::WrongPassphrase { .. }
+        | EngineError::KeyMissing { .. }
+        | EngineError::Secret { .. }
+        | EngineError::NoSource { .. }
+        | EngineError::Unsupported { .. } => false,
+        // The engine was stopped, lost the repository, or said nothing that can be relied on.
+        EngineError::Locked { .. }
+        | EngineError::Full { .. }
+        | EngineError::DestinationFull { .. }
+        | EngineError::Unreachable { .. }
+        | EngineError::Damaged { .. }
+        | EngineError::Refused { .. }
+        | EngineError::CacheDamaged { .. }
+        | EngineError::Producer { .. }
+        | EngineError::EmptyStream { .. }
+        | EngineError::Output { .. }
+        | EngineError::Failed { .. }
+        | EngineError::Run(_)
+        | EngineError::Act(_) => true,
+    }
 }
 
 /// Releases what a run left in the repository of a target.

@@ -8,6 +8,7 @@ mod capture_rules;
 mod captures;
 mod clocks;
 mod closed;
+mod engine_locks;
 mod examples;
 mod faults;
 mod forged;

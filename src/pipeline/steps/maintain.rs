@@ -54,6 +54,11 @@ pub fn compact(
 ) -> Option<()> {
     let target = engine.target();
     let done = rec.step("compact", Some(&target.name), None, |progress| {
+        // Under the lock: somebody's check may find damage while this waits for it.
+        let _lock = match lock_for_deleting(cx.pipeline, cx.run, target) {
+            Ok(lock) => lock,
+            Err(error) => return put_off(error, when_busy).map(|done| ((), done)),
+        };
         let closures = closed::known(cx, &target.name)?;
         if !closures.is_empty() {
             let text = format!("not compacted: {}", told(&target.name, &closures));
@@ -63,9 +68,7 @@ pub fn compact(
                 WhenBusy::Fail => Err(StepError::new(closed::trouble(&closures), text)),
             };
         }
-        let compacted = lock_for_deleting(cx.pipeline, cx.run, target).and_then(|_lock| {
-            bracketed(cx, engine, |engine| engine.compact(cx.engine(), progress))
-        });
+        let compacted = bracketed(cx, engine, |engine| engine.compact(cx.engine(), progress));
         let done = Done::ok(match cx.host().is_dry() {
             true => "would give back the space of deleted copies",
             false => "space of deleted copies given back",
@@ -88,9 +91,13 @@ pub fn check(
 ) -> Option<CheckReport> {
     let target = engine.target();
     let report = rec.step("check", Some(&target.name), None, |progress| {
-        let checked = lock_for_deleting(cx.pipeline, cx.run, target).and_then(|_lock| {
-            bracketed(cx, engine, |engine| engine.check(cx.engine(), read_data, progress))
-        });
+        // Held until what was found is recorded: whoever compacts or deletes next must see it.
+        let _lock = match lock_for_deleting(cx.pipeline, cx.run, target) {
+            Ok(lock) => lock,
+            Err(error) => return put_off(error, when_busy).map(|done| (None, done)),
+        };
+        let checked =
+            bracketed(cx, engine, |engine| engine.check(cx.engine(), read_data, progress));
         match checked {
             // Nothing was read, so nothing was found either.
             Ok(_) if cx.host().is_dry() => {

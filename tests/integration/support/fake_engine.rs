@@ -33,6 +33,8 @@ pub struct FakeEngine {
     /// The engine says that it set a pin, and did not.
     pub idle: bool,
     listed: AtomicUsize,
+    /// The lock of a dead child cannot be released.
+    pub lock_stays: bool,
 }
 
 impl FakeEngine {
@@ -46,6 +48,7 @@ impl FakeEngine {
             look: None,
             idle: false,
             listed: AtomicUsize::new(0),
+            lock_stays: false,
         }
     }
 
@@ -138,7 +141,11 @@ impl Engine for FakeEngine {
     }
 
     fn release_dead_lock(&self, _: Context<'_>, _: Claim<'_>) -> Result<(), EngineError> {
-        Ok(())
+        self.note(format!("release the lock of {}", self.target.name));
+        match self.lock_stays {
+            true => Err(EngineError::Locked { repository: "r".into(), detail: "it stays".into() }),
+            false => Ok(()),
+        }
     }
 
     fn init(&self, _: Context<'_>) -> Result<Initialised, EngineError> {

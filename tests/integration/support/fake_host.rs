@@ -35,7 +35,12 @@ pub struct FakeHost {
     shields: Arc<AtomicUsize>,
     /// The directory of ledgers, and the world after each effect with how many lines they had by then.
     pub chronicle: Arc<Mutex<Option<Chronicle>>>,
+    /// Told of each lock that is taken, and that is about to be let go.
+    pub on_lock: Arc<Mutex<Option<OnLock>>>,
 }
+
+/// Who is told of a lock, and whether it is taken.
+pub type OnLock = Box<dyn FnMut(&Path, bool) + Send>;
 
 /// How the world and the files of the state directory were when the ledger had so many lines.
 pub struct Chronicle {
@@ -66,14 +71,14 @@ impl Chronicle {
     }
 }
 
-struct Held(Arc<Mutex<World>>, PathBuf);
+struct Held(FakeHost, PathBuf);
 
 impl LockGuard for Held {}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut world = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        world.locks.remove(&self.1);
+        self.0.tell(&self.1, false);
+        self.0.world().locks.remove(&self.1);
     }
 }
 
@@ -114,6 +119,13 @@ impl FakeHost {
             world: Arc::new(Mutex::new(world)),
             shields: Arc::default(),
             chronicle: Arc::default(),
+            on_lock: Arc::default(),
+        }
+    }
+
+    fn tell(&self, lock: &Path, taken: bool) {
+        if let Some(told) = self.on_lock.lock().unwrap().as_mut() {
+            told(lock, taken);
         }
     }
 
@@ -384,7 +396,8 @@ impl Host for FakeHost {
         if !self.world().locks.insert(path.to_owned()) {
             return Err(LockError::Busy { path: path.to_owned(), holder: None });
         }
-        Ok(Box::new(Held(Arc::clone(&self.world), path.to_owned())))
+        self.tell(path, true);
+        Ok(Box::new(Held(self.clone(), path.to_owned())))
     }
 
     fn thaw_guard(&self, cgroups: &[PathBuf], _: Duration) -> Result<Box<dyn ThawGuard>, ActError> {

@@ -1,0 +1,141 @@
+//! The engine's lock in a repository: looked for whenever an engine may have left it, and not forgotten before.
+
+use std::sync::{Arc, Mutex};
+
+use stillpoint::engine::EngineError;
+use stillpoint::model::names::{RunId, TargetName};
+use stillpoint::model::target::ReadData;
+use stillpoint::pipeline::closed;
+use stillpoint::pipeline::context::RunContext;
+use stillpoint::pipeline::engine_lock::bracketed;
+use stillpoint::pipeline::recorder::Recorder;
+use stillpoint::pipeline::recover::recover;
+use stillpoint::pipeline::session::{Place, session};
+use stillpoint::pipeline::steps::maintain::{WhenBusy, check, compact};
+use stillpoint::report::history::{Closure, ClosureKind, Extent, FILE_NAME, History};
+
+use crate::faults::{Bench, Nobody};
+use crate::support::fake_engine::{FakeEngine, Notes};
+
+fn run_id() -> RunId {
+    RunId::parse("00000abc").unwrap()
+}
+
+/// A machine whose only target is served by an engine that notes what it is asked.
+fn bench(lock_stays: bool) -> (Bench, TargetName, Notes) {
+    let mut bench = Bench::new();
+    let notes = Notes::default();
+    let target = bench.config.targets[0].clone();
+    let mut engine = FakeEngine::new(&target, bench.host.clone(), notes.clone());
+    engine.lock_stays = lock_stays;
+    bench.engines.insert(target.name.clone(), Box::new(engine));
+    (bench, target.name, notes)
+}
+
+type Failure = fn(String, String) -> EngineError;
+
+fn unreachable(repository: String, detail: String) -> EngineError {
+    EngineError::Unreachable { repository, detail }
+}
+
+#[test]
+fn the_lock_is_looked_for_after_whatever_an_engine_may_have_left_it_behind_with() {
+    let rows: [(Failure, bool); 8] = [
+        (unreachable, true),
+        (|repository, detail| EngineError::Damaged { repository, detail }, true),
+        (|repository, detail| EngineError::Locked { repository, detail }, true),
+        (|_, command| EngineError::EmptyStream { command }, true),
+        (|_, what| EngineError::Output { engine: "restic", what }, true),
+        (|repository, _| EngineError::WrongPassphrase { repository }, false),
+        (|repository, _| EngineError::RepositoryMissing { repository }, false),
+        (|_, detail| EngineError::NoSource { detail }, false),
+    ];
+    for (failure, looks) in rows {
+        let (bench, target, notes) = bench(false);
+        let engine = bench.engines[&target].as_ref();
+        let work = |cx: RunContext<'_>| {
+            bracketed::<()>(cx, engine, |_| Err(failure("r".into(), "words".into()))).unwrap_err()
+        };
+        let (said, frame) = session(bench.pipeline(), &run_id(), Place::State, work).unwrap();
+        assert!(frame.leftovers.is_empty(), "{said}: {:?}", frame.leftovers);
+        let released = notes.lock().unwrap().iter().filter(|n| n.starts_with("release")).count();
+        assert_eq!(released, usize::from(looks), "{said}");
+        bench.assert_given_back("a look");
+    }
+}
+
+#[test]
+fn a_lock_that_cannot_be_released_stays_in_the_ledger() {
+    let (mut bench, target, notes) = bench(true);
+    let engine = bench.engines[&target].as_ref();
+    let work = |cx: RunContext<'_>| {
+        bracketed::<()>(cx, engine, |_| Err(unreachable("r".into(), "words".into()))).unwrap_err()
+    };
+    let (said, frame) = session(bench.pipeline(), &run_id(), Place::State, work).unwrap();
+    assert!(said.message.contains("cannot reach"), "the first failure is told: {said}");
+    assert_eq!(frame.leftovers.len(), 1, "{:?}", frame.leftovers);
+    assert_eq!(bench.ledgers().len(), 1);
+    let engine = FakeEngine::new(&bench.config.targets[0], bench.host.clone(), notes);
+    bench.engines.insert(target, Box::new(engine));
+    assert_eq!(recover(bench.pipeline()).unwrap().failures, []);
+    bench.assert_given_back("recover");
+}
+
+/// A check that somebody else makes finds damage while the compaction waits for the target's lock.
+#[test]
+fn damage_that_is_found_while_a_compaction_waits_stops_it() {
+    let bench = Bench::with_history();
+    let target = bench.config.targets[0].clone();
+    let (path, found) = (bench.state.path().join(FILE_NAME), target.clone());
+    let mut once = Some(());
+    *bench.host.on_lock.lock().unwrap() = Some(Box::new(move |lock, taken| {
+        let is_target = lock.to_string_lossy().contains("/target-");
+        if is_target && taken && once.take().is_some() {
+            let theirs = Closure {
+                target: found.name.clone(),
+                kind: ClosureKind::Damage,
+                subject: String::new(),
+                extent: Some(Extent::Structure),
+                detail: "chunk 17 is broken".into(),
+                run: RunId::parse("0000beef").unwrap(),
+                since: chrono::DateTime::UNIX_EPOCH,
+            };
+            History::open(&path).unwrap().close(&theirs).unwrap();
+        }
+    }));
+    let (troubled, _) = session(bench.pipeline(), &run_id(), Place::State, |cx| {
+        let mut rec = Recorder::new(&Nobody, None);
+        assert!(
+            compact(cx, &mut rec, cx.pipeline.engine(&target.name).unwrap(), WhenBusy::Fail)
+                .is_none()
+        );
+        rec.steps.last().unwrap().detail.clone()
+    })
+    .unwrap();
+    assert!(troubled.contains("chunk 17"), "{troubled}");
+    assert!(!bench.host.world().effects.iter().any(|effect| effect.contains("compact")));
+}
+
+#[test]
+fn what_a_check_found_is_recorded_before_the_lock_goes() {
+    let bench = Bench::with_history();
+    bench.host.world().borg.damaged = true;
+    let target = bench.config.targets[0].clone();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (path, name, told) =
+        (bench.state.path().join(FILE_NAME), target.name.clone(), Arc::clone(&seen));
+    *bench.host.on_lock.lock().unwrap() = Some(Box::new(move |lock, taken| {
+        if lock.to_string_lossy().contains("/target-") {
+            let closures = History::open(&path).unwrap().closures(&name).unwrap();
+            told.lock().unwrap().push((taken, closures.len()));
+        }
+    }));
+    session(bench.pipeline(), &run_id(), Place::State, |cx| {
+        let mut rec = Recorder::new(&Nobody, None);
+        let engine = cx.pipeline.engine(&target.name).unwrap();
+        check(cx, &mut rec, engine, ReadData::None, WhenBusy::Fail);
+        assert_eq!(closed::known(cx, &target.name).unwrap().len(), 1);
+    })
+    .unwrap();
+    assert_eq!(*seen.lock().unwrap(), [(true, 0), (false, 1)]);
+}
