@@ -80,7 +80,9 @@ pub fn run(global: &Global, args: &PruneArgs) -> Verdict {
     for target in select::targets(&setup.config, of, args.selection.target.as_ref())? {
         let uses = |job: &&Job| job.targets.contains(&target.name);
         let its: Vec<&Job> = jobs.iter().copied().filter(uses).collect();
-        if !its.is_empty() {
+        // What closes a target may be older than the last job that listed it.
+        let is_accepted = args.accept && args.selection.target.is_some();
+        if !its.is_empty() || is_accepted {
             targets.push((target, its));
         }
     }

@@ -134,19 +134,27 @@ fn prune_target(
     jobs: &[&Job],
     pruned: &mut Pruned,
 ) -> Result<(), StepError> {
-    if target.append_only {
-        let text = format!("target {} is append-only: nothing is deleted there", target.name);
-        pruned.refusals.push(text);
+    if target.append_only && !request.accept {
+        pruned.refusals.push(append_only(target));
         return Ok(());
     }
     require_mount(cx.host(), target)?;
     let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
     let engine = engine(cx, target)?;
-    pruned.refusals.extend(mark_remembered(cx, engine));
+    if !target.append_only {
+        pruned.refusals.extend(mark_remembered(cx, engine));
+    }
     let copies = listing(cx, engine)?;
     let mut closures = closed::examine(cx, engine, &copies)?;
     if request.accept {
         closed::accept(cx, engine, &closures)?;
+        // That a person's word was taken is all there is to do.
+        if target.append_only {
+            if closures.is_empty() || request.is_choice() {
+                pruned.refusals.push(append_only(target));
+            }
+            return Ok(());
+        }
         closures.clear();
     }
     for wanted in &request.copies {
@@ -177,6 +185,10 @@ fn prune_target(
     let deleted = retain::delete(cx, engine, &ids)?;
     pruned.deleted.extend(deleted);
     Ok(())
+}
+
+fn append_only(target: &Target) -> String {
+    format!("target {} is append-only: nothing is deleted there", target.name)
 }
 
 /// The engine of a target; configured targets always have one.
