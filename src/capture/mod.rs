@@ -256,14 +256,19 @@ pub fn wake(room: Room<'_>, snapshot: &VolumeSnapshot) -> Result<(), CaptureErro
     repair::resume(room, snapshot)
 }
 
-/// The directory in which views are put together; see [`crate::host::PrivateView::workplace`].
-pub fn workplace(settings: &Settings) -> PathBuf {
-    settings.runtime_dir.join("mnt")
+/// The name of the directory in which views are put together.
+const WORKPLACE: &str = "mnt";
+
+/// The directory in which views are put together; see [`crate::host::PrivateView::workplace`]. No link is followed
+/// there, so one on the way to it is resolved here: `runtime-dir` may well lie below `/var/run`.
+pub fn workplace(room: Room<'_>) -> PathBuf {
+    room.host.canonical(&room.settings.runtime_dir.join(WORKPLACE))
 }
 
 /// The directories that must exist for it, and stay empty: mounts in them are seen by one process each.
 pub fn workplaces(settings: &Settings) -> [PathBuf; 2] {
-    [private::ROOT, private::PART].map(|name| workplace(settings).join(name))
+    let workplace = settings.runtime_dir.join(WORKPLACE);
+    [private::ROOT, private::PART].map(|name| workplace.join(name))
 }
 
 /// Runs a command that must succeed.

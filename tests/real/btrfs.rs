@@ -498,6 +498,25 @@ exclude = ["{root}/disk/repo-b", "{root}/disk/repo-r", "{root}/disk/state", "{ro
     disk.assert_no_snapshot();
 }
 
+/// `/var/run` is a link on most machines.
+#[test]
+fn captured_runs_do_with_a_runtime_directory_behind_a_link() {
+    let (machine, disk) = home("paths = [\"{root}/disk/home\"]\none-file-system = true");
+    fs::create_dir(machine.path("real")).unwrap();
+    std::os::unix::fs::symlink(machine.path("real"), machine.path("link")).unwrap();
+    let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let linked = format!("runtime-dir = \"{}\"\n", machine.path("link/run").display());
+    let lines = text.lines().filter(|line| !line.starts_with("runtime-dir"));
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    assert!(text.contains("[settings]\n"), "{text}");
+    let text = text.replace("[settings]\n", &format!("[settings]\n{linked}"));
+    machine.write("stillpoint.toml", &text, 0o600);
+    machine.run(&["run"]).expect(0);
+    assert!(machine.path("real/run/mnt").is_dir());
+    assert_eq!((machine.copies("b").len(), machine.copies("r").len()), (1, 1));
+    disk.assert_no_snapshot();
+}
+
 #[test]
 fn a_plan_changes_nothing_and_shows_what_would_be_made() {
     let (machine, disk) = home("paths = [\"{root}/disk/home\"]");

@@ -75,7 +75,12 @@ fn put_together(
     let open = |mount| open_source(mount, &mounted);
     let sources = view.mounts.iter().map(open).collect::<io::Result<Vec<_>>>()?;
     // Held, because what is mounted may hide their paths.
-    let workplace = |name: &str| straight::open(&view.workplace.join(name), OFlag::O_PATH);
+    let workplace = |name: &str| {
+        let path = view.workplace.join(name);
+        straight::open(&path, OFlag::O_PATH).map_err(|error| {
+            because(&format!("cannot open {} to mount captures there", path.shown()), &error)
+        })
+    };
     let part = match view.workplace.as_os_str().is_empty() {
         true => None,
         false => Some(workplace(PART)?),

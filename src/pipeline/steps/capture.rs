@@ -64,7 +64,7 @@ impl Captured<'_> {
             self.holds.iter().filter_map(|hold| hold.made.as_ref()?.mount.clone()).collect();
         PrivateView {
             mounts: view(&self.survey, &captures, &live_places(cx, target)),
-            workplace: capture::workplace(&cx.config().settings),
+            workplace: capture::workplace(room(cx)),
             halt: self.halt.clone(),
         }
     }
@@ -405,7 +405,7 @@ fn place(cx: RunContext<'_>, captured: &mut Captured<'_>) -> Result<Vec<String>,
     }
     let view = PrivateView {
         mounts: view(&captured.survey, &captures, &[]),
-        workplace: capture::workplace(room.settings),
+        workplace: capture::workplace(room),
         halt: captured.halt.clone(),
     };
     let mut said = Vec::new();
