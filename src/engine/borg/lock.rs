@@ -9,11 +9,12 @@
 //! In a repository behind ssh the lock is that of a `borg serve` over there, which gives it back when the line is
 //! cut. Nothing about it can be known from here, so nothing is done to it; the lock of the cache is ours all the same.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::BorgEngine;
 use crate::engine::{Claim, Context, Engine, EngineError};
-use crate::host::Action;
+use crate::host::{ActError, Action};
 use crate::tools::borg::{cache_directory, lock};
 
 /// Removes the locks that a run left, and looks whether they are gone.
@@ -28,25 +29,41 @@ pub(super) fn release_dead(
     // A run of an earlier version: the next borg takes its lock away by borg's own rule.
     let Some(owner) = claim.owner else { return Ok(()) };
     let local = engine.target().local_repository().map(Path::to_owned);
+    // What stands in the way in one place, which may be the cache of another repository, keeps no lock elsewhere.
+    let mut failure = None;
     for place in local.into_iter().chain(caches(cx)?) {
-        for (name, pid) in exclusive(cx, &place, owner)? {
-            require_dead(engine, cx, claim, pid)?;
-            let path = place.join(lock::EXCLUSIVE).join(name);
-            cx.host.act(&Action::RemoveFile { path })?;
-        }
-        let shared = sharing(cx, &place, owner)?;
-        for pid in &shared {
-            require_dead(engine, cx, claim, *pid)?;
-        }
-        if !shared.is_empty() {
-            engine.look_as(cx, owner)?;
-        }
-        let left = exclusive(cx, &place, owner)?.into_iter().map(|(_, pid)| pid);
-        if let Some(pid) = left.chain(sharing(cx, &place, owner)?).next() {
-            return Err(locked(engine, format!("the lock of the dead process {pid} stays")));
+        if let Err(error) = release_in(engine, cx, claim, owner, &place) {
+            failure.get_or_insert(error);
         }
     }
-    Ok(())
+    failure.map_or(Ok(()), Err)
+}
+
+/// Removes the locks of this owner in one place.
+fn release_in(
+    engine: &BorgEngine,
+    cx: Context<'_>,
+    claim: Claim<'_>,
+    owner: &str,
+    place: &Path,
+) -> Result<(), EngineError> {
+    for (name, pid) in exclusive(cx, place, owner)? {
+        require_dead(engine, cx, claim, pid)?;
+        let path = place.join(lock::EXCLUSIVE).join(name);
+        cx.host.act(&Action::RemoveFile { path })?;
+    }
+    let shared = sharing(cx, place, owner)?;
+    for pid in &shared {
+        require_dead(engine, cx, claim, *pid)?;
+    }
+    if !shared.is_empty() {
+        engine.look_as(cx, owner)?;
+    }
+    let left = exclusive(cx, place, owner)?.into_iter().map(|(_, pid)| pid);
+    match left.chain(sharing(cx, place, owner)?).next() {
+        Some(pid) => Err(locked(engine, format!("the lock of the dead process {pid} stays"))),
+        None => Ok(()),
+    }
 }
 
 fn locked(engine: &BorgEngine, detail: String) -> EngineError {
@@ -92,8 +109,12 @@ fn sharing(cx: Context<'_>, place: &Path, owner: &str) -> Result<Vec<i32>, Engin
     if !names.iter().any(|name| name == lock::ROSTER) {
         return Ok(Vec::new());
     }
-    let roster = cx.host.read(&place.join(lock::ROSTER))?;
-    lock::sharing(&roster, owner).map_err(|what| EngineError::Output { engine: "borg", what })
+    match cx.host.read(&place.join(lock::ROSTER)) {
+        Ok(roster) => Ok(lock::sharing(&roster, owner)),
+        // borg removes it with the last who share the lock.
+        Err(ActError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +172,25 @@ mod tests {
         }
         let living = "/srv/r/lock.exclusive/web1.stillpoint-0badcafe.8-0";
         assert_eq!(release(&[(living, "")], vec![]), (false, vec![], 0));
+    }
+
+    #[test]
+    fn a_torn_roster_names_nobody_and_one_place_does_not_keep_the_lock_of_another() {
+        let repository = "/srv/r/lock.exclusive/web1.stillpoint-0badcafe.7-0";
+        for torn in ["", r#"{"shared": [["web1.stillpoint-0bad"#] {
+            for roster in ["/srv/r/lock.roster", "/cache/borg/cache/other/lock.roster"] {
+                let released = release(&[(roster, torn), (repository, "")], vec![]);
+                assert_eq!(
+                    released,
+                    (true, vec![PathBuf::from(repository)], 0),
+                    "{roster}: {torn}"
+                );
+            }
+        }
+        let living = "/srv/r/lock.exclusive/web1.stillpoint-0badcafe.8-0";
+        let cache = "/cache/borg/cache/other/lock.exclusive/web1.stillpoint-0badcafe.9-0";
+        let released = release(&[(living, ""), (cache, "")], vec![]);
+        assert_eq!(released, (false, vec![PathBuf::from(cache)], 0));
     }
 
     #[test]
