@@ -40,6 +40,10 @@ pub struct Failure {
     pub detail: String,
 }
 
+/// How restic before 0.17 begins a line about a file that it cannot restore. The file's name follows, and anything
+/// may be in that.
+const ABOUT_A_FILE: &str = "ignoring error for ";
+
 /// Says why restic failed, from its exit status and its standard error.
 pub fn diagnose(exit: Exit, stderr: &[u8]) -> Failure {
     let mut code = match exit {
@@ -74,12 +78,11 @@ pub fn diagnose(exit: Exit, stderr: &[u8]) -> Failure {
                 }
                 // What follows is the trace.
                 if crash.is_none() && !message::is_routine(&text) {
-                    let words = if text.starts_with("Fatal: ") {
-                        &mut final_words
-                    } else {
-                        &mut other_words
-                    };
-                    words.push(text.clone());
+                    if text.starts_with("Fatal: ") {
+                        final_words.push(text.clone());
+                    } else if !text.starts_with(ABOUT_A_FILE) {
+                        other_words.push(text.clone());
+                    }
                     texts.push(text);
                 }
             }
@@ -255,6 +258,24 @@ mod tests {
         let failure = diagnose(Exit::Code(2), stderr);
         assert_eq!(failure.kind, Kind::Crashed);
         assert_eq!(failure.detail, "panic: runtime error: invalid memory address");
+    }
+
+    #[test]
+    fn the_name_of_a_file_that_is_not_restored_says_nothing_about_the_repository() {
+        for name in [
+            "wrong password or no key found",
+            "unable to create lock",
+            "no space left on device",
+            "Connection refused",
+            "ciphertext verification failed",
+        ] {
+            let stderr = format!(
+                "ignoring error for /home/{name}: open /to/home/{name}: permission denied\nFatal: There were 1 errors\n"
+            );
+            let failure = diagnose(Exit::Code(1), stderr.as_bytes());
+            assert_eq!(failure.kind, Kind::Other, "{name}");
+            assert!(failure.detail.contains(name), "{}", failure.detail);
+        }
     }
 
     #[test]
