@@ -95,6 +95,9 @@ fn push(damage: &mut Vec<String>, text: &str) {
 }
 
 /// Reads every blob of a snapshot, as a restore would: restic authenticates each before it writes it out.
+///
+/// That something cannot be read is damage when restic says so in words, or when the repository answers and the
+/// same reading fails once more: a broken connection ends restic in the same way as a lost pack file.
 pub(super) fn verify(
     session: &Session<'_>,
     target: &Target,
@@ -104,32 +107,59 @@ pub(super) fn verify(
     if session.cx.host.is_dry() {
         return only_noted(session, &spec);
     }
-    let completed = session.cx.host.run(&spec, &mut |_, _| {})?;
-    let extent = "every blob of the copy".to_owned();
+    let report = |damage| CheckReport { damage, extent: "every blob of the copy".to_owned() };
+    let found = |text: &str| report(vec![session.redact(text)]);
+    match read_back(session, target, &spec)? {
+        ReadBack::Whole => return Ok(report(Vec::new())),
+        ReadBack::Damaged(text) => return Ok(found(&text)),
+        ReadBack::Unreadable(_) => session.run(&command::cat_config(&session.access))?,
+    };
+    match read_back(session, target, &spec)? {
+        ReadBack::Whole => Ok(report(Vec::new())),
+        ReadBack::Damaged(text) | ReadBack::Unreadable(text) => Ok(found(&text)),
+    }
+}
+
+/// How the reading of a whole snapshot ended.
+enum ReadBack {
+    /// Everything was read.
+    Whole,
+    /// restic says that what is stored is not what it was.
+    Damaged(String),
+    /// Something could not be read, and restic does not say that it is damaged.
+    Unreadable(String),
+}
+
+fn read_back(
+    session: &Session<'_>,
+    target: &Target,
+    spec: &CommandSpec,
+) -> Result<ReadBack, EngineError> {
+    let completed = session.cx.host.run(spec, &mut |_, _| {})?;
     if completed.success() {
-        return Ok(CheckReport { damage: Vec::new(), extent });
+        return Ok(ReadBack::Whole);
     }
     let failure = failure::diagnose(completed.exit, &completed.stderr_tail);
     let stderr = String::from_utf8_lossy(&completed.stderr_tail);
     // restic 0.18 and others crash in their tree walk when a directory cannot be loaded; that the lock of
     // the crashed child is left behind is ours to mend, and its owner is proven dead.
-    let crashed_on_a_tree = failure.kind == Kind::Crashed && stderr.contains("internal/walker");
     if failure.kind == Kind::Crashed {
         let owner = session.access.lock_owner.as_deref();
         let local = target.local_repository();
         lock::release_dead(session, local, Claim { owner, children: &[] })?;
+        if stderr.contains("internal/walker") {
+            let text = format!("a directory of the copy cannot be loaded: {}", failure.detail);
+            return Ok(ReadBack::Unreadable(text));
+        }
     }
-    let unreadable = failure.kind == Kind::Other
-        && ["cannot dump file", "loading tree for snapshot"]
-            .iter()
-            .any(|words| failure.detail.contains(words));
-    if failure.kind == Kind::Damaged || unreadable || crashed_on_a_tree {
-        let text = if crashed_on_a_tree {
-            format!("a directory of the copy cannot be loaded: {}", failure.detail)
-        } else {
-            failure.detail
-        };
-        return Ok(CheckReport { damage: vec![session.redact(&text)], extent });
+    let unreadable = ["cannot dump file", "loading tree for snapshot"];
+    if failure.kind == Kind::Damaged {
+        Ok(ReadBack::Damaged(failure.detail))
+    } else if failure.kind == Kind::Other
+        && unreadable.iter().any(|words| failure.detail.contains(words))
+    {
+        Ok(ReadBack::Unreadable(failure.detail))
+    } else {
+        Err(session.failure(spec, &completed))
     }
-    Err(session.failure(&spec, &completed))
 }

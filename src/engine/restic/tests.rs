@@ -337,9 +337,24 @@ fn verification_finds_damage_and_mends_the_lock_of_a_crash() {
         assert_eq!(result.unwrap().damage.len(), 1);
     }
     let crash = "panic: runtime error: x\ngoroutine 36 [running]:\ngithub.com/restic/restic/internal/walker.walk()\n";
-    let (result, commands) = verify("0.18.0", vec![Answer::new(2, "", crash), no_locks()]);
+    let config = || Answer::new(0, r#"{"version":2,"id":"ab"}"#, "");
+    let crashed = || Answer::new(2, "", crash);
+    let answers = vec![crashed(), no_locks(), config(), crashed(), no_locks()];
+    let (result, commands) = verify("0.18.0", answers);
     assert!(result.unwrap().damage[0].contains("cannot be loaded"));
-    assert!(commands[2].contains(" list ") && commands.len() == 3, "{commands:?}");
+    assert!(commands[2].contains(" list ") && commands.len() == 6, "{commands:?}");
+    // A connection that breaks ends restic in the same way, and is no damage.
+    let broken = || Answer::new(1, "", "Fatal: cannot dump file: unexpected EOF");
+    let gone = || Answer::new(1, "", "Fatal: unable to open config file: connection refused");
+    let (result, _) = verify("0.18.0", vec![broken(), gone()]);
+    assert!(matches!(result, Err(EngineError::Unreachable { .. })), "{result:?}");
+    let (result, _) = verify("0.18.0", vec![broken(), config(), gone()]);
+    assert!(matches!(result, Err(EngineError::Unreachable { .. })), "{result:?}");
+    let whole = Answer::new(0, "", "");
+    let (result, _) = verify("0.18.0", vec![broken(), config(), whole]);
+    assert_eq!(result.unwrap().damage, Vec::<String>::new());
+    let (result, _) = verify("0.18.0", vec![broken(), config(), broken()]);
+    assert!(result.unwrap().damage[0].contains("unexpected EOF"));
     let elsewhere = crash.replace("walker", "backend");
     let (result, _) = verify("0.18.0", vec![Answer::new(2, "", &elsewhere), no_locks()]);
     assert!(matches!(result, Err(EngineError::Failed { .. })));
