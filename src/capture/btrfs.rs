@@ -187,7 +187,9 @@ pub(super) fn remove(
         Some(Identity::Subvolume { uuid }) => found.uuid.as_ref() == Some(uuid),
         // The crash came between making it and noting its UUID.
         None => is_of(&found, snapshot),
-        Some(Identity::Inode { .. } | Identity::LogicalVolume { .. }) => false,
+        Some(Identity::Inode { .. } | Identity::LogicalVolume { .. } | Identity::Mount { .. }) => {
+            false
+        }
     };
     if !is_ours {
         return Err(CaptureError::NotOurs { what: format!("the subvolume {name}") });

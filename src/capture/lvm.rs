@@ -128,7 +128,7 @@ pub(super) fn find<'v>(
         Some(Identity::LogicalVolume { uuid }) => volume.uuid == *uuid,
         None => volume.group == promised.group && volume.name == promised.name,
         // No volume was ever known by it.
-        Some(Identity::Inode { .. } | Identity::Subvolume { .. }) => false,
+        Some(Identity::Inode { .. } | Identity::Subvolume { .. } | Identity::Mount { .. }) => false,
     })
 }
 

@@ -215,7 +215,8 @@ pub fn give_back(
         | Undo::RemoveStaging { .. }
         | Undo::RunHook { .. }
         | Undo::ReleaseEngineLock { .. }
-        | Undo::Thaw { .. } => None,
+        | Undo::Thaw { .. }
+        | Undo::Unmount(_) => None,
     };
     give_back_held(room, undo, identity)
 }
@@ -239,7 +240,8 @@ pub fn give_back_held(
         Undo::RemoveStaging { .. }
         | Undo::RunHook { .. }
         | Undo::ReleaseEngineLock { .. }
-        | Undo::Thaw { .. } => Err(mismatch("what is to be given back is no capture")),
+        | Undo::Thaw { .. }
+        | Undo::Unmount(_) => Err(mismatch("what is to be given back is no capture")),
     }
 }
 

@@ -476,6 +476,7 @@ mod tests {
 
     fn mount(minor: u32, root: &str, at: &str) -> MountEntry {
         MountEntry {
+            id: 1,
             device: (0, minor),
             root: root.into(),
             at: at.into(),

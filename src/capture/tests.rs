@@ -36,6 +36,7 @@ impl Machine {
         for at in places {
             let minor = u32::try_from(self.mounts.len()).unwrap();
             self.mounts.push(MountEntry {
+                id: 1,
                 device: (8, minor),
                 root: "/".into(),
                 at: at.into(),

@@ -1,13 +1,13 @@
 //! `mount`: one copy as a file system, in the host's namespace, until it is unmounted.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::host::{CommandSpec, Effect, Exit, PathKind, RunError, Tool};
 use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
+use crate::pipeline;
 use crate::pipeline::error::StepError;
 use crate::pipeline::select;
 
@@ -42,72 +42,22 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
         [] => return Err(StepError::new(Trouble::Configuration, "name a directory").into()),
     };
     let directory: PathBuf = std::path::absolute(directory)?;
-    let setup = Setup::new(global, Use::Look)?;
-    match setup.host.look(&directory).map_err(StepError::from)? {
-        Some(state) if state.kind == PathKind::Directory && state.empty => {}
-        _ => {
-            let text = format!("{} is not an empty directory", directory.shown());
-            return Err(StepError::new(Trouble::Configuration, text).into());
-        }
-    }
-    let pipeline = setup.pipeline();
+    let setup = Setup::new(global, Use::ReadBack { dry_run: false })?;
     let query = select::Query {
         job: &args.job,
         host: args.host.as_ref(),
         target: args.target.as_ref(),
         item: args.item.as_deref(),
     };
-    let (engine, copy) = select::copy(pipeline, &query, wanted)?;
-    let spec =
-        engine.mount(pipeline.engine_context(), &copy, &directory).map_err(StepError::from)?;
-    render::say(&format!(
-        "{} is at {} until `umount {}` or Ctrl-C",
-        copy.id,
-        directory.shown(),
-        directory.shown()
-    ));
-    let mut lines = Vec::new();
-    let ended = setup.host.run(&spec, &mut |_, line| {
-        if lines.len() < 20 {
-            lines.push(String::from_utf8_lossy(line).into_owned());
-        }
-    });
-    match ended {
-        Ok(completed) if completed.success() => Ok(Vec::new()),
-        Ok(completed) => {
-            let exit = match completed.exit {
-                Exit::Code(code) => format!("exit status {code}"),
-                Exit::Signal(signal) => format!("killed by signal {signal}"),
-            };
-            let text = format!("{} ended ({exit}): {}", spec.display(), lines.join("; "));
-            Err(StepError::new(Trouble::JobFailed, text).into())
-        }
-        // Ctrl-C is how it is meant to be ended; the engine has unmounted when its process is gone.
-        Err(RunError::Interrupted { signal, .. }) => {
-            let mut troubles = vec![Trouble::Signal(signal)];
-            if !unmounted(&setup, &directory)? {
-                render::say(&format!(
-                    "stillpoint: {} is still mounted — umount it",
-                    directory.shown()
-                ));
-                troubles.push(Trouble::Cleanup);
-            }
-            Ok(troubles)
-        }
-        Err(error) => Err(StepError::from(error).into()),
-    }
-}
-
-/// Unmounts what an engine that was stopped left mounted. Answers whether nothing is mounted there now.
-fn unmounted(setup: &Setup, directory: &Path) -> anyhow::Result<bool> {
-    if !setup.host.is_mount_point(directory).map_err(StepError::from)? {
-        return Ok(true);
-    }
-    let _shield = setup.host.shield();
-    let spec =
-        CommandSpec::new(Tool::Fusermount, Effect::Mutate).arg("-u").arg("--").arg(directory);
-    if let Err(error) = setup.host.run(&spec, &mut |_, _| {}) {
-        tracing::warn!("{}", StepError::from(error).message);
-    }
-    Ok(!setup.host.is_mount_point(directory).map_err(StepError::from)?)
+    let (engine, copy) = select::copy(setup.pipeline(), &query, wanted)?;
+    let ready = || {
+        let at = directory.shown();
+        render::say(&format!("{} is at {at} until `umount {at}` or Ctrl-C", copy.id));
+    };
+    setup.session(|cx| match pipeline::mount::mount(cx, engine, &copy, &directory, &ready) {
+        Ok(()) => Ok(Vec::new()),
+        // Ctrl-C is how it is meant to be ended.
+        Err(StepError { trouble: trouble @ Trouble::Signal(_), .. }) => Ok(vec![trouble]),
+        Err(error) => Err(error.into()),
+    })
 }

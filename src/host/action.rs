@@ -91,6 +91,16 @@ pub enum Action {
         /// What it must be; `None` when the crash came between intent and record.
         identity: Option<Identity>,
     },
+    /// Unmounts a FUSE mount that nobody serves any more, whoever still uses it. Answers with its identity if that
+    /// was done: one that is served is somebody else's, and so is one of another number or device.
+    Unmount {
+        /// Where it is mounted.
+        path: PathBuf,
+        /// Its number in mountinfo.
+        id: u32,
+        /// Its device: major, minor.
+        device: (u32, u32),
+    },
     /// Stops a child of a dead run, its process group and its session, also when the child itself has ended:
     /// SIGTERM, and SIGKILL after `grace`. A process whose start time or boot differs is somebody else's and is
     /// left alone, and so is one that outlived the child without its mark.
@@ -135,6 +145,9 @@ impl Action {
             }
             Action::Thaw { cgroup, .. } => {
                 format!("let the processes in the control group {} run on", cgroup.shown())
+            }
+            Action::Unmount { path, .. } => {
+                format!("unmount {}, which nobody serves any more", path.shown())
             }
             Action::StopProcess { child, .. } => format!("stop the process group {}", child.pid),
         }

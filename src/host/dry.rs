@@ -410,6 +410,7 @@ mod tests {
             Action::RemoveStaging { path: dir.path().to_owned(), identity: None },
             Action::Freeze { cgroup: staging.clone() },
             Action::Thaw { cgroup: staging.clone(), identity: None },
+            Action::Unmount { path: staging.clone(), id: 1, device: (0, 1) },
             Action::StopProcess {
                 child: ChildProcess {
                     pid: 1,

@@ -69,6 +69,23 @@ pub enum Undo {
         #[serde(with = "bytes::exact")]
         cgroup: PathBuf,
     },
+    /// Unmount a copy that an engine served as a file system. Its end does not unmount it.
+    Unmount(ServedMount),
+}
+
+/// A FUSE mount that an engine is about to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ServedMount {
+    /// Where, without links.
+    #[serde(with = "bytes::exact")]
+    pub path: PathBuf,
+    /// What the engine calls the source of its mounts.
+    pub source: String,
+    /// The mounts that were there before, by their numbers: none of them is ours.
+    pub before: Vec<u32>,
+    /// The boot in which it was made; in a later one it is gone.
+    pub boot_id: String,
 }
 
 /// A kind of hooks that run whatever happens.
@@ -167,6 +184,13 @@ pub enum Identity {
         /// As `lvs -o lv_uuid` prints it.
         uuid: String,
     },
+    /// A mount, by its number and its device. The kernel gives both away again once it is unmounted.
+    Mount {
+        /// The first field of its line in mountinfo.
+        id: u32,
+        /// Major, minor.
+        device: (u32, u32),
+    },
 }
 
 /// The number of one entry in a ledger.
@@ -249,7 +273,13 @@ mod tests {
                 origin: "uuid".into(),
             }),
             Undo::RemountWritable { path: path.clone(), device: (8, 1), boot_id: "boot".into() },
-            Undo::Thaw { cgroup: path },
+            Undo::Thaw { cgroup: path.clone() },
+            Undo::Unmount(ServedMount {
+                path,
+                source: "borgfs".into(),
+                before: vec![31],
+                boot_id: "boot".into(),
+            }),
         ];
         for undo in undos {
             let written = serde_json::to_string(&undo).unwrap();

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod inquire;
 pub mod job;
 pub mod ledger;
+pub mod mount;
 pub mod pin;
 pub mod prune;
 pub mod recorder;

@@ -12,6 +12,7 @@ use super::context::Pipeline;
 use super::engine_lock;
 use super::error::{StepError, ledger_error};
 use super::ledger::{FileLedger, Outstanding};
+use super::mount;
 use super::steps::hooks;
 
 /// Gives one thing back. Idempotent: what is already gone is success, decided by looking.
@@ -43,6 +44,7 @@ pub fn give_back(
             let room = capture::Room { host: pipeline.host, settings: &pipeline.config.settings };
             Ok(capture::give_back(room, undo, identity)?)
         }
+        Undo::Unmount(promised) => mount::unmount(pipeline.host, promised, identity),
         Undo::Thaw { cgroup } => {
             pipeline
                 .host

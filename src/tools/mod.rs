@@ -3,6 +3,7 @@
 pub mod borg;
 pub mod dmsetup;
 pub mod exclude;
+pub mod fuse;
 pub mod lvm;
 pub mod restic;
 pub mod systemctl;

@@ -77,6 +77,7 @@ pub fn world() -> World {
 
 pub fn mount(device: (u32, u32), at: &str, file_system: &str, source: &str) -> MountEntry {
     MountEntry {
+        id: 1,
         device,
         root: "/".into(),
         at: at.into(),

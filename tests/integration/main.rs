@@ -14,6 +14,7 @@ mod faults;
 mod forged;
 mod help;
 mod loops;
+mod mounts;
 mod pins;
 mod quiet;
 mod restores;

@@ -44,6 +44,7 @@ impl Came {
 fn bench(units: &[&str]) -> Bench {
     let mut bench = Bench::new();
     bench.host.world().mounts.push(MountEntry {
+        id: 1,
         device: (0, 26),
         root: "/".into(),
         at: "/sys/fs/cgroup".into(),

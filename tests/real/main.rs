@@ -17,6 +17,7 @@ mod jobs;
 mod locks;
 mod lvm;
 mod matrix;
+mod mounts;
 mod quiet;
 mod restic_engine;
 mod restore;

@@ -8,9 +8,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::makedev;
+use nix::sys::statfs::fstatfs;
 use nix::sys::statvfs::statvfs;
 
 use super::{private, straight};
@@ -18,6 +20,8 @@ use super::{private, straight};
 /// One line of `/proc/PID/mountinfo`, as proc(5) describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountEntry {
+    /// The mount's number, which another one gets once this is unmounted.
+    pub id: u32,
     /// The number of the device: major, minor. btrfs gives each subvolume one of its own.
     pub device: (u32, u32),
     /// The directory of the file system that is shown; for btrfs, from its top-level subvolume on.
@@ -65,9 +69,13 @@ impl MountEntry {
     /// Whether root may not even look at it: a FUSE mount of another user, without `allow_other` (fuse(8)).
     pub fn is_closed_to_root(&self) -> bool {
         let says = |option: &str| self.super_options.split(',').any(|said| said == option);
-        let is_fuse = self.file_system == "fuse" || self.file_system.starts_with("fuse.");
         let owner = self.super_options.split(',').find_map(|said| said.strip_prefix("user_id="));
-        is_fuse && owner.is_some_and(|owner| owner != "0") && !says("allow_other")
+        self.is_fuse() && owner.is_some_and(|owner| owner != "0") && !says("allow_other")
+    }
+
+    /// Whether a program serves it.
+    pub fn is_fuse(&self) -> bool {
+        self.file_system == "fuse" || self.file_system.starts_with("fuse.")
     }
 
     /// Whether nobody can write to the file system through any mount.
@@ -152,7 +160,9 @@ fn parse_line(line: &[u8]) -> Option<Numbered> {
     let (major, minor) = std::str::from_utf8(fields.get(2)?).ok()?.split_once(':')?;
     let at = unescape(fields.get(4)?).filter(|path| path.is_absolute())?;
     let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u32>().ok();
+    let id = number(fields.first()?)?;
     let entry = MountEntry {
+        id,
         device: (major.parse().ok()?, minor.parse().ok()?),
         root: unescape(fields.get(3)?)?,
         at,
@@ -161,7 +171,7 @@ fn parse_line(line: &[u8]) -> Option<Numbered> {
         source: unescape(fields.get(dash + 2)?)?,
         super_options: text(fields.get(dash + 3)?),
     };
-    Some((number(fields.first()?)?, number(fields.get(1)?)?, entry))
+    Some((id, number(fields.get(1)?)?, entry))
 }
 
 /// Undoes `\040` and its like; `None` when a backslash is not followed by three octal digits.
@@ -244,6 +254,41 @@ pub fn remount(path: &Path, device: (u32, u32), read_only: bool) -> io::Result<(
     }
 }
 
+/// Unmounts the FUSE mount of this number and device, whoever still uses it, if it is what one reaches at the path
+/// and the program that served it is gone. Answers whether that was done.
+///
+/// A number and a device are given away again, and a mount that is served is not one whose server has ended:
+/// only the kernel's word that nobody is connected makes sure.
+///
+/// # Errors
+/// When it cannot be looked at or unmounted.
+pub fn unmount_unserved(path: &Path, id: u32, device: (u32, u32)) -> io::Result<bool> {
+    let is_it = |entry: &MountEntry| entry.id == id && entry.device == device && entry.is_fuse();
+    let held = match straight::open(path, OFlag::O_PATH) {
+        Ok(held) => held,
+        Err(error) if is_absent(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // From here on the number is not given away.
+    if mount_number(&held)? != Some(id) || !mount_table()?.iter().any(is_it) {
+        return Ok(false);
+    }
+    match fstatfs(&held) {
+        Err(Errno::ENOTCONN | Errno::ECONNABORTED) => {}
+        Ok(_) | Err(_) => return Ok(false),
+    }
+    let place = format!("/proc/thread-self/fd/{}", held.as_raw_fd());
+    umount2(place.as_str(), MntFlags::MNT_DETACH)?;
+    Ok(true)
+}
+
+/// The number of the mount that something lies in.
+fn mount_number(held: &std::fs::File) -> io::Result<Option<u32>> {
+    let told = std::fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", held.as_raw_fd()))?;
+    let number = told.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    Ok(number.and_then(|number| number.trim().parse().ok()))
+}
+
 /// The flags that the options of a mount or a file system stand for, without `ro`.
 pub(super) fn flags_of(options: &str) -> MsFlags {
     options.split(',').fold(MsFlags::empty(), |flags, option| {
@@ -320,6 +365,7 @@ mod tests {
     #[test]
     fn what_others_change_is_told_by_its_device_and_kind() {
         let entry = |major: u32, kind: &str| MountEntry {
+            id: 1,
             device: (major, 7),
             root: "/".into(),
             at: "/srv".into(),
@@ -364,6 +410,7 @@ mod tests {
     #[test]
     fn a_users_own_fuse_mount_is_closed_to_root() {
         let entry = |kind: &str, super_options: &str| MountEntry {
+            id: 1,
             device: (0, 7),
             root: "/".into(),
             at: "/home/u/mnt".into(),

@@ -70,6 +70,11 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
         }
         Action::Freeze { cgroup } => cgroup::freeze(cgroup).map(Some),
         Action::Thaw { cgroup, identity } => cgroup::thaw(cgroup, identity.as_ref()),
+        Action::Unmount { path, id, device } => {
+            let is_unmounted = mounts::unmount_unserved(path, *id, *device)
+                .map_err(|source| ActError::Io { what: "unmount", path: path.clone(), source })?;
+            Ok(is_unmounted.then_some(Identity::Mount { id: *id, device: *device }))
+        }
         Action::StopProcess { child, grace } => stop_process(child, *grace).map(|()| None),
     }
 }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
-    ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, Host, LockError,
-    LockGuard, LockMode, MountEntry, PathKind, PathState, Piped, Placed, Placement, PrivateView,
-    RunError, Shield, Stream, Subvolume, ThawGuard, Tool, Watch,
+    ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
+    LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, Piped, Placed, Placement,
+    PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, Watch,
 };
 use stillpoint::model::shown::Show;
 use stillpoint::model::undo::{ChildProcess, Identity};
@@ -201,6 +201,37 @@ impl FakeHost {
         self.world().signal.filter(|_| self.shields.load(Ordering::SeqCst) == 0)
     }
 
+    /// borg serves a copy until a person unmounts it, who does so as soon as it is said to be there.
+    fn serve(&self, spec: &CommandSpec) -> Result<Completed, RunError> {
+        let (command, at) = (spec.display(), PathBuf::from(spec.args.last().unwrap().value()));
+        let ended = |exit| Completed {
+            exit,
+            stdout: Vec::new(),
+            stderr_tail: Vec::new(),
+            elapsed: Duration::ZERO,
+        };
+        let mounted = self.effect(command.clone(), |world| world.serve(&at));
+        if let Some(signal) = self.stopping() {
+            return Err(RunError::Interrupted { command, signal });
+        }
+        if mounted.is_none() {
+            return Ok(ended(Exit::Code(2)));
+        }
+        for _ in 0..1_000 {
+            if self.world().is_told {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(self.world().is_told, "nobody said that it is there");
+        // If that fails, the engine is killed.
+        let left = self.effect("a person unmounts it".into(), |world| world.unmount(&at));
+        if let Some(signal) = self.stopping() {
+            return Err(RunError::Interrupted { command, signal });
+        }
+        Ok(ended(if left.is_some() { Exit::Code(0) } else { Exit::Signal(9) }))
+    }
+
     /// borg reads until the watch stops it; it is given half a minute.
     fn read_forever(&self, spec: &CommandSpec) -> RunError {
         for _ in 0..3_000 {
@@ -237,6 +268,9 @@ impl Host for FakeHost {
             }
             if is_reading && self.world().reads_forever {
                 return Err(self.read_forever(spec));
+            }
+            if spec.args.iter().any(|arg| arg.value() == "mount") {
+                return self.serve(spec);
             }
             let answer = self.effect_in_parts(
                 command.clone(),
@@ -346,6 +380,17 @@ impl Host for FakeHost {
                 })
                 .ok_or_else(|| failed(path))?;
                 Ok(None)
+            }
+            Action::Unmount { path, id, device } => {
+                let unmounted = self.effect(action.summary(), |world| {
+                    let served = world.mounts.len();
+                    world.mounts.retain(|mount| {
+                        (mount.id, mount.device, &mount.at) != (*id, *device, path)
+                    });
+                    world.mounts.len() < served
+                });
+                let unmounted = unmounted.ok_or_else(|| failed(path))?;
+                Ok(unmounted.then_some(Identity::Mount { id: *id, device: *device }))
             }
             Action::RemoveStaging { path, identity } => {
                 let removed = self.effect(format!("remove {}", path.display()), |world| {

@@ -1,7 +1,7 @@
 //! The state of a machine in memory, what processes do to it, and what is to go wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stillpoint::host::{CommandSpec, Exit, MountEntry, PrivateMount, Tool};
@@ -57,6 +57,8 @@ pub struct World {
     pub asked: Vec<PathBuf>,
     /// What is mounted.
     pub mounts: Vec<MountEntry>,
+    /// A person was told that a copy is mounted.
+    pub is_told: bool,
     /// Mount points that were remounted since the boot.
     pub remounted: BTreeSet<PathBuf>,
     /// Mount points that are in use when they are to be made read-only, the next time.
@@ -116,6 +118,8 @@ impl World {
         held.extend(self.btrfs.top.keys().map(|name| format!("snapshot {name}")));
         held.extend(self.lvm.snapshots().iter().map(|volume| format!("volume {}", volume.name)));
         held.extend(self.lvm.ailments());
+        let served = self.mounts.iter().filter(|mount| mount.is_fuse());
+        held.extend(served.map(|mount| format!("mount {} at {}", mount.id, mount.at.display())));
         let is_read_only = |path: &&PathBuf| {
             let mount = self.mounts.iter().rfind(|mount| mount.at == **path);
             mount.is_some_and(MountEntry::is_frozen_read_only)
@@ -142,6 +146,28 @@ impl World {
             }
         }
         self.remounted.clear();
+        self.mounts.retain(|mount| !mount.is_fuse());
+    }
+
+    /// borg mounts a copy. The kernel gives each a number that is free.
+    pub fn serve(&mut self, at: &Path) {
+        let id = (100..).find(|id| self.mounts.iter().all(|mount| mount.id != *id)).unwrap();
+        self.mounts.push(MountEntry {
+            id,
+            device: (0, id),
+            root: "/".into(),
+            at: at.into(),
+            options: "ro".into(),
+            file_system: "fuse".into(),
+            source: "borgfs".into(),
+            super_options: "ro,user_id=0".into(),
+        });
+    }
+
+    /// Takes the mount away that one sees at a place.
+    pub fn unmount(&mut self, at: &Path) {
+        let top = self.mounts.iter().rposition(|mount| mount.at == at).unwrap();
+        self.mounts.remove(top);
     }
 }
 

@@ -1,0 +1,58 @@
+//! What engines need to serve a copy as a file system, and how they say that it is missing.
+
+/// What borg calls the source of its mounts.
+pub const BORG_SOURCE: &str = "borgfs";
+
+/// What restic calls the source of its mounts.
+pub const RESTIC_SOURCE: &str = "restic";
+
+/// What is missing on this machine, with its remedy, if an engine that could not mount says so.
+pub fn missing(said: &str) -> Option<&'static str> {
+    // borg 1.1: "loading FUSE support failed", since 1.2: "no FUSE support"; both after these words.
+    if said.contains("mount not available") {
+        return Some(
+            "borg has no FUSE support here — install it (Debian: apt install python3-pyfuse3 fuse3; borg before 1.2: python3-llfuse), or restore instead",
+        );
+    }
+    let is_absent = |line: &&str| {
+        ["not found", "No such file", "no such file"].iter().any(|words| line.contains(words))
+    };
+    let absent = |what: &str| said.lines().filter(is_absent).any(|line| line.contains(what));
+    // libfuse: "fuse: device not found, try 'modprobe fuse' first".
+    if absent("/dev/fuse") || absent("fuse: device") {
+        return Some("there is no /dev/fuse — load the kernel's module (modprobe fuse)");
+    }
+    absent("fusermount")
+        .then_some("fusermount3 is not installed — install it (Debian: apt install fuse3)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_its_package() {
+        for (said, words) in [
+            (
+                "borg mount not available: no FUSE support, BORG_FUSE_IMPL=pyfuse3,llfuse.",
+                "python3-pyfuse3",
+            ),
+            (
+                "borg mount not available: loading FUSE support failed [ImportError: No module named 'llfuse']",
+                "python3-llfuse",
+            ),
+            (
+                "unable to mount: fusermount: exec: \"fusermount3\": executable file not found in $PATH",
+                "fuse3",
+            ),
+            ("fuse: device not found, try 'modprobe fuse' first", "modprobe"),
+            (
+                "/bin/fusermount3: fuse device not found, try 'modprobe fuse' first\nopen /dev/fuse: no such file",
+                "modprobe",
+            ),
+        ] {
+            assert!(missing(said).is_some_and(|remedy| remedy.contains(words)), "{said}");
+        }
+        assert_eq!(missing("Repository /r does not exist.\nfusermount3: entry not mounted"), None);
+    }
+}
