@@ -1,6 +1,7 @@
 //! Why an engine call failed, in terms that are the same for every engine.
 
 use crate::host::{ActError, RunError};
+use crate::model::names::TargetName;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 
@@ -79,6 +80,18 @@ pub enum EngineError {
         /// What the engine said; it names the file.
         detail: String,
     },
+    /// Stored data was found damaged while copies went from one repository to another.
+    #[error("copying from target {from} to target {to} met damage in {}: {detail}", whose(*.source_only, .from, .to))]
+    DamagedBetween {
+        /// The target that was read.
+        from: TargetName,
+        /// The target that was written to.
+        to: TargetName,
+        /// Whether it is known to be in the one that was read. The engine does not name the repository.
+        source_only: bool,
+        /// What the engine said.
+        detail: String,
+    },
     /// The engine asked a question that only a person may answer (moved or unknown unencrypted repository).
     #[error("{engine} refuses to use the repository {repository}: {detail}")]
     Refused {
@@ -153,6 +166,13 @@ pub enum EngineError {
     Act(#[from] ActError),
 }
 
+fn whose(source_only: bool, from: &TargetName, to: &TargetName) -> String {
+    match source_only {
+        true => format!("the repository of {from}"),
+        false => format!("the repository of {from} or that of {to}"),
+    }
+}
+
 impl EngineError {
     /// The kind of trouble this is for the run.
     pub fn trouble(&self) -> Trouble {
@@ -161,7 +181,7 @@ impl EngineError {
             EngineError::Run(RunError::NotFound { .. } | RunError::Unsafe { .. })
             | EngineError::Unsupported { .. } => Trouble::Environment,
             EngineError::Locked { .. } => Trouble::Busy,
-            EngineError::Damaged { .. } => Trouble::Damage,
+            EngineError::Damaged { .. } | EngineError::DamagedBetween { .. } => Trouble::Damage,
             EngineError::Run(_)
             | EngineError::Act(_)
             | EngineError::RepositoryMissing { .. }
@@ -204,7 +224,7 @@ impl EngineError {
                 "free space there, name fewer paths, or restore to another disk with --to; what was there is as it was".into()
             }
             EngineError::Unreachable { .. } => "check network, host name, ssh key and host key".into(),
-            EngineError::Damaged { .. } => {
+            EngineError::Damaged { .. } | EngineError::DamagedBetween { .. } => {
                 "do not delete anything; copy the repository if you can, then see `stillpoint check` and the engine's own repair command".into()
             }
             EngineError::CacheDamaged { .. } => {

@@ -207,9 +207,15 @@ pub fn after_verify(
 
 /// Notes an engine's error where it says that the repository is damaged, whatever it was doing.
 pub fn noting(cx: RunContext<'_>, target: &TargetName, error: EngineError) -> StepError {
+    let found = |target, detail: &str| {
+        found(cx, target, String::new(), Extent::Structure, &[detail.to_owned()])
+    };
     let noted = match &error {
-        EngineError::Damaged { detail, .. } => {
-            found(cx, target, String::new(), Extent::Structure, std::slice::from_ref(detail))
+        EngineError::Damaged { detail, .. } => found(target, detail),
+        // What is damaged in one target says nothing of another.
+        EngineError::DamagedBetween { from, to, source_only, .. } => {
+            let told = error.to_string();
+            found(from, &told).and_then(|()| if *source_only { Ok(()) } else { found(to, &told) })
         }
         _ => Ok(()),
     };

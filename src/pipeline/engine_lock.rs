@@ -66,6 +66,7 @@ fn may_leave_a_lock(error: &EngineError) -> bool {
         | EngineError::DestinationFull { .. }
         | EngineError::Unreachable { .. }
         | EngineError::Damaged { .. }
+        | EngineError::DamagedBetween { .. }
         | EngineError::Refused { .. }
         | EngineError::CacheDamaged { .. }
         | EngineError::Producer { .. }

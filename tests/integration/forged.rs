@@ -3,11 +3,12 @@
 use stillpoint::engine::{EngineError, Looked};
 use stillpoint::model::copy::Copy;
 use stillpoint::model::keep::KeepPolicy;
-use stillpoint::model::names::RunId;
-use stillpoint::model::outcome::Outcome;
+use stillpoint::model::names::{RunId, TargetName};
+use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::pipeline::context::Engines;
 use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::session::{Place, session};
+use stillpoint::report::history::ClosureKind;
 
 use crate::captures::target;
 use crate::faults::Bench;
@@ -112,6 +113,30 @@ fn what_was_copied_says_of_what_and_was_not_there_before() {
     assert_eq!(report.outcome, Outcome::Failed, "which of two is it? {report:#?}");
     assert!(format!("{report:?}").contains("lists 2 copies of"), "{report:#?}");
     assert_eq!(recorded, ids(&[]));
+}
+
+/// What is damaged in the target that is read closes that one.
+#[test]
+fn damage_met_while_copying_closes_the_target_that_has_it() {
+    let source: fn(TargetName, TargetName) -> EngineError = |from, to| {
+        let detail = "ciphertext verification failed".into();
+        EngineError::DamagedBetween { from, to, source_only: true, detail }
+    };
+    let either: fn(TargetName, TargetName) -> EngineError = |from, to| {
+        let detail = "LoadIndex returned errors".into();
+        EngineError::DamagedBetween { from, to, source_only: false, detail }
+    };
+    for (error, closed) in [(source, [true, false]), (either, [true, true])] {
+        let bench = bench(&["one", "away"], |_, engine| engine.uncopied = Some(error));
+        let report = bench.run();
+        assert!(report.troubles.contains(&Trouble::Damage), "{report:#?}");
+        assert!(format!("{report:?}").contains("from target one to target away"), "{report:#?}");
+        let found = [0, 1].map(|at| {
+            let closures = bench.history.closures(&bench.config.targets[at].name).unwrap();
+            closures.iter().any(|closure| closure.kind == ClosureKind::Damage)
+        });
+        assert_eq!(found, closed, "{report:#?}");
+    }
 }
 
 /// What nobody could look into may hold nothing: nothing is deleted to make room for it.

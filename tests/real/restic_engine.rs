@@ -215,6 +215,21 @@ impl Bench {
         fs::read_dir(self.path("repo/locks")).unwrap().count()
     }
 
+    /// Overwrites a few bytes in every pack with data.
+    fn spoil_packs(&self) {
+        for directory in fs::read_dir(self.path("repo/data")).unwrap() {
+            for pack in fs::read_dir(directory.unwrap().path()).unwrap() {
+                let path = pack.unwrap().path();
+                let mut bytes = fs::read(&path).unwrap();
+                if bytes.len() > 50_000 {
+                    bytes[1_000..1_016].fill(b'X');
+                    fs::remove_file(&path).unwrap();
+                    fs::write(&path, bytes).unwrap();
+                }
+            }
+        }
+    }
+
     /// Files that hold data, whole or on their way.
     fn packs(&self) -> usize {
         let directories = fs::read_dir(self.path("repo/data")).unwrap();
@@ -655,6 +670,14 @@ fn restic_copies_between_repositories() {
         assert!(unknown.is_err(), "restic passes over it with exit status 0");
         second.copy_from(bench.cx(), &source, &[], &mut |_| {}).unwrap();
         assert_eq!(bench.list(&second).len(), 1);
+
+        // What is damaged in the first says nothing of the second.
+        fs::write(bench.path("tree/new"), noise(300_000, 9)).unwrap();
+        bench.backup(&source, 3).unwrap();
+        let new = bench.list(&source).pop().unwrap().id;
+        bench.spoil_packs();
+        let error = second.copy_from(bench.cx(), &source, &[new], &mut |_| {}).unwrap_err();
+        assert!(matches!(error, EngineError::DamagedBetween { source_only: true, .. }), "{error}");
     });
 }
 

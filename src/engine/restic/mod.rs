@@ -201,6 +201,12 @@ impl Session<'_> {
         spec: &CommandSpec,
         progress: OnProgress<'_>,
     ) -> Result<Completed, EngineError> {
+        let completed = self.told(spec, progress)?;
+        if completed.success() { Ok(completed) } else { Err(self.failure(spec, &completed)) }
+    }
+
+    /// Runs a command whose standard output is text for people, however it ends.
+    fn told(&self, spec: &CommandSpec, progress: OnProgress<'_>) -> Result<Completed, EngineError> {
         let completed = self.cx.host.run(spec, &mut |stream, line| {
             if stream == Stream::Out
                 && let message::Line::Text(text) = message::line(line)
@@ -208,7 +214,7 @@ impl Session<'_> {
                 progress(Progress { current: Some(text), ..Progress::default() });
             }
         })?;
-        if completed.success() { Ok(completed) } else { Err(self.failure(spec, &completed)) }
+        Ok(completed)
     }
 
     /// Why a command failed, in the engines' common terms.
@@ -383,7 +389,7 @@ impl Engine for ResticEngine {
         ids: &[String],
         progress: OnProgress<'_>,
     ) -> Result<(), EngineError> {
-        transfer::copy_from(self.open(cx)?, source, ids, progress)
+        transfer::copy_from(self.open(cx)?, &self.target.name, source, ids, progress)
     }
 
     fn lock_owner(&self, cx: Context<'_>) -> Option<String> {

@@ -643,6 +643,12 @@ fn what_copying_needs() {
             Answer::new(0, "snapshot 1 saved\n", ""),
             Answer::new(0, "", "Ignoring \"x\": no matching ID found for prefix \"x\"\n"),
             Answer::new(1, "", "Fatal: cannot talk to https://me:pw99@host/r: nonsense KEYA1\n"),
+            Answer::new(1, "", "ciphertext verification failed\nStreamPack\n\tmain.go:1\n"),
+            Answer::new(
+                1,
+                "",
+                "Fatal: LoadIndex returned errors: [id 12345678: invalid data returned]\n",
+            ),
         ],
     );
     host.files.insert("/env-a".into(), b"KEY=KEYA1\nREGION=eu".to_vec());
@@ -655,6 +661,17 @@ fn what_copying_needs() {
     assert!(error.to_string().contains("no matching ID"), "{error}");
     let error = engine.copy_from(cx, &source, &[id('a')], &mut |_| {}).unwrap_err().to_string();
     assert!(!error.contains("pw99") && !error.contains("KEYA1"), "{error}");
+    for (said, expected) in [
+        ("ciphertext verification failed\nStreamPack\n\tmain.go:1\n", true),
+        ("Fatal: LoadIndex returned errors: [id 12345678: invalid data returned]\n", false),
+    ] {
+        let error = engine.copy_from(cx, &source, &[id('a')], &mut |_| {}).unwrap_err();
+        let EngineError::DamagedBetween { from, to, source_only, .. } = &error else {
+            panic!("{said}: {error:?}")
+        };
+        assert_eq!((from, to), (&source.target().name, &engine.target().name));
+        assert_eq!(*source_only, expected, "{said}");
+    }
     let spec = host.asked.lock().unwrap()[1].clone();
     assert!(spec.env.iter().any(|(name, _)| name == "RESTIC_FROM_REPOSITORY"));
     assert_eq!(spec.env.iter().filter(|(name, _)| name == "REGION").count(), 1);

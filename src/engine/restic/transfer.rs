@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use super::list::{self, Predicted, Prediction, invented_id};
 use super::{IDS_AT_ONCE, ResticEngine, Session, credentials, exact, of_restic, unsupported};
 use crate::engine::{Context, Engine, EngineError, Initialised, OnProgress};
+use crate::host::Completed;
 use crate::model::copy::Copy;
-use crate::model::names::RunId;
-use crate::tools::restic::{Repository, command, tags};
+use crate::model::names::{RunId, TargetName};
+use crate::tools::restic::{Repository, command, failure, tags};
 
 pub(super) fn init(engine: &ResticEngine, cx: Context<'_>) -> Result<Initialised, EngineError> {
     let mut session = engine.open(cx)?;
@@ -47,6 +48,7 @@ fn one_environment(session: &Session<'_>, source: &Repository) -> Result<(), Eng
 
 pub(super) fn copy_from(
     mut session: Session<'_>,
+    to: &TargetName,
     source: &dyn Engine,
     ids: &[String],
     progress: OnProgress<'_>,
@@ -74,7 +76,11 @@ pub(super) fn copy_from(
             let predicted = Predicted::from_copy(copy, id);
             spec.prediction.facts.push(Prediction::Added(predicted).fact(&session));
         }
-        let completed = session.run_text(&spec, &mut *progress)?;
+        let completed = session.told(&spec, &mut *progress)?;
+        if !completed.success() {
+            let from = source.target().name.clone();
+            return Err(between(from, to, session.failure(&spec, &completed), &completed));
+        }
         // restic passes over an id that it does not find, with exit status 0.
         let stderr = String::from_utf8_lossy(&completed.stderr_tail);
         if let Some(line) = stderr.lines().find(|line| line.starts_with("Ignoring ")) {
@@ -82,6 +88,19 @@ pub(super) fn copy_from(
         }
     }
     Ok(())
+}
+
+/// The failure of a copy. Damage may be in either repository, of which restic names none.
+fn between(
+    from: TargetName,
+    to: &TargetName,
+    error: EngineError,
+    completed: &Completed,
+) -> EngineError {
+    let EngineError::Damaged { detail, .. } = error else { return error };
+    let source_only =
+        failure::speaks_of_stored_data(&String::from_utf8_lossy(&completed.stderr_tail));
+    EngineError::DamagedBetween { from, to: to.clone(), source_only, detail }
 }
 
 /// A run id for an invented snapshot id; that of a foreign copy is made of zeros.

@@ -140,6 +140,13 @@ pub fn speaks_of_damage(text: &str) -> bool {
     WORDS.iter().any(|word| text.contains(word))
 }
 
+/// Whether restic's words about damage are about stored data or directories, and not only about the index. A copy from
+/// one repository to another reads those of the first one alone.
+pub fn speaks_of_stored_data(text: &str) -> bool {
+    // Up to 0.15 the name of the function in which it was found, since then a text with the blob.
+    ["StreamPack", " blob ", "not found in repository"].iter().any(|word| text.contains(word))
+}
+
 fn by_text(text: &str) -> Kind {
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if says(&["wrong password or no key found", "an empty password is not"]) {

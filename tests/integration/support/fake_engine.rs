@@ -10,6 +10,7 @@ use stillpoint::engine::{
 };
 use stillpoint::host::CommandSpec;
 use stillpoint::model::copy::Copy;
+use stillpoint::model::names::TargetName;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::target::{ReadData, Target};
 
@@ -32,6 +33,8 @@ pub struct FakeEngine {
     pub look: Option<fn(&str) -> Result<Option<Looked>, EngineError>>,
     /// The engine says that it set a pin, and did not.
     pub idle: bool,
+    /// Why nothing can be copied here from there.
+    pub uncopied: Option<fn(TargetName, TargetName) -> EngineError>,
     listed: AtomicUsize,
     /// The lock of a dead child cannot be released.
     pub lock_stays: bool,
@@ -47,6 +50,7 @@ impl FakeEngine {
             meanwhile: None,
             look: None,
             idle: false,
+            uncopied: None,
             listed: AtomicUsize::new(0),
             lock_stays: false,
         }
@@ -117,6 +121,9 @@ impl Engine for FakeEngine {
         _: OnProgress<'_>,
     ) -> Result<(), EngineError> {
         self.note(format!("copy from {} to {}", source.target().name, self.target.name));
+        if let Some(error) = self.uncopied {
+            return Err(error(source.target().name.clone(), self.target.name.clone()));
+        }
         let held = source.list(cx)?;
         let copied = held.into_iter().filter(|copy| ids.contains(&copy.id));
         let copied = copied.map(|copy| Copy {
