@@ -211,6 +211,6 @@ pub fn adopt(
         })
         .collect();
     let now = cx.host().now();
-    cx.pipeline.remember(|history| history.adopt(&adopted, now))?;
+    cx.pipeline.remember(|history| history.adopt(&adopted, &there, now))?;
     Ok(adopted.len())
 }

@@ -1,20 +1,24 @@
 //! What closes retention and compaction in a target, and what opens it again.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
+use stillpoint::host::dry::DryHost;
 use stillpoint::model::keep::KeepPolicy;
-use stillpoint::model::names::RunId;
+use stillpoint::model::names::{JobName, RunId};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::RunReport;
 use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::closed;
-use stillpoint::pipeline::context::RunContext;
+use stillpoint::pipeline::context::{Pipeline, RunContext};
 use stillpoint::pipeline::prune::{Pruned, Request, prune};
+use stillpoint::pipeline::run::run;
 use stillpoint::pipeline::session::{Place, session};
 use stillpoint::report::facts::Facts;
 use stillpoint::report::history::{Attempt, Closure, ClosureKind};
 use stillpoint::report::status::status;
 
-use crate::faults::Bench;
+use crate::faults::{Bench, LIVE};
 
 fn in_a_session<T>(bench: &Bench, work: impl FnOnce(RunContext<'_>) -> T) -> T {
     let run = RunId::parse("00000abc").unwrap();
@@ -129,6 +133,27 @@ fn another_repository_is_told_and_waits() {
     bench.host.world().borg.id = "78".into();
     let report = bench.run();
     assert_eq!(report.outcome, Outcome::Ok, "it is the accepted one again: {report:#?}");
+}
+
+/// What the first job would delete is missing from what the second one lists in a dry run.
+#[test]
+fn a_dry_run_is_not_surprised_by_its_own_deletions() {
+    let mut bench = Bench::with_history();
+    let mut other = bench.config.jobs[0].clone();
+    other.name = JobName::new("other").unwrap();
+    bench.config.jobs.push(other);
+    let dry = DryHost::new(Arc::new(bench.host.clone()));
+    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
+    let jobs: Vec<_> = bench.config.jobs.iter().collect();
+    let planned = run(pipeline, &jobs, None);
+    assert!(detail(&planned, "retain").contains("1 would be deleted"), "{planned:#?}");
+    assert_eq!(planned.outcome, Outcome::Ok, "{planned:#?}");
+    // What somebody else deleted is missed all the same.
+    let twin = bench.twin(&LIVE);
+    twin.host.world().borg.archives.pop_first();
+    let dry = DryHost::new(Arc::new(twin.host.clone()));
+    let pipeline = Pipeline { host: &dry, ..twin.pipeline() };
+    assert_eq!(run(pipeline, &jobs, None).outcome, Outcome::Incomplete);
 }
 
 /// Its server deletes by its own policy: that some go is as it should be, and that all do is not.

@@ -165,6 +165,9 @@ pub fn delete(
     ids: &[String],
 ) -> Result<Vec<String>, StepError> {
     cx.pipeline.remember(|history| history.expect_gone(&engine.target().name, ids))?;
+    if let Some(history) = cx.pipeline.history.filter(|_| cx.host().is_dry()) {
+        history.foresee_gone(&engine.target().name, ids);
+    }
     bracketed(cx, engine, |engine| engine.delete(cx.engine(), ids))?;
     let after = listing(cx, engine)?;
     let is_left = |id: &&String| after.iter().any(|copy| copy.id == **id);

@@ -1,5 +1,6 @@
 //! What closes retention and compaction in a target, and which repository it was last.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -133,6 +134,17 @@ pub(super) fn close(connection: &rusqlite::Connection, found: &Closure) -> rusql
             ],
         )
         .map(drop)
+}
+
+/// The copies that are missed in a target, by the ids that they had.
+pub(super) fn gone(
+    connection: &rusqlite::Connection,
+    target: &TargetName,
+) -> rusqlite::Result<BTreeSet<String>> {
+    connection
+        .prepare("SELECT subject FROM closure WHERE target = ?1 AND kind = 'gone'")?
+        .query_map([target.as_str()], |row| row.get(0))?
+        .collect()
 }
 
 /// A copy that was gone is there again.

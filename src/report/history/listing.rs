@@ -47,14 +47,22 @@ impl History {
                 closures::close(connection, &closure)?;
             }
             let taken: BTreeSet<String> = rows.iter().map(|row| row.id.clone()).collect();
+            let missed = closures::gone(connection, target)?;
             for mut row in rows {
                 let is_there = row.is_in(&present);
+                let known_as = row.id.clone();
                 // A crash came between a pin, which gives a copy another id, and its record.
                 if let Some(now) = row.moved_to(listed).filter(|id| !taken.contains(*id)) {
                     let key = params![target.as_str(), row.id, now];
                     connection
                         .execute("UPDATE copy SET id = ?3 WHERE target = ?1 AND id = ?2", key)?;
                     row.id = now.to_owned();
+                }
+                // It may have been missed by any id that it ever had here.
+                for id in [&known_as, &row.id, &row.first_id] {
+                    if is_there && missed.contains(id) {
+                        closures::is_back(connection, target, id)?;
+                    }
                 }
                 if is_there != row.deleted && !row.leaving {
                     continue;
@@ -63,9 +71,7 @@ impl History {
                     "UPDATE copy SET deleted = ?3, leaving = 0 WHERE target = ?1 AND id = ?2",
                     params![target.as_str(), row.id, !is_there],
                 )?;
-                if is_there {
-                    closures::is_back(connection, target, &row.id)?;
-                } else if !row.leaving {
+                if !is_there && !row.leaving {
                     gone.push(row.id);
                 }
             }
@@ -85,7 +91,17 @@ impl History {
         looked: &Looked<'_>,
     ) -> Result<Vec<Closure>, HistoryError> {
         let rows = self.sql("read the copies", |connection| remembered(connection, target))?;
-        Ok(vanished(target, &rows, &present(listed), looked))
+        let mut vanished = vanished(target, &rows, &present(listed), looked);
+        let foreseen = self.foreseen.borrow();
+        vanished.retain(|closure| !foreseen.contains(&(target.clone(), closure.subject.clone())));
+        Ok(vanished)
+    }
+
+    /// The same as [`History::expect_gone`] for a dry run, which records nothing: the copies are missing from what it
+    /// lists from now on, and that surprises nobody either.
+    pub fn foresee_gone(&self, target: &TargetName, ids: &[String]) {
+        let foreseen = ids.iter().map(|id| (target.clone(), id.clone()));
+        self.foreseen.borrow_mut().extend(foreseen);
     }
 
     /// Fills in what the target does not know about its copies: size, files and health from their records,

@@ -5,6 +5,8 @@
 //! what is recorded until then is somebody else's, who may still be at work. It is not guessed which of two clones is
 //! the original: both ends of a mistake are safe, since what is not ours is left alone until a person adopts it.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -114,20 +116,29 @@ impl History {
     }
 
     /// Records that copies are this machine's from now on, all of them or none. What is recorded of their making
-    /// stays; of what is not, nothing is known.
+    /// stays; of what is not, nothing is known. `listed` are the ids that the target lists now: the record of one of
+    /// them stays its own, whatever another copy says that it was.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn adopt(&self, copies: &[Adopted], now: DateTime<Utc>) -> Result<(), HistoryError> {
+    pub fn adopt(
+        &self,
+        copies: &[Adopted],
+        listed: &BTreeSet<String>,
+        now: DateTime<Utc>,
+    ) -> Result<(), HistoryError> {
         self.at_once("adopt copies", |connection| {
             for copy in copies {
                 let Series { host, job, item } = &copy.series;
                 // A record may know it by an earlier id.
-                connection.execute(
-                    "UPDATE copy SET id = ?2 WHERE target = ?1 AND ?3 IN (id, first_id)
-                         AND NOT EXISTS (SELECT 1 FROM copy WHERE target = ?1 AND id = ?2)",
-                    params![copy.target.as_str(), copy.id, copy.original],
-                )?;
+                let mut earlier = earlier_ids(connection, copy)?;
+                earlier.retain(|id| !listed.contains(id));
+                if let [earlier] = earlier.as_slice() {
+                    connection.execute(
+                        "UPDATE copy SET id = ?2 WHERE target = ?1 AND id = ?3",
+                        params![copy.target.as_str(), copy.id, earlier],
+                    )?;
+                }
                 connection.execute(
                     "INSERT INTO copy (target, id, first_id, run, host, job, item, time, recorded, outcome,
                                        size, files, files_changed, unreadable, adopted, unseen)
@@ -163,6 +174,17 @@ impl History {
             Ok(count.unsigned_abs())
         })
     }
+}
+
+/// The ids of the records that an adopted copy may be an earlier version of; none when it has a record itself.
+fn earlier_ids(connection: &Connection, copy: &Adopted) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare(
+            "SELECT id FROM copy WHERE target = ?1 AND ?3 IN (id, first_id)
+                 AND NOT EXISTS (SELECT 1 FROM copy WHERE target = ?1 AND id = ?2)",
+        )?
+        .query_map(params![copy.target.as_str(), copy.id, copy.original], |row| row.get(0))?
+        .collect()
 }
 
 fn last_machine(connection: &Connection) -> rusqlite::Result<Option<(MachineId, Fingerprint)>> {

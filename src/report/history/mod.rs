@@ -4,7 +4,8 @@
 //! made, how large it was, that it is pinned, and which attempts never became a copy. Losing the file loses
 //! no copy. It is private to root (0600), since paths and errors stand in it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fs::{OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -12,6 +13,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::model::names::TargetName;
 use crate::model::shown::Show;
 
 use rusqlite::backup::Backup;
@@ -132,6 +134,8 @@ pub struct History {
     writable: bool,
     /// Read only, and made on another machine: none of the recorded copies is ours.
     disowned: Cell<bool>,
+    /// What a dry run would have deleted: the target and the id.
+    foreseen: RefCell<BTreeSet<(TargetName, String)>>,
 }
 
 impl History {
@@ -246,7 +250,13 @@ impl History {
             | OpenFlags::SQLITE_OPEN_URI;
         let connection = Connection::open_with_flags(name, flags).map_err(refused)?;
         connection.busy_timeout(PATIENCE).map_err(refused)?;
-        Ok(History { path: path.to_owned(), connection, writable, disowned: Cell::new(false) })
+        Ok(History {
+            path: path.to_owned(),
+            connection,
+            writable,
+            disowned: Cell::new(false),
+            foreseen: RefCell::default(),
+        })
     }
 
     /// Takes the steps that the file lacks, all or none of them.

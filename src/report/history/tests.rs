@@ -440,6 +440,53 @@ fn history_learns_from_a_listing_what_has_gone() {
 }
 
 #[test]
+fn what_was_missed_is_back_under_any_of_its_ids() {
+    for (now, original) in [("a", None), ("b", None), ("b", Some("a")), ("c", Some("a"))] {
+        let (_directory, history) = fresh();
+        let usb = target("usb");
+        history.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
+        history.follow(&usb, "a", "b").unwrap();
+        let looker = run(9);
+        let looked = Looked { run: &looker, now: at("2026-01-05T00:00:00Z"), others_delete: false };
+        assert_eq!(history.reconcile(&usb, &[], &looked).unwrap(), ["b"]);
+        assert_eq!(history.closures(&usb).unwrap().len(), 1);
+        let original = original.map(str::to_owned);
+        let back = Copy { original, run: Some(run(1)), ..listed(now) };
+        history.reconcile(&usb, &[back], &looked).unwrap();
+        assert_eq!(history.closures(&usb).unwrap(), [], "{now}");
+    }
+}
+
+#[test]
+fn adopting_a_version_of_a_copy_leaves_the_record_of_one_that_is_there() {
+    for is_there in [true, false] {
+        let (_directory, history) = fresh();
+        let usb = target("usb");
+        history.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
+        let adopted = Adopted {
+            target: usb.clone(),
+            id: "b".into(),
+            original: Some("a".into()),
+            run: run(1),
+            series: series(None),
+            time: at("2026-01-01T00:00:00Z"),
+            size: None,
+            files: None,
+        };
+        let there = ["a", "b"].into_iter().filter(|id| is_there || *id == "b");
+        let there = there.map(str::to_owned).collect();
+        history.adopt(&[adopted], &there, at("2026-01-02T00:00:00Z")).unwrap();
+        let mut copies = vec![listed("a"), Copy { original: Some("a".into()), ..listed("b") }];
+        copies.retain(|copy| there.contains(&copy.id));
+        history.enrich(&usb, &mut copies).unwrap();
+        let seen: Vec<_> = copies.iter().map(|copy| (copy.ours, copy.healthy)).collect();
+        // What is recorded of the making stays with what was made.
+        let expected = [(true, Some(true)), (true, None)];
+        assert_eq!(seen, expected[..there.len()], "{is_there}");
+    }
+}
+
+#[test]
 fn the_last_outcome_is_that_of_the_last_run_that_went_there() {
     let (_directory, history) = fresh();
     let last = |name: &str, item| {
