@@ -13,7 +13,11 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
             let begun = word.len() >= BROKEN_OFF && candidate.starts_with(word);
             (begun, strsim::normalized_damerau_levenshtein(word, candidate), candidate)
         })
-        .filter(|(begun, alike, _)| *begun || *alike >= ALIKE)
+        .filter(|(begun, alike, candidate)| {
+            // Of two letters, one slip leaves but a half.
+            let one_slip = *alike > 0.0 && strsim::damerau_levenshtein(word, candidate) == 1;
+            *begun || *alike >= ALIKE || one_slip
+        })
         .max_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)))
         .map(|(.., candidate)| candidate)
 }
@@ -26,6 +30,8 @@ mod tests {
     fn near_words_are_proposed() {
         assert_eq!(nearest("pathes", ["paths", "exclude"]), Some("paths"));
         assert_eq!(nearest("zebra", ["paths", "exclude"]), None);
+        assert_eq!(nearest("bb", ["r", "b"]), Some("b"));
+        assert_eq!(nearest("x", ["r", "b"]), None);
         assert_eq!(nearest("max-meta", ["max-data", "max-metadata"]), Some("max-metadata"));
         assert_eq!(nearest("max-dat", ["max-metadata", "max-data"]), Some("max-data"));
         assert_eq!(nearest("enc", ["paths", "encryption"]), Some("encryption"));

@@ -166,12 +166,12 @@ fn an_append_only_target_may_lose_copies_but_not_all() {
     assert_eq!(bench.run().outcome, Outcome::Ok);
     bench.host.world().borg.archives.clear();
     assert_eq!(bench.run().outcome, Outcome::Incomplete);
-    assert_eq!(told(&bench).0, true);
+    assert!(told(&bench).0);
     // Without a word nothing is said but that nothing is deleted there; a person's word opens it, and still nothing
     // is deleted. No job needs to list it any more.
     let refused = pruned(&bench, &Request::default());
     assert!(refused.refusals[0].contains("append-only"), "{refused:#?}");
-    assert_eq!(told(&bench).0, true);
+    assert!(told(&bench).0);
     let target = &bench.config.targets[0];
     let accepted = in_a_session(&bench, |cx| prune(cx, &accept(), vec![(target, vec![])]).unwrap());
     assert_eq!((accepted.deleted.len(), accepted.refusals.len()), (0, 0), "{accepted:#?}");

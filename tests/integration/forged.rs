@@ -12,7 +12,7 @@ use stillpoint::report::history::ClosureKind;
 
 use crate::captures::target;
 use crate::faults::Bench;
-use crate::support::fake_engine::{FakeEngine, Notes};
+use crate::support::fake_engine::{FakeEngine, Look, Notes};
 
 /// A job with these targets, the second of which is filled from the first.
 fn bench(names: &[&str], change: impl Fn(&str, &mut FakeEngine)) -> Bench {
@@ -142,11 +142,11 @@ fn damage_met_while_copying_closes_the_target_that_has_it() {
 /// What nobody could look into may hold nothing: nothing is deleted to make room for it.
 #[test]
 fn a_copy_that_could_not_be_looked_into_is_not_a_good_one() {
-    let failing: fn(&str) -> Result<Option<Looked>, EngineError> = |id| match id {
+    let failing: Look = |id| match id {
         "copy-0" => Ok(Some(Looked { id: id.to_owned(), absent: Vec::new() })),
         _ => Err(EngineError::Unreachable { repository: "/one".into(), detail: "gone".into() }),
     };
-    let silent: fn(&str) -> Result<Option<Looked>, EngineError> = |id| match id {
+    let silent: Look = |id| match id {
         "copy-0" => Ok(Some(Looked { id: id.to_owned(), absent: Vec::new() })),
         _ => Ok(None),
     };

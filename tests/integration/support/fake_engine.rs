@@ -21,6 +21,8 @@ pub type Notes = Arc<Mutex<Vec<String>>>;
 
 /// What somebody else does to the copies of a repository.
 type Meanwhile = fn(&mut Vec<Copy>);
+/// Looks into a copy, as a function that tests put in its place.
+pub type Look = fn(&str) -> Result<Option<Looked>, EngineError>;
 
 pub struct FakeEngine {
     target: Target,
@@ -30,7 +32,7 @@ pub struct FakeEngine {
     /// What somebody else does to the copies, when they are listed for the so many-th time.
     pub meanwhile: Option<(usize, Meanwhile)>,
     /// What a look into a copy finds, where the engine does not say itself what it stored.
-    pub look: Option<fn(&str) -> Result<Option<Looked>, EngineError>>,
+    pub look: Option<Look>,
     /// The engine says that it set a pin, and did not.
     pub idle: bool,
     /// Why nothing can be copied here from there.
