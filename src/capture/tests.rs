@@ -13,7 +13,7 @@ use super::view::view;
 use crate::host::{
     Access, ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard,
     LockMode, MountEntry, PathKind, PathState, Piped, PrivateMount, PrivateView, RunError, Shield,
-    Subvolume, ThawGuard, Tool, Watch,
+    Subvolume, ThawGuard, Tool, TrustError, TrustKind, Watch,
 };
 use crate::model::job::{CapturePolicy, FilesSource};
 use crate::model::shown::Show;
@@ -179,6 +179,18 @@ impl Host for Machine {
 
     fn names_in(&self, _: &Path) -> Result<Option<Vec<OsString>>, ActError> {
         unreachable!("a survey lists no directory")
+    }
+
+    fn try_room(&self, _: &Path) -> Result<(), ActError> {
+        unreachable!("a survey needs no room")
+    }
+
+    fn is_read_only(&self, _: &Path) -> Result<bool, ActError> {
+        unreachable!("a survey asks for no file system")
+    }
+
+    fn check_trusted(&self, _: &Path, _: TrustKind) -> Result<(), TrustError> {
+        unreachable!("a survey trusts nobody")
     }
 
     fn process(&self, _: i32) -> Result<Option<ChildProcess>, ActError> {

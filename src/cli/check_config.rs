@@ -113,19 +113,17 @@ pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
     };
     let unfit = setup::unfit_for_a_run(&loaded.config);
     let mut troubles = Vec::new();
-    if !unfit.is_empty() {
-        troubles.push(Trouble::Configuration);
-    }
+    troubles.extend(unfit.iter().map(|problem| problem.trouble));
     let online = if args.online && unfit.is_empty() { Some(look(global)?) } else { None };
     troubles.extend(online.iter().flatten().filter_map(|finding| finding.trouble));
     if global.json {
         let problems = unfit
             .into_iter()
-            .map(|message| Row {
+            .map(|problem| Row {
                 file: global.config.clone(),
                 line: 0,
                 column: 0,
-                message,
+                message: problem.message,
                 help: None,
             })
             .collect();
@@ -144,7 +142,7 @@ pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
         render::say(&format!("warning: {warning}"));
     }
     for problem in &unfit {
-        render::text(problem)?;
+        render::text(&problem.message)?;
     }
     if global.quiet && troubles.is_empty() {
         return Ok(troubles);

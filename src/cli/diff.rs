@@ -28,8 +28,8 @@ pub struct DiffArgs {
     /// The older copy; the one before the newer when it is not named
     #[arg(value_name = "A")]
     older: Option<String>,
-    /// The newer copy (default: latest), or live for the machine as it is: then files that are new since A
-    /// are not looked for
+    /// The newer copy (default: latest), or live for the machine as it is: then kind, size, time, permissions
+    /// and owners are compared, and files that are new since A are not looked for
     #[arg(value_name = "B|live")]
     newer: Option<String>,
     /// Compare copies in this target
@@ -126,8 +126,8 @@ fn before(setup: &Setup, engine: &dyn Engine, newer: &Copy) -> anyhow::Result<Co
     })
 }
 
-/// What the machine no longer has as the copy has it. Compares kind, size and modification time; contents
-/// are not read.
+/// What the machine no longer has as the copy has it. Compares kind, size, modification time, permissions and
+/// owners; contents and extended attributes are not read.
 fn against_live(
     setup: &Setup,
     engine: &dyn Engine,
@@ -166,7 +166,11 @@ fn compare(entry: &Entry) -> Option<ChangeKind> {
     if moved {
         return Some(if is_file { ChangeKind::Modified } else { ChangeKind::Metadata });
     }
-    None
+    let differs = |known: Option<u32>, now: u32| known.is_some_and(|known| known != now);
+    // A link has no permissions of its own.
+    let mode = kind != 'l' && differs(entry.mode, live.mode() & 0o7777);
+    (mode || differs(entry.uid, live.uid()) || differs(entry.gid, live.gid()))
+        .then_some(ChangeKind::Metadata)
 }
 
 /// The path on the machine. Engines list a byte that is not UTF-8 as `?` (borg) or U+FFFD (restic), so a name

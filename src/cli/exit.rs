@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use crate::model::outcome::Trouble;
-
 /// The table as `--help` shows it.
 pub const TABLE: &str = "\
 Exit codes:
@@ -21,42 +19,7 @@ Exit codes:
   130, 143  interrupted by SIGINT, SIGTERM; unwound (129, 131: by SIGHUP, SIGQUIT)
 Of several, the first of this order counts: signal, 1, 3, 4, 10, 14, 5, 13, 11, 12, 0.";
 
-/// The exit code for one kind of trouble.
-fn code_of(trouble: Trouble) -> i32 {
-    match trouble {
-        Trouble::Signal(signal) => 128 + signal,
-        Trouble::Unexpected => 1,
-        Trouble::Configuration => 3,
-        Trouble::Environment => 4,
-        Trouble::JobFailed => 10,
-        Trouble::Damage => 14,
-        Trouble::Busy => 5,
-        Trouble::Incomplete => 13,
-        Trouble::Cleanup => 11,
-        Trouble::Warning => 12,
-    }
-}
-
-/// Which of several kinds of trouble decides; the lowest rank does.
-fn rank(trouble: Trouble) -> u8 {
-    match trouble {
-        Trouble::Signal(_) => 0,
-        Trouble::Unexpected => 1,
-        Trouble::Configuration => 2,
-        Trouble::Environment => 3,
-        Trouble::JobFailed => 4,
-        Trouble::Damage => 5,
-        Trouble::Busy => 6,
-        Trouble::Incomplete => 7,
-        Trouble::Cleanup => 8,
-        Trouble::Warning => 9,
-    }
-}
-
-/// The exit code for everything that went wrong; 0 when nothing did.
-pub fn code(troubles: &[Trouble]) -> i32 {
-    troubles.iter().copied().min_by_key(|trouble| rank(*trouble)).map_or(0, code_of)
-}
+pub use crate::model::outcome::exit_code as code;
 
 /// The same for the process.
 pub fn exit_code(code: i32) -> ExitCode {
@@ -66,6 +29,7 @@ pub fn exit_code(code: i32) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::outcome::Trouble;
 
     /// The documented order, best last.
     const ORDER: [(Trouble, i32); 11] = [

@@ -58,7 +58,10 @@ pub fn run(global: &Global, args: &GenerateArgs) -> Verdict {
                 page.extend_from_slice(b".PP\n");
                 clap_mangen::Man::new(verb.clone()).render_synopsis_section(&mut page)?;
                 clap_mangen::Man::new(verb.clone()).render_description_section(&mut page)?;
-                clap_mangen::Man::new(verb).render_options_section(&mut page)?;
+                clap_mangen::Man::new(verb.clone()).render_options_section(&mut page)?;
+                if verb.get_after_help().is_some() {
+                    clap_mangen::Man::new(verb).render_extra_section(&mut page)?;
+                }
             }
             render::text(&String::from_utf8_lossy(&page))?;
         }
@@ -112,6 +115,15 @@ fn write_units(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_hooks_find_in_their_environment_is_where_people_look() {
+        let help = command().find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        let start = config::commented_start("web1");
+        for (name, _) in crate::pipeline::steps::hooks::VARIABLES {
+            assert!(help.contains(name) && start.contains(name), "{name}");
+        }
+    }
 
     #[test]
     fn completions_offer_no_hidden_verb_and_every_other_one() {

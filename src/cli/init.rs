@@ -1,14 +1,20 @@
 //! `init`: creates repositories and says what to store for a bad day.
 
+use std::path::Path;
+
 use clap::Args;
 use serde::Serialize;
+
+use crate::engine::{Engine, EngineError, Initialised};
+use crate::host::spec::quote;
 
 use crate::model::names::TargetName;
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
-use crate::model::target::SecretSource;
+use crate::model::target::{SecretSource, Target};
 use crate::pipeline::closed;
+use crate::pipeline::context::RunContext;
 use crate::pipeline::error::StepError;
 use crate::pipeline::select;
 use crate::pipeline::steps::target::{lock_for_deleting, require_mount};
@@ -25,6 +31,9 @@ pub struct InitArgs {
     /// Leave a repository that exists already as it is, instead of refusing
     #[arg(long)]
     existing: bool,
+    /// The repository was moved on purpose: have the engine take it at its place of today, and make nothing
+    #[arg(long, conflicts_with = "existing")]
+    moved: bool,
 }
 
 #[derive(Serialize)]
@@ -42,6 +51,44 @@ struct Row {
     key_export: Option<String>,
 }
 
+/// Creates the repository; `None` when it is there and may be. What a failure leaves behind is told with what to do
+/// about it: the next `init` would find a repository there that nothing can open.
+fn create(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    target: &Target,
+    may_exist: bool,
+) -> Result<Option<Initialised>, StepError> {
+    let local = target.local_repository();
+    if let Some(parent) = local.and_then(Path::parent)
+        && cx.host().look(parent)?.is_none()
+    {
+        let text = format!(
+            "there is no directory {}, in which the repository would be made — create it, or mount its disk",
+            parent.shown()
+        );
+        return Err(StepError::new(Trouble::Environment, text));
+    }
+    let is_there = |path: &Path| cx.host().look(path).is_ok_and(|state| state.is_some());
+    let was_there = local.is_some_and(is_there);
+    match engine.init(cx.engine()) {
+        Ok(made) => Ok(Some(made)),
+        Err(EngineError::RepositoryExists { .. }) if may_exist => Ok(None),
+        Err(error) => {
+            let mut error = StepError::from(error);
+            if let Some(path) = local.filter(|path| !was_there && is_there(path)) {
+                let path = quote(path);
+                let left = format!(
+                    "; what this left in {path} is no repository yet and holds no copy: remove it (rm -r {path}) before the next `stillpoint init {}`",
+                    target.name
+                );
+                error.message.push_str(&left);
+            }
+            Err(error)
+        }
+    }
+}
+
 /// Runs the verb.
 pub fn run(global: &Global, args: &InitArgs) -> Verdict {
     let setup = Setup::new(global, Use::Change)?;
@@ -57,13 +104,10 @@ pub fn run(global: &Global, args: &InitArgs) -> Verdict {
             let engine = select::engine(setup.pipeline(), name)?;
             let created = require_mount(cx.host(), target).and_then(|()| {
                 let _lock = lock_for_deleting(setup.pipeline(), cx.run, target)?;
-                match engine.init(cx.engine()) {
-                    Ok(made) => Ok(Some(made)),
-                    Err(crate::engine::EngineError::RepositoryExists { .. }) if args.existing => {
-                        Ok(None)
-                    }
-                    Err(error) => Err(StepError::from(error)),
+                if args.moved {
+                    return Ok(engine.accept_place(cx.engine()).map(|()| None)?);
                 }
+                create(cx, engine, target, args.existing)
             });
             // Believed when it can be opened with the configured passphrase, and not before.
             let probed = created.and_then(|created| Ok((created, engine.probe(cx.engine())?)));
@@ -103,7 +147,11 @@ pub fn run(global: &Global, args: &InitArgs) -> Verdict {
         return Ok(troubles);
     }
     for row in &document.targets {
-        let verb = if row.created { "created" } else { "left as it is" };
+        let verb = match (row.created, args.moved) {
+            (true, _) => "created",
+            (false, true) => "taken where it is now",
+            (false, false) => "left as it is",
+        };
         render::text(&format!("{}: repository {} {verb}", row.target, row.repository))?;
         let secret = select::target(&setup.config, &row.target)?.secret();
         if let Some(secret) = secret {

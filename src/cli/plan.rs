@@ -12,7 +12,7 @@ use crate::model::report::{RunReport, SCHEMA};
 use crate::pipeline;
 use crate::pipeline::select;
 
-use super::setup::{Setup, Use};
+use super::setup::{Setup, Use, refuse_unfit_run};
 use super::{Global, Verdict, exit, job_name, render, target_name};
 
 /// Arguments of `plan`.
@@ -85,6 +85,7 @@ pub fn plan(global: &Global, jobs: &[JobName], only: Option<&TargetName>) -> Ver
         setup.watch(Box::new(Scribe { dry, steps: Arc::clone(&steps) }));
     }
     let jobs = select::jobs_to_run(&setup.config, jobs, only)?;
+    refuse_unfit_run(&setup.config, &jobs, only)?;
     let mut report = pipeline::run::run(setup.pipeline(), &jobs, only);
     report.exit_code = Some(exit::code(&report.troubles));
     let steps = steps.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone();

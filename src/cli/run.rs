@@ -9,14 +9,16 @@ use crate::model::report::RunReport;
 use crate::pipeline;
 use crate::pipeline::error::StepError;
 use crate::pipeline::select;
+use crate::pipeline::steps::hooks::VARIABLES;
 use crate::report::facts::Facts;
 use crate::report::{metrics, status};
 
-use super::setup::{Setup, Use};
+use super::setup::{Setup, Use, refuse_unfit_run};
 use super::{Global, Verdict, exit, job_name, plan, render, target_name};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
+#[command(after_help = hook_variables())]
 pub struct RunArgs {
     /// The jobs to run; all of them when none is named
     #[arg(value_name = "JOB", value_parser = job_name)]
@@ -29,6 +31,15 @@ pub struct RunArgs {
     dry_run: bool,
 }
 
+/// What hooks find in their environment, for the help.
+fn hook_variables() -> String {
+    let mut text = String::from("A hook finds in its environment:\n");
+    for (name, says) in VARIABLES {
+        text.push_str(&format!("  {name:<21} {says}\n"));
+    }
+    text
+}
+
 /// Runs the verb.
 pub fn run(global: &Global, args: &RunArgs) -> Verdict {
     if args.dry_run {
@@ -36,6 +47,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Verdict {
     }
     let setup = Setup::new(global, Use::Change)?;
     let jobs = select::jobs_to_run(&setup.config, &args.jobs, args.target.as_ref())?;
+    refuse_unfit_run(&setup.config, &jobs, args.target.as_ref())?;
     let mut report = pipeline::run::run(setup.pipeline(), &jobs, args.target.as_ref());
     report.exit_code = Some(exit::code(&report.troubles));
     publish(&setup, &mut report);

@@ -6,19 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::AccessFlags;
-
 use crate::config::{self, SourceFile};
 use crate::host::dry::DryHost;
 use crate::host::sys::trusted::{TrustKind, check_trusted, read_trusted};
 use crate::host::system::SystemHost;
 use crate::host::{Action, Host};
 use crate::model::event::{Observer, Observers};
-use crate::model::job::{Config, Job, Source};
-use crate::model::names::RunId;
+use crate::model::job::{Config, Job, Settings, Source};
+use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::target::{EngineConfig, SecretSource};
+use crate::model::target::{EngineConfig, SecretSource, Target};
 use crate::pipeline::context::{Engines, Pipeline, RunContext, engines};
 use crate::pipeline::error::StepError;
 use crate::pipeline::identity;
@@ -75,17 +73,18 @@ impl Setup {
     /// When the configuration is invalid (every problem has been printed), or the state cannot be opened.
     pub fn new(global: &Global, how: Use) -> anyhow::Result<Self> {
         let mut config = load_config(global)?;
-        refuse_unfit(&config)?;
+        refuse(untrusted(directories(&config)))?;
         let system: Arc<dyn Host> = Arc::new(SystemHost::new().map_err(|error| {
             let hint = "every verb needs /proc: mount -t proc proc /proc";
             StepError::from_error(Trouble::Environment, &error, Some(hint))
         })?);
         let is_dry = matches!(how, Use::Plan | Use::ReadBack { dry_run: true });
-        let dry = is_dry.then(|| Arc::new(DryHost::new(Arc::clone(&system))));
+        let dry = is_dry.then(|| Arc::new(dry_host(&system, &config)));
         let host = dry.clone().map_or(system, |dry| dry as Arc<dyn Host>);
         if matches!(how, Use::Look | Use::Report | Use::ReadBack { .. })
-            && is_cramped(host.as_ref(), &config.settings.cache_dir)
+            && let Err(error) = host.try_room(&config.settings.cache_dir)
         {
+            tracing::info!("borg works below runtime-dir: {error}");
             let makeshift = config.settings.runtime_dir.join("borg");
             config.settings.makeshift_borg_cache = Some(makeshift);
         }
@@ -242,27 +241,58 @@ pub fn host_name() -> anyhow::Result<String> {
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// Refuses a configuration with which no run should start; see [`unfit_for_a_run`].
+/// A machine that only looks, and leaves nothing of the engines' own where they have not been yet.
+fn dry_host(system: &Arc<dyn Host>, config: &Config) -> DryHost {
+    let Settings { cache_dir, state_dir, runtime_dir, .. } = &config.settings;
+    let mut engines =
+        vec![cache_dir.join("borg"), cache_dir.join("restic"), state_dir.join("borg")];
+    engines.retain(|path| !path.exists());
+    DryHost::new(Arc::clone(system)).with_aside(engines, runtime_dir.clone())
+}
+
+/// Refuses to go on.
 ///
 /// # Errors
 /// With everything that is not fit, and how to mend it.
-fn refuse_unfit(config: &Config) -> anyhow::Result<()> {
-    let problems = unfit_for_a_run(config);
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(StepError::new(Trouble::Configuration, problems.join("\n")).into())
+fn refuse(problems: Vec<StepError>) -> anyhow::Result<()> {
+    let Some(first) = problems.first() else { return Ok(()) };
+    let texts: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    Err(StepError::new(first.trouble, texts.join("\n")).into())
+}
+
+/// Refuses a run of these jobs when something that it would use may be changed by others than root. What other
+/// jobs use is none of its business: whatever is wrong there must not keep this one from its work.
+///
+/// # Errors
+/// With everything that is not fit, and how to mend it.
+pub fn refuse_unfit_run(
+    config: &Config,
+    jobs: &[&Job],
+    only: Option<&TargetName>,
+) -> anyhow::Result<()> {
+    let uses = |target: &&Target| {
+        only.is_none_or(|only| target.name == *only)
+            && jobs.iter().any(|job| job.targets.contains(&target.name))
+    };
+    refuse(untrusted(used(config.targets.iter().filter(uses), jobs.iter().copied())))
 }
 
 /// What is wrong with a configuration beyond its text: files that others than root may change.
-pub fn unfit_for_a_run(config: &Config) -> Vec<String> {
-    untrusted(config)
+pub fn unfit_for_a_run(config: &Config) -> Vec<StepError> {
+    untrusted(
+        used(config.targets.iter(), config.jobs.iter()).into_iter().chain(directories(config)),
+    )
 }
 
-/// Everything that the configuration names and that root will run or read: it must not be changeable by
-/// anybody else, or they would be root too.
-fn untrusted(config: &Config) -> Vec<String> {
-    // With the first place that names it.
+/// A path of the configuration with the first place that names it.
+type Named = (PathBuf, String);
+
+/// Everything that targets and jobs name and that root will run or read: it must not be changeable by anybody
+/// else, or they would be root too.
+fn used<'c>(
+    targets: impl Iterator<Item = &'c Target>,
+    jobs: impl Iterator<Item = &'c Job>,
+) -> Vec<(Named, TrustKind)> {
     let mut programs: BTreeMap<PathBuf, String> = BTreeMap::new();
     let mut private: BTreeMap<PathBuf, String> = BTreeMap::new();
     let note = |list: &mut BTreeMap<PathBuf, String>, path: Option<PathBuf>, place: &str| {
@@ -270,7 +300,7 @@ fn untrusted(config: &Config) -> Vec<String> {
             list.entry(path).or_insert_with(|| place.to_owned());
         }
     };
-    for target in &config.targets {
+    for target in targets {
         let place = format!("target {}", target.name);
         match target.secret() {
             Some(SecretSource::File(path)) => note(&mut private, Some(path.clone()), &place),
@@ -290,7 +320,7 @@ fn untrusted(config: &Config) -> Vec<String> {
             }
         }
     }
-    for job in &config.jobs {
+    for job in jobs {
         for (place, argv) in programs_of(job) {
             note(&mut programs, argv.first().map(PathBuf::from), &place);
         }
@@ -298,25 +328,29 @@ fn untrusted(config: &Config) -> Vec<String> {
     // Names without a slash are looked up on a fixed path and checked when they are run.
     programs.retain(|path, _| path.is_absolute());
     let programs = programs.into_iter().map(|program| (program, TrustKind::Program));
-    let private = private.into_iter().map(|secret| (secret, TrustKind::Secret));
-    programs
-        .chain(private)
-        .chain(directories(config))
+    programs.chain(private.into_iter().map(|secret| (secret, TrustKind::Secret))).collect()
+}
+
+/// Those of them that others may change, or read where they hold a secret.
+fn untrusted(named: impl IntoIterator<Item = (Named, TrustKind)>) -> Vec<StepError> {
+    named
+        .into_iter()
         .filter_map(|((path, place), kind)| {
             let error = check_trusted(&path, kind).err()?;
             // A secret or a program that is missing fails its own target or hook only, when it is needed.
             if error.is_missing() {
                 return None;
             }
-            let hint = error.hint().map(|hint| format!(" — {hint}")).unwrap_or_default();
-            Some(format!("{place}: {error}{hint}"))
+            let error =
+                StepError::from_error(Trouble::Configuration, &error, error.hint().as_deref());
+            Some(StepError { message: format!("{place}: {}", error.message), ..error })
         })
         .collect()
 }
 
 /// Our own directories, or what there is on the way to those that are yet to be made. What a ledger says is
 /// carried out, so whoever could put one there would be root too.
-fn directories(config: &Config) -> impl Iterator<Item = ((PathBuf, String), TrustKind)> {
+fn directories(config: &Config) -> impl Iterator<Item = (Named, TrustKind)> {
     let settings = &config.settings;
     [
         ("state-dir", &settings.state_dir),
@@ -393,17 +427,6 @@ fn whose(host: &dyn Host, history: &History, how: Use) -> Result<(), StepError> 
         render::say(&format!("warning: {warning}"));
     }
     Ok(())
-}
-
-/// Room that borg needs below its cache to read a repository, in bytes: directories and a lock.
-const ROOM_FOR_LOCKS: u64 = 64 << 10;
-
-/// Whether borg could not lock its cache there, which it does whenever it has one, though it needs none to
-/// read. restic goes on without a cache by itself.
-fn is_cramped(host: &dyn Host, cache: &Path) -> bool {
-    let refused = nix::unistd::access(cache, AccessFlags::W_OK)
-        .is_err_and(|error| error != nix::errno::Errno::ENOENT);
-    refused || host.free_space(cache).is_ok_and(|free| free < ROOM_FOR_LOCKS)
 }
 
 /// How long to wait for another program that has history locked, however short lock-wait is: a writer of ours takes

@@ -141,6 +141,10 @@ capture = "auto"
 #daily = 14
 
 # Programs to run around the job: lists of a program and its arguments, no shell. Exit 75 of `before` skips the job.
+# A hook finds in its environment: STILLPOINT_HOOK (which one it is), STILLPOINT_JOB, STILLPOINT_RUN; after, on-failure
+# and finally also STILLPOINT_OUTCOME (ok, warning, incomplete, failed, skipped, interrupted), STILLPOINT_EXIT_CODE (what
+# the job comes to so far) and STILLPOINT_ERROR (what went wrong first). When `recover` runs a finally or resume hook
+# for a run that died, its outcome is not known and these three are not set.
 #[jobs.system.hooks]
 #before = [["/usr/local/bin/dump-ldap", "--all"]]
 # Around the making of the captures, for writers that can be told to pause; resume runs whatever happened.

@@ -1,6 +1,6 @@
 //! Why an engine call failed, in terms that are the same for every engine.
 
-use crate::host::{ActError, RunError};
+use crate::host::{ActError, RunError, TrustError};
 use crate::model::names::TargetName;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
@@ -37,6 +37,45 @@ pub enum EngineError {
     Secret {
         /// What went wrong; never the secret.
         what: String,
+    },
+    /// A file that opens the repository may be read or changed by others.
+    #[error(transparent)]
+    Untrusted(TrustError),
+    /// Nothing can be written there: its file system is mounted read-only.
+    #[error(
+        "nothing can be written to the repository {repository}: its file system is mounted read-only"
+    )]
+    ReadOnly {
+        /// Which.
+        repository: String,
+    },
+    /// There is a repository of another engine.
+    #[error("{repository} is a {found} repository, and the target is for {wanted}")]
+    OtherEngine {
+        /// Where.
+        repository: String,
+        /// The target's engine.
+        wanted: &'static str,
+        /// Whose repository it is.
+        found: &'static str,
+    },
+    /// borg remembers the repository at another place.
+    #[error("the repository {repository} was at another place before: {detail}")]
+    Moved {
+        /// Which.
+        repository: String,
+        /// What the engine said.
+        detail: String,
+    },
+    /// There is a repository without what an engine's `init` writes last.
+    #[error(
+        "the repository {repository} has no list of copies: either its `init` did not end, or the list was lost: {detail}"
+    )]
+    Unfinished {
+        /// Which.
+        repository: String,
+        /// What the engine said.
+        detail: String,
     },
     /// Somebody else holds the repository's lock.
     #[error("the repository {repository} is locked: {detail}")]
@@ -180,6 +219,8 @@ impl EngineError {
             EngineError::Run(RunError::Interrupted { signal, .. }) => Trouble::Signal(*signal),
             EngineError::Run(RunError::NotFound { .. } | RunError::Unsafe { .. })
             | EngineError::Unsupported { .. } => Trouble::Environment,
+            EngineError::Untrusted(_) | EngineError::OtherEngine { .. } => Trouble::Configuration,
+            EngineError::ReadOnly { .. } => Trouble::Environment,
             EngineError::Locked { .. } => Trouble::Busy,
             EngineError::Damaged { .. } | EngineError::DamagedBetween { .. } => Trouble::Damage,
             EngineError::Run(_)
@@ -194,6 +235,8 @@ impl EngineError {
             | EngineError::Unreachable { .. }
             | EngineError::Refused { .. }
             | EngineError::CacheDamaged { .. }
+            | EngineError::Moved { .. }
+            | EngineError::Unfinished { .. }
             | EngineError::NoSource { .. }
             | EngineError::Producer { .. }
             | EngineError::EmptyStream { .. }
@@ -214,6 +257,20 @@ impl EngineError {
             }
             EngineError::KeyMissing { .. } => "set key-file, or import the exported key with `borg key import`".into(),
             EngineError::Secret { .. } => "check the passphrase settings of the target".into(),
+            EngineError::Untrusted(error) => return error.hint(),
+            EngineError::OtherEngine { found, .. } => {
+                format!("write [targets.NAME.{found}], or name another repository")
+            }
+            EngineError::ReadOnly { .. } => {
+                "copies there can still be listed and restored; the kernel's log says why (dmesg), and `mount -o remount,rw` makes it writable again".into()
+            }
+            EngineError::Moved { .. } => {
+                "its copies can be listed and restored meanwhile; if it was moved on purpose, say so with `stillpoint init --moved TARGET`".into()
+            }
+            EngineError::Unfinished { repository, .. } => format!(
+                "if it was just made and never held a copy, remove {} and run `stillpoint init TARGET` again; else delete nothing, and copy it before you repair it",
+                crate::host::spec::quote(repository)
+            ),
             EngineError::Locked { .. } => {
                 "wait for the other program to end; if none runs, the lock's owner died elsewhere: look at it before breaking it by hand".into()
             }
@@ -230,7 +287,7 @@ impl EngineError {
             EngineError::CacheDamaged { .. } => {
                 "remove the directory of that file below cache-dir: the engine makes its cache anew; then look whether that disk is sound".into()
             }
-            EngineError::Refused { .. } => "if the repository was moved on purpose, run the engine once by hand and confirm".into(),
+            EngineError::Refused { .. } => "look at the repository before you use it: it is not what it was".into(),
             EngineError::NoSource { .. } => "check the job's paths; nothing was deleted".into(),
             EngineError::Producer { .. } => "run the command by hand as root to see why it fails".into(),
             EngineError::EmptyStream { .. } => {

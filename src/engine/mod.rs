@@ -272,6 +272,17 @@ pub struct CheckReport {
     pub extent: String,
 }
 
+/// What a compaction gave back, as far as it is known: an engine that did its work may still have given nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compacted {
+    /// So much, in the engine's own words and rounding.
+    Freed(String),
+    /// Nothing: the repository only takes in.
+    AppendOnly,
+    /// The engine named no space.
+    Unknown,
+}
+
 /// One entry of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -283,6 +294,12 @@ pub struct Entry {
     pub size: Option<u64>,
     /// When it was last modified.
     pub modified: Option<DateTime<Utc>>,
+    /// Permission bits, set-id and sticky ones included.
+    pub mode: Option<u32>,
+    /// Owner, by number.
+    pub uid: Option<u32>,
+    /// Group, by number.
+    pub gid: Option<u32>,
 }
 
 /// One difference between two copies.
@@ -337,6 +354,16 @@ pub trait Engine: Send + Sync {
         None
     }
 
+    /// Has the engine take the repository for the one it knows, although it is at another place now. What an engine
+    /// that remembers no places does: nothing.
+    ///
+    /// # Errors
+    /// When the repository cannot be opened.
+    fn accept_place(&self, cx: Context<'_>) -> Result<(), EngineError> {
+        let _ = cx;
+        Ok(())
+    }
+
     /// Lists every copy in the repository, other people's and unfinished ones included
     /// (see [`Engine::unfinished`]).
     ///
@@ -382,7 +409,7 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// When the engine could not carry it out.
-    fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<(), EngineError>;
+    fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<Compacted, EngineError>;
 
     /// Checks the whole repository.
     ///

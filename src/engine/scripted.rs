@@ -12,7 +12,7 @@ use chrono::{DateTime, TimeZone, Utc};
 use crate::host::{
     ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
     LockError, LockGuard, LockMode, PathKind, PathState, Piped, PrivateView, RunError, Shield,
-    Stream, Subvolume, Tool, Watch,
+    Stream, Subvolume, Tool, TrustError, TrustKind, Watch,
 };
 use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
@@ -75,7 +75,7 @@ pub(crate) struct ScriptedHost {
     pub(crate) asked: Mutex<Vec<CommandSpec>>,
     pub(crate) files: HashMap<PathBuf, Vec<u8>>,
     pub(crate) environment: HashMap<String, OsString>,
-    /// What [`Host::look`] finds; when absent, looking is not in the script.
+    /// What [`Host::look`] finds; nothing when absent.
     pub(crate) present: Option<Vec<PathBuf>>,
     /// The processes that run.
     pub(crate) running: Vec<ChildProcess>,
@@ -83,6 +83,10 @@ pub(crate) struct ScriptedHost {
     pub(crate) acted: Mutex<Vec<Action>>,
     /// Bytes that are free everywhere, if it is not plenty.
     pub(crate) free: Option<u64>,
+    /// Whether every file system is read-only.
+    pub(crate) read_only: bool,
+    /// Secrets that others may read.
+    pub(crate) untrusted: Vec<PathBuf>,
     /// When set, mutations are answered with their prediction.
     pub(crate) dry: bool,
     facts: Mutex<Vec<(String, Vec<u8>)>>,
@@ -166,9 +170,7 @@ impl Host for ScriptedHost {
     }
 
     fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
-        let Some(present) = &self.present else {
-            panic!("not in the script: a look at {}", path.shown())
-        };
+        let Some(present) = &self.present else { return Ok(None) };
         Ok(present.iter().any(|known| known == path).then_some(PathState {
             kind: PathKind::Directory,
             identity: Identity::Inode { device: 1, inode: 2 },
@@ -243,6 +245,21 @@ impl Host for ScriptedHost {
             .map(|name| name.as_os_str().to_owned())
             .collect();
         Ok((!names.is_empty()).then_some(names))
+    }
+
+    fn try_room(&self, directory: &Path) -> Result<(), ActError> {
+        panic!("not in the script: room at {}", directory.shown())
+    }
+
+    fn is_read_only(&self, _: &Path) -> Result<bool, ActError> {
+        Ok(self.read_only)
+    }
+
+    fn check_trusted(&self, path: &Path, _: TrustKind) -> Result<(), TrustError> {
+        match self.untrusted.iter().any(|known| known == path) {
+            true => Err(TrustError::Readable { path: path.into(), mode: 0o644 }),
+            false => Ok(()),
+        }
     }
 
     fn process(&self, pid: i32) -> Result<Option<ChildProcess>, ActError> {

@@ -3,20 +3,18 @@
 use std::path::Path;
 
 use super::EngineError;
-use crate::host::{CommandSpec, Host, RunError, Tool};
+use crate::host::{CommandSpec, Host, RunError, Tool, TrustKind};
 use crate::model::secret::Secret;
 use crate::model::shown::Show;
 use crate::model::target::SecretSource;
 
 /// Gets a passphrase. One line break at its end is not part of it.
 ///
-/// Whether others may read the file is for the command line to check beforehand.
-///
 /// # Errors
 /// [`EngineError::Secret`] when it cannot be had or is empty, and the host's own errors.
 pub fn resolve(host: &dyn Host, source: &SecretSource) -> Result<Secret, EngineError> {
     let (bytes, from) = match source {
-        SecretSource::File(path) => (read(host, path)?, path.shown().to_string()),
+        SecretSource::File(path) => (read_private(host, path)?, path.shown().to_string()),
         SecretSource::Command(argv) => {
             let Some((program, args)) = argv.split_first() else {
                 return Err(EngineError::Secret { what: "the command is empty".into() });
@@ -45,6 +43,26 @@ pub fn resolve(host: &dyn Host, source: &SecretSource) -> Result<Secret, EngineE
         return Err(EngineError::Secret { what: format!("{from} holds nothing") });
     }
     Ok(Secret::new(secret))
+}
+
+/// Reads a file that holds a secret, if it still does.
+///
+/// # Errors
+/// [`EngineError::Untrusted`] when others may read or change it, and nothing is read then.
+pub fn read_private(host: &dyn Host, path: &Path) -> Result<Vec<u8>, EngineError> {
+    check_private(host, path)?;
+    read(host, path)
+}
+
+/// Refuses a file with a secret that others may read or change. That it is missing is for its reader to say.
+///
+/// # Errors
+/// [`EngineError::Untrusted`].
+pub fn check_private(host: &dyn Host, path: &Path) -> Result<(), EngineError> {
+    match host.check_trusted(path, TrustKind::Secret) {
+        Err(error) if !error.is_missing() => Err(EngineError::Untrusted(error)),
+        Err(_) | Ok(()) => Ok(()),
+    }
 }
 
 fn read(host: &dyn Host, path: &Path) -> Result<Vec<u8>, EngineError> {
@@ -94,6 +112,16 @@ mod tests {
         assert!(empty.contains("/empty holds nothing"), "{empty}");
         let missing = get(&host, &SecretSource::File("/missing".into())).unwrap_err();
         assert!(missing.contains("cannot read /missing: "), "{missing}");
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_not_used() {
+        let mut host = ScriptedHost::new([]);
+        host.files.insert("/p".into(), b"secret\n".to_vec());
+        host.untrusted.push("/p".into());
+        let error = resolve(&host, &SecretSource::File("/p".into())).unwrap_err();
+        assert_eq!(error.trouble(), crate::model::outcome::Trouble::Configuration);
+        assert_eq!(error.hint().as_deref(), Some("chmod go-rwx /p"));
     }
 
     #[test]

@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -18,7 +20,8 @@ use super::spec::quote;
 use super::{
     ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, EnvValue, Exit, Host,
     LockError, LockGuard, LockMode, MountEntry, PathState, Piped, Placed, Placement, PrivateMount,
-    PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, Watch,
+    PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, TrustError, TrustKind,
+    Watch,
 };
 use crate::model::bytes;
 use crate::model::shown::Show;
@@ -155,6 +158,7 @@ impl fmt::Display for PlannedCommand {
 pub struct DryHost {
     inner: Arc<dyn Host>,
     noted: Mutex<Noted>,
+    aside: Option<Aside>,
 }
 
 #[derive(Default)]
@@ -166,7 +170,34 @@ struct Noted {
 impl DryHost {
     /// Looks at `inner` and never changes it.
     pub fn new(inner: Arc<dyn Host>) -> Self {
-        Self { inner, noted: Mutex::default() }
+        Self { inner, noted: Mutex::default(), aside: None }
+    }
+
+    /// Looks at `inner`, and what looking would leave behind below these directories, which do not exist yet, goes
+    /// to one beside `beside` that ends with this host: an engine that lists a repository makes its cache.
+    pub fn with_aside(self, directories: Vec<PathBuf>, beside: PathBuf) -> Self {
+        Self { aside: Some(Aside { directories, beside, made: OnceLock::new() }), ..self }
+    }
+
+    /// The command with what it would write to such a directory sent aside.
+    fn aside(&self, spec: &CommandSpec) -> Result<CommandSpec, RunError> {
+        let mut spec = spec.clone();
+        let Some(aside) = &self.aside else { return Ok(spec) };
+        let failed =
+            |command: String| move |source: std::io::Error| RunError::Spawn { command, source };
+        for at in 0..spec.env.len() {
+            let EnvValue::Plain(value) = &spec.env[at].1 else { continue };
+            let value = Path::new(value);
+            let Some(index) = aside.directories.iter().position(|known| value.starts_with(known))
+            else {
+                continue;
+            };
+            let below = value.strip_prefix(&aside.directories[index]).unwrap_or(value);
+            let scratch = aside.scratch().map_err(failed(spec.display()))?;
+            let moved = scratch.join(index.to_string()).join(below);
+            spec.env[at].1 = EnvValue::Plain(moved.into());
+        }
+        Ok(spec)
     }
 
     /// What a real run would have done so far, in order.
@@ -184,6 +215,41 @@ impl DryHost {
         noted.effects.push(effect);
         for fact in specs.iter().flat_map(|spec| &spec.prediction.facts) {
             noted.facts.entry(fact.about.clone()).or_default().push(fact.value.clone());
+        }
+    }
+}
+
+/// Where looks write that must leave nothing behind.
+struct Aside {
+    directories: Vec<PathBuf>,
+    beside: PathBuf,
+    made: OnceLock<PathBuf>,
+}
+
+impl Aside {
+    /// The directory, ours alone; made when it is first needed.
+    fn scratch(&self) -> std::io::Result<&Path> {
+        if let Some(made) = self.made.get() {
+            return Ok(made);
+        }
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let nanoseconds = now.map_or(0, |since| since.as_nanos());
+        let name = format!("stillpoint-dry.{}.{nanoseconds:x}", std::process::id());
+        let below = self.beside.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+        let make = |below: &Path| {
+            let path = below.join(&name);
+            DirBuilder::new().mode(0o700).create(&path).map(|()| path)
+        };
+        let path = make(below).or_else(|_| make(&std::env::temp_dir()))?;
+        Ok(self.made.get_or_init(|| path))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(made) = self.made.get() {
+            // What stays there holds nothing of anybody.
+            let _ = std::fs::remove_dir_all(made);
         }
     }
 }
@@ -222,7 +288,7 @@ impl ThawGuard for NoGuard {
 impl Host for DryHost {
     fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
         match spec.effect {
-            Effect::Inspect => self.inner.run(spec, watch),
+            Effect::Inspect => self.inner.run(&self.aside(spec)?, watch),
             Effect::Mutate => {
                 self.note(PlannedEffect::Command(PlannedCommand::new(spec)), &[spec]);
                 Ok(predict(spec, watch))
@@ -335,6 +401,18 @@ impl Host for DryHost {
 
     fn free_files(&self, path: &Path) -> Result<Option<u64>, ActError> {
         self.inner.free_files(path)
+    }
+
+    fn try_room(&self, directory: &Path) -> Result<(), ActError> {
+        self.inner.try_room(directory)
+    }
+
+    fn is_read_only(&self, path: &Path) -> Result<bool, ActError> {
+        self.inner.is_read_only(path)
+    }
+
+    fn check_trusted(&self, path: &Path, kind: TrustKind) -> Result<(), TrustError> {
+        self.inner.check_trusted(path, kind)
     }
 
     fn process(&self, pid: i32) -> Result<Option<ChildProcess>, ActError> {

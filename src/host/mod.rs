@@ -35,6 +35,7 @@ pub use action::{ActError, Action};
 pub use placement::{Confinement, Placed, Placement, Refused, Staged};
 pub use sys::mounts::MountEntry;
 pub use sys::subvolumes::Subvolume;
+pub use sys::trusted::{TrustError, TrustKind};
 
 pub use spec::{
     Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal,
@@ -349,6 +350,25 @@ pub trait Host: Send + Sync {
     fn free_files(&self, _path: &Path) -> Result<Option<u64>, ActError> {
         Ok(None)
     }
+
+    /// Tries whether a directory, or what there is on the way to it, takes in the files that an engine writes to
+    /// work. Nothing is left behind.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn try_room(&self, directory: &Path) -> Result<(), ActError>;
+
+    /// Whether the file system that holds the path, or would hold it, cannot be written to.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    fn is_read_only(&self, path: &Path) -> Result<bool, ActError>;
+
+    /// Checks that nobody but root and us may change what is at the path, nor read a secret.
+    ///
+    /// # Errors
+    /// See [`TrustError`].
+    fn check_trusted(&self, path: &Path, kind: TrustKind) -> Result<(), TrustError>;
 
     /// The process of this number that runs now; `None` when none does. One that has died and only waits to be
     /// reaped does not.

@@ -12,11 +12,13 @@ use chrono::{DateTime, Utc};
 
 use super::runner::{self, Runner};
 use super::sys::signals::{self, StopFlag};
-use super::sys::{cgroup, confine, mounts, place, private, process, snapshots, subvolumes};
+use super::sys::{
+    cgroup, confine, mounts, place, private, process, room, snapshots, subvolumes, trusted,
+};
 use super::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard, LockMode,
     MountEntry, PathKind, PathState, Piped, Placed, Placement, PrivateView, RunError, Shield,
-    Subvolume, ThawGuard, Tool, Watch,
+    Subvolume, ThawGuard, Tool, TrustError, TrustKind, Watch,
 };
 use crate::lock;
 use crate::model::shown::Show;
@@ -53,6 +55,11 @@ impl SystemHost {
     pub fn with_guard_program(self, program: PathBuf) -> Self {
         Self { guard_program: program, ..self }
     }
+}
+
+/// What there is of a path.
+fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"))
 }
 
 impl LockGuard for lock::Lock {}
@@ -227,8 +234,7 @@ impl Host for SystemHost {
     }
 
     fn free_space(&self, path: &Path) -> Result<u64, ActError> {
-        let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
-        mounts::free_space(existing).map_err(|source| ActError::Io {
+        mounts::free_space(existing(path)).map_err(|source| ActError::Io {
             what: "ask for the free space at",
             path: path.into(),
             source,
@@ -242,6 +248,26 @@ impl Host for SystemHost {
             path: path.into(),
             source,
         })
+    }
+
+    fn try_room(&self, directory: &Path) -> Result<(), ActError> {
+        room::try_room(existing(directory)).map_err(|source| ActError::Io {
+            what: "write below",
+            path: directory.into(),
+            source,
+        })
+    }
+
+    fn is_read_only(&self, path: &Path) -> Result<bool, ActError> {
+        mounts::is_read_only(existing(path)).map_err(|source| ActError::Io {
+            what: "ask the file system of",
+            path: path.into(),
+            source,
+        })
+    }
+
+    fn check_trusted(&self, path: &Path, kind: TrustKind) -> Result<(), TrustError> {
+        trusted::check_trusted(path, kind).map(drop)
     }
 
     fn process(&self, pid: i32) -> Result<Option<ChildProcess>, ActError> {

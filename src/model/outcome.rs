@@ -101,6 +101,43 @@ pub enum Trouble {
     Warning,
 }
 
+/// The exit code for one kind of trouble.
+fn code_of(trouble: Trouble) -> i32 {
+    match trouble {
+        Trouble::Signal(signal) => 128 + signal,
+        Trouble::Unexpected => 1,
+        Trouble::Configuration => 3,
+        Trouble::Environment => 4,
+        Trouble::JobFailed => 10,
+        Trouble::Damage => 14,
+        Trouble::Busy => 5,
+        Trouble::Incomplete => 13,
+        Trouble::Cleanup => 11,
+        Trouble::Warning => 12,
+    }
+}
+
+/// Which of several kinds of trouble decides; the lowest rank does.
+fn rank(trouble: Trouble) -> u8 {
+    match trouble {
+        Trouble::Signal(_) => 0,
+        Trouble::Unexpected => 1,
+        Trouble::Configuration => 2,
+        Trouble::Environment => 3,
+        Trouble::JobFailed => 4,
+        Trouble::Damage => 5,
+        Trouble::Busy => 6,
+        Trouble::Incomplete => 7,
+        Trouble::Cleanup => 8,
+        Trouble::Warning => 9,
+    }
+}
+
+/// The exit code for everything that went wrong; 0 when nothing did. The table is public: see the help.
+pub fn exit_code(troubles: &[Trouble]) -> i32 {
+    troubles.iter().copied().min_by_key(|trouble| rank(*trouble)).map_or(0, code_of)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

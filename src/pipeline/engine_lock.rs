@@ -58,6 +58,8 @@ fn may_leave_a_lock(error: &EngineError) -> bool {
         | EngineError::WrongPassphrase { .. }
         | EngineError::KeyMissing { .. }
         | EngineError::Secret { .. }
+        | EngineError::Untrusted(_)
+        | EngineError::OtherEngine { .. }
         | EngineError::NoSource { .. }
         | EngineError::Unsupported { .. } => false,
         // The engine was stopped, lost the repository, or said nothing that can be relied on.
@@ -68,6 +70,9 @@ fn may_leave_a_lock(error: &EngineError) -> bool {
         | EngineError::Damaged { .. }
         | EngineError::DamagedBetween { .. }
         | EngineError::Refused { .. }
+        | EngineError::ReadOnly { .. }
+        | EngineError::Moved { .. }
+        | EngineError::Unfinished { .. }
         | EngineError::CacheDamaged { .. }
         | EngineError::Producer { .. }
         | EngineError::EmptyStream { .. }

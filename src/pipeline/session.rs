@@ -55,7 +55,11 @@ impl Ground {
     fn durable(settings: &Settings) -> Self {
         Self {
             ledgers: durable_ledgers(settings),
-            temporary: settings.cache_dir.join("tmp"),
+            temporary: match &settings.makeshift_borg_cache {
+                // Nothing can be written there, and engines need their temporary files to read.
+                Some(_) => settings.runtime_dir.join("tmp"),
+                None => settings.cache_dir.join("tmp"),
+            },
             needed: vec![
                 settings.state_dir.clone(),
                 // A place for it in the snapshot; see `steps::capture`.

@@ -528,7 +528,7 @@ fn restic_says_what_stands_in_the_way() {
         let claim = Claim { owner: Some(&owner), children: &children };
         for error in [
             engine.delete(bench.cx(), std::slice::from_ref(&copy.id)),
-            engine.compact(bench.cx(), &mut |_| {}),
+            engine.compact(bench.cx(), &mut |_| {}).map(drop),
             engine.check(bench.cx(), ReadData::None, &mut |_| {}).map(drop),
         ] {
             assert_eq!(error.as_ref().unwrap_err().trouble(), Trouble::Busy, "{error:?}");

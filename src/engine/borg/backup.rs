@@ -67,7 +67,7 @@ impl BorgEngine {
                 });
                 read.failure(&self.borg.repository).map_or(Ok(()), Err)?;
                 let completed = completed?;
-                self.judge(&spec, &completed, &journal)?;
+                self.judge(cx, &spec, &completed, &journal)?;
                 let absent = if cx.host.is_dry() { Vec::new() } else { stored.absent() };
                 self.report(cx, archive, &completed, read, absent)
             }
@@ -94,7 +94,7 @@ impl BorgEngine {
                 if piped.bytes == 0 && !borg_died && !cx.host.is_dry() {
                     return Err(EngineError::EmptyStream { command: producer.display() });
                 }
-                self.judge(&spec, &piped.consumer, &journal)?;
+                self.judge(cx, &spec, &piped.consumer, &journal)?;
                 self.report(cx, archive, &piped.consumer, read, Vec::new())
             }
         }

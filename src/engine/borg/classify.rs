@@ -25,6 +25,8 @@ const KEPT_TEXT: usize = 10;
 const NOT_FOUND: i32 = 2;
 /// `EPERM` and `EOPNOTSUPP`: what a file system says to an attribute that it does not have.
 const NO_SUCH_ATTRIBUTE: [i32; 2] = [1, 95];
+/// `EROFS`, as borg puts it into the message about its lock, the only path in which is the repository's.
+const READ_ONLY: &str = "([Errno 30] ";
 
 /// What borg said on standard error, apart from progress and warnings.
 #[derive(Default)]
@@ -143,6 +145,9 @@ pub(super) fn fault(
     // documentation of its exit codes.
     Some(match (id, code) {
         _ if no_space => EngineError::Full { repository, detail },
+        (Some("LockFailed"), _) if detail.contains(READ_ONLY) => {
+            EngineError::ReadOnly { repository }
+        }
         (Some("Repository.DoesNotExist" | "Repository.InvalidRepository"), _)
         | (None, Some(13 | 15)) => EngineError::RepositoryMissing { repository },
         (Some("Repository.AlreadyExists"), _) | (None, Some(10)) => {
@@ -163,10 +168,15 @@ pub(super) fn fault(
         | (None, Some(14 | 20)) => EngineError::Full { repository, detail },
         (Some("ConnectionClosed" | "ConnectionClosedWithHint" | "ConnectionBrokenWithHint"), _)
         | (None, Some(80 | 81 | 87)) => EngineError::Unreachable { repository, detail },
+        (Some("Cache.RepositoryAccessAborted"), _) | (None, Some(62)) => {
+            EngineError::Moved { repository, detail }
+        }
+        (Some("NoManifestError"), _) | (None, Some(26)) => {
+            EngineError::Unfinished { repository, detail }
+        }
         (
             Some(
-                "Cache.RepositoryAccessAborted"
-                | "Cache.CacheInitAbortedError"
+                "Cache.CacheInitAbortedError"
                 | "Cache.EncryptionMethodMismatch"
                 | "Cache.RepositoryIDNotUnique"
                 | "Cache.RepositoryReplay",
@@ -179,9 +189,7 @@ pub(super) fn fault(
             EngineError::CacheDamaged { engine: "borg", detail }
         }
         (Some(id), _) if is_damage(id) => EngineError::Damaged { repository, detail },
-        (None, Some(12 | 17 | 26 | 90 | 92 | 95..=99)) => {
-            EngineError::Damaged { repository, detail }
-        }
+        (None, Some(12 | 17 | 90 | 92 | 95..=99)) => EngineError::Damaged { repository, detail },
         _ => EngineError::Failed { command: command(), exit: exit.to_string(), detail },
     })
 }
@@ -193,10 +201,7 @@ fn is_damage(id: &str) -> bool {
         || id.contains("TAM")
         || matches!(
             id,
-            "DecompressionError"
-                | "NoManifestError"
-                | "Repository.CheckNeeded"
-                | "Repository.ObjectNotFound"
+            "DecompressionError" | "Repository.CheckNeeded" | "Repository.ObjectNotFound"
         )
 }
 

@@ -5,13 +5,14 @@
 //! stream whose producer fails leaves none, since borg is stopped before it sees the end of its input.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::Deserialize;
 
 use super::{
-    BackupReport, BackupRequest, Change, CheckReport, Claim, Context, Engine, EngineError, Entry,
-    Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
+    BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, Context, Engine,
+    EngineError, Entry, Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
 };
 use crate::host::{CommandSpec, Completed, Stream};
 use crate::model::copy::Copy;
@@ -19,9 +20,10 @@ use crate::model::event::Progress;
 use crate::model::names::RunId;
 use crate::model::secret::Secret;
 use crate::model::target::{BorgTarget, EngineConfig, ReadData, Target};
+use crate::tools::borg::log::freed_space;
 use crate::tools::borg::log::{Line, Message};
 use crate::tools::borg::output::{Listing, parse_listing, parse_machines, parse_version};
-use crate::tools::borg::{Repository, copies_of, name};
+use crate::tools::borg::{Reading, Repository, copies_of, name};
 
 use classify::{Journal, fault};
 
@@ -38,6 +40,9 @@ pub struct BorgEngine {
     passphrase: OnceLock<Option<Secret>>,
     // Every listing names the repository.
     listed: Mutex<Option<String>>,
+    // What reading has to do without; told once.
+    unlocked: AtomicBool,
+    moved: AtomicBool,
 }
 
 /// Takes each line of standard output; the error says what could not be read.
@@ -52,6 +57,8 @@ impl BorgEngine {
                 borg: borg.clone(),
                 passphrase: OnceLock::new(),
                 listed: Mutex::default(),
+                unlocked: AtomicBool::new(false),
+                moved: AtomicBool::new(false),
             }),
             EngineConfig::Restic(_) => None,
         }
@@ -61,6 +68,14 @@ impl BorgEngine {
         if self.passphrase.get().is_none() {
             let resolve = |source| secret::resolve(cx.host, source);
             let resolved = self.borg.passphrase.as_ref().map(resolve).transpose()?;
+            if resolved.as_ref().is_some_and(|secret| std::str::from_utf8(secret.reveal()).is_err())
+            {
+                let what = "it is not UTF-8, and borg takes no other passphrase from us".into();
+                return Err(EngineError::Secret { what });
+            }
+            if let Some(key) = &self.borg.key_file {
+                secret::check_private(cx.host, key)?;
+            }
             // Another thread may have been first; both read the same.
             let _ = self.passphrase.set(resolved);
         }
@@ -76,14 +91,47 @@ impl BorgEngine {
                 what: format!("{path:?} holds braces or \"::\", which borg reads as its own signs"),
             });
         }
-        Ok(Repository {
+        let repository = Repository {
             target: &self.borg,
             settings: cx.settings,
             passphrase: self.passphrase(cx)?,
             temporary: cx.temporary,
             lock_wait: cx.lock_wait,
             run: cx.run,
-        })
+            reading: Reading::default(),
+        };
+        if self.is_read_only(cx) {
+            self.relax(&EngineError::ReadOnly { repository: path.clone() });
+        }
+        let (unlocked, moved) =
+            (self.unlocked.load(Ordering::Relaxed), self.moved.load(Ordering::Relaxed));
+        Ok(Repository { reading: Reading { unlocked, moved }, ..repository })
+    }
+
+    fn is_read_only(&self, cx: Context<'_>) -> bool {
+        let path = self.target.local_repository();
+        path.is_some_and(|path| cx.host.is_read_only(path).unwrap_or(false))
+    }
+
+    /// Whether reading may be tried again without what stood in its way; a person is told.
+    fn relax(&self, error: &EngineError) -> bool {
+        let name = &self.target.name;
+        let repository = &self.borg.repository;
+        if matches!(error, EngineError::ReadOnly { .. })
+            && !self.unlocked.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "target {name}: the file system of {repository} is mounted read-only; its copies are read without a lock, and nothing can be stored there"
+            );
+            return true;
+        }
+        if matches!(error, EngineError::Moved { .. }) && !self.moved.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "target {name}: borg remembers the repository {repository} at another place; its copies are read all the same, and nothing is stored there until `stillpoint init --moved {name}` confirms the place"
+            );
+            return true;
+        }
+        false
     }
 
     /// Runs a command; an error of borg is an error here, warnings go to `on_warning`.
@@ -100,7 +148,7 @@ impl BorgEngine {
                 hand_on(journal.take(line), on_warning, progress);
             }
         })?;
-        self.judge(spec, &completed, &journal)?;
+        self.judge(cx, spec, &completed, &journal)?;
         Ok(completed)
     }
 
@@ -120,7 +168,7 @@ impl BorgEngine {
             _ if line.is_empty() || broken.is_some() => {}
             _ => broken = on_line(line).err(),
         })?;
-        self.judge(spec, &completed, &journal)?;
+        self.judge(cx, spec, &completed, &journal)?;
         match broken {
             Some(what) => Err(EngineError::Output { engine: "borg", what }),
             None => Ok(()),
@@ -129,12 +177,47 @@ impl BorgEngine {
 
     fn judge(
         &self,
+        cx: Context<'_>,
         spec: &CommandSpec,
         completed: &Completed,
         journal: &Journal,
     ) -> Result<(), EngineError> {
         let fault = fault(&self.borg.repository, || spec.display(), completed.exit, journal);
-        fault.map_or(Ok(()), Err)
+        fault.map_or(Ok(()), |error| Err(self.looked_at(cx, error)))
+    }
+
+    /// Whether the repository's own configuration says that nothing is ever removed; borg then ends well and gives
+    /// nothing back. Of a repository elsewhere it is not known.
+    fn is_append_only(&self, cx: Context<'_>) -> bool {
+        let config = self.target.local_repository().map(|path| cx.host.read(&path.join("config")));
+        let Some(Ok(config)) = config else { return false };
+        String::from_utf8_lossy(&config).lines().any(|line| {
+            let words = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
+            words == Some(("append_only", "1"))
+        })
+    }
+
+    /// The failure, as a look at the repository itself has it, where it is on this machine.
+    fn looked_at(&self, cx: Context<'_>, error: EngineError) -> EngineError {
+        let Some(path) = self.target.local_repository() else { return error };
+        let there = |part: &str| cx.host.look(&path.join(part)).ok().flatten();
+        match error {
+            EngineError::Locked { repository, .. } if self.is_read_only(cx) => {
+                EngineError::ReadOnly { repository }
+            }
+            // What `init` left without an end holds no segment of any data.
+            EngineError::Unfinished { repository, detail }
+                if there("data").is_some_and(|data| !data.empty) =>
+            {
+                EngineError::Damaged { repository, detail }
+            }
+            // Whatever borg made of files that are not its own.
+            _ if there("keys").is_some() && there("snapshots").is_some() => {
+                let repository = self.borg.repository.clone();
+                EngineError::OtherEngine { repository, wanted: "borg", found: "restic" }
+            }
+            error => error,
+        }
     }
 
     /// Looks at the repository under another host id, by which borg takes away the locks that bear it and whose
@@ -145,8 +228,16 @@ impl BorgEngine {
     }
 
     fn listing(&self, cx: Context<'_>, only_newest: bool) -> Result<Listing, EngineError> {
-        let spec = self.repository(cx)?.list(only_newest);
-        let completed = self.run(cx, &spec, &mut |_| {}, &mut |_| {})?;
+        let list = || -> Result<Completed, EngineError> {
+            let spec = self.repository(cx)?.list(only_newest);
+            self.run(cx, &spec, &mut |_| {}, &mut |_| {})
+        };
+        let completed = loop {
+            match list() {
+                Err(error) if self.relax(&error) => {}
+                listed => break listed?,
+            }
+        };
         let listing = parse_listing(&completed.stdout)
             .map_err(|what| EngineError::Output { engine: "borg", what })?;
         let id = listing.repository_id.clone();
@@ -252,6 +343,15 @@ impl Engine for BorgEngine {
             });
         }
         let listing = self.listing(cx, true)?;
+        // Good enough to read is not good enough for a run.
+        let repository = || self.borg.repository.clone();
+        if self.moved.load(Ordering::Relaxed) {
+            let detail = "borg remembers another place".into();
+            return Err(EngineError::Moved { repository: repository(), detail });
+        }
+        if self.unlocked.load(Ordering::Relaxed) {
+            return Err(EngineError::ReadOnly { repository: repository() });
+        }
         Ok(Probe {
             version,
             repository_id: Some(listing.repository_id),
@@ -261,6 +361,11 @@ impl Engine for BorgEngine {
 
     fn listed_repository(&self) -> Option<String> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn accept_place(&self, cx: Context<'_>) -> Result<(), EngineError> {
+        let spec = self.repository(cx)?.accept_place();
+        self.run(cx, &spec, &mut |_| {}, &mut |_| {}).map(drop)
     }
 
     fn list(&self, cx: Context<'_>) -> Result<Vec<Copy>, EngineError> {
@@ -317,9 +422,22 @@ impl Engine for BorgEngine {
         self.run(cx, &spec, &mut |_| {}, &mut |_| {}).map(drop)
     }
 
-    fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<(), EngineError> {
+    fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<Compacted, EngineError> {
         let spec = self.repository(cx)?.compact();
-        self.run(cx, &spec, &mut |_| {}, progress).map(drop)
+        let mut journal = Journal::default();
+        let mut freed = None;
+        let completed = cx.host.run(&spec, &mut |stream, line| {
+            if stream == Stream::Err {
+                freed = freed.take().or_else(|| freed_space(line));
+                hand_on(journal.take(line), &mut |_| {}, progress);
+            }
+        })?;
+        self.judge(cx, &spec, &completed, &journal)?;
+        Ok(match freed {
+            Some(freed) => Compacted::Freed(freed),
+            None if self.is_append_only(cx) => Compacted::AppendOnly,
+            None => Compacted::Unknown,
+        })
     }
 
     fn check(

@@ -116,6 +116,9 @@ impl BorgEngine {
                 kind: item.kind,
                 size: item.size,
                 modified: item.modified,
+                mode: item.mode,
+                uid: item.uid,
+                gid: item.gid,
             });
             Ok(())
         })
@@ -226,7 +229,7 @@ impl BorgEngine {
             damage.truncate(KEPT);
             return Ok(CheckReport { damage, extent });
         }
-        match self.judge(spec, &completed, &journal) {
+        match self.judge(cx, spec, &completed, &journal) {
             Err(EngineError::Damaged { detail, .. }) => Ok(CheckReport {
                 damage: vec![detail],
                 extent: format!("{extent}, up to the first damage"),

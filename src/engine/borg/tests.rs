@@ -241,13 +241,14 @@ fn statuses_stand_in_for_missing_words() {
 #[test]
 fn error_classes_become_errors() {
     type Expected = fn(&EngineError) -> bool;
-    let cases: [(&str, Expected); 13] = [
+    let cases: [(&str, Expected); 14] = [
         ("Repository.InsufficientFreeSpaceError", |e| matches!(e, EngineError::Full { .. })),
         ("Repository.StorageQuotaExceeded", |e| matches!(e, EngineError::Full { .. })),
         ("KeyfileNotFoundError", |e| matches!(e, EngineError::KeyMissing { .. })),
         ("RepoKeyNotFoundError", |e| matches!(e, EngineError::KeyMissing { .. })),
         ("ConnectionClosedWithHint", |e| matches!(e, EngineError::Unreachable { .. })),
-        ("Cache.RepositoryAccessAborted", |e| matches!(e, EngineError::Refused { .. })),
+        ("Cache.RepositoryAccessAborted", |e| matches!(e, EngineError::Moved { .. })),
+        ("NoManifestError", |e| matches!(e, EngineError::Unfinished { .. })),
         ("Cache.EncryptionMethodMismatch", |e| matches!(e, EngineError::Refused { .. })),
         ("Cache.RepositoryReplay", |e| matches!(e, EngineError::Refused { .. })),
         ("IntegrityError", |e| matches!(e, EngineError::Damaged { .. })),

@@ -107,7 +107,9 @@ fn as_entry(node: Node) -> Entry {
         "socket" => 's',
         _ => '?',
     };
-    Entry { path: node.path, kind, size: node.size, modified: node.mtime }
+    let mode = node.permissions();
+    let Node { path, size, mtime, uid, gid, .. } = node;
+    Entry { path, kind, size, modified: mtime, mode, uid, gid }
 }
 
 pub(super) fn diff(

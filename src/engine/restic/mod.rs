@@ -8,10 +8,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{
-    BackupReport, BackupRequest, Change, CheckReport, Claim, Context, Engine, EngineError, Entry,
-    Expected, Initialised, Looked, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
+    BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, Context, Engine,
+    EngineError, Entry, Expected, Initialised, Looked, OnProgress, Probe, RestoreReport,
+    RestoreRequest, secret,
 };
 use crate::host::{CommandSpec, Completed, Exit, Stream, Tool};
 use crate::model::copy::Copy;
@@ -46,6 +48,8 @@ pub struct ResticEngine {
     // restic takes its time to start.
     version: OnceLock<Version>,
     repository: OnceLock<Repository>,
+    // That the repository cannot be written to was told.
+    told: AtomicBool,
 }
 
 impl ResticEngine {
@@ -59,7 +63,13 @@ impl ResticEngine {
             source: copy_source.and_then(of_restic).cloned(),
             version: OnceLock::new(),
             repository: OnceLock::new(),
+            told: AtomicBool::new(false),
         })
+    }
+
+    fn is_read_only(&self, cx: Context<'_>) -> bool {
+        let path = self.target.local_repository();
+        path.is_some_and(|path| cx.host.is_read_only(path).unwrap_or(false))
     }
 
     fn program(&self) -> Tool {
@@ -105,8 +115,17 @@ impl ResticEngine {
             compression: self.restic.compression.clone(),
             upload_limit_kib: self.restic.upload_limit_kib,
             lock_owner: self.lock_owner(cx),
+            unlocked: self.is_read_only(cx),
         };
-        Ok(Session { cx, access, source: None })
+        if access.unlocked && !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "target {}: the file system of {} is mounted read-only; its copies are read without a lock, and nothing can be stored there",
+                self.target.name,
+                access.repository.shown()
+            );
+        }
+        let local = self.target.local_repository();
+        Ok(Session { cx, access, source: None, local })
     }
 }
 
@@ -132,7 +151,7 @@ fn credentials(
         }
     };
     let environment: Vec<(String, Secret)> = match &restic.environment_file {
-        Some(path) => environment::parse(&cx.host.read(path)?)
+        Some(path) => environment::parse(&secret::read_private(cx.host, path)?)
             .map_err(|error| EngineError::Secret { what: format!("{}: {error}", path.shown()) })?,
         None => Vec::new(),
     };
@@ -172,6 +191,8 @@ struct Session<'a> {
     access: Access,
     /// The other repository of a `copy`, whose secrets must not be shown either.
     source: Option<Repository>,
+    /// Where the repository is, if it is on this machine.
+    local: Option<&'a Path>,
 }
 
 impl Session<'_> {
@@ -222,7 +243,13 @@ impl Session<'_> {
         let failure = failure::diagnose(completed.exit, &completed.stderr_tail);
         let repository = self.shown();
         let detail = self.redact(&failure.detail);
+        if self.is_of_borg() {
+            return EngineError::OtherEngine { repository, wanted: "restic", found: "borg" };
+        }
         match failure.kind {
+            Kind::Locked | Kind::Other if self.access.unlocked => {
+                EngineError::ReadOnly { repository }
+            }
             Kind::NoRepository => EngineError::RepositoryMissing { repository },
             Kind::Exists => EngineError::RepositoryExists { repository },
             Kind::WrongPassword => EngineError::WrongPassphrase { repository },
@@ -237,6 +264,15 @@ impl Session<'_> {
                 detail,
             },
         }
+    }
+
+    /// Whether a borg repository is there: restic takes its file `config` for one that the password does not open.
+    fn is_of_borg(&self) -> bool {
+        let there = |part| {
+            let look = |local: &Path| self.cx.host.look(&local.join(part)).ok().flatten();
+            self.local.and_then(look).is_some()
+        };
+        there("README") && there("config") && there("data") && !there("keys")
     }
 
     /// A failure that restic did not notice.
@@ -301,9 +337,14 @@ impl Engine for ResticEngine {
         Ok(())
     }
 
-    fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<(), EngineError> {
+    fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<Compacted, EngineError> {
         let session = self.open(cx)?;
-        session.run_text(&command::prune(&session.access), progress).map(drop)
+        let mut freed = None;
+        session.run_text(&command::prune(&session.access), &mut |line| {
+            freed = line.current.as_deref().and_then(message::pruned).or(freed.take());
+            progress(line);
+        })?;
+        Ok(freed.map_or(Compacted::Unknown, Compacted::Freed))
     }
 
     fn check(

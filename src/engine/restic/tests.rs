@@ -279,7 +279,7 @@ fn failures_have_their_own_errors() {
         ),
         (
             "prune-locked",
-            |e, cx| e.compact(cx, &mut |_| {}),
+            |e, cx| e.compact(cx, &mut |_| {}).map(drop),
             |e| matches!(e, EngineError::Locked { detail, .. } if detail.contains("PID")),
         ),
         ("check-locked", check, |e| matches!(e, EngineError::Locked { .. })),

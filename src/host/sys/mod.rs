@@ -2,7 +2,7 @@
 //!
 //! Parsers of `/proc` are pure functions with tests on recorded text; around each is one thin reader. Code
 //! outside `host` gets here only through [`trusted`] and [`signals`], which the command line needs before
-//! there is a [`super::Host`].
+//! there is a [`super::Host`], and to ask whether we are root ([`process::is_root`]).
 
 mod attach;
 mod attributes;
@@ -12,6 +12,7 @@ pub mod mounts;
 pub mod place;
 pub mod private;
 pub mod process;
+pub mod room;
 pub mod signals;
 pub mod snapshots;
 pub(in crate::host) mod straight;

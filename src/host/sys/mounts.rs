@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::makedev;
 use nix::sys::statfs::fstatfs;
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::{private, straight};
 
@@ -311,6 +311,15 @@ pub(super) fn flags_of(options: &str) -> MsFlags {
 /// Whether the error says that there is nothing at the path.
 pub(in crate::host) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Whether nothing can be written to the file system at `path`, which must exist: mounted read-only here, or
+/// made so by the kernel after an error.
+///
+/// # Errors
+/// When the file system cannot be asked.
+pub fn is_read_only(path: &Path) -> io::Result<bool> {
+    Ok(statvfs(path)?.flags().contains(FsFlags::ST_RDONLY))
 }
 
 /// Bytes that an unprivileged writer may still use in the file system at `path`, which must exist. What

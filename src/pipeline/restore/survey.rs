@@ -163,7 +163,15 @@ pub(super) fn survey(
             }
             // Listings spell other bytes in their own way; the engine and the last look say whether it is there.
             None => {
-                let entry = Entry { path: path.clone(), kind: '?', size: None, modified: None };
+                let entry = Entry {
+                    path: path.clone(),
+                    kind: '?',
+                    size: None,
+                    modified: None,
+                    mode: None,
+                    uid: None,
+                    gid: None,
+                };
                 survey.take(&entry, true, false);
             }
         }
@@ -208,7 +216,15 @@ mod tests {
     use super::*;
 
     fn entry(path: &str, kind: char, size: u64) -> Entry {
-        Entry { path: path.into(), kind, size: Some(size), modified: None }
+        Entry {
+            path: path.into(),
+            kind,
+            size: Some(size),
+            modified: None,
+            mode: None,
+            uid: None,
+            gid: None,
+        }
     }
 
     fn with_places(places: &[&str]) -> Survey {

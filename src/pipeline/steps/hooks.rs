@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::host::{Capture, Host, Stream};
 use crate::model::job::{Hooks, Job};
 use crate::model::names::{JobName, RunId};
-use crate::model::outcome::{Outcome, Trouble};
+use crate::model::outcome::{Outcome, Trouble, exit_code};
 use crate::model::undo::{EntryId, Promise, Undo};
 
 use crate::pipeline::context::RunContext;
@@ -24,18 +24,63 @@ pub struct Moment<'a> {
     name: &'static str,
     job: &'a JobName,
     run: &'a RunId,
-    outcome: Option<&'a Outcome>,
+    ending: Option<&'a Ending>,
+}
+
+/// The variables that a hook is given besides those of Stillpoint itself, and what each says. They are a contract: the
+/// help and the commented configuration name each one.
+pub const VARIABLES: &[(&str, &str)] = &[
+    ("STILLPOINT_HOOK", "which hook it is: before, quiesce, resume, after, on-failure or finally"),
+    ("STILLPOINT_JOB", "the job"),
+    ("STILLPOINT_RUN", "the run's id"),
+    (
+        "STILLPOINT_OUTCOME",
+        "after, on-failure, finally: ok, warning, incomplete, failed, skipped or interrupted",
+    ),
+    ("STILLPOINT_EXIT_CODE", "the same hooks: the exit code that the job comes to so far"),
+    ("STILLPOINT_ERROR", "the same hooks: what went wrong first, empty when nothing did"),
+];
+
+/// How many bytes of an error a hook is told; a process has no room for any number.
+const LONGEST_ERROR: usize = 4096;
+
+/// How a job has ended, as far as the hooks after it can know.
+#[derive(Debug)]
+struct Ending {
+    outcome: Outcome,
+    exit_code: i32,
+    error: String,
+}
+
+impl Ending {
+    fn of(cx: RunContext<'_>, rec: &Recorder<'_>) -> Self {
+        // A signal between two steps fails none of them, and the job is interrupted all the same.
+        let signal = cx.host().stop_signal();
+        let troubles: Vec<Trouble> =
+            rec.troubles.iter().copied().chain(signal.map(Trouble::Signal)).collect();
+        let first = rec.steps.iter().find(|step| step.outcome > Outcome::Warning);
+        let first =
+            first.or_else(|| rec.steps.iter().find(|step| step.outcome == Outcome::Warning));
+        let mut error = first.map(|step| step.detail.replace('\0', " ")).unwrap_or_default();
+        let end = (0..=LONGEST_ERROR.min(error.len())).rev().find(|at| error.is_char_boundary(*at));
+        error.truncate(end.unwrap_or(0));
+        Self {
+            outcome: if signal.is_some() { Outcome::Interrupted } else { rec.outcome() },
+            exit_code: exit_code(&troubles),
+            error,
+        }
+    }
 }
 
 impl<'a> Moment<'a> {
     /// When a promise is kept, in the job's own run or in `recover`, where its outcome is not known.
     pub fn promised(promise: Promise, job: &'a JobName, run: &'a RunId) -> Self {
-        Self { name: promise.name(), job, run, outcome: None }
+        Self { name: promise.name(), job, run, ending: None }
     }
 
     /// Just before the captures are made.
     pub fn quiesce(job: &'a JobName, run: &'a RunId) -> Self {
-        Self { name: "quiesce", job, run, outcome: None }
+        Self { name: "quiesce", job, run, ending: None }
     }
 }
 
@@ -65,8 +110,11 @@ pub fn run_one(
         .env("STILLPOINT_HOOK", moment.name)
         .env("STILLPOINT_JOB", moment.job.as_str())
         .env("STILLPOINT_RUN", moment.run.as_str());
-    if let Some(outcome) = moment.outcome {
-        spec = spec.env("STILLPOINT_OUTCOME", outcome.word());
+    if let Some(ending) = moment.ending {
+        spec = spec
+            .env("STILLPOINT_OUTCOME", ending.outcome.word())
+            .env("STILLPOINT_EXIT_CODE", ending.exit_code.to_string())
+            .env("STILLPOINT_ERROR", &ending.error);
     }
     let hook = moment.name;
     let ran = host.run(&spec, &mut |stream, line| {
@@ -148,7 +196,7 @@ pub fn before(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) -> Option<V
         return Some(Verdict::Proceed);
     }
     rec.step("before", None, None, |_| {
-        let moment = Moment { name: "before", job: &job.name, run: cx.run, outcome: None };
+        let moment = Moment { name: "before", job: &job.name, run: cx.run, ending: None };
         for argv in &job.hooks.before {
             if run_one(cx.host(), argv, job.hooks.timeout, &moment)? {
                 let reason = format!("the before hook {} exited with {SKIP}", argv[0]);
@@ -162,20 +210,16 @@ pub fn before(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) -> Option<V
 /// Runs the `after` hooks, or the `on-failure` ones, as the job's outcome asks. All of them run; the first
 /// failure is the step's.
 pub fn after(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
-    // A signal between two steps fails none of them, and the job is interrupted all the same.
-    let outcome = match cx.host().stop_signal() {
-        Some(_) => Outcome::Interrupted,
-        None => rec.outcome(),
-    };
+    let ending = Ending::of(cx, rec);
     let Hooks { after, on_failure, .. } = &job.hooks;
-    let good = outcome <= Outcome::Warning;
+    let good = ending.outcome <= Outcome::Warning;
     let (name, hooks) = if good { ("after", after) } else { ("on-failure", on_failure) };
     if hooks.is_empty() {
         return;
     }
     let _shield = cx.host().shield();
     rec.step(name, None, None, |_| {
-        let moment = Moment { name, job: &job.name, run: cx.run, outcome: Some(&outcome) };
+        let moment = Moment { name, job: &job.name, run: cx.run, ending: Some(&ending) };
         let mut failure = None;
         for argv in hooks {
             if let Err(error) = run_one(cx.host(), argv, job.hooks.timeout, &moment) {
@@ -192,12 +236,13 @@ pub fn after(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
 
 /// Keeps the promise of [`promise_finally`]. What fails stays in the ledger, for recover to try again.
 pub fn finally(cx: RunContext<'_>, rec: &mut Recorder<'_>, promised: &[(EntryId, Undo)]) {
-    keep(cx, rec, "finally", promised);
+    let ending = Ending::of(cx, rec);
+    keep(cx, rec, "finally", promised, Some(&ending));
 }
 
 /// Keeps the promise of [`promise_resume`], in the same way.
 pub fn resume(cx: RunContext<'_>, rec: &mut Recorder<'_>, promised: &[(EntryId, Undo)]) {
-    keep(cx, rec, "resume", promised);
+    keep(cx, rec, "resume", promised, None);
 }
 
 fn keep(
@@ -205,6 +250,7 @@ fn keep(
     rec: &mut Recorder<'_>,
     step: &'static str,
     promised: &[(EntryId, Undo)],
+    ending: Option<&Ending>,
 ) {
     if promised.is_empty() {
         return;
@@ -214,9 +260,15 @@ fn keep(
         let mut failures = Vec::new();
         for (entry, undo) in promised {
             let settle = |()| cx.ledger.settled(*entry).map_err(ledger_error);
-            if let Err(error) =
-                give_back(cx.pipeline, cx.run, cx.ledger, undo, None).and_then(settle)
-            {
+            let kept = match undo {
+                // Here it is known how the job ended, which recover would not know.
+                Undo::RunHook { promise, job, argv, timeout } => {
+                    let moment = Moment { ending, ..Moment::promised(*promise, job, cx.run) };
+                    run_one(cx.host(), argv, *timeout, &moment).map(drop)
+                }
+                undo => give_back(cx.pipeline, cx.run, cx.ledger, undo, None),
+            };
+            if let Err(error) = kept.and_then(settle) {
                 failures.push(error.message);
             }
         }

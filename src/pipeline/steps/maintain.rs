@@ -1,6 +1,6 @@
 //! What belongs to a target and not to a job: giving back space, and checking. Once per run, when due.
 
-use crate::engine::{CheckReport, Engine};
+use crate::engine::{CheckReport, Compacted, Engine};
 use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::StepReport;
@@ -69,12 +69,8 @@ pub fn compact(
             };
         }
         let compacted = bracketed(cx, engine, |engine| engine.compact(cx.engine(), progress));
-        let done = Done::ok(match cx.host().is_dry() {
-            true => "would give back the space of deleted copies",
-            false => "space of deleted copies given back",
-        });
         compacted
-            .map(|()| ((), done))
+            .map(|compacted| ((), given_back(cx, &compacted)))
             .or_else(|error| put_off(error, when_busy).map(|done| ((), done)))
     });
     remember(cx, rec, &target.name, MaintenanceKind::Compact);
@@ -125,6 +121,22 @@ fn would_read(read_data: ReadData) -> String {
         ReadData::None => "the structure".into(),
         ReadData::Percent(share) => format!("the structure and {share}% of the data"),
         ReadData::All => "the structure and all data".into(),
+    }
+}
+
+/// What a compaction did, as far as it is known.
+fn given_back(cx: RunContext<'_>, compacted: &Compacted) -> Done {
+    if cx.host().is_dry() {
+        return Done::ok("would give back the space of deleted copies");
+    }
+    match compacted {
+        Compacted::Freed(space) => Done::ok(format!("{space} given back")),
+        Compacted::Unknown => Done::ok("compacted; the engine named no space that became free"),
+        Compacted::AppendOnly => Done::with(
+            Outcome::Warning,
+            Trouble::Warning,
+            "no space became free: the repository is append-only — say append-only = true for the target, or compact it where it is not".to_owned(),
+        ),
     }
 }
 

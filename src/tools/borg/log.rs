@@ -331,6 +331,15 @@ pub fn path_of(text: &str) -> (&str, &str) {
     (head, shorter)
 }
 
+/// The space that `compact` says it gave back, as borg rounds it, if the line says that. An append-only repository
+/// has no such line.
+pub fn freed_space(line: &[u8]) -> Option<String> {
+    let Ok(Line::Message(message)) = parse_line(line) else { return None };
+    let text = message.text.strip_prefix("Remote: ").unwrap_or(&message.text);
+    let amount = text.strip_prefix("compaction freed ")?.strip_suffix(" repository space.")?;
+    (message.level == Level::Info).then(|| amount.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -487,5 +496,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_space_that_compaction_freed() {
+        for (version, expected) in
+            [("borg-1.2.4-legacy", "about 4.03 kB"), ("borg-1.4.5-modern", "about 4.03 kB")]
+        {
+            let path =
+                format!("{}/tests/fixtures/{version}/compact.err", env!("CARGO_MANIFEST_DIR"));
+            let said = std::fs::read(path).unwrap();
+            let freed = said.split(|byte| *byte == b'\n').find_map(freed_space);
+            assert_eq!(freed.as_deref(), Some(expected), "{version}");
+        }
+        assert_eq!(freed_space(b"compaction freed about 1 kB repository space."), None);
     }
 }

@@ -9,7 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use crate::host::{
-    Capture, CommandSpec, Effect, Fact, Fatal, FdStyle, Prediction, PrivateView, SecretFd, Tool,
+    Capture, CommandSpec, Effect, EnvValue, Fact, Fatal, FdStyle, Prediction, PrivateView,
+    SecretFd, Tool,
 };
 use crate::model::copy::Series;
 use crate::model::job::Settings;
@@ -21,6 +22,9 @@ pub mod lock;
 pub mod log;
 pub mod name;
 pub mod output;
+
+/// Whether borg may use a repository that is not where it remembers it, instead of asking.
+const RELOCATED: &str = "BORG_RELOCATED_REPO_ACCESS_IS_OK";
 
 /// How borg reaches ssh when the configuration does not say: it never asks, notices a dead line after 90
 /// seconds and does not wait for ever for one to come up.
@@ -42,6 +46,18 @@ pub struct Repository<'a> {
     pub lock_wait: Duration,
     /// The run whose ledger knows of the locks that borg takes when it changes something, or reads a whole archive.
     pub run: Option<&'a RunId>,
+    /// What is left out where copies are only read.
+    pub reading: Reading,
+}
+
+/// How copies are read where borg would refuse.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Without the repository's lock: it cannot be made there, and nothing can be changed there meanwhile.
+    pub unlocked: bool,
+    /// Although the repository is not where borg remembers it. What borg remembers stays as it is, so that
+    /// writing is still refused until a person has confirmed the place.
+    pub moved: bool,
 }
 
 /// A tree to back up.
@@ -87,8 +103,26 @@ pub struct Extraction<'a> {
 impl Repository<'_> {
     /// The verb with what all verbs share. A dry run answers a mutation with nothing.
     fn verb(&self, effect: Effect, verb: &[&str], progress: bool) -> CommandSpec {
+        self.command(effect, verb, progress, Reading::default())
+    }
+
+    /// A verb that only reads copies.
+    fn reader(&self, effect: Effect, verb: &[&str], progress: bool) -> CommandSpec {
+        self.command(effect, verb, progress, self.reading)
+    }
+
+    fn command(
+        &self,
+        effect: Effect,
+        verb: &[&str],
+        progress: bool,
+        reading: Reading,
+    ) -> CommandSpec {
         let tool = Tool::Borg.or(self.target.program.as_ref());
         let mut spec = CommandSpec::new(tool, effect).arg("--log-json");
+        if reading.unlocked {
+            spec = spec.arg("--bypass-lock");
+        }
         if progress {
             spec = spec.arg("--progress");
         }
@@ -109,23 +143,28 @@ impl Repository<'_> {
         if let Some(run) = self.run.filter(|_| in_ledger) {
             spec = spec.env("BORG_HOST_ID", lock::owner(&self.settings.host, run));
         }
-        self.environment(spec)
+        self.environment(spec, reading)
     }
 
     /// The environment of every call.
-    fn environment(&self, mut spec: CommandSpec) -> CommandSpec {
+    fn environment(&self, mut spec: CommandSpec, reading: Reading) -> CommandSpec {
         let cache = cache_directory(self.settings);
         // Keys and the memory of known repositories must outlive a wiped cache.
         let state = state_directory(self.settings);
+        // Whoever is only let in to read does not teach borg the new place, which it keeps in both.
+        let (security, caches) = match reading.moved {
+            true => (cache.join("moved/security"), cache.join("moved/cache")),
+            false => (state.join("security"), cache.join("cache")),
+        };
         let unencrypted = if self.target.encryption == "none" { "yes" } else { "no" };
         spec = spec
             .env("BORG_BASE_DIR", cache.clone())
-            .env("BORG_CACHE_DIR", cache.join("cache"))
+            .env("BORG_CACHE_DIR", caches)
             .env("BORG_CONFIG_DIR", state.join("config"))
             .env("BORG_KEYS_DIR", state.join("keys"))
-            .env("BORG_SECURITY_DIR", state.join("security"))
+            .env("BORG_SECURITY_DIR", security)
             .env("BORG_EXIT_CODES", "modern")
-            .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "no")
+            .env(RELOCATED, if reading.moved { "yes" } else { "no" })
             .env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", unencrypted)
             .env("TZ", "UTC");
         spec = match self.target.ssh_command.as_slice() {
@@ -171,6 +210,18 @@ impl Repository<'_> {
         ])
     }
 
+    /// Looks at the repository through borg's cache, which also has borg remember its place from now on, wherever it
+    /// was before.
+    pub fn accept_place(&self) -> CommandSpec {
+        let mut spec = self.verb(Effect::Mutate, &["info", "--json", "--"], false);
+        for (name, value) in &mut spec.env {
+            if name == RELOCATED {
+                *value = EnvValue::Plain("yes".into());
+            }
+        }
+        spec.arg(&self.target.repository)
+    }
+
     /// Prints the key, encrypted with the passphrase, as a text.
     pub fn export_key(&self) -> CommandSpec {
         self.verb(Effect::Inspect, &["key", "export", "--"], false)
@@ -180,7 +231,7 @@ impl Repository<'_> {
     /// Lists all archives, checkpoints included, or only the newest, to look at the repository itself.
     pub fn list(&self, only_newest: bool) -> CommandSpec {
         let mut spec =
-            self.verb(Effect::Inspect, &["list", "--json", "--consider-checkpoints"], false);
+            self.reader(Effect::Inspect, &["list", "--json", "--consider-checkpoints"], false);
         if only_newest {
             spec = spec.args(["--last", "1"]);
         }
@@ -189,8 +240,12 @@ impl Repository<'_> {
 
     /// Lists all archives with their comments, for which borg looks into each.
     pub fn list_comments(&self) -> CommandSpec {
-        self.verb(Effect::Inspect, &["list", "--json", "--consider-checkpoints", "--format"], false)
-            .args(["{comment}", "--", &self.target.repository])
+        self.reader(
+            Effect::Inspect,
+            &["list", "--json", "--consider-checkpoints", "--format"],
+            false,
+        )
+        .args(["{comment}", "--", &self.target.repository])
     }
 
     /// What a new archive is called, said and compressed with, before its operands.
@@ -284,7 +339,8 @@ impl Repository<'_> {
 
     /// Gives back the space that deletions left.
     pub fn compact(&self) -> CommandSpec {
-        self.verb(Effect::Mutate, &["compact", "--"], true).arg(&self.target.repository)
+        // How much it gave back, borg says only when it is asked to talk.
+        self.verb(Effect::Mutate, &["compact", "--info", "--"], true).arg(&self.target.repository)
     }
 
     /// Checks repository and archives; with `verify_data`, decrypts and hashes every chunk too.
@@ -300,16 +356,16 @@ impl Repository<'_> {
 
     /// Reads a whole archive back and writes nothing. A mutation for a dry run's purposes, like [`Self::check`].
     pub fn verify(&self, name: &str) -> CommandSpec {
-        self.verb(Effect::Mutate, &["extract", "--dry-run", "--"], false).arg(self.archive(name))
+        self.reader(Effect::Mutate, &["extract", "--dry-run", "--"], false).arg(self.archive(name))
     }
 
     /// Extracts paths of an archive below a directory.
     pub fn extract(&self, name: &str, wanted: &Extraction<'_>) -> CommandSpec {
         let mut spec = if wanted.dry_run {
-            self.verb(Effect::Inspect, &["extract", "--dry-run"], true)
+            self.reader(Effect::Inspect, &["extract", "--dry-run"], true)
         } else {
             // Holes stay holes. Directories that the archive does not hold are made for others to pass.
-            self.verb(Effect::Mutate, &["extract", "--sparse", "--umask", "0022"], true)
+            self.reader(Effect::Mutate, &["extract", "--sparse", "--umask", "0022"], true)
         };
         if !wanted.owners_by_name {
             spec = spec.arg("--numeric-ids");
@@ -328,7 +384,7 @@ impl Repository<'_> {
     /// Writes the content of one file of an archive to our own standard output.
     pub fn extract_to_stdout(&self, name: &str, path: &Path) -> CommandSpec {
         let mut spec = self
-            .verb(Effect::Inspect, &["extract", "--stdout", "--"], false)
+            .reader(Effect::Inspect, &["extract", "--stdout", "--"], false)
             .arg(self.archive(name))
             .args(only(path));
         spec.stdout = Capture::Inherit;
@@ -338,7 +394,7 @@ impl Repository<'_> {
     /// Lists the entries of an archive, one a line.
     pub fn contents(&self, name: &str) -> CommandSpec {
         let mut spec = self
-            .verb(Effect::Inspect, &["list", "--json-lines", "--"], false)
+            .reader(Effect::Inspect, &["list", "--json-lines", "--"], false)
             .arg(self.archive(name));
         spec.stdout = Capture::Lines;
         spec
@@ -347,7 +403,7 @@ impl Repository<'_> {
     /// Compares two archives, one difference a line.
     pub fn diff(&self, older: &str, newer: &str) -> CommandSpec {
         let mut spec = self
-            .verb(Effect::Inspect, &["diff", "--json-lines", "--"], false)
+            .reader(Effect::Inspect, &["diff", "--json-lines", "--"], false)
             .args([self.archive(older), double_braces(newer)]);
         spec.stdout = Capture::Lines;
         spec
@@ -356,14 +412,16 @@ impl Repository<'_> {
     /// Serves an archive as a file system, in the foreground.
     pub fn mount(&self, name: &str, at: &Path) -> CommandSpec {
         let tool = Tool::Borg.or(self.target.program.as_ref());
+        let unlocked = self.reading.unlocked.then_some("--bypass-lock");
         let mut spec = CommandSpec::new(tool, Effect::Mutate)
+            .args(unlocked)
             .arg("--lock-wait")
             .arg(self.lock_wait.as_secs().to_string())
             .args(["mount", "-f", "--", &self.archive(name)])
             .arg(at);
         // On SIGTERM it ends without unmounting.
         spec.stop_signal = nix::libc::SIGINT;
-        self.environment(spec)
+        self.environment(spec, self.reading)
     }
 
     /// A predicted change of the list of archives.

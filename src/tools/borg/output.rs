@@ -56,6 +56,12 @@ pub struct Item {
     pub modified: Option<DateTime<Utc>>,
     /// For a further name of a file (a hard link): the first one.
     pub link_to: Option<PathBuf>,
+    /// Permission bits, set-id and sticky ones included.
+    pub mode: Option<u32>,
+    /// Owner, by number.
+    pub uid: Option<u32>,
+    /// Group, by number.
+    pub gid: Option<u32>,
 }
 
 /// One line of `borg diff --json-lines`.
@@ -189,6 +195,9 @@ pub fn parse_item(line: &[u8]) -> Result<Item, String> {
         path: WireText,
         size: Option<u64>,
         mtime: Option<String>,
+        mode: Option<String>,
+        uid: Option<u32>,
+        gid: Option<u32>,
         // For a further name of a file that was listed before: its first name.
         source: Option<WireText>,
     }
@@ -205,7 +214,29 @@ pub fn parse_item(line: &[u8]) -> Result<Item, String> {
         size: record.size.filter(|_| has_size),
         modified: record.mtime.as_deref().map(parse_time).transpose()?,
         link_to,
+        mode: record.mode.as_deref().and_then(parse_mode),
+        uid: record.uid,
+        gid: record.gid,
     })
+}
+
+/// Reads permissions as `ls -l` shows them: `-rwsr-x--t`. `None` when it is something else.
+fn parse_mode(text: &str) -> Option<u32> {
+    let signs: &[u8; 10] = text.as_bytes().try_into().ok()?;
+    let mut mode = 0;
+    for (at, sign) in signs[1..].iter().enumerate() {
+        let bit = 0o400 >> at;
+        // Set-id and sticky stand where x would, small with it and capital without.
+        let special = [0o4000, 0o2000, 0o1000][at / 3];
+        mode |= match (sign, at % 3) {
+            (b'-', _) => 0,
+            (b'r', 0) | (b'w', 1) | (b'x', 2) => bit,
+            (b's' | b't', 2) => bit | special,
+            (b'S' | b'T', 2) => special,
+            _ => return None,
+        };
+    }
+    Some(mode)
 }
 
 /// Reads one line of a comparison.
@@ -312,5 +343,21 @@ mod tests {
     fn versions() {
         assert_eq!(parse_version(b"borg 1.2.4\n").as_deref(), Some("1.2.4"));
         assert_eq!(parse_version(b"borg: not found"), None);
+    }
+
+    #[test]
+    fn permissions() {
+        for (text, mode) in [
+            ("-rw-r-----", 0o640),
+            ("drwxrwxrwt", 0o1777),
+            ("-rwsr-sr-x", 0o6755),
+            ("-rwSr-Sr-T", 0o7644),
+            ("----------", 0),
+        ] {
+            assert_eq!(parse_mode(text), Some(mode), "{text}");
+        }
+        for bad in ["", "-rw", "-rwxrwxrwxr", "-xrw------", "-rw-r--r-é"] {
+            assert_eq!(parse_mode(bad), None, "{bad}");
+        }
     }
 }

@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use chrono::Utc;
 
 use super::*;
-use crate::host::EnvValue;
 use crate::model::names::{HostName, JobName};
 
 fn settings() -> Settings {
@@ -46,6 +45,7 @@ fn repository<'a>(target: &'a BorgTarget, settings: &'a Settings) -> Repository<
         temporary: None,
         lock_wait: Duration::from_secs(120),
         run: None,
+        reading: Reading::default(),
     }
 }
 
@@ -235,4 +235,44 @@ fn looking_is_not_changing() {
     ] {
         assert_eq!(spec.effect, Effect::Mutate, "{}", words(&spec));
     }
+}
+
+#[test]
+fn only_reading_passes_the_lock_and_the_place() {
+    let (target, settings) = (target(), settings());
+    let repository = Repository {
+        reading: Reading { unlocked: true, moved: true },
+        ..repository(&target, &settings)
+    };
+    let names = ["a".to_owned()];
+    let extraction = Extraction {
+        paths: &[],
+        above: &[],
+        to: "/to".as_ref(),
+        owners_by_name: false,
+        dry_run: false,
+    };
+    let reading = [
+        repository.extract_to_stdout("a", "/f".as_ref()),
+        repository.list(false),
+        repository.contents("a"),
+        repository.diff("a", "b"),
+        repository.verify("a"),
+        repository.extract("a", &extraction),
+        repository.mount("a", "/mnt".as_ref()),
+    ];
+    for spec in reading {
+        assert!(words(&spec).contains("--bypass-lock"), "{}", words(&spec));
+        assert_eq!(variable(&spec, RELOCATED).unwrap(), "yes");
+        assert_eq!(variable(&spec, "BORG_SECURITY_DIR").unwrap(), "/cache/borg/moved/security");
+        assert_eq!(variable(&spec, "BORG_CACHE_DIR").unwrap(), "/cache/borg/moved/cache");
+    }
+    for spec in [repository.delete(&names), repository.compact(), repository.check(false)] {
+        assert!(!words(&spec).contains("--bypass-lock"), "{}", words(&spec));
+        assert_eq!(variable(&spec, RELOCATED).unwrap(), "no");
+        assert_eq!(variable(&spec, "BORG_SECURITY_DIR").unwrap(), "/state/borg/security");
+    }
+    let spec = repository.accept_place();
+    assert_eq!(variable(&spec, RELOCATED).unwrap(), "yes");
+    assert_eq!(variable(&spec, "BORG_SECURITY_DIR").unwrap(), "/state/borg/security");
 }

@@ -22,6 +22,8 @@ pub fn version(program: &Tool) -> CommandSpec {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lock {
     Taken,
+    /// Taken by what only reads copies, unless it cannot be had.
+    ToRead,
     /// `--no-lock`: for what reads single files that never change once they are there. So a look works
     /// while somebody prunes, on a read-only medium, and leaves nothing behind.
     None,
@@ -53,15 +55,18 @@ fn base(access: &Access, effect: Effect, lock: Lock, subcommand: &str) -> Comman
         }),
         None => spec = spec.arg("--insecure-no-password"),
     }
-    if lock == Lock::Taken {
+    if lock != Lock::None {
         spec.host_name = access.lock_owner.clone();
     }
     match lock {
         Lock::None => spec = spec.arg("--no-lock"),
-        Lock::Taken if access.version.waits_for_locks() && !access.lock_wait.is_zero() => {
+        Lock::ToRead if access.unlocked => spec = spec.arg("--no-lock"),
+        Lock::Taken | Lock::ToRead
+            if access.version.waits_for_locks() && !access.lock_wait.is_zero() =>
+        {
             spec = spec.arg(format!("--retry-lock={}s", access.lock_wait.as_secs().max(1)));
         }
-        Lock::Taken => {}
+        Lock::Taken | Lock::ToRead => {}
     }
     // It prints its status every second, whatever happens.
     spec.repeats_itself = true;
@@ -224,7 +229,7 @@ pub fn prune(access: &Access) -> CommandSpec {
 ///
 /// A mutation for a dry run's purposes: it takes the exclusive lock and hours.
 pub fn check(access: &Access, read_data: ReadData) -> CommandSpec {
-    let mut spec = base(access, Effect::Mutate, Lock::Taken, "check").arg("--json");
+    let mut spec = base(access, Effect::Mutate, Lock::ToRead, "check").arg("--json");
     spec = match read_data {
         ReadData::None => spec,
         ReadData::Percent(share) => spec.arg(format!("--read-data-subset={share}%")),
@@ -238,14 +243,14 @@ pub fn check(access: &Access, read_data: ReadData) -> CommandSpec {
 /// for a dry run's purposes, like [`check`].
 pub fn dump_all(access: &Access, id: &str) -> CommandSpec {
     let mut spec =
-        base(access, Effect::Mutate, Lock::Taken, "dump").args(["--archive", "tar", id, "/"]);
+        base(access, Effect::Mutate, Lock::ToRead, "dump").args(["--archive", "tar", id, "/"]);
     spec.stdout = Capture::Discard;
     spec
 }
 
 /// `restic dump ID PATH`, to our own standard output.
 pub fn dump(access: &Access, id: &str, path: &Path) -> CommandSpec {
-    let mut spec = base(access, Effect::Inspect, Lock::Taken, "dump").args(["--", id]).arg(path);
+    let mut spec = base(access, Effect::Inspect, Lock::ToRead, "dump").args(["--", id]).arg(path);
     spec.stdout = Capture::Inherit;
     spec
 }
@@ -266,7 +271,7 @@ pub fn restore(
     preview: bool,
 ) -> CommandSpec {
     let (effect, lock) =
-        if preview { (Effect::Inspect, Lock::None) } else { (Effect::Mutate, Lock::Taken) };
+        if preview { (Effect::Inspect, Lock::None) } else { (Effect::Mutate, Lock::ToRead) };
     let mut spec = base(access, effect, lock, "restore").arg("--json").arg("--target").arg(to);
     if access.version.restores_holes() {
         spec = spec.arg("--sparse");
@@ -298,7 +303,7 @@ pub fn literal(path: &Path) -> OsString {
 /// `restic mount`, narrowed by host and tags. Each snapshot is at `MOUNTPOINT/SHORT-ID`, the first eight
 /// digits of its id.
 pub fn mount(access: &Access, host: Option<&str>, tags: &[String], at: &Path) -> CommandSpec {
-    let mut spec = base(access, Effect::Mutate, Lock::Taken, "mount");
+    let mut spec = base(access, Effect::Mutate, Lock::ToRead, "mount");
     if let Some(host) = host {
         spec = spec.args(["--host", host]);
     }
@@ -314,14 +319,14 @@ pub fn mount(access: &Access, host: Option<&str>, tags: &[String], at: &Path) ->
 /// `restic ls --json ID`, of everything, or of these paths and what lies directly in them.
 pub fn ls(access: &Access, id: &str, paths: &[&Path]) -> CommandSpec {
     let mut spec =
-        base(access, Effect::Inspect, Lock::Taken, "ls").args(["--json", "--", id]).args(paths);
+        base(access, Effect::Inspect, Lock::ToRead, "ls").args(["--json", "--", id]).args(paths);
     spec.stdout = Capture::Lines;
     spec
 }
 
 /// `restic diff --json --metadata OLDER NEWER`.
 pub fn diff(access: &Access, older: &str, newer: &str) -> CommandSpec {
-    let mut spec = base(access, Effect::Inspect, Lock::Taken, "diff").args([
+    let mut spec = base(access, Effect::Inspect, Lock::ToRead, "diff").args([
         "--json",
         "--metadata",
         older,
@@ -389,6 +394,7 @@ mod tests {
             compression: Some("max".into()),
             upload_limit_kib: Some(100),
             lock_owner: Some("web1.stillpoint-0badcafe".into()),
+            unlocked: false,
         }
     }
 
@@ -474,6 +480,33 @@ mod tests {
             "{}",
             spec.display()
         );
+    }
+
+    #[test]
+    fn only_reading_passes_a_lock_that_cannot_be_had() {
+        let access = Access { unlocked: true, ..access("0.18.0", "/r") };
+        let (to, at) = (Path::new("/to"), Path::new("/mnt"));
+        let reading = [
+            restore(&access, "ab", &[], to, false),
+            dump_all(&access, "ab"),
+            ls(&access, "ab", &[]),
+            diff(&access, "ab", "cd"),
+            mount(&access, None, &[], at),
+            check(&access, ReadData::None),
+        ];
+        for spec in reading {
+            assert!(spec.display().contains("--no-lock"), "{}", spec.display());
+        }
+        // Where there is a lock, it is the ledger's to know.
+        let locked = Access { unlocked: false, ..access.clone() };
+        for spec in [check(&locked, ReadData::None), dump_all(&locked, "ab")] {
+            assert!(!spec.display().contains("--no-lock"), "{}", spec.display());
+            assert_eq!(spec.host_name, locked.lock_owner);
+        }
+        let ids = ["00".to_owned()];
+        for spec in [forget(&access, &ids), prune(&access), tag(&access, "00", "x", true)] {
+            assert!(!spec.display().contains("--no-lock"), "{}", spec.display());
+        }
     }
 
     #[test]

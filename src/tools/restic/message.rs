@@ -308,6 +308,24 @@ pub struct Node {
     pub size: Option<u64>,
     /// When it was last modified.
     pub mtime: Option<DateTime<Utc>>,
+    /// As Go has it; see [`Node::permissions`].
+    mode: Option<u32>,
+    /// Owner, by number.
+    pub uid: Option<u32>,
+    /// Group, by number.
+    pub gid: Option<u32>,
+}
+
+impl Node {
+    /// Permission bits as chmod(2) has them, set-id and sticky ones included.
+    pub fn permissions(&self) -> Option<u32> {
+        // Bits of Go's io/fs.FileMode.
+        let special = [(1 << 23, 0o4000), (1 << 22, 0o2000), (1 << 20, 0o1000)];
+        self.mode.map(|mode| {
+            let set = special.iter().filter(|(bit, _)| mode & bit != 0);
+            set.fold(mode & 0o777, |mode, (_, bit)| mode | bit)
+        })
+    }
 }
 
 /// Reads one line of `ls --json`.
@@ -365,6 +383,12 @@ pub fn compared(bytes: &[u8]) -> Result<Compared, String> {
         ("statistics", ..) => Ok(Compared::End),
         (other, ..) => Err(format!("a line of a comparison of the type {other:?}")),
     }
+}
+
+/// The space that `prune` says it gave back, as restic rounds it: `total prune: 2 blobs / 496 B`.
+pub fn pruned(line: &str) -> Option<String> {
+    let (_, space) = line.trim().strip_prefix("total prune:")?.split_once(" / ")?;
+    Some(space.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -444,5 +468,21 @@ mod tests {
         assert_eq!(read(r#"{"message_type":"statistics","changed_files":1}"#), Ok(Compared::End));
         assert!(read(r#"{"message_type":"change","path":"/x"}"#).is_err());
         assert!(read("error: x").is_err());
+    }
+
+    #[test]
+    fn the_space_that_prune_freed() {
+        assert_eq!(pruned("total prune:           2 blobs / 496 B").as_deref(), Some("496 B"));
+        assert_eq!(pruned("remaining:             6 blobs / 1.203 KiB"), None);
+    }
+
+    #[test]
+    fn permissions_of_a_node() {
+        let node = |mode: u32| -> Node {
+            serde_json::from_str(&format!(r#"{{"path":"/a","type":"dir","mode":{mode}}}"#)).unwrap()
+        };
+        // /tmp, as restic 0.14 listed it.
+        assert_eq!(node(2_148_532_735).permissions(), Some(0o1777));
+        assert_eq!(node(0o644 | 1 << 23).permissions(), Some(0o4644));
     }
 }

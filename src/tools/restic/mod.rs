@@ -179,6 +179,8 @@ pub struct Access {
     pub upload_limit_kib: Option<u32>,
     /// The host name that restic writes into its locks instead of the machine's.
     pub lock_owner: Option<String>,
+    /// Read copies without a lock: none can be made there, and nothing can be changed there meanwhile.
+    pub unlocked: bool,
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use stillpoint::engine::{
-    BackupReport, BackupRequest, Change, CheckReport, Claim, Context, Engine, EngineError, Entry,
-    Expected, Initialised, Looked, OnProgress, Probe, RestoreReport, RestoreRequest,
+    BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, Context, Engine,
+    EngineError, Entry, Expected, Initialised, Looked, OnProgress, Probe, RestoreReport,
+    RestoreRequest,
 };
 use stillpoint::host::CommandSpec;
 use stillpoint::model::copy::Copy;
@@ -18,6 +19,9 @@ use super::fake_host::FakeHost;
 
 /// What several engines note, in order.
 pub type Notes = Arc<Mutex<Vec<String>>>;
+
+/// What a look into a copy of this id finds.
+type Look = fn(&str) -> Result<Option<Looked>, EngineError>;
 
 /// What somebody else does to the copies of a repository.
 type Meanwhile = fn(&mut Vec<Copy>);
@@ -175,9 +179,9 @@ impl Engine for FakeEngine {
         Ok(())
     }
 
-    fn compact(&self, _: Context<'_>, _: OnProgress<'_>) -> Result<(), EngineError> {
+    fn compact(&self, _: Context<'_>, _: OnProgress<'_>) -> Result<Compacted, EngineError> {
         self.note(format!("compact {}", self.target.name));
-        Ok(())
+        Ok(Compacted::Unknown)
     }
 
     fn check(

@@ -14,7 +14,8 @@ use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
     ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
     LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, Piped, Placed, Placement,
-    PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, Watch,
+    PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, TrustError, TrustKind,
+    Watch,
 };
 use stillpoint::model::shown::Show;
 use stillpoint::model::undo::{ChildProcess, Identity};
@@ -550,6 +551,18 @@ impl Host for FakeHost {
 
     fn names_in(&self, _: &Path) -> Result<Option<Vec<OsString>>, ActError> {
         Ok(None)
+    }
+
+    fn try_room(&self, _: &Path) -> Result<(), ActError> {
+        Ok(())
+    }
+
+    fn is_read_only(&self, _: &Path) -> Result<bool, ActError> {
+        Ok(false)
+    }
+
+    fn check_trusted(&self, _: &Path, _: TrustKind) -> Result<(), TrustError> {
+        Ok(())
     }
 
     fn process(&self, _: i32) -> Result<Option<ChildProcess>, ActError> {
