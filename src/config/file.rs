@@ -159,11 +159,11 @@ pub const RESTIC: &[Key] = &[
 /// `[targets.NAME.keep]` and `[jobs.NAME.keep.TARGET]`.
 pub const KEEP: &[Key] = &[
     key("last", Kind::Whole(0), "The newest copies"),
-    key("hourly", Kind::Whole(0), "One copy for each of so many hours"),
-    key("daily", Kind::Whole(0), "One copy for each of so many days"),
-    key("weekly", Kind::Whole(0), "One copy for each of so many weeks"),
-    key("monthly", Kind::Whole(0), "One copy for each of so many months"),
-    key("yearly", Kind::Whole(0), "One copy for each of so many years"),
+    key("hourly", Kind::Whole(0), "One copy for each of so many hours of UTC"),
+    key("daily", Kind::Whole(0), "One copy for each of so many days of UTC"),
+    key("weekly", Kind::Whole(0), "One copy for each of so many weeks of UTC"),
+    key("monthly", Kind::Whole(0), "One copy for each of so many months of UTC"),
+    key("yearly", Kind::Whole(0), "One copy for each of so many years of UTC"),
     key("within", Kind::LongSpan, "Every copy younger than this, counted from the newest"),
     key("tags", Kind::Texts, "Every copy that carries one of these tags"),
 ];

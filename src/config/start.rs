@@ -57,7 +57,8 @@ passphrase-file = "/etc/stillpoint/disk.pass"
 # Only for a repository behind ssh: remote-program = "borg1", ssh-command = ["ssh", "-i", "/root/.ssh/backup"],
 # upload-limit = 5000 (KiB per second).
 
-# Which copies stay; without this table all of them do. The newest copy always stays.
+# Which copies stay; without this table all of them do. The newest copy always stays. Hours, days, weeks (from Monday),
+# months and years begin as UTC has them, whatever the machine's time zone.
 [targets.disk.keep]
 last = 3
 #hourly = 24

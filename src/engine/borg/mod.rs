@@ -212,7 +212,10 @@ impl BorgEngine {
                 EngineError::Damaged { repository, detail }
             }
             // Whatever borg made of files that are not its own.
-            _ if there("keys").is_some() && there("snapshots").is_some() => {
+            _ if there("keys").is_some()
+                && there("snapshots").is_some()
+                && there("README").is_none() =>
+            {
                 let repository = self.borg.repository.clone();
                 EngineError::OtherEngine { repository, wanted: "borg", found: "restic" }
             }

@@ -20,9 +20,6 @@ use super::fake_host::FakeHost;
 /// What several engines note, in order.
 pub type Notes = Arc<Mutex<Vec<String>>>;
 
-/// What a look into a copy of this id finds.
-type Look = fn(&str) -> Result<Option<Looked>, EngineError>;
-
 /// What somebody else does to the copies of a repository.
 type Meanwhile = fn(&mut Vec<Copy>);
 /// Looks into a copy, as a function that tests put in its place.
