@@ -60,7 +60,6 @@
 //! - The source is released before the targets are listed, not after: listing reads nothing of it.
 //! - A borg checkpoint of a dead run stays until the next good copy of its series and is deleted then: borg
 //!   resumes from it, and a first backup that never finishes is worse than a leftover that is listed.
-
 //! - What proves a copy ours is the record of its making, not the machine's identity that it carries: whoever can
 //!   read a repository can forge marks. So a lost history makes nothing ours by itself, whatever identity was lost
 //!   with it; `adopt` does. The identity says whose the others are, and its state directory's fingerprint (machine id,
