@@ -169,8 +169,7 @@ password-file = "{{root}}/pass"
     pub fn write(&self, below: &str, text: &str, mode: u32) {
         let path = self.path(below);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        write_with_mode(&path, text, mode);
     }
 
     /// An executable script, as an administrator's hook or dump would be.
@@ -402,4 +401,10 @@ pub fn assert_same_tree(one: &Path, other: &Path) {
         .collect();
     assert!(differing.is_empty(), "the trees differ:\n{}", differing.join("\n"));
     assert!(!one.is_empty());
+}
+
+/// A file with these permission bits: secrets that others can read are refused.
+pub fn write_with_mode(path: &Path, text: &str, mode: u32) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }

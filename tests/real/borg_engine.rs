@@ -25,7 +25,7 @@ use stillpoint::model::names::{HostName, JobName, RunId, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::target::{BorgTarget, EngineConfig, ReadData, SecretSource, Target};
 
-use crate::bench_machine::{must_at_last, wait_for};
+use crate::bench_machine::{must_at_last, wait_for, write_with_mode};
 
 /// A repository, a tree and what an engine call needs, in one temporary directory.
 struct Bench {
@@ -49,8 +49,8 @@ impl Bench {
             max_age: Duration::from_secs(1),
         };
         fs::create_dir(below("tree")).unwrap();
-        fs::write(below("pass"), "correct horse\n").unwrap();
-        fs::write(below("wrong"), "incorrect horse\n").unwrap();
+        write_with_mode(&below("pass"), "correct horse\n", 0o600);
+        write_with_mode(&below("wrong"), "incorrect horse\n", 0o600);
         Self { settings, host: SystemHost::new().unwrap(), directory }
     }
 
@@ -385,12 +385,14 @@ fn what_stands_in_the_way_is_named() {
     let none = none.list(bench.cx()).unwrap_err();
     assert!(matches!(none, EngineError::Secret { .. }), "{none:?}");
 
-    // Moved on purpose or swapped by somebody: a person must say.
+    // Moved on purpose or swapped by somebody: a person must say before anything is written there. It is read all the
+    // same.
     fs::rename(bench.path("repo"), bench.path("moved")).unwrap();
     let moved = bench.engine_with(&bench.path("moved"), "pass");
     let request = bench.request(1, &[bench.path("tree")]);
-    let moved = moved.backup(bench.cx(), &request, &mut |_| {}).unwrap_err();
-    assert!(matches!(moved, EngineError::Refused { .. }), "{moved:?}");
+    let refused = moved.backup(bench.cx(), &request, &mut |_| {}).unwrap_err();
+    assert!(matches!(refused, EngineError::Moved { .. }), "{refused:?}");
+    assert_eq!(moved.list(bench.cx()).unwrap().len(), 0);
 
     let unreachable = bench.engine_with(Path::new("ssh://nobody@127.0.0.1:1/x"), "pass");
     let unreachable = unreachable.list(bench.cx()).unwrap_err();

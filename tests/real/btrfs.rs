@@ -9,7 +9,7 @@ use stillpoint::host::Host;
 use stillpoint::host::system::SystemHost;
 
 use crate::bench_machine::{
-    Machine, PROGRAM, Ran, command, must, must_at_last, wait_for_no_loop_device,
+    Machine, PROGRAM, Ran, command, must, must_at_last, wait_for_no_loop_device, write_with_mode,
 };
 use crate::matrix::{self, Kills, Source};
 
@@ -738,10 +738,7 @@ fn a_captured_root_is_the_root_of_the_engines() {
     let machine = Machine::bare("[jobs]\n");
     let root = Root::new(&machine);
     let write = |path: &str, text: &str| {
-        use std::os::unix::fs::PermissionsExt;
-        let path = root.disk.at.join(path);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        write_with_mode(&root.disk.at.join(path), text, 0o600);
     };
     write("etc/pass", "secret\n");
     write("etc/hello", "hello");

@@ -285,12 +285,12 @@ finally = [["{root}/finally"]]
 
     machine.configure(&job(&format!("before = [[\"{{root}}/fail\"]]\n{others}")));
     machine.run(&["run"]).expect(10).says("no disk");
-    assert_eq!(said(), ["fail host", "on-failure host failed", "finally host"]);
+    assert_eq!(said(), ["fail host", "on-failure host failed", "finally host failed"]);
     assert!(machine.copies("b").is_empty());
 
     machine.configure(&job(others));
     machine.run(&["run"]).expect(0);
-    assert_eq!(said(), ["after host ok", "finally host"]);
+    assert_eq!(said(), ["after host ok", "finally host ok"]);
 
     machine
         .configure(&job(&format!("before = [[\"{{root}}/hang\"]]\ntimeout = \"20s\"\n{others}")));
@@ -298,7 +298,7 @@ finally = [["{root}/finally"]]
     let started = Instant::now();
     machine.run(&["run"]).expect(10).says("took longer");
     assert!(started.elapsed() < Duration::from_secs(200));
-    assert_eq!(said(), ["hang host", "on-failure host failed", "finally host"]);
+    assert_eq!(said(), ["hang host", "on-failure host failed", "finally host failed"]);
     wait_for_no_process_about(&machine.path("hang").to_string_lossy());
     machine.assert_clean();
 

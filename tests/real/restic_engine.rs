@@ -30,7 +30,7 @@ use stillpoint::model::names::{HostName, JobName, RunId, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::target::{EngineConfig, ReadData, ResticTarget, SecretSource, Target};
 
-use crate::bench_machine::wait_for;
+use crate::bench_machine::{wait_for, write_with_mode};
 
 /// The restics to try; `None` is the one on the fixed path.
 fn restics() -> Vec<Option<PathBuf>> {
@@ -72,9 +72,9 @@ impl Bench {
             max_age: Duration::from_secs(1),
         };
         fs::create_dir(below("tree")).unwrap();
-        fs::write(below("pass"), "correct horse\n").unwrap();
-        fs::write(below("wrong"), "incorrect horse\n").unwrap();
-        fs::write(below("env"), "# for the backend\nexport STILLPOINT_PROBE='x y'\n").unwrap();
+        write_with_mode(&below("pass"), "correct horse\n", 0o600);
+        write_with_mode(&below("wrong"), "incorrect horse\n", 0o600);
+        write_with_mode(&below("env"), "# for the backend\nexport STILLPOINT_PROBE='x y'\n", 0o600);
         let stop = Arc::new(StopFlag::default());
         let host = SystemHost::stopped_by(stop.clone());
         Self { settings, host, stop, program, directory }
