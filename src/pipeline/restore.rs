@@ -76,7 +76,7 @@ pub fn restore(
         survey.check_space(host, &to)?;
     }
     let request = RestoreRequest {
-        paths,
+        paths: outermost(&paths),
         above: survey.above.clone(),
         owners_by_name: wanted.owners_by_name,
         dry_run: wanted.dry_run,
@@ -136,6 +136,19 @@ fn plain(paths: &[PathBuf]) -> Result<Vec<PathBuf>, StepError> {
     let plain: Vec<PathBuf> = paths.iter().map(|path| path.components().collect()).collect();
     let everything = plain.iter().any(|path| path == Path::new("/"));
     Ok(if everything { Vec::new() } else { plain })
+}
+
+/// The paths that lie in no other one of them, each once: borg takes each entry for the first pattern that it
+/// matches, and holds the others to be absent from the copy.
+fn outermost(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut outermost: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        if !outermost.iter().any(|above| path.starts_with(above)) {
+            outermost.retain(|kept| !kept.starts_with(path));
+            outermost.push(path.clone());
+        }
+    }
+    outermost
 }
 
 fn fits(host: &dyn Host, to: &Path, size: u64) -> Result<bool, StepError> {
@@ -310,6 +323,13 @@ mod tests {
         assert_eq!(plain(&["/a".into(), "/".into()]).unwrap(), Vec::<PathBuf>::new());
         assert_eq!(plain(&["/a//./b/".into()]).unwrap(), [PathBuf::from("/a/b")]);
         assert!(plain(&["/a/../b".into()]).is_err());
+    }
+
+    #[test]
+    fn a_path_in_another_one_is_not_asked_for_twice() {
+        let of = |paths: &[&str]| outermost(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(of(&["/a/b", "/c", "/a", "/a/b/d", "/a"]), [Path::new("/c"), Path::new("/a")]);
+        assert_eq!(of(&["/a", "/ab"]), [Path::new("/a"), Path::new("/ab")]);
     }
 
     #[test]
