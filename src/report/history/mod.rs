@@ -13,6 +13,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::host::sys::mounts::free_space;
 use crate::model::names::TargetName;
 use crate::model::shown::Show;
 
@@ -244,6 +245,9 @@ impl History {
     fn connect(path: &Path, name: &Path, writable: bool) -> Result<History, HistoryError> {
         let refused =
             |source| HistoryError::Database { path: path.to_owned(), doing: "open", source };
+        if name == path {
+            side_files_fit(path).map_err(refused)?;
+        }
         // A path of ours is absolute, so only `immutable` makes a URI.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -317,6 +321,26 @@ impl History {
             Ok(result)
         })
     }
+}
+
+/// What SQLite's side files take to begin with: an index of 32 KiB that is mapped into memory, and the log.
+const SIDE_FILES: u64 = 64 << 10;
+
+/// Refuses to open a database whose side files are still to be made where there is no room for them. SQLite touches
+/// one byte in every 4 KiB of the mapped one: with smaller blocks (a small ext4) the rest has no room, and to use
+/// it then ends the process (SIGBUS).
+fn side_files_fit(path: &Path) -> rusqlite::Result<()> {
+    let mut index = path.as_os_str().to_owned();
+    index.push("-shm");
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    // Where the room cannot be asked for, SQLite says what it meets.
+    let is_full = free_space(directory).is_ok_and(|free| free < SIDE_FILES);
+    if is_full && !Path::new(&index).exists() {
+        let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        let text = "there is no room for what SQLite keeps beside it";
+        return Err(rusqlite::Error::SqliteFailure(full, Some(text.into())));
+    }
+    Ok(())
 }
 
 /// Whether a record may lie in the write-ahead log, or somebody is writing one.
