@@ -11,8 +11,8 @@
 //! |---|---|
 //! | [`cli`] | one verb a file, exit codes, everything that is printed |
 //! | [`pipeline`] | a run from top to bottom; ledger, undo, recover |
-//! | [`engine`] [`capture`] [`machine`] [`report`] | borg and restic; how a source is held still; the hypervisor; history, status, metrics, terminal |
-//! | [`tools`] [`retention`] [`config`] | argument lists and parsers; what to keep; the configuration |
+//! | [`engine`] [`capture`] [`machine`] [`report`] | borg and restic; how a source is held still; the hypervisor; status, metrics, terminal |
+//! | [`tools`] [`retention`] [`config`] [`history`] | argument lists and parsers; what to keep; the configuration; what happened |
 //! | [`host`] | the one door to the machine |
 //! | [`model`] [`lock`] | the words |
 //!
@@ -71,6 +71,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod history;
 pub mod host;
 pub mod lock;
 pub mod machine;

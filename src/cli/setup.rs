@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, SourceFile};
+use crate::history::{FILE_NAME, History, HistoryError};
 use crate::host::dry::DryHost;
 use crate::host::sys::trusted::{TrustKind, check_trusted, read_trusted};
 use crate::host::system::SystemHost;
@@ -22,7 +23,6 @@ use crate::pipeline::error::StepError;
 use crate::pipeline::identity;
 use crate::pipeline::recover::wake;
 use crate::pipeline::session::{Place, session};
-use crate::report::history::{FILE_NAME, History, HistoryError};
 use crate::report::terminal::Terminal;
 
 use crate::tools::exclude::pattern_fault;

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::Engine;
+use crate::history::Adopted;
 use crate::model::copy::{Copy, Series};
 use crate::model::job::Job;
 use crate::model::names::{HostName, JobName, MachineId, RunId, TargetName};
 use crate::model::outcome::Trouble;
-use crate::report::history::Adopted;
 
 use super::context::{Pipeline, RunContext};
 use super::error::StepError;

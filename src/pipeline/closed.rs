@@ -6,11 +6,11 @@
 //! runs warn until then.
 
 use crate::engine::{Engine, EngineError};
+use crate::history::{Closure, ClosureKind, Extent, Looked};
 use crate::model::copy::Copy;
 use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::target::{EngineConfig, ReadData, Target};
-use crate::report::history::{Closure, ClosureKind, Extent, Looked};
 
 use super::context::RunContext;
 use super::error::StepError;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::engine::borg::BorgEngine;
 use crate::engine::restic::ResticEngine;
 use crate::engine::{Context, Engine};
+use crate::history::{History, HistoryError};
 use crate::host::{Host, LockError, LockGuard, LockMode};
 use crate::model::copy::Series;
 use crate::model::event::Observer;
@@ -14,7 +15,6 @@ use crate::model::job::{Config, Job, Source};
 use crate::model::names::{JobName, RunId, TargetName};
 use crate::model::target::EngineConfig;
 use crate::model::undo::Ledger;
-use crate::report::history::{History, HistoryError};
 
 /// The engines of a configuration, by target.
 pub type Engines = BTreeMap<TargetName, Box<dyn Engine>>;

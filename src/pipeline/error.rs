@@ -8,10 +8,10 @@ use nix::libc;
 
 use crate::capture::CaptureError;
 use crate::engine::EngineError;
+use crate::history::HistoryError;
 use crate::host::sys::process::is_root;
 use crate::host::{ActError, LockError, RunError};
 use crate::model::outcome::{Outcome, Trouble};
-use crate::report::history::HistoryError;
 
 use super::ledger::{LedgerError, write_hint};
 

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use crate::history::{Fingerprint, History, HistoryError, Settled};
 use crate::host::Host;
 use crate::model::names::MachineId;
-use crate::report::history::{Fingerprint, History, HistoryError, Settled};
 
 use super::context::Pipeline;
 

@@ -7,13 +7,13 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::engine::Engine;
+use crate::history::{Closure, Maintenance, MaintenanceKind};
 use crate::model::copy::{CLOCK_SLACK, Copy, Series};
 use crate::model::job::Job;
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::target::Target;
 use crate::report::closed::told;
-use crate::report::history::{Closure, Maintenance, MaintenanceKind};
 use crate::retention::{self, Decision, Verdict};
 
 use super::closed;

@@ -1,6 +1,6 @@
 //! What is told of a target in which nothing is deleted or compacted.
 
-use super::history::{Closure, ClosureKind};
+use crate::history::{Closure, ClosureKind};
 use crate::model::copy::abridged;
 use crate::model::names::TargetName;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::history::{
+use crate::history::{
     Closure, CopyRecord, History, HistoryError, LastOutcome, MaintenanceKind, RunSummary, StepTime,
     TrendPoint,
 };

@@ -174,10 +174,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::history::StepTime;
     use crate::model::names::{JobName, TargetName};
     use crate::model::report::SCHEMA;
     use crate::report::facts::TargetFacts;
-    use crate::report::history::StepTime;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()

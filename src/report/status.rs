@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::closed;
 use super::facts::{Facts, Slot, SlotFacts, TargetFacts, horizon, slots};
-use super::history::{Closure, ClosureKind, MaintenanceKind, TrendPoint};
+use crate::history::{Closure, ClosureKind, MaintenanceKind, TrendPoint};
 use crate::model::job::Config;
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};

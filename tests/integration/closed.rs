@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use stillpoint::history::{Attempt, Closure, ClosureKind};
 use stillpoint::host::dry::DryHost;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::{JobName, RunId};
@@ -15,7 +16,6 @@ use stillpoint::pipeline::prune::{Pruned, Request, prune};
 use stillpoint::pipeline::run::run;
 use stillpoint::pipeline::session::{Place, session};
 use stillpoint::report::facts::Facts;
-use stillpoint::report::history::{Attempt, Closure, ClosureKind};
 use stillpoint::report::status::status;
 
 use crate::faults::{Bench, LIVE};

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use stillpoint::engine::EngineError;
+use stillpoint::history::{Closure, ClosureKind, Extent, FILE_NAME, History};
 use stillpoint::model::names::{RunId, TargetName};
 use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::closed;
@@ -12,7 +13,6 @@ use stillpoint::pipeline::recorder::Recorder;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{Place, session};
 use stillpoint::pipeline::steps::maintain::{WhenBusy, check, compact};
-use stillpoint::report::history::{Closure, ClosureKind, Extent, FILE_NAME, History};
 
 use crate::faults::{Bench, Nobody};
 use crate::support::fake_engine::{FakeEngine, Notes};

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use stillpoint::history::{FILE_NAME, History, Maintenance, MaintenanceKind};
 use stillpoint::host::dry::DryHost;
 use stillpoint::host::{Host, LockMode};
 use stillpoint::model::event::{Event, Observer};
@@ -21,7 +22,6 @@ use stillpoint::pipeline::identity;
 use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::recover::{give_up, recover};
 use stillpoint::pipeline::run::run;
-use stillpoint::report::history::{FILE_NAME, History, Maintenance, MaintenanceKind};
 
 use crate::loops;
 use crate::support::fake_host::{FakeHost, Fault, Past, World};

@@ -1,6 +1,7 @@
 //! Who writes to the same repository sees a run's marks while it is at work, and may put them on what he adds.
 
 use stillpoint::engine::{EngineError, Looked};
+use stillpoint::history::ClosureKind;
 use stillpoint::model::copy::Copy;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::{RunId, TargetName};
@@ -8,7 +9,6 @@ use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::pipeline::context::Engines;
 use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::session::{Place, session};
-use stillpoint::report::history::ClosureKind;
 
 use crate::captures::target;
 use crate::faults::Bench;

@@ -6,10 +6,10 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use stillpoint::history::Attempt;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::pipeline::recover::{Recovery, give_up, recover};
-use stillpoint::report::history::Attempt;
 use stillpoint::tools::borg::name::parse_archive_name;
 
 use crate::faults::{Bench, Scene};

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use stillpoint::report::history::History;
+use stillpoint::history::History;
 
 use crate::bench_machine::{
     COPIED, HOST, Machine, assert_same_tree, command, must, must_at_last, torture, wait_for,

@@ -5,6 +5,7 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 
 use crate::engine::{BackupReport, BackupRequest, Engine, Expected, Input};
+use crate::history::Attempt;
 use crate::host::{CommandSpec, Effect, Tool};
 use crate::model::copy::{Copy, Series};
 use crate::model::job::{FilesSource, Source};
@@ -12,7 +13,6 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::shown::Show;
 use crate::model::size;
 use crate::model::target::Target;
-use crate::report::history::Attempt;
 
 use crate::pipeline::context::RunContext;
 use crate::pipeline::engine_lock::bracketed;

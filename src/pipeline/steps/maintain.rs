@@ -1,13 +1,13 @@
 //! What belongs to a target and not to a job: giving back space, and checking. Once per run, when due.
 
 use crate::engine::{CheckReport, Compacted, Engine};
+use crate::history::{Maintenance, MaintenanceKind};
 use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::StepReport;
 use crate::model::target::ReadData;
 use crate::report::closed::told;
 use crate::report::facts::TargetFacts;
-use crate::report::history::{Maintenance, MaintenanceKind};
 use crate::report::status::due;
 
 use crate::pipeline::closed;

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 
 use crate::engine::{Engine, EngineError, Expected, Looked};
+use crate::history::{Closure, CopyRecord};
 use crate::model::copy::{Copy, Recorded, abridged};
 use crate::model::job::{Job, Source};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::report::closed::told;
-use crate::report::history::{Closure, CopyRecord};
 
 use crate::pipeline::closed;
 use crate::pipeline::context::RunContext;

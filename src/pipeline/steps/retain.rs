@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::engine::Engine;
+use crate::history::{Closure, Maintenance, MaintenanceKind};
 use crate::host::LockGuard;
 use crate::model::copy::{Copy, Series, abridged};
 use crate::model::job::Job;
@@ -10,7 +11,6 @@ use crate::model::keep::KeepPolicy;
 use crate::model::names::JobName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::report::closed::kinds;
-use crate::report::history::{Closure, Maintenance, MaintenanceKind};
 use crate::retention::{self, Evidence, Guards, Plan};
 
 use crate::pipeline::closed;

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use super::*;
+use crate::history::{CopyRecord, History, Maintenance};
 use crate::model::copy::Series;
 use crate::model::job::{CommandSource, FilesSource, Hooks, Job, Settings, Source};
 use crate::model::names::{HostName, RunId};
 use crate::model::report::{JobReport, RunReport, TargetReport};
 use crate::model::target::{BorgTarget, CheckPolicy, EngineConfig, ReadData};
 use crate::report::facts::Facts;
-use crate::report::history::{CopyRecord, History, Maintenance};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
