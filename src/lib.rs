@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`cli`] | one verb a file, exit codes, everything that is printed |
 //! | [`pipeline`] | a run from top to bottom; ledger, undo, recover |
+//! | [`step`] | what every step of a run has: context, record, error |
 //! | [`engine`] [`capture`] [`machine`] [`report`] | borg and restic; how a source is held still; the hypervisor; status, metrics, terminal |
 //! | [`tools`] [`retention`] [`config`] [`history`] | argument lists and parsers; what to keep; the configuration; what happened |
 //! | [`host`] | the one door to the machine |
@@ -65,6 +66,7 @@
 //!   with it; `adopt` does. The identity says whose the others are, and its state directory's fingerprint (machine id,
 //!   firmware's id) tells a clone. Clones that agree in both are told apart by their records alone.
 //! - Copies dated in the future are told by each run, and do not change its outcome.
+//! - What sources need of a run, which the page leaves open, is a module [`step`] on a layer of its own.
 //! - `adopt` takes another tool's copies by their ids: nothing but a person knows what they are copies of.
 
 pub mod capture;
@@ -79,4 +81,5 @@ pub mod model;
 pub mod pipeline;
 pub mod report;
 pub mod retention;
+pub mod step;
 pub mod tools;

@@ -10,8 +10,8 @@ use crate::model::names::{HostName, JobName, MachineId, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::pipeline::adopt::{Maker, Offer, Request, adopt, offers};
-use crate::pipeline::error::StepError;
 use crate::pipeline::select;
+use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
 use super::{Global, Verdict, host_name, job_name, render, target_name};

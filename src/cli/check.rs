@@ -7,10 +7,10 @@ use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::{SCHEMA, StepReport};
 use crate::model::target::{ReadData, Target};
-use crate::pipeline::recorder::Recorder;
 use crate::pipeline::select;
 use crate::pipeline::steps::maintain::{self, WhenBusy};
 use crate::pipeline::steps::target::require_mount;
+use crate::step::recorder::Recorder;
 
 use super::setup::{Setup, Use};
 use super::{Global, Selection, Verdict, render};
@@ -98,7 +98,7 @@ pub fn compact(global: &Global, args: &CompactArgs) -> Verdict {
 }
 
 type Work<'w> = &'w mut dyn FnMut(
-    crate::pipeline::context::RunContext<'_>,
+    crate::step::context::RunContext<'_>,
     &mut Recorder<'_>,
     &Target,
     &mut Vec<Damage>,
@@ -109,7 +109,7 @@ fn carry_out(
     selection: &Selection,
     how: Use,
     mut work: impl FnMut(
-        crate::pipeline::context::RunContext<'_>,
+        crate::step::context::RunContext<'_>,
         &mut Recorder<'_>,
         &Target,
         &mut Vec<Damage>,
@@ -140,7 +140,7 @@ fn carry_out(
             }
             let mounted = rec.step("prepare", Some(&target.name), None, |_| {
                 require_mount(cx.host(), target)?;
-                Ok(((), crate::pipeline::recorder::Done::ok("ready")))
+                Ok(((), crate::step::recorder::Done::ok("ready")))
             });
             if mounted.is_some() {
                 work(cx, &mut rec, target, &mut document.damage);

@@ -14,11 +14,11 @@ use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::target::Target;
-use crate::pipeline::error::StepError;
 use crate::pipeline::select;
 use crate::pipeline::steps::foresee::foresee;
 use crate::pipeline::steps::source::gap;
 use crate::pipeline::steps::target::require_mount;
+use crate::step::error::StepError;
 
 use crate::tools::exclude::pattern_fault;
 

@@ -13,8 +13,8 @@ use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
-use crate::pipeline::error::StepError;
 use crate::pipeline::select;
+use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
 use super::{Global, Verdict, host_name, job_name, render, target_name};

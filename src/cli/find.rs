@@ -14,8 +14,8 @@ use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::size;
-use crate::pipeline::error::StepError;
 use crate::pipeline::select;
+use crate::step::error::StepError;
 
 use super::list::targets;
 use super::setup::{Setup, Use};

@@ -9,7 +9,7 @@ use crate::config;
 use crate::host::Action;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::pipeline::error::StepError;
+use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
 use super::{Global, Verdict, command, render, setup, units};

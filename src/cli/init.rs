@@ -14,10 +14,10 @@ use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::target::{SecretSource, Target};
 use crate::pipeline::closed;
-use crate::pipeline::context::RunContext;
-use crate::pipeline::error::StepError;
 use crate::pipeline::select;
 use crate::pipeline::steps::target::{lock_for_deleting, require_mount};
+use crate::step::context::RunContext;
+use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
 use super::{Global, Verdict, render, target_name};

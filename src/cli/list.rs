@@ -12,10 +12,10 @@ use crate::model::names::{JobName, MachineId, TargetName};
 use crate::model::report::SCHEMA;
 use crate::model::size;
 use crate::model::target::Target;
-use crate::pipeline::context::Pipeline;
-use crate::pipeline::error::StepError;
 use crate::pipeline::select;
 use crate::report::closed::told;
+use crate::step::context::Pipeline;
+use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
 use super::unreadable::Unreadable;

@@ -13,8 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::near::nearest;
 use crate::model::outcome::Trouble;
-use crate::pipeline::error::StepError;
 use crate::report::terminal::ColorChoice;
+use crate::step::error::StepError;
 
 mod adopt;
 mod check;

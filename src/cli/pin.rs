@@ -6,9 +6,9 @@ use serde::Serialize;
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
-use crate::pipeline::error::StepError;
 use crate::pipeline::pin::{pin, word};
 use crate::pipeline::select;
+use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
 use super::{Global, Verdict, job_name, render, target_name};

@@ -8,7 +8,7 @@ use crate::host::Action;
 use crate::model::names::RunId;
 use crate::model::report::SCHEMA;
 use crate::pipeline;
-use crate::pipeline::error::StepError;
+use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
 use super::{Global, Verdict, render};

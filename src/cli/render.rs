@@ -8,8 +8,8 @@ use tracing_subscriber::EnvFilter;
 use crate::model::outcome::Trouble;
 use crate::model::shown;
 use crate::model::undo::Identity;
-use crate::pipeline::error::StepError;
 use crate::report::terminal::{Surroundings, TerminalOptions, Verbosity, Where};
+use crate::step::error::StepError;
 
 use super::Global;
 

@@ -7,11 +7,11 @@ use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Outcome;
 use crate::model::report::RunReport;
 use crate::pipeline;
-use crate::pipeline::error::StepError;
 use crate::pipeline::select;
 use crate::pipeline::steps::hooks::VARIABLES;
 use crate::report::facts::Facts;
 use crate::report::{metrics, status};
+use crate::step::error::StepError;
 
 use super::setup::{Setup, Use, refuse_unfit_run};
 use super::{Global, Verdict, exit, job_name, plan, render, target_name};

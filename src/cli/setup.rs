@@ -18,12 +18,12 @@ use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::model::target::{EngineConfig, SecretSource, Target};
-use crate::pipeline::context::{Engines, Pipeline, RunContext, engines};
-use crate::pipeline::error::StepError;
 use crate::pipeline::identity;
 use crate::pipeline::recover::wake;
 use crate::pipeline::session::{Place, session};
 use crate::report::terminal::Terminal;
+use crate::step::context::{Engines, Pipeline, RunContext, engines};
+use crate::step::error::StepError;
 
 use crate::tools::exclude::pattern_fault;
 

@@ -6,11 +6,11 @@ use clap::Args;
 
 use crate::model::names::JobName;
 use crate::model::span;
-use crate::pipeline::error::StepError;
 use crate::pipeline::inquire::inquire;
 use crate::pipeline::select;
 use crate::report::facts::Facts;
 use crate::report::status;
+use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
 use super::{Global, Verdict, job_name, render};

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::model::names::TargetName;
-use crate::pipeline::error::StepError;
+use crate::step::error::StepError;
 
 use super::render;
 

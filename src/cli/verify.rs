@@ -8,9 +8,9 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::SCHEMA;
 use crate::pipeline::closed;
 use crate::pipeline::engine_lock::bracketed;
-use crate::pipeline::error::StepError;
 use crate::pipeline::select;
 use crate::pipeline::steps::maintain::judge;
+use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
 use super::{Global, Verdict, host_name, job_name, render, target_name};

@@ -10,10 +10,10 @@ use crate::model::job::Job;
 use crate::model::names::{HostName, JobName, MachineId, RunId, TargetName};
 use crate::model::outcome::Trouble;
 
-use super::context::{Pipeline, RunContext};
-use super::error::StepError;
 use super::select;
 use super::steps::target::lock_for_deleting;
+use crate::step::context::{Pipeline, RunContext};
+use crate::step::error::StepError;
 
 /// Which copies a person wants to adopt.
 #[derive(Debug, Clone, Copy)]

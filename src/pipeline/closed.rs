@@ -12,8 +12,8 @@ use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::target::{EngineConfig, ReadData, Target};
 
-use super::context::RunContext;
-use super::error::StepError;
+use crate::step::context::RunContext;
+use crate::step::error::StepError;
 
 /// Who looks at a target's copies, for history.
 pub fn looked<'a>(cx: RunContext<'a>, target: &Target) -> Looked<'a> {

@@ -8,9 +8,9 @@ use crate::model::outcome::Trouble;
 use crate::model::undo::{Ledger, Undo};
 
 use super::closed;
-use super::context::{Pipeline, RunContext};
-use super::error::{StepError, ledger_error};
 use super::undo::give_back;
+use crate::step::context::{Pipeline, RunContext};
+use crate::step::error::{StepError, ledger_error};
 
 /// Runs an engine call that takes the repository's lock, with that lock in the ledger: if the engine dies
 /// on the way, its own lock is released, by us or by recover.

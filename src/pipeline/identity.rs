@@ -6,7 +6,7 @@ use crate::history::{Fingerprint, History, HistoryError, Settled};
 use crate::host::Host;
 use crate::model::names::MachineId;
 
-use super::context::Pipeline;
+use crate::step::context::Pipeline;
 
 /// The installation's identity; see `machine-id(5)`. It stays in the history, which only root can read.
 const INSTALLATION: &str = "/etc/machine-id";

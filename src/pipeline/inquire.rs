@@ -7,8 +7,8 @@ use crate::model::copy::{CLOCK_SLACK, Copy, Series};
 use crate::model::names::TargetName;
 use crate::report::status::{Listed, StatusReport};
 
-use super::context::Pipeline;
 use super::select;
+use crate::step::context::Pipeline;
 
 /// Asks each target once of which an entry is unrecorded. Engines start slowly, so nobody else is asked.
 pub fn inquire(pipeline: Pipeline<'_>, report: &mut StatusReport) {

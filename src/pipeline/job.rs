@@ -16,9 +16,6 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::{JobReport, TargetReport, VolumeReport};
 use crate::model::target::Target;
 
-use super::context::{Pipeline, RunContext, series_of};
-use super::error::StepError;
-use super::recorder::{Done, Recorder};
 use super::steps::archive::{Archived, archive};
 use super::steps::capture::{Captured, capture, release};
 use super::steps::doubtful;
@@ -27,6 +24,9 @@ use super::steps::observe::{Observation, observe};
 use super::steps::replicate::{Replicated, replicate};
 use super::steps::retain::retain;
 use super::steps::target::{lock_for_writing, require_mount};
+use crate::step::context::{Pipeline, RunContext, series_of};
+use crate::step::error::StepError;
+use crate::step::recorder::{Done, Recorder};
 
 /// What a job did, and what the run must know of it.
 pub struct JobResult {

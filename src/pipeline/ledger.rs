@@ -16,8 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::ChildRecorder;
 use crate::model::names::RunId;
+use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, EntryId, Identity, Ledger, Undo};
+use crate::step::error::{StepError, write_hint};
 
 /// The version of the ledger's format.
 const FORMAT: u32 = 1;
@@ -83,17 +85,9 @@ impl LedgerError {
     }
 }
 
-/// What to do when the ledger cannot be written.
-pub(super) fn write_hint(error: &io::Error) -> Option<&'static str> {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Some("free some space there, or set state-dir to another disk")
-        }
-        io::ErrorKind::ReadOnlyFilesystem => {
-            Some("make its file system writable, or set state-dir to another disk")
-        }
-        io::ErrorKind::PermissionDenied => Some("run it as root, or set state-dir"),
-        _ => None,
+impl From<LedgerError> for StepError {
+    fn from(error: LedgerError) -> Self {
+        Self::from_error(Trouble::Environment, &error, error.hint())
     }
 }
 

@@ -5,9 +5,7 @@
 
 pub mod adopt;
 pub mod closed;
-pub mod context;
 pub mod engine_lock;
-pub mod error;
 pub mod identity;
 pub mod inquire;
 pub mod job;
@@ -15,7 +13,6 @@ pub mod ledger;
 pub mod mount;
 pub mod pin;
 pub mod prune;
-pub mod recorder;
 pub mod recover;
 pub mod restore;
 pub mod run;

@@ -18,9 +18,9 @@ use crate::model::target::EngineConfig;
 use crate::model::undo::{EntryId, Identity, Ledger, ServedMount, Undo};
 use crate::tools::fuse;
 
-use super::context::RunContext;
 use super::engine_lock::bracketed;
-use super::error::{StepError, ledger_error};
+use crate::step::context::RunContext;
+use crate::step::error::{StepError, ledger_error};
 
 /// How long an engine may take until the copy is there: it loads the repository's index first, perhaps over a slow
 /// line.

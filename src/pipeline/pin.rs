@@ -9,10 +9,10 @@ use crate::engine::Engine;
 use crate::model::copy::{Copy, abridged};
 use crate::model::outcome::Trouble;
 
-use super::context::RunContext;
 use super::engine_lock::bracketed;
-use super::error::StepError;
 use super::steps::target::{lock_for_deleting, require_mount};
+use crate::step::context::RunContext;
+use crate::step::error::StepError;
 
 /// Pins a copy or takes its pin away. Answers with the copy's id after that, as the target lists it.
 ///

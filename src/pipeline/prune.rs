@@ -17,12 +17,12 @@ use crate::report::closed::told;
 use crate::retention::{self, Decision, Verdict};
 
 use super::closed;
-use super::context::RunContext;
-use super::error::StepError;
 use super::pin::mark_remembered;
 use super::steps::observe::listing;
 use super::steps::retain::{self, Question};
 use super::steps::target::{lock_for_deleting, require_mount};
+use crate::step::context::RunContext;
+use crate::step::error::StepError;
 
 /// What a person asked for.
 #[derive(Debug, Clone, Default)]

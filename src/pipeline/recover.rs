@@ -10,10 +10,10 @@ use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::model::undo::{Ledger, Undo};
 
-use super::context::{CHILD_GRACE, Pipeline};
-use super::error::{StepError, ledger_error};
 use super::ledger::{self, FileLedger, Outstanding};
 use super::undo;
+use crate::step::context::{CHILD_GRACE, Pipeline};
+use crate::step::error::{StepError, ledger_error};
 
 /// Where ledgers lie.
 pub(super) fn durable_ledgers(settings: &Settings) -> PathBuf {

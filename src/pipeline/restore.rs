@@ -18,9 +18,9 @@ use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::model::size;
 
-use super::context::RunContext;
-use super::error::StepError;
 use super::session::own_directory;
+use crate::step::context::RunContext;
+use crate::step::error::StepError;
 
 mod survey;
 

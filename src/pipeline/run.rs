@@ -12,12 +12,12 @@ use crate::model::report::{RunReport, SCHEMA};
 use crate::model::shown::Show;
 use crate::model::size;
 
-use super::context::Pipeline;
-use super::error::StepError;
 use super::job::{not_begun, run_job};
-use super::recorder::Recorder;
 use super::session::{Place, session};
 use super::steps::maintain::maintain;
+use crate::step::context::Pipeline;
+use crate::step::error::StepError;
+use crate::step::recorder::Recorder;
 
 /// Runs jobs and answers with the record. Nothing that goes wrong is an error here: it is in the record.
 pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> RunReport {

@@ -13,8 +13,8 @@ use crate::model::near::nearest;
 use crate::model::outcome::Trouble;
 use crate::model::target::Target;
 
-use super::context::{Pipeline, series_of};
-use super::error::StepError;
+use crate::step::context::{Pipeline, series_of};
+use crate::step::error::StepError;
 
 /// The jobs of these names, or all of them.
 ///

@@ -13,11 +13,11 @@ use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity, Ledger, Undo};
 use crate::tools::borg::state_directory;
 
-use super::context::{Pipeline, RunContext};
-use super::error::{StepError, ledger_error};
 use super::ledger::{FileLedger, NoLedger};
 use super::recover::{Recovery, durable_ledgers, makeshift_ledgers, recover};
 use super::undo::unwind;
+use crate::step::context::{Pipeline, RunContext};
+use crate::step::error::{StepError, ledger_error};
 
 /// What a session brought besides its result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

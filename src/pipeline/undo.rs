@@ -8,12 +8,12 @@ use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::undo::{Identity, Ledger, Undo};
 
-use super::context::Pipeline;
 use super::engine_lock;
-use super::error::{StepError, ledger_error};
 use super::ledger::{FileLedger, Outstanding};
 use super::mount;
 use super::steps::hooks;
+use crate::step::context::Pipeline;
+use crate::step::error::{StepError, ledger_error};
 
 /// Gives one thing back. Idempotent: what is already gone is success, decided by looking.
 ///

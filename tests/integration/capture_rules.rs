@@ -10,9 +10,9 @@ use stillpoint::host::dry::DryHost;
 use stillpoint::model::job::{CaptureMode, CapturePolicy, FilesSource, Source};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::{JobReport, RunReport, StepReport};
-use stillpoint::pipeline::context::Pipeline;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::run::run;
+use stillpoint::step::context::Pipeline;
 
 use crate::captures::{HELD, mount};
 use crate::faults::Bench;

@@ -12,7 +12,7 @@ use stillpoint::model::job::{
 use stillpoint::model::names::TargetName;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::target::{EngineConfig, ResticTarget, Target};
-use stillpoint::pipeline::context::Engines;
+use stillpoint::step::context::Engines;
 
 use crate::faults::{self, Bench, Scene, argv};
 use crate::loops;

@@ -5,10 +5,10 @@ use chrono::TimeDelta;
 use stillpoint::host::Host;
 use stillpoint::model::names::{JobName, RunId};
 use stillpoint::model::outcome::Outcome;
-use stillpoint::pipeline::context::RunContext;
 use stillpoint::pipeline::prune::{Pruned, Request, prune};
 use stillpoint::pipeline::select::{self, Query};
 use stillpoint::pipeline::session::{Place, session};
+use stillpoint::step::context::RunContext;
 
 use crate::faults::Bench;
 use crate::support::fake_host::Fault;

@@ -11,12 +11,12 @@ use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::RunReport;
 use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::closed;
-use stillpoint::pipeline::context::{Pipeline, RunContext};
 use stillpoint::pipeline::prune::{Pruned, Request, prune};
 use stillpoint::pipeline::run::run;
 use stillpoint::pipeline::session::{Place, session};
 use stillpoint::report::facts::Facts;
 use stillpoint::report::status::status;
+use stillpoint::step::context::{Pipeline, RunContext};
 
 use crate::faults::{Bench, LIVE};
 
@@ -161,7 +161,7 @@ fn a_dry_run_is_not_surprised_by_its_own_deletions() {
 fn an_append_only_target_may_lose_copies_but_not_all() {
     let mut bench = Bench::with_history();
     bench.config.targets[0].append_only = true;
-    bench.engines = stillpoint::pipeline::context::engines(&bench.config);
+    bench.engines = stillpoint::step::context::engines(&bench.config);
     bench.host.world().borg.archives.pop_first();
     assert_eq!(bench.run().outcome, Outcome::Ok);
     bench.host.world().borg.archives.clear();
@@ -242,7 +242,7 @@ fn a_damaged_repository_is_not_compacted_by_the_run_that_finds_it() {
         every: std::time::Duration::from_secs(60),
         read_data: ReadData::None,
     });
-    bench.engines = stillpoint::pipeline::context::engines(&bench.config);
+    bench.engines = stillpoint::step::context::engines(&bench.config);
     bench.host.world().borg.damaged = true;
     let report = bench.run();
     assert!(report.troubles.contains(&Trouble::Damage), "{report:#?}");
@@ -310,7 +310,7 @@ fn status_and_run_agree_when_compaction_is_due() {
     let mut bench = Bench::new();
     bench.config.targets[0].keep = Some(KeepPolicy { last: Some(1), ..KeepPolicy::default() });
     bench.config.targets[0].compact_every = Some(std::time::Duration::from_secs(3600));
-    bench.engines = stillpoint::pipeline::context::engines(&bench.config);
+    bench.engines = stillpoint::step::context::engines(&bench.config);
     bench.run();
     assert_eq!(effects(&bench, "compact"), 0, "nothing was deleted yet");
     bench.run();

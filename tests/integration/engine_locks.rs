@@ -7,12 +7,12 @@ use stillpoint::history::{Closure, ClosureKind, Extent, FILE_NAME, History};
 use stillpoint::model::names::{RunId, TargetName};
 use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::closed;
-use stillpoint::pipeline::context::RunContext;
 use stillpoint::pipeline::engine_lock::bracketed;
-use stillpoint::pipeline::recorder::Recorder;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{Place, session};
 use stillpoint::pipeline::steps::maintain::{WhenBusy, check, compact};
+use stillpoint::step::context::RunContext;
+use stillpoint::step::recorder::Recorder;
 
 use crate::faults::{Bench, Nobody};
 use crate::support::fake_engine::{FakeEngine, Notes};

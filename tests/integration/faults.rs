@@ -17,11 +17,11 @@ use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::RunReport;
 use stillpoint::model::target::{BorgTarget, CheckPolicy, EngineConfig, ReadData, Target};
 use stillpoint::model::undo::{Ledger, Promise, Undo};
-use stillpoint::pipeline::context::{Engines, Pipeline, engines};
 use stillpoint::pipeline::identity;
 use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::recover::{give_up, recover};
 use stillpoint::pipeline::run::run;
+use stillpoint::step::context::{Engines, Pipeline, engines};
 
 use crate::loops;
 use crate::support::fake_host::{FakeHost, Fault, Past, World};

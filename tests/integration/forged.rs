@@ -6,9 +6,9 @@ use stillpoint::model::copy::Copy;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::{RunId, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
-use stillpoint::pipeline::context::Engines;
 use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::session::{Place, session};
+use stillpoint::step::context::Engines;
 
 use crate::captures::target;
 use crate::faults::Bench;

@@ -8,10 +8,10 @@ use std::path::Path;
 use stillpoint::model::copy::Copy;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Trouble;
-use stillpoint::pipeline::error::StepError;
 use stillpoint::pipeline::mount::mount;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{Frame, Place, session};
+use stillpoint::step::error::StepError;
 
 use crate::faults::{Bench, LIVE};
 use crate::support::fake_host::{Fault, PowerCut};

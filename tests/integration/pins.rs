@@ -7,10 +7,10 @@ use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::pipeline::adopt::{Request, adopt, offers};
-use stillpoint::pipeline::context::{Engines, RunContext};
 use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{Place, session};
+use stillpoint::step::context::{Engines, RunContext};
 
 use crate::captures::target;
 use crate::faults::{Bench, LIVE};
@@ -36,7 +36,7 @@ fn change(bench: &Bench, base: &str, pinned: bool) -> Result<String, String> {
     let listed = engine.list(bench.pipeline().engine_context()).map_err(|e| e.to_string())?;
     let copy: Copy = listed.into_iter().find(|copy| copy.answers_to(base)).unwrap();
     let run = RunId::parse("00000abc").unwrap();
-    let work = |cx: stillpoint::pipeline::context::RunContext<'_>| pin(cx, engine, &copy, pinned);
+    let work = |cx: stillpoint::step::context::RunContext<'_>| pin(cx, engine, &copy, pinned);
     let (said, _) =
         session(bench.pipeline(), &run, Place::State, work).map_err(|error| error.message)?;
     said.map_err(|error| error.message)

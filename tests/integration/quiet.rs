@@ -12,11 +12,11 @@ use stillpoint::model::job::{CaptureMode, CapturePolicy, Hooks, Source};
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::report::StepReport;
-use stillpoint::pipeline::context::Pipeline;
-use stillpoint::pipeline::recorder::Recorder;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{Place, session};
 use stillpoint::pipeline::steps::quiet::quietly;
+use stillpoint::step::context::Pipeline;
+use stillpoint::step::recorder::Recorder;
 
 use crate::faults::{Bench, Nobody, argv};
 use crate::support::fake_host::{Fault, PowerCut};

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Trouble;
 use stillpoint::model::undo::Undo;
-use stillpoint::pipeline::error::StepError;
 use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::restore::{STAGING, Wanted, restore};
 use stillpoint::pipeline::session::{Frame, Place, session};
+use stillpoint::step::error::StepError;
 
 use crate::faults::{Bench, LIVE};
 use crate::support::fake_host::{Fault, PowerCut};

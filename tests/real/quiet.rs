@@ -21,10 +21,10 @@ use stillpoint::model::job::Config;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::undo::Identity;
-use stillpoint::pipeline::context::{Engines, Pipeline};
-use stillpoint::pipeline::recorder::Recorder;
 use stillpoint::pipeline::session::{Place, session};
 use stillpoint::pipeline::steps::quiet::quietly;
+use stillpoint::step::context::{Engines, Pipeline};
+use stillpoint::step::recorder::Recorder;
 
 use crate::bench_machine::{
     Machine, PROGRAM, command, must, processes_about, wait_for, wait_for_no_process_about,

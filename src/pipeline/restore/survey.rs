@@ -8,8 +8,8 @@ use crate::host::{Host, MountEntry};
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::pipeline::context::RunContext;
-use crate::pipeline::error::StepError;
+use crate::step::context::RunContext;
+use crate::step::error::StepError;
 
 use super::{below, relative, too_large};
 

@@ -14,11 +14,11 @@ use crate::model::shown::Show;
 use crate::model::size;
 use crate::model::target::Target;
 
-use crate::pipeline::context::RunContext;
 use crate::pipeline::engine_lock::bracketed;
-use crate::pipeline::error::StepError;
 use crate::pipeline::identity;
-use crate::pipeline::recorder::{Done, Recorder};
+use crate::step::context::RunContext;
+use crate::step::error::StepError;
+use crate::step::recorder::{Done, Recorder};
 
 use super::capture::Captured;
 use super::roots::probable_cause;

@@ -19,10 +19,10 @@ use crate::model::target::{EngineConfig, Target};
 use crate::model::undo::{EntryId, Undo};
 use crate::tools;
 
-use crate::pipeline::context::RunContext;
-use crate::pipeline::error::{StepError, ledger_error};
-use crate::pipeline::recorder::{Done, Recorder};
 use crate::pipeline::undo::give_back;
+use crate::step::context::RunContext;
+use crate::step::error::{StepError, ledger_error};
+use crate::step::recorder::{Done, Recorder};
 
 use super::foresee::{AnyProvider, disks, intend, is_strict, not_named, programs, read_live};
 use super::hooks;

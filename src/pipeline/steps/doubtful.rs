@@ -5,9 +5,9 @@ use crate::engine::Engine;
 use crate::model::copy::{CLOCK_SLACK, Copy, abridged};
 use crate::model::job::Job;
 
-use crate::pipeline::context::RunContext;
 use crate::pipeline::identity;
-use crate::pipeline::recorder::Recorder;
+use crate::step::context::RunContext;
+use crate::step::recorder::Recorder;
 
 /// Tells of the job's copies that are dated in the future, and of those that claim to be this machine's.
 pub fn tell(

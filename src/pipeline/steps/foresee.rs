@@ -11,8 +11,8 @@ use crate::model::report::VolumeReport;
 use crate::model::shown::Show;
 use crate::model::target::{EngineConfig, Target};
 
-use crate::pipeline::error::StepError;
-use crate::pipeline::recorder::Done;
+use crate::step::error::StepError;
+use crate::step::recorder::Done;
 
 pub(super) type AnyProvider = Box<dyn Provider + Send + Sync>;
 

@@ -9,10 +9,10 @@ use crate::model::names::{JobName, RunId};
 use crate::model::outcome::{Outcome, Trouble, exit_code};
 use crate::model::undo::{EntryId, Promise, Undo};
 
-use crate::pipeline::context::RunContext;
-use crate::pipeline::error::{StepError, ledger_error};
-use crate::pipeline::recorder::{Done, Recorder};
 use crate::pipeline::undo::{give_back, hook_command};
+use crate::step::context::RunContext;
+use crate::step::error::{StepError, ledger_error};
+use crate::step::recorder::{Done, Recorder};
 
 /// The exit status by which a `before` hook says "not this time" (sysexits' `EX_TEMPFAIL`, as borgmatic uses it).
 const SKIP: i32 = 75;

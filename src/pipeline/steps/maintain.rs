@@ -11,10 +11,10 @@ use crate::report::facts::TargetFacts;
 use crate::report::status::due;
 
 use crate::pipeline::closed;
-use crate::pipeline::context::RunContext;
 use crate::pipeline::engine_lock::bracketed;
-use crate::pipeline::error::StepError;
-use crate::pipeline::recorder::{Done, Recorder};
+use crate::step::context::RunContext;
+use crate::step::error::StepError;
+use crate::step::recorder::{Done, Recorder};
 
 use super::target::lock_for_deleting;
 

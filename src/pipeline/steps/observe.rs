@@ -12,10 +12,10 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::report::closed::told;
 
 use crate::pipeline::closed;
-use crate::pipeline::context::RunContext;
-use crate::pipeline::error::StepError;
 use crate::pipeline::pin::mark_remembered;
-use crate::pipeline::recorder::{Done, Recorder};
+use crate::step::context::RunContext;
+use crate::step::error::StepError;
+use crate::step::recorder::{Done, Recorder};
 
 use super::archive::{Archived, KnownBy, not_held};
 use super::replicate::Replicated;

@@ -13,9 +13,9 @@ use crate::model::span;
 use crate::model::undo::{EntryId, Identity, Undo};
 use crate::tools::systemctl;
 
-use crate::pipeline::context::RunContext;
-use crate::pipeline::error::{StepError, ledger_error};
-use crate::pipeline::recorder::{Done, Recorder};
+use crate::step::context::RunContext;
+use crate::step::error::{StepError, ledger_error};
+use crate::step::recorder::{Done, Recorder};
 
 use super::hooks;
 

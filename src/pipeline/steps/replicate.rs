@@ -6,9 +6,9 @@ use crate::engine::{BackupReport, Engine};
 use crate::model::copy::{Copy, Series};
 use crate::model::outcome::Outcome;
 
-use crate::pipeline::context::RunContext;
 use crate::pipeline::engine_lock::bracketed;
-use crate::pipeline::recorder::{Done, Recorder};
+use crate::step::context::RunContext;
+use crate::step::recorder::{Done, Recorder};
 
 use super::archive::{Archived, KnownBy};
 use super::observe::{Observed, listing};

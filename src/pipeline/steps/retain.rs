@@ -14,11 +14,11 @@ use crate::report::closed::kinds;
 use crate::retention::{self, Evidence, Guards, Plan};
 
 use crate::pipeline::closed;
-use crate::pipeline::context::RunContext;
 use crate::pipeline::engine_lock::bracketed;
-use crate::pipeline::error::StepError;
 use crate::pipeline::pin::find_again;
-use crate::pipeline::recorder::{Done, Recorder};
+use crate::step::context::RunContext;
+use crate::step::error::StepError;
+use crate::step::recorder::{Done, Recorder};
 
 use super::observe::{Observation, listing};
 use super::target::{is_written_alone, lock_for_deleting};

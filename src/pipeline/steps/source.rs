@@ -9,8 +9,8 @@ use crate::model::job::FilesSource;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::shown::{self, Show};
 
-use crate::pipeline::error::StepError;
-use crate::pipeline::recorder::Done;
+use crate::step::error::StepError;
+use crate::step::recorder::Done;
 
 use super::foresee::shown as listed;
 use super::roots::{resolve, tag_in};

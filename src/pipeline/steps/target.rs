@@ -9,8 +9,8 @@ use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::model::target::{EngineConfig, Target};
 
-use crate::pipeline::context::Pipeline;
-use crate::pipeline::error::StepError;
+use crate::step::context::Pipeline;
+use crate::step::error::StepError;
 
 /// Takes the lock of a target for making copies: shared where the engine lets several write at once.
 ///

@@ -13,8 +13,6 @@ use crate::host::sys::process::is_root;
 use crate::host::{ActError, LockError, RunError};
 use crate::model::outcome::{Outcome, Trouble};
 
-use super::ledger::{LedgerError, write_hint};
-
 /// What to do when only root may.
 const AS_ROOT: &str = "run it as root";
 
@@ -95,8 +93,22 @@ impl StepError {
     }
 }
 
+/// What to do when the ledger cannot be written.
+pub fn write_hint(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("free some space there, or set state-dir to another disk")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("make its file system writable, or set state-dir to another disk")
+        }
+        io::ErrorKind::PermissionDenied => Some("run it as root, or set state-dir"),
+        _ => None,
+    }
+}
+
 /// A ledger that cannot be written: what it should hold must not happen.
-pub(super) fn ledger_error(error: std::io::Error) -> StepError {
+pub fn ledger_error(error: io::Error) -> StepError {
     let hint = write_hint(&error).map(|hint| format!(" — {hint}")).unwrap_or_default();
     StepError::new(Trouble::Environment, format!("cannot write to the ledger: {error}{hint}"))
 }
@@ -176,12 +188,6 @@ impl From<HistoryError> for StepError {
     fn from(error: HistoryError) -> Self {
         let trouble = if error.is_busy() { Trouble::Busy } else { Trouble::Environment };
         Self::from_error(trouble, &error, Some(error.hint()))
-    }
-}
-
-impl From<LedgerError> for StepError {
-    fn from(error: LedgerError) -> Self {
-        Self::from_error(Trouble::Environment, &error, error.hint())
     }
 }
 
