@@ -147,6 +147,8 @@ pub fn start_logging(global: &Global) {
         .with_env_filter(EnvFilter::new(level))
         .with_writer(io::stderr)
         .with_ansi(options.color)
+        // It would tell on the same stderr, and panic when that is full.
+        .log_internal_errors(false)
         .with_target(false);
     // The journal has its own clock.
     if options.place == Where::Journal { builder.without_time().init() } else { builder.init() }

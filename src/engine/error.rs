@@ -217,7 +217,9 @@ impl EngineError {
     pub fn trouble(&self) -> Trouble {
         match self {
             EngineError::Run(RunError::Interrupted { signal, .. }) => Trouble::Signal(*signal),
-            EngineError::Run(RunError::NotFound { .. } | RunError::Unsafe { .. })
+            EngineError::Run(
+                RunError::NotFound { .. } | RunError::Unsafe { .. } | RunError::Output { .. },
+            )
             | EngineError::Unsupported { .. } => Trouble::Environment,
             EngineError::Untrusted(_) | EngineError::OtherEngine { .. } => Trouble::Configuration,
             EngineError::ReadOnly { .. } => Trouble::Environment,

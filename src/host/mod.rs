@@ -108,6 +108,14 @@ pub enum RunError {
         /// Why.
         reason: String,
     },
+    /// Our own standard output took no more of what the process printed; it was stopped.
+    #[error("{}", cut_off(*bytes, source))]
+    Output {
+        /// How much was taken.
+        bytes: u64,
+        /// Why no more was.
+        source: std::io::Error,
+    },
     /// Talking to the process failed.
     #[error("lost contact with {command}")]
     Io {
@@ -117,6 +125,17 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+}
+
+fn cut_off(bytes: u64, source: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match source.kind() {
+        ErrorKind::BrokenPipe => format!("standard output was closed after {bytes} bytes"),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            format!("standard output has no space left after {bytes} bytes")
+        }
+        _ => format!("cannot write to standard output after {bytes} bytes"),
+    }
 }
 
 impl RunError {
@@ -134,6 +153,9 @@ impl RunError {
             RunError::NotFound { hint, .. } => Some(hint),
             RunError::Unsafe { .. } => {
                 Some("give it to root (chown root) and let nobody else write to it (chmod go-w)")
+            }
+            RunError::Output { .. } => {
+                Some("what was written is not whole; the repository is as it was")
             }
             _ => None,
         }

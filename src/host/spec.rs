@@ -142,8 +142,9 @@ pub enum Capture {
     Lines,
     /// Nothing, and it is not read either: standard output goes to `/dev/null`.
     Discard,
-    /// It goes to our own standard output (`restore` to a pipe).
-    Inherit,
+    /// Nothing: it is passed on to our own standard output (`restore` to a pipe). See
+    /// [`RunError::Output`](super::RunError::Output).
+    PassOn,
 }
 
 /// One mount in the private mount namespace of one process. No path in it has a link in it: where somebody put

@@ -378,12 +378,71 @@ fn a_stream_that_is_cut_off_is_no_success() {
     for target in ["b", "r"] {
         let args =
             ["restore", "host", "latest", path.to_str().unwrap(), "--stdout", "--target", target];
-        let mut reading =
-            machine.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // Whoever reads has had enough at once.
-        drop(reading.stdout.take());
-        assert_eq!(reading.wait().unwrap().code(), Some(10), "{target}");
+        for full in [true, false] {
+            let ran = to_no_end(&machine, &args, full).expect(4);
+            let why = if full { "has no space left" } else { "was closed after" };
+            let ran = ran.says(&format!("standard output {why}")).says("what was written is not");
+            assert!(!ran.stderr.contains("prune"), "{target}: {}", ran.stderr);
+            assert!(!ran.stderr.contains("repo-"), "{target}: {}", ran.stderr);
+        }
+        // A disk that fills up on the way.
+        let disk = Disk::new(&machine, "ext4", 2, &format!("disk-{target}"));
+        let file = fs::File::create(disk.at.join("dump")).unwrap();
+        let mut writing = machine.command(&args);
+        let ran = Ran::from(writing.stdout(file).stderr(Stdio::piped()).output().unwrap());
+        let ran = ran.expect(4).says("standard output has no space left after");
+        assert!(!ran.says(" bytes").stderr.contains("after 0 bytes"), "{target}");
     }
+    machine.run(&["status"]).expect(0);
+    machine.assert_clean();
+}
+
+/// Runs the program with a standard output that is full, or that nobody reads.
+fn to_no_end(machine: &Machine, args: &[&str], full: bool) -> Ran {
+    let mut command = machine.command(args);
+    command.stderr(Stdio::piped());
+    if full {
+        command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+        return command.output().unwrap().into();
+    }
+    let (reading, writing) = std::io::pipe().unwrap();
+    drop(reading);
+    command.stdout(writing).output().unwrap().into()
+}
+
+/// Whoever looks may have seen enough; what could not be written is told, and nothing panics.
+#[test]
+fn a_standard_output_that_takes_nothing_is_told_by_what_looks() {
+    let machine = copied(|_| ());
+    machine.run(&["run"]).expect(0);
+    for words in [
+        &["list"][..],
+        &["list", "--json"],
+        &["find", "hello*"],
+        &["find", "hello*", "--json"],
+        &["diff", "host"],
+        &["diff", "host", "--json"],
+        &["verify", "host"],
+        &["verify", "host", "--json"],
+        &["status"],
+        &["plan"],
+        &["prune", "--dry-run"],
+        &["check-config"],
+        &["restore", "host", "--to", "/nonexistent", "--dry-run"],
+        &["generate", "config"],
+    ] {
+        let ran = to_no_end(&machine, words, true).expect(4);
+        assert_eq!(ran.says("cannot write to standard output").stderr.lines().count(), 1);
+        let ran = to_no_end(&machine, words, false).expect(0);
+        assert_eq!(ran.stderr, "", "{words:?}");
+    }
+    // Nor does anything panic that cannot say what is wrong.
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let ran = machine.command(&["list", "-vvv"]).stderr(full()).stdout(Stdio::piped()).output();
+    Ran::from(ran.unwrap()).expect(0).says("host");
+    let ran = machine.command(&["run"]).stderr(full()).stdout(full()).output().unwrap();
+    assert!(matches!(ran.status.code(), Some(0 | 4)), "{ran:?}");
+    machine.assert_clean();
 }
 
 #[test]

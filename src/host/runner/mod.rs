@@ -6,16 +6,19 @@
 //!
 //! This is the only room that names `std::process::Command`.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::sys::signals::StopFlag;
-use super::{ChildRecorder, CommandSpec, Completed, Piped, RunError, Watch};
+use super::{Capture, ChildRecorder, CommandSpec, Completed, Piped, RunError, Watch};
 
 pub(super) mod guard;
 pub(super) mod lines;
 mod locate;
+mod outlet;
 mod process;
 mod pump;
 mod spawn;
@@ -26,6 +29,7 @@ mod tests;
 pub use locate::FIXED_PATH;
 pub(super) use locate::find_program;
 
+use outlet::Outlet;
 use process::{Process, Reason};
 use pump::Pump;
 use spawn::Role;
@@ -70,10 +74,36 @@ impl Runner {
     /// Runs a process to its end; see [`super::Host::run`].
     pub(super) fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
         self.refuse_when_stopped(spec)?;
-        let process = self.start(spec, Role::Alone)?;
+        let ours = match spec.stdout {
+            Capture::PassOn => Some(own_stdout().map_err(|source| lost(spec, source))?),
+            Capture::Whole | Capture::Lines | Capture::Discard => None,
+        };
+        self.run_to(spec, ours, watch)
+    }
+
+    /// The same, where what is passed on goes to `ours`.
+    fn run_to(
+        &self,
+        spec: &CommandSpec,
+        ours: Option<File>,
+        watch: Watch<'_>,
+    ) -> Result<Completed, RunError> {
+        let mut process = self.start(spec, Role::Alone)?;
+        let outlet = ours.and_then(|to| Some(Outlet::new(process.take_stdout()?, to)));
         let mut supervision = Supervision::new(vec![process], None, self);
+        supervision.outlet = outlet;
         supervision.drive(watch);
-        let mut completed = self.finish(&mut supervision)?;
+        let finished = self.finish(&mut supervision);
+        // A signal that comes when only the way out is still busy has no child to stop.
+        let failure =
+            supervision.outlet.as_mut().and_then(|it| Some((it.failure.take()?, it.bytes)));
+        let mut completed = finished?;
+        if let Some((source, bytes)) = failure {
+            return Err(match self.stopping() {
+                Some(signal) => RunError::Interrupted { command: spec.display(), signal },
+                None => RunError::Output { bytes, source },
+            });
+        }
         completed.pop().ok_or_else(|| lost(spec, std::io::Error::other("it was never started")))
     }
 
@@ -239,6 +269,10 @@ fn because(reason: Reason, command: String, stderr_tail: String) -> RunError {
             source: std::io::Error::other("it was stopped because the other end failed"),
         },
     }
+}
+
+fn own_stdout() -> std::io::Result<File> {
+    Ok(std::io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
 fn lost(spec: &CommandSpec, source: std::io::Error) -> RunError {

@@ -174,6 +174,7 @@ impl Process {
         let Spawned { mut child, exited, keeper, mark } = spawned;
         let mut outputs = Vec::new();
         if role != Role::Producer
+            && spec.stdout != Capture::PassOn
             && let Some(pipe) = child.stdout.take()
         {
             let mut output = Output::new(pipe.into(), Stream::Out);
@@ -228,7 +229,7 @@ impl Process {
         Ok(process)
     }
 
-    /// The child's standard output, for a pump.
+    /// The child's standard output, for a pump or an outlet.
     pub(super) fn take_stdout(&mut self) -> Option<File> {
         self.child.stdout.take().map(|pipe| File::from(OwnedFd::from(pipe)))
     }

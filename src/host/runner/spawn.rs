@@ -109,9 +109,10 @@ fn build(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Command> 
         (_, Stdin::Null) => Stdio::null(),
     });
     command.stdout(match (role, spec.stdout) {
-        (Role::Producer, _) | (_, Capture::Whole | Capture::Lines) => Stdio::piped(),
+        (Role::Producer, _) | (_, Capture::Whole | Capture::Lines | Capture::PassOn) => {
+            Stdio::piped()
+        }
         (_, Capture::Discard) => Stdio::null(),
-        (_, Capture::Inherit) => Stdio::inherit(),
     });
     command.stderr(Stdio::piped());
     detach(&mut command, spec)?;

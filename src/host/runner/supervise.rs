@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::outlet::Outlet;
 use super::process::{DRAIN, Process, Reason};
 use super::pump::Pump;
 use crate::host::sys::process::{Activity, activity};
@@ -48,12 +49,16 @@ enum Ready {
     Feed(usize),
     PumpFrom,
     PumpTo,
+    OutletFrom,
+    OutletTo,
 }
 
 /// The children under supervision; with a pump, the producer comes first and the consumer second.
 pub(super) struct Supervision<'a> {
     pub(super) processes: Vec<Process>,
     pub(super) pump: Option<Pump>,
+    /// Where the output of the only process goes, if that is our own.
+    pub(super) outlet: Option<Outlet>,
     /// The first thing that went wrong between us and a child, with the child's index.
     pub(super) trouble: Option<(usize, io::Error)>,
     stop: &'a dyn StopSource,
@@ -70,12 +75,12 @@ impl<'a> Supervision<'a> {
         pump: Option<Pump>,
         stop: &'a dyn StopSource,
     ) -> Self {
-        Self { processes, pump, trouble: None, stop, stillness: Stillness::default() }
+        Self { processes, pump, outlet: None, trouble: None, stop, stillness: Stillness::default() }
     }
 
     /// Looks after the children until they are done.
     pub(super) fn drive(&mut self, watch: Watch<'_>) {
-        while !self.processes.iter().all(Process::is_done) {
+        while !self.is_done() {
             let ready = match self.wait() {
                 Ok(ready) => ready,
                 Err(error) => {
@@ -91,12 +96,18 @@ impl<'a> Supervision<'a> {
             let now = Instant::now();
             self.settle_outputs(now, &ready, watch);
             self.settle_pump(now);
+            self.settle_outlet(now);
             self.check_limits(now);
             let grace = self.stop.grace();
             for process in &mut self.processes {
                 process.escalate(now, grace);
             }
         }
+    }
+
+    fn is_done(&self) -> bool {
+        self.processes.iter().all(Process::is_done)
+            && self.outlet.as_ref().is_none_or(Outlet::is_done)
     }
 
     /// Sleeps until something can be read or written, a child exits, or the tick is over.
@@ -121,6 +132,14 @@ impl<'a> Supervision<'a> {
             }
             if let Some(to) = pump.to.as_ref().filter(|_| pump.wants_output()) {
                 sources.push((Ready::PumpTo, to.as_fd(), PollFlags::POLLOUT));
+            }
+        }
+        if let Some(outlet) = &self.outlet {
+            if let Some(from) = outlet.from.as_ref().filter(|_| outlet.wants_input()) {
+                sources.push((Ready::OutletFrom, from.as_fd(), PollFlags::POLLIN));
+            }
+            if outlet.wants_output() {
+                sources.push((Ready::OutletTo, outlet.to.as_fd(), PollFlags::POLLOUT));
             }
         }
         let mut polled: Vec<PollFd<'_>> =
@@ -162,6 +181,17 @@ impl<'a> Supervision<'a> {
                 self.stillness.moved();
                 if let Some(pump) = &mut self.pump {
                     pump.write();
+                }
+                return;
+            }
+            Ready::OutletFrom => {
+                self.stillness.moved();
+                (PRODUCER, self.outlet.as_mut().map_or(Ok(()), Outlet::read))
+            }
+            Ready::OutletTo => {
+                self.stillness.moved();
+                if let Some(outlet) = &mut self.outlet {
+                    outlet.write();
                 }
                 return;
             }
@@ -235,6 +265,28 @@ impl<'a> Supervision<'a> {
                 "it exited, but a process that it left behind still holds its output open",
             );
             self.fail(PRODUCER, error);
+        }
+    }
+
+    /// A child whose output is not taken any more is of no use; one that is stopped says nothing more.
+    fn settle_outlet(&mut self, now: Instant) {
+        let (Some(outlet), [process]) = (&mut self.outlet, self.processes.as_mut_slice()) else {
+            return;
+        };
+        if outlet.failure.is_some() {
+            process.ask_to_stop(Reason::Useless);
+            return;
+        }
+        let is_stopped = process.stop_reason().is_some() || self.stop.signal().is_some();
+        if is_stopped && process.exit().is_some() {
+            outlet.give_up(io::ErrorKind::Interrupted.into());
+        } else if outlet.idle_for(now) >= DRAIN
+            && process.gone_for(now).is_some_and(|gone| gone >= DRAIN)
+        {
+            // Whether what is left behind would still write cannot be known, so the output is not whole.
+            outlet.give_up(io::Error::other(
+                "the engine exited, but a process that it left behind still holds its output open",
+            ));
         }
     }
 

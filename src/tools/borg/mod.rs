@@ -387,7 +387,7 @@ impl Repository<'_> {
             .reader(Effect::Inspect, &["extract", "--stdout", "--"], false)
             .arg(self.archive(name))
             .args(only(path));
-        spec.stdout = Capture::Inherit;
+        spec.stdout = Capture::PassOn;
         spec
     }
 

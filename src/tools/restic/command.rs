@@ -251,7 +251,7 @@ pub fn dump_all(access: &Access, id: &str) -> CommandSpec {
 /// `restic dump ID PATH`, to our own standard output.
 pub fn dump(access: &Access, id: &str, path: &Path) -> CommandSpec {
     let mut spec = base(access, Effect::Inspect, Lock::ToRead, "dump").args(["--", id]).arg(path);
-    spec.stdout = Capture::Inherit;
+    spec.stdout = Capture::PassOn;
     spec
 }
 

@@ -10,6 +10,7 @@ use crate::model::shown::Show;
 use crate::model::undo::ChildProcess;
 
 mod joined;
+mod passed_on;
 mod stopping;
 
 /// A grace period that tests can wait for, where a child does not heed its stop signal.
