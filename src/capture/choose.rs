@@ -10,7 +10,7 @@ use super::lvm_classic::LvmClassic;
 use super::lvm_thin::LvmThin;
 use super::remount_readonly::RemountReadonly;
 use super::survey::Volume;
-use super::{CaptureError, Provider, Room, is_at_or_below, lvm};
+use super::{CaptureError, Provider, Room, is_at_or_below, lvm_seen};
 
 /// How one volume is read.
 pub enum Choice {
@@ -41,7 +41,7 @@ pub fn choose(
         |volume: &&Volume| on_mapper(&volume.mount) && !is_at_or_below(&volume.at, &policy.live);
     let lvm_is_here = room.host.find_program(&Tool::Lvm("lvs")).is_ok();
     let logical = if lvm_is_here && volumes.iter().find(wants_lvm).is_some() {
-        lvm::volumes(room)?
+        lvm_seen::volumes(room)?
     } else {
         Vec::new()
     };

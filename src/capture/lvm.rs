@@ -8,6 +8,7 @@ use crate::model::undo::{Identity, ThinSnapshot, Undo, VolumeSnapshot};
 use crate::tools::dmsetup;
 use crate::tools::lvm::{self as tool, LogicalVolume};
 
+use super::lvm_seen::{find, volumes};
 use super::survey::Volume;
 use super::{CaptureError, Made, Room, give_up_hint, mismatch, repair, run};
 
@@ -17,11 +18,6 @@ const TRIES: usize = 20;
 
 /// How long between two tries.
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
-
-/// All volumes of the machine.
-pub(super) fn volumes(room: Room<'_>) -> Result<Vec<LogicalVolume>, CaptureError> {
-    tool::parse(&run(room.host, &tool::list())?.stdout).map_err(mismatch)
-}
 
 /// The volume as it is now, in case it was renamed, resized or removed since it was chosen.
 pub(super) fn again(
@@ -115,20 +111,6 @@ pub(super) fn look(
             access,
         }),
         about: format!("snapshot {} of {}/{}", promised.name, promised.group, promised.origin),
-    })
-}
-
-/// The snapshot among all volumes: by its UUID, or by its name where none is known.
-pub(super) fn find<'v>(
-    volumes: &'v [LogicalVolume],
-    promised: &VolumeSnapshot,
-    identity: Option<&Identity>,
-) -> Option<&'v LogicalVolume> {
-    volumes.iter().find(|volume| match identity {
-        Some(Identity::LogicalVolume { uuid }) => volume.uuid == *uuid,
-        None => volume.group == promised.group && volume.name == promised.name,
-        // No volume was ever known by it.
-        Some(Identity::Inode { .. } | Identity::Subvolume { .. } | Identity::Mount { .. }) => false,
     })
 }
 

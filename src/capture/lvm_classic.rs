@@ -10,7 +10,7 @@ use crate::tools::dmsetup;
 use crate::tools::lvm::LogicalVolume;
 
 use super::survey::Volume;
-use super::{CaptureError, Made, Provider, Room, lvm, run};
+use super::{CaptureError, Made, Provider, Room, lvm, lvm_seen, run};
 
 /// Snapshots of one linear, striped or mirrored volume.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Provider for LvmClassic {
     }
 
     fn promise(&self, room: Room<'_>, run: &RunId, earlier: &[Undo]) -> Result<Undo, CaptureError> {
-        let volumes = lvm::volumes(room)?;
+        let volumes = lvm_seen::volumes(room)?;
         let origin = lvm::again(&volumes, &self.origin)?;
         let wanted = self.bytes(&origin);
         // What this run takes from the group before is not gone from it yet.
@@ -78,8 +78,8 @@ impl Provider for LvmClassic {
         if room.host.is_dry() {
             return Ok(());
         }
-        let volumes = lvm::volumes(room)?;
-        let what = match lvm::find(&volumes, snapshot, None) {
+        let volumes = lvm_seen::volumes(room)?;
+        let what = match lvm_seen::find(&volumes, snapshot, None) {
             None => format!("the snapshot {} went away while it was read", snapshot.name),
             Some(found) if found.is_overflowed() => overflowed(snapshot),
             Some(_) => return Ok(()),

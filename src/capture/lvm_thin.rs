@@ -6,11 +6,11 @@ use crate::host::Access;
 use crate::model::job::ThinLimits;
 use crate::model::names::RunId;
 use crate::model::undo::{ThinSnapshot, Undo, VolumeSnapshot};
-use crate::tools::dmsetup::{self, PoolStatus};
+use crate::tools::dmsetup::PoolStatus;
 use crate::tools::lvm::LogicalVolume;
 
 use super::survey::Volume;
-use super::{CaptureError, Made, Provider, Room, lvm, mismatch, repair, run};
+use super::{CaptureError, Made, Provider, Room, lvm, lvm_seen, mismatch, repair};
 
 /// When a snapshot is given up for the sake of its pool, in hundredths of a percent of the data. At 100 %
 /// writers block, and get errors a minute later.
@@ -42,7 +42,7 @@ impl Provider for LvmThin {
     }
 
     fn promise(&self, room: Room<'_>, run: &RunId, earlier: &[Undo]) -> Result<Undo, CaptureError> {
-        let volumes = lvm::volumes(room)?;
+        let volumes = lvm_seen::volumes(room)?;
         let origin = lvm::again(&volumes, &self.origin)?;
         let (Some(pool_uuid), Some(pool)) = (&origin.pool_uuid, &origin.pool) else {
             return Err(mismatch(format!("{}/{} is in no pool", origin.group, origin.name)));
@@ -51,7 +51,7 @@ impl Provider for LvmThin {
             .iter()
             .find(|volume| volume.uuid == *pool_uuid)
             .ok_or_else(|| mismatch(format!("lvs does not list the pool {pool}")))?;
-        let status = status(room, &origin.group, pool)?;
+        let status = lvm_seen::pool(room, &origin.group, pool)?;
         self.refuse_unfit(row, &status)?;
         let highest = volumes
             .iter()
@@ -80,12 +80,12 @@ impl Provider for LvmThin {
 
     fn examine(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
         let snapshot = lvm::promised(promise)?;
-        let volumes = lvm::volumes(room)?;
+        let volumes = lvm_seen::volumes(room)?;
         let broken = |what: String| {
             let hint = "look at `lvs -a` and the kernel log; the next run makes a new snapshot";
             Err(CaptureError::Broken { what, hint: hint.into() })
         };
-        match lvm::find(&volumes, snapshot, None) {
+        match lvm_seen::find(&volumes, snapshot, None) {
             _ if room.host.is_dry() => Ok(()),
             None => broken(format!("the snapshot {} went away while it was read", snapshot.name)),
             Some(found) => match found.ailment() {
@@ -103,7 +103,7 @@ impl Provider for LvmThin {
         let Undo::RemoveVolume(VolumeSnapshot { group, thin: Some(thin), .. }) = promise else {
             return Ok(None);
         };
-        let status = status(room, group, &thin.pool)?;
+        let status = lvm_seen::pool(room, group, &thin.pool)?;
         let full = status.data_used >= TOO_FULL_DATA
             || status.metadata_used >= TOO_FULL_METADATA
             || status.mode != "rw";
@@ -156,10 +156,4 @@ fn is_in(undo: &Undo, pool_uuid: &str) -> bool {
 fn fullness(status: &PoolStatus) -> String {
     let percent = |hundredths: u32| format!("{}.{:02} %", hundredths / 100, hundredths % 100);
     format!("data {}, metadata {}", percent(status.data_used), percent(status.metadata_used))
-}
-
-/// The pool as the kernel sees it.
-pub(super) fn status(room: Room<'_>, group: &str, pool: &str) -> Result<PoolStatus, CaptureError> {
-    let device = dmsetup::pool_name(group, pool);
-    dmsetup::parse_pool(&run(room.host, &dmsetup::status(&device))?.stdout).map_err(mismatch)
 }

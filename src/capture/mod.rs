@@ -19,13 +19,15 @@ use crate::host::{
 use crate::model::job::Settings;
 use crate::model::names::RunId;
 use crate::model::shown::Show;
-use crate::model::undo::{Identity, Undo, VolumeSnapshot};
+use crate::model::undo::{Identity, Undo};
 
 mod btrfs;
 mod choose;
 mod lvm;
 mod lvm_classic;
+mod lvm_seen;
 mod lvm_thin;
+mod release;
 mod remount_readonly;
 mod repair;
 pub mod survey;
@@ -34,6 +36,7 @@ mod tests;
 pub mod view;
 
 pub use choose::{Choice, choose};
+pub use release::{give_back, give_back_held, wake};
 pub use remount_readonly::stayed_read_only;
 
 /// What providers get from the run.
@@ -179,10 +182,6 @@ impl CaptureError {
     }
 }
 
-/// How long the lock of a volume is waited for when something is given back, whatever the settings say:
-/// a snapshot that is left grows.
-const LOCK_WAIT_TO_GIVE_BACK: Duration = Duration::from_secs(600);
-
 /// Takes the lock around making and giving back captures of the same kind of thing: LVM changes a whole
 /// group at a time, and a group that another run is about to change looks half-made.
 ///
@@ -191,71 +190,6 @@ const LOCK_WAIT_TO_GIVE_BACK: Duration = Duration::from_secs(600);
 pub fn lock(room: Room<'_>, key: &str, wait: Duration) -> Result<Box<dyn LockGuard>, LockError> {
     let path = room.settings.runtime_dir.join("locks").join(format!("capture-{key}.lock"));
     room.host.lock(&path, LockMode::Exclusive, wait, "a run that makes or releases a capture")
-}
-
-/// Gives back one capture. What is already gone is given back. An exclusive capture (see
-/// [`Provider::is_exclusive`]) must be given back by [`give_back_held`] as long as its lock is held.
-///
-/// # Errors
-/// When it could not be given back, or must not be because it is not ours.
-pub fn give_back(
-    room: Room<'_>,
-    undo: &Undo,
-    identity: Option<&Identity>,
-) -> Result<(), CaptureError> {
-    let _lock = match undo {
-        Undo::RemoveVolume(snapshot) => {
-            Some(lock(room, &lvm::lock_key(&snapshot.group), LOCK_WAIT_TO_GIVE_BACK)?)
-        }
-        // Held by whoever reads it now, for as long as that takes.
-        Undo::RemountWritable { device, .. } => {
-            Some(lock(room, &remount_readonly::lock_key(*device), room.settings.lock_wait)?)
-        }
-        Undo::RemoveSubvolume(_)
-        | Undo::RemoveStaging { .. }
-        | Undo::RunHook { .. }
-        | Undo::ReleaseEngineLock { .. }
-        | Undo::Thaw { .. }
-        | Undo::Unmount(_) => None,
-    };
-    give_back_held(room, undo, identity)
-}
-
-/// The same by somebody who holds the lock.
-///
-/// # Errors
-/// See [`give_back`].
-pub fn give_back_held(
-    room: Room<'_>,
-    undo: &Undo,
-    identity: Option<&Identity>,
-) -> Result<(), CaptureError> {
-    match undo {
-        Undo::RemoveSubvolume(snapshot) => btrfs::remove(room, snapshot, identity),
-        Undo::RemoveVolume(snapshot) => lvm::remove(room, snapshot, identity),
-        Undo::RemountWritable { path, device, boot_id } => {
-            remount_readonly::undo(room, path, *device, boot_id)
-        }
-        // To settle what was not given back would be to forget it.
-        Undo::RemoveStaging { .. }
-        | Undo::RunHook { .. }
-        | Undo::ReleaseEngineLock { .. }
-        | Undo::Thaw { .. }
-        | Undo::Unmount(_) => Err(mismatch("what is to be given back is no capture")),
-    }
-}
-
-/// Lets the devices go on that a killed `lvcreate` left suspended.
-///
-/// # Errors
-/// When device-mapper cannot be asked, or a device stays suspended.
-pub fn wake(room: Room<'_>, snapshot: &VolumeSnapshot) -> Result<(), CaptureError> {
-    // Whoever holds the lock may just be making a snapshot of its own, and has a device suspended for it.
-    let lock = lock(room, &lvm::lock_key(&snapshot.group), Duration::ZERO);
-    if matches!(lock, Err(LockError::Busy { .. })) {
-        return Ok(());
-    }
-    repair::resume(room, snapshot)
 }
 
 /// The name of the directory in which views are put together.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::model::undo::VolumeSnapshot;
 use crate::tools::dmsetup::{self, Device};
 
-use super::{CaptureError, Room, lvm, lvm_thin, mismatch, run};
+use super::{CaptureError, Room, lvm_seen, mismatch, run};
 
 /// How often a suspended device is looked at before it counts as left behind: other people's LVM commands
 /// suspend devices for moments, too.
@@ -75,7 +75,7 @@ fn suspended(room: Room<'_>, promised: &VolumeSnapshot) -> Result<Vec<Device>, C
     let mut snapshots = vec![promised.name.clone()];
     if devices.iter().any(|device| device.suspended) {
         // lvcreate suspends the other snapshots of a classic origin as well.
-        let others = lvm::volumes(room)?.into_iter().filter(|volume| {
+        let others = lvm_seen::volumes(room)?.into_iter().filter(|volume| {
             volume.origin_uuid.as_ref() == Some(&promised.origin_uuid)
                 && volume.group == promised.group
                 && volume.name != promised.name
@@ -117,7 +117,7 @@ fn devices(room: Room<'_>) -> Result<Vec<Device>, CaptureError> {
 /// Brings a thin pool back into step, where it is our own half-made snapshot that put it out of step.
 pub(super) fn transaction(room: Room<'_>, promised: &VolumeSnapshot) -> Result<(), CaptureError> {
     let Some(thin) = &promised.thin else { return Ok(()) };
-    let volumes = lvm::volumes(room)?;
+    let volumes = lvm_seen::volumes(room)?;
     let Some(pool) = volumes.iter().find(|volume| volume.uuid == thin.pool_uuid) else {
         // The pool is gone, and everything that was in it; or its group is not here, and `lvm::remove` says so.
         return Ok(());
@@ -126,9 +126,9 @@ pub(super) fn transaction(room: Room<'_>, promised: &VolumeSnapshot) -> Result<(
         // Not active: the kernel cannot be asked, and nothing can be half-made in it before it is.
         return Ok(());
     }
-    let kernel = lvm_thin::status(room, &promised.group, &pool.name)?.transaction_id;
+    let kernel = lvm_seen::pool(room, &promised.group, &pool.name)?.transaction_id;
     let Some(metadata) = pool.transaction_id.filter(|id| *id != kernel) else { return Ok(()) };
-    let Some(half_made) = lvm::find(&volumes, promised, None) else {
+    let Some(half_made) = lvm_seen::find(&volumes, promised, None) else {
         // LVM writes down a snapshot before it tells the kernel, so this one was never begun. Another one of
         // the same run may have put the pool out of step; its own promise heals that.
         return Ok(());

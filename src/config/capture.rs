@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::diagnostic::{Complaint, Notes};
 use super::section::Section;
-use super::tree::Place;
+use super::source::Place;
 use super::value;
 use crate::model::job::{CaptureMode, CapturePolicy, ThinLimits};
 use crate::model::shown::Show;

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::tree::Place;
-use super::{Loaded, PatternFault, SourceFile};
+use super::source::{Place, SourceFile};
 use crate::model::job::Config;
 use crate::model::near::nearest;
 use crate::model::shown::{Show, is_hostile};
@@ -145,6 +144,10 @@ struct Note {
     help: Option<String>,
 }
 
+/// What is wrong with an exclude pattern, if something is: a lower-case fragment. The dialect belongs to those
+/// who translate it for the engines.
+pub type PatternFault = fn(&str) -> Option<String>;
+
 /// Collects what the checks find.
 #[derive(Debug)]
 pub(super) struct Notes {
@@ -181,15 +184,17 @@ impl Notes {
 
     /// The configuration with its warnings, or everything that is wrong with it. `config` is `None`
     /// only when a problem was noted that left nothing to hand out.
-    pub fn finish(self, files: &[SourceFile], config: Option<Config>) -> Result<Loaded, Problems> {
+    pub fn finish(
+        self,
+        files: &[SourceFile],
+        config: Option<Config>,
+    ) -> Result<(Config, Vec<Problem>), Problems> {
         let located = |mut notes: Vec<Note>| -> Vec<Problem> {
             notes.sort_by_key(|note| note.at);
             notes.into_iter().map(|note| Problem::locate(note, files)).collect()
         };
         match config {
-            Some(config) if self.problems.is_empty() => {
-                Ok(Loaded { config, warnings: located(self.warnings) })
-            }
+            Some(config) if self.problems.is_empty() => Ok((config, located(self.warnings))),
             _ => Err(Problems(located(self.problems))),
         }
     }

@@ -16,6 +16,7 @@ mod repository;
 mod resolve;
 mod schema;
 mod section;
+mod source;
 mod start;
 mod target;
 #[cfg(test)]
@@ -23,27 +24,17 @@ mod tests;
 mod tree;
 mod value;
 
-use std::path::PathBuf;
-
-pub use diagnostic::{Problem, Problems};
+pub use diagnostic::{PatternFault, Problem, Problems};
 pub use origin::{Origin, origins};
 pub use pairing::{PAIRINGS, Pairing, show_pairings};
 pub use resolve::excluded;
 pub use schema::json_schema;
+pub use source::SourceFile;
 pub use start::commented_start;
 
 use crate::model::job::Config;
 use diagnostic::Notes;
 use tree::Table;
-
-/// One configuration file, already read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceFile {
-    /// Where it was read from; shown in problems.
-    pub path: PathBuf,
-    /// Its content.
-    pub text: String,
-}
 
 /// A valid configuration, with what is odd about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,10 +44,6 @@ pub struct Loaded {
     /// What is valid and yet likely not meant, such as a target that no job uses.
     pub warnings: Vec<Problem>,
 }
-
-/// What is wrong with an exclude pattern, if something is: a lower-case fragment. The dialect belongs to those
-/// who translate it for the engines.
-pub type PatternFault = fn(&str) -> Option<String>;
 
 /// Reads the main file and its drop-ins, which follow it in the order in which they apply: later wins
 /// by table key, and lists are replaced. `default_host` is the machine's name, for files that give none;
@@ -74,7 +61,8 @@ pub fn load(
     conform::conform(&root, &mut notes);
     let paths = files.iter().map(|file| file.path.clone()).collect();
     let config = resolve::resolve(&root, paths, default_host, &mut notes);
-    notes.finish(files, config)
+    let (config, warnings) = notes.finish(files, config)?;
+    Ok(Loaded { config, warnings })
 }
 
 /// All files as one tree; one that cannot be parsed is one problem, and the others still count.

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::Complaint;
-use super::tree::{Entry, Node, Place, Table, Value};
+use super::source::Place;
+use super::tree::{Entry, Node, Table, Value};
 use super::value;
 
 /// A table under its name.

@@ -1,5 +1,7 @@
 //! Whole files in, problems or a model out.
 
+use std::path::PathBuf;
+
 use proptest::prelude::*;
 
 use super::file::{FILE, Key, Kind};

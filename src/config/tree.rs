@@ -6,17 +6,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Complaint;
-
-/// Bytes of one of the files.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    /// Index of the file.
-    pub file: usize,
-    /// First byte.
-    pub start: usize,
-    /// The byte after the last.
-    pub end: usize,
-}
+use super::source::Place;
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]

@@ -7,7 +7,8 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::diagnostic::{Complaint, suggest};
-use super::tree::{Node, Place, Value};
+use super::source::Place;
+use super::tree::{Node, Value};
 use crate::model::job::ClassicSize;
 use crate::model::span;
 use crate::model::target::ReadData;

@@ -18,7 +18,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 pub use crate::lock::{LockError, LockMode};
-use crate::model::secret::Secret;
 use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
 
@@ -27,12 +26,14 @@ pub mod dry;
 pub mod guard;
 mod placement;
 pub mod runner;
+mod secret_fd;
 pub mod spec;
 pub mod sys;
 pub mod system;
 
 pub use action::{ActError, Action};
 pub use placement::{Confinement, Placed, Placement, Refused, Staged};
+pub use secret_fd::{FdStyle, SecretFd};
 pub use sys::mounts::MountEntry;
 pub use sys::subvolumes::Subvolume;
 pub use sys::trusted::{TrustError, TrustKind};
@@ -442,24 +443,4 @@ pub trait ChildRecorder: Send + Sync {
     fn started(&self, child: &ChildProcess);
     /// It has ended and was waited for.
     fn ended(&self, child: &ChildProcess);
-}
-
-/// A secret on its way to a child: in a descriptor that only the child sees.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SecretFd {
-    /// The environment variable that tells the child where to read.
-    pub variable: &'static str,
-    /// How the variable names the descriptor.
-    pub style: FdStyle,
-    /// What is to be read there.
-    pub value: Secret,
-}
-
-/// How an environment variable names a descriptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FdStyle {
-    /// Its number (`BORG_PASSPHRASE_FD=3`).
-    Number,
-    /// A path (`RESTIC_PASSWORD_FILE=/proc/self/fd/3`); it may be opened any number of times.
-    Path,
 }

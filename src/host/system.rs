@@ -13,7 +13,8 @@ use chrono::{DateTime, Utc};
 use super::runner::{self, Runner};
 use super::sys::signals::{self, StopFlag};
 use super::sys::{
-    cgroup, confine, mounts, place, private, process, room, snapshots, subvolumes, trusted,
+    cgroup, confine, mounts, place, private, process, room, snapshots, straight, subvolumes,
+    trusted,
 };
 use super::{
     ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard, LockMode,
@@ -131,7 +132,7 @@ impl Host for SystemHost {
         let failed = |source| ActError::Io { what: "look at", path: path.to_owned(), source };
         let found = match fs::metadata(path) {
             Ok(found) => found,
-            Err(error) if mounts::is_absent(&error) => return Ok(None),
+            Err(error) if straight::is_absent(&error) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
         let kind = if found.is_dir() {
@@ -160,7 +161,7 @@ impl Host for SystemHost {
                 .map(|entry| entry.map(|entry| entry.file_name()).map_err(failed))
                 .collect::<Result<_, _>>()
                 .map(Some),
-            Err(error) if mounts::is_absent(&error) => Ok(None),
+            Err(error) if straight::is_absent(&error) => Ok(None),
             Err(error) => Err(failed(error)),
         }
     }
@@ -355,11 +356,6 @@ fn canonical(path: &Path) -> PathBuf {
         }
     }
     resolved
-}
-
-/// Whether an error is one of a file that is not there.
-fn is_not_found(error: &io::Error) -> bool {
-    mounts::is_absent(error)
 }
 
 #[cfg(test)]

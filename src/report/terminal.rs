@@ -51,6 +51,15 @@ impl Priority {
             Outcome::Failed => Priority::Error,
         }
     }
+
+    /// The least that is still written.
+    fn least(verbosity: Verbosity) -> Priority {
+        match verbosity {
+            Verbosity::Quiet => Priority::Warning,
+            Verbosity::Normal => Priority::Info,
+            Verbosity::Verbose => Priority::Debug,
+        }
+    }
 }
 
 /// The observer.
@@ -97,7 +106,7 @@ impl Terminal {
 
     /// Writes one message, unless it matters less than what is wanted. Its further lines are indented.
     fn say(&self, state: &mut State, priority: Priority, text: &str) {
-        if priority > self.options.verbosity.threshold() {
+        if priority > Priority::least(self.options.verbosity) {
             return;
         }
         for (number, line) in text.lines().enumerate() {

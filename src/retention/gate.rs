@@ -8,36 +8,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::guards::Guards;
 use super::plan::{Decision, Plan, Verdict};
-use crate::model::copy::{CLOCK_SLACK, Copy, Series, later};
-
-/// The limits beyond which retention leaves alone or refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Guards {
-    /// A copy dated further ahead than this is in the future; a clock that is further behind has gone back.
-    pub clock_slack: Duration,
-    /// For how long a series may be without a copy before a leap of the clock is the likelier reason, if
-    /// `within` keeps for less.
-    pub clock_leap: Duration,
-    /// How much smaller than the last good copy the newest may be, in percent of files or bytes; 100
-    /// switches the guard off.
-    pub max_shrink_percent: u8,
-    /// How many of a series' copies one plan may delete, in percent; `None` is no limit, since a new policy
-    /// rightly deletes many.
-    pub max_delete_percent: Option<u8>,
-}
-
-impl Default for Guards {
-    /// Five minutes of slack, 90 days without a copy, half the size, no limit on deletions.
-    fn default() -> Self {
-        Guards {
-            clock_slack: CLOCK_SLACK,
-            clock_leap: Duration::from_secs(90 * 86_400),
-            max_shrink_percent: 50,
-            max_delete_percent: None,
-        }
-    }
-}
+use crate::model::copy::{Copy, Series, later};
 
 /// How large a copy is. What is not known is not compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

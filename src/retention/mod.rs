@@ -43,6 +43,7 @@
 //! 10. An empty policy keeps everything, as in restic; borg refuses it.
 
 mod gate;
+mod guards;
 mod plan;
 mod rules;
 
@@ -51,9 +52,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-pub use gate::{Evidence, Guards, Measure, Refusal, gate, yardstick};
+pub use gate::{Evidence, Measure, Refusal, gate, yardstick};
+pub use guards::Guards;
 pub use plan::{Decision, Plan, Reason, Unneeded, Verdict, group, last_good, plan};
-pub use rules::Rule;
-
-/// The tag that protects a copy from every policy, in whichever repository it is.
-pub const PROTECTED_TAG: &str = "protected";
+pub use rules::{PROTECTED_TAG, Rule};

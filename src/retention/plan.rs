@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::gate::Guards;
-use super::rules::Rule;
+use super::guards::Guards;
+use super::rules::{PROTECTED_TAG, Rule};
 use crate::model::copy::{Copy, Series};
 use crate::model::keep::KeepPolicy;
 use crate::model::span;
@@ -233,8 +233,7 @@ fn decide(policy: &KeepPolicy, members: &[&Copy]) -> Vec<Verdict> {
         if copy.pinned {
             why.push(Reason::Pinned);
         }
-        let tag =
-            copy.tags.iter().find(|tag| *tag == super::PROTECTED_TAG || policy.tags.contains(tag));
+        let tag = copy.tags.iter().find(|tag| *tag == PROTECTED_TAG || policy.tags.contains(tag));
         if let Some(tag) = tag {
             why.push(Reason::Tagged(tag.clone()));
         }

@@ -6,6 +6,9 @@ use chrono::{DateTime, Datelike, Utc};
 
 use crate::model::keep::KeepPolicy;
 
+/// The tag that protects a copy from every policy, in whichever repository it is.
+pub const PROTECTED_TAG: &str = "protected";
+
 /// A rule that keeps a number of copies, at most one for each of its periods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {

@@ -17,26 +17,28 @@ use crate::engine::{Claim, Context, Engine, EngineError};
 use crate::host::{ActError, Action};
 use crate::tools::borg::{cache_directory, lock};
 
-/// Removes the locks that a run left, and looks whether they are gone.
-///
-/// # Errors
-/// [`EngineError::Locked`] when one stays.
-pub(super) fn release_dead(
-    engine: &BorgEngine,
-    cx: Context<'_>,
-    claim: Claim<'_>,
-) -> Result<(), EngineError> {
-    // A run of an earlier version: the next borg takes its lock away by borg's own rule.
-    let Some(owner) = claim.owner else { return Ok(()) };
-    let local = engine.target().local_repository().map(Path::to_owned);
-    // What stands in the way in one place, which may be the cache of another repository, keeps no lock elsewhere.
-    let mut failure = None;
-    for place in local.into_iter().chain(caches(cx)?) {
-        if let Err(error) = release_in(engine, cx, claim, owner, &place) {
-            failure.get_or_insert(error);
+impl BorgEngine {
+    /// Removes the locks that a run left, and looks whether they are gone.
+    ///
+    /// # Errors
+    /// [`EngineError::Locked`] when one stays.
+    pub(super) fn release_dead(
+        &self,
+        cx: Context<'_>,
+        claim: Claim<'_>,
+    ) -> Result<(), EngineError> {
+        // A run of an earlier version: the next borg takes its lock away by borg's own rule.
+        let Some(owner) = claim.owner else { return Ok(()) };
+        let local = self.target().local_repository().map(Path::to_owned);
+        // What stands in the way in one place, which may be the cache of another repository, keeps no lock elsewhere.
+        let mut failure = None;
+        for place in local.into_iter().chain(caches(cx)?) {
+            if let Err(error) = release_in(self, cx, claim, owner, &place) {
+                failure.get_or_insert(error);
+            }
         }
+        failure.map_or(Ok(()), Err)
     }
-    failure.map_or(Ok(()), Err)
 }
 
 /// Removes the locks of this owner in one place.

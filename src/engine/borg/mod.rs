@@ -542,7 +542,7 @@ impl Engine for BorgEngine {
     }
 
     fn release_dead_lock(&self, cx: Context<'_>, claim: Claim<'_>) -> Result<(), EngineError> {
-        lock::release_dead(self, cx, claim)
+        self.release_dead(cx, claim)
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::list::{Predicted, Prediction, predicted_id};
-use super::{KEPT, Session, as_progress, broken, unsupported};
+use super::session::{KEPT, Session, as_progress, broken, unsupported};
 use crate::engine::{BackupReport, BackupRequest, EngineError, Input, OnProgress};
 use crate::host::{CommandSpec, Completed, Exit, Piped, PrivateMount, Stream};
 use crate::model::outcome::Outcome;

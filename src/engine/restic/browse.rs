@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::{Session, broken, exact};
+use super::session::{Session, broken, exact};
 use crate::engine::{Change, ChangeKind, EngineError, Entry, Expected, Looked};
 use crate::host::Stream;
 use crate::tools::restic::command;

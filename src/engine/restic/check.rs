@@ -3,8 +3,9 @@
 //! Damage is a finding; a check that could not be carried out is an error. restic ends with status 1 for
 //! both, and its JSON summary says `num_errors: 1` also when the repository was only locked.
 
-use super::{KEPT, OnProgress, Session, broken, exact, lock};
-use crate::engine::{CheckReport, Claim, EngineError};
+use super::lock;
+use super::session::{KEPT, Session, broken, exact};
+use crate::engine::{CheckReport, Claim, EngineError, OnProgress};
 use crate::host::{CommandSpec, Exit, Stream};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;

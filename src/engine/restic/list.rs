@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Session, broken};
+use super::session::{Session, broken};
 use crate::engine::EngineError;
 use crate::host::Fact;
 use crate::model::copy::{Copy, Series};

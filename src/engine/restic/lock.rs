@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Session, broken};
+use super::session::{Session, broken};
 use crate::engine::{Claim, EngineError};
 use crate::host::{Action, LONGEST_HOST_NAME};
 use crate::model::names::{HostName, RunId};

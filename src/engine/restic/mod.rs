@@ -13,17 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{
     BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, Context, Engine,
     EngineError, Entry, Expected, Initialised, Looked, OnProgress, Probe, RestoreReport,
-    RestoreRequest, secret,
+    RestoreRequest,
 };
-use crate::host::{CommandSpec, Completed, Exit, Stream, Tool};
+use crate::host::{CommandSpec, Tool};
 use crate::model::copy::Copy;
-use crate::model::event::Progress;
-use crate::model::secret::Secret;
-use crate::model::shown::Show;
-use crate::model::target::{EngineConfig, ReadData, ResticTarget, Target};
-use crate::tools::restic::failure::{self, Kind};
-use crate::tools::restic::message::{self, Status};
-use crate::tools::restic::{Access, OLDEST, Repository, Version, command, environment, tags};
+use crate::model::target::{ReadData, ResticTarget, Target};
+use crate::tools::restic::message;
+use crate::tools::restic::{Access, OLDEST, Repository, Version, command, tags};
 
 mod backup;
 mod browse;
@@ -31,13 +27,10 @@ mod check;
 mod list;
 mod lock;
 mod restore;
+mod session;
 mod transfer;
 
-/// How many lines of one sort a report keeps.
-const KEPT: usize = 100;
-
-/// How many ids one command line gets; 64 digits each keep it far below the kernel's limit.
-const IDS_AT_ONCE: usize = 500;
+use session::{IDS_AT_ONCE, Session, broken, credentials, exact, of_restic, unsupported};
 
 /// A restic repository.
 pub struct ResticEngine {
@@ -129,165 +122,23 @@ impl ResticEngine {
     }
 }
 
-fn of_restic(target: &Target) -> Option<&ResticTarget> {
-    match &target.engine {
-        EngineConfig::Restic(restic) => Some(restic),
-        EngineConfig::Borg(_) => None,
-    }
-}
-
-/// What opens a repository.
-fn credentials(
-    cx: Context<'_>,
-    version: Version,
-    restic: &ResticTarget,
-) -> Result<Repository, EngineError> {
-    let password = match &restic.password {
-        Some(source) => Some(secret::resolve(cx.host, source)?),
-        None if version.works_without_password() => None,
-        None => {
-            let what = "a repository without a password needs restic 0.17".into();
-            return Err(unsupported(version, what));
-        }
-    };
-    let environment: Vec<(String, Secret)> = match &restic.environment_file {
-        Some(path) => environment::parse(&secret::read_private(cx.host, path)?)
-            .map_err(|error| EngineError::Secret { what: format!("{}: {error}", path.shown()) })?,
-        None => Vec::new(),
-    };
-    Ok(Repository { location: restic.repository.clone(), password, environment })
-}
-
-fn broken(what: String) -> EngineError {
-    EngineError::Output { engine: "restic", what }
-}
-
-fn unsupported(version: Version, what: String) -> EngineError {
-    EngineError::Unsupported { engine: format!("restic {version}"), what }
-}
-
-/// Ids come from listings and are whole. Anything else (`latest`, a prefix, an option) would let restic
-/// choose.
-fn exact(id: &str) -> Result<&str, EngineError> {
-    if message::is_id(id) {
-        Ok(id)
-    } else {
-        Err(broken(format!("expected a whole snapshot id, found {id:?}")))
-    }
-}
-
-fn as_progress(status: Status) -> Progress {
-    Progress {
-        bytes_done: status.bytes_done,
-        bytes_total: status.bytes_total,
-        files_done: status.files_done,
-        current: status.current,
-    }
-}
-
-/// One open repository during one call.
-struct Session<'a> {
-    cx: Context<'a>,
-    access: Access,
-    /// The other repository of a `copy`, whose secrets must not be shown either.
-    source: Option<Repository>,
-    /// Where the repository is, if it is on this machine.
-    local: Option<&'a Path>,
-}
-
-impl Session<'_> {
-    /// The repository, for messages.
-    fn shown(&self) -> String {
-        self.access.repository.shown()
-    }
-
-    /// A text of restic without anybody's secrets.
-    fn redact(&self, text: &str) -> String {
-        let text = self.access.repository.redact(text);
-        match &self.source {
-            Some(source) => source.redact(&text),
-            None => text,
-        }
-    }
-
-    /// Runs a command, and takes anything but exit status 0 as a failure.
-    fn run(&self, spec: &CommandSpec) -> Result<Completed, EngineError> {
-        let completed = self.cx.host.run(spec, &mut |_, _| {})?;
-        if completed.success() { Ok(completed) } else { Err(self.failure(spec, &completed)) }
-    }
-
-    /// Runs a command whose standard output is text for people, which becomes progress.
-    fn run_text(
-        &self,
-        spec: &CommandSpec,
-        progress: OnProgress<'_>,
-    ) -> Result<Completed, EngineError> {
-        let completed = self.told(spec, progress)?;
-        if completed.success() { Ok(completed) } else { Err(self.failure(spec, &completed)) }
-    }
-
-    /// Runs a command whose standard output is text for people, however it ends.
-    fn told(&self, spec: &CommandSpec, progress: OnProgress<'_>) -> Result<Completed, EngineError> {
-        let completed = self.cx.host.run(spec, &mut |stream, line| {
-            if stream == Stream::Out
-                && let message::Line::Text(text) = message::line(line)
-            {
-                progress(Progress { current: Some(text), ..Progress::default() });
-            }
-        })?;
-        Ok(completed)
-    }
-
-    /// Why a command failed, in the engines' common terms.
-    fn failure(&self, spec: &CommandSpec, completed: &Completed) -> EngineError {
-        let failure = failure::diagnose(completed.exit, &completed.stderr_tail);
-        let repository = self.shown();
-        let detail = self.redact(&failure.detail);
-        if self.is_of_borg() {
-            return EngineError::OtherEngine { repository, wanted: "restic", found: "borg" };
-        }
-        match failure.kind {
-            Kind::Locked | Kind::Other if self.access.unlocked => {
-                EngineError::ReadOnly { repository }
-            }
-            Kind::NoRepository => EngineError::RepositoryMissing { repository },
-            Kind::Exists => EngineError::RepositoryExists { repository },
-            Kind::WrongPassword => EngineError::WrongPassphrase { repository },
-            Kind::Locked => EngineError::Locked { repository, detail },
-            Kind::Full => EngineError::Full { repository, detail },
-            Kind::Unreachable => EngineError::Unreachable { repository, detail },
-            Kind::Damaged => EngineError::Damaged { repository, detail },
-            Kind::NoSource => EngineError::NoSource { detail },
-            Kind::Crashed | Kind::Other => EngineError::Failed {
-                command: spec.display(),
-                exit: completed.exit.to_string(),
-                detail,
-            },
-        }
-    }
-
-    /// Whether a borg repository is there: restic takes its file `config` for one that the password does not open.
-    fn is_of_borg(&self) -> bool {
-        let there = |part| {
-            let look = |local: &Path| self.cx.host.look(&local.join(part)).ok().flatten();
-            self.local.and_then(look).is_some()
-        };
-        there("README") && there("config") && there("data") && !there("keys")
-    }
-
-    /// A failure that restic did not notice.
-    fn failed(&self, spec: &CommandSpec, detail: String) -> EngineError {
-        EngineError::Failed { command: spec.display(), exit: Exit::Code(0).to_string(), detail }
-    }
-}
-
 impl Engine for ResticEngine {
     fn target(&self) -> &Target {
         &self.target
     }
 
     fn init(&self, cx: Context<'_>) -> Result<Initialised, EngineError> {
-        transfer::init(self, cx)
+        let session = self.open(cx)?;
+        let open = |source| credentials(cx, session.access.version, source);
+        let source = self.source.as_ref().map(open).transpose()?;
+        transfer::init(session, source)?;
+        if cx.host.is_dry() {
+            return Ok(Initialised { repository_id: None, key_export: None });
+        }
+        // Looking is both the proof and, on 0.14, the only way to the whole id. restic keeps its keys in the
+        // repository: there is nothing to export.
+        let probe = self.probe(cx)?;
+        Ok(Initialised { repository_id: probe.repository_id, key_export: None })
     }
 
     fn probe(&self, cx: Context<'_>) -> Result<Probe, EngineError> {

@@ -6,7 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{KEPT, Session, as_progress, broken, browse, exact, unsupported};
+use super::browse;
+use super::session::{KEPT, Session, as_progress, broken, exact, unsupported};
 use crate::engine::{EngineError, OnProgress, RestoreReport, RestoreRequest};
 use crate::host::{CommandSpec, Exit};
 use crate::model::shown::Show;

@@ -8,12 +8,14 @@ use chrono::{TimeZone, Utc};
 use super::*;
 use crate::engine::scripted::{Answer, ScriptedHost};
 use crate::engine::{ChangeKind, Input};
+use crate::host::Exit;
 use crate::model::copy::Series;
 use crate::model::job::Settings;
 use crate::model::names::{HostName, JobName, RunId, TargetName};
 use crate::model::outcome::Outcome;
 use crate::model::shown::Show;
-use crate::model::target::SecretSource;
+use crate::model::target::{EngineConfig, SecretSource};
+use crate::tools::restic::failure;
 
 const VERSIONS: [&str; 3] = ["0.14.0", "0.18.0", "0.19.1"];
 

@@ -3,30 +3,23 @@
 use std::collections::BTreeSet;
 
 use super::list::{self, Predicted, Prediction, invented_id};
-use super::{IDS_AT_ONCE, ResticEngine, Session, credentials, exact, of_restic, unsupported};
-use crate::engine::{Context, Engine, EngineError, Initialised, OnProgress};
+use super::session::{IDS_AT_ONCE, Session, credentials, exact, of_restic, unsupported};
+use crate::engine::{Engine, EngineError, OnProgress};
 use crate::host::Completed;
 use crate::model::copy::Copy;
 use crate::model::names::{RunId, TargetName};
 use crate::tools::restic::{Repository, command, failure, tags};
 
-pub(super) fn init(engine: &ResticEngine, cx: Context<'_>) -> Result<Initialised, EngineError> {
-    let mut session = engine.open(cx)?;
-    session.source = match &engine.source {
-        Some(source) => Some(credentials(cx, session.access.version, source)?),
-        None => None,
-    };
-    if let Some(source) = &session.source {
+/// Makes the repository, with the chunker parameters of the one that it will be filled from.
+pub(super) fn init(
+    mut session: Session<'_>,
+    source: Option<Repository>,
+) -> Result<(), EngineError> {
+    if let Some(source) = &source {
         one_environment(&session, source)?;
     }
-    session.run(&command::init(&session.access, session.source.as_ref()))?;
-    if cx.host.is_dry() {
-        return Ok(Initialised { repository_id: None, key_export: None });
-    }
-    // Looking is both the proof and, on 0.14, the only way to the whole id. restic keeps its keys in the
-    // repository: there is nothing to export.
-    let probe = engine.probe(cx)?;
-    Ok(Initialised { repository_id: probe.repository_id, key_export: None })
+    session.source = source;
+    session.run(&command::init(&session.access, session.source.as_ref())).map(drop)
 }
 
 /// One process has one environment: two repositories whose files set a variable to different values cannot

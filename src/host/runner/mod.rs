@@ -45,7 +45,7 @@ const URGENT_GRACE: Duration = Duration::from_secs(1);
 pub(super) fn gives_host_names() -> bool {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
     *ALLOWED.get_or_init(|| {
-        let tried = std::thread::spawn(|| super::sys::private::take_host_name("stillpoint"));
+        let tried = std::thread::spawn(|| super::sys::namespace::take_host_name("stillpoint"));
         match tried.join() {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {

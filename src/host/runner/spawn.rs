@@ -20,7 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 
 use super::locate::FIXED_PATH;
-use crate::host::sys::{confine, private};
+use crate::host::sys::{confine, namespace, private};
 use crate::host::{Capture, CommandSpec, EnvValue, Exit, FdStyle, Stdin};
 use crate::model::secret::Secret;
 use crate::model::undo::CHILD_MARK;
@@ -64,7 +64,7 @@ pub(super) fn spawn(spec: &CommandSpec, program: &Path, role: Role) -> io::Resul
     let keeper = Builder::new().name("keeper".into()).spawn(move || {
         // Held until the child has exited: the other end hangs up when this thread is done.
         let _ended = ended;
-        let named = host_name.as_deref().map_or(Ok(()), private::take_host_name);
+        let named = host_name.as_deref().map_or(Ok(()), namespace::take_host_name);
         let entered = named.and_then(|()| match &confinement {
             Some(confinement) => confine::enter(confinement),
             None if view.mounts.is_empty() => Ok(()),

@@ -11,7 +11,8 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::{FsFlags, fstatvfs, statvfs};
 
-use super::{mounts, place, private};
+use super::namespace::{because, detach};
+use super::{mounts, place, straight};
 use crate::host::Confinement;
 use crate::model::shown::Show;
 
@@ -26,17 +27,17 @@ const NO_LINKS: MsFlags = MsFlags::from_bits_retain(libc::MS_NOSYMFOLLOW);
 /// # Errors
 /// With the step that was refused in the text. The thread must end then, without starting anything.
 pub(in crate::host) fn enter(confinement: &Confinement) -> io::Result<()> {
-    private::detach()?;
+    detach()?;
     // Everything is opened before it is made read-only: a descriptor leads to the very directory that was looked
     // at, whatever its path leads to by then.
     let mut staged = Vec::new();
     for wanted in &confinement.staged {
         let directory = place::open_identical(&wanted.path, &wanted.identity)
-            .map_err(|error| because(format!("cannot open {}", wanted.path.shown()), error))?;
+            .map_err(|error| because(format!("cannot open {}", wanted.path.shown()), &error))?;
         staged.push((directory, wanted.at.as_path()));
     }
     let writable = writable(&confinement.writable)?;
-    read_only().map_err(|error| because("cannot make the file systems read-only", error))?;
+    read_only().map_err(|error| because("cannot make the file systems read-only", &error))?;
     for (directory, at) in &writable {
         show(directory, at, MsFlags::empty())?;
     }
@@ -47,7 +48,7 @@ pub(in crate::host) fn enter(confinement: &Confinement) -> io::Result<()> {
                 .recursive(true)
                 .mode(0o755)
                 .create(at)
-                .map_err(|error| because(format!("cannot make {}", at.shown()), error))?;
+                .map_err(|error| because(format!("cannot make {}", at.shown()), &error))?;
         }
         show(directory, at, NO_LINKS | MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
     }
@@ -56,7 +57,7 @@ pub(in crate::host) fn enter(confinement: &Confinement) -> io::Result<()> {
 
 /// Whether the kernel lets us have a mount namespace of our own. In a container it may not.
 pub(in crate::host) fn is_allowed() -> bool {
-    std::thread::spawn(|| private::detach().is_ok()).join().unwrap_or(false)
+    std::thread::spawn(|| detach().is_ok()).join().unwrap_or(false)
 }
 
 /// Those directories that are there and can be written now, none that lies in another one.
@@ -69,8 +70,8 @@ fn writable(wanted: &[PathBuf]) -> io::Result<Vec<(File, &Path)>> {
         let flags = libc::O_PATH | libc::O_DIRECTORY;
         let directory = match File::options().read(true).custom_flags(flags).open(path) {
             Ok(directory) => directory,
-            Err(error) if mounts::is_absent(&error) => continue,
-            Err(error) => return Err(because(format!("cannot open {}", path.shown()), error)),
+            Err(error) if straight::is_absent(&error) => continue,
+            Err(error) => return Err(because(format!("cannot open {}", path.shown()), &error)),
         };
         if !fstatvfs(&directory)?.flags().contains(FsFlags::ST_RDONLY) {
             opened.push((directory, path));
@@ -112,7 +113,7 @@ fn one_by_one() -> io::Result<()> {
             Ok(()) => {}
             // Another one hides it.
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => {}
-            Err(error) => return Err(because(entry.at.shown(), error.into())),
+            Err(error) => return Err(because(entry.at.shown(), &error.into())),
         }
     }
     Ok(())
@@ -120,7 +121,7 @@ fn one_by_one() -> io::Result<()> {
 
 /// Shows a directory at a path, writable.
 fn show(directory: &File, at: &Path, options: MsFlags) -> io::Result<()> {
-    let refused = |error: Errno| because(format!("cannot show {}", at.shown()), error.into());
+    let refused = |error: Errno| because(format!("cannot show {}", at.shown()), &error.into());
     let from = format!("/proc/thread-self/fd/{}", directory.as_raw_fd());
     mount(Some(from.as_str()), at, NONE, MsFlags::MS_BIND, NONE).map_err(refused)?;
     let kept = options_in_force(at)?;
@@ -143,8 +144,4 @@ fn options_in_force(path: &Path) -> io::Result<MsFlags> {
         .iter()
         .filter(|(there, _)| flags.contains(*there))
         .fold(MsFlags::empty(), |sum, (_, option)| sum | *option))
-}
-
-fn because(what: impl std::fmt::Display, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what}: {error}"))
 }

@@ -9,6 +9,7 @@ mod attributes;
 pub mod cgroup;
 pub mod confine;
 pub mod mounts;
+pub(in crate::host) mod namespace;
 pub mod place;
 pub mod private;
 pub mod process;

@@ -15,7 +15,7 @@ use nix::sys::stat::makedev;
 use nix::sys::statfs::fstatfs;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use super::{private, straight};
+use super::{namespace, straight};
 
 /// One line of `/proc/PID/mountinfo`, as proc(5) describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,7 +198,7 @@ fn unescape(field: &[u8]) -> Option<PathBuf> {
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
     match path.canonicalize() {
         Ok(path) => Ok(mount_points()?.contains(&path)),
-        Err(error) if is_absent(&error) => Ok(false),
+        Err(error) if straight::is_absent(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -236,7 +236,7 @@ pub fn remount(path: &Path, device: (u32, u32), read_only: bool) -> io::Result<(
     // in a namespace that ends with it.
     let place = path.to_owned();
     let remounted = std::thread::spawn(move || -> io::Result<()> {
-        private::detach()?;
+        namespace::detach()?;
         // Held, and looked at once more: whoever owns a directory above it may have put another one there.
         let held = straight::open(&place, OFlag::O_PATH)?;
         if held.metadata()?.dev() != makedev(device.0.into(), device.1.into()) {
@@ -266,7 +266,7 @@ pub fn unmount_unserved(path: &Path, id: u32, device: (u32, u32)) -> io::Result<
     let is_it = |entry: &MountEntry| entry.id == id && entry.device == device && entry.is_fuse();
     let held = match straight::open(path, OFlag::O_PATH) {
         Ok(held) => held,
-        Err(error) if is_absent(&error) => return Ok(false),
+        Err(error) if straight::is_absent(&error) => return Ok(false),
         Err(error) => return Err(error),
     };
     // From here on the number is not given away.
@@ -306,11 +306,6 @@ pub(super) fn flags_of(options: &str) -> MsFlags {
                 _ => MsFlags::empty(),
             }
     })
-}
-
-/// Whether the error says that there is nothing at the path.
-pub(in crate::host) fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Whether nothing can be written to the file system at `path`, which must exist: mounted read-only here, or

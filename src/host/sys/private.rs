@@ -17,14 +17,12 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::libc;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::mount::{MntFlags, umount2};
 
+use super::namespace::{because, detach};
 use super::{attach, mounts, straight};
 use crate::host::{Access, PrivateMount, PrivateView};
 use crate::model::shown::Show;
-
-const NONE: Option<&str> = None;
 
 /// The directory of a workplace in which a new root is put together.
 pub const ROOT: &str = "root";
@@ -78,7 +76,7 @@ fn put_together(
     let workplace = |name: &str| {
         let path = view.workplace.join(name);
         straight::open(&path, OFlag::O_PATH).map_err(|error| {
-            because(&format!("cannot open {} to mount captures there", path.shown()), &error)
+            because(format!("cannot open {} to mount captures there", path.shown()), &error)
         })
     };
     let part = match view.workplace.as_os_str().is_empty() {
@@ -148,27 +146,6 @@ impl Places {
     }
 }
 
-/// Gives the calling *thread*, and what it starts, a host name of its own.
-///
-/// # Errors
-/// When the kernel, or whoever shut us in, does not allow it: it needs `CAP_SYS_ADMIN`.
-pub(in crate::host) fn take_host_name(name: &str) -> io::Result<()> {
-    unshare(CloneFlags::CLONE_NEWUTS)
-        .and_then(|()| nix::unistd::sethostname(name))
-        .map_err(|error| because("cannot give a process its own host name", &error.into()))
-}
-
-/// Moves the calling *thread* into a mount namespace of its own, a slave of the host's.
-///
-/// # Errors
-/// When the kernel refuses either.
-pub(super) fn detach() -> io::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS)
-        .map_err(|error| because("cannot make a private mount namespace", &error.into()))?;
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
-        .map_err(|error| because("cannot detach the mounts from the host's", &error.into()))
-}
-
 /// What is shown of the host, held by descriptor, which leads to it whatever is mounted over its path later.
 /// `mounted` are the host's mount points.
 fn open_source(mount: &PrivateMount, mounted: &[PathBuf]) -> io::Result<Option<File>> {
@@ -192,7 +169,7 @@ fn held(path: &Path) -> io::Result<File> {
 }
 
 fn unseen(path: &Path, error: &io::Error) -> io::Error {
-    because(&format!("cannot open {} to show it", path.shown()), error)
+    because(format!("cannot open {} to show it", path.shown()), error)
 }
 
 fn show(
@@ -228,7 +205,7 @@ fn show_if_mounted(source: &File, wanted: &PrivateMount, places: &mut Places) ->
 }
 
 fn not_shown(wanted: &PrivateMount, error: &io::Error) -> io::Error {
-    because(&format!("cannot show {}", wanted.at().shown()), error)
+    because(format!("cannot show {}", wanted.at().shown()), error)
 }
 
 /// What is shown of a device, mounted nowhere yet; `part` is where the whole is mounted while a directory of
@@ -244,7 +221,7 @@ fn device_tree(wanted: &PrivateMount, part: Option<&File>) -> io::Result<OwnedFd
             device.shown(),
             wanted.at().shown()
         );
-        because(&what, &error)
+        because(what, &error)
     };
     let mut attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     match access {
@@ -283,13 +260,10 @@ fn take_root(root: Option<&OwnedFd>) -> io::Result<()> {
     nix::unistd::chdir("/").map_err(refused)
 }
 
-/// An error of the same kind that says what it was about.
-fn because(what: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what}: {error}"))
-}
-
 #[cfg(test)]
 mod tests {
+    use nix::mount::{MsFlags, mount};
+
     use super::*;
 
     #[test]
@@ -308,7 +282,7 @@ mod tests {
         // The namespace ends with its thread.
         let result = std::thread::spawn(move || {
             detach().unwrap();
-            mount(Some("test"), &from, Some("tmpfs"), MsFlags::empty(), NONE).unwrap();
+            mount(Some("test"), &from, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
             let source = held(&from).unwrap();
             let held_root = || straight::open(&root, OFlag::O_PATH).unwrap();
             let mut places =
@@ -320,7 +294,7 @@ mod tests {
             }
             let gone = show_if_mounted(&source, &wanted, &mut places);
             // What cannot be shown for another reason is an error.
-            mount(Some("test"), &from, Some("tmpfs"), MsFlags::empty(), NONE).unwrap();
+            mount(Some("test"), &from, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
             let refused = show_if_mounted(&source, &wanted, &mut places);
             (was_shown, gone.is_ok(), refused.is_err())
         });

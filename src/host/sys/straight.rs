@@ -61,9 +61,14 @@ fn walk(directory: impl AsFd, path: &Path, flags: OFlag, more: ResolveFlag) -> i
     }
 }
 
+/// Whether the error says that there is nothing at the path.
+pub(in crate::host) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// Whether the error says that no such thing is there, or only behind a link that somebody put there.
 pub(in crate::host) fn is_elsewhere(error: &io::Error) -> bool {
-    super::mounts::is_absent(error) || error.raw_os_error() == Some(nix::libc::ELOOP)
+    is_absent(error) || error.raw_os_error() == Some(nix::libc::ELOOP)
 }
 
 #[cfg(test)]

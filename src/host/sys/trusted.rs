@@ -100,7 +100,7 @@ impl TrustError {
 
     /// Whether there is simply nothing at the path, or at a directory on the way to it.
     pub fn is_missing(&self) -> bool {
-        matches!(self, TrustError::Io { source, .. } if super::mounts::is_absent(source))
+        matches!(self, TrustError::Io { source, .. } if super::straight::is_absent(source))
     }
 
     /// The object that is not trusted.

@@ -15,7 +15,6 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
-use super::is_not_found;
 use crate::host::sys::{cgroup, mounts, place, process, snapshots, straight};
 use crate::host::{ActError, Action};
 use crate::model::undo::{ChildProcess, Identity};
@@ -145,7 +144,7 @@ fn remove_staging(path: &Path, identity: Option<&Identity>) -> Result<(), ActErr
     // The way to it is the administrator's; from here on it is held.
     let above = match File::open(above) {
         Ok(above) => above,
-        Err(error) if is_not_found(&error) => return Ok(()),
+        Err(error) if straight::is_absent(&error) => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
     let held = match straight::open_within(&above, Path::new(name), DIRECTORY) {
@@ -206,7 +205,7 @@ fn empty(directory: &File) -> io::Result<()> {
 
 fn remove_file(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if !is_not_found(&error) => Err(error),
+        Err(error) if !straight::is_absent(&error) => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
 }

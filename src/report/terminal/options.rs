@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 
-use super::Priority;
 use crate::model::undo::Identity;
 
 /// How much is told.
@@ -14,17 +13,6 @@ pub enum Verbosity {
     Normal,
     /// Also what is about to happen (`-v`).
     Verbose,
-}
-
-impl Verbosity {
-    /// The least that is still written.
-    pub(super) fn threshold(self) -> Priority {
-        match self {
-            Verbosity::Quiet => Priority::Warning,
-            Verbosity::Normal => Priority::Info,
-            Verbosity::Verbose => Priority::Debug,
-        }
-    }
 }
 
 /// `--color`.

@@ -1,0 +1,32 @@
+//! What LVM and the kernel say of the volumes that are there.
+
+use crate::model::undo::{Identity, VolumeSnapshot};
+use crate::tools::dmsetup::{self, PoolStatus};
+use crate::tools::lvm::{self as tool, LogicalVolume};
+
+use super::{CaptureError, Room, mismatch, run};
+
+/// All volumes of the machine.
+pub(super) fn volumes(room: Room<'_>) -> Result<Vec<LogicalVolume>, CaptureError> {
+    tool::parse(&run(room.host, &tool::list())?.stdout).map_err(mismatch)
+}
+
+/// The snapshot among all volumes: by its UUID, or by its name where none is known.
+pub(super) fn find<'v>(
+    volumes: &'v [LogicalVolume],
+    promised: &VolumeSnapshot,
+    identity: Option<&Identity>,
+) -> Option<&'v LogicalVolume> {
+    volumes.iter().find(|volume| match identity {
+        Some(Identity::LogicalVolume { uuid }) => volume.uuid == *uuid,
+        None => volume.group == promised.group && volume.name == promised.name,
+        // No volume was ever known by it.
+        Some(Identity::Inode { .. } | Identity::Subvolume { .. } | Identity::Mount { .. }) => false,
+    })
+}
+
+/// The pool as the kernel sees it.
+pub(super) fn pool(room: Room<'_>, group: &str, pool: &str) -> Result<PoolStatus, CaptureError> {
+    let device = dmsetup::pool_name(group, pool);
+    dmsetup::parse_pool(&run(room.host, &dmsetup::status(&device))?.stdout).map_err(mismatch)
+}
