@@ -11,7 +11,8 @@
 //! |---|---|
 //! | [`cli`] | one verb a file, exit codes, everything that is printed |
 //! | [`pipeline`] | a run from top to bottom; ledger, undo, recover |
-//! | [`step`] | what every step of a run has: context, record, error |
+//! | [`source`] | what a job protects: how it is looked at, held still, given to engines and let go |
+//! | [`step`] | what every step of a run has: context, record, error, hooks |
 //! | [`engine`] [`capture`] [`machine`] [`report`] | borg and restic; how a source is held still; the hypervisor; status, metrics, terminal |
 //! | [`tools`] [`retention`] [`config`] [`history`] | argument lists and parsers; what to keep; the configuration; what happened |
 //! | [`host`] | the one door to the machine |
@@ -81,5 +82,6 @@ pub mod model;
 pub mod pipeline;
 pub mod report;
 pub mod retention;
+pub mod source;
 pub mod step;
 pub mod tools;

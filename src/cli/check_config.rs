@@ -15,9 +15,9 @@ use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::target::Target;
 use crate::pipeline::select;
-use crate::pipeline::steps::foresee::foresee;
-use crate::pipeline::steps::source::gap;
 use crate::pipeline::steps::target::require_mount;
+use crate::source::files::gaps::gap;
+use crate::source::files::preflight::preflight;
 use crate::step::error::StepError;
 
 use crate::tools::exclude::pattern_fault;
@@ -197,7 +197,7 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
                     job.targets.iter().filter_map(|name| setup.config.target(name)).collect();
                 let settings = &setup.config.settings;
                 let result =
-                    foresee(pipeline.host, settings, files, &targets, &setup.config.targets);
+                    preflight(pipeline.host, settings, files, &targets, &setup.config.targets);
                 note(format!("job {}, capture", job.name), result);
             }
             for path in &files.paths {

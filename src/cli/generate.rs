@@ -120,7 +120,7 @@ mod tests {
     fn what_hooks_find_in_their_environment_is_where_people_look() {
         let help = command().find_subcommand_mut("run").unwrap().render_long_help().to_string();
         let start = config::commented_start("web1");
-        for (name, _) in crate::pipeline::steps::hooks::VARIABLES {
+        for (name, _) in crate::step::hook::VARIABLES {
             assert!(help.contains(name) && start.contains(name), "{name}");
         }
     }

@@ -8,10 +8,10 @@ use crate::model::outcome::Outcome;
 use crate::model::report::RunReport;
 use crate::pipeline;
 use crate::pipeline::select;
-use crate::pipeline::steps::hooks::VARIABLES;
 use crate::report::facts::Facts;
 use crate::report::{metrics, status};
 use crate::step::error::StepError;
+use crate::step::hook::VARIABLES;
 
 use super::setup::{Setup, Use, refuse_unfit_run};
 use super::{Global, Verdict, exit, job_name, plan, render, target_name};

@@ -17,15 +17,15 @@ use crate::model::report::{JobReport, TargetReport, VolumeReport};
 use crate::model::target::Target;
 
 use super::steps::archive::{Archived, archive};
-use super::steps::capture::{Captured, capture, release};
 use super::steps::doubtful;
-use super::steps::hooks::{self, Verdict};
 use super::steps::observe::{Observation, observe};
 use super::steps::replicate::{Replicated, replicate};
 use super::steps::retain::retain;
 use super::steps::target::{lock_for_writing, require_mount};
+use crate::source::files::hold::{Captured, capture, release};
 use crate::step::context::{Pipeline, RunContext, series_of};
 use crate::step::error::StepError;
+use crate::step::hook::{self, Verdict};
 use crate::step::recorder::{Done, Recorder};
 
 /// What a job did, and what the run must know of it.
@@ -118,7 +118,7 @@ fn carry_out(
     if locks.is_empty() {
         reports.extend(unserved(cx.pipeline, job, &targets));
         // Nothing was begun, so there is nothing for `finally`; that the job failed must still be told.
-        hooks::after(cx, rec, job);
+        hook::after(cx, rec, job);
         return None;
     }
 
@@ -126,15 +126,15 @@ fn carry_out(
     let promised = match job.hooks.finally.is_empty() {
         true => Some(Vec::new()),
         false => rec.step("promise", None, None, |_| {
-            Ok((hooks::promise_finally(cx, job)?, Done::ok(hooks::in_ledger(cx, "finally hooks"))))
+            Ok((hook::promise_finally(cx, job)?, Done::ok(hook::in_ledger(cx, "finally hooks"))))
         }),
     };
     let Some(promised) = promised else {
         reports.extend(unserved(cx.pipeline, job, &targets));
-        hooks::after(cx, rec, job);
+        hook::after(cx, rec, job);
         return None;
     };
-    let verdict = hooks::before(cx, rec, job);
+    let verdict = hook::before(cx, rec, job);
     let skipped = match verdict {
         Some(Verdict::Skip(reason)) => Some(reason),
         Some(Verdict::Proceed) => {
@@ -189,9 +189,9 @@ fn carry_out(
 
     // 6. Whatever happened, the hooks have the last word.
     if skipped.is_none() {
-        hooks::after(cx, rec, job);
+        hook::after(cx, rec, job);
     }
-    hooks::finally(cx, rec, &promised);
+    hook::finally(cx, rec, &promised);
     skipped
 }
 

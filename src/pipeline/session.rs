@@ -62,7 +62,7 @@ impl Ground {
             },
             needed: vec![
                 settings.state_dir.clone(),
-                // A place for it in the snapshot; see `steps::capture`.
+                // A place for it in the snapshot; see `source::files::hold`.
                 state_directory(settings),
                 settings.cache_dir.clone(),
             ],

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::capture;
-use crate::host::{Action, CommandSpec, Effect, LockGuard, Tool};
+use crate::host::{Action, LockGuard};
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::undo::{Identity, Ledger, Undo};
@@ -11,9 +11,9 @@ use crate::model::undo::{Identity, Ledger, Undo};
 use super::engine_lock;
 use super::ledger::{FileLedger, Outstanding};
 use super::mount;
-use super::steps::hooks;
 use crate::step::context::Pipeline;
 use crate::step::error::{StepError, ledger_error};
+use crate::step::hook;
 
 /// Gives one thing back. Idempotent: what is already gone is success, decided by looking.
 ///
@@ -34,8 +34,8 @@ pub fn give_back(
             Ok(())
         }
         Undo::RunHook { promise, job, argv, timeout } => {
-            let moment = hooks::Moment::promised(*promise, job, run);
-            hooks::run_one(pipeline.host, argv, *timeout, &moment).map(|_| ())
+            let moment = hook::Moment::promised(*promise, job, run);
+            hook::run_one(pipeline.host, argv, *timeout, &moment).map(|_| ())
         }
         Undo::ReleaseEngineLock { target, owner } => {
             engine_lock::release(pipeline, ledger, target, owner.as_deref())
@@ -107,10 +107,4 @@ pub(super) fn left(run: Option<&RunId>, why: &str) -> StepError {
     let of = run.map(|run| format!("left by run {run}: ")).unwrap_or_default();
     let message = format!("{of}{why}; the next run or `stillpoint recover` tries again");
     StepError::new(Trouble::Cleanup, message)
-}
-
-/// A hook as a command; see [`hooks`].
-pub(super) fn hook_command(argv: &[String]) -> Option<CommandSpec> {
-    let (program, args) = argv.split_first()?;
-    Some(CommandSpec::new(Tool::from_word(program), Effect::Mutate).args(args))
 }

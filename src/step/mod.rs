@@ -1,7 +1,9 @@
-//! What every step of a run has: the context it works in, the record it writes, the error it fails with.
+//! What every step of a run has: the context it works in, the record it writes, the error it fails with,
+//! and the hooks around it.
 //!
 //! It lies below [`pipeline`](crate::pipeline), which puts the steps in order, because sources have steps of their own.
 
 pub mod context;
 pub mod error;
+pub mod hook;
 pub mod recorder;

@@ -14,7 +14,7 @@ use stillpoint::model::outcome::Outcome;
 use stillpoint::model::report::StepReport;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{Place, session};
-use stillpoint::pipeline::steps::quiet::quietly;
+use stillpoint::source::files::quiesce::while_quiesced;
 use stillpoint::step::context::Pipeline;
 use stillpoint::step::recorder::Recorder;
 
@@ -81,7 +81,7 @@ fn capture(bench: &Bench, pipeline: Pipeline<'_>) -> Came {
     let (came, _) = session(pipeline, &run, Place::State, |cx| {
         let job = &bench.config.jobs[0];
         let mut rec = Recorder::new(&Nobody, Some(job.name.clone()));
-        let made = quietly(cx, &mut rec, job, |_| {
+        let made = while_quiesced(cx, &mut rec, job, |_| {
             begun = true;
             let world = bench.host.world();
             Some(!world.service_up && world.frozen.iter().eq(groups().iter()))
@@ -182,7 +182,9 @@ fn a_panic_while_captures_are_made_thaws_at_once() {
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         session(bench.pipeline(), &run, Place::State, |cx| {
             let mut rec = Recorder::new(&Nobody, None);
-            quietly(cx, &mut rec, &bench.config.jobs[0], |_| -> Option<()> { panic!("a bug") })
+            while_quiesced(cx, &mut rec, &bench.config.jobs[0], |_| -> Option<()> {
+                panic!("a bug")
+            })
         })
     }));
     assert!(panicked.is_err());
@@ -229,7 +231,7 @@ fn captures_during_which_somebody_else_thawed_do_not_count() {
     let run = RunId::from_bytes([1; 4]);
     let ((made, detail), _) = session(bench.pipeline(), &run, Place::State, |cx| {
         let mut rec = Recorder::new(&Nobody, None);
-        let made = quietly(cx, &mut rec, &bench.config.jobs[0], |_| {
+        let made = while_quiesced(cx, &mut rec, &bench.config.jobs[0], |_| {
             bench.host.world().frozen.remove(&groups()[0]);
             Some(())
         });

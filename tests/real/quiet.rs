@@ -22,7 +22,7 @@ use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::undo::Identity;
 use stillpoint::pipeline::session::{Place, session};
-use stillpoint::pipeline::steps::quiet::quietly;
+use stillpoint::source::files::quiesce::while_quiesced;
 use stillpoint::step::context::{Engines, Pipeline};
 use stillpoint::step::recorder::Recorder;
 
@@ -384,7 +384,7 @@ fn quietly_make<T>(config: &Config, make: impl FnOnce() -> T) -> (Option<T>, Out
     let run = RunId::from_bytes(host.random());
     let (came, frame) = session(pipeline, &run, Place::State, |cx| {
         let mut rec = Recorder::new(&Nobody, None);
-        let made = quietly(cx, &mut rec, &config.jobs[0], |_| Some(make()));
+        let made = while_quiesced(cx, &mut rec, &config.jobs[0], |_| Some(make()));
         let thaw = rec.steps.iter().find(|step| step.step == "thaw");
         let thaw = thaw.unwrap_or_else(|| panic!("{:?}", rec.steps));
         (made, thaw.outcome.clone(), thaw.detail.clone())

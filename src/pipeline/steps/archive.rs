@@ -20,8 +20,8 @@ use crate::step::context::RunContext;
 use crate::step::error::StepError;
 use crate::step::recorder::{Done, Recorder};
 
-use super::capture::Captured;
-use super::roots::probable_cause;
+use crate::source::files::hold::Captured;
+use crate::source::files::roots::probable_cause;
 
 /// A copy that an engine says it made. Only this can be looked for in the target.
 #[derive(Debug)]

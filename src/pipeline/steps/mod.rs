@@ -2,16 +2,9 @@
 //! so a wrong order does not compile: `Captured` → `Archived` → `Observed` → retained.
 
 pub mod archive;
-pub mod capture;
 pub mod doubtful;
-pub mod foresee;
-pub mod hooks;
 pub mod maintain;
 pub mod observe;
-pub mod quiet;
 pub mod replicate;
 pub mod retain;
-pub(super) mod roots;
-pub mod source;
 pub mod target;
-mod watch;

@@ -30,7 +30,7 @@ pub(super) struct Intended {
 ///
 /// # Errors
 /// When it cannot be known, or a capture that is required cannot be made.
-pub fn foresee(
+pub fn preflight(
     host: &dyn Host,
     settings: &Settings,
     files: &FilesSource,

@@ -25,13 +25,13 @@ const LONGEST_TAG: u64 = 64 * 1024;
 
 /// The paths of a job, as an engine gets them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Roots {
+pub struct Roots {
     /// None of these lies in another one.
-    pub(super) handed: Vec<PathBuf>,
+    pub handed: Vec<PathBuf>,
     /// What the copy must hold.
-    pub(super) expected: Vec<Expected>,
+    pub expected: Vec<Expected>,
     /// Second names, each with the name that the copy holds instead.
-    pub(super) aliases: Vec<(PathBuf, PathBuf)>,
+    pub aliases: Vec<(PathBuf, PathBuf)>,
 }
 
 /// One path of the job.
@@ -260,7 +260,7 @@ pub(super) fn tag_in(
 }
 
 /// Why a copy probably lacks a path that was there.
-pub(super) fn probable_cause(host: &dyn Host, files: &FilesSource, path: &Path) -> String {
+pub fn probable_cause(host: &dyn Host, files: &FilesSource, path: &Path) -> String {
     if excluded(path, &files.exclude) {
         return "the job's own exclude takes it away".into();
     }

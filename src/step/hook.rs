@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use crate::host::{Capture, Host, Stream};
+use crate::host::{Capture, CommandSpec, Effect, Host, Stream, Tool};
 use crate::model::job::{Hooks, Job};
 use crate::model::names::{JobName, RunId};
 use crate::model::outcome::{Outcome, Trouble, exit_code};
 use crate::model::undo::{EntryId, Promise, Undo};
 
-use crate::pipeline::undo::{give_back, hook_command};
 use crate::step::context::RunContext;
 use crate::step::error::{StepError, ledger_error};
 use crate::step::recorder::{Done, Recorder};
@@ -143,17 +142,33 @@ pub fn run_one(
     ))
 }
 
+/// A hook as a command.
+fn hook_command(argv: &[String]) -> Option<CommandSpec> {
+    let (program, args) = argv.split_first()?;
+    Some(CommandSpec::new(Tool::from_word(program), Effect::Mutate).args(args))
+}
+
 /// That something is in the ledger, in words; a dry run has none.
 pub fn in_ledger(cx: RunContext<'_>, what: &str) -> String {
     let would = if cx.host().is_dry() { "would be " } else { "" };
     format!("{what} {would}written to the ledger")
 }
 
+/// A hook that the ledger holds until it has run.
+#[derive(Debug)]
+pub struct Promised {
+    entry: EntryId,
+    promise: Promise,
+    job: JobName,
+    argv: Vec<String>,
+    timeout: Option<Duration>,
+}
+
 /// Writes the `finally` hooks into the ledger, so that they run whatever happens from now on.
 ///
 /// # Errors
 /// When the ledger cannot be written; then the job must not start.
-pub fn promise_finally(cx: RunContext<'_>, job: &Job) -> Result<Vec<(EntryId, Undo)>, StepError> {
+pub fn promise_finally(cx: RunContext<'_>, job: &Job) -> Result<Vec<Promised>, StepError> {
     promise(cx, job, Promise::Finally)
 }
 
@@ -161,15 +176,11 @@ pub fn promise_finally(cx: RunContext<'_>, job: &Job) -> Result<Vec<(EntryId, Un
 ///
 /// # Errors
 /// When the ledger cannot be written; then no writer must be told to pause.
-pub fn promise_resume(cx: RunContext<'_>, job: &Job) -> Result<Vec<(EntryId, Undo)>, StepError> {
+pub fn promise_resume(cx: RunContext<'_>, job: &Job) -> Result<Vec<Promised>, StepError> {
     promise(cx, job, Promise::Resume)
 }
 
-fn promise(
-    cx: RunContext<'_>,
-    job: &Job,
-    promise: Promise,
-) -> Result<Vec<(EntryId, Undo)>, StepError> {
+fn promise(cx: RunContext<'_>, job: &Job, promise: Promise) -> Result<Vec<Promised>, StepError> {
     let hooks = match promise {
         Promise::Finally => &job.hooks.finally,
         Promise::Resume => &job.hooks.resume,
@@ -183,8 +194,14 @@ fn promise(
             argv: argv.clone(),
             timeout: job.hooks.timeout,
         };
-        let entry = cx.ledger.intend(undo.clone()).map_err(ledger_error)?;
-        promised.push((entry, undo));
+        let entry = cx.ledger.intend(undo).map_err(ledger_error)?;
+        promised.push(Promised {
+            entry,
+            promise,
+            job: job.name.clone(),
+            argv: argv.clone(),
+            timeout: job.hooks.timeout,
+        });
     }
     promised.reverse();
     Ok(promised)
@@ -235,13 +252,13 @@ pub fn after(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
 }
 
 /// Keeps the promise of [`promise_finally`]. What fails stays in the ledger, for recover to try again.
-pub fn finally(cx: RunContext<'_>, rec: &mut Recorder<'_>, promised: &[(EntryId, Undo)]) {
+pub fn finally(cx: RunContext<'_>, rec: &mut Recorder<'_>, promised: &[Promised]) {
     let ending = Ending::of(cx, rec);
     keep(cx, rec, "finally", promised, Some(&ending));
 }
 
 /// Keeps the promise of [`promise_resume`], in the same way.
-pub fn resume(cx: RunContext<'_>, rec: &mut Recorder<'_>, promised: &[(EntryId, Undo)]) {
+pub fn resume(cx: RunContext<'_>, rec: &mut Recorder<'_>, promised: &[Promised]) {
     keep(cx, rec, "resume", promised, None);
 }
 
@@ -249,7 +266,7 @@ fn keep(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
     step: &'static str,
-    promised: &[(EntryId, Undo)],
+    promised: &[Promised],
     ending: Option<&Ending>,
 ) {
     if promised.is_empty() {
@@ -258,17 +275,11 @@ fn keep(
     let _shield = cx.host().shield();
     rec.step(step, None, None, |_| {
         let mut failures = Vec::new();
-        for (entry, undo) in promised {
-            let settle = |()| cx.ledger.settled(*entry).map_err(ledger_error);
-            let kept = match undo {
-                // Here it is known how the job ended, which recover would not know.
-                Undo::RunHook { promise, job, argv, timeout } => {
-                    let moment = Moment { ending, ..Moment::promised(*promise, job, cx.run) };
-                    run_one(cx.host(), argv, *timeout, &moment).map(drop)
-                }
-                undo => give_back(cx.pipeline, cx.run, cx.ledger, undo, None),
-            };
-            if let Err(error) = kept.and_then(settle) {
+        for Promised { entry, promise, job, argv, timeout } in promised {
+            // Here it is known how the job ended, which recover would not know.
+            let moment = Moment { ending, ..Moment::promised(*promise, job, cx.run) };
+            let settle = |_| cx.ledger.settled(*entry).map_err(ledger_error);
+            if let Err(error) = run_one(cx.host(), argv, *timeout, &moment).and_then(settle) {
                 failures.push(error.message);
             }
         }
@@ -285,6 +296,6 @@ fn keep(
 }
 
 /// How many hooks ran, in words.
-pub(super) fn counted(hooks: usize) -> String {
+pub fn counted(hooks: usize) -> String {
     format!("{hooks} {}", if hooks == 1 { "hook" } else { "hooks" })
 }

@@ -12,7 +12,7 @@ use crate::model::shown::{self, Show};
 use crate::step::error::StepError;
 use crate::step::recorder::Done;
 
-use super::foresee::shown as listed;
+use super::preflight::shown as listed;
 use super::roots::{resolve, tag_in};
 
 /// Why a path of a job is not copied as it was meant.

@@ -15,9 +15,8 @@ use crate::tools::systemctl;
 
 use crate::step::context::RunContext;
 use crate::step::error::{StepError, ledger_error};
+use crate::step::hook;
 use crate::step::recorder::{Done, Recorder};
-
-use super::hooks;
 
 /// What is needed to be quiet, before anybody is disturbed.
 struct Prepared {
@@ -25,7 +24,7 @@ struct Prepared {
     _lock: Box<dyn LockGuard>,
     /// Directories of control groups, none below another.
     groups: Vec<PathBuf>,
-    promised: Vec<(EntryId, Undo)>,
+    promised: Vec<hook::Promised>,
 }
 
 /// What is frozen, or may be.
@@ -47,7 +46,7 @@ struct Held {
 /// `None` when the writers could not be made to stand still (then `make` was not called), when `make` answers
 /// so, and when the writers ran before all captures were made: what `make` has made then does not show one
 /// moment, and is the ledger's to give back. A failed step says which.
-pub fn quietly<T>(
+pub fn while_quiesced<T>(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
     job: &Job,
@@ -61,7 +60,7 @@ pub fn quietly<T>(
     let prepared = rec.step("writers", None, None, |_| prepare(cx, job, policy))?;
     let made = quiesce(cx, rec, job)
         .and_then(|()| while_frozen(cx, rec, &prepared.groups, policy.freeze_limit, make));
-    hooks::resume(cx, rec, &prepared.promised);
+    hook::resume(cx, rec, &prepared.promised);
     made
 }
 
@@ -79,7 +78,7 @@ fn prepare(
     if let Some(doubt) = found.doubt().filter(|_| policy.consistent) {
         return Err(StepError::new(Trouble::JobFailed, doubt));
     }
-    let promised = hooks::promise_resume(cx, job)?;
+    let promised = hook::promise_resume(cx, job)?;
     let done = found.done();
     Ok((Prepared { _lock: lock, groups: found.groups, promised }, done))
 }
@@ -206,11 +205,11 @@ fn quiesce(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) -> Option<()> 
         return Some(());
     }
     rec.step("quiesce", None, None, |_| {
-        let moment = hooks::Moment::quiesce(&job.name, cx.run);
+        let moment = hook::Moment::quiesce(&job.name, cx.run);
         for argv in &job.hooks.quiesce {
-            hooks::run_one(cx.host(), argv, job.hooks.timeout, &moment)?;
+            hook::run_one(cx.host(), argv, job.hooks.timeout, &moment)?;
         }
-        Ok(((), Done::ok(hooks::counted(job.hooks.quiesce.len()))))
+        Ok(((), Done::ok(hook::counted(job.hooks.quiesce.len()))))
     })
 }
 

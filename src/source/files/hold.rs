@@ -19,26 +19,26 @@ use crate::model::target::{EngineConfig, Target};
 use crate::model::undo::{EntryId, Undo};
 use crate::tools;
 
-use crate::pipeline::undo::give_back;
 use crate::step::context::RunContext;
 use crate::step::error::{StepError, ledger_error};
+use crate::step::hook;
 use crate::step::recorder::{Done, Recorder};
 
-use super::foresee::{AnyProvider, disks, intend, is_strict, not_named, programs, read_live};
-use super::hooks;
-use super::quiet::quietly;
+use super::gaps::look;
+use super::preflight::{AnyProvider, disks, intend, is_strict, not_named, programs, read_live};
+use super::quiesce::while_quiesced;
 use super::roots::{self, Roots};
-use super::source::look;
 
 /// A source that was looked at and, where a provider exists, is held still. Only this can be archived.
 pub struct Captured<'a> {
-    pub(super) source: &'a Source,
+    /// What the job says it protects.
+    pub source: &'a Source,
     /// What is missing or empty; a copy of the rest is incomplete.
-    pub(super) gaps: Vec<String>,
+    pub gaps: Vec<String>,
     /// Which paths the engines get.
-    pub(super) roots: Roots,
+    pub roots: Roots,
     /// Patterns beyond the job's own: what a view would let into the copy that is no part of it.
-    pub(super) exclude: Vec<String>,
+    pub exclude: Vec<String>,
     /// How each volume is read.
     pub volumes: Vec<VolumeReport>,
     survey: Survey,
@@ -59,7 +59,7 @@ struct Hold {
 
 impl Captured<'_> {
     /// What the engine of a target sees.
-    pub(super) fn view(&self, cx: RunContext<'_>, target: &Target) -> PrivateView {
+    pub fn view(&self, cx: RunContext<'_>, target: &Target) -> PrivateView {
         let captures: Vec<_> =
             self.holds.iter().filter_map(|hold| hold.made.as_ref()?.mount.clone()).collect();
         PrivateView {
@@ -73,7 +73,7 @@ impl Captured<'_> {
     ///
     /// # Errors
     /// When one does not: what was read from it is worth nothing.
-    pub(super) fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError> {
+    pub fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError> {
         for hold in &self.holds {
             hold.provider.examine(room(cx), &hold.promise)?;
         }
@@ -176,7 +176,9 @@ pub fn capture<'a>(
             rec.step("read-only", None, None, |_| make_exclusive(cx, files, &mut captured))?;
         }
         let captured = &mut captured;
-        quietly(cx, rec, job, |rec| rec.step("capture", None, None, |_| make(cx, files, captured)))
+        while_quiesced(cx, rec, job, |rec| {
+            rec.step("capture", None, None, |_| make(cx, files, captured))
+        })
     });
     let seen = made.and_then(|()| rec.step("look", None, None, |_| see(cx, files, &mut captured)));
     drop(until_made);
@@ -202,10 +204,10 @@ pub fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_
             let identity = hold.made.as_ref().and_then(|made| made.identity.as_ref());
             // Who waits for an exclusive capture must not get it before it is given back.
             let given = match hold.provider.is_exclusive() {
-                true => capture::give_back_held(room(cx), &hold.promise, identity)
-                    .map_err(StepError::from),
-                false => give_back(cx.pipeline, cx.run, cx.ledger, &hold.promise, identity),
+                true => capture::give_back_held(room(cx), &hold.promise, identity),
+                false => capture::give_back(room(cx), &hold.promise, identity),
             };
+            let given = given.map_err(StepError::from);
             match given.and_then(|()| cx.ledger.settled(hold.entry).map_err(ledger_error)) {
                 Ok(()) => {}
                 Err(error) => failures.push(error.message),
@@ -280,7 +282,7 @@ fn promise(
         let entry = cx.ledger.intend(promise.clone()).map_err(ledger_error)?;
         captured.holds.push(Hold { at, provider, promise, entry, made: None });
     }
-    let done = or_warning(hooks::in_ledger(cx, &captured.holds.len().to_string()), &passed_over);
+    let done = or_warning(hook::in_ledger(cx, &captured.holds.len().to_string()), &passed_over);
     Ok(((), done))
 }
 
