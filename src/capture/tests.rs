@@ -11,9 +11,9 @@ use chrono::{DateTime, Utc};
 use super::survey::{Absent, Survey, closed, resolved, survey};
 use super::view::view;
 use crate::host::{
-    Access, ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard,
-    LockMode, MountEntry, PathKind, PathState, Piped, PrivateMount, PrivateView, RunError, Shield,
-    Subvolume, ThawGuard, Tool, TrustError, TrustKind, Watch,
+    Access, ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Host, LockError,
+    LockGuard, LockMode, MountEntry, PathKind, PathState, PrivateMount, PrivateView, RunError,
+    Shield, Subvolume, ThawGuard, Tool, TrustError, TrustKind, Watch,
 };
 use crate::model::job::{CapturePolicy, FilesSource};
 use crate::model::shown::Show;
@@ -139,7 +139,7 @@ impl Host for Machine {
         unreachable!("a survey runs nothing")
     }
 
-    fn pipe(&self, _: &CommandSpec, _: &CommandSpec, _: Watch<'_>) -> Result<Piped, RunError> {
+    fn chain(&self, _: &[CommandSpec], _: &CommandSpec, _: Watch<'_>) -> Result<Chained, RunError> {
         unreachable!("a survey runs nothing")
     }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use chrono::{DateTime, TimeZone, Utc};
 
 use crate::host::{
-    ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
-    LockError, LockGuard, LockMode, PathKind, PathState, Piped, PrivateView, RunError, Shield,
-    Stream, Subvolume, Tool, TrustError, TrustKind, Watch,
+    ActError, Action, Capture, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
+    LockError, LockGuard, LockMode, PathKind, PathState, PrivateView, RunError, Shield, Stream,
+    Subvolume, Tool, TrustError, TrustKind, Watch,
 };
 use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
@@ -126,19 +126,22 @@ impl Host for ScriptedHost {
         Ok(self.next(spec).complete(spec, Stream::Out, Stream::Err, watch))
     }
 
-    fn pipe(
+    fn chain(
         &self,
-        producer: &CommandSpec,
-        consumer: &CommandSpec,
+        before: &[CommandSpec],
+        last: &CommandSpec,
         watch: Watch<'_>,
-    ) -> Result<Piped, RunError> {
-        let (from, to) = (self.next(producer), self.next(consumer));
-        let bytes = from.stdout.len() as u64;
-        let mut produced =
-            from.complete(producer, Stream::ProducerErr, Stream::ProducerErr, &mut *watch);
-        produced.stdout.clear();
-        let consumer = to.complete(consumer, Stream::Out, Stream::Err, watch);
-        Ok(Piped { producer: produced, consumer, bytes })
+    ) -> Result<Chained, RunError> {
+        let mut bytes = 0;
+        let mut written = |spec: &CommandSpec| {
+            let said = self.next(spec);
+            bytes = said.stdout.len() as u64;
+            let err = Stream::ProducerErr;
+            Completed { stdout: Vec::new(), ..said.complete(spec, err, err, &mut *watch) }
+        };
+        let before = before.iter().map(&mut written).collect();
+        let read = self.next(last).complete(last, Stream::Out, Stream::Err, watch);
+        Ok(Chained { before, last: read, bytes: (!self.dry).then_some(bytes) })
     }
 
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {

@@ -18,10 +18,10 @@ use serde::{Serialize, Serializer};
 use super::runner::lines::LineSplitter;
 use super::spec::quote;
 use super::{
-    ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, EnvValue, Exit, Host,
-    LockError, LockGuard, LockMode, MountEntry, PathState, Piped, Placed, Placement, PrivateMount,
-    PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, TrustError, TrustKind,
-    Watch,
+    ActError, Action, Capture, Chained, ChildRecorder, CommandSpec, Completed, Effect, EnvValue,
+    Exit, Host, LockError, LockGuard, LockMode, MountEntry, PathState, Placed, Placement,
+    PrivateMount, PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, TrustError,
+    TrustKind, Watch,
 };
 use crate::model::bytes;
 use crate::model::shown::Show;
@@ -33,11 +33,15 @@ use crate::model::undo::{ChildProcess, Identity};
 pub enum PlannedEffect {
     /// A process.
     Command(PlannedCommand),
-    /// Two processes, the first one's output stored by the second.
-    Pipe {
+    /// Processes of which each reads what the one before it writes.
+    #[serde(rename = "pipe")]
+    Chain {
         /// The first.
         producer: PlannedCommand,
-        /// The second.
+        /// Those between the first and the last, in order.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        between: Vec<PlannedCommand>,
+        /// The last, which stores.
         consumer: PlannedCommand,
     },
     /// Something else, in words.
@@ -124,11 +128,28 @@ impl PlannedCommand {
     }
 }
 
+impl PlannedEffect {
+    fn of_chain(before: &[CommandSpec], last: &CommandSpec) -> Self {
+        let last = PlannedCommand::new(last);
+        match before {
+            [] => PlannedEffect::Command(last),
+            [first, between @ ..] => PlannedEffect::Chain {
+                producer: PlannedCommand::new(first),
+                between: between.iter().map(PlannedCommand::new).collect(),
+                consumer: last,
+            },
+        }
+    }
+}
+
 impl fmt::Display for PlannedEffect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PlannedEffect::Command(command) => command.fmt(f),
-            PlannedEffect::Pipe { producer, consumer } => write!(f, "{producer}\n| {consumer}"),
+            PlannedEffect::Chain { producer, between, consumer } => {
+                write!(f, "{producer}")?;
+                between.iter().chain([consumer]).try_for_each(|next| write!(f, "\n| {next}"))
+            }
             PlannedEffect::Action(text) => f.write_str(text),
         }
     }
@@ -296,24 +317,28 @@ impl Host for DryHost {
         }
     }
 
-    fn pipe(
+    fn chain(
         &self,
-        producer: &CommandSpec,
-        consumer: &CommandSpec,
+        before: &[CommandSpec],
+        last: &CommandSpec,
         watch: Watch<'_>,
-    ) -> Result<Piped, RunError> {
-        let effect = PlannedEffect::Pipe {
-            producer: PlannedCommand::new(producer),
-            consumer: PlannedCommand::new(consumer),
-        };
-        self.note(effect, &[producer, consumer]);
-        let producer = Completed {
+    ) -> Result<Chained, RunError> {
+        let mut members = before.iter().chain([last]);
+        if members.all(|spec| spec.effect == Effect::Inspect) {
+            let before: Vec<_> =
+                before.iter().map(|spec| self.aside(spec)).collect::<Result<_, _>>()?;
+            return self.inner.chain(&before, &self.aside(last)?, watch);
+        }
+        let specs: Vec<&CommandSpec> = before.iter().chain([last]).collect();
+        self.note(PlannedEffect::of_chain(before, last), &specs);
+        let unseen = Completed {
             exit: Exit::Code(0),
             stdout: Vec::new(),
             stderr_tail: Vec::new(),
             elapsed: Duration::ZERO,
         };
-        Ok(Piped { producer, consumer: predict(consumer, watch), bytes: 0 })
+        let before = vec![unseen; before.len()];
+        Ok(Chained { before, last: predict(last, watch), bytes: None })
     }
 
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {
@@ -479,8 +504,9 @@ mod tests {
         let staging = dir.path().join("staging");
         let nothing = &mut |_: Stream, _: &[u8]| {};
         dry.run(&touch(&dir.path().join("a")), nothing).unwrap();
-        let piped = dry.pipe(&touch(&dir.path().join("b")), &touch(&dir.path().join("c")), nothing);
-        assert_eq!(piped.unwrap().bytes, 0);
+        let names = ["b", "c", "d"].map(|name| touch(&dir.path().join(name)));
+        let chained = dry.chain(&names[..2], &names[2], nothing).unwrap();
+        assert_eq!((chained.before.len(), chained.bytes), (2, None));
         let actions = [
             Action::CreateDirectory { path: staging.clone(), mode: 0o700 },
             Action::EnsureDirectory { path: staging.clone(), mode: 0o700 },
@@ -529,6 +555,27 @@ mod tests {
         assert_eq!(lines, [(Stream::Out, b"one".to_vec()), (Stream::Out, b"two".to_vec())]);
         assert_eq!(dry.predicted("copies"), [b"new".to_vec()]);
         assert!(dry.predicted("others").is_empty());
+    }
+
+    #[test]
+    fn a_chain_is_planned_as_one_and_run_when_it_only_looks() {
+        let dry = dry();
+        let named = |name: &str, effect| CommandSpec::new(Tool::Named(name.into()), effect);
+        let words = |specs: &[CommandSpec]| {
+            dry.chain(specs, &named("store", Effect::Mutate), &mut |_, _| {}).unwrap();
+            let planned = dry.planned().pop().unwrap();
+            let kind = serde_json::to_value(&planned).unwrap();
+            let between = kind["pipe"]["between"].as_array().map(Vec::len);
+            (planned.to_string(), between)
+        };
+        let [send, pack] = ["send", "pack"].map(|name| named(name, Effect::Inspect));
+        assert_eq!(words(&[]), ("store".into(), None));
+        assert_eq!(words(std::slice::from_ref(&send)), ("send\n| store".into(), None));
+        assert_eq!(words(&[send, pack]), ("send\n| pack\n| store".into(), Some(1)));
+        let looks = [named("echo", Effect::Inspect).arg("hello")];
+        let seen = dry.chain(&looks, &named("cat", Effect::Inspect), &mut |_, _| {}).unwrap();
+        assert_eq!((seen.last.stdout.as_slice(), seen.bytes), (&b"hello\n"[..], Some(6)));
+        assert_eq!(dry.planned().len(), 3);
     }
 
     #[test]

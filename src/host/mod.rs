@@ -209,16 +209,23 @@ pub trait ThawGuard: Send {
 /// Takes each line of a child's output as it comes, without its line break.
 pub type Watch<'a> = &'a mut dyn FnMut(Stream, &[u8]);
 
-/// How a pipe of two processes ended.
+/// How a chain of processes ended, each of which reads what the one before it writes.
 #[derive(Debug)]
-pub struct Piped {
-    /// The process whose output was stored.
-    pub producer: Completed,
-    /// The process that stored it. When the producer failed or wrote nothing, this one was stopped before it saw
-    /// the end of its input.
-    pub consumer: Completed,
-    /// Bytes that went from one to the other.
-    pub bytes: u64,
+pub struct Chained {
+    /// All but the last, in order. The chain did what it should only when every one of them ended well.
+    pub before: Vec<Completed>,
+    /// The one at the end. When any before it failed or wrote nothing, this one was stopped before it saw the end
+    /// of its input.
+    pub last: Completed,
+    /// Bytes that the last one took; `None` when it was not run.
+    pub bytes: Option<u64>,
+}
+
+impl Chained {
+    /// The first before the last that did not end well: it failed, or it was stopped because another one did.
+    pub fn failed_before(&self) -> Option<&Completed> {
+        self.before.iter().find(|completed| !completed.success())
+    }
 }
 
 /// The machine.
@@ -229,20 +236,21 @@ pub trait Host: Send + Sync {
     /// See [`RunError`]; an unwelcome exit status is not one of them.
     fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError>;
 
-    /// Runs two processes with the first one's standard output as the second one's standard input.
+    /// Runs any number of processes, the standard output of each being the standard input of the next.
     ///
-    /// The consumer sees the end of its input only after the producer has exited with success and has written
-    /// something; otherwise it is stopped first, so that it cannot complete a torn copy, nor one of nothing. Lines of the consumer's output and of
-    /// both standard errors go to `watch`.
+    /// Each sees the end of its input only after the one before it has seen the end of its own, has exited with
+    /// success and has written something; otherwise it is stopped first. So the last one cannot complete a torn
+    /// copy, nor one of nothing, whichever of the others fails. Lines of the last one's output and of everybody's
+    /// standard error go to `watch`. All are stopped when one is; they stall only together.
     ///
     /// # Errors
     /// See [`RunError`].
-    fn pipe(
+    fn chain(
         &self,
-        producer: &CommandSpec,
-        consumer: &CommandSpec,
+        before: &[CommandSpec],
+        last: &CommandSpec,
         watch: Watch<'_>,
-    ) -> Result<Piped, RunError>;
+    ) -> Result<Chained, RunError>;
 
     /// Carries out a mutation that is not a process. Answers with the identity of what was made, if
     /// something was made.

@@ -430,11 +430,11 @@ pub fn quote(word: impl AsRef<OsStr>) -> String {
 /// Which of a child's outputs a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
-    /// Standard output.
+    /// Standard output; of a chain, the last one's.
     Out,
-    /// Standard error.
+    /// Standard error; of a chain, the last one's.
     Err,
-    /// The producer's standard error, in a pipe.
+    /// The standard error of one before the last of a chain.
     ProducerErr,
 }
 

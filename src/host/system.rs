@@ -17,8 +17,8 @@ use super::sys::{
     trusted,
 };
 use super::{
-    ActError, Action, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard, LockMode,
-    MountEntry, PathKind, PathState, Piped, Placed, Placement, PrivateView, RunError, Shield,
+    ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard,
+    LockMode, MountEntry, PathKind, PathState, Placed, Placement, PrivateView, RunError, Shield,
     Subvolume, ThawGuard, Tool, TrustError, TrustKind, Watch,
 };
 use crate::lock;
@@ -70,13 +70,13 @@ impl Host for SystemHost {
         self.runner.run(spec, watch)
     }
 
-    fn pipe(
+    fn chain(
         &self,
-        producer: &CommandSpec,
-        consumer: &CommandSpec,
+        before: &[CommandSpec],
+        last: &CommandSpec,
         watch: Watch<'_>,
-    ) -> Result<Piped, RunError> {
-        self.runner.pipe(producer, consumer, watch)
+    ) -> Result<Chained, RunError> {
+        self.runner.chain(before, last, watch)
     }
 
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {

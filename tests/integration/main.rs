@@ -18,4 +18,5 @@ mod mounts;
 mod pins;
 mod quiet;
 mod restores;
+mod streams;
 mod support;

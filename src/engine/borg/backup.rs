@@ -75,7 +75,8 @@ impl BorgEngine {
                 let spec = repository.create_stream(&marks, &archive, file_name);
                 let mut journal = Journal::default();
                 let mut read = BackupWarnings::new(&[]);
-                let piped = cx.host.pipe(producer, &spec, &mut |stream, line| {
+                let before = std::slice::from_ref(&**producer);
+                let chained = cx.host.chain(before, &spec, &mut |stream, line| {
                     if stream == Stream::Err {
                         hand_on(journal.take(line), &mut |warning| read.take(warning), progress);
                     }
@@ -83,19 +84,19 @@ impl BorgEngine {
                 read.failure(&self.borg.repository).map_or(Ok(()), Err)?;
                 // When borg died first, the producer only lost its reader: borg's own words come first then.
                 let borg_died = journal.errors.iter().any(|error| !is_our_stop(error))
-                    || matches!(piped.consumer.exit, Exit::Code(2..=99));
-                if !piped.producer.success() && !borg_died {
+                    || matches!(chained.last.exit, Exit::Code(2..=99));
+                if let Some(produced) = chained.failed_before().filter(|_| !borg_died) {
                     return Err(EngineError::Producer {
                         command: producer.display(),
-                        exit: piped.producer.exit.to_string(),
-                        stderr_tail: piped.producer.last_lines(5),
+                        exit: produced.exit.to_string(),
+                        stderr_tail: produced.last_lines(5),
                     });
                 }
-                if piped.bytes == 0 && !borg_died && !cx.host.is_dry() {
+                if chained.bytes == Some(0) && !borg_died {
                     return Err(EngineError::EmptyStream { command: producer.display() });
                 }
-                self.judge(cx, &spec, &piped.consumer, &journal)?;
-                self.report(cx, archive, &piped.consumer, read, Vec::new())
+                self.judge(cx, &spec, &chained.last, &journal)?;
+                self.report(cx, archive, &chained.last, read, Vec::new())
             }
         }
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::list::{Predicted, Prediction, predicted_id};
 use super::session::{KEPT, Session, as_progress, broken, unsupported};
 use crate::engine::{BackupReport, BackupRequest, EngineError, Input, OnProgress};
-use crate::host::{CommandSpec, Completed, Exit, Piped, PrivateMount, Stream};
+use crate::host::{CommandSpec, Completed, Exit, PrivateMount, Stream};
 use crate::model::outcome::Outcome;
 use crate::model::shown::{self, Show};
 use crate::tools::restic::command::{self, Identity, Tree};
@@ -63,46 +63,44 @@ pub(super) fn backup(
             let mut spec = command::backup_stream(&session.access, &identity, file_name);
             predict(session, &mut spec, request, &tags);
             let mut journal = Journal::default();
-            let piped = session.cx.host.pipe(producer, &spec, &mut |stream, line| {
+            let before = std::slice::from_ref(&**producer);
+            let chained = session.cx.host.chain(before, &spec, &mut |stream, line| {
                 journal.take(session, stream, line, &mut *progress);
             })?;
-            if !piped.producer.success() {
-                if restic_failed_first(&piped) {
-                    return Err(session.failure(&spec, &piped.consumer));
+            if let Some(produced) = chained.failed_before() {
+                if restic_failed_first(produced, &chained.last) {
+                    return Err(session.failure(&spec, &chained.last));
                 }
                 return Err(EngineError::Producer {
                     command: producer.display(),
-                    exit: piped.producer.exit.to_string(),
-                    stderr_tail: piped.producer.last_lines(5),
+                    exit: produced.exit.to_string(),
+                    stderr_tail: produced.last_lines(5),
                 });
             }
-            let Completed { exit, stderr_tail, .. } = &piped.consumer;
+            let Completed { exit, stderr_tail, .. } = &chained.last;
             // Otherwise restic failed by itself, before it could have read anything.
             let has_its_say = matches!(exit, Exit::Code(code) if *code != 0)
                 && !failure::was_stopped(*exit, stderr_tail);
-            if piped.bytes == 0 && !has_its_say && !session.cx.host.is_dry() {
+            if chained.bytes == Some(0) && !has_its_say {
                 return Err(EngineError::EmptyStream { command: producer.display() });
             }
-            journal.report(session, &spec, &piped.consumer)
+            journal.report(session, &spec, &chained.last)
         }
     }
 }
 
 /// Whether the producer only lost its reader: then restic is the cause. A restic that was stopped because
 /// the producer failed says so itself.
-fn restic_failed_first(piped: &Piped) -> bool {
+fn restic_failed_first(produced: &Completed, restic: &Completed) -> bool {
     // What a producer without a reader dies of: its own write, or the host, which has no use for it.
     const SIGPIPE: i32 = 13;
     const SIGTERM: i32 = 15;
     const SIGKILL: i32 = 9;
-    let consumer = &piped.consumer;
-    match consumer.exit {
+    match restic.exit {
         Exit::Code(0) => false,
-        Exit::Code(_) => !failure::was_stopped(consumer.exit, &consumer.stderr_tail),
+        Exit::Code(_) => !failure::was_stopped(restic.exit, &restic.stderr_tail),
         // The kernel, when memory is short.
-        Exit::Signal(SIGKILL) => {
-            matches!(piped.producer.exit, Exit::Signal(SIGPIPE | SIGTERM))
-        }
+        Exit::Signal(SIGKILL) => matches!(produced.exit, Exit::Signal(SIGPIPE | SIGTERM)),
         Exit::Signal(_) => false,
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::sys::signals::StopFlag;
-use super::{Capture, ChildRecorder, CommandSpec, Completed, Piped, RunError, Watch};
+use super::{Capture, Chained, ChildRecorder, CommandSpec, Completed, RunError, Watch};
 
 pub(super) mod guard;
 pub(super) mod lines;
@@ -73,80 +73,94 @@ impl Runner {
 
     /// Runs a process to its end; see [`super::Host::run`].
     pub(super) fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
-        self.refuse_when_stopped(spec)?;
-        let ours = match spec.stdout {
-            Capture::PassOn => Some(own_stdout().map_err(|source| lost(spec, source))?),
+        Ok(self.chain(&[], spec, watch)?.last)
+    }
+
+    /// Runs processes joined by pumps; see [`super::Host::chain`].
+    pub(super) fn chain(
+        &self,
+        before: &[CommandSpec],
+        last: &CommandSpec,
+        watch: Watch<'_>,
+    ) -> Result<Chained, RunError> {
+        let specs = before.iter().chain([last]);
+        specs.into_iter().try_for_each(|spec| self.refuse_when_stopped(spec))?;
+        let ours = match last.stdout {
+            Capture::PassOn => Some(own_stdout().map_err(|source| lost(last, source))?),
             Capture::Whole | Capture::Lines | Capture::Discard => None,
         };
-        self.run_to(spec, ours, watch)
+        self.chain_to(before, last, ours, watch)
     }
 
     /// The same, where what is passed on goes to `ours`.
-    fn run_to(
+    fn chain_to(
         &self,
-        spec: &CommandSpec,
+        before: &[CommandSpec],
+        last: &CommandSpec,
         ours: Option<File>,
         watch: Watch<'_>,
-    ) -> Result<Completed, RunError> {
-        let mut process = self.start(spec, Role::Alone)?;
-        let outlet = ours.and_then(|to| Some(Outlet::new(process.take_stdout()?, to)));
-        let mut supervision = Supervision::new(vec![process], None, self);
-        supervision.outlet = outlet;
+    ) -> Result<Chained, RunError> {
+        let specs: Vec<&CommandSpec> = before.iter().chain([last]).collect();
+        let (mut processes, pumps, started) = self.start_joined(&specs);
+        let outlet = ours.filter(|_| started.is_ok()).and_then(|to| {
+            let from = processes.last_mut()?.take_stdout()?;
+            Some(Outlet::new(from, to))
+        });
+        let mut supervision = Supervision::new(processes, pumps, outlet, self);
+        if started.is_err() {
+            // What was started has nobody to write to, and nobody of it may see an end.
+            supervision.dismiss();
+        }
         supervision.drive(watch);
         let finished = self.finish(&mut supervision);
+        // That one did not start is the news, not how the others ended.
+        started?;
         // A signal that comes when only the way out is still busy has no child to stop.
         let failure =
             supervision.outlet.as_mut().and_then(|it| Some((it.failure.take()?, it.bytes)));
         let mut completed = finished?;
         if let Some((source, bytes)) = failure {
             return Err(match self.stopping() {
-                Some(signal) => RunError::Interrupted { command: spec.display(), signal },
+                Some(signal) => RunError::Interrupted { command: last.display(), signal },
                 None => RunError::Output { bytes, source },
             });
         }
-        completed.pop().ok_or_else(|| lost(spec, std::io::Error::other("it was never started")))
+        let pumps = &supervision.pumps;
+        let torn = pumps.iter().position(|pump| !pump.is_complete());
+        if let Some(link) = torn.filter(|_| completed.iter().all(Completed::success)) {
+            let source = std::io::Error::other("it exited before it had read all of its input");
+            return Err(lost(specs[link + 1], source));
+        }
+        let bytes = Some(pumps.last().map_or(0, |pump| pump.bytes));
+        let Some(ended) = completed.pop() else {
+            return Err(lost(last, std::io::Error::other("it was never started")));
+        };
+        Ok(Chained { before: completed, last: ended, bytes })
     }
 
-    /// Runs two processes joined by a pump; see [`super::Host::pipe`].
-    pub(super) fn pipe(
+    /// Starts one after the other: who writes before who reads, since a writer without a reader waits, and a
+    /// reader without a writer could see an end. Answers with what was started and whether that is all.
+    fn start_joined(
         &self,
-        producer: &CommandSpec,
-        consumer: &CommandSpec,
-        watch: Watch<'_>,
-    ) -> Result<Piped, RunError> {
-        self.refuse_when_stopped(producer)?;
-        // A producer without a consumer waits; a consumer without a producer could see an end.
-        let mut first = self.start(producer, Role::Producer)?;
-        let from = first.take_stdout();
-        let second = self.start(consumer, Role::Consumer).and_then(|mut process| {
-            let to = process.take_stdin().map_err(|source| lost(consumer, source))?;
-            Ok((process, to))
-        });
-        let (second, to) = match second {
-            Ok(started) => started,
-            Err(error) => {
-                first.ask_to_stop(Reason::Useless);
-                let mut supervision = Supervision::new(vec![first], None, self);
-                supervision.drive(watch);
-                // That the consumer did not start is the news, not how the producer ended.
-                let _ = self.finish(&mut supervision);
-                return Err(error);
+        specs: &[&CommandSpec],
+    ) -> (Vec<Process>, Vec<Pump>, Result<(), RunError>) {
+        let mut processes: Vec<Process> = Vec::new();
+        let mut pumps = Vec::new();
+        for (at, spec) in specs.iter().enumerate() {
+            let role = Role { reads: at > 0, feeds: at + 1 < specs.len() };
+            let mut process = match self.start(spec, role) {
+                Ok(process) => process,
+                Err(error) => return (processes, pumps, Err(error)),
+            };
+            let to = process.take_stdin().map_err(|source| lost(spec, source));
+            let from = processes.last_mut().and_then(Process::take_stdout);
+            processes.push(process);
+            match to {
+                Ok(to) => pumps.extend(from.zip(to).map(|(from, to)| Pump::new(from, to))),
+                Err(error) => return (processes, pumps, Err(error)),
             }
-        };
-        let pump = from.zip(to).map(|(from, to)| Pump::new(from, to));
-        let mut supervision = Supervision::new(vec![first, second], pump, self);
-        supervision.drive(watch);
-        let mut completed = self.finish(&mut supervision)?;
-        let (whole, bytes) =
-            supervision.pump.map_or((false, 0), |pump| (pump.is_complete(), pump.bytes));
-        let (Some(second), Some(first)) = (completed.pop(), completed.pop()) else {
-            return Err(lost(producer, std::io::Error::other("it was never started")));
-        };
-        if first.success() && second.success() && !whole {
-            let source = std::io::Error::other("it exited before it had read all of its input");
-            return Err(lost(consumer, source));
         }
-        Ok(Piped { producer: first, consumer: second, bytes })
+        (processes, pumps, Ok(()))
     }
 
     /// The signal that told us to stop, shielded or not.

@@ -103,6 +103,12 @@ impl Outlet {
         self.idle_since = Instant::now();
     }
 
+    /// Carries nothing more, though nothing is wrong with the way out.
+    pub(super) fn abandon(&mut self) {
+        self.from = None;
+        self.filled = 0..0;
+    }
+
     /// Carries nothing more.
     pub(super) fn give_up(&mut self, why: io::Error) {
         self.failure.get_or_insert(why);

@@ -42,7 +42,7 @@ pub(super) enum Reason {
     Interrupted(i32),
     /// Whoever watches over what it reads stopped it, for this reason.
     Halted(String),
-    /// The other process of the pipe failed, or we lost contact.
+    /// Another process of the chain failed, or we lost contact.
     Useless,
 }
 
@@ -168,12 +168,12 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Takes over a child. The pipe's own two ends are left in `child` for [`Process::take_stdout`] and
+    /// Takes over a child. Its ends of the pipes to others are left in `child` for [`Process::take_stdout`] and
     /// [`Process::take_stdin`].
     pub(super) fn new(spec: &CommandSpec, spawned: Spawned, role: Role) -> io::Result<Self> {
         let Spawned { mut child, exited, keeper, mark } = spawned;
         let mut outputs = Vec::new();
-        if role != Role::Producer
+        if !role.feeds
             && spec.stdout != Capture::PassOn
             && let Some(pipe) = child.stdout.take()
         {
@@ -182,7 +182,7 @@ impl Process {
             outputs.push(output);
         }
         if let Some(pipe) = child.stderr.take() {
-            let stream = if role == Role::Producer { Stream::ProducerErr } else { Stream::Err };
+            let stream = if role.feeds { Stream::ProducerErr } else { Stream::Err };
             let mut output = Output::new(pipe.into(), stream);
             output.tail = Some(Tail::default());
             outputs.push(output);
@@ -221,7 +221,7 @@ impl Process {
             stopping: None,
             abandoned: false,
         };
-        if let (Role::Alone | Role::Producer, Stdin::Bytes(bytes)) = (role, &spec.stdin)
+        if let (false, Stdin::Bytes(bytes)) = (role.reads, &spec.stdin)
             && let Some(pipe) = process.take_stdin()?
         {
             process.feed = Some(Feed { pipe, bytes: bytes.clone(), sent: 0 });

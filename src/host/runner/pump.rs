@@ -1,8 +1,8 @@
-//! What carries bytes from a producer to a consumer.
+//! What carries bytes from a writer to a reader.
 //!
-//! The two are not connected directly, because the kernel would end the consumer's input whenever the
-//! producer dies, and the consumer would store a torn stream as a whole one. The pump ends the input itself,
-//! and only when it is told that the producer succeeded.
+//! The two are not connected directly, because the kernel would end the reader's input whenever the
+//! writer dies, and the reader would store a torn stream as a whole one. The pump ends the input itself,
+//! and only when it is told that the writer succeeded.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,11 +16,11 @@ const SIZE: usize = 1024 * 1024;
 /// The way from one process to the other.
 #[derive(Debug)]
 pub(super) struct Pump {
-    /// The producer's standard output; `None` after its end, or when nobody wants it any more.
+    /// The writer's standard output; `None` after its end, or when nobody wants it any more.
     pub(super) from: Option<File>,
-    /// The consumer's standard input; not blocking. Held open until [`Pump::complete`] or [`Pump::release`].
+    /// The reader's standard input; not blocking. Held open until [`Pump::complete`] or [`Pump::release`].
     pub(super) to: Option<File>,
-    /// Bytes that the consumer has taken.
+    /// Bytes that the reader has taken.
     pub(super) bytes: u64,
     buffer: Box<[u8]>,
     filled: std::ops::Range<usize>,
@@ -49,32 +49,32 @@ impl Pump {
         }
     }
 
-    /// Whether it waits for the producer.
+    /// Whether it waits for the writer.
     pub(super) fn wants_input(&self) -> bool {
         self.filled.is_empty() && self.from.is_some()
     }
 
-    /// Whether it waits for the consumer.
+    /// Whether it waits for the reader.
     pub(super) fn wants_output(&self) -> bool {
         !self.filled.is_empty() && self.to.is_some()
     }
 
-    /// Whether all that the producer wrote has been taken.
+    /// Whether all that the writer wrote has been taken.
     pub(super) fn is_drained(&self) -> bool {
         self.from.is_none() && self.filled.is_empty() && !self.refused
     }
 
-    /// Whether the consumer was given the end of its input.
+    /// Whether the reader was given the end of its input.
     pub(super) fn is_complete(&self) -> bool {
         self.completed
     }
 
-    /// Whether the consumer closed its input before the end.
+    /// Whether the reader closed its input before the end.
     pub(super) fn is_refused(&self) -> bool {
         self.refused
     }
 
-    /// For how long the producer has had nothing, while the consumer had taken everything.
+    /// For how long the writer has had nothing, while the reader had taken everything.
     pub(super) fn idle_for(&self, now: Instant) -> Duration {
         if self.wants_input() {
             now.saturating_duration_since(self.idle_since)
@@ -99,7 +99,7 @@ impl Pump {
         Ok(())
     }
 
-    /// Writes what the consumer takes now.
+    /// Writes what the reader takes now.
     pub(super) fn write(&mut self) {
         let Some(to) = &mut self.to else { return };
         match to.write(&self.buffer[self.filled.clone()]) {
@@ -117,26 +117,26 @@ impl Pump {
         self.idle_since = Instant::now();
     }
 
-    /// The consumer takes no more; the producer's next write fails.
+    /// The reader takes no more; the writer's next write fails.
     pub(super) fn refuse(&mut self) {
         self.refused = true;
         self.from = None;
         self.to = None;
     }
 
-    /// Stops carrying without ending the consumer's input.
+    /// Stops carrying without ending the reader's input.
     pub(super) fn halt(&mut self) {
         self.from = None;
         self.filled = 0..0;
     }
 
-    /// Ends the consumer's input: the producer has succeeded.
+    /// Ends the reader's input: the writer has succeeded.
     pub(super) fn complete(&mut self) {
         self.to = None;
         self.completed = true;
     }
 
-    /// Lets go of the input of a consumer that has exited.
+    /// Lets go of the input of a reader that has exited.
     pub(super) fn release(&mut self) {
         self.to = None;
     }

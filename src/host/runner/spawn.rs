@@ -27,13 +27,11 @@ use crate::model::undo::CHILD_MARK;
 
 /// Where a child's standard streams lead, where the spec does not decide it alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// By itself.
-    Alone,
-    /// Its standard output is the other's input.
-    Producer,
-    /// Its standard input is the other's output.
-    Consumer,
+pub(super) struct Role {
+    /// Its standard input is what another one writes.
+    pub(super) reads: bool,
+    /// Its standard output is what another one reads.
+    pub(super) feeds: bool,
 }
 
 /// A child that was just started.
@@ -104,15 +102,13 @@ fn build(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Command> 
             EnvValue::Secret(value) => command.env(name, as_os_str(value.reveal())),
         };
     }
-    command.stdin(match (role, &spec.stdin) {
-        (Role::Consumer, _) | (_, Stdin::Bytes(_)) => Stdio::piped(),
-        (_, Stdin::Null) => Stdio::null(),
+    command.stdin(match (role.reads, &spec.stdin) {
+        (true, _) | (false, Stdin::Bytes(_)) => Stdio::piped(),
+        (false, Stdin::Null) => Stdio::null(),
     });
-    command.stdout(match (role, spec.stdout) {
-        (Role::Producer, _) | (_, Capture::Whole | Capture::Lines | Capture::PassOn) => {
-            Stdio::piped()
-        }
-        (_, Capture::Discard) => Stdio::null(),
+    command.stdout(match (role.feeds, spec.stdout) {
+        (true, _) | (false, Capture::Whole | Capture::Lines | Capture::PassOn) => Stdio::piped(),
+        (false, Capture::Discard) => Stdio::null(),
     });
     command.stderr(Stdio::piped());
     detach(&mut command, spec)?;

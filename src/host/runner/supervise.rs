@@ -1,4 +1,4 @@
-//! The loop that looks after one child, or two that are joined by a pump, until nothing of them is left.
+//! The loop that looks after one child, or a chain of them that are joined by pumps, until nothing of them is left.
 //!
 //! Everything happens in the caller's thread: lines reach the watcher in the order in which they came, and
 //! no thread can be left behind in a read that never ends. Besides reading, the loop watches the stop flag,
@@ -47,17 +47,17 @@ enum Ready {
     Exit(usize),
     Output(usize, usize),
     Feed(usize),
-    PumpFrom,
-    PumpTo,
+    PumpFrom(usize),
+    PumpTo(usize),
     OutletFrom,
     OutletTo,
 }
 
-/// The children under supervision; with a pump, the producer comes first and the consumer second.
+/// The children under supervision. In a chain each pump carries what the process of its own index writes to the next.
 pub(super) struct Supervision<'a> {
     pub(super) processes: Vec<Process>,
-    pub(super) pump: Option<Pump>,
-    /// Where the output of the only process goes, if that is our own.
+    pub(super) pumps: Vec<Pump>,
+    /// Where the output of the last process goes, if that is our own.
     pub(super) outlet: Option<Outlet>,
     /// The first thing that went wrong between us and a child, with the child's index.
     pub(super) trouble: Option<(usize, io::Error)>,
@@ -65,17 +65,15 @@ pub(super) struct Supervision<'a> {
     stillness: Stillness,
 }
 
-/// The index of the process whose output a pump carries, or of the only one.
-const PRODUCER: usize = 0;
-
 impl<'a> Supervision<'a> {
     /// Takes over children that were just started.
     pub(super) fn new(
         processes: Vec<Process>,
-        pump: Option<Pump>,
+        pumps: Vec<Pump>,
+        outlet: Option<Outlet>,
         stop: &'a dyn StopSource,
     ) -> Self {
-        Self { processes, pump, outlet: None, trouble: None, stop, stillness: Stillness::default() }
+        Self { processes, pumps, outlet, trouble: None, stop, stillness: Stillness::default() }
     }
 
     /// Looks after the children until they are done.
@@ -84,7 +82,7 @@ impl<'a> Supervision<'a> {
             let ready = match self.wait() {
                 Ok(ready) => ready,
                 Err(error) => {
-                    self.fail(PRODUCER, error);
+                    self.fail(0, error);
                     // Without poll there is still the clock, to stop them by.
                     std::thread::sleep(Duration::from_millis(TICK.into()));
                     Vec::new()
@@ -95,7 +93,7 @@ impl<'a> Supervision<'a> {
             }
             let now = Instant::now();
             self.settle_outputs(now, &ready, watch);
-            self.settle_pump(now);
+            (0..self.pumps.len()).for_each(|link| self.settle_link(link, now));
             self.settle_outlet(now);
             self.check_limits(now);
             let grace = self.stop.grace();
@@ -126,12 +124,12 @@ impl<'a> Supervision<'a> {
                 sources.push((Ready::Feed(at), feed.pipe.as_fd(), PollFlags::POLLOUT));
             }
         }
-        if let Some(pump) = &self.pump {
+        for (link, pump) in self.pumps.iter().enumerate() {
             if let Some(from) = pump.from.as_ref().filter(|_| pump.wants_input()) {
-                sources.push((Ready::PumpFrom, from.as_fd(), PollFlags::POLLIN));
+                sources.push((Ready::PumpFrom(link), from.as_fd(), PollFlags::POLLIN));
             }
             if let Some(to) = pump.to.as_ref().filter(|_| pump.wants_output()) {
-                sources.push((Ready::PumpTo, to.as_fd(), PollFlags::POLLOUT));
+                sources.push((Ready::PumpTo(link), to.as_fd(), PollFlags::POLLOUT));
             }
         }
         if let Some(outlet) = &self.outlet {
@@ -173,20 +171,18 @@ impl<'a> Supervision<'a> {
                 self.processes[at].write();
                 return;
             }
-            Ready::PumpFrom => {
+            Ready::PumpFrom(link) => {
                 self.stillness.moved();
-                (PRODUCER, self.pump.as_mut().map_or(Ok(()), Pump::read))
+                (link, self.pumps[link].read())
             }
-            Ready::PumpTo => {
+            Ready::PumpTo(link) => {
                 self.stillness.moved();
-                if let Some(pump) = &mut self.pump {
-                    pump.write();
-                }
+                self.pumps[link].write();
                 return;
             }
             Ready::OutletFrom => {
                 self.stillness.moved();
-                (PRODUCER, self.outlet.as_mut().map_or(Ok(()), Outlet::read))
+                (self.processes.len() - 1, self.outlet.as_mut().map_or(Ok(()), Outlet::read))
             }
             Ready::OutletTo => {
                 self.stillness.moved();
@@ -204,6 +200,11 @@ impl<'a> Supervision<'a> {
     /// Without contact to one, none of them is of use.
     fn fail(&mut self, at: usize, error: io::Error) {
         self.trouble.get_or_insert((at, error));
+        self.dismiss();
+    }
+
+    /// Asks all of them to stop.
+    pub(super) fn dismiss(&mut self) {
         for process in &mut self.processes {
             process.ask_to_stop(Reason::Useless);
         }
@@ -222,63 +223,67 @@ impl<'a> Supervision<'a> {
         }
     }
 
-    /// Decides what becomes of the other process when one of the two ends.
-    fn settle_pump(&mut self, now: Instant) {
-        let (Some(pump), [producer, consumer]) = (&mut self.pump, self.processes.as_mut_slice())
-        else {
-            return;
-        };
+    /// Decides what becomes of the other one when one of the two that a pump joins ends. What it asks of one of
+    /// them, the link on the other side of that one sees, so that a failure goes through the whole chain.
+    fn settle_link(&mut self, link: usize, now: Instant) {
+        // What a writer made of a torn input is torn, however well it ended.
+        let has_read_all = link == 0 || self.pumps[link - 1].is_complete();
+        let pump = &mut self.pumps[link];
+        let [writer, reader] = &mut self.processes[link..link + 2] else { return };
         if pump.is_complete() {
             return;
         }
-        if consumer.exit().is_some() {
+        if reader.exit().is_some() {
             pump.halt();
             pump.release();
-            producer.ask_to_stop(Reason::Useless);
+            writer.ask_to_stop(Reason::Useless);
             return;
         }
         if pump.is_refused() {
             // It is about to say why, and to exit; nothing more can reach it.
-            producer.ask_to_stop(Reason::Useless);
+            writer.ask_to_stop(Reason::Useless);
             return;
         }
-        let ended_well = producer.exit() == Some(Exit::Code(0)) && producer.stop_reason().is_none();
-        let useless = producer.stop_reason().is_some() || consumer.stop_reason().is_some();
-        if useless || (producer.exit().is_some() && !ended_well) {
-            // The consumer's input stays open, so that it cannot take the torn stream for a whole one.
+        let ended_well =
+            writer.exit() == Some(Exit::Code(0)) && writer.stop_reason().is_none() && has_read_all;
+        let useless = writer.stop_reason().is_some() || reader.stop_reason().is_some();
+        if useless || (writer.exit().is_some() && !ended_well) {
+            // The reader's input stays open, so that it cannot take the torn stream for a whole one.
             pump.halt();
-            consumer.ask_to_stop(Reason::Useless);
-            producer.ask_to_stop(Reason::Useless);
+            reader.ask_to_stop(Reason::Useless);
+            writer.ask_to_stop(Reason::Useless);
         } else if ended_well && pump.is_drained() && pump.bytes == 0 {
-            // Nothing is no stream either: the consumer must not make something of it.
+            // Nothing is no stream either: the reader must not make something of it.
             pump.halt();
-            consumer.ask_to_stop(Reason::Useless);
+            reader.ask_to_stop(Reason::Useless);
         } else if ended_well && pump.is_drained() {
             pump.complete();
         } else if ended_well
             && pump.idle_for(now) >= DRAIN
-            && producer.gone_for(now).is_some_and(|gone| gone >= DRAIN)
+            && writer.gone_for(now).is_some_and(|gone| gone >= DRAIN)
         {
             // Whether what is left behind would still write cannot be known, so the stream is not whole.
             pump.halt();
             let error = io::Error::other(
                 "it exited, but a process that it left behind still holds its output open",
             );
-            self.fail(PRODUCER, error);
+            self.fail(link, error);
         }
     }
 
     /// A child whose output is not taken any more is of no use; one that is stopped says nothing more.
     fn settle_outlet(&mut self, now: Instant) {
-        let (Some(outlet), [process]) = (&mut self.outlet, self.processes.as_mut_slice()) else {
+        let (Some(outlet), Some(process)) = (&mut self.outlet, self.processes.last_mut()) else {
             return;
         };
         if outlet.failure.is_some() {
             process.ask_to_stop(Reason::Useless);
             return;
         }
-        let is_stopped = process.stop_reason().is_some() || self.stop.signal().is_some();
-        if is_stopped && process.exit().is_some() {
+        if process.exit().is_some() && process.stop_reason().is_some() {
+            // Why it was stopped is the news; here nothing failed.
+            outlet.abandon();
+        } else if process.exit().is_some() && self.stop.signal().is_some() {
             outlet.give_up(io::ErrorKind::Interrupted.into());
         } else if outlet.idle_for(now) >= DRAIN
             && process.gone_for(now).is_some_and(|gone| gone >= DRAIN)
@@ -304,7 +309,7 @@ impl<'a> Supervision<'a> {
                 process.ask_to_stop(Reason::TimedOut(limit));
             }
         }
-        // In a pipe one may rightly wait for the other, so they are still only together.
+        // In a chain one may rightly wait for the other, so they are still only together.
         let running = || self.processes.iter().filter(|process| process.exit().is_none());
         let Some(shortest) = running().filter_map(|process| process.stall_limit).min() else {
             return;

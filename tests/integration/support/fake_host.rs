@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
-    ActError, Action, Capture, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
-    LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, Piped, Placed, Placement,
+    ActError, Action, Capture, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
+    LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, Placed, Placement,
     PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, TrustError, TrustKind,
     Watch,
 };
 use stillpoint::model::shown::Show;
 use stillpoint::model::undo::{ChildProcess, Identity};
 
+use super::fake_borg::Answer;
 use super::fake_btrfs;
 use super::fake_lvm::Stage;
 pub use super::world::{Fault, World};
@@ -246,6 +247,15 @@ impl FakeHost {
     }
 }
 
+fn completed(answer: Answer) -> Completed {
+    Completed {
+        exit: answer.exit,
+        stdout: answer.stdout.into_bytes(),
+        stderr_tail: answer.stderr.join("\n").into_bytes(),
+        elapsed: Duration::ZERO,
+    }
+}
+
 impl Host for FakeHost {
     fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
         let command = spec.display();
@@ -292,16 +302,35 @@ impl Host for FakeHost {
         for line in &answer.stderr {
             watch(Stream::Err, line.as_bytes());
         }
-        Ok(Completed {
-            exit: answer.exit,
-            stdout: answer.stdout.into_bytes(),
-            stderr_tail: answer.stderr.join("\n").into_bytes(),
-            elapsed: Duration::ZERO,
-        })
+        Ok(completed(answer))
     }
 
-    fn pipe(&self, _: &CommandSpec, _: &CommandSpec, _: Watch<'_>) -> Result<Piped, RunError> {
-        panic!("the fake host has no pipes")
+    /// One effect: what it does is done when the last one has seen the end.
+    fn chain(
+        &self,
+        before: &[CommandSpec],
+        last: &CommandSpec,
+        watch: Watch<'_>,
+    ) -> Result<Chained, RunError> {
+        let command = last.display();
+        if let Some(signal) = self.stopping() {
+            return Err(RunError::Interrupted { command, signal });
+        }
+        let members = || before.iter().chain([last]);
+        let answers = self.effect(command.clone(), |world| {
+            members().map(|spec| carry_out(world, spec)).collect::<Vec<_>>()
+        });
+        if let Some(signal) = self.stopping() {
+            return Err(RunError::Interrupted { command, signal });
+        }
+        let answers =
+            answers.unwrap_or_else(|| members().map(|spec| injected(&spec.tool)).collect());
+        let mut ended: Vec<Completed> = answers.into_iter().map(completed).collect();
+        let last = ended.pop().unwrap();
+        for line in last.stderr_tail.split(|byte| *byte == b'\n') {
+            watch(Stream::Err, line);
+        }
+        Ok(Chained { before: ended, last, bytes: Some(1) })
     }
 
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {

@@ -1,4 +1,4 @@
-//! Two processes joined by the pump: whatever goes wrong, a torn stream is never ended.
+//! Processes joined by pumps: whatever goes wrong with any of them, a torn stream is never ended.
 
 use super::*;
 use crate::model::shown::Show;
@@ -17,13 +17,23 @@ print('stored', count)"
     ))
 }
 
+/// Runs the two, joined.
+fn pipe(
+    runner: &Runner,
+    producer: &CommandSpec,
+    consumer: &CommandSpec,
+    watch: Watch<'_>,
+) -> Result<Chained, RunError> {
+    runner.chain(std::slice::from_ref(producer), consumer, watch)
+}
+
 /// Joins the two and looks for the proof that the consumer saw the end.
-fn join(producer: &CommandSpec, limit: Option<Duration>) -> (Result<Piped, RunError>, bool) {
+fn join(producer: &CommandSpec, limit: Option<Duration>) -> (Result<Chained, RunError>, bool) {
     let dir = tempfile::tempdir().unwrap();
     let proof = dir.path().join("proof");
     let mut consumer = consumer(&proof);
     consumer.stall_limit = limit;
-    let result = runner().0.pipe(producer, &consumer, &mut |_, _| {});
+    let result = pipe(&runner().0, producer, &consumer, &mut |_, _| {});
     (result, proof.exists())
 }
 
@@ -37,15 +47,15 @@ print('dumped', file=sys.stderr)",
     let dir = tempfile::tempdir().unwrap();
     let proof = dir.path().join("proof");
     let mut lines = Vec::new();
-    let piped = runner()
-        .0
-        .pipe(&producer, &consumer(&proof), &mut |stream, line| lines.push((stream, text(line))))
-        .unwrap();
-    assert!(piped.producer.success() && piped.consumer.success());
-    assert_eq!(piped.bytes, 32_000_000);
+    let piped = pipe(&runner().0, &producer, &consumer(&proof), &mut |stream, line| {
+        lines.push((stream, text(line)));
+    })
+    .unwrap();
+    assert!(piped.before[0].success() && piped.last.success());
+    assert_eq!(piped.bytes, Some(32_000_000));
     assert_eq!(await_file(&proof), "32000000");
-    assert_eq!(piped.consumer.stdout, b"stored 32000000\n");
-    assert_eq!(piped.producer.last_lines(1), "dumped");
+    assert_eq!(piped.last.stdout, b"stored 32000000\n");
+    assert_eq!(piped.before[0].last_lines(1), "dumped");
     assert!(lines.contains(&(Stream::ProducerErr, "dumped".into())));
     assert!(lines.contains(&(Stream::Out, "stored 32000000".into())));
 }
@@ -54,8 +64,8 @@ print('dumped', file=sys.stderr)",
 fn an_empty_stream_of_a_good_producer_is_not_taken_for_a_whole_one() {
     let (result, saw_end) = join(&shell("exit 0"), None);
     let piped = result.unwrap();
-    assert!(piped.producer.success() && !piped.consumer.success() && !saw_end);
-    assert_eq!(piped.bytes, 0);
+    assert!(piped.before[0].success() && !piped.last.success() && !saw_end);
+    assert_eq!(piped.bytes, Some(0));
 }
 
 #[test]
@@ -70,8 +80,8 @@ fn a_producer_that_fails_never_ends_the_consumers_input() {
     for (script, exit) in failures {
         let (result, saw_end) = join(&shell(script), None);
         let piped = result.unwrap();
-        assert_eq!(piped.producer.exit, exit, "{script}");
-        assert_eq!(piped.consumer.exit, Exit::Signal(15), "{script}");
+        assert_eq!(piped.before[0].exit, exit, "{script}");
+        assert_eq!(piped.last.exit, Exit::Signal(15), "{script}");
         assert!(!saw_end, "{script}: the consumer saw the end of a torn stream");
     }
 }
@@ -81,32 +91,34 @@ fn a_consumer_that_ignores_its_stop_signal_is_killed_before_it_sees_an_end() {
     let dir = tempfile::tempdir().unwrap();
     let proof = dir.path().join("proof");
     let stubborn = shell(&format!("trap '' TERM; cat > /dev/null; echo end > {}", proof.shown()));
-    let piped = impatient().0.pipe(&shell("sleep 0.3; exit 1"), &stubborn, &mut |_, _| {}).unwrap();
-    assert!(!piped.consumer.success());
+    let piped =
+        pipe(&impatient().0, &shell("sleep 0.3; exit 1"), &stubborn, &mut |_, _| {}).unwrap();
+    assert!(!piped.last.success());
     assert!(!proof.exists(), "the consumer saw the end of a torn stream");
-    assert_eq!(piped.producer.exit, Exit::Code(1));
+    assert_eq!(piped.before[0].exit, Exit::Code(1));
 }
 
 #[test]
 fn a_consumer_that_dies_stops_the_producer_and_both_are_reported() {
     let endless = shell("while :; do echo data; done");
     let started = Instant::now();
-    let piped = runner().0.pipe(&endless, &shell("head -c 10; exit 5"), &mut |_, _| {}).unwrap();
-    assert_eq!(piped.consumer.exit, Exit::Code(5));
-    assert!(!piped.producer.success());
+    let piped = pipe(&runner().0, &endless, &shell("head -c 10; exit 5"), &mut |_, _| {}).unwrap();
+    assert_eq!(piped.last.exit, Exit::Code(5));
+    assert!(!piped.before[0].success());
     // A producer that writes nothing gets no SIGPIPE; it is stopped all the same.
-    let piped = runner().0.pipe(&shell("exec sleep 60"), &shell("exit 6"), &mut |_, _| {}).unwrap();
-    assert_eq!((piped.consumer.exit, piped.producer.exit), (Exit::Code(6), Exit::Signal(15)));
+    let piped =
+        pipe(&runner().0, &shell("exec sleep 60"), &shell("exit 6"), &mut |_, _| {}).unwrap();
+    assert_eq!((piped.last.exit, piped.before[0].exit), (Exit::Code(6), Exit::Signal(15)));
     assert!(started.elapsed() < IN_TIME);
 }
 
 #[test]
 fn a_consumer_that_ignores_the_end_of_a_good_stream_has_not_stored_it() {
     let producer = python("import sys; sys.stdout.buffer.write(b'x' * 10000000)");
-    let result = runner().0.pipe(&producer, &shell("head -c 10 > /dev/null"), &mut |_, _| {});
+    let result = pipe(&runner().0, &producer, &shell("head -c 10 > /dev/null"), &mut |_, _| {});
     // The producer either notices and fails, or it does not and then the consumer is to blame.
     match result {
-        Ok(piped) => assert!(!piped.producer.success()),
+        Ok(piped) => assert!(!piped.before[0].success()),
         Err(error) => assert!(matches!(error, RunError::Io { .. }), "{error}"),
     }
 }
@@ -140,7 +152,7 @@ fn a_stop_signal_stops_both_without_an_end() {
     let proof = dir.path().join("proof");
     let (runner, stop) = runner();
     let producer = shell("echo ready >&2; while :; do echo data; sleep 0.01; done");
-    let result = runner.pipe(&producer, &consumer(&proof), &mut |_, _| stop.raise(15));
+    let result = pipe(&runner, &producer, &consumer(&proof), &mut |_, _| stop.raise(15));
     assert!(matches!(result, Err(RunError::Interrupted { signal: 15, .. })), "{result:?}");
     assert!(!proof.exists());
 }
@@ -151,7 +163,7 @@ fn a_consumer_that_cannot_start_stops_the_producer() {
     let pid = dir.path().join("pid");
     let producer = shell(&format!("echo $$ > {}; exec sleep 60", pid.shown()));
     let consumer = CommandSpec::new(Tool::Path("/nonexistent/tool".into()), Effect::Mutate);
-    let result = runner().0.pipe(&producer, &consumer, &mut |_, _| {});
+    let result = pipe(&runner().0, &producer, &consumer, &mut |_, _| {});
     assert!(matches!(result, Err(RunError::NotFound { .. })), "{result:?}");
     // It may have been stopped before it could write anything; if it did, it must be gone.
     if let Ok(pid) = std::fs::read_to_string(&pid).unwrap_or_default().trim().parse() {
@@ -170,8 +182,210 @@ while time.monotonic() < end: sum(range(10000))
 print('done')",
     );
     let (result, saw_end) = join(&slow, Some(limit));
-    assert!(result.unwrap().consumer.success() && saw_end);
+    assert!(result.unwrap().last.success() && saw_end);
     let (result, saw_end) = join(&shell("exec sleep 60"), Some(limit));
     assert!(matches!(result, Err(RunError::Stalled { .. })), "{result:?}");
     assert!(!saw_end);
+}
+
+/// Runs a chain of scripts that ends in a consumer, and looks for the proof that it saw the end.
+fn chain(runner: &Runner, scripts: &[&str]) -> (Result<Chained, RunError>, bool) {
+    let dir = tempfile::tempdir().unwrap();
+    let proof = dir.path().join("proof");
+    let before: Vec<CommandSpec> = scripts.iter().map(|script| shell(script)).collect();
+    let result = runner.chain(&before, &consumer(&proof), &mut |_, _| {});
+    (result, proof.exists())
+}
+
+/// More than all pipes between them hold.
+const MUCH: &str = "head -c 20000000 /dev/zero";
+
+#[test]
+fn a_chain_of_any_length_carries_everything_to_its_end() {
+    for between in 0..4 {
+        let scripts: Vec<&str> = [MUCH].into_iter().chain(vec!["cat"; between]).collect();
+        let (result, saw_end) = chain(&runner().0, &scripts);
+        let chained = result.unwrap();
+        assert_eq!(chained.before.len(), 1 + between);
+        assert!(chained.failed_before().is_none() && chained.last.success() && saw_end);
+        assert_eq!(chained.last.stdout, b"stored 20000000\n");
+        assert_eq!(chained.bytes, Some(20_000_000));
+    }
+    // What is last counts, not what the first wrote.
+    let (result, _) =
+        chain(&runner().0, &[MUCH, "gzip -1", "gunzip | head -c 1000; cat > /dev/null"]);
+    assert_eq!(result.unwrap().bytes, Some(1000));
+    // By itself, the last one is no chain: nothing is its input.
+    let alone = runner().0.chain(&[], &shell("cat; echo done"), &mut |_, _| {}).unwrap();
+    assert_eq!((alone.last.stdout.as_slice(), alone.bytes), (&b"done\n"[..], Some(0)));
+}
+
+#[test]
+fn everybody_of_a_chain_is_heard() {
+    let scripts = ["echo one >&2; echo x", "echo two >&2; cat", "echo three >&2; cat"].map(shell);
+    let mut lines = Vec::new();
+    let watch = &mut |stream, line: &[u8]| lines.push((stream, text(line)));
+    let last = shell("cat > /dev/null; echo four >&2; echo five");
+    let chained = runner().0.chain(&scripts, &last, watch).unwrap();
+    lines.sort_by_key(|(_, line)| line.clone());
+    let err = |line: &str| (Stream::ProducerErr, line.to_owned());
+    let last = [(Stream::Out, "five".to_owned()), (Stream::Err, "four".to_owned())];
+    let [five, four] = last;
+    assert_eq!(lines, [five, four, err("one"), err("three"), err("two")]);
+    assert_eq!(chained.before[1].last_lines(1), "two");
+}
+
+#[test]
+fn whoever_of_a_chain_fails_the_last_one_never_sees_an_end() {
+    let failures = [
+        // The first, and all who come after it would have ended well.
+        ("the first", ["echo half; exit 1", "cat", "cat"], 0),
+        ("the first, by a signal", ["echo half; kill -KILL $$", "cat", "cat"], 0),
+        // One between, in all ways in which it can.
+        ("the second, after it read all", [MUCH, "cat > /dev/null; echo half; exit 3", "cat"], 1),
+        ("the second, before", [MUCH, "head -c 10; exit 3", "cat"], 1),
+        ("the second, killed", [MUCH, "head -c 10; kill -KILL $$", "cat"], 1),
+        (
+            "the second, that closed its output first",
+            [MUCH, "cat; exec 1>&-; sleep 0.5; exit 3", "cat"],
+            1,
+        ),
+        ("the third", [MUCH, "cat", "cat; exit 3"], 2),
+    ];
+    for (who, scripts, culprit) in failures {
+        let (result, saw_end) = chain(&runner().0, &scripts);
+        let chained = result.unwrap();
+        assert!(!saw_end, "{who}: the last saw the end of a torn stream");
+        assert!(!chained.last.success(), "{who}");
+        assert!(!chained.before[culprit].success(), "{who}");
+        assert!(chained.failed_before().is_some(), "{who}");
+    }
+}
+
+#[test]
+fn one_between_that_ends_well_before_its_input_did_makes_no_whole_stream() {
+    // It says that it is fine, having read a tenth; or nothing of what somebody else still writes.
+    for scripts in [
+        [MUCH, "head -c 2000000"],
+        ["sleep 0.5; echo late", "echo early"],
+        // The first ignores that nobody reads.
+        ["trap '' PIPE; head -c 2000000 /dev/zero 2> /dev/null; exit 0", "head -c 10"],
+    ] {
+        let (result, saw_end) = chain(&runner().0, &scripts);
+        assert!(!saw_end, "{scripts:?}: the last saw the end of a torn stream");
+        match result {
+            Ok(chained) => assert!(!chained.last.success(), "{scripts:?}: {chained:?}"),
+            Err(error) => assert!(matches!(error, RunError::Io { .. }), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn nothing_in_a_chain_is_no_stream_wherever_it_comes_from() {
+    for scripts in [["exit 0", "cat"], ["echo something", "cat > /dev/null"]] {
+        let (result, saw_end) = chain(&runner().0, &scripts);
+        let chained = result.unwrap();
+        assert!(!saw_end && !chained.last.success(), "{scripts:?}");
+        assert_eq!(chained.bytes, Some(0), "{scripts:?}");
+    }
+}
+
+#[test]
+fn one_that_ignores_its_stop_signal_keeps_the_end_from_the_last_all_the_same() {
+    let stubborn = "trap '' TERM; cat; echo rest";
+    let (result, saw_end) =
+        chain(&impatient().0, &["echo half; sleep 0.3; exit 1", stubborn, stubborn]);
+    let chained = result.unwrap();
+    assert!(!saw_end, "the last saw the end of a torn stream");
+    assert_eq!(chained.before[0].exit, Exit::Code(1));
+    assert_eq!(chained.before[1].exit, Exit::Signal(9));
+}
+
+#[test]
+fn a_last_one_that_dies_stops_the_whole_chain() {
+    let endless = "while :; do echo data; done";
+    let quiet = "exec sleep 60";
+    let started = Instant::now();
+    for first in [endless, quiet] {
+        let before = [first, "cat", "cat"].map(shell);
+        let last = shell("head -c 10 > /dev/null & exit 5");
+        let chained = runner().0.chain(&before, &last, &mut |_, _| {}).unwrap();
+        assert_eq!(chained.last.exit, Exit::Code(5));
+        // Of SIGPIPE or, where nothing is written, of ours.
+        let exits: Vec<Exit> = chained.before.iter().map(|one| one.exit).collect();
+        assert!(exits.iter().all(|exit| *exit != Exit::Code(0)), "{exits:?}");
+    }
+    assert!(started.elapsed() < IN_TIME);
+}
+
+#[test]
+fn a_stop_signal_stops_a_whole_chain_and_leaves_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (runner, stop) = runner();
+    let told = |name: &str, script: &str| {
+        shell(&format!("echo $$ > {}; {script}", dir.path().join(name).shown()))
+    };
+    let before = [
+        told("a", "while :; do echo data; sleep 0.01; done"),
+        told("b", "exec cat"),
+        // Somebody of its group, too.
+        told("c", "cat & wait"),
+        shell("echo ready >&2; exec cat"),
+    ];
+    let proof = dir.path().join("proof");
+    let mut running: Vec<i32> = Vec::new();
+    let result = runner.chain(&before, &consumer(&proof), &mut |_, _| {
+        running = ["a", "b", "c"]
+            .map(|name| await_file(&dir.path().join(name)))
+            .map(|pid| pid.parse().unwrap())
+            .into();
+        stop.raise(15);
+    });
+    assert!(matches!(result, Err(RunError::Interrupted { signal: 15, .. })), "{result:?}");
+    assert!(!proof.exists());
+    assert_eq!(running.len(), 3);
+    assert!(!running.iter().any(|pid| is_running(*pid)), "{running:?}");
+}
+
+#[test]
+fn one_of_a_chain_that_cannot_start_ends_it_and_all_are_recorded() {
+    #[derive(Default)]
+    struct Book(Mutex<Vec<(i32, bool)>>);
+    impl ChildRecorder for Book {
+        fn started(&self, child: &ChildProcess) {
+            self.0.lock().unwrap().push((child.pid, true));
+        }
+        fn ended(&self, child: &ChildProcess) {
+            self.0.lock().unwrap().push((child.pid, false));
+        }
+    }
+    let absent = CommandSpec::new(Tool::Path("/nonexistent/tool".into()), Effect::Mutate);
+    for at in 1..3 {
+        let mut specs = vec![shell("exec sleep 60"), shell("exec cat"), shell("exec cat")];
+        specs[at] = absent.clone();
+        let book = Arc::new(Book::default());
+        let (runner, _) = runner();
+        runner.record_children(Some(Arc::clone(&book) as Arc<dyn ChildRecorder>));
+        let result = runner.chain(&specs[..2], &specs[2], &mut |_, _| {});
+        assert!(matches!(result, Err(RunError::NotFound { .. })), "{result:?}");
+        let book = book.0.lock().unwrap();
+        assert_eq!(book.len(), 2 * at, "{book:?}");
+        assert!(book.iter().all(|(pid, _)| !is_running(*pid) && book.contains(&(*pid, false))));
+    }
+}
+
+#[test]
+fn a_chain_stalls_only_together() {
+    let limit = Duration::from_secs(2);
+    let computing = "end = time.monotonic() + 5
+while time.monotonic() < end: sum(range(10000))";
+    let run = |middle: &str| {
+        let stalling = |spec| CommandSpec { stall_limit: Some(limit), ..spec };
+        let before = [shell("echo data; exec sleep 4"), python(middle)].map(stalling);
+        runner().0.chain(&before, &stalling(shell("cat")), &mut |_, _| {})
+    };
+    let busy = run(&format!("import sys, time\n{computing}\nprint(sys.stdin.read())"));
+    assert!(busy.is_ok_and(|chained| chained.last.success()));
+    let still = run("import time; time.sleep(60)");
+    assert!(matches!(still, Err(RunError::Stalled { .. })), "{still:?}");
 }

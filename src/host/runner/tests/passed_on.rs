@@ -12,7 +12,7 @@ fn talks(script: &str) -> CommandSpec {
 }
 
 fn to(file: File, spec: &CommandSpec) -> Result<Completed, RunError> {
-    runner().0.run_to(spec, Some(file), &mut |_, _| {})
+    Ok(runner().0.chain_to(&[], spec, Some(file), &mut |_, _| {})?.last)
 }
 
 /// Writes three million bytes, and says on standard error how it ended.
@@ -44,6 +44,19 @@ fn all_of_it_arrives_however_slowly_it_is_taken() {
     let ended = to(fd.into(), &talks(MUCH)).unwrap();
     assert!(ended.success());
     assert_eq!(reader.join().unwrap(), vec![b'x'; 3_000_000]);
+    // The last one of a chain passes on, too.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let last = CommandSpec { stdout: Capture::PassOn, ..shell("tr x y") };
+    let sent = file.reopen().unwrap();
+    let chained = runner().0.chain_to(&[python(MUCH)], &last, Some(sent), &mut |_, _| {}).unwrap();
+    assert!(chained.failed_before().is_none() && chained.last.success());
+    assert_eq!(std::fs::read(file.path()).unwrap(), vec![b'y'; 3_000_000]);
+    // Where another one of it fails, that is told, and not that standard output took no more.
+    let sent = file.reopen().unwrap();
+    let torn = [shell("echo half; sleep 0.3; exit 3")];
+    let chained = runner().0.chain_to(&torn, &last, Some(sent), &mut |_, _| {}).unwrap();
+    assert_eq!(chained.failed_before().map(|one| one.exit), Some(Exit::Code(3)));
+    assert!(!chained.last.success());
     // A file takes it in larger pieces.
     let file = tempfile::NamedTempFile::new().unwrap();
     assert!(to(file.reopen().unwrap(), &talks(MUCH)).unwrap().success());
@@ -62,7 +75,7 @@ fn where_nothing_more_is_taken_the_child_is_stopped_and_it_is_told() {
     let mut said = Vec::new();
     let fd: std::os::fd::OwnedFd = writing.into();
     let failed = runner
-        .run_to(&talks(MUCH), Some(fd.into()), &mut |stream, line| {
+        .chain_to(&[], &talks(MUCH), Some(fd.into()), &mut |stream, line| {
             if stream == Stream::Err {
                 said.push(text(line));
             }
@@ -87,7 +100,8 @@ fn a_signal_ends_the_wait_for_a_reader_that_never_comes() {
             stop.raise(15);
         });
         let fd: std::os::fd::OwnedFd = writing.into();
-        let failed = runner.run_to(&talks(script), Some(fd.into()), &mut |_, _| {}).unwrap_err();
+        let failed =
+            runner.chain_to(&[], &talks(script), Some(fd.into()), &mut |_, _| {}).unwrap_err();
         assert_eq!(failed.signal(), Some(15), "{failed:?}");
         signal.join().unwrap();
         drop(reading);

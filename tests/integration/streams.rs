@@ -1,0 +1,40 @@
+//! What goes wrong in a run that stores what commands print, by the loops of [`crate::loops`].
+
+use std::path::Path;
+
+use stillpoint::model::job::{CommandSource, Config, Source};
+
+use crate::faults::{Scene, argv};
+use crate::loops;
+use crate::support::world::World;
+
+/// A dump of a database, beside the service that hooks stop and start.
+const STREAMED: Scene = Scene { config, world: World::new, tried_again: |_| false };
+
+fn config(state: &Path) -> Config {
+    let mut config = crate::faults::config(state);
+    config.jobs[0].source = Source::Commands(vec![CommandSource {
+        item: "database".into(),
+        command: argv(&["/dump", "database"]),
+        file_name: "database.sql".into(),
+    }]);
+    config
+}
+
+#[test]
+fn failing_any_effect_is_reported_and_leaves_nothing() {
+    let effects = loops::effects(&STREAMED);
+    let stored = effects.iter().filter(|effect| effect.contains("--stdin-name")).count();
+    assert_eq!(stored, 1, "one chain, one effect: {effects:?}");
+    loops::failing_any_effect(&STREAMED);
+}
+
+#[test]
+fn dying_at_any_effect_is_recovered_from() {
+    loops::dying_at_any_effect(&STREAMED);
+}
+
+#[test]
+fn a_signal_at_any_effect_unwinds() {
+    loops::a_signal_at_any_effect(&STREAMED);
+}
