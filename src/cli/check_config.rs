@@ -184,8 +184,7 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
             let space = free_space(&setup, target);
             Ok(format!(
                 "{}{encryption}, repository {} opens{space}",
-                probe.version,
-                target.repository()
+                probe.version, target.repository
             ))
         });
         note(format!("target {}", target.name), result);
@@ -226,7 +225,7 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
 
 /// The free space of a repository on this machine, as an appendix.
 fn free_space(setup: &Setup, target: &Target) -> String {
-    let Some(path) = target.local_repository() else { return String::new() };
+    let Some(path) = &target.local else { return String::new() };
     match setup.host.free_space(path) {
         Ok(bytes) => format!(", {} free", crate::model::size::show(bytes)),
         Err(error) => format!(", free space unknown ({error})"),

@@ -59,7 +59,7 @@ fn create(
     target: &Target,
     may_exist: bool,
 ) -> Result<Option<Initialised>, StepError> {
-    let local = target.local_repository();
+    let local = target.local.as_deref();
     if let Some(parent) = local.and_then(Path::parent)
         && cx.host().look(parent)?.is_none()
     {
@@ -126,7 +126,7 @@ pub fn run(global: &Global, args: &InitArgs) -> Verdict {
             match probed {
                 Ok((created, probe)) => document.targets.push(Row {
                     target: name.clone(),
-                    repository: target.repository().to_owned(),
+                    repository: target.repository.clone(),
                     created: created.is_some(),
                     repository_id: created
                         .as_ref()
@@ -153,7 +153,7 @@ pub fn run(global: &Global, args: &InitArgs) -> Verdict {
             (false, false) => "left as it is",
         };
         render::text(&format!("{}: repository {} {verb}", row.target, row.repository))?;
-        let secret = select::target(&setup.config, &row.target)?.secret();
+        let secret = select::target(&setup.config, &row.target)?.secret.as_ref();
         if let Some(secret) = secret {
             render::text(&format!(
                 "  Store the passphrase away from this machine: {}. Without it no copy can be restored, by anybody.",

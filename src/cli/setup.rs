@@ -302,20 +302,19 @@ fn used<'c>(
     };
     for target in targets {
         let place = format!("target {}", target.name);
-        match target.secret() {
+        match &target.secret {
             Some(SecretSource::File(path)) => note(&mut private, Some(path.clone()), &place),
             Some(SecretSource::Command(argv)) => {
                 note(&mut programs, argv.first().map(PathBuf::from), &place);
             }
             Some(SecretSource::Credential(_)) | None => {}
         }
+        note(&mut programs, target.program.clone(), &place);
         match &target.engine {
             EngineConfig::Borg(borg) => {
-                note(&mut programs, borg.program.clone(), &place);
                 note(&mut private, borg.key_file.clone(), &place);
             }
             EngineConfig::Restic(restic) => {
-                note(&mut programs, restic.program.clone(), &place);
                 note(&mut private, restic.environment_file.clone(), &place);
             }
         }

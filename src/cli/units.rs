@@ -136,7 +136,7 @@ fn timer(job: &Job) -> String {
 fn credentials<'a>(targets: &[&'a Target]) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
     for target in targets {
-        if let Some(SecretSource::Credential(name)) = target.secret()
+        if let Some(SecretSource::Credential(name)) = &target.secret
             && !names.contains(&name.as_str())
         {
             names.push(name);
@@ -199,8 +199,7 @@ fn confine(text: &mut String, settings: &Settings, job: &Job, targets: &[&Target
     line(text, "CapabilityBoundingSet", CAPABILITIES);
     network(text, targets, capture.is_some());
 
-    writable
-        .extend(targets.iter().filter_map(|target| target.local_repository()).map(Path::to_owned));
+    writable.extend(targets.iter().filter_map(|target| target.local.clone()));
     if let Some(directory) = settings.metrics_file.as_deref().and_then(Path::parent) {
         writable.push(directory.to_owned());
     }
@@ -211,7 +210,7 @@ fn confine(text: &mut String, settings: &Settings, job: &Job, targets: &[&Target
     }
     let would_look_mounted = targets
         .iter()
-        .filter_map(|target| target.require_mount())
+        .filter_map(|target| target.require_mount.as_ref())
         .any(|mount| writable.contains(mount));
     if would_look_mounted || !writable.iter().all(|path| listable(path)) {
         text.push_str("ProtectSystem=full\n");
@@ -268,14 +267,14 @@ fn runs_foreign_programs(job: &Job, targets: &[&Target]) -> bool {
     !job.hooks.is_empty()
         || matches!(job.source, Source::Commands(_))
         || targets.iter().any(|target| {
-            matches!(target.secret(), Some(SecretSource::Command(_)))
-                || target.repository().starts_with("rclone:")
+            matches!(target.secret, Some(SecretSource::Command(_)))
+                || target.repository.starts_with("rclone:")
         })
 }
 
 /// Whether every target is on this machine.
 fn is_local(targets: &[&Target]) -> bool {
-    targets.iter().all(|target| target.local_repository().is_some())
+    targets.iter().all(|target| target.local.is_some())
 }
 
 /// Whether something that the run needs lies in `/tmp` or `/var/tmp`, or above them.
@@ -288,9 +287,9 @@ fn uses_temporary_directories(settings: &Settings, job: &Job, targets: &[&Target
         [&settings.state_dir, &settings.runtime_dir, &settings.cache_dir].map(Clone::clone),
     );
     for target in targets {
-        paths.extend(target.local_repository().map(Path::to_owned));
-        paths.extend(target.require_mount().cloned());
-        if let Some(SecretSource::File(file)) = target.secret() {
+        paths.extend(target.local.clone());
+        paths.extend(target.require_mount.clone());
+        if let Some(SecretSource::File(file)) = &target.secret {
             paths.push(file.clone());
         }
         match &target.engine {
@@ -367,95 +366,38 @@ fn plain(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::time::Duration;
-
     use super::*;
-    use crate::model::job::{CommandSource, FilesSource, Hooks};
-    use crate::model::names::{HostName, JobName, TargetName};
-    use crate::model::target::{BorgTarget, ResticTarget};
+    use crate::config::testing;
 
-    fn borg(name: &str, repository: &str) -> Target {
-        let engine = EngineConfig::Borg(BorgTarget {
-            repository: repository.into(),
-            passphrase: Some(SecretSource::Credential("borg-pass".into())),
-            key_file: None,
-            encryption: "repokey-blake2".into(),
-            compression: None,
-            files_cache: None,
-            require_mount: None,
-            program: None,
-            remote_program: None,
-            ssh_command: vec!["ssh".into()],
-            upload_limit_kib: None,
-            stall_timeout: Duration::from_secs(1_800),
-        });
-        target(name, engine)
+    /// A table of a target, and its name.
+    struct Given {
+        name: &'static str,
+        text: String,
     }
 
-    fn restic(name: &str, repository: &str) -> Target {
-        let engine = EngineConfig::Restic(ResticTarget {
-            repository: repository.into(),
-            password: Some(SecretSource::File("/etc/stillpoint/cloud.pass".into())),
-            environment_file: None,
-            copy_from: None,
-            compression: None,
-            require_mount: None,
-            program: None,
-            upload_limit_kib: None,
-            stall_timeout: Duration::from_secs(1_800),
-        });
-        target(name, engine)
+    fn given(name: &'static str, engine: &str, repository: &str, secret: &str) -> Given {
+        let text = format!("[targets.{name}.{engine}]\nrepository = '{repository}'\n{secret}\n");
+        Given { name, text }
     }
 
-    fn target(name: &str, engine: EngineConfig) -> Target {
-        Target {
-            name: TargetName::new(name).unwrap(),
-            engine,
-            keep: None,
-            check: None,
-            compact_every: None,
-            append_only: false,
-        }
+    fn borg(name: &'static str, repository: &str) -> Given {
+        given(name, "borg", repository, "passphrase-credential = 'borg-pass'")
     }
 
-    fn files(paths: &[&str]) -> Source {
-        Source::Files(FilesSource {
-            paths: paths.iter().map(PathBuf::from).collect(),
-            exclude: Vec::new(),
-            exclude_caches: false,
-            exclude_if_present: Vec::new(),
-            one_file_system: false,
-            capture: crate::model::job::CapturePolicy::live(),
-            allow_empty: false,
-        })
+    fn restic(name: &'static str, repository: &str) -> Given {
+        given(name, "restic", repository, "password-file = '/etc/stillpoint/cloud.pass'")
     }
 
-    fn config(source: Source, targets: Vec<Target>) -> Config {
-        let job = Job {
-            name: JobName::new("host").unwrap(),
-            targets: targets.iter().map(|target| target.name.clone()).collect(),
-            source,
-            keep: BTreeMap::new(),
-            hooks: Hooks::default(),
-            max_shrink_percent: 50,
-            max_age: None,
-        };
-        Config {
-            settings: Settings {
-                host: HostName::new("web1").unwrap(),
-                state_dir: "/var/lib/stillpoint".into(),
-                runtime_dir: "/run/stillpoint".into(),
-                cache_dir: "/var/cache/stillpoint".into(),
-                makeshift_borg_cache: None,
-                lock_wait: Duration::from_secs(120),
-                metrics_file: None,
-                max_age: Duration::from_secs(86_400),
-            },
-            targets,
-            jobs: vec![job],
-            files: vec!["/etc/stillpoint.toml".into()],
-        }
+    /// What a files job says that reads live.
+    fn files(paths: &[&str]) -> String {
+        format!("files = {{ paths = {paths:?}, capture = 'none', exclude = ['/srv/b'] }}")
+    }
+
+    /// One job to these targets; `job` is what it says besides.
+    fn config(job: &str, targets: &[Given]) -> Config {
+        let names: Vec<&str> = targets.iter().map(|target| target.name).collect();
+        let targets: String = targets.iter().map(|target| target.text.as_str()).collect();
+        testing::config(&format!("{targets}[jobs.host]\ntargets = {names:?}\n{job}\n"))
     }
 
     fn service_of(config: &Config) -> String {
@@ -472,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_local_job_is_shut_in() {
-        let config = config(files(&["/etc", "/home"]), vec![borg("usb", "/srv/backup/web1")]);
+        let config = config(&files(&["/etc", "/home"]), &[borg("usb", "/srv/backup/web1")]);
         let made =
             units(&config, Path::new("/etc/stillpoint.toml"), Path::new("/usr/bin/stillpoint"));
         let text: String =
@@ -483,8 +425,8 @@ mod tests {
     #[test]
     fn a_remote_target_needs_the_network_and_no_directory() {
         let unit = service_of(&config(
-            files(&["/etc"]),
-            vec![restic("disk", "local:/srv/restic"), restic("cloud", "sftp:backup@nas:/restic")],
+            &files(&["/etc"]),
+            &[restic("disk", "local:/srv/restic"), restic("cloud", "sftp:backup@nas:/restic")],
         ));
         assert_eq!(values(&unit, "ReadWritePaths"), ["-/srv/restic"]);
         assert_eq!(
@@ -497,32 +439,24 @@ mod tests {
 
     #[test]
     fn borg_keeps_the_address_family_that_its_host_id_comes_from() {
-        let restic_only = service_of(&config(files(&["/etc"]), vec![restic("a", "/srv/a")]));
+        let restic_only = service_of(&config(&files(&["/etc"]), &[restic("a", "/srv/a")]));
         assert_eq!(values(&restic_only, "RestrictAddressFamilies"), ["AF_UNIX"]);
         let both =
-            service_of(&config(files(&["/etc"]), vec![restic("a", "/srv/a"), borg("b", "/srv/b")]));
+            service_of(&config(&files(&["/etc"]), &[restic("a", "/srv/a"), borg("b", "/srv/b")]));
         assert_eq!(values(&both, "RestrictAddressFamilies"), ["AF_UNIX AF_INET"]);
         assert_eq!(values(&both, "IPAddressDeny"), ["any"]);
     }
 
     #[test]
     fn what_the_administrator_runs_is_not_shut_in() {
-        let mut hooked = config(files(&["/etc"]), vec![borg("usb", "/srv/b")]);
-        hooked.jobs[0].hooks.before = vec![vec!["/usr/local/bin/dump".into()]];
-        let dump = CommandSource {
-            item: "postgres".into(),
-            command: vec!["sudo".into(), "-u".into(), "postgres".into(), "pg_dumpall".into()],
-            file_name: "postgres.sql".into(),
-        };
-        let mut asked = borg("usb", "/srv/b");
-        if let EngineConfig::Borg(borg) = &mut asked.engine {
-            borg.passphrase = Some(SecretSource::Command(vec!["pass".into(), "borg".into()]));
-        }
+        let hooked = files(&["/etc"]) + "\nhooks.before = [['/usr/local/bin/dump']]";
+        let dump = "commands.postgres = { command = ['sudo', '-u', 'postgres', 'pg_dumpall'], file-name = 'postgres.sql' }";
+        let asked = "passphrase-command = ['pass', 'borg']";
         for config in [
-            hooked,
-            config(Source::Commands(vec![dump]), vec![borg("usb", "/srv/b")]),
-            config(files(&["/etc"]), vec![asked]),
-            config(files(&["/etc"]), vec![restic("cloud", "rclone:drive:x")]),
+            config(&hooked, &[borg("usb", "/srv/b")]),
+            config(dump, &[borg("usb", "/srv/b")]),
+            config(&files(&["/etc"]), &[given("usb", "borg", "/srv/b", asked)]),
+            config(&files(&["/etc"]), &[restic("cloud", "rclone:drive:x")]),
         ] {
             let unit = service_of(&config);
             assert_eq!(values(&unit, "ProtectSystem"), ["full"]);
@@ -532,18 +466,18 @@ mod tests {
         }
     }
 
-    /// A job on local borg that holds its files still.
-    fn captured(policy: CapturePolicy) -> Config {
-        let mut config = config(files(&["/etc"]), vec![borg("usb", "/srv/b")]);
-        if let Source::Files(files) = &mut config.jobs[0].source {
-            files.capture = policy;
-        }
-        config
+    /// A job that holds its files still, with what else it says.
+    fn captured(more: &str, target: Given) -> Config {
+        config(&format!("files.paths = ['/etc']\n{more}"), &[target])
+    }
+
+    fn usb() -> Given {
+        borg("usb", "/srv/b")
     }
 
     #[test]
     fn a_job_that_captures_has_what_lvm_needs() {
-        let unit = service_of(&captured(CapturePolicy::default()));
+        let unit = service_of(&captured("", usb()));
         assert_eq!(values(&unit, "ProtectSystem"), ["strict"]);
         assert_eq!(values(&unit, "ReadWritePaths"), ["-/etc/lvm", "-/run", "-/srv/b"]);
         assert_eq!(values(&unit, "RestrictAddressFamilies"), ["AF_UNIX AF_NETLINK AF_INET"]);
@@ -557,33 +491,32 @@ mod tests {
         assert_eq!(values(&unit, "CapabilityBoundingSet"), [needed]);
         assert_eq!(values(&unit, "RestrictNamespaces"), ["mnt uts"]);
         assert_eq!(values(&unit, "ProtectControlGroups"), ["yes"]);
-        let live = service_of(&captured(CapturePolicy::live()));
+        let live = service_of(&captured("files.capture = 'none'", usb()));
         assert_eq!(values(&live, "ReadWritePaths"), ["-/srv/b"]);
         assert!(!live.contains("modprobe@"), "{live}");
     }
 
     #[test]
     fn the_programs_of_lvm_are_not_the_first_to_die() {
-        let unit = service_of(&captured(CapturePolicy::default()));
+        let unit = service_of(&captured("", usb()));
         assert_eq!(values(&unit, "OOMScoreAdjust"), ["0"]);
         assert_eq!(values(&unit, "KillMode"), ["mixed"]);
         assert_eq!(values(&unit, "TimeoutStopSec"), ["180"]);
-        let live = service_of(&captured(CapturePolicy::live()));
+        let live = service_of(&captured("files.capture = 'none'", usb()));
         assert_eq!(values(&live, "OOMScoreAdjust"), ["250"]);
     }
 
     #[test]
     fn what_breaks_captures_is_never_set() {
-        let frozen = CapturePolicy {
-            consistent: true,
-            freeze_units: vec!["app.service".into()],
-            ..CapturePolicy::default()
-        };
-        let mut hooked = captured(frozen.clone());
-        hooked.jobs[0].hooks.quiesce = vec![vec!["/usr/local/bin/pause".into()]];
-        let mut far = captured(frozen.clone());
-        far.targets[0] = restic("usb", "sftp:backup@nas:/restic");
-        for config in [captured(frozen), captured(CapturePolicy::default()), hooked, far] {
+        let frozen = "files.consistent = true\nfiles.freeze-units = ['app.service']";
+        let paused =
+            "hooks.quiesce = [['/usr/local/bin/pause']]\nhooks.resume = [['/usr/local/bin/go-on']]";
+        for config in [
+            captured(frozen, usb()),
+            captured("", usb()),
+            captured(&format!("{frozen}\n{paused}"), usb()),
+            captured(frozen, restic("usb", "sftp:backup@nas:/restic")),
+        ] {
             let unit = service_of(&config);
             for key in ["PrivateIPC", "PrivateDevices", "DevicePolicy", "ProtectKernelModules"] {
                 assert!(values(&unit, key).is_empty(), "{key} in {unit}");
@@ -594,11 +527,7 @@ mod tests {
 
     #[test]
     fn units_are_frozen_through_control_groups_that_can_be_written() {
-        let policy = CapturePolicy {
-            freeze_units: vec!["postgresql.service".into()],
-            ..CapturePolicy::default()
-        };
-        let unit = service_of(&captured(policy));
+        let unit = service_of(&captured("files.freeze-units = ['postgresql.service']", usb()));
         assert!(values(&unit, "ProtectControlGroups").is_empty(), "{unit}");
         let families = values(&unit, "RestrictAddressFamilies");
         assert!(families[0].contains("AF_UNIX"), "systemctl asks over one: {families:?}");
@@ -607,7 +536,8 @@ mod tests {
     #[test]
     fn writers_paused_by_hooks_are_not_shut_in() {
         for (quiesce, resume) in [(true, false), (false, true)] {
-            let mut config = captured(CapturePolicy::default());
+            let mut config = captured("", usb());
+            // The configuration takes the two together alone.
             let hook = vec![vec!["/usr/local/bin/pause".to_owned()]];
             if quiesce {
                 config.jobs[0].hooks.quiesce = hook.clone();
@@ -626,33 +556,30 @@ mod tests {
     fn a_source_in_tmp_is_seen_as_it_is() {
         for (source, private) in [("/", false), ("/var", false), ("/tmp/x", false), ("/home", true)]
         {
-            let unit = service_of(&config(files(&[source]), vec![borg("usb", "/srv/b")]));
+            let unit = service_of(&config(&files(&[source]), &[borg("usb", "/srv/b")]));
             assert_eq!(!values(&unit, "PrivateTmp").is_empty(), private, "{source}");
             assert_eq!(values(&unit, "ReadWritePaths").contains(&"-/tmp"), !private, "{source}");
         }
-        let unit = service_of(&config(files(&["/home"]), vec![borg("usb", "/tmp/repository")]));
+        let unit = service_of(&config(&files(&["/home"]), &[borg("usb", "/tmp/repository")]));
         assert!(values(&unit, "PrivateTmp").is_empty());
     }
 
     #[test]
     fn a_directory_that_must_be_a_mount_point_is_not_made_to_look_like_one() {
-        let mut usb = borg("usb", "/srv/backup");
-        if let EngineConfig::Borg(borg) = &mut usb.engine {
-            borg.require_mount = Some("/srv/backup/".into());
-        }
-        let unit = service_of(&config(files(&["/etc"]), vec![usb.clone()]));
+        let mounted =
+            "passphrase-file = '/etc/stillpoint/usb.pass'\nrequire-mount = '/srv/backup/'";
+        let to =
+            |repository| config(&files(&["/etc"]), &[given("usb", "borg", repository, mounted)]);
+        let unit = service_of(&to("/srv/backup"));
         assert_eq!(values(&unit, "ProtectSystem"), ["full"]);
         assert!(values(&unit, "ReadWritePaths").is_empty());
-        if let EngineConfig::Borg(borg) = &mut usb.engine {
-            borg.repository = "/srv/backup/web1".into();
-        }
-        let unit = service_of(&config(files(&["/etc"]), vec![usb]));
+        let unit = service_of(&to("/srv/backup/web1"));
         assert_eq!(values(&unit, "ReadWritePaths"), ["-/srv/backup/web1"]);
     }
 
     #[test]
     fn paths_are_escaped_for_the_place_where_they_stand() {
-        let mut config = config(files(&["/etc"]), vec![borg("usb", "/srv/my \"50%\" $x\\y")]);
+        let mut config = config(&files(&["/etc"]), &[borg("usb", "/srv/my \"50%\" $x\\y")]);
         config.settings.state_dir = "/srv/state".into();
         config.settings.cache_dir = "/var/cache/still point".into();
         let made =
@@ -665,7 +592,7 @@ mod tests {
         assert_eq!(values(unit, "ReadWritePaths"), [r#""-/srv/my \"50%%\" $x\\y""#, "-/srv/state"]);
         assert_eq!(values(unit, "CacheDirectory"), ["\"still point\""]);
         assert!(values(unit, "StateDirectory").is_empty());
-        config.targets[0] = borg("usb", "/srv/line\nbreak");
+        config.targets[0].local = Some("/srv/line\nbreak".into());
         assert_eq!(values(&service_of(&config), "ProtectSystem"), ["full"]);
     }
 }

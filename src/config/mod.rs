@@ -20,6 +20,8 @@ mod source;
 mod start;
 mod target;
 #[cfg(test)]
+pub mod testing;
+#[cfg(test)]
 mod tests;
 mod tree;
 mod value;

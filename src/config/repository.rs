@@ -17,6 +17,16 @@ pub(super) enum Location {
     Remote(String),
 }
 
+impl Location {
+    /// The directory of a repository on this machine.
+    pub fn local(&self) -> Option<&Path> {
+        match self {
+            Location::Local(path) => Some(path),
+            Location::Remote(_) => None,
+        }
+    }
+}
+
 /// restic's backends, as prefixes of a repository.
 const RESTIC_BACKENDS: &[&str] =
     &["local", "sftp", "rest", "s3", "swift", "b2", "azure", "gs", "rclone"];

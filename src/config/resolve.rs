@@ -122,7 +122,7 @@ fn between_targets(targets: &[ReadTarget], defined: &[&str], notes: &mut Notes) 
                 format!("the target {:?} has the same repository", other.target.name.as_str());
             notes.problem(target.repository_at, Complaint::new(message));
         }
-        let Some(from) = target.target.copy_from() else { continue };
+        let Some(from) = target.target.copy_from.as_ref() else { continue };
         let at = target.copy_from_at;
         if !defined.contains(&from.as_str()) {
             let complaint = Complaint::new(format!("no target is called {:?}", from.as_str()));
@@ -130,14 +130,14 @@ fn between_targets(targets: &[ReadTarget], defined: &[&str], notes: &mut Notes) 
         } else if *from == target.target.name {
             notes.problem(at, Complaint::new("a target cannot be copied from itself"));
         } else if let Some(source) = targets.iter().find(|other| other.target.name == *from) {
-            if source.target.engine_name() != "restic" {
+            if source.target.engine.name() != "restic" {
                 let message = format!(
                     "{:?} is a {} target: only restic copies from restic",
                     from.as_str(),
-                    source.target.engine_name()
+                    source.target.engine.name()
                 );
                 notes.problem(at, Complaint::new(message));
-            } else if source.target.copy_from().is_some() {
+            } else if source.target.copy_from.is_some() {
                 let complaint =
                     Complaint::new(format!("{:?} is itself filled by copy-from", from.as_str()))
                         .help("copy from the target that is backed up to directly");
@@ -157,12 +157,12 @@ fn job_and_target(
 ) {
     let target = &read.target;
     let kind = job.job.source.kind();
-    let engine = target.engine_name();
+    let engine = target.engine.name();
     if !Pairing::of(kind).is_some_and(|pairing| pairing.engines.contains(&engine)) {
         let message = format!("{kind} cannot go to a {engine} target");
         notes.problem(at, Complaint::new(message));
     }
-    if let Some(from) = target.copy_from()
+    if let Some(from) = target.copy_from.as_ref()
         && defined.contains(&from.as_str())
         && !job.job.targets.contains(from)
     {
@@ -187,7 +187,7 @@ fn job_and_target(
     for (path, path_at) in &job.paths {
         // A mount of its own below the path is not entered, so nothing there is read.
         let outside = files.one_file_system
-            && target.require_mount().is_some_and(|mount| {
+            && target.require_mount.as_ref().is_some_and(|mount| {
                 repository.starts_with(mount) && mount.starts_with(path) && mount != path
             });
         if repository.starts_with(path) && !outside && !excluded(repository, &files.exclude) {

@@ -180,7 +180,7 @@ mod tests {
         let start = loaded(commented_start("web1"));
         assert_eq!(start.warnings, []);
         assert_eq!(start.config.settings.host.as_str(), "web1");
-        assert_eq!(start.config.targets[0].repository(), "/srv/backup/web1");
+        assert_eq!(start.config.targets[0].repository, "/srv/backup/web1");
     }
 
     #[test]

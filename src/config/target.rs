@@ -1,6 +1,6 @@
 //! `[targets.NAME]`, read: the engine, its secret, its options, and what these mean together.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use super::diagnostic::{Complaint, Notes};
@@ -14,7 +14,7 @@ use crate::model::keep::KeepPolicy;
 use crate::model::names::TargetName;
 use crate::model::shown::Show;
 use crate::model::target::{
-    BorgTarget, CheckPolicy, EngineConfig, ReadData, ResticTarget, SecretSource, Target,
+    BorgOptions, CheckPolicy, EngineConfig, ReadData, ResticOptions, SecretSource, Target,
 };
 
 /// How long nothing may move before an engine is stopped, unless the file says otherwise.
@@ -39,6 +39,15 @@ pub(super) struct ReadTarget {
     pub copy_from_at: Place,
 }
 
+/// What the table of an engine gives: what every target has, and what this engine alone understands.
+struct ReadEngine {
+    repository: String,
+    location: Option<Location>,
+    secret: Option<SecretSource>,
+    copy_from: Option<TargetName>,
+    config: EngineConfig,
+}
+
 /// Reads one target; `None` when it has no name or engine to speak of, which has then been noted.
 pub(super) fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadTarget> {
     let named: Vec<&str> = ENGINES.into_iter().filter(|engine| section.has(engine)).collect();
@@ -49,11 +58,9 @@ pub(super) fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadTarge
         let message = format!("a target has one engine, and {:?} is another", named[0]);
         notes.problem(section.key_at(second), Complaint::new(message));
     }
-    let borg = section.table("borg");
-    let restic = section.table("restic");
-    // Both are read, so that the problems of both show; the first is the one that counts.
-    let borg = borg.map(|borg| (read_borg(&borg, notes), borg));
-    let restic = restic.map(|restic| (read_restic(&restic, notes), restic));
+    // All are read, so that the problems of all show; the first is the one that counts.
+    let borg = section.table("borg").map(|part| (read_borg(&part, notes), part));
+    let restic = section.table("restic").map(|part| (read_restic(&part, notes), part));
     let keep = section.table("keep").map(|keep| read_keep(&keep, notes));
     let check = section.table("check").and_then(|check| read_check(&check, notes));
     let append_only = section.flag("append-only");
@@ -65,14 +72,18 @@ pub(super) fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadTarge
         let message = "keep has no effect on an append-only target: nothing is deleted there";
         notes.warning(section.key_at("keep"), Complaint::new(message));
     }
-    let ((engine, location), part) = match (borg, restic) {
-        (Some(((engine, location), part)), _) => ((EngineConfig::Borg(engine), location), part),
-        (_, Some(((engine, location), part))) => ((EngineConfig::Restic(engine), location), part),
-        (None, None) => return None,
-    };
+    let (engine, part) = borg.or(restic)?;
     let target = Target {
         name: TargetName::new(section.key).ok()?,
-        engine,
+        local: engine.location.as_ref().and_then(Location::local).map(Path::to_owned),
+        repository: engine.repository,
+        secret: engine.secret,
+        require_mount: part.path("require-mount"),
+        program: part.path("program"),
+        copy_from: engine.copy_from,
+        upload_limit_kib: part.whole("upload-limit"),
+        stall_timeout: part.span("stall-timeout").unwrap_or(STALL_TIMEOUT),
+        engine: engine.config,
         keep,
         check,
         compact_every: section.span("compact-every"),
@@ -81,7 +92,7 @@ pub(super) fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadTarge
     Some(ReadTarget {
         target,
         at: section.at,
-        location,
+        location: engine.location,
         repository_at: part.value_at("repository"),
         copy_from_at: part.value_at("copy-from"),
     })
@@ -101,7 +112,7 @@ fn no_engine(section: &Section<'_>, notes: &mut Notes) {
     }
 }
 
-fn read_borg(section: &Section<'_>, notes: &mut Notes) -> (BorgTarget, Option<Location>) {
+fn read_borg(section: &Section<'_>, notes: &mut Notes) -> ReadEngine {
     let encryption =
         section.get("encryption", |node| value::word(node, BORG_ENCRYPTION)).unwrap_or(ENCRYPTION);
     let needs_secret = encryption != "none";
@@ -132,24 +143,25 @@ fn read_borg(section: &Section<'_>, notes: &mut Notes) -> (BorgTarget, Option<Lo
             }
         }
     }
-    let target = BorgTarget {
-        repository: repository.unwrap_or_default(),
-        passphrase,
+    check_mount(section, location.as_ref(), notes);
+    let options = BorgOptions {
         key_file: section.path("key-file"),
         encryption: encryption.to_owned(),
         compression: section.get("compression", value::borg_compression).map(str::to_owned),
         files_cache: section.get("files-cache", value::borg_files_cache).map(str::to_owned),
-        require_mount: read_mount(section, location.as_ref(), notes),
-        program: section.path("program"),
         remote_program: section.text("remote-program"),
         ssh_command,
-        upload_limit_kib: section.whole("upload-limit"),
-        stall_timeout: section.span("stall-timeout").unwrap_or(STALL_TIMEOUT),
     };
-    (target, location)
+    ReadEngine {
+        repository: repository.unwrap_or_default(),
+        location,
+        secret: passphrase,
+        copy_from: None,
+        config: EngineConfig::Borg(options),
+    }
 }
 
-fn read_restic(section: &Section<'_>, notes: &mut Notes) -> (ResticTarget, Option<Location>) {
+fn read_restic(section: &Section<'_>, notes: &mut Notes) -> ReadEngine {
     let password = read_secret(section, "password", true, notes);
     let repository = read_repository(section, notes);
     if repository.as_deref().is_some_and(repository::holds_password) {
@@ -178,20 +190,20 @@ fn read_restic(section: &Section<'_>, notes: &mut Notes) -> (ResticTarget, Optio
             None
         }
     });
-    let target = ResticTarget {
-        repository: repository.unwrap_or_default(),
-        password,
+    check_mount(section, location.as_ref(), notes);
+    let options = ResticOptions {
         environment_file: section.path("environment-file"),
-        copy_from,
         compression: section
             .get("compression", |node| value::word(node, &["auto", "off", "max"]))
             .map(str::to_owned),
-        require_mount: read_mount(section, location.as_ref(), notes),
-        program: section.path("program"),
-        upload_limit_kib: section.whole("upload-limit"),
-        stall_timeout: section.span("stall-timeout").unwrap_or(STALL_TIMEOUT),
     };
-    (target, location)
+    ReadEngine {
+        repository: repository.unwrap_or_default(),
+        location,
+        secret: password,
+        copy_from,
+        config: EngineConfig::Restic(options),
+    }
 }
 
 fn read_repository(section: &Section<'_>, notes: &mut Notes) -> Option<String> {
@@ -236,12 +248,8 @@ fn read_secret(
         .or_else(|| section.text(&credential).map(SecretSource::Credential))
 }
 
-fn read_mount(
-    section: &Section<'_>,
-    location: Option<&Location>,
-    notes: &mut Notes,
-) -> Option<PathBuf> {
-    let mount = section.path("require-mount")?;
+fn check_mount(section: &Section<'_>, location: Option<&Location>, notes: &mut Notes) {
+    let Some(mount) = section.path("require-mount") else { return };
     let at = section.value_at("require-mount");
     if mount.parent().is_none() {
         notes.problem(at, Complaint::new("require-mount: something is always mounted at \"/\""));
@@ -255,9 +263,8 @@ fn read_mount(
             let message = "require-mount looks at this machine, the repository is elsewhere";
             notes.warning(at, Complaint::new(message));
         }
-        _ => {}
+        Some(Location::Local(_)) | None => {}
     }
-    Some(mount)
 }
 
 fn read_check(section: &Section<'_>, notes: &mut Notes) -> Option<CheckPolicy> {

@@ -530,7 +530,7 @@ fn defaults() {
         panic!("borg")
     };
     assert_eq!(borg.encryption, "repokey-blake2");
-    assert_eq!(borg.stall_timeout.as_secs(), 1_800);
+    assert_eq!(config.targets[0].stall_timeout.as_secs(), 1_800);
 }
 
 const PLAIN_TARGET: &str = "[targets.t.borg]\nrepository='/r'\npassphrase-file='/p'\n";

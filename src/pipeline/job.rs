@@ -141,7 +141,7 @@ fn carry_out(
             // 3. Hold the source still, and copy it to every target.
             let held = capture(cx, rec, job, &targets).map(|captured| {
                 volumes.clone_from(&captured.volumes);
-                let direct = targets.iter().copied().filter(|target| target.copy_from().is_none());
+                let direct = targets.iter().copied().filter(|target| target.copy_from.is_none());
                 let archived: Vec<(&Target, Vec<Archived>)> = captured.watched(cx, || {
                     direct
                         .filter(|target| locks.contains_key(&target.name))
@@ -166,7 +166,7 @@ fn carry_out(
             // 5. Targets that are filled from another target.
             let mut held = held.unwrap_or_default();
             for target in targets.iter().copied() {
-                let Some(from) = target.copy_from() else { continue };
+                let Some(from) = target.copy_from.as_ref() else { continue };
                 if let Some(result) =
                     serve_from(cx, rec, job, target, held.get(from), from, &mut locks)
                 {

@@ -24,8 +24,8 @@ pub fn engines(config: &Config) -> Engines {
     let build = |target: &crate::model::target::Target| -> Option<Box<dyn Engine>> {
         match &target.engine {
             EngineConfig::Borg(_) => Some(Box::new(BorgEngine::new(target)?)),
-            EngineConfig::Restic(restic) => {
-                let source = restic.copy_from.as_ref().and_then(|name| config.target(name));
+            EngineConfig::Restic(_) => {
+                let source = target.copy_from.as_ref().and_then(|name| config.target(name));
                 Some(Box::new(ResticEngine::new(target, source)?))
             }
         }

@@ -2,18 +2,16 @@
 //! `lvcreate` leaves of LVM.
 
 use std::path::Path;
-use std::time::Duration;
 
 use stillpoint::host::MountEntry;
 use stillpoint::model::job::{
     CaptureMode, CapturePolicy, ClassicSize, Config, FilesSource, Source,
 };
-
-use stillpoint::model::names::TargetName;
 use stillpoint::model::outcome::Outcome;
-use stillpoint::model::target::{EngineConfig, ResticTarget, Target};
+use stillpoint::model::target::Target;
 use stillpoint::step::context::Engines;
 
+use crate::configured::configured;
 use crate::faults::{self, Bench, Scene, argv};
 use crate::loops;
 use crate::support::fake_btrfs;
@@ -157,24 +155,16 @@ fn what_a_killed_lvcreate_leaves_is_healed() {
 
 /// A target that is read or written by an engine which only takes notes.
 pub fn target(name: &str, from: Option<&str>) -> Target {
-    Target {
-        name: TargetName::new(name).unwrap(),
-        engine: EngineConfig::Restic(ResticTarget {
-            repository: format!("/{name}"),
-            password: None,
-            environment_file: None,
-            copy_from: from.map(|name| TargetName::new(name).unwrap()),
-            compression: None,
-            require_mount: None,
-            program: None,
-            upload_limit_kib: None,
-            stall_timeout: Duration::from_secs(60),
-        }),
-        keep: None,
-        check: None,
-        compact_every: None,
-        append_only: false,
-    }
+    let table = |name: &str, more: &str| {
+        format!(
+            "[targets.{name}.restic]\nrepository = '/{name}'\npassword-file = '/pass'\n{more}\n"
+        )
+    };
+    let text = match from {
+        Some(from) => table(name, &format!("copy-from = '{from}'")) + &table(from, ""),
+        None => table(name, ""),
+    };
+    configured(&text).targets.remove(0)
 }
 
 #[test]

@@ -52,13 +52,13 @@ fn the_examples_together_show_what_there_is() {
     let jobs = || examples.iter().flat_map(|(_, loaded)| &loaded.config.jobs);
     let targets = || examples.iter().flat_map(|(_, loaded)| &loaded.config.targets);
     for engine in ["borg", "restic"] {
-        assert!(targets().any(|target| target.engine_name() == engine), "no {engine}");
+        assert!(targets().any(|target| target.engine.name() == engine), "no {engine}");
     }
     for kind in ["files", "commands"] {
         assert!(jobs().any(|job| job.source.kind() == kind), "no {kind}");
     }
-    assert!(targets().any(|target| target.copy_from().is_some()), "no copy-from");
-    assert!(targets().any(|target| target.require_mount().is_some()), "no require-mount");
+    assert!(targets().any(|target| target.copy_from.is_some()), "no copy-from");
+    assert!(targets().any(|target| target.require_mount.is_some()), "no require-mount");
     assert!(targets().any(|target| target.append_only), "no append-only target");
     assert!(jobs().any(|job| !job.hooks.is_empty()), "no hooks");
     assert!(jobs().any(|job| !job.keep.is_empty()), "no retention of a job's own");

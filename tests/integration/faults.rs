@@ -1,6 +1,5 @@
 //! What goes wrong in a run that reads its files live, by the loops of [`crate::loops`] and one by one.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,12 +9,12 @@ use stillpoint::history::{FILE_NAME, History, Maintenance, MaintenanceKind};
 use stillpoint::host::dry::DryHost;
 use stillpoint::host::{Host, LockMode};
 use stillpoint::model::event::{Event, Observer};
-use stillpoint::model::job::{CapturePolicy, Config, FilesSource, Hooks, Job, Settings, Source};
+use stillpoint::model::job::{Config, Hooks, Job, Source};
 use stillpoint::model::keep::KeepPolicy;
-use stillpoint::model::names::{HostName, JobName, RunId, TargetName};
+use stillpoint::model::names::{JobName, RunId, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::RunReport;
-use stillpoint::model::target::{BorgTarget, CheckPolicy, EngineConfig, ReadData, Target};
+use stillpoint::model::target::{CheckPolicy, ReadData};
 use stillpoint::model::undo::{Ledger, Promise, Undo};
 use stillpoint::pipeline::identity;
 use stillpoint::pipeline::ledger::FileLedger;
@@ -23,6 +22,7 @@ use stillpoint::pipeline::recover::{give_up, recover};
 use stillpoint::pipeline::run::run;
 use stillpoint::step::context::{Engines, Pipeline, engines};
 
+use crate::configured::configured;
 use crate::loops;
 use crate::support::fake_host::{FakeHost, Fault, Past, World};
 
@@ -37,66 +37,31 @@ pub fn argv(words: &[&str]) -> Vec<String> {
 }
 
 pub fn config(state: &Path) -> Config {
-    let target = TargetName::new("usb").unwrap();
-    Config {
-        settings: Settings {
-            host: HostName::new("web1").unwrap(),
-            state_dir: state.to_owned(),
-            runtime_dir: "/run/stillpoint".into(),
-            cache_dir: "/var/cache/stillpoint".into(),
-            makeshift_borg_cache: None,
-            lock_wait: Duration::ZERO,
-            metrics_file: None,
-            max_age: Duration::from_secs(86_400),
-        },
-        targets: vec![Target {
-            name: target.clone(),
-            engine: EngineConfig::Borg(BorgTarget {
-                repository: "/repo".into(),
-                passphrase: None,
-                key_file: None,
-                encryption: "none".into(),
-                compression: None,
-                files_cache: None,
-                require_mount: None,
-                program: None,
-                remote_program: None,
-                ssh_command: Vec::new(),
-                upload_limit_kib: None,
-                stall_timeout: Duration::from_secs(60),
-            }),
-            keep: Some(KeepPolicy { last: Some(2), ..KeepPolicy::default() }),
-            check: None,
-            compact_every: None,
-            append_only: false,
-        }],
-        jobs: vec![Job {
-            name: JobName::new("host").unwrap(),
-            targets: vec![target],
-            source: Source::Files(FilesSource {
-                paths: vec!["/data".into()],
-                exclude: Vec::new(),
-                exclude_caches: false,
-                exclude_if_present: Vec::new(),
-                one_file_system: false,
-                capture: CapturePolicy::live(),
-                allow_empty: false,
-            }),
-            keep: BTreeMap::new(),
-            hooks: Hooks {
-                before: vec![argv(&["/hook", "stop"])],
-                quiesce: Vec::new(),
-                resume: Vec::new(),
-                after: vec![argv(&["/hook", "after"])],
-                on_failure: vec![argv(&["/hook", "on-failure"])],
-                finally: vec![argv(&["/hook", "start"])],
-                timeout: None,
-            },
-            max_shrink_percent: 50,
-            max_age: None,
-        }],
-        files: Vec::new(),
-    }
+    configured(&format!(
+        r#"
+[settings]
+state-dir = "{}"
+lock-wait = "0s"
+max-age = "24h"
+[targets.usb.keep]
+last = 2
+[targets.usb.borg]
+repository = "/repo"
+encryption = "none"
+stall-timeout = "1m"
+[jobs.host]
+targets = ["usb"]
+[jobs.host.files]
+paths = ["/data"]
+capture = "none"
+[jobs.host.hooks]
+before = [["/hook", "stop"]]
+after = [["/hook", "after"]]
+on-failure = [["/hook", "on-failure"]]
+finally = [["/hook", "start"]]
+"#,
+        state.display()
+    ))
 }
 
 /// A machine, and a job on it.
@@ -529,8 +494,7 @@ fn one_missing_source_of_two_is_incomplete_and_retention_waits() {
 #[test]
 fn an_unmounted_target_is_refused_before_the_source_is_touched_and_the_failure_is_told() {
     let mut bench = Bench::new();
-    let EngineConfig::Borg(borg) = &mut bench.config.targets[0].engine else { unreachable!() };
-    borg.require_mount = Some("/unmounted".into());
+    bench.config.targets[0].require_mount = Some("/unmounted".into());
     let report = bench.run();
     assert_eq!(report.troubles, [Trouble::Environment]);
     assert_eq!(

@@ -8,6 +8,8 @@ mod capture_rules;
 mod captures;
 mod clocks;
 mod closed;
+#[path = "../shared/configured.rs"]
+mod configured;
 mod engine_locks;
 mod examples;
 mod faults;

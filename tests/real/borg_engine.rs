@@ -21,11 +21,12 @@ use stillpoint::host::system::SystemHost;
 use stillpoint::host::{CommandSpec, Effect, Host, Tool};
 use stillpoint::model::copy::{Copy, Series};
 use stillpoint::model::job::Settings;
-use stillpoint::model::names::{HostName, JobName, RunId, TargetName};
+use stillpoint::model::names::{JobName, RunId};
 use stillpoint::model::outcome::{Outcome, Trouble};
-use stillpoint::model::target::{BorgTarget, EngineConfig, ReadData, SecretSource, Target};
+use stillpoint::model::target::ReadData;
 
 use crate::bench_machine::{must_at_last, wait_for, write_with_mode};
+use crate::configured::configured;
 
 /// A repository, a tree and what an engine call needs, in one temporary directory.
 struct Bench {
@@ -38,16 +39,12 @@ impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let below = |name: &str| directory.path().join(name);
-        let settings = Settings {
-            host: HostName::new("web1.example.org").unwrap(),
-            state_dir: below("state"),
-            runtime_dir: below("run"),
-            cache_dir: below("cache"),
-            makeshift_borg_cache: None,
-            lock_wait: Duration::from_secs(1),
-            metrics_file: None,
-            max_age: Duration::from_secs(1),
-        };
+        let settings = configured(&format!(
+            "[settings]\nhost = 'web1.example.org'\nlock-wait = '1s'\n\
+             state-dir = '{0}/state'\nruntime-dir = '{0}/run'\ncache-dir = '{0}/cache'",
+            directory.path().display()
+        ))
+        .settings;
         fs::create_dir(below("tree")).unwrap();
         write_with_mode(&below("pass"), "correct horse\n", 0o600);
         write_with_mode(&below("wrong"), "incorrect horse\n", 0o600);
@@ -59,29 +56,25 @@ impl Bench {
     }
 
     fn engine_with(&self, repository: &Path, passphrase: &str) -> BorgEngine {
-        let borg = BorgTarget {
-            repository: repository.to_str().unwrap().into(),
-            passphrase: Some(SecretSource::File(self.path(passphrase))),
-            key_file: None,
-            encryption: "repokey-blake2".into(),
-            compression: Some("lz4".into()),
-            files_cache: Some("ctime,size,inode".into()),
-            require_mount: None,
-            // Another borg than the installed one: `pip install borgbackup==1.4.5` somewhere below /opt.
-            program: std::env::var_os("STILLPOINT_TEST_BORG").map(PathBuf::from),
-            remote_program: None,
-            ssh_command: Vec::new(),
-            upload_limit_kib: None,
-            stall_timeout: Duration::from_secs(60),
-        };
-        let target = Target {
-            name: TargetName::new("usb").unwrap(),
-            engine: EngineConfig::Borg(borg),
-            keep: None,
-            check: None,
-            compact_every: None,
-            append_only: false,
-        };
+        // Another borg than the installed one: `pip install borgbackup==1.4.5` somewhere below /opt.
+        let program =
+            std::env::var("STILLPOINT_TEST_BORG").map(|path| format!("program = '{path}'"));
+        let target = configured(&format!(
+            r#"
+[targets.usb.borg]
+repository = '{}'
+passphrase-file = '{}'
+compression = "lz4"
+files-cache = "ctime,size,inode"
+stall-timeout = "1m"
+{}
+"#,
+            repository.display(),
+            self.path(passphrase).display(),
+            program.unwrap_or_default(),
+        ))
+        .targets
+        .remove(0);
         BorgEngine::new(&target).unwrap()
     }
 

@@ -9,6 +9,8 @@ mod bench_machine;
 mod borg_engine;
 mod btrfs;
 mod closed;
+#[path = "../shared/configured.rs"]
+mod configured;
 mod contents;
 mod excludes;
 mod faults;

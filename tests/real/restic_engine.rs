@@ -26,11 +26,12 @@ use stillpoint::host::system::SystemHost;
 use stillpoint::host::{CommandSpec, Effect, Host, PrivateMount, RunError, Tool};
 use stillpoint::model::copy::{Copy, Series};
 use stillpoint::model::job::Settings;
-use stillpoint::model::names::{HostName, JobName, RunId, TargetName};
+use stillpoint::model::names::{JobName, RunId};
 use stillpoint::model::outcome::{Outcome, Trouble};
-use stillpoint::model::target::{EngineConfig, ReadData, ResticTarget, SecretSource, Target};
+use stillpoint::model::target::{ReadData, Target};
 
 use crate::bench_machine::{wait_for, write_with_mode};
+use crate::configured::configured;
 
 /// The restics to try; `None` is the one on the fixed path.
 fn restics() -> Vec<Option<PathBuf>> {
@@ -61,16 +62,12 @@ impl Bench {
     fn new(program: Option<PathBuf>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let below = |name: &str| directory.path().join(name);
-        let settings = Settings {
-            host: HostName::new("web1.example.org").unwrap(),
-            state_dir: below("state"),
-            runtime_dir: below("run"),
-            cache_dir: below("cache"),
-            makeshift_borg_cache: None,
-            lock_wait: Duration::from_secs(1),
-            metrics_file: None,
-            max_age: Duration::from_secs(1),
-        };
+        let settings = configured(&format!(
+            "[settings]\nhost = 'web1.example.org'\nlock-wait = '1s'\n\
+             state-dir = '{0}/state'\nruntime-dir = '{0}/run'\ncache-dir = '{0}/cache'",
+            directory.path().display()
+        ))
+        .settings;
         fs::create_dir(below("tree")).unwrap();
         write_with_mode(&below("pass"), "correct horse\n", 0o600);
         write_with_mode(&below("wrong"), "incorrect horse\n", 0o600);
@@ -89,24 +86,24 @@ impl Bench {
     }
 
     fn target(&self, repository: &str, password: &str) -> Target {
-        Target {
-            name: TargetName::new(repository).unwrap(),
-            engine: EngineConfig::Restic(ResticTarget {
-                repository: self.path(repository).to_str().unwrap().into(),
-                password: Some(SecretSource::File(self.path(password))),
-                environment_file: Some(self.path("env")),
-                copy_from: None,
-                compression: Some("auto".into()),
-                require_mount: None,
-                program: self.program.clone(),
-                upload_limit_kib: None,
-                stall_timeout: Duration::from_secs(60),
-            }),
-            keep: None,
-            check: None,
-            compact_every: None,
-            append_only: false,
-        }
+        let program = self.program.as_ref();
+        let program = program.map(|path| format!("program = '{}'", path.display()));
+        let text = format!(
+            r#"
+[targets.{repository}.restic]
+repository = '{}'
+password-file = '{}'
+environment-file = '{}'
+compression = "auto"
+stall-timeout = "1m"
+{}
+"#,
+            self.path(repository).display(),
+            self.path(password).display(),
+            self.path("env").display(),
+            program.unwrap_or_default(),
+        );
+        configured(&text).targets.remove(0)
     }
 
     fn engine(&self) -> ResticEngine {
@@ -725,8 +722,7 @@ fn restic_interrupted_leaves_neither_copy_nor_lock() {
         fs::write(bench.path("tree/noise"), noise(8_000_000, 3)).unwrap();
         bench.initialised();
         let mut target = bench.target("repo", "pass");
-        let EngineConfig::Restic(restic) = &mut target.engine else { unreachable!() };
-        restic.upload_limit_kib = Some(200);
+        target.upload_limit_kib = Some(200);
         let slow = ResticEngine::new(&target, None).unwrap();
         let result = std::thread::scope(|scope| {
             let running = scope.spawn(|| bench.backup(&slow, 1));

@@ -5,20 +5,17 @@
 
 #![allow(clippy::disallowed_methods)] // tests start programs themselves
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use stillpoint::cli::units::units;
-use stillpoint::model::job::{CapturePolicy, Config, FilesSource, Hooks, Job, Settings, Source};
-use stillpoint::model::names::{HostName, JobName, TargetName};
-use stillpoint::model::target::{BorgTarget, EngineConfig, SecretSource, Target};
+use stillpoint::model::job::Config;
 
 use crate::bench_machine::{Machine, PROGRAM, Ran, command, must};
 use crate::btrfs::{Disk, inside, restored};
+use crate::configured::configured;
 
 /// A place for the program that has to be quoted in a unit.
 const ODD_PROGRAM: &str = "/opt/my 50% tools/stillpoint";
@@ -79,78 +76,39 @@ fn shipped() -> Vec<(String, String)> {
 
 /// A job with everything that can go wrong in a unit: quotes, specifiers, credentials, odd directories.
 fn config() -> Config {
-    let target = |name: &str, repository: &str| Target {
-        name: TargetName::new(name).unwrap(),
-        engine: EngineConfig::Borg(BorgTarget {
-            repository: repository.into(),
-            passphrase: Some(SecretSource::Credential("borg.pass".into())),
-            key_file: None,
-            encryption: "repokey-blake2".into(),
-            compression: None,
-            files_cache: None,
-            require_mount: None,
-            program: None,
-            remote_program: None,
-            ssh_command: vec!["ssh".into()],
-            upload_limit_kib: None,
-            stall_timeout: Duration::from_secs(1_800),
-        }),
-        keep: None,
-        check: None,
-        compact_every: None,
-        append_only: false,
-    };
-    let job = |name: &str, path: &str, target: &str| Job {
-        name: JobName::new(name).unwrap(),
-        targets: vec![TargetName::new(target).unwrap()],
-        source: Source::Files(FilesSource {
-            paths: vec![PathBuf::from(path)],
-            exclude: Vec::new(),
-            exclude_caches: false,
-            exclude_if_present: Vec::new(),
-            one_file_system: true,
-            capture: CapturePolicy::live(),
-            allow_empty: false,
-        }),
-        keep: BTreeMap::new(),
-        hooks: Hooks::default(),
-        max_shrink_percent: 50,
-        max_age: None,
-    };
-    let mut hooked = job("with-hooks", "/etc", "near");
-    hooked.hooks.before = vec![vec!["/usr/local/bin/dump".into()]];
-    let mut captured = job("captured", "/", "near");
-    let mut frozen = job("frozen", "/srv", "far");
-    for (job, freeze_units) in [(&mut captured, vec![]), (&mut frozen, vec!["app.service".into()])]
-    {
-        if let Source::Files(files) = &mut job.source {
-            files.capture = CapturePolicy { freeze_units, ..CapturePolicy::default() };
-        }
-    }
-    Config {
-        settings: Settings {
-            host: HostName::new("web1").unwrap(),
-            state_dir: "/srv/it's 100% state".into(),
-            runtime_dir: "/run/still point".into(),
-            cache_dir: "/var/cache/stillpoint".into(),
-            makeshift_borg_cache: None,
-            lock_wait: Duration::from_secs(120),
-            metrics_file: Some("/var/lib/node_exporter/stillpoint.prom".into()),
-            max_age: Duration::from_secs(86_400),
-        },
-        targets: vec![
-            target("near", "/srv/\"quoted\" 50%/web1"),
-            target("far", "ssh://backup@nas/./web1"),
-        ],
-        jobs: vec![
-            job("all_of-it", "/", "near"),
-            job("home", "/home", "far"),
-            hooked,
-            captured,
-            frozen,
-        ],
-        files: vec!["/etc/stillpoint.toml".into()],
-    }
+    configured(
+        r#"
+[settings]
+state-dir = "/srv/it's 100% state"
+runtime-dir = "/run/still point"
+metrics-file = "/var/lib/node_exporter/stillpoint.prom"
+
+[targets.near.borg]
+repository = '/srv/"quoted" 50%/web1'
+passphrase-credential = "borg.pass"
+[targets.far.borg]
+repository = "ssh://backup@nas/./web1"
+passphrase-credential = "borg.pass"
+ssh-command = ["ssh"]
+
+[jobs.all_of-it]
+targets = ["near"]
+files = { paths = ["/"], one-file-system = true, capture = "none", exclude = ["/srv/*/web1"] }
+[jobs.home]
+targets = ["far"]
+files = { paths = ["/home"], one-file-system = true, capture = "none" }
+[jobs.with-hooks]
+targets = ["near"]
+files = { paths = ["/etc"], one-file-system = true, capture = "none" }
+hooks.before = [["/usr/local/bin/dump"]]
+[jobs.captured]
+targets = ["near"]
+files = { paths = ["/"], one-file-system = true, exclude = ["/srv/*/web1"] }
+[jobs.frozen]
+targets = ["far"]
+files = { paths = ["/srv"], one-file-system = true, freeze-units = ["app.service"] }
+"#,
+    )
 }
 
 fn assert_clean(units: &[(String, String)]) {

@@ -65,7 +65,7 @@ impl BorgEngine {
                         line => hand_on(line, &mut |warning| read.take(warning), progress),
                     }
                 });
-                read.failure(&self.borg.repository).map_or(Ok(()), Err)?;
+                read.failure(&self.target.repository).map_or(Ok(()), Err)?;
                 let completed = completed?;
                 self.judge(cx, &spec, &completed, &journal)?;
                 let absent = if cx.host.is_dry() { Vec::new() } else { stored.absent() };
@@ -81,7 +81,7 @@ impl BorgEngine {
                         hand_on(journal.take(line), &mut |warning| read.take(warning), progress);
                     }
                 })?;
-                read.failure(&self.borg.repository).map_or(Ok(()), Err)?;
+                read.failure(&self.target.repository).map_or(Ok(()), Err)?;
                 // When borg died first, the producer only lost its reader: borg's own words come first then.
                 let borg_died = journal.errors.iter().any(|error| !is_our_stop(error))
                     || matches!(chained.last.exit, Exit::Code(2..=99));

@@ -29,7 +29,7 @@ impl BorgEngine {
     ) -> Result<(), EngineError> {
         // A run of an earlier version: the next borg takes its lock away by borg's own rule.
         let Some(owner) = claim.owner else { return Ok(()) };
-        let local = self.target().local_repository().map(Path::to_owned);
+        let local = self.target().local.clone();
         // What stands in the way in one place, which may be the cache of another repository, keeps no lock elsewhere.
         let mut failure = None;
         for place in local.into_iter().chain(caches(cx)?) {
@@ -69,7 +69,7 @@ fn release_in(
 }
 
 fn locked(engine: &BorgEngine, detail: String) -> EngineError {
-    EngineError::Locked { repository: engine.borg.repository.clone(), detail }
+    EngineError::Locked { repository: engine.target.repository.clone(), detail }
 }
 
 fn require_dead(

@@ -19,7 +19,7 @@ use crate::model::copy::Copy;
 use crate::model::event::Progress;
 use crate::model::names::RunId;
 use crate::model::secret::Secret;
-use crate::model::target::{BorgTarget, EngineConfig, ReadData, Target};
+use crate::model::target::{BorgOptions, EngineConfig, ReadData, Target};
 use crate::tools::borg::log::freed_space;
 use crate::tools::borg::log::{Line, Message};
 use crate::tools::borg::output::{Listing, parse_listing, parse_machines, parse_version};
@@ -35,7 +35,7 @@ mod read;
 /// A borg repository.
 pub struct BorgEngine {
     target: Target,
-    borg: BorgTarget,
+    borg: BorgOptions,
     // Asked for once per process: a command may be slow, or count how often it is asked.
     passphrase: OnceLock<Option<Secret>>,
     // Every listing names the repository.
@@ -67,7 +67,7 @@ impl BorgEngine {
     fn passphrase(&self, cx: Context<'_>) -> Result<Option<&Secret>, EngineError> {
         if self.passphrase.get().is_none() {
             let resolve = |source| secret::resolve(cx.host, source);
-            let resolved = self.borg.passphrase.as_ref().map(resolve).transpose()?;
+            let resolved = self.target.secret.as_ref().map(resolve).transpose()?;
             if resolved.as_ref().is_some_and(|secret| std::str::from_utf8(secret.reveal()).is_err())
             {
                 let what = "it is not UTF-8, and borg takes no other passphrase from us".into();
@@ -84,7 +84,7 @@ impl BorgEngine {
 
     /// The repository with its passphrase, ready to build commands.
     fn repository<'a>(&'a self, cx: Context<'a>) -> Result<Repository<'a>, EngineError> {
-        let path = &self.borg.repository;
+        let path = &self.target.repository;
         if path.contains(['{', '}']) || path.contains("::") {
             return Err(EngineError::Unsupported {
                 engine: "borg".into(),
@@ -92,7 +92,8 @@ impl BorgEngine {
             });
         }
         let repository = Repository {
-            target: &self.borg,
+            target: &self.target,
+            borg: &self.borg,
             settings: cx.settings,
             passphrase: self.passphrase(cx)?,
             temporary: cx.temporary,
@@ -109,14 +110,14 @@ impl BorgEngine {
     }
 
     fn is_read_only(&self, cx: Context<'_>) -> bool {
-        let path = self.target.local_repository();
+        let path = self.target.local.as_deref();
         path.is_some_and(|path| cx.host.is_read_only(path).unwrap_or(false))
     }
 
     /// Whether reading may be tried again without what stood in its way; a person is told.
     fn relax(&self, error: &EngineError) -> bool {
         let name = &self.target.name;
-        let repository = &self.borg.repository;
+        let repository = &self.target.repository;
         if matches!(error, EngineError::ReadOnly { .. })
             && !self.unlocked.swap(true, Ordering::Relaxed)
         {
@@ -182,14 +183,14 @@ impl BorgEngine {
         completed: &Completed,
         journal: &Journal,
     ) -> Result<(), EngineError> {
-        let fault = fault(&self.borg.repository, || spec.display(), completed.exit, journal);
+        let fault = fault(&self.target.repository, || spec.display(), completed.exit, journal);
         fault.map_or(Ok(()), |error| Err(self.looked_at(cx, error)))
     }
 
     /// Whether the repository's own configuration says that nothing is ever removed; borg then ends well and gives
     /// nothing back. Of a repository elsewhere it is not known.
     fn is_append_only(&self, cx: Context<'_>) -> bool {
-        let config = self.target.local_repository().map(|path| cx.host.read(&path.join("config")));
+        let config = self.target.local.as_deref().map(|path| cx.host.read(&path.join("config")));
         let Some(Ok(config)) = config else { return false };
         String::from_utf8_lossy(&config).lines().any(|line| {
             let words = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
@@ -199,7 +200,7 @@ impl BorgEngine {
 
     /// The failure, as a look at the repository itself has it, where it is on this machine.
     fn looked_at(&self, cx: Context<'_>, error: EngineError) -> EngineError {
-        let Some(path) = self.target.local_repository() else { return error };
+        let Some(path) = self.target.local.as_deref() else { return error };
         let there = |part: &str| cx.host.look(&path.join(part)).ok().flatten();
         match error {
             EngineError::Locked { repository, .. } if self.is_read_only(cx) => {
@@ -216,7 +217,7 @@ impl BorgEngine {
                 && there("snapshots").is_some()
                 && there("README").is_none() =>
             {
-                let repository = self.borg.repository.clone();
+                let repository = self.target.repository.clone();
                 EngineError::OtherEngine { repository, wanted: "borg", found: "restic" }
             }
             error => error,
@@ -347,7 +348,7 @@ impl Engine for BorgEngine {
         }
         let listing = self.listing(cx, true)?;
         // Good enough to read is not good enough for a run.
-        let repository = || self.borg.repository.clone();
+        let repository = || self.target.repository.clone();
         if self.moved.load(Ordering::Relaxed) {
             let detail = "borg remembers another place".into();
             return Err(EngineError::Moved { repository: repository(), detail });
@@ -375,7 +376,7 @@ impl Engine for BorgEngine {
         let listing = self.listing(cx, false)?;
         let mut copies: Vec<Copy> =
             listing.archives.iter().map(|archive| copy(&archive.name, archive.time)).collect();
-        for value in cx.host.predicted(&copies_of(&self.borg.repository)) {
+        for value in cx.host.predicted(&copies_of(&self.target.repository)) {
             let predicted = serde_json::from_slice(&value).map_err(|error| {
                 EngineError::Output { engine: "borg", what: format!("a prediction: {error}") }
             })?;

@@ -41,7 +41,7 @@ impl BorgEngine {
             cx.settings.makeshift_borg_cache.clone(),
             Some(state_directory(cx.settings)),
             cx.temporary.map(Path::to_owned),
-            local(&self.borg.repository),
+            local(&self.target.repository),
         ]);
         let mut report = RestoreReport::default();
         let mut lost = Vec::new();
@@ -60,7 +60,7 @@ impl BorgEngine {
             .run(cx, &spec, &mut on_warning, progress)
             .map_err(|error| request.judged(cx.host, error, false))?;
         if !damaged.is_empty() {
-            let repository = self.borg.repository.clone();
+            let repository = self.target.repository.clone();
             return Err(EngineError::Damaged { repository, detail: damaged.join("; ") });
         }
         let unexplained = !completed.success() && report.warnings.is_empty();

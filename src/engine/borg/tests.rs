@@ -6,12 +6,13 @@ use std::time::Duration;
 use chrono::{TimeZone, Utc};
 
 use super::*;
+use crate::config::testing;
 use crate::engine::scripted::{Answer, ScriptedHost};
 use crate::engine::{ChangeKind, Input};
 use crate::host::Exit;
 use crate::model::copy::Series;
 use crate::model::job::Settings;
-use crate::model::names::{HostName, JobName, TargetName};
+use crate::model::names::{HostName, JobName};
 use crate::model::outcome::Outcome;
 
 /// The recordings: 1.2.4 knows no modern exit statuses, 1.4.5 was recorded with both.
@@ -20,41 +21,18 @@ const VERSIONS: [&str; 3] = ["borg-1.2.4-legacy", "borg-1.4.5-legacy", "borg-1.4
 const NAME: &str = "host@web1.20261121T020304Z.0a1b2c3d";
 
 fn settings() -> Settings {
-    Settings {
-        host: HostName::new("web1").unwrap(),
-        state_dir: "/state".into(),
-        runtime_dir: "/run/s".into(),
-        cache_dir: "/cache".into(),
-        makeshift_borg_cache: None,
-        lock_wait: Duration::from_secs(1),
-        metrics_file: None,
-        max_age: Duration::from_secs(1),
-    }
+    testing::config(
+        "[settings]\nstate-dir = '/state'\nruntime-dir = '/run/s'\ncache-dir = '/cache'\nlock-wait = '1s'",
+    )
+    .settings
 }
 
 fn engine_at(repository: &str) -> BorgEngine {
-    let borg = BorgTarget {
-        repository: repository.into(),
-        passphrase: None,
-        key_file: None,
-        encryption: "none".into(),
-        compression: None,
-        files_cache: None,
-        require_mount: None,
-        program: None,
-        remote_program: None,
-        ssh_command: Vec::new(),
-        upload_limit_kib: None,
-        stall_timeout: Duration::from_secs(600),
-    };
-    let target = Target {
-        name: TargetName::new("usb").unwrap(),
-        engine: EngineConfig::Borg(borg),
-        keep: None,
-        check: None,
-        compact_every: None,
-        append_only: false,
-    };
+    let mut target = testing::target(
+        "[targets.usb.borg]\nrepository = '/srv/r'\nencryption = 'none'\nstall-timeout = '10m'",
+    );
+    // Also what the configuration refuses.
+    target.repository = repository.into();
     BorgEngine::new(&target).unwrap()
 }
 

@@ -146,7 +146,7 @@ fn read_back(
     // the crashed child is left behind is ours to mend, and its owner is proven dead.
     if failure.kind == Kind::Crashed {
         let owner = session.access.lock_owner.as_deref();
-        let local = target.local_repository();
+        let local = target.local.as_deref();
         lock::release_dead(session, local, Claim { owner, children: &[] })?;
         if stderr.contains("internal/walker") {
             let text = format!("a directory of the copy cannot be loaded: {}", failure.detail);

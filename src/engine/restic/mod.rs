@@ -17,7 +17,7 @@ use super::{
 };
 use crate::host::{CommandSpec, Tool};
 use crate::model::copy::Copy;
-use crate::model::target::{ReadData, ResticTarget, Target};
+use crate::model::target::{ReadData, ResticOptions, Target};
 use crate::tools::restic::message;
 use crate::tools::restic::{Access, OLDEST, Repository, Version, command, tags};
 
@@ -35,8 +35,8 @@ use session::{IDS_AT_ONCE, Session, broken, credentials, exact, of_restic, unsup
 /// A restic repository.
 pub struct ResticEngine {
     target: Target,
-    restic: ResticTarget,
-    source: Option<ResticTarget>,
+    restic: ResticOptions,
+    source: Option<Target>,
     // Asked for once per process: a password command may be slow or count how often it is asked, and
     // restic takes its time to start.
     version: OnceLock<Version>,
@@ -53,7 +53,7 @@ impl ResticEngine {
         Some(ResticEngine {
             target: target.clone(),
             restic,
-            source: copy_source.and_then(of_restic).cloned(),
+            source: copy_source.cloned(),
             version: OnceLock::new(),
             repository: OnceLock::new(),
             told: AtomicBool::new(false),
@@ -61,12 +61,12 @@ impl ResticEngine {
     }
 
     fn is_read_only(&self, cx: Context<'_>) -> bool {
-        let path = self.target.local_repository();
+        let path = self.target.local.as_deref();
         path.is_some_and(|path| cx.host.is_read_only(path).unwrap_or(false))
     }
 
     fn program(&self) -> Tool {
-        Tool::Restic.or(self.restic.program.as_ref())
+        Tool::Restic.or(self.target.program.as_ref())
     }
 
     fn version(&self, cx: Context<'_>) -> Result<Version, EngineError> {
@@ -91,7 +91,7 @@ impl ResticEngine {
     fn open<'a>(&'a self, cx: Context<'a>) -> Result<Session<'a>, EngineError> {
         let version = self.version(cx)?;
         if self.repository.get().is_none() {
-            let repository = credentials(cx, version, &self.restic)?;
+            let repository = credentials(cx, version, &self.target)?;
             let _ = self.repository.set(repository);
         }
         let Some(repository) = self.repository.get() else {
@@ -104,9 +104,9 @@ impl ResticEngine {
             cache: cx.settings.cache_dir.join("restic"),
             temporary: cx.temporary.map(Path::to_owned),
             lock_wait: cx.lock_wait,
-            stall_limit: self.restic.stall_timeout,
+            stall_limit: self.target.stall_timeout,
             compression: self.restic.compression.clone(),
-            upload_limit_kib: self.restic.upload_limit_kib,
+            upload_limit_kib: self.target.upload_limit_kib,
             lock_owner: self.lock_owner(cx),
             unlocked: self.is_read_only(cx),
         };
@@ -117,7 +117,7 @@ impl ResticEngine {
                 access.repository.shown()
             );
         }
-        let local = self.target.local_repository();
+        let local = self.target.local.as_deref();
         Ok(Session { cx, access, source: None, local })
     }
 }
@@ -292,7 +292,7 @@ impl Engine for ResticEngine {
     /// Needed after a clean stop too: a restic that is told to stop in the first 200 ms of its lock, in which
     /// it looks for other locks, leaves it behind.
     fn release_dead_lock(&self, cx: Context<'_>, claim: Claim<'_>) -> Result<(), EngineError> {
-        lock::release_dead(&self.open(cx)?, self.target.local_repository(), claim)
+        lock::release_dead(&self.open(cx)?, self.target.local.as_deref(), claim)
     }
 }
 

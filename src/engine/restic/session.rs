@@ -7,7 +7,7 @@ use crate::host::{CommandSpec, Completed, Exit, Stream};
 use crate::model::event::Progress;
 use crate::model::secret::Secret;
 use crate::model::shown::Show;
-use crate::model::target::{EngineConfig, ResticTarget, Target};
+use crate::model::target::{EngineConfig, ResticOptions, Target};
 use crate::tools::restic::failure::{self, Kind};
 use crate::tools::restic::message::{self, Status};
 use crate::tools::restic::{Access, Repository, Version, environment};
@@ -18,7 +18,7 @@ pub(super) const KEPT: usize = 100;
 /// How many ids one command line gets; 64 digits each keep it far below the kernel's limit.
 pub(super) const IDS_AT_ONCE: usize = 500;
 
-pub(super) fn of_restic(target: &Target) -> Option<&ResticTarget> {
+pub(super) fn of_restic(target: &Target) -> Option<&ResticOptions> {
     match &target.engine {
         EngineConfig::Restic(restic) => Some(restic),
         EngineConfig::Borg(_) => None,
@@ -29,9 +29,12 @@ pub(super) fn of_restic(target: &Target) -> Option<&ResticTarget> {
 pub(super) fn credentials(
     cx: Context<'_>,
     version: Version,
-    restic: &ResticTarget,
+    target: &Target,
 ) -> Result<Repository, EngineError> {
-    let password = match &restic.password {
+    let Some(restic) = of_restic(target) else {
+        return Err(unsupported(version, format!("{} is no restic target", target.name)));
+    };
+    let password = match &target.secret {
         Some(source) => Some(secret::resolve(cx.host, source)?),
         None if version.works_without_password() => None,
         None => {
@@ -44,7 +47,7 @@ pub(super) fn credentials(
             .map_err(|error| EngineError::Secret { what: format!("{}: {error}", path.shown()) })?,
         None => Vec::new(),
     };
-    Ok(Repository { location: restic.repository.clone(), password, environment })
+    Ok(Repository { location: target.repository.clone(), password, environment })
 }
 
 pub(super) fn broken(what: String) -> EngineError {

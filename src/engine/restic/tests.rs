@@ -6,51 +6,31 @@ use std::time::Duration;
 use chrono::{TimeZone, Utc};
 
 use super::*;
+use crate::config::testing;
 use crate::engine::scripted::{Answer, ScriptedHost};
 use crate::engine::{ChangeKind, Input};
 use crate::host::Exit;
 use crate::model::copy::Series;
 use crate::model::job::Settings;
-use crate::model::names::{HostName, JobName, RunId, TargetName};
+use crate::model::names::{HostName, JobName, RunId};
 use crate::model::outcome::Outcome;
 use crate::model::shown::Show;
-use crate::model::target::{EngineConfig, SecretSource};
+use crate::model::target::EngineConfig;
 use crate::tools::restic::failure;
 
 const VERSIONS: [&str; 3] = ["0.14.0", "0.18.0", "0.19.1"];
 
 pub(super) fn settings() -> Settings {
-    Settings {
-        host: HostName::new("web1").unwrap(),
-        state_dir: "/state".into(),
-        runtime_dir: "/runtime".into(),
-        cache_dir: "/cache".into(),
-        makeshift_borg_cache: None,
-        lock_wait: Duration::ZERO,
-        metrics_file: None,
-        max_age: Duration::from_secs(86_400),
-    }
+    testing::config(
+        "[settings]\nstate-dir = '/state'\nruntime-dir = '/runtime'\ncache-dir = '/cache'\nlock-wait = '0s'",
+    )
+    .settings
 }
 
 pub(super) fn target(repository: &str) -> Target {
-    Target {
-        name: TargetName::new("cloud").unwrap(),
-        engine: EngineConfig::Restic(ResticTarget {
-            repository: repository.into(),
-            password: Some(SecretSource::File("/pw".into())),
-            environment_file: None,
-            copy_from: None,
-            compression: None,
-            require_mount: None,
-            program: None,
-            upload_limit_kib: None,
-            stall_timeout: Duration::from_secs(3600),
-        }),
-        keep: None,
-        check: None,
-        compact_every: None,
-        append_only: false,
-    }
+    testing::target(&format!(
+        "[targets.cloud.restic]\nrepository = '{repository}'\npassword-file = '/pw'\nstall-timeout = '1h'"
+    ))
 }
 
 fn engine() -> ResticEngine {
@@ -692,8 +672,7 @@ fn what_restic_is_too_old_for() {
     let old = host("0.12.1", []);
     assert!(matches!(engine().probe(cx(&old, &settings)), Err(EngineError::Unsupported { .. })));
     let mut open = target("/srv/open");
-    let EngineConfig::Restic(restic) = &mut open.engine else { unreachable!() };
-    restic.password = None;
+    open.secret = None;
     let open = |host: &ScriptedHost| {
         ResticEngine::new(&open, None)
             .unwrap()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::list::{self, Predicted, Prediction, invented_id};
-use super::session::{IDS_AT_ONCE, Session, credentials, exact, of_restic, unsupported};
+use super::session::{IDS_AT_ONCE, Session, credentials, exact, unsupported};
 use crate::engine::{Engine, EngineError, OnProgress};
 use crate::host::Completed;
 use crate::model::copy::Copy;
@@ -55,10 +55,7 @@ pub(super) fn copy_from(
     }
     let cx = session.cx;
     let version = session.access.version;
-    let Some(restic) = of_restic(source.target()) else {
-        return Err(unsupported(version, format!("{} is no restic target", source.target().name)));
-    };
-    let repository = credentials(cx, version, restic)?;
+    let repository = credentials(cx, version, source.target())?;
     one_environment(&session, &repository)?;
     session.source = Some(repository.clone());
     let known = if cx.host.is_dry() { source.list(cx)? } else { Vec::new() };

@@ -80,7 +80,7 @@ pub fn observe(
                 Trouble::JobFailed,
                 format!(
                     "{} reported success, but {}",
-                    engine.target().engine_name(),
+                    engine.target().engine.name(),
                     missing.join("; ")
                 ),
             ));

@@ -198,7 +198,7 @@ pub fn delete(
         format!(
             "the target still lists {} although {} said they were deleted",
             left.join(", "),
-            engine.target().engine_name()
+            engine.target().engine.name()
         ),
     ))
 }

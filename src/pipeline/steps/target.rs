@@ -59,9 +59,9 @@ fn lock(
 /// The lock file of a target: keyed by the repository, so that two targets (or two configurations) that
 /// mean one repository shut each other out.
 pub fn lock_path(host: &dyn Host, runtime_dir: &Path, target: &Target) -> PathBuf {
-    let canonical = match target.local_repository() {
+    let canonical = match target.local.as_deref() {
         Some(path) => host.canonical(path),
-        None => PathBuf::from(target.repository().trim_end_matches('/')),
+        None => PathBuf::from(target.repository.trim_end_matches('/')),
     };
     let bytes = canonical.as_os_str().as_encoded_bytes();
     runtime_dir.join("locks").join(format!("target-{:016x}.lock", fnv(bytes)))
@@ -80,7 +80,7 @@ fn fnv(bytes: &[u8]) -> u64 {
 /// # Errors
 /// When nothing is mounted where the configuration requires it.
 pub fn require_mount(host: &dyn Host, target: &Target) -> Result<(), StepError> {
-    let Some(path) = target.require_mount() else { return Ok(()) };
+    let Some(path) = &target.require_mount else { return Ok(()) };
     if host.is_mount_point(path)? {
         return Ok(());
     }

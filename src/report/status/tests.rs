@@ -1,16 +1,14 @@
 //! Status under a clock that the test holds, from a history on a real file.
 
-use std::collections::BTreeMap;
-
 use chrono::TimeDelta;
 
 use super::*;
+use crate::config::testing;
 use crate::history::{CopyRecord, History, Maintenance};
 use crate::model::copy::Series;
-use crate::model::job::{CommandSource, FilesSource, Hooks, Job, Settings, Source};
 use crate::model::names::{HostName, RunId};
 use crate::model::report::{JobReport, RunReport, TargetReport};
-use crate::model::target::{BorgTarget, CheckPolicy, EngineConfig, ReadData};
+use crate::model::target::{CheckPolicy, ReadData};
 use crate::report::facts::Facts;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -20,76 +18,27 @@ fn now() -> DateTime<Utc> {
     "2026-02-01T12:00:00Z".parse().unwrap()
 }
 
-fn target(name: &str) -> Target {
-    Target {
-        name: TargetName::new(name).unwrap(),
-        engine: EngineConfig::Borg(BorgTarget {
-            repository: "/srv/repo".into(),
-            passphrase: None,
-            key_file: None,
-            encryption: "none".into(),
-            compression: None,
-            files_cache: None,
-            require_mount: None,
-            program: None,
-            remote_program: None,
-            ssh_command: Vec::new(),
-            upload_limit_kib: None,
-            stall_timeout: HOUR,
-        }),
-        keep: None,
-        check: None,
-        compact_every: None,
-        append_only: false,
-    }
-}
-
-fn job(name: &str, targets: &[&str], source: Source) -> Job {
-    Job {
-        name: JobName::new(name).unwrap(),
-        targets: targets.iter().map(|name| TargetName::new(*name).unwrap()).collect(),
-        source,
-        keep: BTreeMap::new(),
-        hooks: Hooks::default(),
-        max_shrink_percent: 50,
-        max_age: None,
-    }
-}
-
 /// A files job to two targets and a job of two streams to one.
 fn config() -> Config {
-    let files = Source::Files(FilesSource {
-        paths: vec!["/etc".into()],
-        exclude: Vec::new(),
-        exclude_caches: false,
-        exclude_if_present: Vec::new(),
-        one_file_system: false,
-        capture: crate::model::job::CapturePolicy::live(),
-        allow_empty: false,
-    });
-    let stream = |item: &str| CommandSource {
-        item: item.into(),
-        command: vec!["true".into()],
-        file_name: "x".into(),
-    };
-    Config {
-        settings: Settings {
-            host: HostName::new("web1").unwrap(),
-            state_dir: "/s".into(),
-            runtime_dir: "/r".into(),
-            cache_dir: "/c".into(),
-            makeshift_borg_cache: None,
-            lock_wait: HOUR,
-            metrics_file: None,
-            max_age: 2 * DAY,
-        },
-        targets: vec![target("usb"), target("nas")],
-        jobs: vec![
-            job("host", &["usb", "nas"], files),
-            job("dumps", &["usb"], Source::Commands(vec![stream("pg"), stream("my")])),
-        ],
-        files: Vec::new(),
-    }
+    testing::config(
+        r#"
+[settings]
+max-age = "2d"
+[targets.usb.borg]
+repository = "/srv/usb"
+encryption = "none"
+[targets.nas.borg]
+repository = "/srv/nas"
+encryption = "none"
+[jobs.host]
+targets = ["usb", "nas"]
+files.paths = ["/etc"]
+[jobs.dumps]
+targets = ["usb"]
+commands.pg = { command = ["true"], file-name = "x" }
+commands.my = { command = ["true"], file-name = "x" }
+"#,
+    )
 }
 
 fn copy(number: u8, job: &str, item: Option<&str>, time: DateTime<Utc>, size: u64) -> CopyRecord {

@@ -426,7 +426,7 @@ fn place(cx: RunContext<'_>, captured: &mut Captured<'_>) -> Result<Vec<String>,
 
 /// What changes while it would be read, and is of no use in a copy: the engines' cache, and the copies themselves.
 fn own_places(cx: RunContext<'_>, targets: &[&Target]) -> Vec<PathBuf> {
-    let repositories = targets.iter().filter_map(|target| target.local_repository());
+    let repositories = targets.iter().filter_map(|target| target.local.as_deref());
     let cache = cx.config().settings.cache_dir.as_path();
     repositories.chain([cache]).map(Path::to_owned).collect()
 }
@@ -439,7 +439,7 @@ fn live_places(cx: RunContext<'_>, target: &Target) -> Vec<PathBuf> {
         // Only what borg writes there: history and the ledger belong into the copy as they were.
         places.push(tools::borg::state_directory(settings));
     }
-    places.extend(target.local_repository().map(Path::to_owned));
+    places.extend(target.local.clone());
     places.iter().map(|path| cx.host().canonical(path)).collect()
 }
 

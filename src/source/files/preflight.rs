@@ -131,14 +131,14 @@ pub(super) fn is_strict(files: &FilesSource) -> bool {
 
 /// Where targets say that their disk is mounted.
 pub(super) fn disks(targets: &[Target]) -> Vec<PathBuf> {
-    targets.iter().filter_map(Target::require_mount).cloned().collect()
+    targets.iter().filter_map(|target| target.require_mount.clone()).collect()
 }
 
 /// The programs that the engines of these targets are.
 pub(super) fn programs(host: &dyn Host, targets: &[&Target]) -> Vec<PathBuf> {
     let tool = |target: &&Target| match &target.engine {
-        EngineConfig::Borg(borg) => Tool::Borg.or(borg.program.as_ref()),
-        EngineConfig::Restic(restic) => Tool::Restic.or(restic.program.as_ref()),
+        EngineConfig::Borg(_) => Tool::Borg.or(target.program.as_ref()),
+        EngineConfig::Restic(_) => Tool::Restic.or(target.program.as_ref()),
     };
     let found = targets.iter().filter_map(|target| host.find_program(&tool(target)).ok());
     found.map(|path| host.canonical(&path)).collect()

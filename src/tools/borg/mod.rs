@@ -16,7 +16,7 @@ use crate::model::copy::Series;
 use crate::model::job::Settings;
 use crate::model::names::{MachineId, RunId};
 use crate::model::secret::Secret;
-use crate::model::target::BorgTarget;
+use crate::model::target::{BorgOptions, Target};
 
 pub mod lock;
 pub mod log;
@@ -34,8 +34,10 @@ const SSH: &str =
 /// A repository and what every call to it needs.
 #[derive(Clone, Copy)]
 pub struct Repository<'a> {
-    /// Its settings.
-    pub target: &'a BorgTarget,
+    /// The target that it is.
+    pub target: &'a Target,
+    /// What it says that only borg understands.
+    pub borg: &'a BorgOptions,
     /// The directories for borg's own files.
     pub settings: &'a Settings,
     /// The passphrase, for modes that have one.
@@ -156,7 +158,7 @@ impl Repository<'_> {
             true => (cache.join("moved/security"), cache.join("moved/cache")),
             false => (state.join("security"), cache.join("cache")),
         };
-        let unencrypted = if self.target.encryption == "none" { "yes" } else { "no" };
+        let unencrypted = if self.borg.encryption == "none" { "yes" } else { "no" };
         spec = spec
             .env("BORG_BASE_DIR", cache.clone())
             .env("BORG_CACHE_DIR", caches)
@@ -167,14 +169,14 @@ impl Repository<'_> {
             .env(RELOCATED, if reading.moved { "yes" } else { "no" })
             .env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", unencrypted)
             .env("TZ", "UTC");
-        spec = match self.target.ssh_command.as_slice() {
+        spec = match self.borg.ssh_command.as_slice() {
             [] => spec.env("BORG_RSH", SSH),
             words => spec.env("BORG_RSH", words.join(" ")),
         };
-        if let Some(program) = &self.target.remote_program {
+        if let Some(program) = &self.borg.remote_program {
             spec = spec.env("BORG_REMOTE_PATH", double_braces(program));
         }
-        if let Some(key) = &self.target.key_file {
+        if let Some(key) = &self.borg.key_file {
             spec = spec.env("BORG_KEY_FILE", key.clone());
         }
         if let Some(directory) = self.temporary {
@@ -204,7 +206,7 @@ impl Repository<'_> {
     /// Creates the repository.
     pub fn init(&self) -> CommandSpec {
         self.verb(Effect::Mutate, &["init", "--encryption"], false).args([
-            &self.target.encryption,
+            &self.borg.encryption,
             "--",
             &self.target.repository,
         ])
@@ -261,10 +263,10 @@ impl Repository<'_> {
             .verb(Effect::Mutate, &["create", "--json", "--comment"], true)
             .arg(double_braces(&comment.to_string()))
             .env("BORG_FILES_CACHE_SUFFIX", files_cache_suffix(series));
-        if let Some(compression) = &self.target.compression {
+        if let Some(compression) = &self.borg.compression {
             spec = spec.args(["--compression", compression]);
         }
-        if let Some(mode) = &self.target.files_cache {
+        if let Some(mode) = &self.borg.files_cache {
             spec = spec.args(["--files-cache", mode]);
         }
         // borg 1.x takes a full disk below a local repository for an unreadable source file, goes on and

@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use chrono::Utc;
 
 use super::*;
-use crate::model::names::{HostName, JobName};
+use crate::model::names::{HostName, JobName, TargetName};
+use crate::model::target::EngineConfig;
 
 fn settings() -> Settings {
     Settings {
@@ -20,26 +21,41 @@ fn settings() -> Settings {
     }
 }
 
-fn target() -> BorgTarget {
-    BorgTarget {
-        repository: "/srv/r".into(),
-        passphrase: None,
+fn target() -> (Target, BorgOptions) {
+    let borg = BorgOptions {
         key_file: None,
         encryption: "repokey-blake2".into(),
         compression: Some("zstd,6".into()),
         files_cache: Some("ctime,size,inode".into()),
-        require_mount: None,
-        program: None,
         remote_program: None,
         ssh_command: Vec::new(),
+    };
+    let target = Target {
+        name: TargetName::new("usb").unwrap(),
+        repository: "/srv/r".into(),
+        local: Some("/srv/r".into()),
+        secret: None,
+        require_mount: None,
+        program: None,
+        copy_from: None,
         upload_limit_kib: None,
         stall_timeout: Duration::from_secs(600),
-    }
+        engine: EngineConfig::Borg(borg.clone()),
+        keep: None,
+        check: None,
+        compact_every: None,
+        append_only: false,
+    };
+    (target, borg)
 }
 
-fn repository<'a>(target: &'a BorgTarget, settings: &'a Settings) -> Repository<'a> {
+fn repository<'a>(
+    (target, borg): &'a (Target, BorgOptions),
+    settings: &'a Settings,
+) -> Repository<'a> {
     Repository {
         target,
+        borg,
         settings,
         passphrase: None,
         temporary: None,
@@ -140,10 +156,10 @@ fn keys_survive_a_wiped_cache_and_no_question_is_answered_with_yes() {
     let unencrypted = "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK";
     assert_eq!(variable(&spec, unencrypted), Some(OsStr::new("no")));
     assert!(variable(&spec, "BORG_RSH").unwrap().to_str().unwrap().contains("BatchMode=yes"));
-    target.encryption = "none".into();
-    target.ssh_command = vec!["ssh".into(), "-i/key".into()];
-    target.remote_program = Some("borg{x}".into());
-    target.key_file = Some("/k".into());
+    target.1.encryption = "none".into();
+    target.1.ssh_command = vec!["ssh".into(), "-i/key".into()];
+    target.1.remote_program = Some("borg{x}".into());
+    target.1.key_file = Some("/k".into());
     let spec = repository(&target, &settings).list(false);
     assert_eq!(variable(&spec, unencrypted), Some(OsStr::new("yes")));
     assert_eq!(variable(&spec, "BORG_RSH"), Some(OsStr::new("ssh -i/key")));

@@ -1,0 +1,21 @@
+//! Configurations for unit tests, from the text that a person would write.
+
+use super::{SourceFile, load};
+use crate::model::job::Config;
+use crate::model::target::Target;
+
+/// The configuration of a text, on a machine called `web1`. A text with a problem fails the test that wrote it.
+pub fn config(text: &str) -> Config {
+    let file = SourceFile { path: "/etc/stillpoint.toml".into(), text: text.into() };
+    let loaded = load(&[file], "web1", |_| None);
+    loaded
+        .unwrap_or_else(|problems| panic!("the test's configuration is refused:\n{problems}"))
+        .config
+}
+
+/// The one target of a text.
+pub fn target(text: &str) -> Target {
+    let mut targets = config(text).targets;
+    assert_eq!(targets.len(), 1, "not one target in {text}");
+    targets.remove(0)
+}
