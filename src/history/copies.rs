@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::columns::{Count, Moment, Name, Word};
 use super::{History, HistoryError};
@@ -109,6 +109,29 @@ fn copy(row: &Row<'_>) -> rusqlite::Result<CopyRecord> {
         files_changed: row.get::<_, Count>("files_changed")?.0,
         unreadable: row.get::<_, Count>("unreadable")?.0,
     })
+}
+
+/// Gives the record of a copy another id, and keeps the old one as one by which it was known.
+pub(super) fn followed(
+    connection: &Connection,
+    target: &TargetName,
+    old: &str,
+    new: &str,
+) -> rusqlite::Result<()> {
+    let key = params![target.as_str(), old, new];
+    connection.execute("UPDATE copy SET id = ?3 WHERE target = ?1 AND id = ?2", key)?;
+    connection.execute("UPDATE former_id SET now = ?3 WHERE target = ?1 AND now = ?2", key)?;
+    connection.execute(
+        "INSERT INTO former_id (target, id, now) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET now = excluded.now",
+        key,
+    )?;
+    // A borg archive gets the name back that it had.
+    connection.execute(
+        "DELETE FROM former_id WHERE target = ?1 AND id = ?2",
+        params![target.as_str(), new],
+    )?;
+    Ok(())
 }
 
 impl History {
@@ -365,19 +388,21 @@ impl History {
                     key,
                 )?;
                 connection.execute("DELETE FROM pin WHERE target = ?1 AND id = ?2", key)?;
+                connection.execute("DELETE FROM former_id WHERE target = ?1 AND now = ?2", key)?;
             }
             Ok(())
         })
     }
 
-    /// A copy's id has changed (restic gives a new one when tags change): its record and its pin follow.
+    /// A copy's id has changed (restic gives a new one when tags change): its record and its pin follow, and it
+    /// answers to the old id too.
     ///
     /// # Errors
     /// When it cannot be written, also when the new id is another recorded copy.
     pub fn follow(&self, target: &TargetName, old: &str, new: &str) -> Result<(), HistoryError> {
         self.at_once("follow a copy", |connection| {
+            followed(connection, target, old, new)?;
             let key = params![target.as_str(), old, new];
-            connection.execute("UPDATE copy SET id = ?3 WHERE target = ?1 AND id = ?2", key)?;
             connection
                 .execute("UPDATE OR REPLACE pin SET id = ?3 WHERE target = ?1 AND id = ?2", key)?;
             Ok(())

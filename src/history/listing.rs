@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 
 use super::closures::{self, Closure, ClosureKind};
 use super::columns::{Moment, Word};
-use super::copies::{known, series};
+use super::copies::{followed, known, series};
 use super::{History, HistoryError};
 use crate::model::copy::{Copy, Recorded, Series};
 use crate::model::names::{RunId, TargetName};
@@ -53,9 +53,7 @@ impl History {
                 let known_as = row.id.clone();
                 // A crash came between a pin, which gives a copy another id, and its record.
                 if let Some(now) = row.moved_to(listed).filter(|id| !taken.contains(*id)) {
-                    let key = params![target.as_str(), row.id, now];
-                    connection
-                        .execute("UPDATE copy SET id = ?3 WHERE target = ?1 AND id = ?2", key)?;
+                    followed(connection, target, &row.id, now)?;
                     row.id = now.to_owned();
                 }
                 // It may have been missed by any id that it ever had here.
@@ -105,7 +103,7 @@ impl History {
     }
 
     /// Fills in what the target does not know about its copies: size, files and health from their records,
-    /// the pins, and whose they are. A record is found by the copy's id or by the id it had before its tags changed. What
+    /// the pins, the ids that they had, and whose they are. A record is found by the copy's id or by the id it had before its tags changed. What
     /// the target does know is left as it is.
     ///
     /// A copy that a run set out to make and never saw in the target again (it died, or its engine failed
@@ -117,6 +115,7 @@ impl History {
         let records = self.sql("read the copies", |connection| remembered(connection, target))?;
         let pins = self.pins(target)?;
         let attempts = self.attempts(target)?;
+        let former = self.sql("read former ids", |connection| former_ids(connection, target))?;
         // First ids come first, so that a present id wins where one copy's new id is another's old one.
         let by_id: BTreeMap<&str, &Remembered> = records
             .iter()
@@ -134,6 +133,9 @@ impl History {
             }
         }
         for copy in copies {
+            if let Some(former) = former.get(&copy.id) {
+                copy.aliases.extend(former.iter().cloned());
+            }
             let record = by_id
                 .get(copy.id.as_str())
                 .or_else(|| copy.original.as_deref().and_then(|original| by_id.get(original)))
@@ -166,6 +168,20 @@ impl History {
         }
         Ok(())
     }
+}
+
+/// The ids that copies had before, by the one that they have.
+fn former_ids(
+    connection: &Connection,
+    target: &TargetName,
+) -> rusqlite::Result<BTreeMap<String, Vec<String>>> {
+    let mut former: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut statement = connection.prepare("SELECT now, id FROM former_id WHERE target = ?1")?;
+    let mut rows = statement.query([target.as_str()])?;
+    while let Some(row) = rows.next()? {
+        former.entry(row.get("now")?).or_default().push(row.get("id")?);
+    }
+    Ok(former)
 }
 
 /// The ids that a listing shows, former ones among them.

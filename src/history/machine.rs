@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns::{Count, Moment, Name};
+use super::copies::followed;
 use super::{History, HistoryError};
 use crate::model::copy::Series;
 use crate::model::names::{MachineId, RunId, TargetName};
@@ -134,10 +135,7 @@ impl History {
                 let mut earlier = earlier_ids(connection, copy)?;
                 earlier.retain(|id| !listed.contains(id));
                 if let [earlier] = earlier.as_slice() {
-                    connection.execute(
-                        "UPDATE copy SET id = ?2 WHERE target = ?1 AND id = ?3",
-                        params![copy.target.as_str(), copy.id, earlier],
-                    )?;
+                    followed(connection, &copy.target, earlier, &copy.id)?;
                 }
                 connection.execute(
                     "INSERT INTO copy (target, id, first_id, run, host, job, item, time, recorded, outcome,

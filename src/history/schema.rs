@@ -8,7 +8,7 @@
 //! What is not known is NULL. `sequence` orders rows by when they were recorded, whatever the clock showed.
 
 /// The steps, oldest first.
-pub(super) const STEPS: &[&str] = &[VERSION_1, CLOSURES, MACHINES];
+pub(super) const STEPS: &[&str] = &[VERSION_1, CLOSURES, MACHINES, FORMER_IDS];
 
 /// The format of this version: how many steps there are.
 pub(super) const FORMAT: u32 = STEPS.len() as u32;
@@ -142,4 +142,15 @@ CREATE TABLE machine (
 ALTER TABLE copy ADD COLUMN ours INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE copy ADD COLUMN adopted TEXT;
 ALTER TABLE copy ADD COLUMN unseen INTEGER NOT NULL DEFAULT 0;
+";
+
+/// The ids that copies had before their tags or names changed: a person may still know them by these.
+const FORMER_IDS: &str = "
+CREATE TABLE former_id (
+    target TEXT NOT NULL,
+    id     TEXT NOT NULL,
+    now    TEXT NOT NULL,
+    PRIMARY KEY (target, id)
+) STRICT;
+CREATE INDEX former_id_by_copy ON former_id (target, now);
 ";

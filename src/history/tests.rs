@@ -166,7 +166,7 @@ fn a_newer_file_is_refused_and_left_alone() {
 
     let error = History::open(&path).unwrap_err();
     assert!(matches!(error, HistoryError::Version { found: 99, known: schema::FORMAT, .. }));
-    assert!(error.to_string().ends_with("has format 99, and this version reads format 3"));
+    assert!(error.to_string().ends_with("has format 99, and this version reads format 4"));
     assert!(error.hint().contains("newer version"));
     assert!(matches!(
         History::open_existing(&path).unwrap_err(),
@@ -360,6 +360,36 @@ fn pins_are_remembered_and_follow_a_new_id() {
     assert!(!history.unpin(&usb, &["new"]).unwrap());
     history.forget_copies(&usb, &["other".into()]).unwrap();
     assert!(pins("usb").is_empty());
+}
+
+#[test]
+fn a_copy_answers_to_every_id_that_it_had() {
+    let (_directory, history) = fresh();
+    let usb = target("usb");
+    let answers = |now: &str, old: &str| {
+        let mut copies = vec![listed(now), listed("another")];
+        history.enrich(&usb, &mut copies).unwrap();
+        assert!(!copies[1].answers_to(old));
+        copies[0].answers_to(old)
+    };
+    history.record_copy(&record(1, "first-id", "2026-01-01T00:00:00Z")).unwrap();
+    // The second has no record, and is known as well.
+    for (one, two, three) in
+        [("first-id", "pinned-id", "again-id"), ("x-first", "x-pinned", "x-again")]
+    {
+        history.follow(&usb, one, two).unwrap();
+        assert!(answers(two, one));
+        history.follow(&usb, two, three).unwrap();
+        for old in [one, two, &two[..6]] {
+            assert!(answers(three, old), "{old}");
+        }
+        assert!(!answers(two, one), "that is somebody else's now");
+    }
+    // A borg archive gets its name back.
+    history.follow(&usb, "again-id", "first-id").unwrap();
+    assert!(answers("first-id", "pinned-id") && answers("first-id", "again-id"));
+    history.forget_copies(&usb, &["first-id".into()]).unwrap();
+    assert!(!answers("first-id", "pinned-id"));
 }
 
 #[test]

@@ -58,6 +58,9 @@ pub struct Copy {
     /// The id of which this copy is a re-tagged or copied version (restic `original`), or the name that a
     /// pinned borg archive has without its pin.
     pub original: Option<String>,
+    /// Other ids by which a person may know it: what a pin has made of its id or would, as far as the engine or
+    /// history can tell.
+    pub aliases: Vec<String>,
     /// What Stillpoint recorded about its making; `None` when there is no record.
     pub healthy: Option<bool>,
     /// The machine whose mark it carries, where the listing says it (restic). Marks can be forged.
@@ -107,16 +110,21 @@ impl Copy {
         self.healthy != Some(false)
     }
 
-    /// Whether `text`, as a person typed it, names this copy: the whole id, or at least six leading
-    /// characters of it, or its run id.
+    /// Whether `text`, as a person typed it, names this copy: a whole id that it has or had, or at least six
+    /// leading characters of one, or its run id.
     pub fn answers_to(&self, text: &str) -> bool {
-        self.id == text
-            || (text.len() >= 6 && self.id.starts_with(text))
-            || self.run.as_ref().is_some_and(|run| run.as_str() == text)
-            || self
-                .original
-                .as_deref()
-                .is_some_and(|o| o == text || (text.len() >= 6 && o.starts_with(text)))
+        self.is_exactly(text) || (text.len() >= 6 && self.ids().any(|id| id.starts_with(text)))
+    }
+
+    /// Whether `text` is a whole id that it has or had, or its run id.
+    pub fn is_exactly(&self, text: &str) -> bool {
+        self.ids().any(|id| id == text) || self.run.as_ref().is_some_and(|run| run.as_str() == text)
+    }
+
+    /// Its id, and those that it had or would have.
+    fn ids(&self) -> impl Iterator<Item = &str> {
+        let aliases = self.aliases.iter().map(String::as_str);
+        [Some(self.id.as_str()), self.original.as_deref()].into_iter().flatten().chain(aliases)
     }
 }
 

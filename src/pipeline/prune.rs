@@ -275,13 +275,8 @@ fn one_meaning(
     copies: &mut dyn Iterator<Item = &Copy>,
     target: &Target,
 ) -> Result<bool, StepError> {
-    let exactly = |copy: &Copy| {
-        copy.id == wanted
-            || copy.original.as_deref() == Some(wanted)
-            || copy.run.as_ref().is_some_and(|run| run.as_str() == wanted)
-    };
     let found: Vec<&Copy> = copies.filter(|copy| copy.answers_to(wanted)).collect();
-    if found.len() > 1 && !found.iter().all(|copy| exactly(copy)) {
+    if found.len() > 1 && !found.iter().all(|copy| copy.is_exactly(wanted)) {
         let ids: Vec<&str> = found.iter().map(|copy| copy.id.as_str()).collect();
         let text = format!(
             "{wanted} is ambiguous in target {}, so nothing was deleted there: {} — name more of the id",

@@ -20,6 +20,7 @@ mod locks;
 mod lvm;
 mod matrix;
 mod mounts;
+mod pins;
 mod quiet;
 mod restic_engine;
 mod restore;

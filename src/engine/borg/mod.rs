@@ -284,7 +284,7 @@ enum Predicted {
 }
 
 /// A listed archive as a copy. A checkpoint has the run that left it and no series, so that nothing takes
-/// it for a copy of the series. A pinned one answers to the name that it has without its pin too.
+/// it for a copy of the series. Each answers to the name that it has with its pin, and to that without.
 fn copy(archive: &str, time: chrono::DateTime<chrono::Utc>) -> Copy {
     let unpinned = name::unpinned_name(archive);
     let ours = name::parse_archive_name(unpinned.unwrap_or(archive));
@@ -301,6 +301,10 @@ fn copy(archive: &str, time: chrono::DateTime<chrono::Utc>) -> Copy {
         time,
         pinned: unpinned.is_some(),
         original: unpinned.map(str::to_owned),
+        aliases: match unpinned {
+            Some(_) => Vec::new(),
+            None => vec![name::pinned_name(archive)],
+        },
         ..Copy::default()
     }
 }
