@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::model::names::{HostName, JobName, MachineId, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
+use crate::model::size::counted;
 use crate::pipeline::adopt::{Maker, Offer, Request, adopt, offers};
 use crate::pipeline::select;
 use crate::step::error::StepError;
@@ -161,13 +162,14 @@ fn confirm(yes: bool, count: usize) -> Result<(), StepError> {
     if yes {
         return Ok(());
     }
+    let copies = counted(count as u64, "copy", "copies");
     if !io::stdin().is_terminal() {
         return refused(format!(
-            "nothing was adopted: {count} copies would be kept, and deleted, by this machine's policy from now on — see that no other machine is at work with them, and say --yes"
+            "nothing was adopted: {copies} would be kept, and deleted, by this machine's policy from now on — see that no other machine is at work with them, and say --yes"
         ));
     }
     render::say(&format!(
-        "This machine's policy will keep and delete these {count} copies from now on. Adopt them? [y/N]"
+        "This machine's policy will keep and delete what is listed above ({copies}) from now on. Adopt it? [y/N]"
     ));
     let mut answer = String::new();
     io::stdin()

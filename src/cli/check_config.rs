@@ -13,6 +13,7 @@ use crate::model::job::{CaptureMode, Config, Source};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
+use crate::model::size;
 use crate::model::target::Target;
 use crate::pipeline::select;
 use crate::pipeline::steps::target::require_mount;
@@ -158,7 +159,11 @@ pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
 
 fn verdict(config: &Config, troubles: &[Trouble]) -> String {
     let files: Vec<String> = config.files.iter().map(|file| file.shown().to_string()).collect();
-    let counted = format!("{} jobs, {} targets", config.jobs.len(), config.targets.len());
+    let counted = format!(
+        "{}, {}",
+        size::counted(config.jobs.len() as u64, "job", "jobs"),
+        size::counted(config.targets.len() as u64, "target", "targets")
+    );
     let word = if troubles.is_empty() { "valid" } else { "not fit for a run" };
     format!("{}: {word} ({counted})", files.join(", "))
 }

@@ -13,6 +13,7 @@ use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
+use crate::model::size;
 use crate::pipeline::select;
 use crate::step::error::StepError;
 
@@ -95,8 +96,8 @@ pub fn run(global: &Global, args: &DiffArgs) -> Verdict {
         return Ok(Vec::new());
     }
     render::text(&format!(
-        "{older_id} → {newer_id} in target {target}: {} changes",
-        changes.len()
+        "{older_id} → {newer_id} in target {target}: {}",
+        size::counted(changes.len() as u64, "change", "changes")
     ))?;
     for change in &changes {
         let sign = match change.kind {

@@ -172,7 +172,9 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
         }
     }
     let counted = match (report.files, report.bytes) {
-        (Some(files), Some(bytes)) => format!(" ({files} files, {})", size::show(bytes)),
+        (Some(files), Some(bytes)) => {
+            format!(" ({}, {})", size::counted(files, "file", "files"), size::show(bytes))
+        }
         _ => String::new(),
     };
     let verb = if args.dry_run { "would restore" } else { "restored" };

@@ -1,4 +1,4 @@
-//! Numbers of bytes as people read them.
+//! Numbers as people read them.
 
 /// Writes a number of bytes with the largest binary unit that leaves at least one before the point:
 /// `0 B`, `1023 B`, `1.0 KiB`, `12.3 GiB`.
@@ -17,9 +17,20 @@ pub fn show(bytes: u64) -> String {
     format!("{amount:.1} {}", UNITS[unit])
 }
 
+/// How many there are of something, with its word: `1 copy`, `0 copies`, `7 copies`.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::show;
+    use super::{counted, show};
+
+    #[test]
+    fn one_thing_is_not_several() {
+        let said = [0, 1, 2].map(|count| counted(count, "copy", "copies"));
+        assert_eq!(said, ["0 copies", "1 copy", "2 copies"]);
+    }
 
     #[test]
     fn units_change_where_they_should() {

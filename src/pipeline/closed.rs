@@ -10,6 +10,7 @@ use crate::history::{Closure, ClosureKind, Extent, Looked};
 use crate::model::copy::Copy;
 use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
+use crate::model::size::counted;
 use crate::model::target::{EngineConfig, ReadData, Target};
 
 use crate::step::context::RunContext;
@@ -100,7 +101,8 @@ pub fn after_init(
     }
     Ok((made && recorded > 0).then(|| {
         format!(
-            "target {name}: history records {recorded} copies there, which the new repository does not hold; the next run will tell, and nothing is deleted there until you say `stillpoint prune --accept --target {name}`"
+            "target {name}: history records {} there, which the new repository does not hold; the next run will tell, and nothing is deleted there until you say `stillpoint prune --accept --target {name}`",
+            counted(recorded as u64, "copy", "copies")
         )
     }))
 }

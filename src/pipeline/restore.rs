@@ -11,8 +11,10 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::capture::workplaces;
-use crate::engine::{Engine, RestoreReport, RestoreRequest};
-use crate::host::{Action, Confinement, Host, PathKind, PathState, Placed, Placement, Staged};
+use crate::engine::{Engine, EngineError, RestoreReport, RestoreRequest};
+use crate::host::{
+    Action, Confinement, Host, PathKind, PathState, Placed, Placement, RunError, Staged,
+};
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
@@ -184,10 +186,9 @@ fn lay_out_and_place(
     // The engine knows the directory by another path than the person.
     let place = request.to.clone();
     let named_as_asked = |text: &str| shown_at(text, &place, to);
-    let mut report = engine.restore(cx.engine(), &request, &mut |_| {}).map_err(|error| {
-        let error = StepError::from(error);
-        StepError { message: named_as_asked(&error.message), ..error }
-    })?;
+    let mut report = engine
+        .restore(cx.engine(), &request, &mut |_| {})
+        .map_err(|error| failure(error, to, named_as_asked))?;
     for text in &mut report.warnings {
         *text = named_as_asked(text);
     }
@@ -206,6 +207,27 @@ fn lay_out_and_place(
     })?;
     judge(&placed, to)?;
     Ok(report)
+}
+
+/// Why the engine did not lay everything out, with the places as they were asked for.
+fn failure(error: EngineError, to: &Path, named_as_asked: impl Fn(&str) -> String) -> StepError {
+    match error {
+        EngineError::Run(RunError::Interrupted { signal, .. }) => StepError::new(
+            Trouble::Signal(signal),
+            format!(
+                "stopped by signal {signal} before anything was put in its place, so nothing in {} was changed",
+                to.shown()
+            ),
+        ),
+        // The command is shown as it was run: it had no other place to write to.
+        EngineError::Failed { command, exit, detail } => {
+            EngineError::Failed { command, exit, detail: named_as_asked(&detail) }.into()
+        }
+        error => {
+            let error = StepError::from(error);
+            StepError { message: named_as_asked(&error.message), ..error }
+        }
+    }
 }
 
 /// Makes a staging directory on each file system that gets something, the destination's own first.
@@ -330,6 +352,24 @@ mod tests {
         let of = |paths: &[&str]| outermost(&paths.iter().map(PathBuf::from).collect::<Vec<_>>());
         assert_eq!(of(&["/a/b", "/c", "/a", "/a/b/d", "/a"]), [Path::new("/c"), Path::new("/a")]);
         assert_eq!(of(&["/a", "/ab"]), [Path::new("/a"), Path::new("/ab")]);
+    }
+
+    #[test]
+    fn a_stopped_restore_names_no_place_of_its_own() {
+        let command = "restic restore --target /run/stillpoint/part".to_owned();
+        let as_asked =
+            |text: &str| shown_at(text, Path::new("/run/stillpoint/part"), Path::new("/"));
+        let stopped = RunError::Interrupted { command: command.clone(), signal: 15 };
+        let told = failure(stopped.into(), Path::new("/"), as_asked);
+        assert_eq!(told.trouble, Trouble::Signal(15));
+        assert!(told.message.contains("nothing in / was changed"), "{told}");
+        assert!(!told.message.contains("target"), "{told}");
+        // Nor does a command that failed seem to have written to the place itself.
+        let detail = "open /run/stillpoint/part/etc/x: broken".to_owned();
+        let failed = EngineError::Failed { command, exit: "exit status 1".into(), detail };
+        let told = failure(failed, Path::new("/"), as_asked).message;
+        assert!(told.contains("open /etc/x: broken"), "{told}");
+        assert!(told.contains("--target /run/stillpoint/part failed"), "{told}");
     }
 
     #[test]

@@ -25,7 +25,11 @@ pub fn why(closures: &[Closure]) -> String {
     if let Some(first) = of(ClosureKind::Damage).next() {
         let since = first.since.format("%Y-%m-%d %H:%MZ");
         let further = of(ClosureKind::Damage).count() - 1;
-        let also = if further > 0 { format!(", and {further} times since") } else { String::new() };
+        let also = match further {
+            0 => String::new(),
+            1 => ", and once since".into(),
+            _ => format!(", and {further} times since"),
+        };
         parts.push(format!("damage was found at {since}{also}: {}", first.detail));
     }
     parts.join("; ")

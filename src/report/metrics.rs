@@ -84,6 +84,14 @@ pub fn textfile(status: &StatusReport, facts: &Facts) -> String {
             Some((vec![("target", target.as_str())], seconds(known.compacted?)))
         }),
     );
+    page.gauge(
+        "stillpoint_target_closed",
+        "1 when nothing is deleted or compacted in the target until it was looked at, see `stillpoint status`.",
+        facts.targets.iter().map(|(target, known)| {
+            let closed = u8::from(!known.closures.is_empty());
+            (vec![("target", target.as_str())], f64::from(closed))
+        }),
+    );
     page.0
 }
 
@@ -175,7 +183,8 @@ mod tests {
 
     use super::*;
     use crate::history::StepTime;
-    use crate::model::names::{JobName, TargetName};
+    use crate::history::{Closure, ClosureKind};
+    use crate::model::names::{JobName, RunId, TargetName};
     use crate::model::report::SCHEMA;
     use crate::report::facts::TargetFacts;
 
@@ -238,7 +247,17 @@ mod tests {
                 step("backup", Some("usb"), 250),
             ],
         );
+        let damaged = Closure {
+            target: TargetName::new("usb").unwrap(),
+            kind: ClosureKind::Damage,
+            subject: String::new(),
+            extent: None,
+            detail: "chunk 17".into(),
+            run: RunId::from_bytes([7; 4]),
+            since: at("2026-01-01T00:00:00Z"),
+        };
         let known = TargetFacts {
+            closures: vec![damaged],
             checked: Some(at("2026-01-01T00:00:00Z")),
             steps: vec![step("check", Some("usb"), 9_000)],
             ..TargetFacts::default()
@@ -282,6 +301,10 @@ mod tests {
         # HELP stillpoint_check_timestamp_seconds When the last check that found nothing ended.
         # TYPE stillpoint_check_timestamp_seconds gauge
         stillpoint_check_timestamp_seconds{target="usb"} 1767225600
+        # HELP stillpoint_target_closed 1 when nothing is deleted or compacted in the target until it was looked at, see `stillpoint status`.
+        # TYPE stillpoint_target_closed gauge
+        stillpoint_target_closed{target="nas"} 0
+        stillpoint_target_closed{target="usb"} 1
         "#);
     }
 

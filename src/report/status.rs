@@ -14,7 +14,7 @@ use crate::model::job::Config;
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::SCHEMA;
-use crate::model::size;
+use crate::model::size::{self, counted};
 use crate::model::span;
 use crate::model::target::Target;
 
@@ -260,7 +260,7 @@ fn row(entry: &StatusEntry, unicode: bool) -> [String; 4] {
         rest.push(format!("closed ({})", closed::kinds(&entry.closures)));
     }
     if entry.in_the_future > 0 {
-        let copies = counted(entry.in_the_future);
+        let copies = counted(entry.in_the_future, "copy", "copies");
         rest.push(format!("{copies} dated in the future, not counted"));
     }
     if let Some(listed) = &entry.listed {
@@ -270,10 +270,6 @@ fn row(entry: &StatusEntry, unicode: bool) -> [String; 4] {
     [name, state, age, rest.join("  ")]
 }
 
-fn counted(copies: u64) -> String {
-    if copies == 1 { "1 copy".into() } else { format!("{copies} copies") }
-}
-
 /// What a target said that nothing is recorded of.
 fn answer(listed: &Listed) -> String {
     match listed {
@@ -281,11 +277,11 @@ fn answer(listed: &Listed) -> String {
         Listed { copies: None | Some(0), .. } => "the target lists none".to_owned(),
         Listed { copies: Some(copies), newest: Some(newest), .. } => format!(
             "the target lists {}, the newest of {}; nothing is recorded here of how they were made",
-            counted(*copies),
+            counted(*copies, "copy", "copies"),
             newest.format("%Y-%m-%d %H:%M:%SZ")
         ),
         Listed { copies: Some(copies), newest: None, .. } => {
-            format!("the target lists {}, dated in the future", counted(*copies))
+            format!("the target lists {}, dated in the future", counted(*copies, "copy", "copies"))
         }
     }
 }

@@ -282,7 +282,7 @@ fn describe(progress: &Progress) -> String {
         (Some(done), None) => parts.push(size::show(done)),
         (None, _) => {}
     }
-    parts.extend(progress.files_done.map(|files| format!("{files} files")));
+    parts.extend(progress.files_done.map(|files| size::counted(files, "file", "files")));
     parts.extend(progress.current.clone());
     parts.join(", ")
 }

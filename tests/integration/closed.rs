@@ -14,10 +14,12 @@ use stillpoint::pipeline::closed;
 use stillpoint::pipeline::prune::{Pruned, Request, prune};
 use stillpoint::pipeline::run::run;
 use stillpoint::pipeline::session::{Place, session};
+use stillpoint::report::closed::why;
 use stillpoint::report::facts::Facts;
 use stillpoint::report::status::status;
 use stillpoint::step::context::{Pipeline, RunContext};
 
+use crate::captures::target;
 use crate::faults::{Bench, LIVE};
 
 fn in_a_session<T>(bench: &Bench, work: impl FnOnce(RunContext<'_>) -> T) -> T {
@@ -324,4 +326,25 @@ fn status_and_run_agree_when_compaction_is_due() {
     };
     assert!(!due("2026-11-21T03:10:00Z"));
     assert!(due("2026-11-21T08:00:00Z"));
+}
+
+#[test]
+fn what_was_found_again_is_counted_as_a_person_would() {
+    let name = target("usb", None).name;
+    let found = |subject: &str| Closure {
+        target: name.clone(),
+        kind: ClosureKind::Damage,
+        subject: subject.into(),
+        extent: None,
+        detail: "chunk 17 is broken".into(),
+        run: RunId::parse("0000beef").unwrap(),
+        since: DateTime::UNIX_EPOCH,
+    };
+    let all = ["", "one", "two"].map(found);
+    for (count, said) in
+        [(1, "00:00Z: "), (2, "00:00Z, and once since: "), (3, ", and 2 times since: ")]
+    {
+        let why = why(&all[..count]);
+        assert!(why.contains(&format!("{said}chunk 17 is broken")), "{why}");
+    }
 }

@@ -79,8 +79,10 @@ pub(super) fn restore(
     }
     if journal.lost > 0 {
         let first = session.redact(journal.first_lost.as_deref().unwrap_or_default());
-        let detail =
-            format!("{} files were not restored, the first of them: {first}", journal.lost);
+        let detail = match journal.lost {
+            1 => format!("a file was not restored: {first}"),
+            lost => format!("{lost} files were not restored, the first of them: {first}"),
+        };
         let error = session.failed(&spec, detail);
         return Err(request.judged(session.cx.host, error, journal.is_full));
     }
