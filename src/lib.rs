@@ -13,7 +13,7 @@
 //! | [`pipeline`] | a run from top to bottom; ledger, undo, recover |
 //! | [`source`] | what a job protects: how it is looked at, held still, given to engines and let go |
 //! | [`step`] | what every step of a run has: context, record, error, hooks |
-//! | [`engine`] [`capture`] [`machine`] [`report`] | borg and restic; how a source is held still; the hypervisor; status, metrics, terminal |
+//! | [`engine`] [`capture`] [`machine`] [`report`] [`systemd`] | borg and restic; how a source is held still; the hypervisor; status, metrics, terminal; unit files |
 //! | [`tools`] [`retention`] [`config`] [`history`] | argument lists and parsers; what to keep; the configuration; what happened |
 //! | [`host`] | the one door to the machine |
 //! | [`model`] [`lock`] | the words |
@@ -84,4 +84,5 @@ pub mod report;
 pub mod retention;
 pub mod source;
 pub mod step;
+pub mod systemd;
 pub mod tools;

@@ -9,10 +9,11 @@ use crate::config;
 use crate::host::Action;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
+use crate::pipeline::units::units;
 use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, command, render, setup, units};
+use super::{Global, Verdict, command, render, setup};
 
 /// Arguments of `generate`.
 #[derive(Debug, Args)]
@@ -94,8 +95,8 @@ fn write_units(
 ) -> anyhow::Result<()> {
     let setup = Setup::new(global, Use::Look)?;
     let config_path = std::path::absolute(&global.config)?;
-    let units = units::units(&setup.config, &config_path, program);
-    for (name, content) in units {
+    let pipeline = setup.pipeline();
+    for (name, content) in units(pipeline.config, pipeline.engines, &config_path, program) {
         let Some(directory) = to else {
             render::text(&format!("# {name}\n{content}"))?;
             continue;

@@ -36,7 +36,6 @@ mod run;
 mod setup;
 mod status;
 mod thaw_guard;
-pub mod units;
 mod unreadable;
 mod verify;
 

@@ -16,12 +16,14 @@ use crate::model::copy::{Copy, Series};
 use crate::model::event::Progress;
 use crate::model::job::Settings;
 use crate::model::names::{MachineId, RunId};
+use crate::model::needs::Needs;
 use crate::model::outcome::Outcome;
 use crate::model::target::{ReadData, Target};
 use crate::model::undo::ChildProcess;
 
 pub mod borg;
 mod error;
+mod needs;
 pub mod restic;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -335,6 +337,11 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
 pub trait Engine: Send + Sync {
     /// The target it serves.
     fn target(&self) -> &Target;
+
+    /// What it needs of the machine: to reach the repository, to open it, and for its own program.
+    fn needs(&self) -> Needs {
+        needs::of_target(self.target())
+    }
 
     /// Creates the repository. Refuses one that exists.
     ///

@@ -10,6 +10,7 @@ pub mod job;
 pub mod keep;
 pub mod names;
 pub mod near;
+pub mod needs;
 pub mod outcome;
 pub mod report;
 pub mod secret;

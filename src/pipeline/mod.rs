@@ -20,3 +20,4 @@ pub mod select;
 pub mod session;
 pub mod steps;
 pub mod undo;
+pub mod units;

@@ -22,3 +22,4 @@ mod quiet;
 mod restores;
 mod streams;
 mod support;
+mod units;

@@ -10,8 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use stillpoint::cli::units::units;
 use stillpoint::model::job::Config;
+use stillpoint::pipeline::units::units;
+use stillpoint::step::context::engines;
 
 use crate::bench_machine::{Machine, PROGRAM, Ran, command, must};
 use crate::btrfs::{Disk, inside, restored};
@@ -133,7 +134,13 @@ fn the_shipped_units_verify() {
 
 #[test]
 fn the_generated_units_verify() {
-    let mut made = units(&config(), Path::new("/etc/my $config.toml"), Path::new(ODD_PROGRAM));
+    let config = config();
+    let mut made = units(
+        &config,
+        &engines(&config),
+        Path::new("/etc/my $config.toml"),
+        Path::new(ODD_PROGRAM),
+    );
     assert_eq!(made.len(), 10);
     let needed = shipped().into_iter().filter(|(name, _)| name.starts_with("stillpoint-notify@"));
     made.extend(needed);
@@ -142,7 +149,13 @@ fn the_generated_units_verify() {
 
 #[test]
 fn verify_complains_of_a_broken_unit() {
-    let mut made = units(&config(), Path::new("/etc/x.toml"), Path::new("/usr/bin/stillpoint"));
+    let config = config();
+    let mut made = units(
+        &config,
+        &engines(&config),
+        Path::new("/etc/x.toml"),
+        Path::new("/usr/bin/stillpoint"),
+    );
     made[0].1.push_str("ProtectSystemm=strict\n");
     made[2].1 = made[2].1.replace("/usr/bin/stillpoint", "/usr/bin/nothing-here");
     let root = root_with(&made);

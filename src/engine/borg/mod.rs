@@ -10,6 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::Deserialize;
 
+use super::needs::of_target;
 use super::{
     BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, Context, Engine,
     EngineError, Entry, Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
@@ -18,6 +19,7 @@ use crate::host::{CommandSpec, Completed, Stream};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
 use crate::model::names::RunId;
+use crate::model::needs::{Needs, Network};
 use crate::model::secret::Secret;
 use crate::model::target::{BorgOptions, EngineConfig, ReadData, Target};
 use crate::tools::borg::log::freed_space;
@@ -312,6 +314,16 @@ fn copy(archive: &str, time: chrono::DateTime<chrono::Utc>) -> Copy {
 impl Engine for BorgEngine {
     fn target(&self) -> &Target {
         &self.target
+    }
+
+    fn needs(&self) -> Needs {
+        of_target(&self.target).and(Needs {
+            reads: self.borg.key_file.clone().into_iter().collect(),
+            // borg's host id comes from the network card. Without a socket to ask for it, it is random, and borg no
+            // longer recognises its own stale locks.
+            network: Network::Addresses,
+            ..Needs::default()
+        })
     }
 
     fn init(&self, cx: Context<'_>) -> Result<Initialised, EngineError> {

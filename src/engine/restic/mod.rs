@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::needs::of_target;
 use super::{
     BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, Context, Engine,
     EngineError, Entry, Expected, Initialised, Looked, OnProgress, Probe, RestoreReport,
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::host::{CommandSpec, Tool};
 use crate::model::copy::Copy;
+use crate::model::needs::Needs;
 use crate::model::target::{ReadData, ResticOptions, Target};
 use crate::tools::restic::message;
 use crate::tools::restic::{Access, OLDEST, Repository, Version, command, tags};
@@ -125,6 +127,15 @@ impl ResticEngine {
 impl Engine for ResticEngine {
     fn target(&self) -> &Target {
         &self.target
+    }
+
+    fn needs(&self) -> Needs {
+        of_target(&self.target).and(Needs {
+            reads: self.restic.environment_file.clone().into_iter().collect(),
+            // rclone stores renewed tokens wherever its configuration is.
+            foreign_programs: self.target.repository.starts_with("rclone:"),
+            ..Needs::default()
+        })
     }
 
     fn init(&self, cx: Context<'_>) -> Result<Initialised, EngineError> {
