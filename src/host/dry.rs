@@ -21,7 +21,7 @@ use super::{
     ActError, Action, Capture, Chained, ChildRecorder, CommandSpec, Completed, Effect, EnvValue,
     Exit, Host, LockError, LockGuard, LockMode, MountEntry, PathState, Placed, Placement,
     PrivateMount, PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, TrustError,
-    TrustKind, Watch,
+    TrustKind, Watch, Way,
 };
 use crate::model::bytes;
 use crate::model::shown::Show;
@@ -373,6 +373,10 @@ impl Host for DryHost {
 
     fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
         self.inner.look(path)
+    }
+
+    fn way(&self, path: &Path) -> Result<Way, ActError> {
+        self.inner.way(path)
     }
 
     fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError> {

@@ -32,7 +32,7 @@ pub mod sys;
 pub mod system;
 
 pub use action::{ActError, Action};
-pub use placement::{Confinement, Placed, Placement, Refused, Staged};
+pub use placement::{Confinement, InUse, Placed, Placement, Refused, Staged};
 pub use secret_fd::{FdStyle, SecretFd};
 pub use sys::mounts::MountEntry;
 pub use sys::subvolumes::Subvolume;
@@ -182,6 +182,15 @@ pub struct PathState {
     pub mode: u32,
 }
 
+/// How a path leads to what it leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The links that are followed, in that order, each with its own identity.
+    pub links: Vec<(PathBuf, Identity)>,
+    /// What is at the end; `None` when nothing is.
+    pub end: Option<Identity>,
+}
+
 /// What sort of thing is at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathKind {
@@ -300,6 +309,15 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// When the path cannot be looked at, which is different from nothing being there.
     fn look(&self, path: &Path) -> Result<Option<PathState>, ActError>;
+
+    /// How a path leads to what it leads to, if it does.
+    ///
+    /// # Errors
+    /// When something on the way cannot be looked at, which is different from nothing being there.
+    fn way(&self, path: &Path) -> Result<Way, ActError> {
+        let end = self.look(path)?.map(|found| found.identity);
+        Ok(Way { links: Vec::new(), end })
+    }
 
     /// The names in a directory, in no order that matters; `None` when there is no such directory.
     ///

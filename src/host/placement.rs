@@ -34,6 +34,18 @@ pub struct Placement {
     pub named: Vec<PathBuf>,
     /// Places below the destination where something else is mounted.
     pub mounted: Vec<PathBuf>,
+    /// What is left as it is wherever it is come upon, with all that is in it.
+    pub in_use: Vec<InUse>,
+}
+
+/// Something that must stay what it is while this program runs: a directory that it works in, or a link on the way
+/// to one. It is known by what it is, not by its path: mounts and links give it other ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InUse {
+    /// The directory or link.
+    pub identity: Identity,
+    /// What it is to this program, in words that follow "it is".
+    pub what: String,
 }
 
 /// What a [`Placement`] did.
@@ -45,7 +57,9 @@ pub struct Placed {
     pub refused: Vec<Refused>,
     /// How many were left in all.
     pub refused_count: u64,
-    /// What of [`Placement::named`] is not there afterwards.
+    /// What was left as it was because it is in use, and what it is.
+    pub passed_over: Vec<Refused>,
+    /// What of [`Placement::named`] is not there afterwards, and is not passed over.
     pub missing: Vec<PathBuf>,
 }
 

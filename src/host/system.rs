@@ -14,12 +14,12 @@ use super::runner::{self, Runner};
 use super::sys::signals::{self, StopFlag};
 use super::sys::{
     cgroup, confine, mounts, place, private, process, room, snapshots, straight, subvolumes,
-    trusted,
+    trusted, way,
 };
 use super::{
     ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard,
     LockMode, MountEntry, PathKind, PathState, Placed, Placement, PrivateView, RunError, Shield,
-    Subvolume, ThawGuard, Tool, TrustError, TrustKind, Watch,
+    Subvolume, ThawGuard, Tool, TrustError, TrustKind, Watch, Way,
 };
 use crate::lock;
 use crate::model::shown::Show;
@@ -152,6 +152,14 @@ impl Host for SystemHost {
             gid: found.gid(),
             mode: found.mode() & 0o7777,
         }))
+    }
+
+    fn way(&self, path: &Path) -> Result<Way, ActError> {
+        way::way(path).map_err(|source| ActError::Io {
+            what: "look at",
+            path: path.to_owned(),
+            source,
+        })
     }
 
     fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError> {

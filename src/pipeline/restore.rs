@@ -3,7 +3,8 @@
 //! What lives is never in an engine's hands. It fills staging directories, on the file systems that the result
 //! goes to, and can write nowhere else ([`crate::host::Confinement`]); then [`crate::host::Placement`] moves one
 //! entry after the other. The directories are in the ledger before they are made, so whatever ends a restore
-//! leaves nothing but old and new files.
+//! leaves nothing but old and new files. What this program itself works in is passed over, whatever a copy holds of
+//! it, and told.
 //!
 //! Before that, the copy is looked at as far as it must be: whether it holds what is asked for, on which file
 //! systems below the destination that will lie, and whether it fits there.
@@ -24,8 +25,10 @@ use super::session::own_directory;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
+mod own;
 mod survey;
 
+use own::Own;
 pub use survey::places;
 use survey::{Survey, survey};
 
@@ -66,6 +69,10 @@ pub fn restore(
 ) -> Result<RestoreReport, StepError> {
     let host = cx.host();
     let to = wanted.to.as_ref().map_or_else(|| PathBuf::from("/"), |to| host.canonical(to));
+    let own = own::own(host, cx.config())?;
+    if wanted.to.is_some() {
+        own::refuse_inside(host, &own, &to)?;
+    }
     let found = destination(host, &to, wanted)?;
     let paths = plain(&wanted.paths)?;
     let is_fresh = found.as_ref().is_none_or(|found| found.empty);
@@ -85,7 +92,10 @@ pub fn restore(
         ..RestoreRequest::new(wanted.copy.clone(), to.clone())
     };
     if wanted.dry_run {
-        return Ok(engine.restore(cx.engine(), &request, &mut |_| {})?);
+        let mut report = engine.restore(cx.engine(), &request, &mut |_| {})?;
+        let roots: Vec<&Path> = survey.roots().collect();
+        report.notes.extend(own::in_the_way(&own, &to, &roots));
+        return Ok(report);
     }
     let made_up = match wanted.to {
         None => survey.made_up(host)?,
@@ -95,7 +105,7 @@ pub fn restore(
     if found.is_none() {
         host.act(&Action::EnsureDirectory { path: to.clone(), mode: 0o700 })?;
     }
-    let mut report = lay_out_and_place(cx, engine, request, &to, &survey)?;
+    let mut report = lay_out_and_place(cx, engine, request, &to, &survey, &own)?;
     report.warnings.extend(made_up.iter().map(|path| {
         format!(
             "the copy does not hold the directory {}, so it was made with owner root and mode 0755",
@@ -163,6 +173,7 @@ fn lay_out_and_place(
     mut request: RestoreRequest,
     to: &Path,
     survey: &Survey,
+    own: &[Own],
 ) -> Result<RestoreReport, StepError> {
     let host = cx.host();
     let Some(state) = host.look(to)? else {
@@ -198,14 +209,18 @@ fn lay_out_and_place(
             engine.target().name
         ));
     }
-    let placed = host.place(&Placement {
+    let placement = Placement {
         destination: to.to_owned(),
         identity: state.identity,
         staged,
         named: survey.roots().map(relative).collect(),
         mounted: survey.places().map(Path::to_owned).collect(),
-    })?;
-    judge(&placed, to)?;
+        in_use: own::in_use(own),
+    };
+    let placed = host.place(&placement)?;
+    judge(&placed, &placement)?;
+    let passed_over = placed.passed_over.iter();
+    report.warnings.extend(passed_over.map(|it| own::left(&to.join(&it.path), &it.reason)));
     Ok(report)
 }
 
@@ -266,8 +281,9 @@ fn relative(path: &Path) -> PathBuf {
     path.strip_prefix("/").unwrap_or(path).to_owned()
 }
 
-/// The second look: everything that was asked for is there.
-fn judge(placed: &Placed, to: &Path) -> Result<(), StepError> {
+/// The second look: everything that was asked for is there, but for what is in use.
+fn judge(placed: &Placed, placement: &Placement) -> Result<(), StepError> {
+    let to = placement.destination.as_path();
     let failed = |text: String| Err(StepError::new(Trouble::JobFailed, text));
     if placed.refused_count > 0 {
         let named = placed.refused.iter().take(NAMED);
@@ -285,6 +301,17 @@ fn judge(placed: &Placed, to: &Path) -> Result<(), StepError> {
             "the engine reported success, but {} is not there — is it in that copy? (`stillpoint find`)",
             to.join(path).shown()
         ));
+    }
+    let named = &placement.named;
+    let is_passed_over =
+        |path: &PathBuf| placed.passed_over.iter().any(|it| path.starts_with(&it.path));
+    let is_all_passed_over = !named.is_empty() && named.iter().all(is_passed_over);
+    if let Some(first) = placed.passed_over.first()
+        && (is_all_passed_over || placed.entries == 0)
+    {
+        let text =
+            format!("nothing was restored: {}", own::left(&to.join(&first.path), &first.reason));
+        return Err(StepError::new(Trouble::Configuration, text));
     }
     if placed.entries == 0 {
         return failed("the engine reported success, but laid nothing out".into());

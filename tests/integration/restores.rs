@@ -6,6 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
+use stillpoint::host::MountEntry;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Trouble;
 use stillpoint::model::undo::Undo;
@@ -20,14 +21,21 @@ use crate::support::fake_host::{Fault, PowerCut};
 
 /// Restores one file in place, as the verb does.
 fn restore_one(bench: &Bench) -> Result<(Result<(), StepError>, Frame), StepError> {
+    restore_to(bench, None)
+}
+
+fn restore_to(
+    bench: &Bench,
+    to: Option<&str>,
+) -> Result<(Result<(), StepError>, Frame), StepError> {
     let pipeline = bench.pipeline();
     let engine = pipeline.engine(&bench.config.targets[0].name).unwrap();
     let copy = engine.list(pipeline.engine_context()).unwrap().pop().unwrap();
     let wanted = Wanted {
         copy,
         paths: vec!["/data/a".into()],
-        to: None,
-        into_existing: false,
+        to: to.map(PathBuf::from),
+        into_existing: to.is_some(),
         owners_by_name: false,
         ignore_space: false,
         dry_run: false,
@@ -118,4 +126,43 @@ fn the_staging_directory_is_in_the_ledger_before_it_is_made() {
         .iter()
         .any(|held| held.undo == Undo::RemoveStaging { path: path.clone() });
     assert!(promised, "{replay:?}");
+}
+
+/// What of ours shows at another place, by a mount of it or of what lies in it, is known there as well.
+#[test]
+fn nothing_is_laid_out_in_what_is_in_use_by_whatever_name() {
+    let bench = Bench::with_history();
+    let shown = |id, root: &str, at: &str| MountEntry {
+        id,
+        device: (8, 1),
+        root: root.into(),
+        at: at.into(),
+        options: "rw".into(),
+        file_system: "ext4".into(),
+        source: "/dev/sda1".into(),
+        super_options: "rw".into(),
+    };
+    bench.host.world().mounts = vec![
+        shown(1, "/@", "/"),
+        shown(2, "/@/repo/data", "/repo/data"),
+        shown(3, "/@/srv", "/srv"),
+    ];
+    let before = bench.host.world().effects.len();
+    for (to, says) in [
+        ("/repo", "/repo is the repository of target usb, which is in use"),
+        ("/repo/data/0", "lies in a part of the repository of target usb (/repo/data)"),
+        ("/run/stillpoint/x/y", "lies in the runtime directory (/run/stillpoint)"),
+        ("/var/cache/stillpoint", "is the cache directory, which"),
+    ] {
+        let (result, frame) = restore_to(&bench, Some(to)).unwrap();
+        let error = result.unwrap_err();
+        assert_eq!(error.trouble, Trouble::Configuration, "{error}");
+        assert!(error.message.contains(says), "{error}");
+        assert!(error.message.contains("name a directory outside"), "{error}");
+        assert_eq!(frame.leftovers, []);
+    }
+    let effects = bench.host.world().effects[before..].to_vec();
+    assert!(!effects.iter().any(|what| what.contains(STAGING)), "{effects:?}");
+    let (result, _) = restore_to(&bench, Some("/srv")).unwrap();
+    result.unwrap();
 }

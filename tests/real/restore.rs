@@ -497,3 +497,150 @@ fn a_killed_restore_leaves_what_was_there_and_recover_takes_the_rest_away() {
     assert_eq!(fs::read_to_string(src.join("hello.txt")).unwrap(), "changed");
     machine.assert_clean();
 }
+
+/// The names and contents of all files below a directory.
+fn contents(at: &Path) -> String {
+    let at = at.to_str().unwrap();
+    must("find", &[at, "-type", "f", "-exec", "sha256sum", "{}", "+"])
+}
+
+/// The copy holds the state directory, the runtime directory and a repository as they were once.
+#[test]
+fn what_is_in_use_stays_as_it_is_by_whatever_name_it_is_reached() {
+    for link in [None, Some("leads-to-state")] {
+        let all = "\"{root}\"]\nexclude = [\"{root}/repo-b\", \"{root}/repo-r\"]";
+        let machine = Machine::bare(&HOST.replace("\"{root}/src\"]", all));
+        // Either the state directory itself lies in what is copied, or a link that the settings name.
+        let state = match link {
+            None => machine.path("state"),
+            Some(name) => {
+                fs::create_dir(machine.path("real-state")).unwrap();
+                symlink("real-state", machine.path(name)).unwrap();
+                let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+                let named = machine.path("state").display().to_string();
+                let text = text.replace(&named, &machine.path(name).display().to_string());
+                machine.write("stillpoint.toml", &text, 0o600);
+                machine.path("real-state")
+            }
+        };
+        machine.run(&["init", "b", "r"]).expect(0);
+        machine.write("later-a-repository/data/0/0", "not yet one", 0o600);
+        let of_then = state.join("of-then");
+        fs::write(&of_then, "then").unwrap();
+        // History and the ledger change while they are read, which the engines tell.
+        let ran = machine.run(&["run"]);
+        assert!(matches!(ran.code, Some(0 | 12)), "{}", ran.stderr);
+
+        fs::remove_file(&of_then).unwrap();
+        fs::remove_dir_all(machine.path("later-a-repository")).unwrap();
+        let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+        let more = format!(
+            "{text}\n[targets.c.restic]\nrepository = \"{}\"\npassword-file = \"{}\"\n",
+            machine.path("later-a-repository").display(),
+            machine.path("pass").display()
+        );
+        machine.write("stillpoint.toml", &more, 0o600);
+        machine.run(&["init", "c"]).expect(0);
+        if let Some(name) = link {
+            // In the copy, it led elsewhere.
+            fs::rename(&state, machine.path("moved-state")).unwrap();
+            fs::remove_file(machine.path(name)).unwrap();
+            symlink("moved-state", machine.path(name)).unwrap();
+        }
+        let state = if link.is_some() { machine.path("moved-state") } else { state };
+        let history = state.join("history.sqlite");
+        let before =
+            (history.metadata().unwrap().ino(), contents(&machine.path("later-a-repository")));
+        for target in ["b", "r"] {
+            machine.write("src/hello.txt", "changed", 0o644);
+            // The configuration is a file like any other one, and comes back as it was each time.
+            let configure = || machine.write("stillpoint.toml", &more, 0o600);
+            configure();
+            let ran = in_place(&machine, target, machine.root.path()).expect(12);
+            let ran = ran.says("later-a-repository is the repository of target c, which is in use");
+            let ran = match link {
+                None => ran.says("state is the state directory, which is in use, so it stays"),
+                Some(_) => ran.says("leads-to-state is a link to the state directory, which is in"),
+            };
+            ran.says("run is the runtime directory");
+            assert_eq!(fs::read_to_string(machine.path("src/hello.txt")).unwrap(), "hello\n");
+            assert!(!state.join("of-then").exists());
+            assert_eq!(fs::read_dir(state.join("ledger")).unwrap().count(), 0, "no old ledger");
+            let after =
+                (history.metadata().unwrap().ino(), contents(&machine.path("later-a-repository")));
+            assert_eq!(before, after, "{target}");
+            machine.run(&["recover"]).expect(0);
+
+            let only = state.join("of-then");
+            if link.is_none() {
+                let ran = in_place(&machine, target, &only).expect(3);
+                ran.says("nothing was restored").says("--to");
+                assert!(!only.exists());
+                let all = ["restore", "host", "--in-place", "--yes", "--target", target];
+                let plan = machine.run(&[&all[..], &["--dry-run"]].concat()).expect(0);
+                plan.says("state is the state directory, which is in use");
+                configure();
+                let ran = machine.run(&[&all[..], &["--json"]].concat()).expect(12);
+                let warnings = ran.json()["warnings"].to_string();
+                assert!(warnings.contains("is the state directory"), "{warnings}");
+            }
+        }
+        machine.run(&["list"]).expect(0).says("host");
+    }
+}
+
+/// What is mounted elsewhere, and the whole machine laid out over itself.
+#[test]
+fn a_bind_mount_does_not_hide_what_is_in_use() {
+    let machine = copied(|src| {
+        fs::create_dir_all(src.join("bound/ledger")).unwrap();
+        fs::write(src.join("bound/ledger/f"), "of old").unwrap();
+        fs::create_dir(src.join("part")).unwrap();
+        fs::write(src.join("part/f"), "of old").unwrap();
+    });
+    let bound = Bound::new(&machine.path("state"), machine.path("src/bound"));
+    let part = Bound::new(&machine.path("repo-b/data"), machine.path("src/part"));
+    for target in ["b", "r"] {
+        let args = ["restore", "host", "--target", target];
+        let ran = in_place(&machine, target, &machine.path("src")).expect(12);
+        ran.says("src/bound is the state directory").says("src/part is a part of the repository");
+        let ran = machine.run(&[&args[..], &["--to", "/", "--into-existing"]].concat()).expect(12);
+        ran.says("src/bound is the state directory").says("src/part is a part of the repository");
+        for at in [&bound.at, &part.at] {
+            assert!(!at.join("f").exists() && !at.join("ledger/f").exists());
+            let to = at.join("below");
+            let to = to.to_str().unwrap();
+            for more in [&["--to", to][..], &["--to", at.to_str().unwrap(), "--into-existing"]] {
+                let ran = machine.run(&[&args[..], more].concat()).expect(3);
+                ran.says("which is in use, so nothing was restored there").says("outside of it");
+            }
+            assert!(!at.join("below").exists());
+        }
+        for name in ["state", "run", "cache", "repo-b", "repo-r"] {
+            let to = machine.path(name).join("new");
+            let ran = machine.run(&[&args[..], &["--to", to.to_str().unwrap()]].concat()).expect(3);
+            ran.says("lies in the ").says(machine.path(name).to_str().unwrap());
+            assert!(!to.exists());
+        }
+    }
+    drop((bound, part));
+    machine.assert_clean();
+}
+
+/// A directory that shows another one, until the end.
+struct Bound {
+    at: PathBuf,
+}
+
+impl Bound {
+    fn new(from: &Path, at: PathBuf) -> Self {
+        must("mount", &["--bind", from.to_str().unwrap(), at.to_str().unwrap()]);
+        Self { at }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        must_at_last("umount", &[self.at.to_str().unwrap()]);
+    }
+}

@@ -17,7 +17,8 @@ use std::path::{Component, Path};
 
 use nix::errno::Errno;
 use nix::fcntl::{
-    AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, renameat, renameat2,
+    AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, readlinkat, renameat,
+    renameat2,
 };
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
@@ -97,6 +98,14 @@ fn is_directory(found: &FileStat) -> bool {
     SFlag::from_bits_truncate(found.st_mode & libc::S_IFMT) == SFlag::S_IFDIR
 }
 
+/// Whether both directories have a link of that name to the same path.
+fn is_same_link(one: impl AsFd, other: impl AsFd, name: &OsStr) -> bool {
+    match (readlinkat(one, name), readlinkat(other, name)) {
+        (Ok(one), Ok(other)) => one == other,
+        (Err(_), _) | (_, Err(_)) => false,
+    }
+}
+
 fn names_in(directory: impl AsFd) -> io::Result<Vec<OsString>> {
     let path = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
     std::fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect()
@@ -135,7 +144,8 @@ pub(in crate::host) fn place(placement: &Placement, step: Step<'_>) -> io::Resul
     }
     let mut placed = mover.placed;
     for path in placement.named.iter().filter(|path| !path.as_os_str().is_empty()) {
-        if open_beneath(&destination, path, OFlag::O_PATH).is_err() {
+        let is_passed_over = placed.passed_over.iter().any(|left| path.starts_with(&left.path));
+        if !is_passed_over && open_beneath(&destination, path, OFlag::O_PATH).is_err() {
             placed.missing.push(path.clone());
         }
     }
@@ -157,10 +167,12 @@ struct Mover<'a> {
 enum Tried {
     /// It is done, or left to the entries in it.
     Done,
-    /// It is a directory on both sides.
+    /// It is a directory on both sides: what is in it comes next, or has come.
     Merge,
     /// It cannot be, for this reason.
     Refused(String),
+    /// What is there is in use, as this.
+    PassedOver(String),
 }
 
 impl Mover<'_> {
@@ -177,14 +189,16 @@ impl Mover<'_> {
         for name in names {
             let path = path.join(&name);
             for left in (0..TRIES).rev() {
-                match self.entry(from, to, &name, &path) {
-                    Ok(Tried::Done) => self.placed.entries += 1,
-                    Ok(Tried::Merge) => match self.merge(from, to, &name, &path) {
-                        Err(error) if is_changed(&error) && left > 0 => continue,
-                        Err(error) => self.fail(&path, error)?,
-                        Ok(()) => self.placed.entries += 1,
-                    },
+                let tried = match self.entry(from, to, &name, &path) {
+                    Ok(Tried::Merge) => self.merge(from, to, &name, &path),
+                    tried => tried,
+                };
+                match tried {
+                    Ok(Tried::Done | Tried::Merge) => self.placed.entries += 1,
                     Ok(Tried::Refused(reason)) => self.refuse(&path, reason),
+                    Ok(Tried::PassedOver(what)) => {
+                        self.placed.passed_over.push(Refused { path: path.clone(), reason: what });
+                    }
                     // It is another thing than it was a moment ago.
                     Err(error) if is_changed(&error) && left > 0 => continue,
                     Err(error) => self.fail(&path, error)?,
@@ -206,6 +220,11 @@ impl Mover<'_> {
             return Ok(Tried::Refused("it went away while it was moved".into()));
         };
         let old = look(&to, name)?;
+        if let Some(what) = old.as_ref().and_then(|old| self.in_use(old))
+            && !is_same_link(&from, &to, name)
+        {
+            return Ok(Tried::PassedOver(what));
+        }
         let is_named = self.is_named(path);
         match (is_directory(&new), &old) {
             (true, Some(old)) if is_directory(old) => return Ok(Tried::Merge),
@@ -260,10 +279,14 @@ impl Mover<'_> {
         to: impl AsFd,
         name: &OsStr,
         path: &Path,
-    ) -> io::Result<()> {
+    ) -> io::Result<Tried> {
         let laid_out = open_directory(&from, name)?;
         let there = open_directory(&to, name)?;
         let is = fstat(&there)?;
+        // It is held now, and may be another one than was looked at.
+        if let Some(what) = self.in_use(&is) {
+            return Ok(Tried::PassedOver(what));
+        }
         let own = self.staged.iter().find(|(at, _)| *at == path);
         for (_, staged) in self.staged {
             let staged = staged.metadata()?;
@@ -274,7 +297,8 @@ impl Mover<'_> {
         if let Some((_, staged)) = own {
             let wanted = fstat(staged)?;
             self.directory(staged, &there, path)?;
-            return self.adopt(staged, &wanted, &there, path);
+            self.adopt(staged, &wanted, &there, path)?;
+            return Ok(Tried::Merge);
         }
         // The directory that a mount hides is not the one that the copy speaks of, and nothing can be moved
         // across: what is in it is refused one by one.
@@ -283,7 +307,10 @@ impl Mover<'_> {
         // Their times change when what is in them goes.
         let wanted = fstat(&laid_out)?;
         self.directory(&laid_out, &there, path)?;
-        if is_elsewhere { Ok(()) } else { self.adopt(&laid_out, &wanted, &there, path) }
+        if !is_elsewhere {
+            self.adopt(&laid_out, &wanted, &there, path)?;
+        }
+        Ok(Tried::Merge)
     }
 
     /// Gives a directory that the copy names the owner, mode and so on that it has there.
@@ -299,6 +326,13 @@ impl Mover<'_> {
             attributes::copy(from, wanted, to)?;
         }
         Ok(())
+    }
+
+    /// What something that was found is to this program, if it is in use.
+    fn in_use(&self, found: &FileStat) -> Option<String> {
+        let found = Identity::Inode { device: found.st_dev, inode: found.st_ino };
+        let in_use = self.placement.in_use.iter().find(|held| held.identity == found);
+        in_use.map(|held| held.what.clone())
     }
 
     fn is_named(&self, path: &Path) -> bool {

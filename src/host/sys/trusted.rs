@@ -7,19 +7,15 @@
 //! change any step of the walk, its result stays true, and what is read is read from the descriptor that was
 //! checked.
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use super::way;
 use crate::model::shown::Show;
 
 use nix::fcntl::OFlag;
-
-/// As many links as the kernel follows in one path (path_resolution(7)).
-const MOST_LINKS: u32 = 40;
 
 /// What a path must lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,57 +152,14 @@ fn open_trusted(path: &Path, kind: TrustKind) -> Result<(File, PathBuf), TrustEr
 /// Follows a path as the kernel would and checks each directory and link that it passes. Answers with the
 /// end of it, which is not a link and is not checked yet.
 fn walk(path: &Path) -> Result<(PathBuf, Metadata), TrustError> {
-    let look = |path: &Path| {
-        path.symlink_metadata().map_err(|source| TrustError::Io { path: path.to_owned(), source })
-    };
-    let absolute = std::path::absolute(path)
-        .map_err(|source| TrustError::Io { path: path.to_owned(), source })?;
-    let mut ahead = steps(&absolute);
-    let mut here = PathBuf::from("/");
-    let mut found = look(&here)?;
-    let mut links = 0;
-    while let Some(step) = ahead.pop_front() {
-        check_object(&here, &found, TrustKind::Passage)?;
-        if step == ".." {
-            here.pop();
-            found = look(&here)?;
-            continue;
+    let failed = |path: &Path, source| TrustError::Io { path: path.to_owned(), source };
+    way::follow(path, failed, &mut |path, found| {
+        match found.file_type().is_symlink() {
+            // The permission bits of a link mean nothing, but its owner could replace it in a sticky directory.
+            true => check_owner(path, found),
+            false => check_object(path, found, TrustKind::Passage),
         }
-        let next = here.join(&step);
-        let there = look(&next)?;
-        if !there.file_type().is_symlink() {
-            (here, found) = (next, there);
-            continue;
-        }
-        // The permission bits of a link mean nothing, but its owner could replace it in a sticky directory.
-        check_owner(&next, &there)?;
-        links += 1;
-        if links > MOST_LINKS {
-            let source = io::Error::from_raw_os_error(nix::libc::ELOOP);
-            return Err(TrustError::Io { path: next, source });
-        }
-        let target =
-            next.read_link().map_err(|source| TrustError::Io { path: next.clone(), source })?;
-        if target.is_absolute() {
-            here = PathBuf::from("/");
-            found = look(&here)?;
-        }
-        for step in steps(&target).into_iter().rev() {
-            ahead.push_front(step);
-        }
-    }
-    Ok((here, found))
-}
-
-/// The components of a path that lead anywhere.
-fn steps(path: &Path) -> VecDeque<OsString> {
-    path.components()
-        .filter_map(|component| match component {
-            Component::Normal(name) => Some(name.to_owned()),
-            Component::ParentDir => Some("..".into()),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-        })
-        .collect()
+    })
 }
 
 fn check_owner(path: &Path, found: &Metadata) -> Result<(), TrustError> {

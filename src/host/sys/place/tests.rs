@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use proptest::prelude::*;
 
 use super::*;
-use crate::host::Staged;
+use crate::host::{InUse, Staged};
 
 /// One entry of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +120,7 @@ impl Bench {
             }],
             named: Vec::new(),
             mounted: Vec::new(),
+            in_use: Vec::new(),
         }
     }
 
@@ -392,4 +393,80 @@ fn a_new_directory_is_ours_alone() {
     assert_eq!(made, identity(&path));
     assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o700);
     assert_eq!(create(&path, 0o700).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+}
+
+/// Everything in the destination of these names is in use.
+fn in_use(bench: &Bench, names: &[&str]) -> Placement {
+    let held =
+        |name: &&str| InUse { identity: identity(&bench.at.join(name)), what: "ours".into() };
+    Placement { in_use: names.iter().map(held).collect(), ..bench.placement() }
+}
+
+#[test]
+fn what_is_in_use_stays_whatever_the_copy_has_in_its_place() {
+    let directory = || Node::Directory(0o700);
+    let old = tree([
+        ("a", directory()),
+        ("a/state", directory()),
+        ("a/state/f", file("live")),
+        ("a/empty", directory()),
+        ("a/link", Node::Link("state".into())),
+        ("a/same", Node::Link("state".into())),
+        ("a/other", file("old")),
+    ]);
+    let new = tree([
+        ("a", Node::Directory(0o755)),
+        ("a/state", Node::Directory(0o755)),
+        ("a/state/f", file("of old")),
+        ("a/state/g", file("of old")),
+        ("a/empty", file("a file then")),
+        ("a/link", directory()),
+        ("a/link/f", file("of old")),
+        ("a/same", Node::Link("state".into())),
+        ("a/other", file("new")),
+    ]);
+    let bench = Bench::new(&old, &new);
+    let mut placement = in_use(&bench, &["a/state", "a/empty", "a/link", "a/same"]);
+    placement.named = vec!["a/state/g".into(), "a/other".into(), "a".into()];
+    let placed = put(&placement);
+    assert_eq!((placed.refused_count, placed.missing), (0, vec![]));
+    let mut left: Vec<_> = placed.passed_over.into_iter().collect();
+    left.sort_by(|one, other| one.path.cmp(&other.path));
+    let expected = ["a/empty", "a/link", "a/state"];
+    let expected = expected.map(|path| Refused { path: path.into(), reason: "ours".into() });
+    assert_eq!(left, expected, "a link to where it leads already is no loss");
+    let mut result = old.clone();
+    result.insert("a".into(), Node::Directory(0o755));
+    result.insert("a/other".into(), file("new"));
+    assert_eq!(bench.result(), result);
+}
+
+#[test]
+fn nothing_that_is_in_use_comes_to_harm_wherever_the_move_ends() {
+    let old = tree([
+        ("a", Node::Directory(0o755)),
+        ("a/f", file("live")),
+        ("b", Node::Link("a".into())),
+        ("c", Node::Directory(0o755)),
+    ]);
+    let new = tree([
+        ("a", Node::Directory(0o700)),
+        ("a/f", file("of old")),
+        ("b", Node::Directory(0o700)),
+        ("b/f", file("of old")),
+        ("c", file("of old")),
+        ("d", file("new")),
+    ]);
+    for last in 0..4 {
+        let bench = Bench::new(&old, &new);
+        let mut steps = 0;
+        let placed = place(&in_use(&bench, &["a", "b", "c"]), &mut || {
+            steps += 1;
+            if steps > last { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+        });
+        assert_eq!(placed.is_ok(), last > 0, "what is passed over is no change");
+        let mut found = bench.result();
+        found.remove(Path::new("d"));
+        assert_eq!(found, old);
+    }
 }
