@@ -143,6 +143,10 @@ impl Host for Machine {
         unreachable!("a survey runs nothing")
     }
 
+    fn hypervisor(&self) -> &dyn crate::host::Hypervisor {
+        unreachable!("a survey does not ask for guests")
+    }
+
     fn act(&self, _: &Action) -> Result<Option<Identity>, ActError> {
         unreachable!("a survey changes nothing")
     }

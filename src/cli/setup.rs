@@ -12,6 +12,7 @@ use crate::host::dry::DryHost;
 use crate::host::sys::trusted::{TrustKind, check_trusted, read_trusted};
 use crate::host::system::SystemHost;
 use crate::host::{Action, Host};
+use crate::machine;
 use crate::model::event::{Observer, Observers};
 use crate::model::job::{Config, Job, Settings, Source};
 use crate::model::names::{RunId, TargetName};
@@ -74,10 +75,12 @@ impl Setup {
     pub fn new(global: &Global, how: Use) -> anyhow::Result<Self> {
         let mut config = load_config(global)?;
         refuse(untrusted(directories(&config)))?;
-        let system: Arc<dyn Host> = Arc::new(SystemHost::new().map_err(|error| {
+        let system = SystemHost::new().map_err(|error| {
             let hint = "every verb needs /proc: mount -t proc proc /proc";
             StepError::from_error(Trouble::Environment, &error, Some(hint))
-        })?);
+        })?;
+        let hypervisor = machine::hypervisor(machine::CONNECTION);
+        let system: Arc<dyn Host> = Arc::new(system.with_hypervisor(hypervisor));
         let is_dry = matches!(how, Use::Plan | Use::ReadBack { dry_run: true });
         let dry = is_dry.then(|| Arc::new(dry_host(&system, &config)));
         let host = dry.clone().map_or(system, |dry| dry as Arc<dyn Host>);

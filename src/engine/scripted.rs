@@ -144,6 +144,10 @@ impl Host for ScriptedHost {
         Ok(Chained { before, last: read, bytes: (!self.dry).then_some(bytes) })
     }
 
+    fn hypervisor(&self) -> &dyn crate::host::Hypervisor {
+        unreachable!("an engine does not ask for guests")
+    }
+
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {
         let Action::RemoveFile { .. } = action else { panic!("not in the script: {action:?}") };
         self.acted.lock().unwrap().push(action.clone());

@@ -19,11 +19,12 @@ use super::runner::lines::LineSplitter;
 use super::spec::quote;
 use super::{
     ActError, Action, Capture, Chained, ChildRecorder, CommandSpec, Completed, Effect, EnvValue,
-    Exit, Host, LockError, LockGuard, LockMode, MountEntry, PathState, Placed, Placement,
-    PrivateMount, PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, TrustError,
-    TrustKind, Watch, Way,
+    Exit, GuestChange, Host, Hypervisor, LockError, LockGuard, LockMode, MountEntry, PathState,
+    Placed, Placement, PrivateMount, PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard,
+    Tool, TrustError, TrustKind, Watch, Way,
 };
 use crate::model::bytes;
+use crate::model::guest::GuestUuid;
 use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
 
@@ -175,6 +176,8 @@ impl fmt::Display for PlannedCommand {
     }
 }
 
+mod guests;
+
 /// A host that changes nothing.
 pub struct DryHost {
     inner: Arc<dyn Host>,
@@ -186,6 +189,7 @@ pub struct DryHost {
 struct Noted {
     effects: Vec<PlannedEffect>,
     facts: HashMap<String, Vec<Vec<u8>>>,
+    guests: HashMap<GuestUuid, Vec<GuestChange>>,
 }
 
 impl DryHost {
@@ -339,6 +343,10 @@ impl Host for DryHost {
         };
         let before = vec![unseen; before.len()];
         Ok(Chained { before, last: predict(last, watch), bytes: None })
+    }
+
+    fn hypervisor(&self) -> &dyn Hypervisor {
+        self
     }
 
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {

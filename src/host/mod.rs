@@ -1,12 +1,13 @@
 //! The one door to the machine.
 //!
 //! Everything that Stillpoint does to the machine, or learns from it, is a value that goes through
-//! [`Host`]: processes as [`CommandSpec`], other effects as [`Action`], questions as the `look` methods.
+//! [`Host`]: processes as [`CommandSpec`], other effects as [`Action`], what is done to guests of the hypervisor as
+//! [`GuestCall`], questions as the `look` methods.
 //! Behind the door stands one of
 //!
 //! - [`system::SystemHost`]: the real machine;
 //! - [`dry::DryHost`]: answers questions, runs [`Effect::Inspect`] commands, and notes every
-//!   [`Effect::Mutate`] and [`Action`] instead of carrying it out;
+//!   [`Effect::Mutate`], [`Action`] and [`GuestCall`] instead of carrying it out;
 //! - the tests' scripted and fake hosts.
 //!
 //! So "a dry run changes nothing" and "fail the n-th effect" are properties of the door, not of each step.
@@ -24,6 +25,7 @@ use crate::model::undo::{ChildProcess, Identity};
 mod action;
 pub mod dry;
 pub mod guard;
+mod hypervisor;
 mod placement;
 pub mod runner;
 mod secret_fd;
@@ -32,6 +34,11 @@ pub mod sys;
 pub mod system;
 
 pub use action::{ActError, Action};
+pub use hypervisor::{
+    BackupDisk, BlockJob, Checkpoint, Definition, FreezeState, Guest, GuestCall, GuestChange,
+    GuestJob, GuestState, Hypervisor, HypervisorError, NoHypervisor, OffReason, Overlay,
+    PauseReason, ShutdownBy,
+};
 pub use placement::{Confinement, InUse, Placed, Placement, Refused, Staged};
 pub use secret_fd::{FdStyle, SecretFd};
 pub use sys::mounts::MountEntry;
@@ -260,6 +267,9 @@ pub trait Host: Send + Sync {
         last: &CommandSpec,
         watch: Watch<'_>,
     ) -> Result<Chained, RunError>;
+
+    /// The hypervisor, by this very door: what is asked of it and done to it is counted and noted as all else is.
+    fn hypervisor(&self) -> &dyn Hypervisor;
 
     /// Carries out a mutation that is not a process. Answers with the identity of what was made, if
     /// something was made.

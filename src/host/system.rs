@@ -17,9 +17,9 @@ use super::sys::{
     trusted, way,
 };
 use super::{
-    ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Host, LockError, LockGuard,
-    LockMode, MountEntry, PathKind, PathState, Placed, Placement, PrivateView, RunError, Shield,
-    Subvolume, ThawGuard, Tool, TrustError, TrustKind, Watch, Way,
+    ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Host, Hypervisor, LockError,
+    LockGuard, LockMode, MountEntry, NoHypervisor, PathKind, PathState, Placed, Placement,
+    PrivateView, RunError, Shield, Subvolume, ThawGuard, Tool, TrustError, TrustKind, Watch, Way,
 };
 use crate::lock;
 use crate::model::shown::Show;
@@ -32,6 +32,7 @@ pub struct SystemHost {
     runner: Runner,
     /// What is started as a thaw guard.
     guard_program: PathBuf,
+    hypervisor: Box<dyn Hypervisor + Send + Sync>,
 }
 
 impl SystemHost {
@@ -48,7 +49,17 @@ impl SystemHost {
     /// The machine, stopping its children when the flag is raised, by whomever.
     pub fn stopped_by(stop: Arc<StopFlag>) -> Self {
         // The kernel's own link to this very program, also when its file has been replaced meanwhile.
-        Self { runner: Runner::new(stop), guard_program: "/proc/self/exe".into() }
+        Self {
+            runner: Runner::new(stop),
+            guard_program: "/proc/self/exe".into(),
+            hypervisor: Box::new(NoHypervisor),
+        }
+    }
+
+    /// The same with a hypervisor. Without one, every call to it says that this build has none.
+    #[must_use]
+    pub fn with_hypervisor(self, hypervisor: Box<dyn Hypervisor + Send + Sync>) -> Self {
+        Self { hypervisor, ..self }
     }
 
     /// The same with another program as its thaw guard: the caller may not be Stillpoint itself.
@@ -77,6 +88,10 @@ impl Host for SystemHost {
         watch: Watch<'_>,
     ) -> Result<Chained, RunError> {
         self.runner.chain(before, last, watch)
+    }
+
+    fn hypervisor(&self) -> &dyn Hypervisor {
+        &*self.hypervisor
     }
 
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {

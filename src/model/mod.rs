@@ -6,6 +6,7 @@
 pub mod bytes;
 pub mod copy;
 pub mod event;
+pub mod guest;
 pub mod job;
 pub mod keep;
 pub mod names;

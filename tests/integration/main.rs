@@ -14,6 +14,7 @@ mod engine_locks;
 mod examples;
 mod faults;
 mod forged;
+mod guests;
 mod help;
 mod loops;
 mod mounts;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
     ActError, Action, Capture, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
-    LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, Placed, Placement,
+    Hypervisor, LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, Placed, Placement,
     PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, TrustError, TrustKind,
     Watch,
 };
@@ -146,7 +146,7 @@ impl FakeHost {
     }
 
     /// Counts an effect and carries it out, or not. `None`: it is to fail.
-    fn effect<T>(&self, what: String, work: impl FnOnce(&mut World) -> T) -> Option<T> {
+    pub(super) fn effect<T>(&self, what: String, work: impl FnOnce(&mut World) -> T) -> Option<T> {
         self.effect_in_parts(what, work, |_, _| panic!("nothing comes between the parts of this"))
     }
 
@@ -331,6 +331,10 @@ impl Host for FakeHost {
             watch(Stream::Err, line);
         }
         Ok(Chained { before: ended, last, bytes: Some(1) })
+    }
+
+    fn hypervisor(&self) -> &dyn Hypervisor {
+        self
     }
 
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {

@@ -4,6 +4,7 @@ pub mod fake_borg;
 pub mod fake_btrfs;
 mod fake_dmsetup;
 pub mod fake_engine;
+pub mod fake_guests;
 pub mod fake_host;
 pub mod fake_lvm;
 pub mod world;

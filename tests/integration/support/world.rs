@@ -8,6 +8,7 @@ use stillpoint::host::{CommandSpec, Exit, MountEntry, PrivateMount, Tool};
 
 use super::fake_borg::{Answer, FakeBorg};
 use super::fake_btrfs::FakeBtrfs;
+use super::fake_guests::{FakeGuest, FakeGuests};
 use super::fake_lvm::{FakeLvm, Stage};
 
 /// What happens at the n-th effect.
@@ -67,6 +68,8 @@ pub struct World {
     pub btrfs: FakeBtrfs,
     /// A volume group.
     pub lvm: FakeLvm,
+    /// Guests of its hypervisor.
+    pub guests: FakeGuests,
     /// Swap files that are in use.
     pub swap_files: Vec<PathBuf>,
     /// What happens while the `quiesce` hook runs: after the survey, before the captures.
@@ -118,6 +121,7 @@ impl World {
         held.extend(self.btrfs.top.keys().map(|name| format!("snapshot {name}")));
         held.extend(self.lvm.snapshots().iter().map(|volume| format!("volume {}", volume.name)));
         held.extend(self.lvm.ailments());
+        held.extend(self.guests.values().flat_map(FakeGuest::held));
         let served = self.mounts.iter().filter(|mount| mount.is_fuse());
         held.extend(served.map(|mount| format!("mount {} at {}", mount.id, mount.at.display())));
         let is_read_only = |path: &&PathBuf| {
@@ -140,6 +144,7 @@ impl World {
         self.boots += 1;
         self.frozen.clear();
         self.lvm.reboot();
+        self.guests.values_mut().for_each(FakeGuest::reboot);
         for mount in &mut self.mounts {
             if self.remounted.contains(&mount.at) {
                 mount.super_options = "rw".into();
