@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
+use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::config;
 use crate::host::Action;
@@ -64,6 +65,7 @@ pub fn run(global: &Global, args: &GenerateArgs) -> Verdict {
                     clap_mangen::Man::new(verb).render_extra_section(&mut page)?;
                 }
             }
+            configuration(&mut page)?;
             render::text(&String::from_utf8_lossy(&page))?;
         }
         What::Completions { shell } => {
@@ -75,6 +77,30 @@ pub fn run(global: &Global, args: &GenerateArgs) -> Verdict {
         What::Config => render::text(&config::commented_start(&setup::host_name()?))?,
     }
     Ok(Vec::new())
+}
+
+/// Every key of the configuration, as a section of the manual page.
+fn configuration(page: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut section = Roff::new();
+    section.control("SH", ["CONFIGURATION"]);
+    section.text([roman(
+        "The configuration is TOML: /etc/stillpoint.toml, and /etc/stillpoint.d/*.toml laid over it. \
+         `stillpoint generate config` prints one to start from.",
+    )]);
+    for table in config::reference() {
+        section.control("SS", [format!("[{}]", table.name).as_str()]);
+        section.text([roman(format!("{}.", table.says))]);
+        for key in &table.keys {
+            section.control("TP", []);
+            let holds = match &key.default {
+                Some(default) => format!(" ({}; default {default})", key.holds),
+                None => format!(" ({})", key.holds),
+            };
+            section.text([bold(key.name), roman(holds)]);
+            section.text([roman(format!("{}.", key.says))]);
+        }
+    }
+    section.to_writer(page)
 }
 
 /// The command line without the verbs that are not for people: completions offer hidden ones too.
@@ -123,6 +149,20 @@ mod tests {
         let start = config::commented_start("web1");
         for (name, _) in crate::step::hook::VARIABLES {
             assert!(help.contains(name) && start.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_manual_page_lists_every_key_with_its_default() {
+        let mut page = Vec::new();
+        configuration(&mut page).unwrap();
+        let page = String::from_utf8(page).unwrap().replace("\\-", "-");
+        for table in config::reference() {
+            assert!(page.contains(&format!("[{}]", table.name)), "{}", table.name);
+            for key in &table.keys {
+                let default = key.default.clone().unwrap_or_default();
+                assert!(page.contains(key.name) && page.contains(&default), "{}", key.name);
+            }
         }
     }
 

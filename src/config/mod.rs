@@ -1,34 +1,37 @@
 //! The configuration: files in, a resolved [`Config`] or every problem at its line and column out.
 //!
 //! `tree` parses the files into one tree that remembers where each value stood and lays the drop-ins
-//! over the main file; `conform` holds the tree against the shape that `file` declares; `resolve` reads
-//! it into the model and judges what values mean together. Everything complains to `diagnostic` and goes
-//! on. serde is not used for reading: it stops at the first mistake, and people fix files one run at a time.
+//! over the main file. `keys` declares every key with its kind, default, documentation and reader, one file a
+//! table. `conform` holds the tree against these declarations; their readers read it into the model, and `resolve`
+//! judges what targets and jobs mean together. The start file, the JSON schema and the manual page's list are
+//! written from the same declarations. Everything complains to `diagnostic` and goes on. serde is not used for
+//! reading: it stops at the first mistake, and people fix files one run at a time.
 
-mod capture;
 mod conform;
 mod diagnostic;
-pub mod file;
-mod job;
+mod key;
+mod keys;
+mod kind;
+mod kinds;
 mod origin;
 mod pairing;
+mod reference;
 mod repository;
 mod resolve;
 mod schema;
 mod section;
 mod source;
 mod start;
-mod target;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tree;
-mod value;
 
 pub use diagnostic::{PatternFault, Problem, Problems};
 pub use origin::{Origin, origins};
 pub use pairing::{PAIRINGS, Pairing, show_pairings};
+pub use reference::{KeyReference, TableReference, reference};
 pub use resolve::excluded;
 pub use schema::json_schema;
 pub use source::SourceFile;

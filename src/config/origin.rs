@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 
 use super::diagnostic::Notes;
-use super::tree::{Table, Value};
+use super::tree::Table;
 use super::{SourceFile, conform, merged};
 use crate::model::bytes;
 
@@ -39,11 +39,9 @@ pub fn origins(files: &[SourceFile]) -> Vec<Origin> {
 fn collect(table: &Table, name: &str, files: &[SourceFile], found: &mut Vec<Origin>) {
     for entry in &table.entries {
         let key = conform::dotted(name, &entry.key);
-        match &entry.node.value {
-            Value::Table(table) if !table.entries.is_empty() => {
-                collect(table, &key, files, found);
-            }
-            _ => {
+        match entry.node.value.table() {
+            Some(table) if !table.entries.is_empty() => collect(table, &key, files, found),
+            Some(_) | None => {
                 let Some(file) = files.get(entry.at.file) else { continue };
                 let before = file.text.bytes().take(entry.at.start);
                 found.push(Origin {

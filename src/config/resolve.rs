@@ -4,25 +4,19 @@
 //! place never leaves this room, because a configuration with a problem is not handed out.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::diagnostic::{Complaint, Notes, suggest};
-use super::job::{self, ReadJob};
+use super::keys::job::{self, ReadJob};
+use super::keys::root::{JOBS, TARGETS};
+use super::keys::settings::{self, SETTINGS};
+use super::keys::target::{self, ReadTarget};
 use super::pairing::Pairing;
 use super::repository::Location;
 use super::section::Section;
 use super::source::Place;
-use super::target::{self, ReadTarget};
 use super::tree::Table;
-use super::value;
-use crate::model::job::{Config, Settings, Source};
-use crate::model::names::HostName;
+use crate::model::job::Config;
 use crate::model::shown::Show;
-
-/// How long a run waits for a lock, unless the file says otherwise.
-const LOCK_WAIT: Duration = Duration::from_secs(2 * 60);
-/// The age from which a copy is stale: a nightly run may fail once, and no more.
-const MAX_AGE: Duration = Duration::from_secs(48 * 3_600);
 
 /// Reads everything. The result is only good when no problem was noted.
 pub(super) fn resolve(
@@ -32,15 +26,12 @@ pub(super) fn resolve(
     notes: &mut Notes,
 ) -> Option<Config> {
     let root = Section::root(root);
-    let settings = read_settings(&root, default_host, notes);
-    let defined: Vec<&str> = match root.table("targets") {
-        Some(targets) => targets.entries().iter().map(|entry| entry.key.as_str()).collect(),
-        None => Vec::new(),
-    };
-    let targets: Vec<ReadTarget> = (root.tables("targets").iter())
-        .filter_map(|section| target::read(section, notes))
-        .collect();
-    let jobs: Vec<ReadJob> = (root.tables("jobs").iter())
+    let settings = settings::read(&root.part(&SETTINGS), default_host, notes);
+    let targets = root.part(&TARGETS);
+    let defined: Vec<&str> = targets.entries().iter().map(|entry| entry.key.as_str()).collect();
+    let targets: Vec<ReadTarget> =
+        targets.tables().iter().filter_map(|section| target::read(section, notes)).collect();
+    let jobs: Vec<ReadJob> = (root.part(&JOBS).tables().iter())
         .filter_map(|section| job::read(section, &defined, notes))
         .collect();
     between_targets(&targets, &defined, notes);
@@ -67,48 +58,6 @@ pub(super) fn resolve(
         targets: targets.into_iter().map(|target| target.target).collect(),
         jobs: jobs.into_iter().map(|job| job.job).collect(),
         files,
-    })
-}
-
-fn read_settings(root: &Section<'_>, default_host: &str, notes: &mut Notes) -> Option<Settings> {
-    let empty = Table::default();
-    let section = root.table("settings").unwrap_or_else(|| Section::root(&empty));
-    let host = match section.get("host", value::line) {
-        Some(text) => HostName::new(text).ok(),
-        None if section.has("host") => None,
-        None => match HostName::new(default_host) {
-            Ok(host) => Some(host),
-            Err(error) => {
-                let message = format!("this machine is called {default_host:?}, but {error}");
-                let complaint = Complaint::new(message).help("set host in [settings]");
-                notes.missing(section.at, complaint);
-                None
-            }
-        },
-    };
-    let path = |key, default: &str| section.path(key).unwrap_or_else(|| PathBuf::from(default));
-    let directories = [
-        ("state-dir", path("state-dir", "/var/lib/stillpoint")),
-        ("runtime-dir", path("runtime-dir", "/run/stillpoint")),
-        ("cache-dir", path("cache-dir", "/var/cache/stillpoint")),
-    ];
-    for (n, (key, directory)) in directories.iter().enumerate() {
-        if let Some((other, _)) = directories[..n].iter().find(|(_, other)| other == directory) {
-            let message = format!("{key} cannot be the same directory as {other}");
-            let named = if section.has(key) { key } else { other };
-            notes.problem(section.value_at(named), Complaint::new(message));
-        }
-    }
-    let [(_, state_dir), (_, runtime_dir), (_, cache_dir)] = directories;
-    Some(Settings {
-        host: host?,
-        state_dir,
-        runtime_dir,
-        cache_dir,
-        makeshift_borg_cache: None,
-        lock_wait: section.span("lock-wait").unwrap_or(LOCK_WAIT),
-        metrics_file: section.path("metrics-file"),
-        max_age: section.span("max-age").unwrap_or(MAX_AGE),
     })
 }
 
@@ -179,18 +128,15 @@ fn job_and_target(
             format!("the job's keep has no effect: {:?} is append-only", target.name.as_str());
         notes.warning(at, Complaint::new(message));
     }
-    let (Source::Files(files), Some(Location::Local(repository))) =
-        (&job.job.source, &read.location)
-    else {
-        return;
-    };
-    for (path, path_at) in &job.paths {
+    let Some(repository) = read.location.as_ref().and_then(Location::local) else { return };
+    let trees = &job.trees;
+    for (path, path_at) in &trees.paths {
         // A mount of its own below the path is not entered, so nothing there is read.
-        let outside = files.one_file_system
+        let outside = trees.one_file_system
             && target.require_mount.as_ref().is_some_and(|mount| {
                 repository.starts_with(mount) && mount.starts_with(path) && mount != path
             });
-        if repository.starts_with(path) && !outside && !excluded(repository, &files.exclude) {
+        if repository.starts_with(path) && !outside && !excluded(repository, &trees.exclude) {
             let complaint = Complaint::new(format!(
                 "the repository of {:?} lies below {}: the job would back up its own copies",
                 target.name.as_str(),

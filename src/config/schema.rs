@@ -1,63 +1,61 @@
-//! The shape as a JSON schema, for editors: `generate schema`.
+//! The declared keys as a JSON schema, for editors: `generate schema`.
 
 use serde_json::{Map, Value, json};
 
-use super::file::{FILE, Key, Kind};
+use super::key::{Item, Table, node_of};
+use super::keys::root::FILE;
+use super::tree::{self, Node};
 
 /// The JSON schema (draft 2020-12) of the configuration file. It knows keys, types and words; what
 /// values mean together is known only to `check-config`.
 pub fn json_schema() -> Value {
-    let mut schema = table(FILE);
+    let mut schema = table(&FILE);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("Stillpoint configuration");
     schema
 }
 
-fn table(keys: &[Key]) -> Value {
+fn table(declared: &Table) -> Value {
     let mut properties = Map::new();
-    for key in keys {
-        // What this version refuses is not offered.
-        if let Some(mut value) = value(key.kind) {
-            value["description"] = json!(key.says);
-            properties.insert(key.name.to_owned(), value);
-        }
+    for item in declared.items() {
+        let property = match item {
+            Item::Value(key) => {
+                let about = key.about();
+                let mut schema = described(key.schema(), about.says);
+                if let Some(default) = about.default.and_then(node_of) {
+                    schema["default"] = as_json(&default);
+                }
+                schema
+            }
+            Item::Table(below) => described(table(below), below.says),
+            Item::Named(below, _) => {
+                let names = json!({ "type": "object", "additionalProperties": table(below) });
+                described(names, below.says)
+            }
+            // What this version refuses is not offered.
+            Item::Later(..) => continue,
+        };
+        properties.insert(item.name().to_owned(), property);
     }
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
 }
 
-fn value(kind: Kind) -> Option<Value> {
-    /// One or more numbers with a unit; see `model::span`.
-    const SPAN: &str = "^\\s*([0-9]+(s|m|min|h|d|w|mo|y)\\s*)+$";
-    let list = |items: Value| json!({ "type": "array", "items": items });
-    let text = json!({ "type": "string", "minLength": 1 });
-    let path = json!({ "type": "string", "pattern": "^/" });
-    let argv = json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 });
-    Some(match kind {
-        Kind::Text | Kind::Host | Kind::FileName | Kind::BorgCompression | Kind::BorgFilesCache => {
-            text
+fn described(mut schema: Value, says: &str) -> Value {
+    schema["description"] = json!(says);
+    schema
+}
+
+fn as_json(node: &Node) -> Value {
+    match &node.value {
+        tree::Value::Text(text) | tree::Value::Float(text) | tree::Value::Date(text) => json!(text),
+        tree::Value::Flag(flag) => json!(flag),
+        tree::Value::Whole(number) => json!(i64::try_from(*number).ok()),
+        tree::Value::List(nodes) => nodes.iter().map(as_json).collect(),
+        tree::Value::Table(table) => {
+            let entry = |entry: &tree::Entry| (entry.key.clone(), as_json(&entry.node));
+            Value::Object(table.entries.iter().map(entry).collect())
         }
-        Kind::Whole(least) => json!({ "type": "integer", "minimum": least, "maximum": u32::MAX }),
-        Kind::Flag => json!({ "type": "boolean" }),
-        Kind::Span | Kind::LongSpan => json!({ "type": "string", "pattern": SPAN }),
-        Kind::Path => path,
-        Kind::Texts | Kind::Patterns => list(text),
-        Kind::Paths => list(path),
-        Kind::Argv => argv,
-        Kind::Argvs => list(argv),
-        Kind::Word(words) => json!({ "enum": words }),
-        Kind::Shrink => json!({ "type": "string", "pattern": "^([0-9]+%|off)$" }),
-        Kind::Percent => json!({ "type": "string", "pattern": "^[0-9]+%$" }),
-        Kind::SnapshotSize => json!({ "type": "string", "pattern": "^[0-9]+[%KMGT]$" }),
-        Kind::Share => json!({
-            "anyOf": [
-                { "type": "boolean" },
-                { "type": "string", "pattern": "^([0-9.]+%|all)$" }
-            ]
-        }),
-        Kind::Table(keys) => table(keys),
-        Kind::Named(_, keys) => json!({ "type": "object", "additionalProperties": table(keys) }),
-        Kind::Later(_) => return None,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -73,6 +71,8 @@ mod tests {
         assert_eq!(job["properties"]["machines"], Value::Null);
         let files = &job["properties"]["files"]["properties"];
         assert_eq!(files["lvm-classic"]["properties"]["size"]["pattern"], "^[0-9]+[%KMGT]$");
+        assert_eq!(files["lvm-classic"]["properties"]["size"]["default"], "15%");
+        assert_eq!(files["consistent"]["default"], false);
         assert!(job["properties"]["targets"]["description"].is_string());
     }
 }

@@ -1,12 +1,9 @@
 //! A table of the tree, for reading: gives a value, or nothing when it is absent or was refused.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use super::diagnostic::Complaint;
+use super::key::{Key, Keyed, Table as Shape};
+use super::kind::Elements;
 use super::source::Place;
-use super::tree::{Entry, Node, Table, Value};
-use super::value;
+use super::tree::{Entry, Table};
 
 /// A table under its name.
 #[derive(Debug, Clone)]
@@ -21,10 +18,8 @@ pub(super) struct Section<'t> {
 impl<'t> Section<'t> {
     /// The table of an entry; `None` when the entry is none.
     pub fn of(entry: &'t Entry) -> Option<Self> {
-        match &entry.node.value {
-            Value::Table(table) => Some(Self { key: &entry.key, at: entry.at, table }),
-            _ => None,
-        }
+        let table = entry.node.value.table()?;
+        Some(Self { key: &entry.key, at: entry.at, table })
     }
 
     /// The whole tree.
@@ -32,68 +27,59 @@ impl<'t> Section<'t> {
         Self { key: "", at: Place { file: 0, start: 0, end: 0 }, table }
     }
 
+    fn entry(&self, key: &dyn Keyed) -> Option<&'t Entry> {
+        self.table.get(key.key())
+    }
+
     /// Whether the key is there at all, with whatever value.
-    pub fn has(&self, key: &str) -> bool {
-        self.table.get(key).is_some()
+    pub fn has(&self, key: &dyn Keyed) -> bool {
+        self.entry(key).is_some()
     }
 
     /// Where the key stands, or the table when it is absent.
-    pub fn key_at(&self, key: &str) -> Place {
-        self.table.get(key).map_or(self.at, |entry| entry.at)
+    pub fn key_at(&self, key: &dyn Keyed) -> Place {
+        self.entry(key).map_or(self.at, |entry| entry.at)
     }
 
     /// Where the value stands, or the table when it is absent.
-    pub fn value_at(&self, key: &str) -> Place {
-        self.table.get(key).map_or(self.at, |entry| entry.node.at)
+    pub fn value_at(&self, key: &dyn Keyed) -> Place {
+        self.entry(key).map_or(self.at, |entry| entry.node.at)
     }
 
-    /// A value by its reader.
-    pub fn get<T>(
-        &self,
-        key: &str,
-        read: impl FnOnce(&'t Node) -> Result<T, Complaint>,
-    ) -> Option<T> {
-        self.table.get(key).and_then(|entry| read(&entry.node).ok())
+    /// The value that stands here, if one does that can be read.
+    pub fn given<T>(&self, key: &Key<T>) -> Option<T> {
+        self.entry(key).and_then(|entry| key.read(&entry.node))
     }
 
-    /// A string.
-    pub fn text(&self, key: &str) -> Option<String> {
-        self.get(key, value::text).map(str::to_owned)
+    /// The value that holds: the one that stands here, else the default. A key with a default always has one.
+    pub fn get<T>(&self, key: &Key<T>) -> Option<T> {
+        self.given(key).or_else(|| key.of_default())
     }
 
-    /// An absolute path.
-    pub fn path(&self, key: &str) -> Option<PathBuf> {
-        self.get(key, value::path)
+    /// The readable elements of a list, each with its place; none when it is absent.
+    pub fn list<T>(&self, key: &Key<Elements<T>>) -> Elements<T> {
+        self.given(key).unwrap_or_default()
     }
 
-    /// A length of time.
-    pub fn span(&self, key: &str) -> Option<Duration> {
-        self.get(key, value::span)
+    /// The readable elements of a list; none when it is absent.
+    pub fn values<T>(&self, key: &Key<Elements<T>>) -> Vec<T> {
+        self.list(key).into_iter().map(|(value, _)| value).collect()
     }
 
-    /// A boolean that is false when absent.
-    pub fn flag(&self, key: &str) -> bool {
-        self.get(key, value::flag).unwrap_or(false)
-    }
-
-    /// A whole number.
-    pub fn whole(&self, key: &str) -> Option<u32> {
-        self.get(key, |node| value::whole(node, 0))
-    }
-
-    /// The readable elements of a list, each with its place; empty when absent.
-    pub fn list<T>(
-        &self,
-        key: &str,
-        read: impl Fn(&'t Node) -> Result<T, Complaint>,
-    ) -> Vec<(T, Place)> {
-        let nodes = self.get(key, |node| value::list(node, "")).unwrap_or_default();
-        nodes.iter().filter_map(|node| Some((read(node).ok()?, node.at))).collect()
+    /// Whether a list is there and has no elements, readable or not.
+    pub fn is_empty_list(&self, key: &dyn Keyed) -> bool {
+        self.entry(key).and_then(|entry| entry.node.value.list()).is_some_and(<[_]>::is_empty)
     }
 
     /// A table below this one.
-    pub fn table(&self, key: &str) -> Option<Section<'t>> {
-        self.table.get(key).and_then(Section::of)
+    pub fn table(&self, key: &dyn Keyed) -> Option<Section<'t>> {
+        self.entry(key).and_then(Section::of)
+    }
+
+    /// A table below this one; an empty one when it is absent, so that its defaults hold.
+    pub fn part(&self, key: &dyn Keyed) -> Section<'t> {
+        static EMPTY: Table = Table { entries: Vec::new() };
+        self.table(key).unwrap_or(Self { key: key.key(), at: self.at, table: &EMPTY })
     }
 
     /// All entries, readable or not.
@@ -101,9 +87,16 @@ impl<'t> Section<'t> {
         &self.table.entries
     }
 
-    /// Those tables below the key that are tables.
-    pub fn tables(&self, key: &str) -> Vec<Section<'t>> {
-        let Some(section) = self.table(key) else { return Vec::new() };
-        section.table.entries.iter().filter_map(Section::of).collect()
+    /// Those tables in it that are tables.
+    pub fn tables(&self) -> Vec<Section<'t>> {
+        self.table.entries.iter().filter_map(Section::of).collect()
+    }
+
+    /// Whether a table stands here under a key that is none: it has been reported as an unknown key, and is likely
+    /// what seems to be missing.
+    pub fn holds_misspelt_table(&self, shape: &Shape) -> bool {
+        let is_known = |entry: &Entry| shape.items().any(|item| item.name() == entry.key);
+        let mut tables = self.table.entries.iter().filter(|entry| Section::of(entry).is_some());
+        tables.any(|entry| !is_known(entry))
     }
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::file::{FILE, Key, Kind};
+use super::key::{AnyKey, Item, Sample, Table as Declared, node_of};
+use super::keys::root::FILE;
 use super::*;
 use crate::model::job::Source;
 use crate::model::shown::Show;
@@ -689,16 +690,40 @@ fn effects() -> Vec<(String, String, &'static str, String)> {
     rows
 }
 
-/// Every key of the shape that this version serves and that holds a value.
-fn leaves(keys: &[Key], name: &str, found: &mut Vec<(String, Kind)>) {
-    for key in keys {
-        let name = conform::dotted(name, key.name);
-        match key.kind {
-            Kind::Later(_) => {}
-            Kind::Table(keys) => leaves(keys, &name, found),
-            Kind::Named(_, keys) => leaves(keys, &format!("{name}.NAME"), found),
-            kind => found.push((name, kind)),
+/// Every key that this version serves and that holds a value.
+fn leaves(table: &Declared, name: &str, found: &mut Vec<(String, &'static dyn AnyKey)>) {
+    for item in table.items() {
+        let name = conform::dotted(name, item.name());
+        match item {
+            Item::Later(..) => {}
+            Item::Table(table) => leaves(table, &name, found),
+            Item::Named(table, _) => leaves(table, &format!("{name}.NAME"), found),
+            Item::Value(key) => found.push((name, key)),
         }
+    }
+}
+
+/// The same, from the top.
+fn declared() -> Vec<(String, &'static dyn AnyKey)> {
+    let mut found = Vec::new();
+    leaves(&FILE, "", &mut found);
+    found
+}
+
+#[test]
+fn what_is_shown_of_a_key_is_taken_by_its_reader() {
+    for (name, key) in declared() {
+        let about = key.about();
+        let sample = match about.sample {
+            Sample::Default | Sample::Hidden => None,
+            Sample::Off(toml) | Sample::On(toml) => Some(toml),
+        };
+        for toml in about.default.into_iter().chain(sample) {
+            let node = node_of(&toml.replace("@HOST@", "web1"));
+            let node = node.unwrap_or_else(|| panic!("{name}: {toml} is no TOML"));
+            key.check(&node, &mut |_, complaint| panic!("{name}: {toml}: {}", complaint.message));
+        }
+        assert!(!about.says.is_empty() && !about.says.ends_with('.'), "{name}: {:?}", about.says);
     }
 }
 
@@ -711,8 +736,7 @@ fn every_key_changes_the_model() {
         assert_ne!(plain, changed, "{key} changes nothing");
     }
     let mut tested: Vec<&str> = rows.iter().map(|(key, ..)| key.as_str()).collect();
-    let mut declared = Vec::new();
-    leaves(FILE, "", &mut declared);
+    let declared = declared();
     let mut declared: Vec<&str> = declared.iter().map(|(key, _)| key.as_str()).collect();
     tested.sort_unstable();
     declared.sort_unstable();
@@ -721,14 +745,16 @@ fn every_key_changes_the_model() {
 
 #[test]
 fn every_key_refuses_a_value_of_another_type() {
-    let mut declared = Vec::new();
-    leaves(FILE, "", &mut declared);
-    for (key, kind) in declared {
+    for (key, declared) in declared() {
         // No key holds a date.
         let text = format!("{} = 2026-11-21\n", key.replace("NAME", "x"));
         let found = wrong(&text);
         let here = format!("1:{} ", text.find("2026").unwrap() + 1);
-        assert!(found.iter().any(|p| p.starts_with(&here)), "{key} ({kind:?}): {found:?}");
+        assert!(
+            found.iter().any(|p| p.starts_with(&here)),
+            "{key} ({}): {found:?}",
+            declared.shown()
+        );
     }
 }
 

@@ -36,6 +36,47 @@ pub(super) enum Value {
     Table(Table),
 }
 
+impl Value {
+    /// The string, if it is one.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            Value::Whole(_)
+            | Value::Flag(_)
+            | Value::Float(_)
+            | Value::Date(_)
+            | Value::List(_)
+            | Value::Table(_) => None,
+        }
+    }
+
+    /// The elements, if it is an array.
+    pub fn list(&self) -> Option<&[Node]> {
+        match self {
+            Value::List(nodes) => Some(nodes),
+            Value::Text(_)
+            | Value::Whole(_)
+            | Value::Flag(_)
+            | Value::Float(_)
+            | Value::Date(_)
+            | Value::Table(_) => None,
+        }
+    }
+
+    /// The table, if it is one.
+    pub fn table(&self) -> Option<&Table> {
+        match self {
+            Value::Table(table) => Some(table),
+            Value::Text(_)
+            | Value::Whole(_)
+            | Value::Flag(_)
+            | Value::Float(_)
+            | Value::Date(_)
+            | Value::List(_) => None,
+        }
+    }
+}
+
 impl Node {
     /// The type, with its article, for messages.
     pub fn type_name(&self) -> &'static str {
@@ -105,13 +146,9 @@ pub(super) struct Entry {
 impl Entry {
     /// Where the entry is first named: `[a.b]` names `a` before a later `[a]` does.
     fn first_byte(&self) -> usize {
-        match &self.node.value {
-            Value::Table(table) => {
-                let below = table.entries.iter().map(Entry::first_byte).min();
-                below.map_or(self.at.start, |below| below.min(self.at.start))
-            }
-            _ => self.at.start,
-        }
+        let entries = self.node.value.table().map_or(&[][..], |table| &table.entries);
+        let below = entries.iter().map(Entry::first_byte).min();
+        below.map_or(self.at.start, |below| below.min(self.at.start))
     }
 }
 

@@ -1,0 +1,120 @@
+//! What every engine's table has, and what reading one gives.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::diagnostic::{Complaint, Notes};
+use crate::config::key::{Key, Keyed, Table};
+use crate::config::kinds::{LONG_SPAN, PATH, TEXT, Whole};
+use crate::config::repository::Location;
+use crate::config::section::Section;
+use crate::config::source::Place;
+use crate::model::names::TargetName;
+use crate::model::shown::Show;
+use crate::model::target::{EngineConfig, SecretSource};
+
+/// An engine: its table, and who reads it.
+pub struct Engine {
+    /// `[targets.NAME.ENGINE]`.
+    pub table: &'static Table,
+    /// The reader.
+    pub read: fn(&Section<'_>, &mut Notes) -> Option<ReadEngine>,
+}
+
+/// What the table of an engine says.
+pub struct ReadEngine {
+    /// The repository as the engine is told it.
+    pub repository: String,
+    /// Where the repository stands in the file.
+    pub repository_at: Place,
+    /// Where the repository is; `None` when that could not be read.
+    pub location: Option<Location>,
+    /// Where the passphrase comes from.
+    pub secret: Option<SecretSource>,
+    /// The target that this one is filled from.
+    pub copy_from: Option<TargetName>,
+    /// Where that stands in the file.
+    pub copy_from_at: Place,
+    /// See [`REQUIRE_MOUNT`].
+    pub require_mount: Option<PathBuf>,
+    /// See [`PROGRAM`].
+    pub program: Option<PathBuf>,
+    /// See [`UPLOAD_LIMIT`].
+    pub upload_limit_kib: Option<u32>,
+    /// See [`STALL_TIMEOUT`].
+    pub stall_timeout: Duration,
+    /// What this engine alone understands.
+    pub config: EngineConfig,
+}
+
+/// The repository; an engine says in which forms.
+pub const REPOSITORY: Key<String> = Key::new("repository", &TEXT);
+
+/// Guards against a disk that is not there.
+pub const REQUIRE_MOUNT: Key<PathBuf> = Key::new("require-mount", &PATH)
+    .says("Refuse to write when nothing is mounted there, instead of filling the disk below");
+
+/// The engine's program on this machine.
+pub const PROGRAM: Key<PathBuf> = Key::new("program", &PATH);
+
+/// How much the engine may send.
+pub const UPLOAD_LIMIT: Key<u32> = Key::new("upload-limit", &Whole(1)).says("KiB per second");
+
+/// How long nothing may move.
+pub const STALL_TIMEOUT: Key<Duration> = Key::new("stall-timeout", &LONG_SPAN)
+    .says("Stop the engine when nothing moved for so long")
+    .default("'30m'");
+
+impl ReadEngine {
+    /// What every engine's table says, with what this engine's alone says.
+    pub fn new(
+        section: &Section<'_>,
+        repository: Option<String>,
+        location: Option<Location>,
+        config: EngineConfig,
+    ) -> Option<Self> {
+        Some(Self {
+            repository: repository.unwrap_or_default(),
+            repository_at: section.value_at(&REPOSITORY),
+            location,
+            secret: None,
+            copy_from: None,
+            copy_from_at: section.at,
+            require_mount: section.get(&REQUIRE_MOUNT),
+            program: section.get(&PROGRAM),
+            upload_limit_kib: section.get(&UPLOAD_LIMIT),
+            stall_timeout: section.get(&STALL_TIMEOUT)?,
+            config,
+        })
+    }
+}
+
+/// Reads the repository, which there must be.
+pub fn read_repository(section: &Section<'_>, notes: &mut Notes) -> Option<String> {
+    if !section.has(&REPOSITORY) {
+        let message = format!("{} needs a repository", section.key);
+        notes.missing(section.at, Complaint::new(message));
+    }
+    section.get(&REPOSITORY)
+}
+
+/// Judges `require-mount` against where the repository is.
+pub fn check_mount(section: &Section<'_>, location: Option<&Location>, notes: &mut Notes) {
+    let Some(mount) = section.get(&REQUIRE_MOUNT) else { return };
+    let at = section.value_at(&REQUIRE_MOUNT);
+    if mount.parent().is_none() {
+        let message = format!("{}: something is always mounted at \"/\"", REQUIRE_MOUNT.key());
+        notes.problem(at, Complaint::new(message));
+    }
+    match location {
+        Some(Location::Local(path)) if !path.starts_with(&mount) => {
+            let message = format!("the repository is not below {}", mount.shown());
+            notes.warning(at, Complaint::new(message));
+        }
+        Some(Location::Remote(_)) => {
+            let message = "require-mount looks at this machine, the repository is elsewhere";
+            notes.warning(at, Complaint::new(message));
+        }
+        Some(Location::Local(_)) | None => {}
+    }
+}

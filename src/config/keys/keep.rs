@@ -1,0 +1,110 @@
+//! `[targets.NAME.keep]` and `[jobs.NAME.keep.TARGET]`: which copies stay.
+
+use std::time::Duration;
+
+use crate::config::diagnostic::{Complaint, Notes};
+use crate::config::key::{Item, Key, Start, Table, no_variants};
+use crate::config::kind::Elements;
+use crate::config::kinds::{LONG_SPAN, TEXTS, Whole};
+use crate::config::section::Section;
+use crate::model::keep::KeepPolicy;
+
+/// The table of a target.
+pub const OF_TARGET: Table = Table {
+    name: "keep",
+    says: "Which copies stay; without this table all of them do",
+    start: Start::on(
+        "targets.disk.keep",
+        "Which copies stay; without this table all of them do. The newest copy always stays. Hours, days, weeks (from Monday),\n\
+         months and years begin as UTC has them, whatever the machine's time zone.",
+    ),
+    variants: no_variants,
+    items: &[KEYS],
+};
+
+/// The tables of a job, one for each target.
+pub const OF_JOB: Table = Table {
+    name: "keep",
+    says: "Overrides a target's keep for this job",
+    start: Start::lines(
+        "Retention of this job in one target, instead of the target's own.\n\
+         #[jobs.system.keep.disk]\n\
+         #daily = 14",
+    ),
+    variants: no_variants,
+    items: &[KEYS],
+};
+
+const KEYS: &[Item] = &[
+    Item::Value(&LAST),
+    Item::Value(&HOURLY),
+    Item::Value(&DAILY),
+    Item::Value(&WEEKLY),
+    Item::Value(&MONTHLY),
+    Item::Value(&YEARLY),
+    Item::Value(&WITHIN),
+    Item::Value(&TAGS),
+];
+
+const LAST: Key<u32> = Key::new("last", &Whole(0)).says("The newest copies").on("3");
+
+const HOURLY: Key<u32> =
+    Key::new("hourly", &Whole(0)).says("One copy for each of so many hours of UTC").example("24");
+
+const DAILY: Key<u32> =
+    Key::new("daily", &Whole(0)).says("One copy for each of so many days of UTC").on("7");
+
+const WEEKLY: Key<u32> =
+    Key::new("weekly", &Whole(0)).says("One copy for each of so many weeks of UTC").on("4");
+
+const MONTHLY: Key<u32> =
+    Key::new("monthly", &Whole(0)).says("One copy for each of so many months of UTC").on("6");
+
+const YEARLY: Key<u32> =
+    Key::new("yearly", &Whole(0)).says("One copy for each of so many years of UTC").example("2");
+
+const WITHIN: Key<Duration> = Key::new("within", &LONG_SPAN)
+    .says("Everything younger than this, counted back from the newest copy")
+    .example("'2d'")
+    .told();
+
+const TAGS: Key<Elements<String>> = Key::new("tags", &TEXTS)
+    .says("Every copy that carries one of these tags")
+    .example("['before-upgrade']")
+    .told();
+
+/// Whether a key of that name stands in the table.
+pub fn has(name: &str) -> bool {
+    OF_TARGET.serves(name)
+}
+
+/// Reads the table.
+pub fn read(section: &Section<'_>, notes: &mut Notes) -> KeepPolicy {
+    let counts = [&LAST, &HOURLY, &DAILY, &WEEKLY, &MONTHLY, &YEARLY];
+    for (tag, at) in section.list(&TAGS) {
+        if tag.contains(',') {
+            notes.problem(at, Complaint::new("a tag cannot hold a comma: restic splits there"));
+        }
+    }
+    let policy = KeepPolicy {
+        last: section.get(&LAST),
+        hourly: section.get(&HOURLY),
+        daily: section.get(&DAILY),
+        weekly: section.get(&WEEKLY),
+        monthly: section.get(&MONTHLY),
+        yearly: section.get(&YEARLY),
+        within: section.get(&WITHIN),
+        tags: section.values(&TAGS),
+    };
+    let keeps = counts.iter().any(|key| section.get(key).is_some_and(|count| count > 0))
+        || section.has(&WITHIN)
+        || !policy.tags.is_empty();
+    // A count that could not be read is a problem of its own and may well keep something.
+    let unreadable = counts.iter().any(|key| section.has(*key) && section.get(key).is_none());
+    if !keeps && !unreadable && !section.entries().is_empty() {
+        let complaint = Complaint::new("this policy would keep nothing")
+            .help("leave the table out to keep everything");
+        notes.problem(section.at, complaint);
+    }
+    policy
+}

@@ -1,0 +1,124 @@
+//! `[targets.NAME.restic]`: copies are restic snapshots.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::engine::{self, Engine, ReadEngine, check_mount, read_repository};
+use super::secret::Secret;
+use crate::config::diagnostic::{Complaint, Notes};
+use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
+use crate::config::kind::Word;
+use crate::config::kinds::{ARGV, FILE_NAME, PATH, TEXT};
+use crate::config::repository;
+use crate::config::section::Section;
+use crate::model::names::TargetName;
+use crate::model::target::{EngineConfig, ResticOptions};
+
+/// The engine.
+pub const ROW: Engine = Engine { table: &RESTIC, read };
+
+const RESTIC: Table = Table {
+    name: "restic",
+    says: "Copies are restic snapshots",
+    start: Start::off(
+        "targets.cloud.restic",
+        "A second place, by restic: a path, sftp:, rest:, s3:, b2:, rclone: and whatever else restic knows.",
+    ),
+    variants: no_variants,
+    items: &[&[
+        Item::Value(&REPOSITORY),
+        Item::Value(&SECRET.file),
+        Item::Value(&SECRET.command),
+        Item::Value(&SECRET.credential),
+        Item::Value(&ENVIRONMENT_FILE),
+        Item::Value(&COMPRESSION),
+        Item::Value(&UPLOAD_LIMIT),
+        Item::Value(&STALL_TIMEOUT),
+        Item::Value(&PROGRAM),
+        Item::Value(&REQUIRE_MOUNT),
+        Item::Value(&COPY_FROM),
+    ]],
+};
+
+const REPOSITORY: Key<String> = engine::REPOSITORY
+    .says("Any restic repository, handed through untouched")
+    .on("'sftp:backup@nas:/restic/@HOST@'");
+
+const SECRET: Secret = Secret {
+    word: "password",
+    file: Key::new("password-file", &PATH)
+        .says("A file that holds the password")
+        .on("'/etc/stillpoint/cloud.pass'")
+        .prose("One of: password-file, password-command = [\"program\", \"argument\"], password-credential = \"name\" (systemd)."),
+    command: Key::new("password-command", &ARGV)
+        .says("A command that prints the password")
+        .hidden(),
+    credential: Key::new("password-credential", &FILE_NAME)
+        .says("A systemd credential that holds the password")
+        .hidden(),
+    instead: "",
+};
+
+const ENVIRONMENT_FILE: Key<PathBuf> = Key::new("environment-file", &PATH)
+    .says("KEY=value lines for the backend, such as AWS_SECRET_ACCESS_KEY")
+    .example("'/etc/stillpoint/cloud.env'")
+    .told();
+
+const COMPRESSION: Key<String> = Key::new("compression", &Word(&["auto", "off", "max"]))
+    .says("How new data is compressed, as restic --compression takes it")
+    .example("'auto'")
+    .prose("auto, off or max.");
+
+const UPLOAD_LIMIT: Key<u32> = engine::UPLOAD_LIMIT.example("5000");
+
+const STALL_TIMEOUT: Key<Duration> = engine::STALL_TIMEOUT;
+
+const PROGRAM: Key<PathBuf> =
+    engine::PROGRAM.says("The restic program on this machine").example("'/usr/bin/restic'");
+
+const REQUIRE_MOUNT: Key<PathBuf> = engine::REQUIRE_MOUNT.hidden().prose(
+    "For a local path: require-mount = \"/mnt/point\". Filled from another restic target of the same job by\n\
+     `restic copy`, instead of reading the source again: copy-from = \"other\".",
+);
+
+const COPY_FROM: Key<String> = Key::new("copy-from", &TEXT)
+    .says("Filled by `restic copy` from this target, which the job lists too, instead of reading the source again")
+    .hidden();
+
+fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
+    let secret = SECRET.read(section, true, notes);
+    let repository = read_repository(section, notes);
+    if repository.as_deref().is_some_and(repository::holds_password) {
+        // Said at the table and not at the value, whose line would print the password.
+        let complaint = Complaint::new("the repository holds a password: plans and logs show it")
+            .help("newer restic reads RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD from environment-file");
+        notes.warning(section.at, complaint);
+    }
+    let location = repository.as_deref().and_then(|text| match repository::restic(text) {
+        Ok((location, doubt)) => {
+            if let Some(doubt) = doubt {
+                notes.warning(section.value_at(&REPOSITORY), doubt);
+            }
+            Some(location)
+        }
+        Err(complaint) => {
+            notes.problem(section.value_at(&REPOSITORY), complaint);
+            None
+        }
+    });
+    let copy_from = section.get(&COPY_FROM).and_then(|name| match TargetName::new(&name) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            let message = format!("{}: {error}", COPY_FROM.key());
+            notes.problem(section.value_at(&COPY_FROM), Complaint::new(message));
+            None
+        }
+    });
+    check_mount(section, location.as_ref(), notes);
+    let config = EngineConfig::Restic(ResticOptions {
+        environment_file: section.get(&ENVIRONMENT_FILE),
+        compression: section.get(&COMPRESSION),
+    });
+    let common = ReadEngine::new(section, repository, location, config)?;
+    Some(ReadEngine { secret, copy_from, copy_from_at: section.value_at(&COPY_FROM), ..common })
+}

@@ -1,0 +1,131 @@
+//! `[targets.NAME]`: where copies go, by which engine, and what happens to them there.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::check::{self, CHECK};
+use super::engine::ReadEngine;
+use super::keep::{self, OF_TARGET as KEEP};
+use crate::config::diagnostic::{Complaint, Notes};
+use crate::config::key::{Item, Key, Start, Table};
+use crate::config::kinds::{FLAG, SPAN};
+use crate::config::pairing::ENGINES;
+use crate::config::repository::Location;
+use crate::config::section::Section;
+use crate::config::source::Place;
+use crate::config::tree::bare;
+use crate::model::names::TargetName;
+use crate::model::target::Target;
+
+/// The tables, by name.
+pub const TARGET: Table = Table {
+    name: "targets",
+    says: "Where copies go, by name",
+    start: Start::on(
+        "targets.disk",
+        "--- Targets: where copies go, and by which engine -------------------------------------------------------\n\n",
+    ),
+    variants: || ENGINES.iter().map(|engine| engine.item()).collect(),
+    items: &[&[
+        Item::Table(&KEEP),
+        Item::Table(&CHECK),
+        Item::Value(&COMPACT_EVERY),
+        Item::Value(&APPEND_ONLY),
+    ]],
+};
+
+const COMPACT_EVERY: Key<Duration> = Key::new("compact-every", &SPAN)
+    .says("Space that deletions left is given back this often; by default after each run that deleted something")
+    .example("'7d'")
+    .prose("Space that deletions left is given back this often. Default: after each run that deleted something.");
+
+const APPEND_ONLY: Key<bool> = Key::new("append-only", &FLAG)
+    .says("Never delete, prune or compact anything here")
+    .default("false")
+    .prose("Never delete, prune or compact anything here (then without compact-every): append-only = true");
+
+/// A target with what the checks between targets and jobs need.
+pub struct ReadTarget {
+    /// The target itself.
+    pub target: Target,
+    /// Where its name stands.
+    pub at: Place,
+    /// Where it keeps copies; `None` when that could not be read.
+    pub location: Option<Location>,
+    /// Where the repository stands.
+    pub repository_at: Place,
+    /// Where `copy-from` stands, if it does.
+    pub copy_from_at: Place,
+}
+
+/// Reads one target; `None` when it has no name or engine to speak of, which has then been noted.
+pub fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadTarget> {
+    let engine = read_engine(section, notes);
+    let keep = section.table(&KEEP).map(|keep| keep::read(&keep, notes));
+    let check = section.table(&CHECK).and_then(|check| check::read(&check, notes));
+    let append_only = section.get(&APPEND_ONLY)?;
+    if append_only && section.has(&COMPACT_EVERY) {
+        let message = "compact-every has no effect on an append-only target";
+        notes.problem(section.key_at(&COMPACT_EVERY), Complaint::new(message));
+    }
+    if append_only && section.has(&KEEP) {
+        let message = "keep has no effect on an append-only target: nothing is deleted there";
+        notes.warning(section.key_at(&KEEP), Complaint::new(message));
+    }
+    let engine = engine?;
+    let target = Target {
+        name: TargetName::new(section.key).ok()?,
+        local: engine.location.as_ref().and_then(Location::local).map(Path::to_owned),
+        repository: engine.repository,
+        secret: engine.secret,
+        require_mount: engine.require_mount,
+        program: engine.program,
+        copy_from: engine.copy_from,
+        upload_limit_kib: engine.upload_limit_kib,
+        stall_timeout: engine.stall_timeout,
+        engine: engine.config,
+        keep,
+        check,
+        compact_every: section.get(&COMPACT_EVERY),
+        append_only,
+    };
+    Some(ReadTarget {
+        target,
+        at: section.at,
+        location: engine.location,
+        repository_at: engine.repository_at,
+        copy_from_at: engine.copy_from_at,
+    })
+}
+
+/// The first engine that can be read. All are read, so that the problems of all show.
+fn read_engine(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
+    let named: Vec<Item> =
+        ENGINES.iter().map(|engine| engine.item()).filter(|engine| section.has(engine)).collect();
+    if named.is_empty() {
+        no_engine(section, notes);
+    }
+    for second in named.iter().skip(1) {
+        let message = format!("a target has one engine, and {:?} is another", named[0].name());
+        notes.problem(section.key_at(second), Complaint::new(message));
+    }
+    let mut first = None;
+    for row in ENGINES.iter().filter_map(|engine| engine.served()) {
+        let read = section.table(row.table).and_then(|part| (row.read)(&part, notes));
+        first = first.or(read);
+    }
+    first
+}
+
+fn no_engine(section: &Section<'_>, notes: &mut Notes) {
+    if section.holds_misspelt_table(&TARGET) {
+        return;
+    }
+    let name = bare(section.key);
+    let tables: Vec<String> = (ENGINES.iter().filter_map(|engine| engine.served()))
+        .map(|engine| format!("[targets.{name}.{}]", engine.table.name))
+        .collect();
+    let complaint = Complaint::new(format!("the target {:?} names no engine", section.key))
+        .help(format!("add {}", tables.join(" or ")));
+    notes.missing(section.at, complaint);
+}
