@@ -4,13 +4,11 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::model::names::TargetName;
-use crate::model::outcome::{Outcome, Trouble};
+use crate::model::outcome::Outcome;
 use crate::model::report::{SCHEMA, StepReport};
-use crate::model::target::{ReadData, Target};
+use crate::model::target::ReadData;
+use crate::pipeline::maintenance::{Work, maintain};
 use crate::pipeline::select;
-use crate::pipeline::steps::maintain::{self, WhenBusy};
-use crate::pipeline::steps::target::require_mount;
-use crate::step::recorder::Recorder;
 
 use super::setup::{Setup, Use};
 use super::{Global, Selection, Verdict, render};
@@ -71,51 +69,17 @@ struct Damage {
 /// Runs `check`.
 pub fn run(global: &Global, args: &CheckArgs) -> Verdict {
     let how = Use::ReadBack { dry_run: args.dry_run };
-    carry_out(global, &args.selection, how, |cx, rec, target, damage| {
-        let Some(engine) = cx.pipeline.engine(&target.name) else { return };
-        let configured = target.check.as_ref().map_or(ReadData::None, |check| check.read_data);
-        let extent = args.read_data.map_or(configured, |share| share.0);
-        if let Some(report) = maintain::check(cx, rec, engine, extent, WhenBusy::Fail)
-            && !report.damage.is_empty()
-        {
-            damage.push(Damage { target: target.name.clone(), found: report.damage });
-        }
-    })
+    let work = Work::Check(args.read_data.map(|share| share.0));
+    carry_out(global, &args.selection, how, work)
 }
 
 /// Runs `compact`.
 pub fn compact(global: &Global, args: &CompactArgs) -> Verdict {
     let how = if args.dry_run { Use::Plan } else { Use::Change };
-    carry_out(global, &args.selection, how, |cx, rec, target, _| {
-        if target.append_only {
-            rec.say(true, format!("target {} is append-only: it is never compacted", target.name));
-            return;
-        }
-        if let Some(engine) = cx.pipeline.engine(&target.name) {
-            maintain::compact(cx, rec, engine, WhenBusy::Fail);
-        }
-    })
+    carry_out(global, &args.selection, how, Work::Compact)
 }
 
-type Work<'w> = &'w mut dyn FnMut(
-    crate::step::context::RunContext<'_>,
-    &mut Recorder<'_>,
-    &Target,
-    &mut Vec<Damage>,
-);
-
-fn carry_out(
-    global: &Global,
-    selection: &Selection,
-    how: Use,
-    mut work: impl FnMut(
-        crate::step::context::RunContext<'_>,
-        &mut Recorder<'_>,
-        &Target,
-        &mut Vec<Damage>,
-    ),
-) -> Verdict {
-    let work: Work<'_> = &mut work;
+fn carry_out(global: &Global, selection: &Selection, how: Use, work: Work) -> Verdict {
     let mut setup = Setup::new(global, how)?;
     let dry_run = setup.dry.is_some();
     if dry_run {
@@ -132,23 +96,12 @@ fn carry_out(
         planned: Vec::new(),
     };
     let troubles = setup.session(|cx| {
-        let mut rec = Recorder::new(cx.pipeline.observer, None);
-        for target in targets {
-            if let Some(signal) = cx.host().stop_signal() {
-                rec.troubles.push(Trouble::Signal(signal));
-                break;
-            }
-            let mounted = rec.step("prepare", Some(&target.name), None, |_| {
-                require_mount(cx.host(), target)?;
-                Ok(((), crate::step::recorder::Done::ok("ready")))
-            });
-            if mounted.is_some() {
-                work(cx, &mut rec, target, &mut document.damage);
-            }
-        }
-        document.outcome = rec.outcome();
-        document.steps = rec.steps;
-        Ok(rec.troubles)
+        let done = maintain(cx, &targets, work);
+        document.outcome = done.outcome;
+        document.steps = done.steps;
+        document.damage =
+            done.damage.into_iter().map(|(target, found)| Damage { target, found }).collect();
+        Ok(done.troubles)
     })?;
     if let Some(error) = setup.unrecorded() {
         render::say(&format!("warning: {error}; that the targets were checked is not recorded"));
@@ -158,16 +111,21 @@ fn carry_out(
     }
     if global.json {
         render::json(&document)?;
-        return Ok(troubles);
+    } else {
+        told(&document, dry_run, global.quiet)?;
     }
+    Ok(troubles)
+}
+
+fn told(document: &Document, dry_run: bool, quiet: bool) -> anyhow::Result<()> {
     for line in &document.planned {
         render::text(line)?;
     }
-    let told = |step: &&StepReport| {
-        let fine = step.outcome == Outcome::Ok && global.quiet;
+    let is_told = |step: &&StepReport| {
+        let fine = step.outcome == Outcome::Ok && quiet;
         (step.step != "prepare" || (dry_run && step.outcome != Outcome::Ok)) && !fine
     };
-    for step in document.steps.iter().filter(told) {
+    for step in document.steps.iter().filter(is_told) {
         let target = step.target.as_ref().map(ToString::to_string).unwrap_or_default();
         let said = match step.outcome {
             // A prediction, not a result: it says what it would do.
@@ -176,5 +134,5 @@ fn carry_out(
         };
         render::text(&format!("{} {target}: {said}", step.step))?;
     }
-    Ok(troubles)
+    Ok(())
 }

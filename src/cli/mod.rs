@@ -1,7 +1,7 @@
 //! The command line: one verb a file, the exit codes, and everything that is printed.
 //!
 //! Results go to stdout and everything else to stderr. A verb answers with the [`Trouble`]s it met; the
-//! exit code follows from them in `exit`, and nowhere else.
+//! exit code follows from them in [`crate::model::exit`], and nowhere else.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::model::exit;
 use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::near::nearest;
 use crate::model::outcome::Trouble;
@@ -20,7 +21,6 @@ mod adopt;
 mod check;
 mod check_config;
 mod diff;
-mod exit;
 mod find;
 mod generate;
 mod init;
@@ -45,7 +45,7 @@ type Verdict = anyhow::Result<Vec<Trouble>>;
 /// Makes Linux machines restorable: hands a still view of them to borg or restic, keeps what the policy
 /// says, proves that it can be restored, and tells the truth about what happened
 #[derive(Debug, Parser)]
-#[command(name = "stillpoint", version, max_term_width = 100, after_help = exit::TABLE, disable_help_subcommand = true)]
+#[command(name = "stillpoint", version, max_term_width = 100, after_help = exit::table(), disable_help_subcommand = true)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -190,7 +190,8 @@ pub fn main() -> ExitCode {
         render::error(&error);
         vec![error.downcast_ref::<StepError>().map_or(Trouble::Unexpected, |step| step.trouble)]
     });
-    exit::exit_code(exit::code(&troubles))
+    let code = exit::exit_code(&troubles);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
 /// Reads the command line.

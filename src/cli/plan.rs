@@ -13,7 +13,7 @@ use crate::pipeline;
 use crate::pipeline::select;
 
 use super::setup::{Setup, Use, refuse_unfit_run};
-use super::{Global, Verdict, exit, job_name, render, target_name};
+use super::{Global, Verdict, job_name, render, target_name};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -86,8 +86,7 @@ pub fn plan(global: &Global, jobs: &[JobName], only: Option<&TargetName>) -> Ver
     }
     let jobs = select::jobs_to_run(&setup.config, jobs, only)?;
     refuse_unfit_run(&setup.config, &jobs, only)?;
-    let mut report = pipeline::run::run(setup.pipeline(), &jobs, only);
-    report.exit_code = Some(exit::code(&report.troubles));
+    let report = pipeline::run::run(setup.pipeline(), &jobs, only);
     let steps = steps.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone();
     if global.json {
         render::json(&Document { schema: SCHEMA, dry_run: true, steps: &steps, report: &report })?;

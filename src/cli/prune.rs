@@ -4,11 +4,8 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
-use crate::model::job::Job;
 use crate::model::report::SCHEMA;
-use crate::model::target::Target;
-use crate::pipeline::prune::{Request, Ruling, prune};
-use crate::pipeline::select;
+use crate::pipeline::prune::{Request, Ruling, prune, scope};
 
 use super::setup::{Setup, Use};
 use super::{Global, Selection, Verdict, render};
@@ -71,24 +68,11 @@ struct Document {
 /// Runs the verb.
 pub fn run(global: &Global, args: &PruneArgs) -> Verdict {
     let setup = Setup::new(global, if args.dry_run { Use::Plan } else { Use::Change })?;
-    let jobs = match &args.selection.job {
-        Some(name) => vec![select::job(&setup.config, name)?],
-        None => setup.config.jobs.iter().collect(),
-    };
-    let of = args.selection.job.as_ref().and(jobs.first().copied());
-    let mut targets: Vec<(&Target, Vec<&Job>)> = Vec::new();
-    for target in select::targets(&setup.config, of, args.selection.target.as_ref())? {
-        let uses = |job: &&Job| job.targets.contains(&target.name);
-        let its: Vec<&Job> = jobs.iter().copied().filter(uses).collect();
-        // What closes a target may be older than the last job that listed it.
-        let is_accepted = args.accept && args.selection.target.is_some();
-        if !its.is_empty() || is_accepted {
-            targets.push((target, its));
-        }
-    }
+    let (job, target) = (args.selection.job.as_ref(), args.selection.target.as_ref());
+    let scope = scope(&setup.config, job, target, args.accept)?;
     let mut document = Document { schema: SCHEMA, dry_run: args.dry_run, ..Document::default() };
     let troubles = setup.session(|cx| {
-        let pruned = prune(cx, &args.request(), targets)?;
+        let pruned = prune(cx, &args.request(), scope)?;
         for failure in &pruned.failures {
             render::say(&format!("stillpoint: {failure}"));
         }
@@ -99,36 +83,37 @@ pub fn run(global: &Global, args: &PruneArgs) -> Verdict {
     })?;
     if global.json {
         render::json(&document)?;
-        return Ok(troubles);
+    } else {
+        told(&document, args.dry_run || !global.quiet)?;
     }
-    let rows: Vec<Vec<String>> = document
-        .decisions
-        .iter()
-        .map(|row| {
-            let item = row.item.as_ref().map(|item| format!("/{item}")).unwrap_or_default();
-            vec![
-                if row.delete { "delete" } else { "keep" }.into(),
-                row.target.to_string(),
-                format!("{}{item}", row.job),
-                row.copy.chars().take(60).collect(),
-                row.reason.clone(),
-            ]
-        })
-        .collect();
-    let told = args.dry_run || !global.quiet;
-    if !rows.is_empty() && told {
+    Ok(troubles)
+}
+
+/// What a person reads: each decision with its reason, what was refused, and the sum.
+fn told(document: &Document, is_told: bool) -> anyhow::Result<()> {
+    let row = |row: &Ruling| {
+        let item = row.item.as_ref().map(|item| format!("/{item}")).unwrap_or_default();
+        vec![
+            if row.delete { "delete" } else { "keep" }.into(),
+            row.target.to_string(),
+            format!("{}{item}", row.job),
+            row.copy.chars().take(60).collect(),
+            row.reason.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = document.decisions.iter().map(row).collect();
+    if !rows.is_empty() && is_told {
         render::text(&render::table(&["", "TARGET", "JOB", "COPY", "REASON"], &rows))?;
     }
     for refusal in &document.refusals {
         render::say(&format!("warning: {refusal}"));
     }
-    if !told {
-        return Ok(troubles);
+    if !is_told {
+        return Ok(());
     }
     let count = document.decisions.iter().filter(|row| row.delete).count();
-    render::text(&match args.dry_run {
+    render::text(&match document.dry_run {
         true => format!("{count} would be deleted"),
         false => format!("{} deleted", document.deleted.len()),
-    })?;
-    Ok(troubles)
+    })
 }

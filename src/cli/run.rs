@@ -2,19 +2,16 @@
 
 use clap::Args;
 
-use crate::host::Action;
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Outcome;
 use crate::model::report::RunReport;
 use crate::pipeline;
+use crate::pipeline::publish::publish;
 use crate::pipeline::select;
-use crate::report::facts::Facts;
-use crate::report::{metrics, status};
-use crate::step::error::StepError;
 use crate::step::hook::VARIABLES;
 
 use super::setup::{Setup, Use, refuse_unfit_run};
-use super::{Global, Verdict, exit, job_name, plan, render, target_name};
+use super::{Global, Verdict, job_name, plan, render, target_name};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -49,12 +46,8 @@ pub fn run(global: &Global, args: &RunArgs) -> Verdict {
     let jobs = select::jobs_to_run(&setup.config, &args.jobs, args.target.as_ref())?;
     refuse_unfit_run(&setup.config, &jobs, args.target.as_ref())?;
     let mut report = pipeline::run::run(setup.pipeline(), &jobs, args.target.as_ref());
-    report.exit_code = Some(exit::code(&report.troubles));
-    publish(&setup, &mut report);
-    report.exit_code = Some(exit::code(&report.troubles));
-    if let Err(error) = setup.pipeline().remember(|history| history.record_run(&report)) {
-        warn(&mut report, StepError::from(error).message);
-        report.exit_code = Some(exit::code(&report.troubles));
+    for failure in publish(setup.pipeline(), &mut report) {
+        render::say(&format!("stillpoint: {failure}"));
     }
     if global.json {
         render::json(&report)?;
@@ -62,43 +55,6 @@ pub fn run(global: &Global, args: &RunArgs) -> Verdict {
         render::text(&summary(&report))?;
     }
     Ok(report.troubles)
-}
-
-/// Writes `report.json` and the metrics. That they cannot be written is a warning: the copies stand.
-fn publish(setup: &Setup, report: &mut RunReport) {
-    let settings = &setup.config.settings;
-    let mut files = Vec::new();
-    match serde_json::to_vec_pretty(report) {
-        Ok(content) => files.push((settings.state_dir.join("report.json"), 0o600, content)),
-        Err(error) => warn(report, error.to_string()),
-    }
-    if let Some(path) = &settings.metrics_file {
-        let now = setup.host.now();
-        match Facts::gather(setup.pipeline().history, &setup.config, now) {
-            Ok(facts) => {
-                let status = status::status(&setup.config, &facts, now, None);
-                let text = metrics::textfile(&status, &facts);
-                files.push((path.clone(), 0o644, text.into_bytes()));
-            }
-            Err(error) => warn(report, StepError::from(error).message),
-        }
-    }
-    for (path, mode, content) in files {
-        let action = Action::ReplaceFile { path: path.clone(), mode, content };
-        if let Err(error) = setup.host.act(&action) {
-            warn(report, StepError::from(error).message);
-        }
-    }
-}
-
-fn warn(report: &mut RunReport, text: String) {
-    if report.warnings.contains(&text) {
-        return;
-    }
-    render::say(&format!("stillpoint: {text}"));
-    report.warnings.push(text);
-    report.troubles.push(crate::model::outcome::Trouble::Warning);
-    report.outcome = report.outcome.clone().worst(Outcome::Warning);
 }
 
 /// What a person reads last: one line per job and target, and the sum.

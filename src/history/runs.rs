@@ -51,8 +51,7 @@ pub struct StepTime {
 }
 
 impl History {
-    /// Records a run with its jobs, steps and outcomes. Recording it again (with its exit code) replaces
-    /// what was recorded.
+    /// Records a run with its jobs, steps and outcomes, once.
     ///
     /// # Errors
     /// When it cannot be written; then nothing of it was.
@@ -61,9 +60,6 @@ impl History {
             let run: i64 = connection.query_row(
                 "INSERT INTO run (id, started, finished, outcome, exit_code)
                  VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (id) DO UPDATE SET
-                     started = excluded.started, finished = excluded.finished,
-                     outcome = excluded.outcome, exit_code = excluded.exit_code
                  RETURNING sequence",
                 params![
                     report.run_id.as_str(),
@@ -74,9 +70,6 @@ impl History {
                 ],
                 |row| row.get(0),
             )?;
-            for table in ["job", "step", "result"] {
-                connection.execute(&format!("DELETE FROM {table} WHERE run = ?1"), [run])?;
-            }
             for job in &report.jobs {
                 connection.execute(
                     "INSERT INTO job (run, name, outcome, reason, seconds) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -108,6 +101,20 @@ impl History {
             for step in &report.maintenance {
                 record_step(connection, run, None, step)?;
             }
+            Ok(())
+        })
+    }
+
+    /// Corrects how a recorded run ended: something went wrong after it was recorded.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn amend_run(&self, report: &RunReport) -> Result<(), HistoryError> {
+        self.at_once("correct a run", |connection| {
+            connection.execute(
+                "UPDATE run SET outcome = ?2, exit_code = ?3 WHERE id = ?1",
+                params![report.run_id.as_str(), Word(report.outcome.clone()), report.exit_code],
+            )?;
             Ok(())
         })
     }

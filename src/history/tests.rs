@@ -553,7 +553,7 @@ fn the_last_outcome_is_that_of_the_last_run_that_went_there() {
 }
 
 #[test]
-fn a_run_recorded_again_is_one_run() {
+fn how_a_recorded_run_ended_can_be_corrected() {
     let (_directory, history) = fresh();
     assert_eq!(history.last_run().unwrap(), None);
     assert_eq!(history.newest_time().unwrap(), None);
@@ -562,9 +562,11 @@ fn a_run_recorded_again_is_one_run() {
     let mut first = report(1, "2026-01-01T00:00:00Z", jobs);
     first.maintenance = vec![step("check", Some(target("usb")), 9.0)];
     history.record_run(&first).unwrap();
-    history.record_run(&RunReport { exit_code: Some(12), ..first }).unwrap();
+    assert!(history.record_run(&first).is_err(), "one run is recorded once");
+    let amended = RunReport { outcome: Outcome::Warning, exit_code: Some(12), ..first };
+    history.amend_run(&amended).unwrap();
     let last = history.last_run().unwrap().unwrap();
-    assert_eq!((last.run, last.exit_code), (run(1), Some(12)));
+    assert_eq!((last.run, last.outcome, last.exit_code), (run(1), Outcome::Warning, Some(12)));
 
     let seen: Vec<(String, f64)> = history
         .job_steps(&job("dumps"))

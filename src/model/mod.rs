@@ -6,6 +6,7 @@
 pub mod bytes;
 pub mod copy;
 pub mod event;
+pub mod exit;
 pub mod guest;
 pub mod job;
 pub mod keep;

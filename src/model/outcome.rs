@@ -74,8 +74,7 @@ impl Serialize for Outcome {
     }
 }
 
-/// What kind of trouble a run met. The command line turns the worst of them into its exit code, so a
-/// variant here is one row of the documented table.
+/// What kind of trouble a run met. The worst of them decides the exit code, see [`super::exit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trouble {
@@ -99,43 +98,6 @@ pub enum Trouble {
     Cleanup,
     /// Copies were made, with warnings.
     Warning,
-}
-
-/// The exit code for one kind of trouble.
-fn code_of(trouble: Trouble) -> i32 {
-    match trouble {
-        Trouble::Signal(signal) => 128 + signal,
-        Trouble::Unexpected => 1,
-        Trouble::Configuration => 3,
-        Trouble::Environment => 4,
-        Trouble::JobFailed => 10,
-        Trouble::Damage => 14,
-        Trouble::Busy => 5,
-        Trouble::Incomplete => 13,
-        Trouble::Cleanup => 11,
-        Trouble::Warning => 12,
-    }
-}
-
-/// Which of several kinds of trouble decides; the lowest rank does.
-fn rank(trouble: Trouble) -> u8 {
-    match trouble {
-        Trouble::Signal(_) => 0,
-        Trouble::Unexpected => 1,
-        Trouble::Configuration => 2,
-        Trouble::Environment => 3,
-        Trouble::JobFailed => 4,
-        Trouble::Damage => 5,
-        Trouble::Busy => 6,
-        Trouble::Incomplete => 7,
-        Trouble::Cleanup => 8,
-        Trouble::Warning => 9,
-    }
-}
-
-/// The exit code for everything that went wrong; 0 when nothing did. The table is public: see the help.
-pub fn exit_code(troubles: &[Trouble]) -> i32 {
-    troubles.iter().copied().min_by_key(|trouble| rank(*trouble)).map_or(0, code_of)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use super::bytes;
+use super::exit::exit_code;
 use super::names::{JobName, RunId, TargetName};
 use super::outcome::{Outcome, Trouble};
 
@@ -33,7 +34,7 @@ pub struct RunReport {
     pub finished: DateTime<Utc>,
     /// The worst outcome of its jobs and of the targets' maintenance.
     pub outcome: Outcome,
-    /// The process's exit code; filled in by the command line, which owns the table.
+    /// The process's exit code, from the troubles; absent until the run has ended.
     pub exit_code: Option<i32>,
     /// Jobs, in order.
     pub jobs: Vec<JobReport>,
@@ -43,6 +44,29 @@ pub struct RunReport {
     pub warnings: Vec<String>,
     /// Everything that went wrong, by kind; the exit code follows from it.
     pub troubles: Vec<Trouble>,
+}
+
+impl RunReport {
+    /// A run of which nothing is known but that it has begun.
+    pub fn begun(run: RunId, started: DateTime<Utc>) -> Self {
+        Self {
+            schema: SCHEMA,
+            run_id: run,
+            started,
+            finished: started,
+            outcome: Outcome::Ok,
+            exit_code: None,
+            jobs: Vec::new(),
+            maintenance: Vec::new(),
+            warnings: Vec::new(),
+            troubles: Vec::new(),
+        }
+    }
+
+    /// Works the exit code out from everything that went wrong by now.
+    pub fn settle_exit_code(&mut self) {
+        self.exit_code = Some(exit_code(&self.troubles));
+    }
 }
 
 /// One job of a run.

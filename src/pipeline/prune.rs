@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::engine::Engine;
 use crate::history::{Closure, Maintenance, MaintenanceKind};
 use crate::model::copy::{CLOCK_SLACK, Copy, Series};
-use crate::model::job::Job;
+use crate::model::job::{Config, Job};
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::target::Target;
@@ -18,6 +18,7 @@ use crate::retention::{self, Decision, Verdict};
 
 use super::closed;
 use super::pin::mark_remembered;
+use super::select;
 use super::steps::observe::listing;
 use super::steps::retain::{self, Question};
 use super::steps::target::{lock_for_deleting, require_mount};
@@ -91,6 +92,33 @@ impl Pruned {
         self.failures.push(format!("target {}: {error}", target.name));
         self.troubles.push(error.trouble);
     }
+}
+
+/// The targets that are pruned, each with the jobs for whose copies: of this job, in this target, or all.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn scope<'a>(
+    config: &'a Config,
+    job: Option<&JobName>,
+    target: Option<&TargetName>,
+    accept: bool,
+) -> Result<Vec<(&'a Target, Vec<&'a Job>)>, StepError> {
+    let jobs: Vec<&Job> = match job {
+        Some(name) => vec![select::job(config, name)?],
+        None => config.jobs.iter().collect(),
+    };
+    let of = job.and(jobs.first().copied());
+    let mut scope = Vec::new();
+    for pruned in select::targets(config, of, target)? {
+        let its: Vec<&Job> =
+            jobs.iter().copied().filter(|job| job.targets.contains(&pruned.name)).collect();
+        // What closes a target may be older than the last job that listed it.
+        if !its.is_empty() || accept && target.is_some() {
+            scope.push((pruned, its));
+        }
+    }
+    Ok(scope)
 }
 
 /// Prunes targets, each for the jobs beside it.

@@ -8,70 +8,31 @@ use crate::model::event::Event;
 use crate::model::job::Job;
 use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
-use crate::model::report::{RunReport, SCHEMA};
+use crate::model::report::RunReport;
 use crate::model::shown::Show;
 use crate::model::size;
 
 use super::job::{not_begun, run_job};
 use super::session::{Place, session};
 use super::steps::maintain::maintain;
-use crate::step::context::Pipeline;
+use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
 use crate::step::recorder::Recorder;
 
 /// Runs jobs and answers with the record. Nothing that goes wrong is an error here: it is in the record.
 pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> RunReport {
     let run = RunId::from_bytes(pipeline.host.random());
-    let started = pipeline.host.now();
     let clock = Instant::now();
     pipeline.observer.on(&Event::RunStarted {
         run: run.clone(),
         jobs: jobs.iter().map(|job| job.name.clone()).collect(),
     });
-    let mut report = RunReport {
-        schema: SCHEMA,
-        run_id: run.clone(),
-        started,
-        finished: started,
-        outcome: Outcome::Ok,
-        exit_code: None,
-        jobs: Vec::new(),
-        maintenance: Vec::new(),
-        warnings: Vec::new(),
-        troubles: Vec::new(),
-    };
-    let framed = room_for_records(pipeline).and_then(|()| {
-        session(pipeline, &run, Place::State, |cx| {
-            let mut served: BTreeMap<TargetName, bool> = BTreeMap::new();
-            for job in jobs {
-                if cx.host().stop_signal().is_some() {
-                    break;
-                }
-                let result = run_job(cx, job, only);
-                report.jobs.push(result.report);
-                report.troubles.extend(result.troubles);
-                report.warnings.extend(result.warnings);
-                for (target, deleted) in result.served {
-                    *served.entry(target).or_default() |= deleted;
-                }
-            }
-            let mut rec = Recorder::new(pipeline.observer, None);
-            for target in &pipeline.config.targets {
-                let Some(deleted) = served.get(&target.name) else { continue };
-                let Some(engine) = pipeline.engine(&target.name) else { continue };
-                if cx.host().stop_signal().is_none() {
-                    maintain(cx, &mut rec, engine, *deleted);
-                }
-            }
-            let outcome = rec.outcome();
-            report.maintenance = rec.steps;
-            report.troubles.extend(rec.troubles);
-            report.warnings.extend(rec.warnings);
-            outcome
-        })
+    let mut report = RunReport::begun(run.clone(), pipeline.host.now());
+    let ended = room_for_records(pipeline).and_then(|()| {
+        session(pipeline, &run, Place::State, |cx| carry_out(cx, jobs, only, &mut report))
     });
-    let mut outcome = match framed {
-        Ok((outcome, frame)) => {
+    let maintained = match ended {
+        Ok((maintained, frame)) => {
             for line in frame.recovered {
                 note(pipeline, &mut report, line);
             }
@@ -79,7 +40,7 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
                 report.troubles.push(left.trouble);
                 note(pipeline, &mut report, left.message);
             }
-            outcome
+            maintained
         }
         Err(StepError { trouble, message }) => {
             report.troubles.push(trouble);
@@ -90,31 +51,73 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
     // A job that the run did not come to made no copy, and must not be missing from its record.
     let begun = report.jobs.len();
     report.jobs.extend(jobs.iter().skip(begun).map(|job| not_begun(pipeline, job, only)));
-    // One job that a hook left out does not make the run a skipped one; all of them do.
-    let is_skipped = |outcome: &Outcome| matches!(outcome, Outcome::Skipped(_));
-    let all_skipped = report.jobs.iter().all(|job| is_skipped(&job.outcome));
-    outcome = report
-        .jobs
-        .iter()
-        .filter(|job| all_skipped || !is_skipped(&job.outcome))
-        .fold(outcome, |worst, job| worst.worst(job.outcome.clone()));
-    if let Some(signal) = pipeline.host.stop_signal() {
-        report.troubles.push(Trouble::Signal(signal));
-        outcome = Outcome::Interrupted;
-    }
-    if outcome == Outcome::Ok && report.troubles.contains(&Trouble::Cleanup) {
-        outcome = Outcome::Warning;
-    }
-    report.outcome = outcome.clone();
+    report.troubles.extend(pipeline.host.stop_signal().map(Trouble::Signal));
+    report.outcome = outcome(&report, maintained);
+    report.settle_exit_code();
     report.finished = pipeline.host.now();
     if let Err(error) = pipeline.remember(|history| history.record_run(&report)) {
         report.troubles.push(Trouble::Warning);
-        outcome = outcome.worst(Outcome::Warning);
-        report.outcome = outcome.clone();
+        report.outcome = report.outcome.clone().worst(Outcome::Warning);
+        report.settle_exit_code();
         note(pipeline, &mut report, StepError::from(error).message);
     }
-    pipeline.observer.on(&Event::RunFinished { run, outcome, elapsed: clock.elapsed() });
+    let (outcome, elapsed) = (report.outcome.clone(), clock.elapsed());
+    pipeline.observer.on(&Event::RunFinished { run, outcome, elapsed });
     report
+}
+
+/// The jobs one after another, then what their targets need. Answers how the latter ended.
+fn carry_out(
+    cx: RunContext<'_>,
+    jobs: &[&Job],
+    only: Option<&TargetName>,
+    report: &mut RunReport,
+) -> Outcome {
+    let mut served: BTreeMap<TargetName, bool> = BTreeMap::new();
+    for job in jobs {
+        if cx.host().stop_signal().is_some() {
+            break;
+        }
+        let result = run_job(cx, job, only);
+        report.jobs.push(result.report);
+        report.troubles.extend(result.troubles);
+        report.warnings.extend(result.warnings);
+        for (target, deleted) in result.served {
+            *served.entry(target).or_default() |= deleted;
+        }
+    }
+    let mut rec = Recorder::new(cx.pipeline.observer, None);
+    for target in &cx.config().targets {
+        let Some(deleted) = served.get(&target.name) else { continue };
+        let Some(engine) = cx.pipeline.engine(&target.name) else { continue };
+        if cx.host().stop_signal().is_none() {
+            maintain(cx, &mut rec, engine, *deleted);
+        }
+    }
+    let outcome = rec.outcome();
+    report.maintenance = rec.steps;
+    report.troubles.extend(rec.troubles);
+    report.warnings.extend(rec.warnings);
+    outcome
+}
+
+/// The worst of the jobs' outcomes and of the maintenance's.
+fn outcome(report: &RunReport, maintained: Outcome) -> Outcome {
+    if report.troubles.iter().any(|trouble| matches!(trouble, Trouble::Signal(_))) {
+        return Outcome::Interrupted;
+    }
+    // One job that a hook left out does not make the run a skipped one; all of them do.
+    let is_skipped = |outcome: &Outcome| matches!(outcome, Outcome::Skipped(_));
+    let all_skipped = report.jobs.iter().all(|job| is_skipped(&job.outcome));
+    let worst = report
+        .jobs
+        .iter()
+        .filter(|job| all_skipped || !is_skipped(&job.outcome))
+        .fold(maintained, |worst, job| worst.worst(job.outcome.clone()));
+    match worst {
+        Outcome::Ok if report.troubles.contains(&Trouble::Cleanup) => Outcome::Warning,
+        worst => worst,
+    }
 }
 
 /// Room that a run's ledger and records need in the state directory, in bytes: a ledger of a few hundred lines,

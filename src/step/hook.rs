@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use crate::host::{Capture, CommandSpec, Effect, Host, Stream, Tool};
+use crate::model::exit::exit_code;
 use crate::model::job::{Hooks, Job};
 use crate::model::names::{JobName, RunId};
-use crate::model::outcome::{Outcome, Trouble, exit_code};
+use crate::model::outcome::{Outcome, Trouble};
 use crate::model::undo::{EntryId, Promise, Undo};
 
 use crate::step::context::RunContext;
