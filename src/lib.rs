@@ -12,7 +12,7 @@
 //! | [`cli`] | one verb a file, exit codes, everything that is printed |
 //! | [`pipeline`] | a run from top to bottom; ledger, undo, recover |
 //! | [`source`] | what a job protects: how it is looked at, held still, given to engines and let go |
-//! | [`step`] | what every step of a run has: context, record, error, hooks |
+//! | [`step`] | what every step of a run has: context, record, error, hooks, giving back |
 //! | [`engine`] [`capture`] [`machine`] [`report`] [`systemd`] | borg and restic; how a source is held still; the hypervisor; status, metrics, terminal; unit files |
 //! | [`tools`] [`retention`] [`config`] [`history`] | argument lists and parsers; what to keep; the configuration; what happened |
 //! | [`host`] | the one door to the machine |

@@ -5,7 +5,8 @@
 //! whatever a crash left under the name that a promise holds is a read-only snapshot of the promised origin, or
 //! it is somebody else's.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use crate::host::{Access, ActError, Action, MountEntry, PrivateMount, Subvolume};
 use crate::model::names::RunId;
@@ -143,8 +144,11 @@ fn promised(promise: &Undo) -> Result<&SubvolumeSnapshot, CaptureError> {
 
 /// A device by which the snapshot's file system can be reached now. Names of devices change over a reboot, and
 /// another file system may be mounted in its place.
-fn device_of(room: Room<'_>, snapshot: &SubvolumeSnapshot) -> Result<PathBuf, CaptureError> {
-    let mounts = room.host.mounts()?;
+fn device_of(
+    room: Room<'_>,
+    mounts: &[MountEntry],
+    snapshot: &SubvolumeSnapshot,
+) -> Result<PathBuf, CaptureError> {
     let mut mounts: Vec<&MountEntry> =
         mounts.iter().rev().filter(|entry| entry.file_system == "btrfs").collect();
     mounts.sort_by_key(|entry| entry.at != snapshot.mounted_at);
@@ -170,14 +174,39 @@ fn device_of(room: Room<'_>, snapshot: &SubvolumeSnapshot) -> Result<PathBuf, Ca
     })
 }
 
-/// Deletes a snapshot if it is the one that was made.
+/// Deletes each snapshot that is the one that was made, and answers for each. They are gone for good, and so are
+/// those that were not there any more: a run that was killed may have deleted them just before a power cut. To wait
+/// for the disk is most of the work, and is done once.
+///
+/// # Errors
+/// When nothing can be said of any of them.
 pub(super) fn remove(
     room: Room<'_>,
+    snapshots: &[(&SubvolumeSnapshot, Option<&Identity>)],
+) -> Result<Vec<Result<(), CaptureError>>, CaptureError> {
+    let mounts = room.host.mounts()?;
+    let mut touched = BTreeSet::new();
+    let mut removed = Vec::new();
+    for (snapshot, identity) in snapshots {
+        removed.push(device_of(room, &mounts, snapshot).and_then(|device| {
+            remove_one(room, &device, snapshot, *identity)?;
+            touched.insert((device, snapshot.file_system.clone()));
+            Ok(())
+        }));
+    }
+    for (device, file_system) in touched {
+        room.host.act(&Action::CommitDeletions { device, file_system })?;
+    }
+    Ok(removed)
+}
+
+fn remove_one(
+    room: Room<'_>,
+    device: &Path,
     snapshot: &SubvolumeSnapshot,
     identity: Option<&Identity>,
 ) -> Result<(), CaptureError> {
-    let device = device_of(room, snapshot)?;
-    let name = snapshot.name.clone();
+    let (device, name) = (device.to_owned(), snapshot.name.clone());
     if room.host.is_dry() {
         room.host.act(&Action::DeleteSnapshot { device, name, found: None })?;
         return Ok(());

@@ -36,7 +36,7 @@ mod tests;
 pub mod view;
 
 pub use choose::{Choice, choose};
-pub use release::{give_back, give_back_held, wake};
+pub use release::{give_back, give_back_held, give_back_snapshots, wake};
 pub use remount_readonly::stayed_read_only;
 
 /// What providers get from the run.

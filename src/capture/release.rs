@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::host::LockError;
-use crate::model::undo::{Identity, Undo, VolumeSnapshot};
+use crate::model::undo::{Identity, SubvolumeSnapshot, Undo, VolumeSnapshot};
 
 use super::{CaptureError, Room, btrfs, lock, lvm, mismatch, remount_readonly, repair};
 
@@ -39,6 +39,17 @@ pub fn give_back(
     give_back_held(room, undo, identity)
 }
 
+/// Gives back several btrfs snapshots with one wait for the disk, and answers for each in the same order.
+///
+/// # Errors
+/// When nothing is known of any of them; then none counts as given back.
+pub fn give_back_snapshots(
+    room: Room<'_>,
+    snapshots: &[(&SubvolumeSnapshot, Option<&Identity>)],
+) -> Result<Vec<Result<(), CaptureError>>, CaptureError> {
+    btrfs::remove(room, snapshots)
+}
+
 /// The same by somebody who holds the lock.
 ///
 /// # Errors
@@ -49,7 +60,9 @@ pub fn give_back_held(
     identity: Option<&Identity>,
 ) -> Result<(), CaptureError> {
     match undo {
-        Undo::RemoveSubvolume(snapshot) => btrfs::remove(room, snapshot, identity),
+        Undo::RemoveSubvolume(snapshot) => {
+            btrfs::remove(room, &[(snapshot, identity)])?.into_iter().collect()
+        }
         Undo::RemoveVolume(snapshot) => lvm::remove(room, snapshot, identity),
         Undo::RemountWritable { path, device, boot_id } => {
             remount_readonly::undo(room, path, *device, boot_id)

@@ -69,7 +69,8 @@ pub enum Action {
         /// The snapshot's name.
         name: String,
     },
-    /// Deletes a btrfs snapshot in the top-level subvolume, durably, if it is still the one that was looked at.
+    /// Deletes a btrfs snapshot in the top-level subvolume, if it is still the one that was looked at. A power cut
+    /// brings it back unless [`Action::CommitDeletions`] came in between.
     DeleteSnapshot {
         /// The block device of the file system.
         device: PathBuf,
@@ -77,6 +78,14 @@ pub enum Action {
         name: String,
         /// What was found there; `None` in a plan, which makes none.
         found: Option<Subvolume>,
+    },
+    /// Waits until a power cut cannot bring back what was deleted from a btrfs by now, by whomever.
+    CommitDeletions {
+        /// A block device of the file system.
+        device: PathBuf,
+        /// The UUID of the file system: with another one there, nothing is known of this one. `None` where nobody
+        /// wrote it down.
+        file_system: Option<String>,
     },
     /// Freezes a control group: all processes in it and below it stand still. Answers with its identity.
     Freeze {
@@ -139,6 +148,12 @@ impl Action {
             }
             Action::DeleteSnapshot { device, name, .. } => {
                 format!("delete the btrfs snapshot {name} on {}", device.shown())
+            }
+            Action::CommitDeletions { device, .. } => {
+                format!(
+                    "wait until what was deleted from the btrfs on {} is gone for good",
+                    device.shown()
+                )
             }
             Action::Freeze { cgroup } => {
                 format!("freeze the processes in the control group {}", cgroup.shown())

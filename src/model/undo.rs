@@ -226,25 +226,79 @@ impl ChildProcess {
     }
 }
 
+/// Something a run acquired and has not given back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Its number in the ledger.
+    pub entry: EntryId,
+    /// How to give it back.
+    pub undo: Undo,
+    /// What proves it ours; absent when the crash came before it was recorded.
+    pub identity: Option<Identity>,
+}
+
+impl Outstanding {
+    /// The btrfs snapshot that it is, if it is one.
+    pub fn snapshot(&self) -> Option<(&SubvolumeSnapshot, Option<&Identity>)> {
+        match &self.undo {
+            Undo::RemoveSubvolume(snapshot) => Some((snapshot, self.identity.as_ref())),
+            Undo::RemoveStaging { .. }
+            | Undo::RunHook { .. }
+            | Undo::ReleaseEngineLock { .. }
+            | Undo::RemoveVolume(_)
+            | Undo::RemountWritable { .. }
+            | Undo::Thaw { .. }
+            | Undo::Unmount(_) => None,
+        }
+    }
+}
+
 /// The durable list of what a run has acquired and must give back.
 pub trait Ledger: Send + Sync {
-    /// Records, durably, that the effect which `undo` reverses is about to happen.
+    /// Records, durably and with one wait for the disk, that the effects which these reverse are about to happen.
+    /// Answers with the number of each, in the same order.
+    ///
+    /// # Errors
+    /// When the records cannot be made durable; then none of the effects must happen.
+    fn intend_all(&self, undos: &[Undo]) -> io::Result<Vec<EntryId>>;
+
+    /// Records the identities of what was made, in the same way.
+    ///
+    /// # Errors
+    /// When the records cannot be made durable. The intents stand, so nothing is lost.
+    fn made_all(&self, made: &[(EntryId, Identity)]) -> io::Result<()>;
+
+    /// Records, in the same way, that things have been given back (or never came to be). Whatever would bring one of
+    /// them back after a power cut must be out of the way by then.
+    ///
+    /// # Errors
+    /// When the records cannot be made durable; recover will find the things gone and say so.
+    fn settled_all(&self, entries: &[EntryId]) -> io::Result<()>;
+
+    /// [`Ledger::intend_all`] for one effect.
     ///
     /// # Errors
     /// When the record cannot be made durable; then the effect must not happen.
-    fn intend(&self, undo: Undo) -> io::Result<EntryId>;
+    fn intend(&self, undo: Undo) -> io::Result<EntryId> {
+        let entries = self.intend_all(&[undo])?;
+        entries.first().copied().ok_or_else(|| io::Error::other("the ledger gave it no number"))
+    }
 
-    /// Records the identity of what was made.
+    /// [`Ledger::made_all`] for one thing.
     ///
     /// # Errors
     /// When the record cannot be made durable. The intent stands, so nothing is lost.
-    fn made(&self, entry: EntryId, identity: Identity) -> io::Result<()>;
+    fn made(&self, entry: EntryId, identity: Identity) -> io::Result<()> {
+        self.made_all(&[(entry, identity)])
+    }
 
-    /// Records that the thing has been given back (or never came to be).
+    /// [`Ledger::settled_all`] for one thing.
     ///
     /// # Errors
     /// When the record cannot be made durable; recover will find it gone and say so.
-    fn settled(&self, entry: EntryId) -> io::Result<()>;
+    fn settled(&self, entry: EntryId) -> io::Result<()> {
+        self.settled_all(&[entry])
+    }
 
     /// Every process that the run has started, also those that have ended.
     ///

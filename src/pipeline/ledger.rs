@@ -1,9 +1,11 @@
-//! The ledger file: an append-only list, durable line by line, of what a run must give back.
+//! The ledger file: an append-only list of what a run must give back, durable before it is acted upon.
 //!
 //! One file a run, `state-dir/ledger/RUN`, one JSON object a line. The run holds a lock on its own file as
-//! long as it lives, so a ledger that can be locked belongs to a dead run. A line that was cut off by a
-//! crash can only be the last one; it was never acted upon (the effect comes after the fsync), so it is
-//! ignored. Any other unreadable line is an error: nothing is guessed.
+//! long as it lives, so a ledger that can be locked belongs to a dead run. What belongs together is written
+//! together, with one fsync. Of lines that were not yet fsynced, a crash may leave the first ones and cut the
+//! next one off: none was acted upon (the effects come after the fsync), so the whole ones name what is not
+//! there, and the one that was cut off, which can only be the last, is ignored. Any other unreadable line is an
+//! error: nothing is guessed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,7 +20,7 @@ use crate::host::ChildRecorder;
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::undo::{ChildProcess, EntryId, Identity, Ledger, Undo};
+use crate::model::undo::{ChildProcess, EntryId, Identity, Ledger, Outstanding, Undo};
 use crate::step::error::{StepError, write_hint};
 
 /// The version of the ledger's format.
@@ -89,17 +91,6 @@ impl From<LedgerError> for StepError {
     fn from(error: LedgerError) -> Self {
         Self::from_error(Trouble::Environment, &error, error.hint())
     }
-}
-
-/// Something a run acquired and has not given back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outstanding {
-    /// Its number in the ledger.
-    pub entry: EntryId,
-    /// How to give it back.
-    pub undo: Undo,
-    /// What proves it ours; absent when the crash came before it was recorded.
-    pub identity: Option<Identity>,
 }
 
 /// What a ledger says.
@@ -196,7 +187,7 @@ impl FileLedger {
         let path = directory.join(run.as_str());
         let file = lock_draft(&draft).map_err(fail("create", &draft))?;
         let ledger = Self { path: path.clone(), state: Mutex::new(State { file, next: 0 }) };
-        let begun = ledger.append(&Line::Begin { format: FORMAT, run: run.clone() }, true);
+        let begun = ledger.append(&[Line::Begin { format: FORMAT, run: run.clone() }], true);
         begun.map_err(|error| {
             // It names nothing. If it stays, the next session sweeps it away.
             let _ = fs::remove_file(&draft);
@@ -279,9 +270,15 @@ impl FileLedger {
         Ok(left)
     }
 
-    fn append(&self, line: &Line, durable: bool) -> io::Result<()> {
-        let mut bytes = serde_json::to_vec(line)?;
-        bytes.push(b'\n');
+    fn append(&self, lines: &[Line], durable: bool) -> io::Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut bytes, line)?;
+            bytes.push(b'\n');
+        }
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         append_whole(&mut state.file, &bytes)?;
         if durable { state.file.sync_data() } else { Ok(()) }
@@ -304,35 +301,42 @@ impl Lines for File {
     }
 }
 
-/// Writes a line whole or not at all. A full disk takes the beginning of it, and the next line, once there
+/// Writes lines whole or not at all. A full disk takes the beginning of them, and the next line, once there
 /// is space again, would make the ledger unreadable in the middle.
 fn append_whole(lines: &mut dyn Lines, bytes: &[u8]) -> io::Result<()> {
     let before = lines.length()?;
     lines.write_all(bytes).inspect_err(|_| {
         if let Err(error) = lines.cut(before) {
-            tracing::warn!(%error, "cannot take back half a line of the ledger");
+            tracing::warn!(%error, "cannot take back what was half written to the ledger");
         }
     })
 }
 
 impl Ledger for FileLedger {
-    fn intend(&self, undo: Undo) -> io::Result<EntryId> {
-        let entry = {
+    fn intend_all(&self, undos: &[Undo]) -> io::Result<Vec<EntryId>> {
+        let entries: Vec<EntryId> = {
             let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let entry = EntryId(state.next);
-            state.next += 1;
-            entry
+            let first = state.next;
+            state.next += undos.len() as u64;
+            (first..state.next).map(EntryId).collect()
         };
-        self.append(&Line::Intend { entry, undo }, true)?;
-        Ok(entry)
+        let intent =
+            |(entry, undo): (&EntryId, &Undo)| Line::Intend { entry: *entry, undo: undo.clone() };
+        self.append(&entries.iter().zip(undos).map(intent).collect::<Vec<_>>(), true)?;
+        Ok(entries)
     }
 
-    fn made(&self, entry: EntryId, identity: Identity) -> io::Result<()> {
-        self.append(&Line::Made { entry, identity }, true)
+    fn made_all(&self, made: &[(EntryId, Identity)]) -> io::Result<()> {
+        let line = |(entry, identity): &(EntryId, Identity)| Line::Made {
+            entry: *entry,
+            identity: identity.clone(),
+        };
+        self.append(&made.iter().map(line).collect::<Vec<_>>(), true)
     }
 
-    fn settled(&self, entry: EntryId) -> io::Result<()> {
-        self.append(&Line::Settled { entry }, true)
+    fn settled_all(&self, entries: &[EntryId]) -> io::Result<()> {
+        let line = |entry: &EntryId| Line::Settled { entry: *entry };
+        self.append(&entries.iter().map(line).collect::<Vec<_>>(), true)
     }
 
     fn children(&self) -> io::Result<Vec<ChildProcess>> {
@@ -342,7 +346,7 @@ impl Ledger for FileLedger {
 
 impl ChildRecorder for FileLedger {
     fn started(&self, child: &ChildProcess) {
-        if let Err(error) = self.append(&Line::ChildStarted { child: child.clone() }, true) {
+        if let Err(error) = self.append(&[Line::ChildStarted { child: child.clone() }], true) {
             // The child dies with us by its parent-death signal; the record is the second line of defence.
             tracing::warn!(pid = child.pid, %error, "cannot record a child in the ledger");
         }
@@ -351,7 +355,7 @@ impl ChildRecorder for FileLedger {
     fn ended(&self, child: &ChildProcess) {
         // Not durable on purpose: a stale record is harmless, since recover compares start times.
         let line = Line::ChildEnded { pid: child.pid, start_time: child.start_time };
-        if let Err(error) = self.append(&line, false) {
+        if let Err(error) = self.append(&[line], false) {
             tracing::warn!(pid = child.pid, %error, "cannot record the end of a child in the ledger");
         }
     }
@@ -436,15 +440,15 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 pub struct NoLedger;
 
 impl Ledger for NoLedger {
-    fn intend(&self, _: Undo) -> io::Result<EntryId> {
-        Ok(EntryId(0))
+    fn intend_all(&self, undos: &[Undo]) -> io::Result<Vec<EntryId>> {
+        Ok(vec![EntryId(0); undos.len()])
     }
 
-    fn made(&self, _: EntryId, _: Identity) -> io::Result<()> {
+    fn made_all(&self, _: &[(EntryId, Identity)]) -> io::Result<()> {
         Ok(())
     }
 
-    fn settled(&self, _: EntryId) -> io::Result<()> {
+    fn settled_all(&self, _: &[EntryId]) -> io::Result<()> {
         Ok(())
     }
 
@@ -591,6 +595,49 @@ mod tests {
         fn cut(&mut self, length: u64) -> io::Result<()> {
             self.content.truncate(length as usize);
             Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_written_together_is_there_up_to_where_a_crash_cut_it_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunId::from_bytes([1, 2, 3, 4]);
+        let ledger = FileLedger::begin(directory.path(), &run).unwrap();
+        let path = directory.path().join(run.as_str());
+        let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+        let undos = ["/a", "/b", "/c"].map(staging);
+        let before = fs::read(&path).unwrap().len();
+        let entries = ledger.intend_all(&undos).unwrap();
+        assert_eq!(entries, [EntryId(0), EntryId(1), EntryId(2)]);
+        assert_eq!(ledger.intend(staging("/d")).unwrap(), EntryId(3), "no number is given twice");
+        ledger.settled(EntryId(3)).unwrap();
+        let identity = |inode| Identity::Inode { device: 1, inode };
+        ledger.made_all(&[(entries[0], identity(1)), (entries[2], identity(3))]).unwrap();
+        let found = ledger.replay().unwrap().outstanding;
+        let identities: Vec<_> = found.iter().map(|entry| entry.identity.clone()).collect();
+        assert_eq!(identities, [Some(identity(3)), None, Some(identity(1))]);
+        ledger.settled_all(&[entries[1], entries[2]]).unwrap();
+        assert_eq!(ledger.replay().unwrap().outstanding.len(), 1);
+        // Nothing is written for nothing.
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(ledger.intend_all(&[]).unwrap(), []);
+        ledger.made_all(&[]).unwrap();
+        ledger.settled_all(&[]).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), whole);
+        drop(ledger);
+        for cut in before..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let (_, replay) = FileLedger::adopt(&path).unwrap().unwrap();
+            let outstanding = match lines(&whole[..cut]) {
+                // The begin, three intents, one more that is settled, two identities, two settled.
+                1 => 0,
+                2 => 1,
+                3 => 2,
+                5 => 4,
+                9 => 2,
+                _ => 3,
+            };
+            assert_eq!(replay.outstanding.len(), outstanding, "cut at {cut}");
         }
     }
 

@@ -8,9 +8,9 @@ use crate::model::job::Settings;
 use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::undo::{Ledger, Undo};
+use crate::model::undo::{Ledger, Outstanding, Undo};
 
-use super::ledger::{self, FileLedger, Outstanding};
+use super::ledger::{self, FileLedger};
 use super::undo;
 use crate::step::context::{CHILD_GRACE, Pipeline};
 use crate::step::error::{StepError, ledger_error};

@@ -6,14 +6,15 @@ use crate::capture;
 use crate::host::{Action, LockGuard};
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
-use crate::model::undo::{Identity, Ledger, Undo};
+use crate::model::undo::{Identity, Ledger, Outstanding, Undo};
 
 use super::engine_lock;
-use super::ledger::{FileLedger, Outstanding};
+use super::ledger::FileLedger;
 use super::mount;
 use crate::step::context::Pipeline;
-use crate::step::error::{StepError, ledger_error};
+use crate::step::error::StepError;
 use crate::step::hook;
+use crate::step::release::give_back_all;
 
 /// Gives one thing back. Idempotent: what is already gone is success, decided by looking.
 ///
@@ -64,19 +65,18 @@ pub fn unwind(
 ) -> Vec<StepError> {
     // What a signal stopped must still be given back.
     let _shield = pipeline.host.shield();
+    let one = |Outstanding { undo, identity, .. }: &Outstanding| {
+        let _lock = permit(pipeline, run, undo)?;
+        give_back(pipeline, run, ledger, undo, identity.as_ref())
+    };
     let mut failures = Vec::new();
-    for Outstanding { entry, undo, identity } in outstanding {
-        let result = permit(pipeline, run, undo)
-            .and_then(|_lock| give_back(pipeline, run, ledger, undo, identity.as_ref()))
-            .and_then(|()| ledger.settled(*entry).map_err(ledger_error));
-        if let Err(error) = result {
-            let mut failure = left(Some(run), &error.message);
-            if let Undo::RunHook { .. } = undo {
-                failure.message +=
-                    &format!(", and `stillpoint recover --give-up {run}` gives it up");
-            }
-            failures.push(failure);
+    let room = capture::Room { host: pipeline.host, settings: &pipeline.config.settings };
+    for (undo, error) in give_back_all(room, ledger, outstanding, &one) {
+        let mut failure = left(Some(run), &error.message);
+        if let Undo::RunHook { .. } = undo {
+            failure.message += &format!(", and `stillpoint recover --give-up {run}` gives it up");
         }
+        failures.push(failure);
     }
     failures
 }

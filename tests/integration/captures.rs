@@ -1,5 +1,5 @@
-//! A job whose files are held still by every provider there is, through all the loops; and what a killed
-//! `lvcreate` leaves of LVM.
+//! A job whose files are held still by every provider there is, and one with many subvolumes of one btrfs, through
+//! all the loops; and what a killed `lvcreate` leaves of LVM.
 
 use std::path::Path;
 
@@ -45,6 +45,36 @@ fn config(state: &Path) -> Config {
         allow_empty: false,
     });
     config
+}
+
+/// Several subvolumes of one btrfs, which are promised, looked at and given back together.
+pub const SUBVOLUMES: Scene =
+    Scene { config: subvolumes_config, world: subvolumes_world, tried_again: |_| false };
+
+fn subvolumes_config(state: &Path) -> Config {
+    let mut config = faults::config(state);
+    config.jobs[0].source = Source::Files(FilesSource {
+        paths: ["/home", "/srv", "/var"].map(Into::into).into(),
+        exclude: Vec::new(),
+        exclude_caches: false,
+        exclude_if_present: Vec::new(),
+        one_file_system: true,
+        capture: CapturePolicy { mode: CaptureMode::Required, ..CapturePolicy::default() },
+        allow_empty: false,
+    });
+    config
+}
+
+fn subvolumes_world() -> World {
+    let mut world = World::new();
+    world.mounts = vec![mount((8, 1), "/", "ext4", "/dev/sda1")];
+    for (number, at) in ["/home", "/srv", "/var"].into_iter().enumerate() {
+        world.btrfs.subvolumes.insert(at.into(), format!("{at}-uuid"));
+        let device = (0, 40 + u32::try_from(number).unwrap());
+        let btrfs = mount(device, at, "btrfs", fake_btrfs::DEVICE);
+        world.mounts.push(MountEntry { root: format!("/@{number}").into(), ..btrfs });
+    }
+    world
 }
 
 /// `/boot` on a partition, `/home` on btrfs, `/srv` and `/opt` on thin volumes of one pool, `/var` on a
@@ -102,9 +132,31 @@ fn every_step_of_a_capture_is_an_effect_of_the_loops() {
         "make the file system at /boot writable again",
         "lvremove",
         "delete the btrfs snapshot",
+        "wait until what was deleted from the btrfs on",
     ] {
         assert!(effects.iter().any(|effect| effect.starts_with(wanted)), "{wanted}: {effects:#?}");
     }
+}
+
+#[test]
+fn subvolumes_are_given_back_with_one_wait_for_their_disk() {
+    let effects = loops::effects(&SUBVOLUMES);
+    let deletes = |effect: &&String| effect.starts_with("delete the btrfs snapshot");
+    assert_eq!(effects.iter().filter(deletes).count(), 3, "{effects:#?}");
+    let waits =
+        |effect: &String| effect.starts_with("wait until what was deleted from the btrfs on");
+    assert_eq!(effects.iter().filter(|effect| waits(effect)).count(), 1, "{effects:#?}");
+    let last = effects.iter().rposition(|effect| deletes(&effect)).unwrap();
+    assert!(waits(&effects[last + 1]), "{effects:#?}");
+}
+
+#[test]
+fn subvolumes_go_through_all_the_loops() {
+    loops::failing_any_effect(&SUBVOLUMES);
+    loops::dying_at_any_effect(&SUBVOLUMES);
+    loops::cutting_the_ledger(&SUBVOLUMES);
+    loops::a_signal_at_any_effect(&SUBVOLUMES);
+    loops::failing_any_effect_of_a_recovery(&SUBVOLUMES);
 }
 
 #[test]

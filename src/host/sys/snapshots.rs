@@ -73,14 +73,7 @@ pub(in crate::host) fn make(
     // That the device is not there says nothing of the subvolume.
     let top = root_of(device, TOP, true)
         .map_err(|error| io::Error::other(format!("{}: {error}", device.shown())))?;
-    let found = subvolumes::file_system_of(&top)?;
-    if found != origin.file_system {
-        return Err(io::Error::other(format!(
-            "{} holds the btrfs {found} now, and not {}",
-            device.shown(),
-            origin.file_system
-        )));
-    }
+    is_on(&top, device, &origin.file_system)?;
     let source = source(device, origin)?;
     let mut wanted = arguments(READ_ONLY);
     wanted.descriptor = source.as_raw_fd().into();
@@ -90,8 +83,8 @@ pub(in crate::host) fn make(
     look(&top, name)?.ok_or_else(|| io::Error::other("the kernel took the request and made none"))
 }
 
-/// Deletes a subvolume, durably, if it is still the one that was found as `name` in the top-level subvolume.
-/// Answers whether it was.
+/// Deletes a subvolume if it is still the one that was found as `name` in the top-level subvolume. Answers whether it
+/// was. Only after [`commit`] it cannot come back.
 ///
 /// # Errors
 /// When the kernel refuses it, or it is still there afterwards.
@@ -107,18 +100,43 @@ pub(in crate::host) fn delete(device: &Path, found: &Subvolume, name: &str) -> i
     wanted.what[..size_of::<u64>()].copy_from_slice(&found.id.to_ne_bytes());
     #[expect(unsafe_code, reason = "the structure is the one that this call reads")]
     unsafe { calls::destroy(top.as_raw_fd(), &raw const *wanted) }?;
-    let mut transaction = 0;
-    #[expect(unsafe_code, reason = "the number is what these calls write and read")]
-    unsafe {
-        calls::start_sync(top.as_raw_fd(), &raw mut transaction)?;
-        calls::wait_sync(top.as_raw_fd(), &raw const transaction)?;
-    }
     match look(&top, name)? {
         Some(there) if is_it(&there) => {
             Err(io::Error::other("the kernel took the request and did not carry it out"))
         }
         _ => Ok(true),
     }
+}
+
+/// Waits until everything that was deleted from the btrfs `file_system` by now, by whomever, is deleted on its disk.
+///
+/// # Errors
+/// When that is not known: the disk does not take it, or the device holds another file system.
+pub(in crate::host) fn commit(device: &Path, file_system: Option<&str>) -> io::Result<()> {
+    // What can be written nowhere has nothing to wait for, and can be asked as well.
+    let top = root_of(device, TOP, false)?;
+    if let Some(wanted) = file_system {
+        is_on(&top, device, wanted)?;
+    }
+    let mut transaction = 0;
+    #[expect(unsafe_code, reason = "the number is what these calls write and read")]
+    unsafe {
+        calls::start_sync(top.as_raw_fd(), &raw mut transaction)?;
+        calls::wait_sync(top.as_raw_fd(), &raw const transaction)?;
+    }
+    Ok(())
+}
+
+/// Refuses a device that holds another file system than this one.
+fn is_on(top: &File, device: &Path, wanted: &str) -> io::Result<()> {
+    let found = subvolumes::file_system_of(top)?;
+    if found == wanted {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{} holds the btrfs {found} now, and not {wanted}",
+        device.shown()
+    )))
 }
 
 fn arguments(flags: u64) -> Box<Arguments> {

@@ -67,6 +67,11 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
                 .map_err(|source| ActError::Io { what: "delete", path: name.into(), source })?;
             if is_deleted { Ok(None) } else { Err(not_ours()) }
         }
+        Action::CommitDeletions { device, file_system } => {
+            snapshots::commit(device, file_system.as_deref()).map(|()| None).map_err(|source| {
+                ActError::Io { what: "wait for the btrfs on", path: device.clone(), source }
+            })
+        }
         Action::Freeze { cgroup } => cgroup::freeze(cgroup).map(Some),
         Action::Thaw { cgroup, identity } => cgroup::thaw(cgroup, identity.as_ref()),
         Action::Unmount { path, id, device } => {

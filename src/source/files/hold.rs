@@ -16,13 +16,14 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::VolumeReport;
 use crate::model::shown::Show;
 use crate::model::target::{EngineConfig, Target};
-use crate::model::undo::{EntryId, Undo};
+use crate::model::undo::{EntryId, Outstanding, Undo};
 use crate::tools;
 
 use crate::step::context::RunContext;
 use crate::step::error::{StepError, ledger_error};
 use crate::step::hook;
 use crate::step::recorder::{Done, Recorder};
+use crate::step::release::give_back_all;
 
 use super::gaps::look;
 use super::preflight::{AnyProvider, disks, intend, is_strict, not_named, programs, read_live};
@@ -55,6 +56,14 @@ struct Hold {
     promise: Undo,
     entry: EntryId,
     made: Option<Made>,
+}
+
+impl Hold {
+    /// The same as the ledger has it.
+    fn outstanding(self) -> Outstanding {
+        let identity = self.made.and_then(|made| made.identity);
+        Outstanding { entry: self.entry, undo: self.promise, identity }
+    }
 }
 
 impl Captured<'_> {
@@ -198,25 +207,26 @@ pub fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_
     // What a signal stopped must still be given back.
     let _shield = cx.host().shield();
     rec.step("release", None, None, |_| {
-        let mut failures = Vec::new();
-        let count = holds.len();
-        for hold in holds.into_iter().rev() {
-            let identity = hold.made.as_ref().and_then(|made| made.identity.as_ref());
-            // Who waits for an exclusive capture must not get it before it is given back.
-            let given = match hold.provider.is_exclusive() {
-                true => capture::give_back_held(room(cx), &hold.promise, identity),
-                false => capture::give_back(room(cx), &hold.promise, identity),
-            };
-            let given = given.map_err(StepError::from);
-            match given.and_then(|()| cx.ledger.settled(hold.entry).map_err(ledger_error)) {
-                Ok(()) => {}
-                Err(error) => failures.push(error.message),
+        let exclusive: BTreeSet<EntryId> = holds
+            .iter()
+            .filter(|hold| hold.provider.is_exclusive())
+            .map(|hold| hold.entry)
+            .collect();
+        let held: Vec<Outstanding> = holds.into_iter().rev().map(Hold::outstanding).collect();
+        // Who waits for an exclusive capture must not get it before it is given back.
+        let one = |Outstanding { entry, undo, identity }: &Outstanding| {
+            let identity = identity.as_ref();
+            match exclusive.contains(entry) {
+                true => Ok(capture::give_back_held(room(cx), undo, identity)?),
+                false => Ok(capture::give_back(room(cx), undo, identity)?),
             }
-        }
+        };
+        let failures = give_back_all(room(cx), cx.ledger, &held, &one);
         drop(locks);
         if failures.is_empty() {
-            return Ok(((), Done::ok(format!("{count} given back"))));
+            return Ok(((), Done::ok(format!("{} given back", held.len()))));
         }
+        let failures: Vec<String> = failures.into_iter().map(|(_, error)| error.message).collect();
         Err(StepError::new(Trouble::Cleanup, failures.join("; ")))
     });
 }
@@ -278,8 +288,8 @@ fn promise(
             Err(error) => return Err(error.into()),
         }
     }
-    for (promise, (at, provider)) in promises.into_iter().zip(taken) {
-        let entry = cx.ledger.intend(promise.clone()).map_err(ledger_error)?;
+    let entries = cx.ledger.intend_all(&promises).map_err(ledger_error)?;
+    for ((promise, entry), (at, provider)) in promises.into_iter().zip(entries).zip(taken) {
         captured.holds.push(Hold { at, provider, promise, entry, made: None });
     }
     let done = or_warning(hook::in_ledger(cx, &captured.holds.len().to_string()), &passed_over);
@@ -375,14 +385,17 @@ fn see(
     captured: &mut Captured<'_>,
 ) -> Result<((), Done), StepError> {
     let mut about = Vec::new();
-    for hold in &mut captured.holds {
+    let mut identities = Vec::new();
+    let looked = captured.holds.iter_mut().try_for_each(|hold| {
         let made = hold.provider.look(room(cx), &hold.promise)?;
-        if let Some(identity) = &made.identity {
-            cx.ledger.made(hold.entry, identity.clone()).map_err(ledger_error)?;
-        }
+        identities.extend(made.identity.clone().map(|identity| (hold.entry, identity)));
         about.push(made.about.clone());
         hold.made = Some(made);
-    }
+        Ok::<(), CaptureError>(())
+    });
+    // Also of those before one that is not as it should be.
+    cx.ledger.made_all(&identities).map_err(ledger_error)?;
+    looked?;
     let moved = place(cx, captured)?;
     if moved.is_empty() {
         return Ok(((), Done::ok(about.join(", "))));

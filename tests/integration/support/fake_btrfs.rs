@@ -35,6 +35,8 @@ pub struct FakeBtrfs {
     pub misplaced: Vec<PathBuf>,
     /// The UUIDs of what snapshots were made of since the machine was made, or since this was emptied.
     pub origins: Vec<String>,
+    /// What was deleted since the last commit: a power cut brings it back.
+    uncommitted: BTreeMap<String, Snapshot>,
     made: u64,
 }
 
@@ -89,10 +91,21 @@ impl FakeBtrfs {
     /// Deletes what was found at a name. Answers whether it was still that.
     pub fn delete(&mut self, device: &Path, found: &Subvolume, name: &str) -> bool {
         let is_it = self.find(device, name).as_ref() == Some(found);
-        if is_it {
-            self.top.remove(name);
+        if is_it && let Some(deleted) = self.top.remove(name) {
+            self.uncommitted.insert(name.to_owned(), deleted);
         }
         is_it
+    }
+
+    /// Deletes for good what was deleted.
+    pub fn commit(&mut self, device: &Path) {
+        assert_eq!(device, Path::new(DEVICE));
+        self.uncommitted.clear();
+    }
+
+    /// What a power cut does.
+    pub fn reboot(&mut self) {
+        self.top.append(&mut self.uncommitted);
     }
 }
 

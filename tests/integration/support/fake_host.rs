@@ -382,6 +382,12 @@ impl Host for FakeHost {
                     .ok_or_else(|| failed(Path::new(name)))?;
                 if deleted { Ok(None) } else { Err(ActError::NotOurs { path: name.into() }) }
             }
+            Action::CommitDeletions { device, file_system } => {
+                assert_eq!(file_system.as_deref(), Some(fake_btrfs::FILE_SYSTEM));
+                self.effect(action.summary(), |world| world.btrfs.commit(device))
+                    .ok_or_else(|| failed(device))?;
+                Ok(None)
+            }
             Action::Freeze { cgroup } => {
                 let takes = self.world().freezing_takes;
                 std::thread::sleep(takes);

@@ -145,6 +145,7 @@ impl World {
         self.frozen.clear();
         self.lvm.reboot();
         self.guests.values_mut().for_each(FakeGuest::reboot);
+        self.btrfs.reboot();
         for mount in &mut self.mounts {
             if self.remounted.contains(&mount.at) {
                 mount.super_options = "rw".into();
