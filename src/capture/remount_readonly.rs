@@ -38,7 +38,7 @@ impl Provider for RemountReadonly {
         Ok(Undo::RemountWritable {
             path: self.volume.mount.at.clone(),
             device: self.volume.mount.device,
-            boot_id: boot_id(room)?,
+            boot_id: room.host.boot_id()?,
         })
     }
 
@@ -133,15 +133,9 @@ pub(super) fn undo(
     device: (u32, u32),
     boot: &str,
 ) -> Result<(), CaptureError> {
-    if boot != boot_id(room)? {
+    if boot != room.host.boot_id()? {
         return Ok(());
     }
     room.host.act(&Action::Remount { path: path.to_owned(), device, read_only: false })?;
     Ok(())
-}
-
-/// The name of the current boot.
-fn boot_id(room: Room<'_>) -> Result<String, CaptureError> {
-    let id = room.host.read(Path::new("/proc/sys/kernel/random/boot_id"))?;
-    Ok(String::from_utf8_lossy(&id).trim().to_owned())
 }

@@ -341,6 +341,15 @@ pub trait Host: Send + Sync {
     /// When it cannot be read.
     fn read(&self, path: &Path) -> Result<Vec<u8>, ActError>;
 
+    /// The name of this boot: no other one has it, nor had it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn boot_id(&self) -> Result<String, ActError> {
+        let id = self.read(Path::new(sys::process::BOOT_ID))?;
+        Ok(String::from_utf8_lossy(&id).trim().to_owned())
+    }
+
     /// Whether a file system is mounted exactly there.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ pub fn mount(
     let promised = ServedMount {
         source: source.into(),
         before: before.map(|entry| entry.id).collect(),
-        boot_id: boot_id(host)?,
+        boot_id: host.boot_id()?,
         path: at,
     };
     let entry = cx.ledger.intend(Undo::Unmount(promised.clone())).map_err(ledger_error)?;
@@ -168,7 +168,7 @@ pub(super) fn unmount(
     identity: Option<&Identity>,
 ) -> Result<(), StepError> {
     // A boot starts with none.
-    if promised.boot_id != boot_id(host)? {
+    if promised.boot_id != host.boot_id()? {
         return Ok(());
     }
     let is_ours = |entry: &&MountEntry| match identity {
@@ -209,10 +209,4 @@ pub(super) fn unmount(
             Err(StepError::new(Trouble::Cleanup, text))
         }
     }
-}
-
-/// The name of the current boot.
-fn boot_id(host: &dyn Host) -> Result<String, StepError> {
-    let id = host.read(Path::new("/proc/sys/kernel/random/boot_id"))?;
-    Ok(String::from_utf8_lossy(&id).trim().to_owned())
 }

@@ -137,12 +137,15 @@ pub fn group_is_alive(group: i32) -> io::Result<bool> {
     Ok(all()?.iter().any(|process| process.group == group && process.is_alive()))
 }
 
-/// `/proc/sys/kernel/random/boot_id`: differs after each boot.
+/// Where the kernel gives the boot its name.
+pub(in crate::host) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The name of this boot, [`BOOT_ID`]: differs after each one.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(std::fs::read_to_string(BOOT_ID)?.trim().to_owned())
 }
 
 /// What tells a living or unreaped process from any later one of its number; `None` when there is none.
