@@ -17,30 +17,6 @@ use super::is_at_or_below;
 /// The first part of the name of every btrfs snapshot that Stillpoint makes.
 pub const SNAPSHOT_PREFIX: &str = ".stillpoint.";
 
-/// File systems that the kernel makes up: there is nothing in them to back up.
-const KERNEL: &[&str] = &[
-    "binfmt_misc",
-    "bpf",
-    "cgroup",
-    "cgroup2",
-    "configfs",
-    "debugfs",
-    "devpts",
-    "devtmpfs",
-    "efivarfs",
-    "fusectl",
-    "hugetlbfs",
-    "mqueue",
-    "nsfs",
-    "proc",
-    "pstore",
-    "rpc_pipefs",
-    "securityfs",
-    "selinuxfs",
-    "sysfs",
-    "tracefs",
-];
-
 /// File systems in memory: lost at every boot, but not made up.
 const IN_MEMORY: &[&str] = &["ramfs", "tmpfs"];
 
@@ -212,7 +188,7 @@ impl Look<'_> {
             let kind = mount.file_system.as_str();
             let is_volatile =
                 IN_MEMORY.contains(&kind) && VOLATILE.iter().any(|path| mount.at.starts_with(path));
-            if KERNEL.contains(&kind) || is_volatile {
+            if mount.is_made_up() || is_volatile {
                 found.kernel.push(mount.at.clone());
                 // Unless the job names something in it.
                 let read = self.paths.iter().any(|path| path.starts_with(&mount.at));

@@ -34,6 +34,9 @@ pub struct Placement {
     pub named: Vec<PathBuf>,
     /// Places below the destination where something else is mounted.
     pub mounted: Vec<PathBuf>,
+    /// Of these and of the destination itself (empty), where nothing can be stored, and why. What should lie there
+    /// was laid out elsewhere, and is refused for this reason.
+    pub closed: Vec<Refused>,
     /// What is left as it is wherever it is come upon, with all that is in it.
     pub in_use: Vec<InUse>,
 }

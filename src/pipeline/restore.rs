@@ -13,30 +13,28 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::capture::workplaces;
 use crate::engine::{Engine, EngineError, RestoreReport, RestoreRequest};
-use crate::host::{
-    Action, Confinement, Host, PathKind, PathState, Placed, Placement, RunError, Staged,
-};
+use crate::host::{Action, Confinement, Host, PathKind, PathState, Placement, RunError, Staged};
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::model::size;
 
-use super::session::own_directory;
+use super::session::try_own_directory;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
+mod closed;
+mod judge;
 mod own;
 mod survey;
 
+use judge::judge;
 use own::Own;
 pub use survey::places;
 use survey::{Survey, survey};
 
 /// How the staging directories are called, before the run's id.
 pub const STAGING: &str = ".stillpoint-restore-";
-
-/// How many of the entries that were not restored a message names.
-const NAMED: usize = 5;
 
 /// What to restore, and how.
 #[derive(Debug, Clone)]
@@ -77,12 +75,13 @@ pub fn restore(
     let paths = plain(&wanted.paths)?;
     let is_fresh = found.as_ref().is_none_or(|found| found.empty);
     let places = if is_fresh { Vec::new() } else { places(host, &to)? };
-    let survey = match wanted.copy.size.filter(|_| is_fresh && paths.is_empty()) {
+    let mut survey = match wanted.copy.size.filter(|_| is_fresh && paths.is_empty()) {
         Some(size) if fits(host, &to, size)? => Survey::of_everything(),
         _ => survey(cx, engine, &wanted.copy, &paths, &to, &places)?,
     };
+    survey.find_closed(host, &to)?;
     if !wanted.ignore_space {
-        survey.check_space(host, &to)?;
+        survey.check_space(host, &to, cx.staging.map(PathBuf::as_path))?;
     }
     let request = RestoreRequest {
         paths: outermost(&paths),
@@ -95,6 +94,10 @@ pub fn restore(
         let mut report = engine.restore(cx.engine(), &request, &mut |_| {})?;
         let roots: Vec<&Path> = survey.roots().collect();
         report.notes.extend(own::in_the_way(&own, &to, &roots));
+        let closed = survey.closed().into_iter();
+        report
+            .notes
+            .extend(closed.map(|left| format!("not all would be restored: {}", left.reason)));
         return Ok(report);
     }
     let made_up = match wanted.to {
@@ -103,9 +106,15 @@ pub fn restore(
         Some(_) => Vec::new(),
     };
     if found.is_none() {
-        host.act(&Action::EnsureDirectory { path: to.clone(), mode: 0o700 })?;
+        let made = host.act(&Action::EnsureDirectory { path: to.clone(), mode: 0o700 });
+        made.map_err(|error| StepError::new(Trouble::Environment, closed::by(&to, error)))?;
     }
-    let mut report = lay_out_and_place(cx, engine, request, &to, &survey, &own)?;
+    let staged = stage(cx, &to, &mut survey)?;
+    if !wanted.ignore_space {
+        // Where a place turned out to take nothing in, another one gets it.
+        survey.check_space(host, &to, cx.staging.map(PathBuf::as_path))?;
+    }
+    let mut report = lay_out_and_place(cx, engine, request, &to, (&survey, staged), &own)?;
     report.warnings.extend(made_up.iter().map(|path| {
         format!(
             "the copy does not hold the directory {}, so it was made with owner root and mode 0755",
@@ -133,7 +142,14 @@ fn destination(
                 to.shown()
             ))
         }
-        _ => Ok(found),
+        Some(_) => Ok(found),
+        None => match host.way(to)?.links.first() {
+            Some((link, _)) => refused(format!(
+                "{} is a symbolic link that leads to nothing — make the directory that it is to lead to, or name another one",
+                link.shown()
+            )),
+            None => Ok(None),
+        },
     }
 }
 
@@ -172,7 +188,7 @@ fn lay_out_and_place(
     engine: &dyn Engine,
     mut request: RestoreRequest,
     to: &Path,
-    survey: &Survey,
+    (survey, staged): (&Survey, Vec<Staged>),
     own: &[Own],
 ) -> Result<RestoreReport, StepError> {
     let host = cx.host();
@@ -180,7 +196,6 @@ fn lay_out_and_place(
         let text = format!("{} went away again", to.shown());
         return Err(StepError::new(Trouble::JobFailed, text));
     };
-    let staged = stage(cx, to, survey)?;
     let [_, seen_at] = workplaces(&cx.config().settings);
     let confined = host.may_confine();
     if confined {
@@ -215,6 +230,7 @@ fn lay_out_and_place(
         staged,
         named: survey.roots().map(relative).collect(),
         mounted: survey.places().map(Path::to_owned).collect(),
+        closed: survey.closed(),
         in_use: own::in_use(own),
     };
     let placed = host.place(&placement)?;
@@ -245,20 +261,32 @@ fn failure(error: EngineError, to: &Path, named_as_asked: impl Fn(&str) -> Strin
     }
 }
 
-/// Makes a staging directory on each file system that gets something, the destination's own first.
-fn stage(cx: RunContext<'_>, to: &Path, survey: &Survey) -> Result<Vec<Staged>, StepError> {
+/// Makes a staging directory on each file system that gets something, the destination's own first. One below it
+/// that does not take the directory is noted, and what should lie there comes to be refused.
+fn stage(cx: RunContext<'_>, to: &Path, survey: &mut Survey) -> Result<Vec<Staged>, StepError> {
     let name = format!("{STAGING}{}", cx.run);
     let mut staged = Vec::new();
-    for at in survey.filled() {
+    let filled: Vec<_> = survey.filled().map(|at| at.map(Path::to_owned)).collect();
+    for at in filled {
         // Where the destination's own file system gets nothing, it may be one that cannot be written.
-        let path = match (at, cx.staging) {
+        let path = match (&at, cx.staging) {
             (None, Some(own)) => own.join(&name),
             (None, None) => continue,
             (Some(at), _) => below(to, at).join(&name),
         };
-        let at = at.unwrap_or(Path::new("")).to_owned();
-        if let Some(identity) = own_directory(cx.pipeline, cx.ledger, &path)? {
-            staged.push(Staged { path, identity, at });
+        let at = at.unwrap_or_default();
+        match try_own_directory(cx.pipeline, cx.ledger, &path)? {
+            Ok(Some(identity)) => staged.push(Staged { path, identity, at }),
+            Ok(None) => {}
+            Err(error) => {
+                let place = below(to, &at);
+                let is_inner = !at.as_os_str().is_empty();
+                let why = closed::by(&place, error);
+                match is_inner {
+                    true => survey.close(&at, why)?,
+                    false => return Err(StepError::new(Trouble::Environment, why)),
+                }
+            }
         }
     }
     Ok(staged)
@@ -281,44 +309,6 @@ fn relative(path: &Path) -> PathBuf {
     path.strip_prefix("/").unwrap_or(path).to_owned()
 }
 
-/// The second look: everything that was asked for is there, but for what is in use.
-fn judge(placed: &Placed, placement: &Placement) -> Result<(), StepError> {
-    let to = placement.destination.as_path();
-    let failed = |text: String| Err(StepError::new(Trouble::JobFailed, text));
-    if placed.refused_count > 0 {
-        let named = placed.refused.iter().take(NAMED);
-        let named = named.map(|left| format!("{}: {}", to.join(&left.path).shown(), left.reason));
-        let named: Vec<String> = named.collect();
-        return failed(format!(
-            "{} {} not restored, and what was there is as it was — {}",
-            placed.refused_count,
-            if placed.refused_count == 1 { "entry was" } else { "entries were" },
-            named.join("; ")
-        ));
-    }
-    if let Some(path) = placed.missing.first() {
-        return failed(format!(
-            "the engine reported success, but {} is not there — is it in that copy? (`stillpoint find`)",
-            to.join(path).shown()
-        ));
-    }
-    let named = &placement.named;
-    let is_passed_over =
-        |path: &PathBuf| placed.passed_over.iter().any(|it| path.starts_with(&it.path));
-    let is_all_passed_over = !named.is_empty() && named.iter().all(is_passed_over);
-    if let Some(first) = placed.passed_over.first()
-        && (is_all_passed_over || placed.entries == 0)
-    {
-        let text =
-            format!("nothing was restored: {}", own::left(&to.join(&first.path), &first.reason));
-        return Err(StepError::new(Trouble::Configuration, text));
-    }
-    if placed.entries == 0 {
-        return failed("the engine reported success, but laid nothing out".into());
-    }
-    Ok(())
-}
-
 /// Writes one file of a copy to standard output: the one at `path`, or the only one that there is.
 ///
 /// # Errors
@@ -330,18 +320,23 @@ pub fn stream(
     path: Option<&Path>,
 ) -> Result<(), StepError> {
     let mut files = Vec::new();
-    let mut is_there = path.is_some_and(|path| path.to_str().is_none());
+    // Listings spell a path that is not UTF-8 in their own way; then the engine says whether there is one.
+    let mut kind = path.filter(|path| path.to_str().is_none()).map(|_| '-');
     engine.contents(cx.engine(), copy, &mut |entry| match path {
-        Some(path) => is_there |= entry.path == path && entry.kind == '-',
+        Some(path) if entry.path == path => kind = Some(entry.kind),
+        Some(_) => {}
         None if entry.kind == '-' && files.len() < 2 => files.push(entry.path),
         None => {}
     })?;
     let failed = |text: String| Err(StepError::new(Trouble::JobFailed, text));
     let path = match (path, files.as_slice()) {
-        (Some(path), _) if is_there => path,
-        (Some(path), _) => {
-            return failed(format!("there is no file {} in {}", path.shown(), copy.id));
-        }
+        (Some(path), _) => match kind {
+            Some('-') => path,
+            Some(kind) => return failed(no_file(path, kind, copy)),
+            None => {
+                return failed(format!("there is no file {} in {}", path.shown(), copy.id));
+            }
+        },
         (None, [only]) => only,
         (None, []) => return failed(format!("there is no file in {}", copy.id)),
         (None, _) => {
@@ -350,6 +345,19 @@ pub fn stream(
         }
     };
     Ok(engine.stream(cx.engine(), copy, path)?)
+}
+
+/// What is there instead of a file, and what to do.
+fn no_file(path: &Path, kind: char, copy: &Copy) -> String {
+    let (what, remedy) = match kind {
+        'd' => ("a directory", "name a file in it, or restore it with --to"),
+        'l' => ("a symbolic link", "name the file that it leads to, or restore the link with --to"),
+        'p' => ("a pipe", "restore it with --to"),
+        's' => ("a socket", "restore it with --to"),
+        'b' | 'c' => ("a device", "restore it with --to"),
+        _ => ("no regular file", "restore it with --to"),
+    };
+    format!("{} is {what} in {}, and --stdout writes out files — {remedy}", path.shown(), copy.id)
 }
 
 /// The refusal of a copy that does not fit, with the figures.

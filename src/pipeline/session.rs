@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::capture::workplaces;
-use crate::host::Action;
+use crate::host::{ActError, Action};
 use crate::model::job::Settings;
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
@@ -208,14 +208,27 @@ pub(super) fn own_directory(
     ledger: &dyn Ledger,
     path: &Path,
 ) -> Result<Option<Identity>, StepError> {
+    try_own_directory(pipeline, ledger, path)?
+        .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))
+}
+
+/// The same for who knows what to do when it cannot be made, which is the inner error.
+///
+/// # Errors
+/// When it cannot be written down.
+pub(super) fn try_own_directory(
+    pipeline: Pipeline<'_>,
+    ledger: &dyn Ledger,
+    path: &Path,
+) -> Result<Result<Option<Identity>, ActError>, StepError> {
     let path = path.to_owned();
     let entry = ledger.intend(Undo::RemoveStaging { path: path.clone() }).map_err(ledger_error)?;
-    let identity = pipeline
-        .host
-        .act(&Action::CreateDirectory { path, mode: 0o700 })
-        .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))?;
+    let identity = match pipeline.host.act(&Action::CreateDirectory { path, mode: 0o700 }) {
+        Ok(identity) => identity,
+        Err(error) => return Ok(Err(error)),
+    };
     if let Some(identity) = &identity {
         ledger.made(entry, identity.clone()).map_err(ledger_error)?;
     }
-    Ok(identity)
+    Ok(Ok(identity))
 }

@@ -128,11 +128,9 @@ fn the_staging_directory_is_in_the_ledger_before_it_is_made() {
     assert!(promised, "{replay:?}");
 }
 
-/// What of ours shows at another place, by a mount of it or of what lies in it, is known there as well.
-#[test]
-fn nothing_is_laid_out_in_what_is_in_use_by_whatever_name() {
-    let bench = Bench::with_history();
-    let shown = |id, root: &str, at: &str| MountEntry {
+/// A mount of one directory of the machine's disk.
+fn shown(id: u32, root: &str, at: &str) -> MountEntry {
+    MountEntry {
         id,
         device: (8, 1),
         root: root.into(),
@@ -141,7 +139,13 @@ fn nothing_is_laid_out_in_what_is_in_use_by_whatever_name() {
         file_system: "ext4".into(),
         source: "/dev/sda1".into(),
         super_options: "rw".into(),
-    };
+    }
+}
+
+/// What of ours shows at another place, by a mount of it or of what lies in it, is known there as well.
+#[test]
+fn nothing_is_laid_out_in_what_is_in_use_by_whatever_name() {
+    let bench = Bench::with_history();
     bench.host.world().mounts = vec![
         shown(1, "/@", "/"),
         shown(2, "/@/repo/data", "/repo/data"),
@@ -165,4 +169,61 @@ fn nothing_is_laid_out_in_what_is_in_use_by_whatever_name() {
     assert!(!effects.iter().any(|what| what.contains(STAGING)), "{effects:?}");
     let (result, _) = restore_to(&bench, Some("/srv")).unwrap();
     result.unwrap();
+}
+
+/// The file lies on a file system of its own, below the destination.
+#[test]
+fn where_nothing_can_be_stored_nothing_is_laid_out_and_the_place_is_named() {
+    let bench = Bench::with_history();
+    let disk = shown(2, "/data", "/data");
+    let says = |bench: &Bench, words: &[&str]| {
+        let before = bench.host.world().effects.len();
+        let (result, frame) = restore_one(bench).unwrap();
+        let error = result.unwrap_err();
+        assert_eq!(error.trouble, Trouble::Environment, "{error}");
+        for words in words {
+            assert!(error.message.contains(words), "{words:?} is missing in: {error}");
+        }
+        assert!(!error.message.contains(STAGING), "{error}");
+        assert_eq!(frame.leftovers, []);
+        let effects = bench.host.world().effects[before..].to_vec();
+        assert!(!effects.iter().any(|what| what.starts_with("place")), "{effects:?}");
+    };
+    for (mount, words) in [
+        (
+            MountEntry { super_options: "ro".into(), ..disk.clone() },
+            &["mounted at /data is read-only", "mount -o remount,rw /data"][..],
+        ),
+        (
+            MountEntry { file_system: "proc".into(), ..disk.clone() },
+            &["/data (proc) is made up by the kernel", "--to"],
+        ),
+        (
+            MountEntry {
+                file_system: "fuse.sshfs".into(),
+                super_options: "rw,user_id=1000".into(),
+                ..disk.clone()
+            },
+            &["FUSE file system", "umount /data"],
+        ),
+    ] {
+        bench.host.world().mounts = vec![shown(1, "/", "/"), mount];
+        says(&bench, words);
+    }
+    // Or it is found out only when a directory is to be made there.
+    let twin = || {
+        let twin = bench.twin(&LIVE);
+        twin.host.world().mounts = vec![shown(1, "/", "/"), disk.clone()];
+        twin
+    };
+    let good = twin();
+    good.host.arm(Fault::None);
+    let (result, _) = restore_one(&good).unwrap();
+    result.unwrap();
+    let effects = good.host.world().effects.clone();
+    let nth = effects.iter().position(|what| what.contains("/data/")).unwrap();
+    let failing = twin();
+    failing.host.arm(Fault::Fail(nth));
+    says(&failing, &["nothing can be stored at /data", "mend that and restore"]);
+    failing.assert_given_back("a directory that cannot be made");
 }

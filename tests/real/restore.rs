@@ -644,3 +644,108 @@ impl Drop for Bound {
         must_at_last("umount", &[self.at.to_str().unwrap()]);
     }
 }
+
+/// Mounts a file system anew.
+fn remount(at: &Path, option: &str) {
+    must_at_last("mount", &["-o", &format!("remount,{option}"), at.to_str().unwrap()]);
+}
+
+#[test]
+fn where_nothing_can_be_stored_the_rest_is_restored_and_the_place_is_named() {
+    let machine = Machine::new(HOST);
+    let src = machine.path("src");
+    let disk = Disk::new(&machine, "ext4", 20, "src/disk");
+    let btrfs = Disk::new(&machine, "btrfs", 120, "src/btrfs");
+    let inner = btrfs.at.join("inner");
+    must("btrfs", &["subvolume", "create", inner.to_str().unwrap()]);
+    let places = [&src, &disk.at, &btrfs.at, &inner];
+    for at in places {
+        fs::create_dir(at.join("d")).unwrap();
+        fs::write(at.join("f"), "as it was").unwrap();
+        fs::write(at.join("d/g"), "as it was").unwrap();
+    }
+    machine.run(&["run"]).expect(0);
+    let property = |value: &str| {
+        must("btrfs", &["property", "set", inner.to_str().unwrap(), "ro", value]);
+    };
+    for target in ["b", "r"] {
+        for at in places {
+            fs::write(at.join("f"), "changed").unwrap();
+            fs::remove_dir_all(at.join("d")).unwrap();
+        }
+        remount(&disk.at, "ro");
+        property("true");
+        let ran = in_place(&machine, target, &src).expect(10);
+        let ran = ran.says(&format!("mount -o remount,rw {}", disk.at.display()));
+        let ran = ran.says(&format!("btrfs property set {} ro false", inner.display()));
+        assert!(!ran.stderr.contains(".stillpoint-restore-"), "{}", ran.stderr);
+        for (at, word) in places.into_iter().zip(["as it was", "changed", "as it was", "changed"]) {
+            assert_eq!(fs::read_to_string(at.join("f")).unwrap(), word, "{}", at.display());
+            assert_eq!(at.join("d/g").exists(), word == "as it was");
+        }
+        let only = disk.at.join("f");
+        in_place(&machine, target, &only).expect(4).says("nothing was restored").says("remount,rw");
+        let args = ["restore", "host", "--target", target, "--to"];
+        for to in [disk.at.join("new"), disk.at.clone()] {
+            let into = [&args[..], &[to.to_str().unwrap(), "--into-existing"]].concat();
+            machine.run(&into).expect(4).says("remount,rw").says("--to");
+        }
+        remount(&disk.at, "rw");
+        property("false");
+        in_place(&machine, target, &src).expect(0);
+        for at in places {
+            assert_eq!(fs::read_to_string(at.join("d/g")).unwrap(), "as it was");
+        }
+        no_staging_below(machine.root.path());
+    }
+    machine.assert_clean_except(&src);
+}
+
+#[test]
+fn what_cannot_be_replaced_or_written_to_is_told_with_what_to_do() {
+    let machine = Machine::new(HOST);
+    let src = machine.path("src");
+    let disk = Disk::new(&machine, "ext4", 20, "src/disk");
+    for path in ["fixed/below", "file"] {
+        fs::create_dir_all(disk.at.join("fixed")).unwrap();
+        fs::write(disk.at.join(path), "as it was").unwrap();
+    }
+    symlink("hello.txt", src.join("link")).unwrap();
+    must("mkfifo", &[src.join("pipe").to_str().unwrap()]);
+    machine.run(&["run"]).expect(0);
+    let bound = Bound::new(&machine.path("pass"), src.join("hello.txt"));
+    let fixed = disk.at.join("fixed");
+    let file = disk.at.join("file");
+    for path in [&fixed, &file] {
+        must("chattr", &["+i", path.to_str().unwrap()]);
+    }
+    symlink("nowhere", machine.path("dangling")).unwrap();
+    for target in ["b", "r"] {
+        let ran = in_place(&machine, target, &src).expect(10);
+        let ran = ran.says(&format!("umount {}", bound.at.display()));
+        let ran = ran.says(&format!("{}: it is immutable", file.display()));
+        let ran = ran.says(&format!("chattr -i {}", file.display()));
+        ran.says("its directory is immutable").says(&format!("chattr -i {}", fixed.display()));
+
+        let args = ["restore", "host", "--target", target, "--to"];
+        let to = |to: &Path| machine.run(&[&args[..], &[to.to_str().unwrap()]].concat());
+        to(&machine.path("dangling")).expect(3).says("dangling is a symbolic link that leads to");
+        to(&machine.path("dangling/x")).expect(3).says("dangling is a symbolic link that leads");
+        assert!(!machine.path("nowhere").exists());
+        let ran = to(Path::new("/proc/x")).expect(4).says("made up by the kernel").says("--to");
+        assert!(!ran.stderr.contains("--ignore-space"), "{}", ran.stderr);
+
+        for (path, what) in
+            [("link", "is a symbolic link"), ("pipe", "is a pipe"), ("many", "is a directory")]
+        {
+            let path = src.join(path);
+            let path = path.to_str().unwrap();
+            let args = ["restore", "host", "latest", path, "--stdout", "--target", target];
+            let ran = machine.run(&args).expect(10).says(what).says("--to");
+            assert_eq!(ran.stdout, "");
+        }
+    }
+    for path in [&fixed, &file] {
+        must("chattr", &["-i", path.to_str().unwrap()]);
+    }
+}

@@ -1,8 +1,9 @@
 //! Owner, mode, times and extended attributes of a directory, from one descriptor to another.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -69,6 +70,34 @@ fn remove(of: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     #[expect(unsafe_code, reason = "takes a name that ends with a zero byte")]
     let answer = unsafe { libc::fremovexattr(of.as_raw_fd(), name.as_ptr()) };
     Errno::result(answer).map(drop).map_err(io::Error::from)
+}
+
+/// What keeps everybody, root included, from changing an entry of a directory, or the directory itself where the
+/// name is empty: the attribute's name, and its letter in chattr(1).
+///
+/// # Errors
+/// When it cannot be looked at.
+pub(super) fn seal(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+) -> io::Result<Option<(&'static str, char)>> {
+    let name = CString::new(name.as_bytes())?;
+    #[expect(unsafe_code, reason = "a structure of numbers, which may all be zero")]
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
+    #[expect(
+        unsafe_code,
+        reason = "takes a name that ends with a zero byte and fills the structure"
+    )]
+    let answer =
+        unsafe { libc::statx(directory.as_raw_fd(), name.as_ptr(), flags, 0, &raw mut found) };
+    Errno::result(answer)?;
+    let has = |bit: libc::c_int| found.stx_attributes & bit as u64 != 0;
+    Ok(match (has(libc::STATX_ATTR_IMMUTABLE), has(libc::STATX_ATTR_APPEND)) {
+        (true, _) => Some(("immutable", 'i')),
+        (false, true) => Some(("append-only", 'a')),
+        (false, false) => None,
+    })
 }
 
 /// Makes a directory's owner, mode, extended attributes and times those of another one, of which `wanted` was true

@@ -48,6 +48,30 @@ const LOCAL_WITHOUT_DISK: &[&str] = &[
     "ubifs", "zfs",
 ];
 
+/// File systems that the kernel makes up: there is nothing in them to back up, and nothing is kept in them.
+const KERNEL: &[&str] = &[
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nsfs",
+    "proc",
+    "pstore",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "sysfs",
+    "tracefs",
+];
+
 /// What an overlay calls its source that is a sealed image and not a view of directories: the root of image-based
 /// systems (mount.composefs(1)).
 const SEALED: &str = "composefs";
@@ -64,6 +88,11 @@ impl MountEntry {
             true => SHARED_DISK.contains(&kind),
             false => !LOCAL_WITHOUT_DISK.contains(&kind) && !is_sealed,
         }
+    }
+
+    /// Whether the kernel makes up what is in it.
+    pub fn is_made_up(&self) -> bool {
+        KERNEL.contains(&self.file_system.as_str())
     }
 
     /// Whether root may not even look at it: a FUSE mount of another user, without `allow_other` (fuse(8)).

@@ -11,9 +11,9 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{
@@ -25,6 +25,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::syncfs;
 
 use super::attributes;
+use crate::host::spec::quote;
 use crate::host::{Placed, Placement, Refused};
 use crate::model::shown::Show;
 use crate::model::undo::Identity;
@@ -201,7 +202,11 @@ impl Mover<'_> {
                     }
                     // It is another thing than it was a moment ago.
                     Err(error) if is_changed(&error) && left > 0 => continue,
-                    Err(error) => self.fail(&path, error)?,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+                    Err(error) => {
+                        let reason = self.reason(to, &name, &path, &error);
+                        self.refuse(&path, reason);
+                    }
                 }
                 break;
             }
@@ -340,23 +345,38 @@ impl Mover<'_> {
         named.is_empty() || named.iter().any(|named| path.starts_with(named))
     }
 
-    /// Notes a failure and goes on, unless it is the end.
-    fn fail(&mut self, path: &Path, error: io::Error) -> io::Result<()> {
-        if error.kind() == io::ErrorKind::Interrupted {
-            return Err(error);
+    /// Why an entry stays what it is, and what to do about it.
+    fn reason(&self, to: BorrowedFd<'_>, name: &OsStr, path: &Path, error: &io::Error) -> String {
+        if let Some(closed) = self.closed(path) {
+            return closed.to_owned();
         }
-        let reason = match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EXDEV | Errno::EBUSY) => {
-                "another file system is mounted there, which was not foreseen".into()
+        let at = self.placement.destination.join(path);
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EBUSY) => {
+                format!("it is a mount point — unmount it (umount {}) and restore again", quote(at))
+            }
+            Some(Errno::EXDEV) => {
+                "another file system is mounted there, which was not foreseen — restore again".into()
             }
             Some(Errno::EINVAL) => {
                 "it is another sort of thing there, and this file system cannot exchange the two; move it away first"
                     .into()
             }
+            Some(Errno::EPERM) => match sealed(to, name, &at) {
+                Some((what, command)) => format!("{what} — say {command} and restore again"),
+                None => format!("{error} — if it is a swap file in use, say swapoff first"),
+            },
             _ => error.to_string(),
-        };
-        self.refuse(path, reason);
-        Ok(())
+        }
+    }
+
+    /// Why nothing can be stored where an entry belongs, if that is known.
+    fn closed(&self, path: &Path) -> Option<&str> {
+        let of = |at: &Path| self.placement.closed.iter().find(|closed| closed.path == at);
+        let around = self.placement.mounted.iter().filter(|at| path != *at && path.starts_with(at));
+        let around = around.max_by_key(|at| at.components().count());
+        let closed = of(path).or_else(|| of(around.map_or(Path::new(""), PathBuf::as_path)))?;
+        Some(&closed.reason)
     }
 
     fn refuse(&mut self, path: &Path, reason: String) {
@@ -381,6 +401,19 @@ fn is_changed(error: &io::Error) -> bool {
                 | Errno::ENOTEMPTY
         )
     )
+}
+
+/// Which attribute (chattr(1)) of an entry, or of the directory that it is in, keeps everybody from changing it,
+/// and the command that takes it away.
+fn sealed(directory: BorrowedFd<'_>, name: &OsStr, at: &Path) -> Option<(String, String)> {
+    let above = at.parent().unwrap_or(at);
+    for (name, at, whose) in [(name, at, "it"), (OsStr::new(""), above, "its directory")] {
+        let seal = attributes::seal(directory, name).ok().flatten();
+        if let Some((word, letter)) = seal {
+            return Some((format!("{whose} is {word}"), format!("chattr -{letter} {}", quote(at))));
+        }
+    }
+    None
 }
 
 fn exchange(from: impl AsFd, to: impl AsFd, name: &OsStr) -> nix::Result<()> {

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::capture::survey::mount_of;
 use crate::host::{Host, InUse, MountEntry};
 use crate::model::job::Config;
 use crate::model::outcome::Trouble;
@@ -64,11 +65,7 @@ fn parts(host: &dyn Host, mounts: &[MountEntry], directory: &Path) -> Vec<(PathB
     let below = below.filter(|at| *at != directory && at.starts_with(directory));
     let mut paths: BTreeSet<PathBuf> = below.clone().map(Path::to_owned).collect();
     for shown in below.chain([directory]) {
-        // Of several at one place, the last one is seen.
-        let around = mounts.iter().filter(|mount| shown.starts_with(&mount.at));
-        let Some(around) = around.max_by_key(|mount| mount.at.components().count()) else {
-            continue;
-        };
+        let Some(around) = mount_of(mounts, shown) else { continue };
         let inside = shown.strip_prefix(&around.at).unwrap_or(Path::new(""));
         let root: PathBuf = around.root.join(inside).components().collect();
         let of_it = mounts.iter().filter(|mount| mount.device == around.device);

@@ -1,17 +1,17 @@
 //! What of a copy is asked for, and where below the destination it will lie.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::engine::{Engine, Entry};
-use crate::host::{Host, MountEntry};
+use crate::host::{Host, MountEntry, Refused};
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
-use super::{below, relative, too_large};
+use super::{below, closed, relative, too_large};
 
 /// A place below the destination that is a file system of its own.
 #[derive(Debug, Default)]
@@ -22,6 +22,14 @@ struct Place {
     bytes: u64,
     /// Whether it gets anything.
     is_filled: bool,
+    /// Why nothing can be stored there, and what to do about it.
+    closed: Option<String>,
+}
+
+impl Place {
+    fn takes_in(&self) -> bool {
+        self.is_filled && self.closed.is_none()
+    }
 }
 
 /// What a copy holds of what was asked for.
@@ -51,27 +59,90 @@ impl Survey {
         self.places.iter().skip(1).map(|place| place.at.as_path())
     }
 
-    /// The places that get something; the first is the destination itself, `None` if that gets nothing.
+    /// The places that get something and take it; the first is the destination itself, `None` if it does not.
     pub(super) fn filled(&self) -> impl Iterator<Item = Option<&Path>> {
         let itself = self.places.first();
-        let filled = self.places.iter().skip(1).filter(|place| place.is_filled);
-        let itself = itself.map(|place| place.is_filled.then_some(place.at.as_path()));
+        let filled = self.places.iter().skip(1).filter(|place| place.takes_in());
+        let itself = itself.map(|place| place.takes_in().then_some(place.at.as_path()));
         itself.into_iter().chain(filled.map(|place| Some(place.at.as_path())))
     }
 
-    /// Refuses what does not fit, as far as that is known.
+    /// Finds out which places that get something do not take it.
+    ///
+    /// # Errors
+    /// When none of them does, and when it cannot be told what is mounted.
+    pub(super) fn find_closed(&mut self, host: &dyn Host, to: &Path) -> Result<(), StepError> {
+        let mounts = host.mounts()?;
+        for place in self.places.iter_mut().filter(|place| place.is_filled) {
+            place.closed = closed::why(host, &mounts, &below(to, &place.at));
+        }
+        self.refuse_all_closed()
+    }
+
+    /// Notes that nothing can be stored at a place below the destination.
+    ///
+    /// # Errors
+    /// When no other one is left.
+    pub(super) fn close(&mut self, at: &Path, why: String) -> Result<(), StepError> {
+        for place in self.places.iter_mut().filter(|place| place.at == at) {
+            place.closed = Some(why.clone());
+        }
+        self.refuse_all_closed()
+    }
+
+    fn refuse_all_closed(&self) -> Result<(), StepError> {
+        let first = self.places.iter().find_map(|place| place.closed.as_ref());
+        match first {
+            Some(why) if !self.places.iter().any(Place::takes_in) => {
+                let text = format!("nothing was restored: {why}");
+                Err(StepError::new(Trouble::Environment, text))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The places that do not take what they should get, below the destination, and why.
+    pub(super) fn closed(&self) -> Vec<Refused> {
+        let closed = self.places.iter().filter_map(|place| {
+            Some(Refused { path: place.at.clone(), reason: place.closed.clone()? })
+        });
+        closed.collect()
+    }
+
+    /// Refuses what does not fit, as far as that is known. What a place does not take in is laid out in the one
+    /// around it, or in the run's own directory.
     ///
     /// # Errors
     /// With the figures.
-    pub(super) fn check_space(&self, host: &dyn Host, to: &Path) -> Result<(), StepError> {
-        for place in self.places.iter().filter(|place| place.bytes > 0) {
-            let at = below(to, &place.at);
+    pub(super) fn check_space(
+        &self,
+        host: &dyn Host,
+        to: &Path,
+        own: Option<&Path>,
+    ) -> Result<(), StepError> {
+        for (at, need) in self.needed(to, own) {
             let free = host.free_space(&at)?;
-            if place.bytes > free {
-                return Err(too_large(place.bytes, free, &at));
+            if need > free {
+                return Err(too_large(need, free, &at));
             }
         }
         Ok(())
+    }
+
+    /// How many bytes are laid out where.
+    fn needed(&self, to: &Path, own: Option<&Path>) -> BTreeMap<PathBuf, u64> {
+        let mut needed: BTreeMap<PathBuf, u64> = BTreeMap::new();
+        for place in self.places.iter().filter(|place| place.bytes > 0) {
+            let around = |other: &&Place| other.takes_in() && place.at.starts_with(&other.at);
+            let at = match (self.places.iter().rfind(around), own) {
+                (Some(around), _) => below(to, &around.at),
+                (None, Some(own)) => own.to_owned(),
+                (None, None) => continue,
+            };
+            let sum = needed.entry(at).or_default();
+            *sum = sum.saturating_add(place.bytes);
+        }
+        needed
     }
 
     /// Directories above what is restored in place that are not there now, and of which the copy says nothing.
@@ -260,6 +331,39 @@ mod tests {
         survey.take(&entry("/srv/x", '-', 1), true, false);
         assert_eq!(survey.filled().collect::<Vec<_>>(), [None, Some(Path::new("srv"))]);
         assert_eq!(survey.above, [PathBuf::from("/srv")]);
+    }
+
+    #[test]
+    fn what_a_place_does_not_take_in_is_laid_out_around_it_and_counted_there() {
+        let mut survey = with_places(&["", "srv", "srv/big"]);
+        for (path, size) in [("/srv/big/a", 5), ("/srv/x", 6)] {
+            survey.take(&entry(path, '-', size), true, false);
+        }
+        let (to, own) = (Path::new("/to"), Some(Path::new("/cache/tmp/run")));
+        let needed = |survey: &Survey, own| {
+            let needed = survey.needed(to, own).into_iter();
+            needed.map(|(at, bytes)| format!("{} {bytes}", at.shown())).collect::<Vec<_>>()
+        };
+        assert_eq!(needed(&survey, own), ["/to/srv 6", "/to/srv/big 5"]);
+        survey.close(Path::new("srv/big"), "read-only".into()).unwrap();
+        assert_eq!(needed(&survey, own), ["/to/srv 11"]);
+        assert_eq!(survey.filled().collect::<Vec<_>>(), [None, Some(Path::new("srv"))]);
+        let closed = Refused { path: "srv/big".into(), reason: "read-only".into() };
+        assert_eq!(survey.closed(), [closed]);
+
+        let error = survey.close(Path::new("srv"), "full of errors".into()).unwrap_err();
+        assert_eq!(error.trouble, Trouble::Environment);
+        assert_eq!(error.message, "nothing was restored: full of errors");
+        assert_eq!(needed(&survey, own), ["/cache/tmp/run 11"]);
+        assert_eq!(needed(&survey, None), [String::new(); 0]);
+
+        // The destination itself, and what lies in it goes where it can.
+        survey.take(&entry("/etc/f", '-', 7), true, false);
+        survey.take(&entry("/home/f", '-', 7), true, false);
+        survey.places[0].closed = Some("read-only".into());
+        survey.places[1].closed = None;
+        survey.refuse_all_closed().unwrap();
+        assert_eq!(needed(&survey, own), ["/cache/tmp/run 14", "/to/srv 11"]);
     }
 
     #[test]

@@ -597,8 +597,11 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn is_read_only(&self, _: &Path) -> Result<bool, ActError> {
-        Ok(false)
+    fn is_read_only(&self, path: &Path) -> Result<bool, ActError> {
+        let world = self.world();
+        let around = world.mounts.iter().filter(|mount| path.starts_with(&mount.at));
+        let around = around.max_by_key(|mount| mount.at.components().count());
+        Ok(around.is_some_and(MountEntry::is_frozen_read_only))
     }
 
     fn check_trusted(&self, _: &Path, _: TrustKind) -> Result<(), TrustError> {

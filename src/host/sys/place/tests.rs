@@ -120,6 +120,7 @@ impl Bench {
             }],
             named: Vec::new(),
             mounted: Vec::new(),
+            closed: Vec::new(),
             in_use: Vec::new(),
         }
     }
