@@ -13,7 +13,6 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::host::sys::mounts::free_space;
 use crate::model::names::TargetName;
 use crate::model::shown::Show;
 
@@ -26,6 +25,7 @@ mod copies;
 mod listing;
 mod machine;
 mod maintenance;
+pub mod room;
 mod runs;
 mod schema;
 #[cfg(test)]
@@ -323,9 +323,6 @@ impl History {
     }
 }
 
-/// What SQLite's side files take to begin with: an index of 32 KiB that is mapped into memory, and the log.
-const SIDE_FILES: u64 = 64 << 10;
-
 /// Refuses to open a database whose side files are still to be made where there is no room for them. SQLite touches
 /// one byte in every 4 KiB of the mapped one: with smaller blocks (a small ext4) the rest has no room, and to use
 /// it then ends the process (SIGBUS).
@@ -333,9 +330,7 @@ fn side_files_fit(path: &Path) -> rusqlite::Result<()> {
     let mut index = path.as_os_str().to_owned();
     index.push("-shm");
     let directory = path.parent().unwrap_or(Path::new("/"));
-    // Where the room cannot be asked for, SQLite says what it meets.
-    let is_full = free_space(directory).is_ok_and(|free| free < SIDE_FILES);
-    if is_full && !Path::new(&index).exists() {
+    if room::is_too_full(directory) && !Path::new(&index).exists() {
         let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
         let text = "there is no room for what SQLite keeps beside it";
         return Err(rusqlite::Error::SqliteFailure(full, Some(text.into())));

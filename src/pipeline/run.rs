@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::history::room;
 use crate::host::ActError;
 use crate::model::event::Event;
 use crate::model::job::Job;
@@ -10,7 +11,6 @@ use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::RunReport;
 use crate::model::shown::Show;
-use crate::model::size;
 
 use super::job::{not_begun, run_job};
 use super::session::{Place, session};
@@ -120,14 +120,6 @@ fn outcome(report: &RunReport, maintained: Outcome) -> Outcome {
     }
 }
 
-/// Room that a run's ledger and records need in the state directory, in bytes: a ledger of a few hundred lines,
-/// history's write-ahead log (64 pages and one large transaction) and what history grows by, and `report.json`.
-const ROOM: u64 = 1 << 20;
-
-/// How many files a run makes there: its ledger, history's two side files, `report.json` with its replacement, and
-/// what the engine's own state needs.
-const FILES: u64 = 16;
-
 /// Refuses to begin where the copies could be made and nothing of them be recorded any more: retention would take
 /// them for unfinished ones.
 fn room_for_records(pipeline: Pipeline<'_>) -> Result<(), StepError> {
@@ -139,13 +131,7 @@ fn room_for_records(pipeline: Pipeline<'_>) -> Result<(), StepError> {
     let unfit = |error: ActError| StepError { trouble: Trouble::Environment, ..error.into() };
     let free = host.free_space(state).map_err(unfit)?;
     let files = host.free_files(state).map_err(unfit)?;
-    let lacks = if free < ROOM {
-        format!("{} free, and a run needs {}", size::show(free), size::show(ROOM))
-    } else if let Some(files) = files.filter(|files| *files < FILES) {
-        format!("room for {files} more files (inodes), and a run needs {FILES}")
-    } else {
-        return Ok(());
-    };
+    let Some(lacks) = room::lacks(free, files) else { return Ok(()) };
     let text = format!(
         "the disk of the state directory {} has {lacks} for its ledger and records, so nothing was begun — free some space there",
         state.shown()
