@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, FixedOffset, Offset, Utc};
 
 use super::survey::{Absent, Survey, closed, resolved, survey};
 use super::view::view;
@@ -211,6 +211,10 @@ impl Host for Machine {
 
     fn now(&self) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH
+    }
+
+    fn ahead_of_utc(&self, _: DateTime<Utc>) -> FixedOffset {
+        Utc.fix()
     }
 
     fn random(&self) -> [u8; 4] {

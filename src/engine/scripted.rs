@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeZone, Utc};
+use chrono::{DateTime, FixedOffset, Offset, TimeZone, Utc};
 
 use crate::host::{
     ActError, Action, Capture, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
@@ -285,6 +285,10 @@ impl Host for ScriptedHost {
 
     fn now(&self) -> DateTime<Utc> {
         Utc.with_ymd_and_hms(2026, 11, 21, 12, 0, 0).unwrap()
+    }
+
+    fn ahead_of_utc(&self, _: DateTime<Utc>) -> FixedOffset {
+        Utc.fix()
     }
 
     fn random(&self) -> [u8; 4] {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, FixedOffset, Utc};
 use serde::{Serialize, Serializer};
 
 use super::runner::lines::LineSplitter;
@@ -466,6 +466,10 @@ impl Host for DryHost {
 
     fn now(&self) -> DateTime<Utc> {
         self.inner.now()
+    }
+
+    fn ahead_of_utc(&self, at: DateTime<Utc>) -> FixedOffset {
+        self.inner.ahead_of_utc(at)
     }
 
     fn random(&self) -> [u8; 4] {

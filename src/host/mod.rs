@@ -16,7 +16,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, FixedOffset, Utc};
 
 pub use crate::lock::{LockError, LockMode};
 use crate::model::shown::Show;
@@ -453,6 +453,10 @@ pub trait Host: Send + Sync {
 
     /// The time.
     fn now(&self) -> DateTime<Utc>;
+
+    /// How far local time is ahead of UTC at a moment: by `TZ`, or else `/etc/localtime`; by nothing where there is
+    /// neither.
+    fn ahead_of_utc(&self, at: DateTime<Utc>) -> FixedOffset;
 
     /// Waits, for something outside to come about. A machine that exists in memory only need not.
     fn pause(&self, span: Duration) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, FixedOffset, Local, TimeZone, Utc};
 
 use super::runner::{self, Runner};
 use super::sys::signals::{self, StopFlag};
@@ -313,6 +313,10 @@ impl Host for SystemHost {
 
     fn now(&self) -> DateTime<Utc> {
         Utc::now()
+    }
+
+    fn ahead_of_utc(&self, at: DateTime<Utc>) -> FixedOffset {
+        Local.offset_from_utc_datetime(&at.naive_utc())
     }
 
     fn random(&self) -> [u8; 4] {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// Which copies of a series stay. An empty policy keeps everything.
 ///
-/// `last` … `yearly` count copies or calendar periods (UTC) that have a copy; `within` keeps everything
+/// `last` … `yearly` count copies or periods of local time that have a copy; `within` keeps everything
 /// younger; `tags` keeps copies that carry one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

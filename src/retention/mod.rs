@@ -1,13 +1,13 @@
 //! What to keep: a policy, the copies and the time go in; a plan with a reason for each copy comes out.
 //!
-//! Everything here is pure. [`plan`] says what would go, [`gate`] says whether it may go now; the pipeline
-//! deletes by exact id. Whatever is not ours, pinned, dated in the future or the newest good copy of its
-//! series is never in [`Plan::deletions`].
+//! Everything here is pure: what time it is, and how far local time is ahead of UTC at a moment, come from outside.
+//! [`plan`] says what would go, [`gate`] says whether it may go now; the pipeline deletes by exact id. Whatever is
+//! not ours, pinned, dated in the future or the newest good copy of its series is never in [`Plan::deletions`].
 //!
 //! # What the rules mean
 //!
 //! `last`, `hourly`, `daily`, `weekly` (ISO), `monthly` and `yearly` keep the newest good copy of each of the
-//! newest N periods *that have one*; periods are UTC, and a night without a run costs no slot. `within`
+//! newest N periods *that have one*; periods are those of local time, and a night without a run costs no slot. `within`
 //! keeps everything back from the newest copy of the series. A rule with the number zero is no rule, and
 //! a policy without a rule keeps everything.
 //!
@@ -25,7 +25,8 @@
 //!    a shorter rule has kept, so its `weekly` reaches further back.
 //! 2. borg keeps the oldest archive as a stand-in when a rule is not filled (`daily[oldest]`); here, as in
 //!    restic 0.14, each kept copy is the newest of its period.
-//! 3. Periods are UTC; both engines use local time, so that a change of zone moves copies between days.
+//! 3. The hour that comes twice when clocks are put back is two hours. Both engines use local time as well, and take
+//!    it for one.
 //! 4. Incomplete copies fill no slot. Both engines count them: with `daily = 1`, the empty archive of an
 //!    unmounted disk replaces the last good one.
 //! 5. The newest good copy always stays. `borg prune --keep-within 14d` deletes every archive of a

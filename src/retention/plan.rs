@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, FixedOffset, Utc};
 
 use super::guards::Guards;
 use super::rules::{PROTECTED_TAG, Rule};
@@ -169,13 +169,15 @@ pub fn group(copies: &[Copy]) -> BTreeMap<Series, Vec<&Copy>> {
 
 /// Decides about the copies of one series; see the module for what the rules mean.
 ///
-/// The order of `copies` does not matter. Should they belong to several series after all, each is decided
+/// `ahead` says how far local time is ahead of UTC at a moment, for the periods of the calendar. The order of `copies`
+/// does not matter. Should they belong to several series after all, each is decided
 /// on its own, so that one can never push out another.
 pub fn plan<C: Borrow<Copy>>(
     policy: &KeepPolicy,
     copies: &[C],
     now: DateTime<Utc>,
     guards: &Guards,
+    ahead: &dyn Fn(DateTime<Utc>) -> FixedOffset,
 ) -> Plan {
     let mut sorted: Vec<&Copy> = copies.iter().map(Borrow::borrow).collect();
     sorted.sort_by(|one, other| newest_first(one, other));
@@ -193,7 +195,7 @@ pub fn plan<C: Borrow<Copy>>(
         }
     }
     for members in groups.into_values() {
-        let verdicts = decide(policy, &members);
+        let verdicts = decide(policy, &members, ahead);
         decided.extend(members.into_iter().zip(verdicts));
     }
     decided.sort_by(|(one, _), (other, _)| newest_first(one, other));
@@ -218,7 +220,11 @@ pub fn last_good<'a>(copies: impl Iterator<Item = &'a Copy>) -> Option<&'a Copy>
 }
 
 /// The verdicts on the copies of one series, which come newest first and hold none from the future.
-fn decide(policy: &KeepPolicy, members: &[&Copy]) -> Vec<Verdict> {
+fn decide(
+    policy: &KeepPolicy,
+    members: &[&Copy],
+    ahead: &dyn Fn(DateTime<Utc>) -> FixedOffset,
+) -> Vec<Verdict> {
     let mut reasons: Vec<Vec<Reason>> = vec![Vec::new(); members.len()];
     let within = policy.within.filter(|span| !span.is_zero());
     let has_rule = Rule::ALL.iter().any(|rule| rule.count(policy).is_some())
@@ -247,9 +253,11 @@ fn decide(policy: &KeepPolicy, members: &[&Copy]) -> Vec<Verdict> {
             why.push(Reason::NoPolicy);
         }
     }
+    let clock = |copy: &&Copy| copy.time.with_timezone(&ahead(copy.time));
+    let local: Vec<DateTime<FixedOffset>> = members.iter().map(clock).collect();
     for rule in Rule::ALL {
         if let Some(count) = rule.count(policy) {
-            count_slots(rule, count, members, &mut reasons);
+            count_slots(rule, count, members, &local, &mut reasons);
         }
     }
     if let (Some(span), Some(newest)) = (within, members.first()) {
@@ -272,19 +280,25 @@ fn decide(policy: &KeepPolicy, members: &[&Copy]) -> Vec<Verdict> {
         .collect()
 }
 
-/// Gives the slots of a counted rule to the newest good copy of each period, until they are used up.
-fn count_slots(rule: Rule, count: u32, members: &[&Copy], reasons: &mut [Vec<Reason>]) {
+/// Gives the slots of a counted rule to the newest good copy of each period, until they are used up. `local` are the
+/// copies' times.
+fn count_slots(
+    rule: Rule,
+    count: u32,
+    members: &[&Copy],
+    local: &[DateTime<FixedOffset>],
+    reasons: &mut [Vec<Reason>],
+) {
     let mut number = 0;
-    let mut filled = None;
-    for (copy, why) in members.iter().zip(reasons) {
+    // Not only the last one: clocks that are put back over midnight enter a day twice.
+    let mut filled = BTreeSet::new();
+    for ((copy, time), why) in members.iter().zip(local).zip(reasons) {
         if number == count {
             break;
         }
-        let period = rule.period(copy.time);
-        if !copy.may_be_good() || (period.is_some() && period == filled) {
+        if !copy.may_be_good() || rule.period(*time).is_some_and(|period| !filled.insert(period)) {
             continue;
         }
-        filled = period;
         number += 1;
         why.push(Reason::Counted { rule, number, of: count });
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 
+use super::tests::berlin;
 use super::*;
 use crate::model::copy::{Copy, Recorded, Series};
 use crate::model::keep::KeepPolicy;
@@ -115,7 +116,7 @@ proptest! {
 
     #[test]
     fn what_goes_is_ours_and_not_needed(copies in copies(), policy in a_policy()) {
-        let plan = plan(&policy, &copies, now(), &Guards::default());
+        let plan = plan(&policy, &copies, now(), &Guards::default(), &berlin);
         let all: BTreeSet<&str> = copies.iter().map(|copy| copy.id.as_str()).collect();
         let decided: Vec<&str> = plan.decisions.iter().map(|d| d.id.as_str()).collect();
         prop_assert_eq!(decided.len(), copies.len());
@@ -146,10 +147,10 @@ proptest! {
 
     #[test]
     fn a_second_plan_deletes_nothing(copies in copies(), policy in a_policy()) {
-        let gone = plan(&policy, &copies, now(), &Guards::default()).deletions();
+        let gone = plan(&policy, &copies, now(), &Guards::default(), &berlin).deletions();
         let survivors: Vec<Copy> =
             copies.into_iter().filter(|copy| !gone.contains(&copy.id)).collect();
-        let again = plan(&policy, &survivors, now(), &Guards::default()).deletions();
+        let again = plan(&policy, &survivors, now(), &Guards::default(), &berlin).deletions();
         prop_assert_eq!(again, Vec::<String>::new());
     }
 
@@ -160,15 +161,15 @@ proptest! {
     ) {
         let guards = Guards::default();
         prop_assert_eq!(
-            plan(&policy, &listed, now(), &guards),
-            plan(&policy, &shuffled, now(), &guards)
+            plan(&policy, &listed, now(), &guards, &berlin),
+            plan(&policy, &shuffled, now(), &guards, &berlin)
         );
     }
 
     #[test]
     fn a_counted_rule_keeps_as_many_good_copies_as_it_says(copies in copies(), n in 1_u32..8) {
         let policy = KeepPolicy { last: Some(n), ..KeepPolicy::default() };
-        let gone = plan(&policy, &copies, now(), &Guards::default()).deletions();
+        let gone = plan(&policy, &copies, now(), &Guards::default(), &berlin).deletions();
         for item in 0..2 {
             let good = |copy: &&Copy| {
                 copy.ours
@@ -193,8 +194,8 @@ proptest! {
             copy.ours && copy.series.is_some() && !is_future(copy) && copy.healthy != Some(false)
         };
         let good: Vec<Copy> = copies.iter().filter(|copy| is_good(copy)).cloned().collect();
-        let alone = plan(&policy, &good, now(), &Guards::default()).deletions();
-        let among: Vec<String> = plan(&policy, &copies, now(), &Guards::default())
+        let alone = plan(&policy, &good, now(), &Guards::default(), &berlin).deletions();
+        let among: Vec<String> = plan(&policy, &copies, now(), &Guards::default(), &berlin)
             .deletions()
             .into_iter()
             .filter(|id| good.iter().any(|copy| copy.id == *id))
@@ -222,7 +223,7 @@ proptest! {
         });
         let all: Vec<Copy> = ours.iter().cloned().chain(theirs).collect();
         let (alone, among) =
-            (plan(&policy, &ours, now(), &guards), plan(&policy, &all, now(), &guards));
+            (plan(&policy, &ours, now(), &guards, &berlin), plan(&policy, &all, now(), &guards, &berlin));
         prop_assert_eq!(alone.deletions(), among.deletions());
         let newest = newest_good(&ours, 0);
         let asked = Evidence {
@@ -244,7 +245,7 @@ proptest! {
         copies in copies(),
         policy in a_policy(),
     ) {
-        let gone = plan(&policy, &copies, now(), &Guards::default()).deletions();
+        let gone = plan(&policy, &copies, now(), &Guards::default(), &berlin).deletions();
         let last = copies
             .iter()
             .filter(|copy| copy.ours && copy.series == Some(series(0)) && !is_future(copy))
@@ -273,7 +274,7 @@ proptest! {
             .into_iter()
             .filter(|copy| copy.series == Some(series(0)) && !is_future(copy))
             .collect();
-        let kept: BTreeSet<String> = plan(&policy, &old, now(), &guards)
+        let kept: BTreeSet<String> = plan(&policy, &old, now(), &guards, &berlin)
             .decisions
             .into_iter()
             .filter(|decision| match &decision.verdict {
@@ -288,7 +289,7 @@ proptest! {
             all.push(Copy { id: format!("new {run}"), time, ..new_copy() });
         }
         let newest = all[all.len() - 1].clone();
-        let plan = plan(&policy, &all, newest.time, &guards);
+        let plan = plan(&policy, &all, newest.time, &guards, &berlin);
         let costs = plan.deletions().iter().any(|id| kept.contains(id));
         let asked = Evidence {
             series: &series(0),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Datelike, Utc};
+use chrono::{DateTime, Datelike, FixedOffset};
 
 use crate::model::keep::KeepPolicy;
 
@@ -44,19 +44,23 @@ impl Rule {
         count.filter(|count| *count > 0)
     }
 
-    /// A number for the UTC period that holds the moment: equal for two moments exactly when they share it.
+    /// Numbers for the period of local time that holds the moment: equal for two moments exactly when they share it.
     /// `None` for [`Rule::Last`], whose periods hold one copy each.
-    pub(super) fn period(self, time: DateTime<Utc>) -> Option<i64> {
-        let days = time.timestamp().div_euclid(86_400);
-        Some(match self {
+    pub(super) fn period(self, time: DateTime<FixedOffset>) -> Option<(i64, i32)> {
+        let ahead = time.offset().local_minus_utc();
+        let clock = time.timestamp() + i64::from(ahead);
+        let days = clock.div_euclid(86_400);
+        let number = match self {
             Rule::Last => return None,
-            Rule::Hourly => time.timestamp().div_euclid(3_600),
+            // When clocks are put back an hour comes twice, and the second one is another hour.
+            Rule::Hourly => return Some((clock.div_euclid(3_600), ahead)),
             Rule::Daily => days,
             // 1 January 1970 was a Thursday, the fourth day of its week.
             Rule::Weekly => (days + 3).div_euclid(7),
             Rule::Monthly => i64::from(time.year()) * 12 + i64::from(time.month0()),
             Rule::Yearly => i64::from(time.year()),
-        })
+        };
+        Some((number, 0))
     }
 }
 
@@ -98,7 +102,7 @@ mod tests {
     #[test]
     fn weeks_are_those_of_iso_8601() {
         // Every day of eleven years, against the calendar's own week numbers.
-        let mut day: DateTime<Utc> = "1968-01-01T12:00:00Z".parse().unwrap();
+        let mut day: DateTime<FixedOffset> = "1968-01-01T12:00:00Z".parse().unwrap();
         for _ in 0..4_000 {
             let next = day + chrono::TimeDelta::days(1);
             let by_calendar = day.iso_week() == next.iso_week();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, Offset, TimeDelta, Utc, Weekday};
 
 use super::*;
 use crate::model::copy::{Copy, Series};
@@ -13,6 +13,27 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
+}
+
+fn utc(_: DateTime<Utc>) -> FixedOffset {
+    Utc.fix()
+}
+
+/// Central European time: clocks are put forward and back at 01:00 UTC of the last Sunday of March and October.
+pub(super) fn berlin(time: DateTime<Utc>) -> FixedOffset {
+    let change = |month| {
+        let mut days = (25..=31).filter_map(|day| NaiveDate::from_ymd_opt(time.year(), month, day));
+        let last = days.find(|day| day.weekday() == Weekday::Sun).unwrap();
+        last.and_hms_opt(1, 0, 0).unwrap().and_utc()
+    };
+    let is_summer = (change(3)..change(10)).contains(&time);
+    FixedOffset::east_opt(if is_summer { 7_200 } else { 3_600 }).unwrap()
+}
+
+/// Newfoundland in 2010: clocks were put back from 00:01 on 7 November to 23:01 on the 6th.
+fn newfoundland(time: DateTime<Utc>) -> FixedOffset {
+    let is_summer = time < at("2010-11-07T02:31:00Z");
+    FixedOffset::west_opt(if is_summer { 9_000 } else { 12_600 }).unwrap()
 }
 
 fn series() -> Series {
@@ -45,11 +66,11 @@ fn now() -> DateTime<Utc> {
 }
 
 fn deleted(policy: &KeepPolicy, copies: &[Copy]) -> Vec<String> {
-    plan(policy, copies, now(), &Guards::default()).deletions()
+    plan(policy, copies, now(), &Guards::default(), &utc).deletions()
 }
 
 fn kept(policy: &KeepPolicy, copies: &[Copy]) -> Vec<String> {
-    let plan = plan(policy, copies, now(), &Guards::default());
+    let plan = plan(policy, copies, now(), &Guards::default(), &utc);
     plan.decisions
         .into_iter()
         .filter(|decision| matches!(decision.verdict, Verdict::Keep(_)))
@@ -63,7 +84,7 @@ fn daily(count: u32) -> KeepPolicy {
 
 /// The plan as a person reads it.
 fn table(policy: &KeepPolicy, copies: &[Copy]) -> String {
-    plan(policy, copies, now(), &Guards::default())
+    plan(policy, copies, now(), &Guards::default(), &utc)
         .decisions
         .iter()
         .map(|decision| format!("{} {}\n", decision.id, decision.verdict))
@@ -213,7 +234,7 @@ fn an_id_that_is_listed_twice_is_deleted_only_if_both_may_go() {
 #[test]
 fn the_clock_may_be_five_minutes_off() {
     let copies = [good("2026-02-01T12:05"), good("2026-02-01T12:06"), good("2026-01-01T08:00")];
-    let plan = plan(&daily(1), &copies, now(), &Guards::default());
+    let plan = plan(&daily(1), &copies, now(), &Guards::default(), &utc);
     assert_eq!(
         plan.in_the_future().map(|d| d.id.as_str()).collect::<Vec<_>>(),
         ["2026-02-01T12:06"]
@@ -242,7 +263,7 @@ fn groups_hold_one_series_each() {
     // One policy for both: each keeps its own newest, also when nobody has grouped them.
     assert_eq!(deleted(&daily(1), &copies), ["2026-01-01T08:00"]);
     let members = groups.values().next().unwrap();
-    let plan = plan(&daily(1), members, now(), &Guards::default());
+    let plan = plan(&daily(1), members, now(), &Guards::default(), &utc);
     assert_eq!(plan.deletions(), ["2026-01-01T08:00"]);
 }
 
@@ -271,10 +292,11 @@ fn difference_2_the_oldest_is_no_stand_in() {
 }
 
 #[test]
-fn difference_3_days_are_utc() {
-    // In Berlin both are on 2 January.
-    let copies = [good("2026-01-01T23:30"), good("2026-01-02T01:00")];
-    assert_eq!(deleted(&daily(2), &copies), [""; 0]);
+fn difference_3_the_hour_that_comes_twice_is_two_hours() {
+    // 02:30 in summer time, and 02:30 once more in winter time.
+    let copies = ["2025-10-26T00:30", "2025-10-26T01:30"].map(good);
+    let hourly = KeepPolicy { hourly: Some(5), ..KeepPolicy::default() };
+    assert_eq!(kept_in(berlin, &hourly, &copies).len(), 2);
 }
 
 #[test]
@@ -435,7 +457,7 @@ fn a_clock_that_leapt_closes_it_until_somebody_has_looked() {
         let copies: Vec<Copy> = four_days().into_iter().chain(new.iter().cloned()).collect();
         let now = new.last().unwrap().time;
         let guards = Guards::default();
-        let plan = plan(policy, &copies, now, &guards);
+        let plan = plan(policy, &copies, now, &guards, &utc);
         let last_run = (new.len() > 1).then(|| new[0].time);
         let evidence = evidence(&series, new.last().unwrap());
         let evidence =
@@ -474,7 +496,7 @@ fn a_new_copy_that_would_go_itself_closes_it() {
     let series = series();
     let (older, newer) = (good("2026-02-01T11:58"), good("2026-02-01T12:02"));
     let policy = KeepPolicy { last: Some(1), ..KeepPolicy::default() };
-    let plan = plan(&policy, &[older.clone(), newer.clone()], now(), &Guards::default());
+    let plan = plan(&policy, &[older.clone(), newer.clone()], now(), &Guards::default(), &utc);
     let judge = |made: &Copy| gate(&evidence(&series, made), &plan, &Guards::default());
     assert!(matches!(judge(&older), Err(Refusal::Backdated { .. })), "{:?}", judge(&older));
     assert_eq!(judge(&newer), Ok(()));
@@ -484,7 +506,7 @@ fn a_new_copy_that_would_go_itself_closes_it() {
 fn too_many_deletions_close_it_when_a_limit_is_set() {
     let series = series();
     let newest = good("2026-01-04T20:00");
-    let plan = plan(&daily(2), &four_days(), now(), &Guards::default());
+    let plan = plan(&daily(2), &four_days(), now(), &Guards::default(), &utc);
     assert_eq!(plan.deletions().len(), 6);
     let with = |max_delete_percent| {
         gate(
@@ -536,4 +558,93 @@ fn copies_of_unknown_size_are_no_yardstick_until_somebody_has_looked() {
     assert_eq!(gate(&Evidence { accepted: true, ..asked }, &Plan::default(), &guards), Ok(()));
     let off = Guards { max_shrink_percent: 100, ..guards };
     assert_eq!(gate(&asked, &Plan::default(), &off), Ok(()));
+}
+
+/// What a policy keeps in a time zone, of good copies called after their UTC.
+fn kept_in(
+    zone: fn(DateTime<Utc>) -> FixedOffset,
+    policy: &KeepPolicy,
+    copies: &[Copy],
+) -> Vec<String> {
+    let decided = plan(policy, copies, now(), &Guards::default(), &zone).decisions;
+    let kept = decided.into_iter().filter(|one| matches!(one.verdict, Verdict::Keep(_)));
+    kept.map(|one| one.id).collect()
+}
+
+/// A good copy of every full hour from one moment to another.
+fn hours(from: &str, to: &str) -> Vec<Copy> {
+    let (mut hour, end) = (at(from), at(to));
+    let mut copies = Vec::new();
+    while hour < end {
+        copies.push(good(&hour.format("%Y-%m-%dT%H:%M").to_string()));
+        hour += TimeDelta::hours(1);
+    }
+    copies
+}
+
+#[test]
+fn a_day_begins_at_the_local_midnight() {
+    let copies = ["2026-01-10T22:30", "2026-01-10T23:30"].map(good);
+    assert_eq!(kept_in(berlin, &daily(2), &copies).len(), 2);
+    assert_eq!(kept_in(utc, &daily(2), &copies), ["2026-01-10T23:30"]);
+    // In summer two hours before that of UTC.
+    let copies = ["2025-07-10T21:30", "2025-07-10T22:30"].map(good);
+    assert_eq!(kept_in(berlin, &daily(2), &copies).len(), 2);
+    // A week, a month and a year as well.
+    let copies = ["2025-11-30T22:30", "2025-11-30T23:30"].map(good);
+    for policy in [
+        KeepPolicy { weekly: Some(2), ..KeepPolicy::default() },
+        KeepPolicy { monthly: Some(2), ..KeepPolicy::default() },
+    ] {
+        assert_eq!(kept_in(berlin, &policy, &copies).len(), 2, "{policy:?}");
+        assert_eq!(kept_in(utc, &policy, &copies).len(), 1, "{policy:?}");
+    }
+    // The year of UTC ends an hour later.
+    let copies = ["2025-12-31T22:30", "2025-12-31T23:30"].map(good);
+    let yearly = KeepPolicy { yearly: Some(2), ..KeepPolicy::default() };
+    assert_eq!(kept_in(berlin, &yearly, &copies).len(), 2);
+}
+
+#[test]
+fn no_copy_is_lost_when_clocks_change() {
+    // Three days around each change: one has 25 hours, the other one 23.
+    for (from, to, days) in [
+        (
+            "2025-10-24T22:00:00Z",
+            "2025-10-27T23:00:00Z",
+            ["2025-10-27", "2025-10-26", "2025-10-25"],
+        ),
+        (
+            "2025-03-28T23:00:00Z",
+            "2025-03-31T22:00:00Z",
+            ["2025-03-31", "2025-03-30", "2025-03-29"],
+        ),
+    ] {
+        let copies = hours(from, to);
+        let all = copies.len();
+        let hourly = |count| KeepPolicy { hourly: Some(count), ..KeepPolicy::default() };
+        let count = u32::try_from(all).unwrap();
+        assert_eq!(kept_in(berlin, &hourly(count), &copies).len(), all, "{from}");
+        assert_eq!(kept_in(berlin, &hourly(count - 1), &copies).len(), all - 1, "{from}");
+        let kept = kept_in(berlin, &daily(10), &copies);
+        let local = |id: &String| {
+            let time = at(&format!("{id}:00Z"));
+            time.with_timezone(&berlin(time)).format("%Y-%m-%d %H").to_string()
+        };
+        let kept: Vec<String> = kept.iter().map(local).collect();
+        assert_eq!(kept, days.map(|day| format!("{day} 23")), "{from}");
+    }
+}
+
+#[test]
+fn clocks_that_are_put_back_over_midnight_use_no_slot_twice() {
+    let mut copies: Vec<Copy> =
+        ["2010-11-06T01:00", "2010-11-07T02:00", "2010-11-07T03:00", "2010-11-07T04:00"]
+            .map(good)
+            .into();
+    // Half a minute past midnight, before midnight comes once more.
+    copies.push(Copy { time: at("2010-11-07T02:30:30Z"), ..good("2010-11-07T02:30") });
+    let kept = kept_in(newfoundland, &daily(3), &copies);
+    // The 7th, the 6th, and the 5th.
+    assert_eq!(kept, ["2010-11-07T04:00", "2010-11-07T03:00", "2010-11-06T01:00"]);
 }

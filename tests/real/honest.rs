@@ -1,7 +1,10 @@
 //! What must never look like success, or mean more than was said: runs that do nothing, readers that go away,
 //! names that several copies answer to.
 
-use crate::bench_machine::{COPIED, HOST, Machine};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use crate::bench_machine::{COPIED, HOST, Machine, Ran};
 
 #[test]
 fn a_copied_target_does_not_ask_for_what_retention_just_deleted() {
@@ -322,4 +325,40 @@ fn a_source_that_is_only_a_link_is_told() {
     machine.run(&["restore", "host", "--target", "b", "--to", to.to_str().unwrap()]).expect(0);
     let file = to.join(machine.path("link/many/7").strip_prefix("/").unwrap());
     assert_eq!(std::fs::read_to_string(file).unwrap(), "file 7\n".repeat(8));
+}
+
+#[test]
+fn retention_counts_days_of_local_time_in_a_plan_as_in_fact() {
+    let job = HOST.replace(r#"["b", "r"]"#, r#"["r"]"#);
+    let machine = Machine::new(&job);
+    machine.run(&["run"]).expect(0);
+    machine.run(&["run"]).expect(0);
+    let listed = machine.run(&["--json", "list", "--target", "r"]).expect(0).json();
+    let times = listed["copies"].as_array().unwrap().iter();
+    let newest = times.map(|copy| copy["time"].as_str().unwrap().to_owned()).max().unwrap();
+    let newest: DateTime<Utc> = newest.parse().unwrap();
+    machine.configure(&format!("[targets.r.keep]\ndaily = 5\n{job}"));
+    let pruned = |zone: &str, args: &[&str]| {
+        let output = machine.command(args).env("TZ", zone).output().unwrap();
+        Ran::from(output).expect(0).json()
+    };
+    let doomed = |zone: &str| {
+        let planned = pruned(zone, &["--json", "prune", "--dry-run"]);
+        let decisions = planned["decisions"].as_array().unwrap().clone();
+        assert_eq!(decisions.len(), 2, "{planned}");
+        let ids = decisions.into_iter().filter(|copy| copy["delete"] == true);
+        ids.map(|copy| copy["copy"].clone()).collect::<Vec<_>>()
+    };
+    // Midnight comes between the two where the newer one is made.
+    assert_eq!(doomed(&zone_in_which(newest, 0)), Vec::<Value>::new());
+    let noon = zone_in_which(newest, 43_200);
+    let planned = doomed(&noon);
+    assert_eq!(planned.len(), 1);
+    assert_eq!(pruned(&noon, &["--json", "prune"])["deleted"], Value::from(planned));
+}
+
+/// The time zone (tzset(3)) in which clocks show so many seconds after midnight at this moment.
+fn zone_in_which(time: DateTime<Utc>, clock: i64) -> String {
+    let ahead = (clock - time.timestamp()).rem_euclid(86_400);
+    format!("XXX-{:02}:{:02}:{:02}", ahead / 3_600, ahead / 60 % 60, ahead % 60)
 }

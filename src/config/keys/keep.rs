@@ -16,7 +16,7 @@ pub const OF_TARGET: Table = Table {
     start: Start::on(
         "targets.disk.keep",
         "Which copies stay; without this table all of them do. The newest copy always stays. Hours, days, weeks (from Monday),\n\
-         months and years begin as UTC has them, whatever the machine's time zone.",
+         months and years are those of the machine's time zone (TZ, or else /etc/localtime).",
     ),
     variants: no_variants,
     items: &[KEYS],
@@ -48,20 +48,23 @@ const KEYS: &[Item] = &[
 
 const LAST: Key<u32> = Key::new("last", &Whole(0)).says("The newest copies").on("3");
 
-const HOURLY: Key<u32> =
-    Key::new("hourly", &Whole(0)).says("One copy for each of so many hours of UTC").example("24");
+const HOURLY: Key<u32> = Key::new("hourly", &Whole(0))
+    .says("One copy for each of so many hours of local time")
+    .example("24");
 
 const DAILY: Key<u32> =
-    Key::new("daily", &Whole(0)).says("One copy for each of so many days of UTC").on("7");
+    Key::new("daily", &Whole(0)).says("One copy for each of so many days of local time").on("7");
 
 const WEEKLY: Key<u32> =
-    Key::new("weekly", &Whole(0)).says("One copy for each of so many weeks of UTC").on("4");
+    Key::new("weekly", &Whole(0)).says("One copy for each of so many weeks of local time").on("4");
 
-const MONTHLY: Key<u32> =
-    Key::new("monthly", &Whole(0)).says("One copy for each of so many months of UTC").on("6");
+const MONTHLY: Key<u32> = Key::new("monthly", &Whole(0))
+    .says("One copy for each of so many months of local time")
+    .on("6");
 
-const YEARLY: Key<u32> =
-    Key::new("yearly", &Whole(0)).says("One copy for each of so many years of UTC").example("2");
+const YEARLY: Key<u32> = Key::new("yearly", &Whole(0))
+    .says("One copy for each of so many years of local time")
+    .example("2");
 
 const WITHIN: Key<Duration> = Key::new("within", &LONG_SPAN)
     .says("Everything younger than this, counted back from the newest copy")

@@ -65,6 +65,7 @@ pub fn decide(
         format!("target {target} is closed ({}), see `stillpoint status`", kinds(closures))
     });
     let now = cx.host().now();
+    let ahead = |at| cx.host().ahead_of_utc(at);
     let last_run = match cx.pipeline.history {
         Some(history) => history.newest_time().map_err(StepError::from)?,
         None => None,
@@ -79,7 +80,7 @@ pub fn decide(
             .collect();
         let guards =
             Guards { max_shrink_percent: question.max_shrink_percent, ..Guards::default() };
-        let plan = retention::plan(policy, &finished, now, &guards);
+        let plan = retention::plan(policy, &finished, now, &guards, &ahead);
         let earlier: Vec<&Copy> = finished
             .iter()
             .copied()

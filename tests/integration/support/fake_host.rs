@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, FixedOffset, Offset, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
     ActError, Action, Capture, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
     Hypervisor, LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, Placed, Placement,
@@ -624,6 +624,10 @@ impl Host for FakeHost {
         let mut world = self.world();
         world.ticks += 1;
         Utc.with_ymd_and_hms(2026, 11, 21, 3, 0, 0).unwrap() + TimeDelta::seconds(world.ticks)
+    }
+
+    fn ahead_of_utc(&self, _: DateTime<Utc>) -> FixedOffset {
+        Utc.fix()
     }
 
     fn pause(&self, span: Duration) {
