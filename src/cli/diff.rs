@@ -14,7 +14,9 @@ use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::size;
+use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::select;
+use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
@@ -47,7 +49,7 @@ pub struct DiffArgs {
 #[derive(Serialize)]
 struct Document {
     schema: u32,
-    target: TargetName,
+    target: String,
     older: String,
     newer: String,
     changes: Vec<Change>,
@@ -55,48 +57,21 @@ struct Document {
 
 /// Runs the verb.
 pub fn run(global: &Global, args: &DiffArgs) -> Verdict {
-    let setup = Setup::new(global, Use::Look)?;
-    let pipeline = setup.pipeline();
-    let query = select::Query {
-        job: &args.job,
-        host: args.host.as_ref(),
-        target: args.target.as_ref(),
-        item: args.item.as_deref(),
-    };
-    let live = args.newer.as_deref() == Some("live");
-    let wanted = if live { args.older.as_deref() } else { args.newer.as_deref() };
-    let (engine, newer) = select::copy(pipeline, &query, wanted.unwrap_or("latest"))?;
-    let target = engine.target().name.clone();
+    let setup = Setup::new(global, Use::ReadBack { dry_run: false })?;
     let mut changes = Vec::new();
-    let (older_id, newer_id) = if live {
-        against_live(&setup, engine, &newer, &mut changes)?;
-        (newer.id.clone(), "live".to_owned())
-    } else {
-        let older = match &args.older {
-            Some(older) => {
-                let there = select::Query { target: Some(&target), ..query };
-                select::copy(pipeline, &there, older)?.1
-            }
-            None => before(&setup, engine, &newer)?,
-        };
-        engine
-            .diff(pipeline.engine_context(), &older, &newer, &mut |change| changes.push(change))
-            .map_err(StepError::from)?;
-        (older.id, newer.id)
-    };
+    let mut compared = None;
+    let troubles = setup.session(|cx| {
+        compared = Some(compare_copies(cx, args, &mut |change| changes.push(change))?);
+        Ok(Vec::new())
+    })?;
+    let Some([target, older, newer]) = compared else { return Ok(troubles) };
     changes.sort_by(|a, b| a.path.cmp(&b.path));
     if global.json {
-        render::json(&Document {
-            schema: SCHEMA,
-            target,
-            older: older_id,
-            newer: newer_id,
-            changes,
-        })?;
-        return Ok(Vec::new());
+        render::json(&Document { schema: SCHEMA, target, older, newer, changes })?;
+        return Ok(troubles);
     }
     render::text(&format!(
-        "{older_id} → {newer_id} in target {target}: {}",
+        "{older} → {newer} in target {target}: {}",
         size::counted(changes.len() as u64, "change", "changes")
     ))?;
     for change in &changes {
@@ -109,12 +84,43 @@ pub fn run(global: &Global, args: &DiffArgs) -> Verdict {
         };
         render::text(&format!("{sign} {}", change.path.shown()))?;
     }
-    Ok(Vec::new())
+    Ok(troubles)
+}
+
+/// Compares what is asked for. Answers with the target, the older and the newer.
+fn compare_copies(
+    cx: RunContext<'_>,
+    args: &DiffArgs,
+    each: &mut dyn FnMut(Change),
+) -> Result<[String; 3], StepError> {
+    let query = select::Query {
+        job: &args.job,
+        host: args.host.as_ref(),
+        target: args.target.as_ref(),
+        item: args.item.as_deref(),
+    };
+    let live = args.newer.as_deref() == Some("live");
+    let wanted = if live { args.older.as_deref() } else { args.newer.as_deref() };
+    let (engine, newer) = select::copy(cx.pipeline, &query, wanted.unwrap_or("latest"))?;
+    let target = &engine.target().name;
+    if live {
+        against_live(cx, engine, &newer, each)?;
+        return Ok([target.to_string(), newer.id, "live".to_owned()]);
+    }
+    let older = match &args.older {
+        Some(older) => {
+            let there = select::Query { target: Some(target), ..query };
+            select::copy(cx.pipeline, &there, older)?.1
+        }
+        None => before(cx, engine, &newer)?,
+    };
+    bracketed(cx, engine, |engine, context| engine.diff(context, &older, &newer, each))?;
+    Ok([target.to_string(), older.id, newer.id])
 }
 
 /// The copy of the same series before this one.
-fn before(setup: &Setup, engine: &dyn Engine, newer: &Copy) -> anyhow::Result<Copy> {
-    let copies = select::all_copies(setup.pipeline(), engine)?;
+fn before(cx: RunContext<'_>, engine: &dyn Engine, newer: &Copy) -> Result<Copy, StepError> {
+    let copies = select::all_copies(cx.pipeline, engine)?;
     let older = copies
         .into_iter()
         .filter(|copy| copy.series.is_some() && copy.series == newer.series)
@@ -123,25 +129,24 @@ fn before(setup: &Setup, engine: &dyn Engine, newer: &Copy) -> anyhow::Result<Co
         .reduce(|last, copy| if copy.is_newer_than(&last) { copy } else { last });
     older.ok_or_else(|| {
         let text = format!("there is no copy before {} to compare it with", newer.id);
-        StepError::new(Trouble::JobFailed, text).into()
+        StepError::new(Trouble::JobFailed, text)
     })
 }
 
 /// What the machine no longer has as the copy has it. Compares kind, size, modification time, permissions and
 /// owners; contents and extended attributes are not read.
 fn against_live(
-    setup: &Setup,
+    cx: RunContext<'_>,
     engine: &dyn Engine,
     copy: &Copy,
-    changes: &mut Vec<Change>,
-) -> anyhow::Result<()> {
-    let mut each = |entry: Entry| {
+    each: &mut dyn FnMut(Change),
+) -> Result<(), StepError> {
+    let mut compared = |entry: Entry| {
         if let Some(kind) = compare(&entry) {
-            changes.push(Change { path: entry.path, kind });
+            each(Change { path: entry.path, kind });
         }
     };
-    engine.contents(setup.pipeline().engine_context(), copy, &mut each).map_err(StepError::from)?;
-    Ok(())
+    bracketed(cx, engine, |engine, context| engine.contents(context, copy, &mut compared))
 }
 
 fn compare(entry: &Entry) -> Option<ChangeKind> {

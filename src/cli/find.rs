@@ -14,7 +14,10 @@ use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::size;
+use crate::model::target::Target;
+use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::select;
+use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
 use super::list::targets;
@@ -62,64 +65,16 @@ pub fn run(global: &Global, args: &FindArgs) -> Verdict {
         let text = format!("{} is not a pattern: {error}", args.pattern);
         StepError::new(Trouble::Configuration, text)
     })?;
-    let by_path = args.pattern.contains('/');
-    let setup = Setup::new(global, Use::Look)?;
-    let pipeline = setup.pipeline();
-    let job = args.selection.job.as_ref();
+    let setup = Setup::new(global, Use::ReadBack { dry_run: false })?;
     let mut document = Document { schema: SCHEMA, versions: Vec::new(), unreadable: Vec::new() };
-    let mut troubles = Vec::new();
-    for target in targets(&setup.config, &args.selection)? {
-        let engine = select::engine(pipeline, &target.name)?;
-        let copies = match select::all_copies(pipeline, engine) {
-            Ok(copies) => copies,
-            Err(error) => {
-                troubles.push(error.trouble);
-                document.unreadable.push(Unreadable::tell(&target.name, None, error));
-                continue;
-            }
-        };
-        let mut last: BTreeMap<PathBuf, (Option<u64>, Option<DateTime<Utc>>)> = BTreeMap::new();
-        for copy in copies {
-            let wanted =
-                copy.series.as_ref().is_some_and(|series| job.is_none_or(|job| series.job == *job));
-            if !wanted || engine.unfinished(&copy).is_some() {
-                continue;
-            }
-            let versions = &mut document.versions;
-            let mut each = |entry: Entry| {
-                let name = entry.path.file_name().unwrap_or(entry.path.as_os_str());
-                let hit = if by_path {
-                    pattern.matches_path(&entry.path)
-                } else {
-                    pattern.matches(&name.to_string_lossy())
-                };
-                if !hit {
-                    return;
-                }
-                let state = (entry.size, entry.modified);
-                let same = last.insert(entry.path.clone(), state) == Some(state);
-                if args.all || !same {
-                    versions.push(Version {
-                        path: entry.path,
-                        kind: entry.kind,
-                        size: entry.size,
-                        modified: entry.modified,
-                        target: target.name.clone(),
-                        copy: copy.id.clone(),
-                        time: copy.time,
-                    });
-                }
-            };
-            if let Err(error) = engine.contents(pipeline.engine_context(), &copy, &mut each) {
-                let error = StepError::from(error);
-                if matches!(error.trouble, Trouble::Signal(_)) {
-                    return Err(error.into());
-                }
-                troubles.push(error.trouble);
-                document.unreadable.push(Unreadable::tell(&target.name, Some(copy.id), error));
-            }
+    let targets = targets(&setup.config, &args.selection)?;
+    let troubles = setup.session(|cx| {
+        let mut troubles = Vec::new();
+        for target in targets {
+            troubles.extend(look_through(cx, args, &pattern, target, &mut document)?);
         }
-    }
+        Ok(troubles)
+    })?;
     if global.json {
         render::json(&document)?;
     } else if document.versions.is_empty() {
@@ -143,6 +98,71 @@ pub fn run(global: &Global, args: &FindArgs) -> Verdict {
             &["PATH", "SIZE", "MODIFIED", "TARGET", "FIRST IN COPY"],
             &rows,
         ))?;
+    }
+    Ok(troubles)
+}
+
+/// Looks through the copies of a target. Answers with what was wrong with those that could not be read.
+fn look_through(
+    cx: RunContext<'_>,
+    args: &FindArgs,
+    pattern: &glob::Pattern,
+    target: &Target,
+    document: &mut Document,
+) -> Result<Vec<Trouble>, StepError> {
+    let job = args.selection.job.as_ref();
+    let by_path = args.pattern.contains('/');
+    let mut troubles = Vec::new();
+    let engine = select::engine(cx.pipeline, &target.name)?;
+    let copies = match select::all_copies(cx.pipeline, engine) {
+        Ok(copies) => copies,
+        Err(error) => {
+            troubles.push(error.trouble);
+            document.unreadable.push(Unreadable::tell(&target.name, None, error));
+            return Ok(troubles);
+        }
+    };
+    let mut last: BTreeMap<PathBuf, (Option<u64>, Option<DateTime<Utc>>)> = BTreeMap::new();
+    for copy in copies {
+        let wanted =
+            copy.series.as_ref().is_some_and(|series| job.is_none_or(|job| series.job == *job));
+        if !wanted || engine.unfinished(&copy).is_some() {
+            continue;
+        }
+        let versions = &mut document.versions;
+        let mut each = |entry: Entry| {
+            let name = entry.path.file_name().unwrap_or(entry.path.as_os_str());
+            let hit = if by_path {
+                pattern.matches_path(&entry.path)
+            } else {
+                pattern.matches(&name.to_string_lossy())
+            };
+            if !hit {
+                return;
+            }
+            let state = (entry.size, entry.modified);
+            let same = last.insert(entry.path.clone(), state) == Some(state);
+            if args.all || !same {
+                versions.push(Version {
+                    path: entry.path,
+                    kind: entry.kind,
+                    size: entry.size,
+                    modified: entry.modified,
+                    target: target.name.clone(),
+                    copy: copy.id.clone(),
+                    time: copy.time,
+                });
+            }
+        };
+        let read =
+            bracketed(cx, engine, |engine, context| engine.contents(context, &copy, &mut each));
+        if let Err(error) = read {
+            if matches!(error.trouble, Trouble::Signal(_)) {
+                return Err(error);
+            }
+            troubles.push(error.trouble);
+            document.unreadable.push(Unreadable::tell(&target.name, Some(copy.id), error));
+        }
     }
     Ok(troubles)
 }

@@ -49,15 +49,17 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
         target: args.target.as_ref(),
         item: args.item.as_deref(),
     };
-    let (engine, copy) = select::copy(setup.pipeline(), &query, wanted)?;
-    let ready = || {
-        let at = directory.shown();
-        render::say(&format!("{} is at {at} until `umount {at}` or Ctrl-C", copy.id));
-    };
-    setup.session(|cx| match pipeline::mount::mount(cx, engine, &copy, &directory, &ready) {
-        Ok(()) => Ok(Vec::new()),
-        // Ctrl-C is how it is meant to be ended.
-        Err(StepError { trouble: trouble @ Trouble::Signal(_), .. }) => Ok(vec![trouble]),
-        Err(error) => Err(error.into()),
+    setup.session(|cx| {
+        let (engine, copy) = select::copy(cx.pipeline, &query, wanted)?;
+        let ready = || {
+            let at = directory.shown();
+            render::say(&format!("{} is at {at} until `umount {at}` or Ctrl-C", copy.id));
+        };
+        match pipeline::mount::mount(cx, engine, &copy, &directory, &ready) {
+            Ok(()) => Ok(Vec::new()),
+            // Ctrl-C is how it is meant to be ended.
+            Err(StepError { trouble: trouble @ Trouble::Signal(_), .. }) => Ok(vec![trouble]),
+            Err(error) => Err(error.into()),
+        }
     })
 }

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Serialize, Serializer};
 
-use crate::engine::RestoreReport;
 use crate::model::bytes;
 use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::Trouble;
@@ -93,7 +92,7 @@ fn paths_bytes<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok,
 
 /// Runs the verb.
 pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
-    let (wanted, paths) = split(&args.rest)?;
+    let (named, paths) = split(&args.rest)?;
     let setup = Setup::new(global, Use::ReadBack { dry_run: args.dry_run })?;
     let to = match &args.to {
         Some(to) => std::path::absolute(to)
@@ -107,12 +106,6 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
         target: args.target.as_ref(),
         item: args.item.as_deref(),
     };
-    let (engine, copy) = select::copy(pipeline, &query, wanted)?;
-    if args.in_place && !args.dry_run {
-        // Only what commands print has an item.
-        let is_dump = copy.series.as_ref().is_some_and(|series| series.item.is_some());
-        permit_in_place(&args.job, is_dump, &paths, args.yes)?;
-    }
     if args.stdout {
         let path = match paths.as_slice() {
             [] => None,
@@ -120,28 +113,36 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
             _ => return Err(usage("--stdout writes one file: name one path").into()),
         };
         return setup.session(|cx| {
+            let (engine, copy) = select::copy(pipeline, &query, named)?;
             restore::stream(cx, engine, &copy, path)?;
             Ok(Vec::new())
         });
     }
-    let wanted = Wanted {
-        copy,
-        paths,
-        to: args.to.is_some().then(|| to.clone()),
-        into_existing: args.into_existing,
-        owners_by_name: args.owners_by_name,
-        ignore_space: args.ignore_space,
-        dry_run: args.dry_run,
-    };
-    let mut report = RestoreReport::default();
+    let mut done = None;
     let mut troubles = setup.session(|cx| {
-        report = restore::restore(cx, engine, &wanted)?;
+        let (engine, copy) = select::copy(pipeline, &query, named)?;
+        if args.in_place && !args.dry_run {
+            // Only what commands print has an item.
+            let is_dump = copy.series.as_ref().is_some_and(|series| series.item.is_some());
+            permit_in_place(&args.job, is_dump, &paths, args.yes)?;
+        }
+        let wanted = Wanted {
+            copy,
+            paths,
+            to: args.to.is_some().then(|| to.clone()),
+            into_existing: args.into_existing,
+            owners_by_name: args.owners_by_name,
+            ignore_space: args.ignore_space,
+            dry_run: args.dry_run,
+        };
+        let report = restore::restore(cx, engine, &wanted)?;
+        done = Some((&engine.target().name, wanted, report));
         Ok(Vec::new())
     })?;
+    let Some((target, wanted, report)) = done else { return Ok(troubles) };
     if !report.warnings.is_empty() {
         troubles.push(Trouble::Warning);
     }
-    let target = &engine.target().name;
     if global.json {
         render::json(&Document {
             schema: SCHEMA,

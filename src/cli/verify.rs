@@ -6,10 +6,9 @@ use serde::Serialize;
 use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::SCHEMA;
-use crate::pipeline::closed;
-use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::select;
 use crate::pipeline::steps::maintain::judge;
+use crate::pipeline::verify::verify;
 use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
@@ -62,9 +61,9 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
         target: args.target.as_ref(),
         item: args.item.as_deref(),
     };
-    let (engine, copy) = select::copy(pipeline, &query, &args.copy)?;
-    let target = &engine.target().name;
     if args.dry_run {
+        let (engine, copy) = select::copy(pipeline, &query, &args.copy)?;
+        let target = &engine.target().name;
         if global.json {
             render::json(&Document {
                 schema: SCHEMA,
@@ -80,14 +79,14 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
         }
         return Ok(Vec::new());
     }
-    let mut report = None;
+    let mut done = None;
     let mut troubles = setup.session(|cx| {
-        let read = bracketed(cx, engine, |engine| engine.verify(cx.engine(), &copy))?;
-        let noted = closed::after_verify(cx, engine.target(), &copy, &read.damage);
-        report = Some(read);
-        Ok(noted.err().map(unrecorded).into_iter().collect())
+        let (engine, copy) = select::copy(pipeline, &query, &args.copy)?;
+        let (read, unwritten) = verify(cx, engine, &copy)?;
+        done = Some((&engine.target().name, copy, read));
+        Ok(unwritten.map(unrecorded).into_iter().collect())
     })?;
-    let Some(report) = report else { return Ok(troubles) };
+    let Some((target, copy, report)) = done else { return Ok(troubles) };
     let done = judge(&report);
     troubles.extend(done.trouble);
     if global.json {

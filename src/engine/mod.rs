@@ -42,7 +42,7 @@ pub struct Context<'a> {
     pub temporary: Option<&'a std::path::Path>,
     /// How long the engine waits for its own lock.
     pub lock_wait: Duration,
-    /// The run whose ledger knows of the locks that the engine takes; `None` outside a run.
+    /// The run whose ledger knows of the locks that the engine takes, which bear its name; `None` where no ledger does.
     pub run: Option<&'a RunId>,
 }
 

@@ -13,23 +13,68 @@ use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::{StepError, ledger_error};
 
 /// Runs an engine call that takes the repository's lock, with that lock in the ledger: if the engine dies
-/// on the way, its own lock is released, by us or by recover.
+/// on the way, its own lock is released, by us or by recover. Only the context that the call is handed has the engine
+/// give its lock a name of the run's, so that no lock of that name is unknown to the ledger.
+///
+/// A makeshift ledger does not outlive a reboot, and a lock does. So there the lock gets no name of its own, and the
+/// engine's own rule takes it away.
 ///
 /// # Errors
 /// As the call, or when the ledger cannot be written.
 pub fn bracketed<T>(
     cx: RunContext<'_>,
     engine: &dyn Engine,
-    call: impl FnOnce(&dyn Engine) -> Result<T, EngineError>,
+    call: impl FnOnce(&dyn Engine, Context<'_>) -> Result<T, EngineError>,
 ) -> Result<T, StepError> {
-    let undo = Undo::ReleaseEngineLock {
-        target: engine.target().name.clone(),
-        owner: engine.lock_owner(cx.engine()),
-    };
-    let entry = cx.ledger.intend(undo.clone()).map_err(ledger_error)?;
-    let result = call(engine);
+    bracketed_with(cx, engine, &[], call)
+}
+
+/// The same for a call that takes the locks of other repositories too.
+///
+/// # Errors
+/// The same.
+pub fn bracketed_with<T>(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    others: &[&dyn Engine],
+    call: impl FnOnce(&dyn Engine, Context<'_>) -> Result<T, EngineError>,
+) -> Result<T, StepError> {
     let told = |error| closed::noting(cx, &engine.target().name, error);
-    if let Err(EngineError::Locked { .. }) = &result {
+    if cx.makeshift {
+        return call(engine, cx.engine()).map_err(told);
+    }
+    let context = Context { run: Some(cx.run), ..cx.engine() };
+    let mut promised = Vec::new();
+    for locked in [engine].iter().chain(others) {
+        let undo = Undo::ReleaseEngineLock {
+            target: locked.target().name.clone(),
+            owner: locked.lock_owner(context),
+        };
+        let entry = cx.ledger.intend(undo.clone()).map_err(ledger_error)?;
+        promised.push((*locked, entry, undo));
+    }
+    let result = call(engine, context);
+    let mut unsettled = None;
+    for (locked, entry, undo) in promised {
+        if released(cx, locked, &undo, result.as_ref().err()) {
+            unsettled = cx.ledger.settled(entry).map_err(ledger_error).err().or(unsettled);
+        }
+    }
+    match (result, unsettled) {
+        (Ok(_), Some(error)) => Err(error),
+        (result, _) => result.map_err(told),
+    }
+}
+
+/// Whether nothing of a call's lock is left. If something may be, it stays in the ledger, and the failure that brought
+/// us here is the one to report.
+fn released(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    undo: &Undo,
+    failure: Option<&EngineError>,
+) -> bool {
+    if let Some(EngineError::Locked { .. }) = failure {
         // A look takes no lock that the ledger knows. One that a power cut ended leaves borg's own under the
         // machine's name, which borg itself takes away when the next look comes; so the next run finds it gone.
         let context = Context { lock_wait: Duration::ZERO, ..cx.pipeline.engine_context() };
@@ -37,16 +82,17 @@ pub fn bracketed<T>(
             tracing::debug!(%error, "the repository stays locked");
         }
     }
-    if result.as_ref().err().is_some_and(may_leave_a_lock) {
-        let _shield = cx.host().shield();
-        if let Err(error) = give_back(cx.pipeline, cx.run, cx.ledger, &undo, None) {
-            // It stays in the ledger; the failure that brought us here is the one to report.
+    if !failure.is_some_and(may_leave_a_lock) {
+        return true;
+    }
+    let _shield = cx.host().shield();
+    match give_back(cx.pipeline, cx.run, cx.ledger, undo, None) {
+        Ok(()) => true,
+        Err(error) => {
             tracing::warn!(target = %engine.target().name, "cannot release the engine's lock: {}", error.message);
-            return result.map_err(told);
+            false
         }
     }
-    cx.ledger.settled(entry).map_err(ledger_error)?;
-    result.map_err(told)
 }
 
 /// Whether the engine may have left its lock behind when this was its end.

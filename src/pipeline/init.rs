@@ -11,6 +11,7 @@ use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
 use super::closed;
+use super::engine_lock::bracketed;
 use super::steps::target::{lock_for_deleting, require_mount};
 
 /// What is wanted of a repository.
@@ -47,7 +48,8 @@ pub fn init(cx: RunContext<'_>, engine: &dyn Engine, wanted: Wanted) -> Result<R
     let created = {
         let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
         match wanted {
-            Wanted::Moved => engine.accept_place(cx.engine()).map(|()| None)?,
+            Wanted::Moved => bracketed(cx, engine, |engine, context| engine.accept_place(context))
+                .map(|()| None)?,
             Wanted::New => create(cx, engine, target, false)?,
             Wanted::Existing => create(cx, engine, target, true)?,
         }

@@ -24,3 +24,4 @@ pub mod session;
 pub mod steps;
 pub mod undo;
 pub mod units;
+pub mod verify;

@@ -67,8 +67,8 @@ pub fn mount(
     };
     let entry = cx.ledger.intend(Undo::Unmount(promised.clone())).map_err(ledger_error)?;
     let waiting = Waiting { host, ledger: cx.ledger, entry, promised: &promised, ready };
-    bracketed(cx, engine, |engine| {
-        waiting.serve(&engine.mount(cx.engine(), copy, &promised.path)?)
+    bracketed(cx, engine, |engine, context| {
+        waiting.serve(&engine.mount(context, copy, &promised.path)?)
     })
 }
 

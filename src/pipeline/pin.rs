@@ -92,7 +92,7 @@ fn set(
         // It is protected from here on, whatever comes between.
         cx.pipeline.remember(|history| history.pin(target, &copy.id, cx.host().now()))?;
     }
-    let said = bracketed(cx, engine, |engine| engine.set_pin(cx.engine(), copy, pinned));
+    let said = bracketed(cx, engine, |engine, context| engine.set_pin(context, copy, pinned));
     if let Err(error @ StepError { trouble: Trouble::Signal(_), .. }) = said {
         return Err(error);
     }

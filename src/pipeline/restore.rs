@@ -13,12 +13,13 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::capture::workplaces;
 use crate::engine::{Engine, EngineError, RestoreReport, RestoreRequest};
-use crate::host::{Action, Confinement, Host, PathKind, PathState, Placement, RunError, Staged};
+use crate::host::{Action, Confinement, Host, PathKind, PathState, Placement, Staged};
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::model::size;
 
+use super::engine_lock::bracketed;
 use super::session::try_own_directory;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
@@ -91,7 +92,9 @@ pub fn restore(
         ..RestoreRequest::new(wanted.copy.clone(), to.clone())
     };
     if wanted.dry_run {
-        let mut report = engine.restore(cx.engine(), &request, &mut |_| {})?;
+        let mut report = bracketed(cx, engine, |engine, context| {
+            engine.restore(context, &request, &mut |_| {})
+        })?;
         let roots: Vec<&Path> = survey.roots().collect();
         report.notes.extend(own::in_the_way(&own, &to, &roots));
         let closed = survey.closed().into_iter();
@@ -212,9 +215,11 @@ fn lay_out_and_place(
     // The engine knows the directory by another path than the person.
     let place = request.to.clone();
     let named_as_asked = |text: &str| shown_at(text, &place, to);
-    let mut report = engine
-        .restore(cx.engine(), &request, &mut |_| {})
-        .map_err(|error| failure(error, to, named_as_asked))?;
+    let mut report = bracketed(cx, engine, |engine, context| {
+        let laid_out = engine.restore(context, &request, &mut |_| {});
+        laid_out.map_err(|error| as_asked(error, to, named_as_asked))
+    })
+    .map_err(|error| failure(error, to))?;
     for text in &mut report.warnings {
         *text = named_as_asked(text);
     }
@@ -240,25 +245,33 @@ fn lay_out_and_place(
     Ok(report)
 }
 
-/// Why the engine did not lay everything out, with the places as they were asked for.
-fn failure(error: EngineError, to: &Path, named_as_asked: impl Fn(&str) -> String) -> StepError {
+/// The engine's failure with the places as they were asked for. The command is shown as it was run: it had no other
+/// place to write to.
+fn as_asked(error: EngineError, to: &Path, named_as_asked: impl Fn(&str) -> String) -> EngineError {
     match error {
-        EngineError::Run(RunError::Interrupted { signal, .. }) => StepError::new(
-            Trouble::Signal(signal),
-            format!(
-                "stopped by signal {signal} before anything was put in its place, so nothing in {} was changed",
-                to.shown()
-            ),
-        ),
-        // The command is shown as it was run: it had no other place to write to.
         EngineError::Failed { command, exit, detail } => {
-            EngineError::Failed { command, exit, detail: named_as_asked(&detail) }.into()
+            EngineError::Failed { command, exit, detail: named_as_asked(&detail) }
         }
-        error => {
-            let error = StepError::from(error);
-            StepError { message: named_as_asked(&error.message), ..error }
+        EngineError::DestinationFull { detail, .. } => {
+            EngineError::DestinationFull { to: to.to_owned(), detail: named_as_asked(&detail) }
         }
+        EngineError::Damaged { repository, detail } => {
+            EngineError::Damaged { repository, detail: named_as_asked(&detail) }
+        }
+        error => error,
     }
+}
+
+/// Why not everything was laid out.
+fn failure(error: StepError, to: &Path) -> StepError {
+    let Trouble::Signal(signal) = error.trouble else { return error };
+    StepError::new(
+        error.trouble,
+        format!(
+            "stopped by signal {signal} before anything was put in its place, so nothing in {} was changed",
+            to.shown()
+        ),
+    )
 }
 
 /// Makes a staging directory on each file system that gets something, the destination's own first. One below it
@@ -322,11 +335,13 @@ pub fn stream(
     let mut files = Vec::new();
     // Listings spell a path that is not UTF-8 in their own way; then the engine says whether there is one.
     let mut kind = path.filter(|path| path.to_str().is_none()).map(|_| '-');
-    engine.contents(cx.engine(), copy, &mut |entry| match path {
-        Some(path) if entry.path == path => kind = Some(entry.kind),
-        Some(_) => {}
-        None if entry.kind == '-' && files.len() < 2 => files.push(entry.path),
-        None => {}
+    bracketed(cx, engine, |engine, context| {
+        engine.contents(context, copy, &mut |entry| match path {
+            Some(path) if entry.path == path => kind = Some(entry.kind),
+            Some(_) => {}
+            None if entry.kind == '-' && files.len() < 2 => files.push(entry.path),
+            None => {}
+        })
     })?;
     let failed = |text: String| Err(StepError::new(Trouble::JobFailed, text));
     let path = match (path, files.as_slice()) {
@@ -344,7 +359,7 @@ pub fn stream(
             return Err(StepError::new(Trouble::Configuration, text));
         }
     };
-    Ok(engine.stream(cx.engine(), copy, path)?)
+    bracketed(cx, engine, |engine, context| engine.stream(context, copy, path))
 }
 
 /// What is there instead of a file, and what to do.
@@ -374,6 +389,7 @@ fn too_large(need: u64, free: u64, at: &Path) -> StepError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::RunError;
 
     #[test]
     fn the_root_means_everything_and_dots_are_refused() {
@@ -392,17 +408,16 @@ mod tests {
     #[test]
     fn a_stopped_restore_names_no_place_of_its_own() {
         let command = "restic restore --target /run/stillpoint/part".to_owned();
-        let as_asked =
-            |text: &str| shown_at(text, Path::new("/run/stillpoint/part"), Path::new("/"));
+        let asked = |text: &str| shown_at(text, Path::new("/run/stillpoint/part"), Path::new("/"));
         let stopped = RunError::Interrupted { command: command.clone(), signal: 15 };
-        let told = failure(stopped.into(), Path::new("/"), as_asked);
+        let told = failure(stopped.into(), Path::new("/"));
         assert_eq!(told.trouble, Trouble::Signal(15));
         assert!(told.message.contains("nothing in / was changed"), "{told}");
         assert!(!told.message.contains("target"), "{told}");
         // Nor does a command that failed seem to have written to the place itself.
         let detail = "open /run/stillpoint/part/etc/x: broken".to_owned();
         let failed = EngineError::Failed { command, exit: "exit status 1".into(), detail };
-        let told = failure(failed, Path::new("/"), as_asked).message;
+        let told = StepError::from(as_asked(failed, Path::new("/"), asked)).message;
         assert!(told.contains("open /etc/x: broken"), "{told}");
         assert!(told.contains("--target /run/stillpoint/part failed"), "{told}");
     }

@@ -37,8 +37,8 @@ pub enum Place {
     State,
     /// There or, if nothing can be written there, in the runtime directory, the run's own directory with it.
     /// For what holds nothing over a reboot that an engine does not give back by itself: its own directory goes
-    /// with the ledger then, children end with the machine, and an engine knows its own lock of an earlier boot
-    /// to be stale. What a restore has laid out is the exception: cut off by a reboot in such an hour, it stays in
+    /// with the ledger then, children end with the machine, and an engine's lock bears the machine's own name, by
+    /// which the engine itself knows one of an earlier boot to be stale. What a restore has laid out is the exception: cut off by a reboot in such an hour, it stays in
     /// a directory `.stillpoint-restore-RUN` of root's, which the warning about the ledger lets a person expect.
     StateElseRuntime,
 }
@@ -103,7 +103,7 @@ pub fn session<T>(
     work: impl FnOnce(RunContext<'_>) -> T,
 ) -> Result<(T, Frame), StepError> {
     if pipeline.host.is_dry() {
-        let cx = RunContext { pipeline, run, ledger: &NoLedger, staging: None };
+        let cx = RunContext { pipeline, run, ledger: &NoLedger, staging: None, makeshift: false };
         return Ok((work(cx), Frame::default()));
     }
     let settings = &pipeline.config.settings;
@@ -135,8 +135,13 @@ pub fn session<T>(
         begun => begun?,
     };
     pipeline.host.record_children(Some(Arc::new(Children(Arc::clone(&ledger)))));
-    let result =
-        work(RunContext { pipeline, run, ledger: ledger.as_ref(), staging: Some(&staging) });
+    let result = work(RunContext {
+        pipeline,
+        run,
+        ledger: ledger.as_ref(),
+        staging: Some(&staging),
+        makeshift: frame.makeshift.is_some(),
+    });
     pipeline.host.record_children(None);
 
     frame.leftovers.extend(end(pipeline, run, ledger));

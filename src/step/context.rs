@@ -60,6 +60,8 @@ pub struct RunContext<'a> {
     pub ledger: &'a dyn Ledger,
     /// The run's own directory for engines' temporary files.
     pub staging: Option<&'a PathBuf>,
+    /// The ledger is a makeshift one, which a reboot empties.
+    pub makeshift: bool,
 }
 
 impl<'a> Pipeline<'a> {
@@ -121,13 +123,9 @@ impl<'a> RunContext<'a> {
         self.pipeline.config
     }
 
-    /// What engines get.
+    /// What engines get for a look, whose lock is no concern of the ledger: it bears the machine's own name.
     pub fn engine(&self) -> Context<'a> {
-        Context {
-            temporary: self.staging.map(PathBuf::as_path),
-            run: Some(self.run),
-            ..self.pipeline.engine_context()
-        }
+        Context { temporary: self.staging.map(PathBuf::as_path), ..self.pipeline.engine_context() }
     }
 }
 

@@ -7,7 +7,7 @@ use stillpoint::history::{Closure, ClosureKind, Extent, FILE_NAME, History};
 use stillpoint::model::names::{RunId, TargetName};
 use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::closed;
-use stillpoint::pipeline::engine_lock::bracketed;
+use stillpoint::pipeline::engine_lock::{bracketed, bracketed_with};
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{Place, session};
 use stillpoint::pipeline::steps::maintain::{WhenBusy, check, compact};
@@ -54,7 +54,8 @@ fn the_lock_is_looked_for_after_whatever_an_engine_may_have_left_it_behind_with(
         let (bench, target, notes) = bench(false);
         let engine = bench.engines[&target].as_ref();
         let work = |cx: RunContext<'_>| {
-            bracketed::<()>(cx, engine, |_| Err(failure("r".into(), "words".into()))).unwrap_err()
+            bracketed::<()>(cx, engine, |_, _| Err(failure("r".into(), "words".into())))
+                .unwrap_err()
         };
         let (said, frame) = session(bench.pipeline(), &run_id(), Place::State, work).unwrap();
         assert!(frame.leftovers.is_empty(), "{said}: {:?}", frame.leftovers);
@@ -69,7 +70,8 @@ fn a_lock_that_cannot_be_released_stays_in_the_ledger() {
     let (mut bench, target, notes) = bench(true);
     let engine = bench.engines[&target].as_ref();
     let work = |cx: RunContext<'_>| {
-        bracketed::<()>(cx, engine, |_| Err(unreachable("r".into(), "words".into()))).unwrap_err()
+        bracketed::<()>(cx, engine, |_, _| Err(unreachable("r".into(), "words".into())))
+            .unwrap_err()
     };
     let (said, frame) = session(bench.pipeline(), &run_id(), Place::State, work).unwrap();
     assert!(said.message.contains("cannot reach"), "the first failure is told: {said}");
@@ -79,6 +81,51 @@ fn a_lock_that_cannot_be_released_stays_in_the_ledger() {
     bench.engines.insert(target, Box::new(engine));
     assert_eq!(recover(bench.pipeline()).unwrap().failures, []);
     bench.assert_given_back("recover");
+}
+
+#[test]
+fn a_lock_bears_the_name_of_the_run_where_the_ledger_outlives_a_reboot_and_nowhere_else() {
+    let bench = Bench::with_history();
+    let engine = bench.engines.values().next().unwrap().as_ref();
+    let name_in = |cx: RunContext<'_>| {
+        assert!(cx.engine().run.is_none(), "a look is no concern of the ledger");
+        let name = bracketed(cx, engine, |engine, context| Ok(engine.lock_owner(context)));
+        (cx.makeshift, name.unwrap())
+    };
+    let owned = Some("web1.stillpoint-00000abc".to_owned());
+    let (named, _) =
+        session(bench.pipeline(), &run_id(), Place::StateElseRuntime, name_in).unwrap();
+    assert_eq!(named, (false, owned));
+    // No ledger can be begun where a file is in its place.
+    std::fs::remove_dir_all(bench.state.path().join("ledger")).unwrap();
+    std::fs::write(bench.state.path().join("ledger"), "").unwrap();
+    let (named, frame) =
+        session(bench.pipeline(), &run_id(), Place::StateElseRuntime, name_in).unwrap();
+    assert!(frame.makeshift.is_some());
+    assert_eq!(named, (true, None));
+}
+
+/// One restic works on both repositories of a copy, and locks both.
+#[test]
+fn a_copy_that_fails_leaves_no_lock_in_either_repository() {
+    let (mut bench, target, notes) = bench(false);
+    let mut other = bench.config.targets[0].clone();
+    other.name = TargetName::new("source").unwrap();
+    let source = FakeEngine::new(&other, bench.host.clone(), notes.clone());
+    bench.engines.insert(other.name.clone(), Box::new(source));
+    let [engine, source] = [&target, &other.name].map(|name| bench.engines[name].as_ref());
+    let work = |cx: RunContext<'_>| {
+        bracketed_with::<()>(cx, engine, &[source], |_, _| {
+            Err(unreachable("r".into(), "words".into()))
+        })
+        .unwrap_err()
+    };
+    session(bench.pipeline(), &run_id(), Place::State, work).unwrap();
+    let notes = notes.lock().unwrap();
+    for name in [target.as_str(), "source"] {
+        assert!(notes.iter().any(|note| note.starts_with(&format!("release the lock of {name}"))));
+    }
+    bench.assert_given_back("a copy that failed");
 }
 
 /// A check that somebody else makes finds damage while the compaction waits for the target's lock.

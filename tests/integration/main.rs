@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods)] // tests make their own names and start programs themselves
 #![allow(missing_docs, clippy::unwrap_used)] // a test that unwraps fails where it should
 
+mod adopts;
 mod architecture;
 mod capture_rules;
 mod captures;

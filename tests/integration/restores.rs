@@ -6,6 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
+use stillpoint::history::FILE_NAME;
 use stillpoint::host::MountEntry;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Trouble;
@@ -110,6 +111,31 @@ fn a_signal_at_any_effect_of_a_restore_unwinds() {
         }
         assert_eq!(frame.leftovers, []);
         bench.assert_given_back(&format!("a signal at effect {n}"));
+    }
+}
+
+#[test]
+fn damage_that_a_restore_meets_closes_the_target_whether_it_can_be_recorded_or_not() {
+    for is_full in [false, true] {
+        let bench = Bench::with_history();
+        bench.host.world().borg.broken = true;
+        if is_full {
+            let file = rusqlite::Connection::open(bench.state.path().join(FILE_NAME)).unwrap();
+            let full = "SELECT RAISE(FAIL, 'no space for this')";
+            file.execute_batch(&format!(
+                "CREATE TRIGGER full BEFORE INSERT ON closure BEGIN {full}; END"
+            ))
+            .unwrap();
+        }
+        let (result, frame) = restore_one(&bench).unwrap();
+        let error = result.unwrap_err();
+        assert_eq!(error.trouble, Trouble::Damage, "{error}");
+        assert!(error.message.contains("chunk 17"), "{error}");
+        assert_eq!(error.message.contains("no space for this"), is_full, "{error}");
+        assert_eq!(frame.leftovers, []);
+        let closures = bench.history.closures(&bench.config.targets[0].name).unwrap();
+        assert_eq!(closures.len(), usize::from(!is_full), "{closures:?}");
+        bench.assert_given_back("damage");
     }
 }
 

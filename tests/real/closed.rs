@@ -78,6 +78,40 @@ fn a_damaged_repository_is_neither_pruned_nor_compacted() {
 }
 
 #[test]
+fn damage_that_a_reader_meets_closes_the_target() {
+    let machine = Machine::new(HOST);
+    let noise: Vec<u8> =
+        (0..400_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let noisy = machine.path("src/noise");
+    fs::write(&noisy, noise).unwrap();
+    machine.run(&["run"]).expect(0);
+    for below in ["repo-b/data", "repo-r/data"] {
+        let path = largest(&machine.path(below));
+        let mut damaged = fs::read(&path).unwrap();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 0x55;
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, damaged).unwrap();
+    }
+    machine.run(&["status"]).expect(0);
+    let noisy = noisy.to_str().unwrap();
+    for target in ["b", "r"] {
+        let args = ["restore", "host", "latest", noisy, "--stdout", "--target", target];
+        machine.run(&args).expect(14).says("is damaged");
+        machine.run(&["list", "--target", target]).expect(0).says("is closed");
+        machine.run(&["prune", "--target", target]).expect(12).says("damage was found");
+    }
+    machine.run(&["status"]).expect(14).says("closed (damage)");
+    // A restore says that it met damage also where that cannot be written down.
+    let history = machine.path("state/history.sqlite");
+    fs::remove_file(&history).unwrap();
+    fs::create_dir(&history).unwrap();
+    let args = ["restore", "host", "latest", noisy, "--stdout", "--target", "r"];
+    machine.run(&args).expect(14).says("is damaged");
+    machine.assert_clean();
+}
+
+#[test]
 fn what_others_took_away_is_missed() {
     let machine = Machine::new(HOST);
     // Made anew before anything was in it: nothing is missed.

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Child, Stdio};
 
 use crate::bench_machine::{
-    Machine, command, must, processes_about, wait_for, wait_for_no_process_about,
+    HOST, Machine, command, must, processes_about, wait_for, wait_for_no_process_about,
 };
 
 /// A job whose restic holds its lock for as long as the command that it reads takes.
@@ -186,6 +186,94 @@ fn the_lock_of_a_run_that_was_killed_goes_by_its_name() {
     assert!(shown.contains("\"hostname\": \"web1.stillpoint-"), "{shown}");
     machine.run(&["recover"]).expect(0).says("gave back");
     assert_eq!(restic_locks(&machine), Vec::<String>::new());
+    machine.assert_clean();
+}
+
+/// What of a run's holds a lock in a repository: names of borg's roster and exclusive lock, or restic's locks.
+fn held_in(machine: &Machine, target: &str) -> String {
+    if target == "r" {
+        return restic_locks(machine).join(" ");
+    }
+    let roster = fs::read_to_string(machine.path("repo-b/lock.roster")).unwrap_or_default();
+    let exclusive = fs::read_dir(machine.path("repo-b/lock.exclusive")).map_or(0, Iterator::count);
+    let is_held = roster.contains("stillpoint-") || exclusive > 0;
+    if is_held { format!("{roster} {exclusive}") } else { String::new() }
+}
+
+/// The engine that a process of ours has started.
+fn engine_of(parent: u32, name: &str) -> Option<String> {
+    let tasks = fs::read_dir(format!("/proc/{parent}/task")).ok()?;
+    let lists =
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
+    let all: String = lists.collect();
+    all.split_whitespace()
+        .find(|pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
+        })
+        .map(str::to_owned)
+}
+
+#[test]
+fn the_lock_of_a_killed_reader_is_known_and_goes() {
+    let machine = Machine::new(HOST);
+    fs::write(machine.path("src/big"), noise(8 << 20)).unwrap();
+    machine.run(&["run"]).expect(0);
+    let big = machine.path("src/big");
+    for (target, name) in [("b", "borg"), ("r", "restic")] {
+        let big = big.to_str().unwrap();
+        // Nobody reads what it prints, so it waits in the midst of it.
+        let args = ["restore", "host", "latest", big, "--stdout", "--target", target];
+        let mut reading = machine.start(&args);
+        let streams = || {
+            engine_of(reading.id(), name).filter(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let line = String::from_utf8_lossy(&line).into_owned();
+                line.contains("--stdout") || line.contains("dump")
+            })
+        };
+        wait_for("the engine holds its lock", || {
+            streams().is_some() && !held_in(&machine, target).is_empty()
+        });
+        let engine = streams().unwrap();
+        must("kill", &["-STOP", &engine]);
+        must("kill", &["-KILL", &reading.id().to_string(), &engine]);
+        reading.wait().unwrap();
+        wait_for("it is reaped", || !std::path::Path::new(&format!("/proc/{engine}")).exists());
+        assert!(!held_in(&machine, target).is_empty(), "{target}: it gave its lock back");
+        machine.run(&["recover"]).expect(0).says("gave back");
+        assert_eq!(held_in(&machine, target), "", "{target}");
+    }
+    machine.run(&["run"]).expect(0);
+    machine.assert_clean();
+}
+
+/// The first look of a restore is a child of the run like the others.
+#[test]
+fn whatever_a_restore_started_is_known_to_recover() {
+    let machine = Machine::new(HOST);
+    machine.run(&["run"]).expect(0);
+    let slow = machine.script(
+        "slow-borg",
+        "for word; do test \"$word\" = list && { trap '' TERM; while :; do sleep 1; done; }; done; exec borg \"$@\"",
+    );
+    let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let borg = format!("[targets.b.borg]\nprogram = \"{slow}\"");
+    machine.write("stillpoint.toml", &text.replace("[targets.b.borg]", &borg), 0o600);
+    for words in [
+        &["restore", "host", "--target", "b", "--to", "/nonexistent"][..],
+        &["find", "hello.txt", "--target", "b"],
+    ] {
+        let mut reading = machine.start(words);
+        wait_for("it lists", || !processes_about(&slow).is_empty());
+        must("kill", &["-KILL", &reading.id().to_string()]);
+        reading.wait().unwrap();
+        assert!(!processes_about(&slow).is_empty(), "{words:?}: the scene is another one");
+        machine.write("stillpoint.toml", &text, 0o600);
+        machine.run(&["recover"]).expect(0);
+        assert_eq!(processes_about(&slow), Vec::<String>::new(), "{words:?}");
+        machine.write("stillpoint.toml", &text.replace("[targets.b.borg]", &borg), 0o600);
+    }
+    machine.write("stillpoint.toml", &text, 0o600);
     machine.assert_clean();
 }
 

@@ -8,6 +8,7 @@ use crate::host::{Host, MountEntry, Refused};
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
+use crate::pipeline::engine_lock::bracketed;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
@@ -201,25 +202,27 @@ pub(super) fn survey(
     to: &Path,
     places: &[PathBuf],
 ) -> Result<Survey, StepError> {
-    let sources = engine.sources(cx.engine(), copy)?;
     let mut survey = Survey::default();
     survey.places.push(Place::default());
     let inner = places.iter().filter_map(|at| at.strip_prefix(to).ok());
     survey.places.extend(inner.map(|at| Place { at: at.to_owned(), ..Place::default() }));
     survey.places.sort_by_key(|place| place.at.components().count());
     let mut found = vec![false; paths.len()];
-    engine.contents(cx.engine(), copy, &mut |entry| {
-        let path = entry.path.as_path();
-        for (found, wanted) in found.iter_mut().zip(paths) {
-            *found |= path.starts_with(wanted);
-        }
-        let is_source = sources
-            .as_ref()
-            .is_none_or(|sources| sources.iter().any(|source| path.starts_with(source)));
-        let is_wanted = paths.is_empty() || paths.iter().any(|wanted| path.starts_with(wanted));
-        let mut ends = paths.iter().chain(sources.iter().flatten());
-        let is_above = ends.any(|end| end.starts_with(path));
-        survey.take(&entry, is_source && is_wanted, is_above);
+    bracketed(cx, engine, |engine, context| {
+        let sources = engine.sources(context, copy)?;
+        engine.contents(context, copy, &mut |entry| {
+            let path = entry.path.as_path();
+            for (found, wanted) in found.iter_mut().zip(paths) {
+                *found |= path.starts_with(wanted);
+            }
+            let is_source = sources
+                .as_ref()
+                .is_none_or(|sources| sources.iter().any(|source| path.starts_with(source)));
+            let is_wanted = paths.is_empty() || paths.iter().any(|wanted| path.starts_with(wanted));
+            let mut ends = paths.iter().chain(sources.iter().flatten());
+            let is_above = ends.any(|end| end.starts_with(path));
+            survey.take(&entry, is_source && is_wanted, is_above);
+        })
     })?;
     for (found, path) in found.iter().zip(paths) {
         match path.to_str() {

@@ -82,7 +82,7 @@ pub fn archive(
     }
     let report = rec.step("backup", Some(target), series.item.as_deref(), |progress| {
         let mut report =
-            bracketed(cx, engine, |engine| engine.backup(cx.engine(), &request, progress))?;
+            bracketed(cx, engine, |engine, context| engine.backup(context, &request, progress))?;
         captured.examine(cx)?;
         let done = judge(cx, captured, &mut report);
         Ok((report, done))

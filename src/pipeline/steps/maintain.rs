@@ -68,7 +68,7 @@ pub fn compact(
                 WhenBusy::Fail => Err(StepError::new(closed::trouble(&closures), text)),
             };
         }
-        let compacted = bracketed(cx, engine, |engine| engine.compact(cx.engine(), progress));
+        let compacted = bracketed(cx, engine, |engine, context| engine.compact(context, progress));
         compacted
             .map(|compacted| ((), given_back(cx, &compacted)))
             .or_else(|error| put_off(error, when_busy).map(|done| ((), done)))
@@ -93,7 +93,7 @@ pub fn check(
             Err(error) => return put_off(error, when_busy).map(|done| (None, done)),
         };
         let checked =
-            bracketed(cx, engine, |engine| engine.check(cx.engine(), read_data, progress));
+            bracketed(cx, engine, |engine, context| engine.check(context, read_data, progress));
         match checked {
             // Nothing was read, so nothing was found either.
             Ok(_) if cx.host().is_dry() => {

@@ -6,7 +6,7 @@ use crate::engine::{BackupReport, Engine};
 use crate::model::copy::{Copy, Series};
 use crate::model::outcome::Outcome;
 
-use crate::pipeline::engine_lock::bracketed;
+use crate::pipeline::engine_lock::bracketed_with;
 use crate::step::context::RunContext;
 use crate::step::recorder::{Done, Recorder};
 
@@ -54,7 +54,10 @@ pub fn replicate(
         }
         let count = ids.len();
         if count > 0 {
-            bracketed(cx, engine, |engine| engine.copy_from(cx.engine(), source, &ids, progress))?;
+            // One process, which locks both repositories under one name.
+            bracketed_with(cx, engine, &[source], |engine, context| {
+                engine.copy_from(context, source, &ids, progress)
+            })?;
         }
         let archived = made.iter().map(copied).collect();
         let before = there.into_iter().map(|copy| copy.id).collect();

@@ -169,7 +169,7 @@ pub fn delete(
     if let Some(history) = cx.pipeline.history.filter(|_| cx.host().is_dry()) {
         history.foresee_gone(&engine.target().name, ids);
     }
-    bracketed(cx, engine, |engine| engine.delete(cx.engine(), ids))?;
+    bracketed(cx, engine, |engine, context| engine.delete(context, ids))?;
     let after = listing(cx, engine)?;
     let is_left = |id: &&String| after.iter().any(|copy| copy.id == **id);
     let was_pinned =

@@ -46,7 +46,7 @@ pub struct Repository<'a> {
     pub temporary: Option<&'a Path>,
     /// How long borg waits for its lock.
     pub lock_wait: Duration,
-    /// The run whose ledger knows of the locks that borg takes when it changes something, or reads a whole archive.
+    /// The run whose ledger knows of the locks that borg takes. Without one they stay to borg's own rule.
     pub run: Option<&'a RunId>,
     /// What is left out where copies are only read.
     pub reading: Reading,
@@ -135,16 +135,6 @@ impl Repository<'_> {
         spec = spec.args(verb.iter().copied());
         // Waiting for the lock is not a stall, although nothing moves meanwhile.
         spec.stall_limit = Some(self.target.stall_timeout + self.lock_wait);
-        // What the ledger does not name stays to borg's own rule: before there is a repository, and while one is only
-        // read to restore.
-        let in_ledger = match verb {
-            ["init", ..] => false,
-            ["extract", rest @ ..] => effect == Effect::Mutate && rest.contains(&"--dry-run"),
-            _ => effect == Effect::Mutate,
-        };
-        if let Some(run) = self.run.filter(|_| in_ledger) {
-            spec = spec.env("BORG_HOST_ID", lock::owner(&self.settings.host, run));
-        }
         self.environment(spec, reading)
     }
 
@@ -153,6 +143,9 @@ impl Repository<'_> {
         let cache = cache_directory(self.settings);
         // Keys and the memory of known repositories must outlive a wiped cache.
         let state = state_directory(self.settings);
+        if let Some(run) = self.run {
+            spec = spec.env("BORG_HOST_ID", lock::owner(&self.settings.host, run));
+        }
         // Whoever is only let in to read does not teach borg the new place, which it keeps in both.
         let (security, caches) = match reading.moved {
             true => (cache.join("moved/security"), cache.join("moved/cache")),

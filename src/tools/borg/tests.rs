@@ -182,6 +182,34 @@ fn the_passphrase_goes_by_descriptor_alone() {
 }
 
 #[test]
+fn every_lock_bears_the_name_of_the_run_that_the_ledger_knows_and_of_no_other() {
+    let (settings, target) = (settings(), target());
+    let mut repository = repository(&target, &settings);
+    let run = RunId::parse("0badcafe").unwrap();
+    for run in [None, Some(&run)] {
+        repository.run = run;
+        for spec in [
+            repository.list(false),
+            repository.contents("a"),
+            repository.diff("a", "b"),
+            repository.verify("a"),
+            repository.extract("a", &everything()),
+            repository.extract_to_stdout("a", Path::new("/x")),
+            repository.mount("a", Path::new("/m")),
+            repository.rename("a", "b"),
+            repository.delete(&["a".into()]),
+            repository.compact(),
+            repository.check(false),
+            repository.accept_place(),
+        ] {
+            let name = spec.env.iter().find(|(name, _)| name == "BORG_HOST_ID");
+            let expected = EnvValue::Plain("web1.stillpoint-0badcafe".into());
+            assert_eq!(name.map(|(_, value)| value), run.map(|_| &expected), "{}", words(&spec));
+        }
+    }
+}
+
+#[test]
 fn extraction_takes_exact_paths_below_a_directory() {
     let (settings, target) = (settings(), target());
     let repository = repository(&target, &settings);

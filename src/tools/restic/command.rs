@@ -282,8 +282,6 @@ pub fn restore(
     if preview {
         spec = spec.arg("--dry-run");
     }
-    // The ledger does not name this lock.
-    spec.host_name = None;
     spec.stdout = Capture::Lines;
     spec.arg("--").arg(id)
 }

@@ -16,6 +16,8 @@ pub struct FakeBorg {
     pub id: String,
     /// A check finds damage.
     pub damaged: bool,
+    /// What is stored cannot be read back.
+    pub broken: bool,
     /// Says that it made an archive and makes none.
     pub forgetful: bool,
 }
@@ -68,6 +70,9 @@ impl FakeBorg {
                     self.files
                 );
                 Answer { exit: Exit::Code(0), stdout, stderr }
+            }
+            Some("extract") if self.broken => {
+                Self::failure("IntegrityError", "Data integrity error: chunk 17", 90)
             }
             Some("extract") => ok(String::new()),
             // One file, with the directory that it is in.

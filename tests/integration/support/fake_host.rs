@@ -24,7 +24,7 @@ use super::fake_borg::Answer;
 use super::fake_btrfs;
 use super::fake_lvm::Stage;
 pub use super::world::{Fault, World};
-use super::world::{carry_out, injected};
+use super::world::{LOCKED, carry_out, injected, lock_of};
 
 /// Unwinds the stack as a power cut would end the process.
 pub struct PowerCut;
@@ -192,10 +192,16 @@ impl FakeHost {
             drop(world);
             std::panic::panic_any(PowerCut)
         }
-        if let Some(chronicle) = &mut *self.chronicle.lock().unwrap() {
-            chronicle.note(&world);
-        }
+        drop(world);
+        self.note();
         done
+    }
+
+    /// Has the chronicle hold this moment.
+    fn note(&self) {
+        if let Some(chronicle) = &mut *self.chronicle.lock().unwrap() {
+            chronicle.note(&self.world());
+        }
     }
 
     /// The signal that stops children now.
@@ -283,11 +289,16 @@ impl Host for FakeHost {
             if spec.args.iter().any(|arg| arg.value() == "mount") {
                 return self.serve(spec);
             }
+            let lock = lock_of(spec);
+            self.world().engine_locks.extend(lock.clone());
             let answer = self.effect_in_parts(
                 command.clone(),
                 |world| carry_out(world, spec),
                 |world, stage| world.lvm.half_create(spec, stage),
             );
+            // Whoever dies here dies with its lock.
+            self.world().engine_locks.retain(|held| Some(held) != lock.as_ref());
+            self.note();
             // It was asked to stop; whether it was done by then, nobody knows.
             if let Some(signal) = self.stopping() {
                 return Err(RunError::Interrupted { command, signal });
@@ -347,7 +358,10 @@ impl Host for FakeHost {
             // The session's own directories are made anew by every run; they are no acquisition.
             Action::EnsureDirectory { .. } | Action::StopProcess { .. } => Ok(None),
             Action::RemoveFile { path } => self
-                .effect(format!("remove {}", path.display()), |_| None)
+                .effect(format!("remove {}", path.display()), |world| {
+                    world.engine_locks.remove(path);
+                    None
+                })
                 .ok_or_else(|| failed(path)),
             Action::CreateDirectory { path, .. } => {
                 let made = self.effect(format!("create {}", path.display()), |world| {
@@ -589,8 +603,13 @@ impl Host for FakeHost {
         Ok(self.world().state_disk.and_then(|(_, files)| files))
     }
 
-    fn names_in(&self, _: &Path) -> Result<Option<Vec<OsString>>, ActError> {
-        Ok(None)
+    fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError> {
+        if directory != Path::new(LOCKED) {
+            return Ok(None);
+        }
+        let world = self.world();
+        let names = world.engine_locks.iter().filter_map(|path| path.file_name());
+        Ok(Some(names.map(ToOwned::to_owned).collect()))
     }
 
     fn try_room(&self, _: &Path) -> Result<(), ActError> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use stillpoint::host::{CommandSpec, Exit, MountEntry, PrivateMount, Tool};
+use stillpoint::host::{CommandSpec, EnvValue, Exit, MountEntry, PrivateMount, Tool};
 
 use super::fake_borg::{Answer, FakeBorg};
 use super::fake_btrfs::FakeBtrfs;
@@ -54,6 +54,8 @@ pub struct World {
     pub fault: Option<Fault>,
     /// Locks that are held, with how many holders.
     pub locks: BTreeSet<PathBuf>,
+    /// Files by which engines hold their locks, in the repositories themselves.
+    pub engine_locks: BTreeSet<PathBuf>,
     /// Locks in the order in which somebody asked for them.
     pub asked: Vec<PathBuf>,
     /// What is mounted.
@@ -122,6 +124,7 @@ impl World {
         held.extend(self.lvm.snapshots().iter().map(|volume| format!("volume {}", volume.name)));
         held.extend(self.lvm.ailments());
         held.extend(self.guests.values().flat_map(FakeGuest::held));
+        held.extend(self.engine_locks.iter().map(|path| format!("lock {}", path.display())));
         let served = self.mounts.iter().filter(|mount| mount.is_fuse());
         held.extend(served.map(|mount| format!("mount {} at {}", mount.id, mount.at.display())));
         let is_read_only = |path: &&PathBuf| {
@@ -176,6 +179,16 @@ impl World {
         self.mounts.remove(top);
     }
 }
+
+/// The file by which borg holds its lock while it changes something, if that bears a name of a run's.
+pub fn lock_of(spec: &CommandSpec) -> Option<PathBuf> {
+    let owner = spec.env.iter().find(|(name, _)| name == "BORG_HOST_ID")?;
+    let EnvValue::Plain(owner) = &owner.1 else { panic!("a secret name") };
+    Some(PathBuf::from(format!("{LOCKED}/{}.4711-0", owner.to_str()?)))
+}
+
+/// The directory of such files.
+pub const LOCKED: &str = "/repo/lock.exclusive";
 
 /// What a process does, and what it says.
 pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
