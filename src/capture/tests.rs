@@ -10,12 +10,13 @@ use chrono::{DateTime, FixedOffset, Offset, Utc};
 
 use super::survey::{Absent, Survey, closed, resolved, survey};
 use super::view::view;
+use crate::config::testing;
 use crate::host::{
     Access, ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Host, LockError,
     LockGuard, LockMode, MountEntry, PathKind, PathState, PrivateMount, PrivateView, RunError,
     Shield, Subvolume, ThawGuard, Tool, TrustError, TrustKind, Watch,
 };
-use crate::model::job::{CapturePolicy, FilesSource};
+use crate::model::job::FilesSource;
 use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
 
@@ -241,19 +242,11 @@ impl Host for Machine {
 }
 
 fn files(paths: &[&str]) -> FilesSource {
-    FilesSource {
-        paths: paths.iter().map(PathBuf::from).collect(),
-        exclude: Vec::new(),
-        exclude_caches: false,
-        exclude_if_present: Vec::new(),
-        one_file_system: false,
-        capture: CapturePolicy::default(),
-        allow_empty: false,
-    }
+    testing::files(&format!("paths = {paths:?}"))
 }
 
 fn one_file_system(paths: &[&str]) -> FilesSource {
-    FilesSource { one_file_system: true, ..files(paths) }
+    testing::files(&format!("paths = {paths:?}\none-file-system = true"))
 }
 
 fn volumes(found: &Survey) -> Vec<&str> {

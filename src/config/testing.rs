@@ -1,7 +1,7 @@
 //! Configurations for unit tests, from the text that a person would write.
 
 use super::{SourceFile, load};
-use crate::model::job::Config;
+use crate::model::job::{Config, FilesSource, Source};
 use crate::model::target::Target;
 
 /// The configuration of a text, on a machine called `web1`. A text with a problem fails the test that wrote it.
@@ -18,4 +18,13 @@ pub fn target(text: &str) -> Target {
     let mut targets = config(text).targets;
     assert_eq!(targets.len(), 1, "not one target in {text}");
     targets.remove(0)
+}
+
+/// What a files job says, from its table without the header.
+pub fn files(table: &str) -> FilesSource {
+    let job = "[targets.t.borg]\nrepository = 'ssh://nas/r'\nencryption = 'none'\n[jobs.j]\ntargets = ['t']\n";
+    match config(&format!("{job}[jobs.j.files]\n{table}")).jobs.remove(0).source {
+        Source::Files(files) => files,
+        Source::Commands(_) => panic!("the job of {table} has commands"),
+    }
 }

@@ -153,30 +153,6 @@ pub struct CapturePolicy {
     pub remount_readonly: Vec<PathBuf>,
 }
 
-impl CapturePolicy {
-    /// Reading live, which nothing else has to be said about.
-    pub fn live() -> Self {
-        Self { mode: CaptureMode::None, ..Self::default() }
-    }
-}
-
-impl Default for CapturePolicy {
-    /// What holds where the configuration says nothing.
-    fn default() -> Self {
-        Self {
-            mode: CaptureMode::Auto,
-            consistent: false,
-            freeze_units: Vec::new(),
-            freeze_limit: Duration::from_secs(10),
-            live: Vec::new(),
-            leave_out: Vec::new(),
-            thin: ThinLimits { data_percent: 85, metadata_percent: 75 },
-            classic_size: ClassicSize::Percent(15),
-            remount_readonly: Vec::new(),
-        }
-    }
-}
-
 /// How full a thin pool may be when a snapshot is made in it, in percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThinLimits {

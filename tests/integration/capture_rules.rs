@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use stillpoint::host::PrivateMount;
 use stillpoint::host::dry::DryHost;
-use stillpoint::model::job::{CaptureMode, CapturePolicy, FilesSource, Source};
+use stillpoint::model::job::{CaptureMode, FilesSource, Source};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::{JobReport, RunReport, StepReport};
 use stillpoint::pipeline::recover::recover;
@@ -15,6 +15,7 @@ use stillpoint::pipeline::run::run;
 use stillpoint::step::context::Pipeline;
 
 use crate::captures::{HELD, mount};
+use crate::configured::configured;
 use crate::faults::Bench;
 use crate::loops;
 use crate::support::fake_btrfs::Snapshot;
@@ -27,6 +28,16 @@ fn bench(change: impl FnOnce(&mut World, &mut FilesSource)) -> Bench {
     let Source::Files(files) = &mut bench.config.jobs[0].source else { panic!("files") };
     change(&mut bench.host.world(), files);
     bench
+}
+
+/// A files job on its own, from its table.
+fn only(table: &str) -> FilesSource {
+    let target = "[targets.usb.borg]\nrepository = '/repo'\nencryption = 'none'";
+    let job = format!("[jobs.host]\ntargets = ['usb']\n[jobs.host.files]\n{table}");
+    let Source::Files(files) = configured(&format!("{target}\n{job}")).jobs.remove(0).source else {
+        panic!("files")
+    };
+    files
 }
 
 fn archives(bench: &Bench) -> BTreeSet<String> {
@@ -458,9 +469,7 @@ fn what_captures_do_not_hold_makes_the_copy_incomplete() {
 fn what_is_nested_and_not_read_makes_a_live_copy_incomplete_too() {
     let bench = bench(|world, files| {
         nest(world);
-        files.paths = vec!["/srv".into()];
-        files.capture = CapturePolicy { mode: CaptureMode::Auto, ..CapturePolicy::default() };
-        files.capture.live = vec!["/srv".into()];
+        *files = only("paths = ['/srv']\none-file-system = true\nlive = ['/srv']");
     });
     let report = bench.run();
     assert_eq!(report.outcome, Outcome::Incomplete, "{report:#?}");

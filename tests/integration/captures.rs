@@ -4,15 +4,13 @@
 use std::path::Path;
 
 use stillpoint::host::MountEntry;
-use stillpoint::model::job::{
-    CaptureMode, CapturePolicy, ClassicSize, Config, FilesSource, Source,
-};
+use stillpoint::model::job::Config;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::target::Target;
 use stillpoint::step::context::Engines;
 
 use crate::configured::configured;
-use crate::faults::{self, Bench, Scene, argv};
+use crate::faults::{self, Bench, Scene};
 use crate::loops;
 use crate::support::fake_btrfs;
 use crate::support::fake_engine::{FakeEngine, Notes};
@@ -24,27 +22,18 @@ pub const HELD: Scene =
     Scene { config, world, tried_again: |effect| effect.starts_with("lvremove") };
 
 fn config(state: &Path) -> Config {
-    let mut config = faults::config(state);
-    let job = &mut config.jobs[0];
-    job.hooks.quiesce = vec![argv(&["/hook", "pause"])];
-    job.hooks.resume = vec![argv(&["/hook", "continue"])];
-    job.source = Source::Files(FilesSource {
-        paths: ["/boot", "/home", "/opt", "/srv", "/var"].map(Into::into).into(),
-        exclude: Vec::new(),
-        exclude_caches: false,
-        exclude_if_present: Vec::new(),
-        one_file_system: true,
-        capture: CapturePolicy {
-            mode: CaptureMode::Required,
-            consistent: true,
-            freeze_units: argv(&["app.service"]),
-            classic_size: ClassicSize::Percent(20),
-            remount_readonly: vec!["/boot".into()],
-            ..CapturePolicy::default()
-        },
-        allow_empty: false,
-    });
-    config
+    let files = r#"
+[jobs.host.files]
+paths = ["/boot", "/home", "/opt", "/srv", "/var"]
+one-file-system = true
+capture = "required"
+consistent = true
+freeze-units = ["app.service"]
+lvm-classic.size = "20%"
+remount-readonly.paths = ["/boot"]
+"#;
+    let quiet = "quiesce = [['/hook', 'pause']]\nresume = [['/hook', 'continue']]";
+    configured(&faults::text(state, files, quiet))
 }
 
 /// Several subvolumes of one btrfs, which are promised, looked at and given back together.
@@ -52,17 +41,13 @@ pub const SUBVOLUMES: Scene =
     Scene { config: subvolumes_config, world: subvolumes_world, tried_again: |_| false };
 
 fn subvolumes_config(state: &Path) -> Config {
-    let mut config = faults::config(state);
-    config.jobs[0].source = Source::Files(FilesSource {
-        paths: ["/home", "/srv", "/var"].map(Into::into).into(),
-        exclude: Vec::new(),
-        exclude_caches: false,
-        exclude_if_present: Vec::new(),
-        one_file_system: true,
-        capture: CapturePolicy { mode: CaptureMode::Required, ..CapturePolicy::default() },
-        allow_empty: false,
-    });
-    config
+    let files = r#"
+[jobs.host.files]
+paths = ["/home", "/srv", "/var"]
+one-file-system = true
+capture = "required"
+"#;
+    configured(&faults::text(state, files, ""))
 }
 
 fn subvolumes_world() -> World {

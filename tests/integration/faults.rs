@@ -37,7 +37,12 @@ pub fn argv(words: &[&str]) -> Vec<String> {
 }
 
 pub fn config(state: &Path) -> Config {
-    configured(&format!(
+    configured(&text(state, "[jobs.host.files]\npaths = ['/data']\ncapture = 'none'", ""))
+}
+
+/// One job on a borg target, with hooks: `source` is its table, `hooks` are those it has besides.
+pub fn text(state: &Path, source: &str, hooks: &str) -> String {
+    format!(
         r#"
 [settings]
 state-dir = "{}"
@@ -51,17 +56,16 @@ encryption = "none"
 stall-timeout = "1m"
 [jobs.host]
 targets = ["usb"]
-[jobs.host.files]
-paths = ["/data"]
-capture = "none"
+{source}
 [jobs.host.hooks]
 before = [["/hook", "stop"]]
 after = [["/hook", "after"]]
 on-failure = [["/hook", "on-failure"]]
 finally = [["/hook", "start"]]
+{hooks}
 "#,
         state.display()
-    ))
+    )
 }
 
 /// A machine, and a job on it.

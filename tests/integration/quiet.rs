@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use stillpoint::host::dry::DryHost;
 use stillpoint::host::{Host, MountEntry};
-use stillpoint::model::job::{CaptureMode, CapturePolicy, Hooks, Source};
+use stillpoint::model::job::{Hooks, Source};
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::report::StepReport;
@@ -18,7 +18,8 @@ use stillpoint::source::files::quiesce::while_quiesced;
 use stillpoint::step::context::Pipeline;
 use stillpoint::step::recorder::Recorder;
 
-use crate::faults::{Bench, Nobody, argv};
+use crate::configured::configured;
+use crate::faults::{Bench, Nobody};
 use crate::support::fake_host::{Fault, PowerCut};
 
 /// What came of it.
@@ -53,18 +54,20 @@ fn bench(units: &[&str]) -> Bench {
         source: "cgroup2".into(),
         super_options: "rw".into(),
     });
-    let job = &mut bench.config.jobs[0];
-    job.hooks = Hooks {
-        quiesce: vec![argv(&["/hook", "stop"])],
-        resume: vec![argv(&["/hook", "start"]), argv(&["/hook", "tell"])],
-        ..Hooks::default()
-    };
-    let Source::Files(files) = &mut job.source else { panic!("files") };
-    files.capture = CapturePolicy {
-        mode: CaptureMode::Auto,
-        freeze_units: argv(units),
-        ..CapturePolicy::default()
-    };
+    bench.config.jobs = configured(&format!(
+        r#"
+[targets.usb.borg]
+repository = "/repo"
+encryption = "none"
+[jobs.host]
+targets = ["usb"]
+files = {{ paths = ["/data"], freeze-units = {units:?} }}
+[jobs.host.hooks]
+quiesce = [["/hook", "stop"]]
+resume = [["/hook", "start"], ["/hook", "tell"]]
+"#
+    ))
+    .jobs;
     bench
 }
 

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use stillpoint::model::job::{CommandSource, Config, Source};
+use stillpoint::model::job::Config;
 
-use crate::faults::{Scene, argv};
+use crate::configured::configured;
+use crate::faults::{Scene, text};
 use crate::loops;
 use crate::support::world::World;
 
@@ -12,13 +13,8 @@ use crate::support::world::World;
 const STREAMED: Scene = Scene { config, world: World::new, tried_again: |_| false };
 
 fn config(state: &Path) -> Config {
-    let mut config = crate::faults::config(state);
-    config.jobs[0].source = Source::Commands(vec![CommandSource {
-        item: "database".into(),
-        command: argv(&["/dump", "database"]),
-        file_name: "database.sql".into(),
-    }]);
-    config
+    let dump = "[jobs.host.commands.database]\ncommand = ['/dump', 'database']\nfile-name = 'database.sql'";
+    configured(&text(state, dump, ""))
 }
 
 #[test]
