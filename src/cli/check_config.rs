@@ -199,9 +199,7 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
             if files.capture.mode != CaptureMode::None {
                 let targets: Vec<_> =
                     job.targets.iter().filter_map(|name| setup.config.target(name)).collect();
-                let settings = &setup.config.settings;
-                let result =
-                    preflight(pipeline.host, settings, files, &targets, &setup.config.targets);
+                let result = preflight(pipeline, files, &targets);
                 note(format!("job {}, capture", job.name), result);
             }
             for path in &files.paths {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, SourceFile};
+use crate::engine::{Engines, engine, engines};
 use crate::history::{FILE_NAME, History, HistoryError};
 use crate::host::dry::DryHost;
 use crate::host::sys::trusted::{TrustKind, check_trusted, read_trusted};
@@ -18,12 +19,12 @@ use crate::model::job::{Config, Job, Settings, Source};
 use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::target::{EngineConfig, SecretSource, Target};
+use crate::model::target::{SecretSource, Target};
 use crate::pipeline::identity;
 use crate::pipeline::recover::wake;
 use crate::pipeline::session::{Place, session};
 use crate::report::terminal::Terminal;
-use crate::step::context::{Engines, Pipeline, RunContext, engines};
+use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
 
 use crate::tools::exclude::pattern_fault;
@@ -277,13 +278,15 @@ pub fn refuse_unfit_run(
         only.is_none_or(|only| target.name == *only)
             && jobs.iter().any(|job| job.targets.contains(&target.name))
     };
-    refuse(untrusted(used(config.targets.iter().filter(uses), jobs.iter().copied())))
+    refuse(untrusted(used(config, config.targets.iter().filter(uses), jobs.iter().copied())))
 }
 
 /// What is wrong with a configuration beyond its text: files that others than root may change.
 pub fn unfit_for_a_run(config: &Config) -> Vec<StepError> {
     untrusted(
-        used(config.targets.iter(), config.jobs.iter()).into_iter().chain(directories(config)),
+        used(config, config.targets.iter(), config.jobs.iter())
+            .into_iter()
+            .chain(directories(config)),
     )
 }
 
@@ -293,6 +296,7 @@ type Named = (PathBuf, String);
 /// Everything that targets and jobs name and that root will run or read: it must not be changeable by anybody
 /// else, or they would be root too.
 fn used<'c>(
+    config: &Config,
     targets: impl Iterator<Item = &'c Target>,
     jobs: impl Iterator<Item = &'c Job>,
 ) -> Vec<(Named, TrustKind)> {
@@ -305,21 +309,13 @@ fn used<'c>(
     };
     for target in targets {
         let place = format!("target {}", target.name);
-        match &target.secret {
-            Some(SecretSource::File(path)) => note(&mut private, Some(path.clone()), &place),
-            Some(SecretSource::Command(argv)) => {
-                note(&mut programs, argv.first().map(PathBuf::from), &place);
-            }
-            Some(SecretSource::Credential(_)) | None => {}
+        if let Some(SecretSource::Command(argv)) = &target.secret {
+            note(&mut programs, argv.first().map(PathBuf::from), &place);
         }
         note(&mut programs, target.program.clone(), &place);
-        match &target.engine {
-            EngineConfig::Borg(borg) => {
-                note(&mut private, borg.key_file.clone(), &place);
-            }
-            EngineConfig::Restic(restic) => {
-                note(&mut private, restic.environment_file.clone(), &place);
-            }
+        // What an engine reads besides the source is the passphrase, the key and what the backend is given.
+        for secret in engine(target, config).needs().reads {
+            note(&mut private, Some(secret), &place);
         }
     }
     for job in jobs {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::host::{ActError, CommandSpec, Confinement, Host, PrivateView};
+use crate::host::{ActError, CommandSpec, Confinement, Host, PrivateView, Tool};
 use crate::model::bytes;
 use crate::model::copy::{Copy, Series};
 use crate::model::event::Progress;
@@ -23,6 +23,7 @@ use crate::model::undo::ChildProcess;
 
 pub mod borg;
 mod error;
+mod kinds;
 mod needs;
 pub mod restic;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub(crate) mod scripted;
 pub mod secret;
 
 pub use error::EngineError;
+pub use kinds::{Engines, engine, engines};
 
 /// What every engine call gets from the run.
 #[derive(Clone, Copy)]
@@ -337,6 +339,29 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
 pub trait Engine: Send + Sync {
     /// The target it serves.
     fn target(&self) -> &Target;
+
+    /// Its program on this machine.
+    fn program(&self) -> Tool;
+
+    /// Whether nobody else may be at the repository while a copy is made.
+    fn is_written_alone(&self) -> bool {
+        false
+    }
+
+    /// Directories that it writes to while it reads a source, besides the cache: where a capture covers one, it must
+    /// see the live one.
+    fn live_places(&self, settings: &Settings) -> Vec<PathBuf> {
+        let _ = settings;
+        self.target().local.iter().cloned().collect()
+    }
+
+    /// Whether a check can read a share of the data.
+    fn reads_shares(&self) -> bool {
+        true
+    }
+
+    /// What [`Engine::mount`] calls the source of its mounts.
+    fn mount_source(&self) -> &'static str;
 
     /// What it needs of the machine: to reach the repository, to open it, and for its own program.
     fn needs(&self) -> Needs {

@@ -11,7 +11,7 @@ use crate::model::copy::Copy;
 use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::size::counted;
-use crate::model::target::{EngineConfig, ReadData, Target};
+use crate::model::target::{ReadData, Target};
 
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
@@ -168,11 +168,12 @@ pub fn accept(
 /// When history cannot be read or written.
 pub fn after_check(
     cx: RunContext<'_>,
-    target: &Target,
+    engine: &dyn Engine,
     read_data: ReadData,
     damage: &[String],
 ) -> Result<(), StepError> {
-    let extent = extent(target, read_data);
+    let target = engine.target();
+    let extent = extent(engine, read_data);
     if !damage.is_empty() {
         return found(cx, &target.name, String::new(), extent, damage);
     }
@@ -252,11 +253,11 @@ fn found(
     Ok(cx.pipeline.remember(|history| history.close(&closure))?)
 }
 
-/// How much a check reads. borg cannot read a share, and has read all segments with their checksums in any case.
-fn extent(target: &Target, read_data: ReadData) -> Extent {
-    match (read_data, &target.engine) {
-        (ReadData::None, _) | (ReadData::Percent(_), EngineConfig::Borg(_)) => Extent::Structure,
-        (ReadData::Percent(_), EngineConfig::Restic(_)) => Extent::Share,
-        (ReadData::All, _) => Extent::All,
+/// How much a check reads.
+fn extent(engine: &dyn Engine, read_data: ReadData) -> Extent {
+    match read_data {
+        ReadData::Percent(_) if engine.reads_shares() => Extent::Share,
+        ReadData::None | ReadData::Percent(_) => Extent::Structure,
+        ReadData::All => Extent::All,
     }
 }

@@ -14,7 +14,6 @@ use crate::host::{
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::target::EngineConfig;
 use crate::model::undo::{EntryId, Identity, Ledger, ServedMount, Undo};
 use crate::tools::fuse;
 
@@ -54,13 +53,9 @@ pub fn mount(
             return Err(StepError::new(Trouble::Configuration, text));
         }
     }
-    let source = match engine.target().engine {
-        EngineConfig::Borg(_) => fuse::BORG_SOURCE,
-        EngineConfig::Restic(_) => fuse::RESTIC_SOURCE,
-    };
     let before = host.mounts()?.into_iter().filter(|entry| entry.at == at);
     let promised = ServedMount {
-        source: source.into(),
+        source: engine.mount_source().into(),
         before: before.map(|entry| entry.id).collect(),
         boot_id: host.boot_id()?,
         path: at,

@@ -6,7 +6,7 @@ use crate::model::job::{CaptureMode, Config, Job, Source};
 use crate::model::needs::Needs;
 use crate::systemd::Unit;
 
-use crate::step::context::Engines;
+use crate::engine::Engines;
 
 /// The units as (file name, content): for each job a service, then its timer.
 ///

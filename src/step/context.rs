@@ -1,37 +1,16 @@
 //! What every step of a run can reach.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::borg::BorgEngine;
-use crate::engine::restic::ResticEngine;
-use crate::engine::{Context, Engine};
+use crate::engine::{Context, Engine, Engines};
 use crate::history::{History, HistoryError};
 use crate::host::{Host, LockError, LockGuard, LockMode};
 use crate::model::copy::Series;
 use crate::model::event::Observer;
 use crate::model::job::{Config, Job, Source};
 use crate::model::names::{JobName, RunId, TargetName};
-use crate::model::target::EngineConfig;
 use crate::model::undo::Ledger;
-
-/// The engines of a configuration, by target.
-pub type Engines = BTreeMap<TargetName, Box<dyn Engine>>;
-
-/// The engine of every target.
-pub fn engines(config: &Config) -> Engines {
-    let build = |target: &crate::model::target::Target| -> Option<Box<dyn Engine>> {
-        match &target.engine {
-            EngineConfig::Borg(_) => Some(Box::new(BorgEngine::new(target)?)),
-            EngineConfig::Restic(_) => {
-                let source = target.copy_from.as_ref().and_then(|name| config.target(name));
-                Some(Box::new(ResticEngine::new(target, source)?))
-            }
-        }
-    };
-    config.targets.iter().filter_map(|target| Some((target.name.clone(), build(target)?))).collect()
-}
 
 /// What a verb hands to the pipeline.
 #[derive(Clone, Copy)]
@@ -40,7 +19,7 @@ pub struct Pipeline<'a> {
     pub host: &'a dyn Host,
     /// The configuration.
     pub config: &'a Config,
-    /// The engines, see [`engines`].
+    /// The engines, see [`crate::engine::engines`].
     pub engines: &'a Engines,
     /// What is known of earlier runs; `None` when there has been none, or the verb goes on
     /// without it.

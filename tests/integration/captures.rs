@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
+use stillpoint::engine::Engines;
 use stillpoint::host::MountEntry;
 use stillpoint::model::job::Config;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::target::Target;
-use stillpoint::step::context::Engines;
 
 use crate::configured::configured;
 use crate::faults::{self, Bench, Scene};

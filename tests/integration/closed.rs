@@ -163,7 +163,7 @@ fn a_dry_run_is_not_surprised_by_its_own_deletions() {
 fn an_append_only_target_may_lose_copies_but_not_all() {
     let mut bench = Bench::with_history();
     bench.config.targets[0].append_only = true;
-    bench.engines = stillpoint::step::context::engines(&bench.config);
+    bench.engines = stillpoint::engine::engines(&bench.config);
     bench.host.world().borg.archives.pop_first();
     assert_eq!(bench.run().outcome, Outcome::Ok);
     bench.host.world().borg.archives.clear();
@@ -199,7 +199,10 @@ fn damage_closes_the_target_until_a_check_of_that_extent_is_clean() {
         let bench = Bench::with_history();
         let target = bench.config.targets[0].clone();
         let check = |read, damage: &[String]| {
-            in_a_session(&bench, |cx| closed::after_check(cx, &target, read, damage)).unwrap();
+            in_a_session(&bench, |cx| {
+                closed::after_check(cx, cx.pipeline.engine(&target.name).unwrap(), read, damage)
+            })
+            .unwrap();
         };
         check(found, &damage);
         let report = bench.run();
@@ -229,7 +232,10 @@ fn damage_of_one_copy_is_taken_back_by_reading_it_again() {
     };
     verify(&copies[0], &["a file cannot be read".to_owned()]);
     verify(&copies[1], &[]);
-    in_a_session(&bench, |cx| closed::after_check(cx, &target, ReadData::None, &[])).unwrap();
+    in_a_session(&bench, |cx| {
+        closed::after_check(cx, cx.pipeline.engine(&target.name).unwrap(), ReadData::None, &[])
+    })
+    .unwrap();
     assert_eq!(closures(&bench).len(), 1, "neither another copy nor the structure says enough");
     assert_eq!(closures(&bench)[0].kind, ClosureKind::Damage);
     verify(&copies[0], &[]);
@@ -244,7 +250,7 @@ fn a_damaged_repository_is_not_compacted_by_the_run_that_finds_it() {
         every: std::time::Duration::from_secs(60),
         read_data: ReadData::None,
     });
-    bench.engines = stillpoint::step::context::engines(&bench.config);
+    bench.engines = stillpoint::engine::engines(&bench.config);
     bench.host.world().borg.damaged = true;
     let report = bench.run();
     assert!(report.troubles.contains(&Trouble::Damage), "{report:#?}");
@@ -312,7 +318,7 @@ fn status_and_run_agree_when_compaction_is_due() {
     let mut bench = Bench::new();
     bench.config.targets[0].keep = Some(KeepPolicy { last: Some(1), ..KeepPolicy::default() });
     bench.config.targets[0].compact_every = Some(std::time::Duration::from_secs(3600));
-    bench.engines = stillpoint::step::context::engines(&bench.config);
+    bench.engines = stillpoint::engine::engines(&bench.config);
     bench.run();
     assert_eq!(effects(&bench, "compact"), 0, "nothing was deleted yet");
     bench.run();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use stillpoint::engine::{Engines, engines};
 use stillpoint::history::{FILE_NAME, History, Maintenance, MaintenanceKind};
 use stillpoint::host::dry::DryHost;
 use stillpoint::host::{Host, LockMode};
@@ -20,7 +21,7 @@ use stillpoint::pipeline::identity;
 use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::recover::{give_up, recover};
 use stillpoint::pipeline::run::run;
-use stillpoint::step::context::{Engines, Pipeline, engines};
+use stillpoint::step::context::Pipeline;
 
 use crate::configured::configured;
 use crate::loops;

@@ -1,5 +1,6 @@
 //! Who writes to the same repository sees a run's marks while it is at work, and may put them on what he adds.
 
+use stillpoint::engine::Engines;
 use stillpoint::engine::{EngineError, Looked};
 use stillpoint::history::ClosureKind;
 use stillpoint::model::copy::Copy;
@@ -8,7 +9,6 @@ use stillpoint::model::names::{RunId, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::session::{Place, session};
-use stillpoint::step::context::Engines;
 
 use crate::captures::target;
 use crate::faults::Bench;

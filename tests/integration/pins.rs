@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use stillpoint::engine::Engines;
 use stillpoint::model::copy::Copy;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::RunId;
@@ -10,7 +11,7 @@ use stillpoint::pipeline::adopt::{Request, adopt, offers};
 use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{Place, session};
-use stillpoint::step::context::{Engines, RunContext};
+use stillpoint::step::context::RunContext;
 
 use crate::captures::target;
 use crate::faults::{Bench, LIVE};

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use stillpoint::config::{SourceFile, load};
+use stillpoint::engine::engines;
 use stillpoint::model::job::Config;
 use stillpoint::pipeline::units::units;
-use stillpoint::step::context::engines;
 
 /// A repository of borg's on this machine.
 const LOCAL: &str =

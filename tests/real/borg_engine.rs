@@ -23,7 +23,7 @@ use stillpoint::model::copy::{Copy, Series};
 use stillpoint::model::job::Settings;
 use stillpoint::model::names::{JobName, RunId};
 use stillpoint::model::outcome::{Outcome, Trouble};
-use stillpoint::model::target::ReadData;
+use stillpoint::model::target::{EngineConfig, ReadData};
 
 use crate::bench_machine::{must_at_last, wait_for, write_with_mode};
 use crate::configured::configured;
@@ -75,7 +75,8 @@ stall-timeout = "1m"
         ))
         .targets
         .remove(0);
-        BorgEngine::new(&target).unwrap()
+        let EngineConfig::Borg(options) = &target.engine else { panic!("not borg's") };
+        BorgEngine::new(&target, options)
     }
 
     fn engine(&self) -> BorgEngine {

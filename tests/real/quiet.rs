@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use stillpoint::config::{self, SourceFile};
+use stillpoint::engine::Engines;
 use stillpoint::host::sys::mounts::mount_table;
 use stillpoint::host::sys::signals::StopFlag;
 use stillpoint::host::system::SystemHost;
@@ -23,7 +24,7 @@ use stillpoint::model::outcome::Outcome;
 use stillpoint::model::undo::Identity;
 use stillpoint::pipeline::session::{Place, session};
 use stillpoint::source::files::quiesce::while_quiesced;
-use stillpoint::step::context::{Engines, Pipeline};
+use stillpoint::step::context::Pipeline;
 use stillpoint::step::recorder::Recorder;
 
 use crate::bench_machine::{

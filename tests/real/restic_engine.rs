@@ -28,7 +28,7 @@ use stillpoint::model::copy::{Copy, Series};
 use stillpoint::model::job::Settings;
 use stillpoint::model::names::{JobName, RunId};
 use stillpoint::model::outcome::{Outcome, Trouble};
-use stillpoint::model::target::{ReadData, Target};
+use stillpoint::model::target::{EngineConfig, ReadData, Target};
 
 use crate::bench_machine::{wait_for, write_with_mode};
 use crate::configured::configured;
@@ -56,6 +56,12 @@ fn with_each(test: impl Fn(&Bench)) {
     for program in restics() {
         test(&Bench::new(program));
     }
+}
+
+/// The engine of a target, which may be filled from another one.
+fn of(target: &Target, source: Option<&Target>) -> ResticEngine {
+    let EngineConfig::Restic(options) = &target.engine else { panic!("not restic's") };
+    ResticEngine::new(target, options, source)
 }
 
 impl Bench {
@@ -107,7 +113,7 @@ stall-timeout = "1m"
     }
 
     fn engine(&self) -> ResticEngine {
-        ResticEngine::new(&self.target("repo", "pass"), None).unwrap()
+        of(&self.target("repo", "pass"), None)
     }
 
     /// A ready repository.
@@ -505,7 +511,7 @@ fn restic_says_what_stands_in_the_way() {
         let missing = bench.backup(&bench.engine(), 1);
         assert!(matches!(missing, Err(EngineError::RepositoryMissing { .. })), "{missing:?}");
         let engine = bench.initialised();
-        let wrong = ResticEngine::new(&bench.target("repo", "wrong"), None).unwrap();
+        let wrong = of(&bench.target("repo", "wrong"), None);
         for error in [
             wrong.probe(bench.cx()).map(drop),
             wrong.list(bench.cx()).map(drop),
@@ -628,7 +634,7 @@ fn restic_stores_a_stream_only_when_its_producer_succeeds() {
         let odd = engine.backup(bench.cx(), &request(3, "echo x", "a/b"), &mut |_| {});
         assert!(matches!(odd, Err(EngineError::Unsupported { .. })), "{odd:?}");
         // restic ends first, and the producer without a reader is not the cause.
-        let wrong = ResticEngine::new(&bench.target("repo", "wrong"), None).unwrap();
+        let wrong = of(&bench.target("repo", "wrong"), None);
         let endless = request(4, "exec cat /dev/zero", "all data.sql");
         let wrong = wrong.backup(bench.cx(), &endless, &mut |_| {}).unwrap_err();
         assert!(matches!(wrong, EngineError::WrongPassphrase { .. }), "{wrong:?}");
@@ -640,8 +646,7 @@ fn restic_copies_between_repositories() {
     with_each(|bench| {
         fill(&bench.path("tree"));
         let source = bench.initialised();
-        let second =
-            ResticEngine::new(&bench.target("second", "wrong"), Some(source.target())).unwrap();
+        let second = of(&bench.target("second", "wrong"), Some(source.target()));
         second.init(bench.cx()).unwrap();
         let polynomial = |engine: &str, password: &str| {
             let mut command = bench.restic(&["cat", "config"]);
@@ -723,7 +728,7 @@ fn restic_interrupted_leaves_neither_copy_nor_lock() {
         bench.initialised();
         let mut target = bench.target("repo", "pass");
         target.upload_limit_kib = Some(200);
-        let slow = ResticEngine::new(&target, None).unwrap();
+        let slow = of(&target, None);
         let result = std::thread::scope(|scope| {
             let running = scope.spawn(|| bench.backup(&slow, 1));
             // restic looks for other locks for 200 ms before it knows its own as one to remove, and only then

@@ -10,9 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use stillpoint::engine::engines;
 use stillpoint::model::job::Config;
 use stillpoint::pipeline::units::units;
-use stillpoint::step::context::engines;
 
 use crate::bench_machine::{Machine, PROGRAM, Ran, command, must};
 use crate::btrfs::{Disk, inside, restored};

@@ -15,17 +15,19 @@ use super::{
     BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, Context, Engine,
     EngineError, Entry, Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
 };
-use crate::host::{CommandSpec, Completed, Stream};
+use crate::host::{CommandSpec, Completed, Stream, Tool};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
+use crate::model::job::Settings;
 use crate::model::names::RunId;
 use crate::model::needs::{Needs, Network};
 use crate::model::secret::Secret;
-use crate::model::target::{BorgOptions, EngineConfig, ReadData, Target};
+use crate::model::target::{BorgOptions, ReadData, Target};
 use crate::tools::borg::log::freed_space;
 use crate::tools::borg::log::{Line, Message};
 use crate::tools::borg::output::{Listing, parse_listing, parse_machines, parse_version};
-use crate::tools::borg::{Reading, Repository, copies_of, name};
+use crate::tools::borg::{Reading, Repository, copies_of, name, state_directory};
+use crate::tools::fuse;
 
 use classify::{Journal, fault};
 
@@ -51,18 +53,15 @@ pub struct BorgEngine {
 type OnLine<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
 
 impl BorgEngine {
-    /// The engine for a target; `None` when the target belongs to another engine.
-    pub fn new(target: &Target) -> Option<BorgEngine> {
-        match &target.engine {
-            EngineConfig::Borg(borg) => Some(BorgEngine {
-                target: target.clone(),
-                borg: borg.clone(),
-                passphrase: OnceLock::new(),
-                listed: Mutex::default(),
-                unlocked: AtomicBool::new(false),
-                moved: AtomicBool::new(false),
-            }),
-            EngineConfig::Restic(_) => None,
+    /// The engine for a target, with what borg alone understands of it.
+    pub fn new(target: &Target, options: &BorgOptions) -> BorgEngine {
+        BorgEngine {
+            target: target.clone(),
+            borg: options.clone(),
+            passphrase: OnceLock::new(),
+            listed: Mutex::default(),
+            unlocked: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
         }
     }
 
@@ -314,6 +313,29 @@ fn copy(archive: &str, time: chrono::DateTime<chrono::Utc>) -> Copy {
 impl Engine for BorgEngine {
     fn target(&self) -> &Target {
         &self.target
+    }
+
+    fn program(&self) -> Tool {
+        Tool::Borg.or(self.target.program.as_ref())
+    }
+
+    fn is_written_alone(&self) -> bool {
+        true
+    }
+
+    fn live_places(&self, settings: &Settings) -> Vec<PathBuf> {
+        // Only what borg writes there: history and the ledger belong into the copy as they were.
+        let state = state_directory(settings);
+        self.target.local.iter().cloned().chain([state]).collect()
+    }
+
+    /// borg reads all segments with their checksums in any case; only how long it reads can be bounded.
+    fn reads_shares(&self) -> bool {
+        false
+    }
+
+    fn mount_source(&self) -> &'static str {
+        fuse::BORG_SOURCE
     }
 
     fn needs(&self) -> Needs {

@@ -14,6 +14,7 @@ use crate::model::copy::Series;
 use crate::model::job::Settings;
 use crate::model::names::{HostName, JobName};
 use crate::model::outcome::Outcome;
+use crate::model::target::EngineConfig;
 
 /// The recordings: 1.2.4 knows no modern exit statuses, 1.4.5 was recorded with both.
 const VERSIONS: [&str; 3] = ["borg-1.2.4-legacy", "borg-1.4.5-legacy", "borg-1.4.5-modern"];
@@ -33,7 +34,8 @@ fn engine_at(repository: &str) -> BorgEngine {
     );
     // Also what the configuration refuses.
     target.repository = repository.into();
-    BorgEngine::new(&target).unwrap()
+    let EngineConfig::Borg(options) = &target.engine else { panic!("not borg's") };
+    BorgEngine::new(&target, options)
 }
 
 /// Calls `f` with an engine whose host gives these answers.

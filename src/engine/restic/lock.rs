@@ -225,7 +225,7 @@ mod tests {
     ) -> Released {
         let settings = super::super::tests::settings();
         let target = super::super::tests::target(repository);
-        let engine = super::super::ResticEngine::new(&target, None).unwrap();
+        let engine = super::super::tests::of(&target, None);
         let cx: Context<'_> = super::super::tests::cx(host, &settings);
         let result = engine.release_dead_lock(cx, Claim { owner, children });
         assert_eq!(host.answers.lock().unwrap().len(), 0, "all that was scripted was asked");
@@ -325,7 +325,7 @@ mod tests {
     fn released_or_held(host: &ScriptedHost, children: &[ChildProcess]) -> bool {
         let settings = super::super::tests::settings();
         let target = super::super::tests::target("/srv/restic");
-        let engine = super::super::ResticEngine::new(&target, None).unwrap();
+        let engine = super::super::tests::of(&target, None);
         let cx = super::super::tests::cx(host, &settings);
         let result = engine.release_dead_lock(cx, Claim { owner: Some(OURS), children });
         let removed = host.acted.lock().unwrap().len();

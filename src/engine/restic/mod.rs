@@ -20,6 +20,7 @@ use crate::host::{CommandSpec, Tool};
 use crate::model::copy::Copy;
 use crate::model::needs::Needs;
 use crate::model::target::{ReadData, ResticOptions, Target};
+use crate::tools::fuse;
 use crate::tools::restic::message;
 use crate::tools::restic::{Access, OLDEST, Repository, Version, command, tags};
 
@@ -32,7 +33,7 @@ mod restore;
 mod session;
 mod transfer;
 
-use session::{IDS_AT_ONCE, Session, broken, credentials, exact, of_restic, unsupported};
+use session::{IDS_AT_ONCE, Session, broken, credentials, exact, unsupported};
 
 /// A restic repository.
 pub struct ResticEngine {
@@ -48,18 +49,21 @@ pub struct ResticEngine {
 }
 
 impl ResticEngine {
-    /// The engine for a target; `None` when the target belongs to another engine. `copy_source` is the
-    /// target that its `copy-from` names; `init` takes over its chunker parameters.
-    pub fn new(target: &Target, copy_source: Option<&Target>) -> Option<ResticEngine> {
-        let restic = of_restic(target)?.clone();
-        Some(ResticEngine {
+    /// The engine for a target, with what restic alone understands of it. `copy_source` is the target that its
+    /// `copy-from` names; `init` takes over its chunker parameters.
+    pub fn new(
+        target: &Target,
+        options: &ResticOptions,
+        copy_source: Option<&Target>,
+    ) -> ResticEngine {
+        ResticEngine {
             target: target.clone(),
-            restic,
+            restic: options.clone(),
             source: copy_source.cloned(),
             version: OnceLock::new(),
             repository: OnceLock::new(),
             told: AtomicBool::new(false),
-        })
+        }
     }
 
     fn is_read_only(&self, cx: Context<'_>) -> bool {
@@ -127,6 +131,14 @@ impl ResticEngine {
 impl Engine for ResticEngine {
     fn target(&self) -> &Target {
         &self.target
+    }
+
+    fn program(&self) -> Tool {
+        Tool::Restic.or(self.target.program.as_ref())
+    }
+
+    fn mount_source(&self) -> &'static str {
+        fuse::RESTIC_SOURCE
     }
 
     fn needs(&self) -> Needs {

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use crate::engine::{Context, EngineError, OnProgress, secret};
+use crate::engine::{Context, EngineError, OnProgress, kinds, secret};
 use crate::host::{CommandSpec, Completed, Exit, Stream};
 use crate::model::event::Progress;
 use crate::model::secret::Secret;
 use crate::model::shown::Show;
-use crate::model::target::{EngineConfig, ResticOptions, Target};
+use crate::model::target::Target;
 use crate::tools::restic::failure::{self, Kind};
 use crate::tools::restic::message::{self, Status};
 use crate::tools::restic::{Access, Repository, Version, environment};
@@ -18,20 +18,13 @@ pub(super) const KEPT: usize = 100;
 /// How many ids one command line gets; 64 digits each keep it far below the kernel's limit.
 pub(super) const IDS_AT_ONCE: usize = 500;
 
-pub(super) fn of_restic(target: &Target) -> Option<&ResticOptions> {
-    match &target.engine {
-        EngineConfig::Restic(restic) => Some(restic),
-        EngineConfig::Borg(_) => None,
-    }
-}
-
 /// What opens a repository.
 pub(super) fn credentials(
     cx: Context<'_>,
     version: Version,
     target: &Target,
 ) -> Result<Repository, EngineError> {
-    let Some(restic) = of_restic(target) else {
+    let Some(restic) = kinds::restic(target) else {
         return Err(unsupported(version, format!("{} is no restic target", target.name)));
     };
     let password = match &target.secret {

@@ -8,7 +8,7 @@ use chrono::{TimeZone, Utc};
 use super::*;
 use crate::config::testing;
 use crate::engine::scripted::{Answer, ScriptedHost};
-use crate::engine::{ChangeKind, Input};
+use crate::engine::{ChangeKind, Input, kinds};
 use crate::host::Exit;
 use crate::model::copy::Series;
 use crate::model::job::Settings;
@@ -33,8 +33,13 @@ pub(super) fn target(repository: &str) -> Target {
     ))
 }
 
+/// The engine of a target, which may be filled from another one.
+pub(super) fn of(target: &Target, source: Option<&Target>) -> ResticEngine {
+    ResticEngine::new(target, kinds::restic(target).unwrap(), source)
+}
+
 fn engine() -> ResticEngine {
-    ResticEngine::new(&target("/srv/restic"), None).unwrap()
+    of(&target("/srv/restic"), None)
 }
 
 /// A machine with that restic, the password file and these sources.
@@ -617,8 +622,8 @@ fn what_copying_needs() {
         let EngineConfig::Restic(restic) = &mut target.engine else { unreachable!() };
         restic.environment_file = Some(path.into());
     }
-    let source = ResticEngine::new(&from, None).unwrap();
-    let engine = ResticEngine::new(&to, Some(&from)).unwrap();
+    let source = of(&from, None);
+    let engine = of(&to, Some(&from));
     let mut host = host(
         "0.14.0",
         [
@@ -661,7 +666,7 @@ fn what_copying_needs() {
     let mut conflict = self::host("0.14.0", []);
     conflict.files.insert("/env-a".into(), b"KEY=1".to_vec());
     conflict.files.insert("/env-b".into(), b"KEY=2".to_vec());
-    let engine = ResticEngine::new(&to, Some(&from)).unwrap();
+    let engine = of(&to, Some(&from));
     let result = engine.copy_from(self::cx(&conflict, &settings), &source, &[id('a')], &mut |_| {});
     assert!(matches!(result, Err(EngineError::Unsupported { .. })), "{result:?}");
 }
@@ -674,10 +679,7 @@ fn what_restic_is_too_old_for() {
     let mut open = target("/srv/open");
     open.secret = None;
     let open = |host: &ScriptedHost| {
-        ResticEngine::new(&open, None)
-            .unwrap()
-            .probe(cx(host, &settings))
-            .map(|probe| probe.repository_id)
+        of(&open, None).probe(cx(host, &settings)).map(|probe| probe.repository_id)
     };
     assert!(matches!(open(&host("0.14.0", [])), Err(EngineError::Unsupported { .. })));
     let new = host("0.18.0", [Answer::new(0, "{\n \"version\": 2,\n \"id\": \"36f5\"\n}\n", "")]);

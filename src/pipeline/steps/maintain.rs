@@ -101,7 +101,7 @@ pub fn check(
             }
             Ok(report) => {
                 let mut done = judge(&report);
-                if let Err(error) = closed::after_check(cx, target, read_data, &report.damage) {
+                if let Err(error) = closed::after_check(cx, engine, read_data, &report.damage) {
                     done.detail = format!("{}; {error}", done.detail);
                     done.outcome = done.outcome.worst(Outcome::Warning);
                     done.trouble = done.trouble.or(Some(Trouble::Warning));

@@ -21,7 +21,7 @@ use crate::step::error::StepError;
 use crate::step::recorder::{Done, Recorder};
 
 use super::observe::{Observation, listing};
-use super::target::{is_written_alone, lock_for_deleting};
+use super::target::lock_for_deleting;
 
 /// What retention is to decide for one series.
 pub struct Question<'a> {
@@ -230,7 +230,7 @@ pub fn retain(
     rec.step("retain", Some(&target.name), None, |_| {
         let mut decided =
             decide_for_job(cx, engine, job, copies, &observation.closures, good, policy)?;
-        if !decided.ids.is_empty() && !is_written_alone(target) {
+        if !decided.ids.is_empty() && !engine.is_written_alone() {
             // Nobody else may be at it now. The old lock goes first, or two runs that both hold a shared one
             // would wait for each other; so others came in between, and what goes is decided again.
             lock.take();

@@ -7,7 +7,7 @@ use crate::host::{Host, LockGuard, LockMode};
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::target::{EngineConfig, Target};
+use crate::model::target::Target;
 
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
@@ -21,16 +21,9 @@ pub fn lock_for_writing(
     run: &RunId,
     target: &Target,
 ) -> Result<Box<dyn LockGuard>, StepError> {
-    let mode = if is_written_alone(target) { LockMode::Exclusive } else { LockMode::Shared };
+    let is_shared = pipeline.engine(&target.name).is_some_and(|engine| !engine.is_written_alone());
+    let mode = if is_shared { LockMode::Shared } else { LockMode::Exclusive };
     lock(pipeline, run, target, mode, pipeline.config.settings.lock_wait)
-}
-
-/// Whether nobody else may be at a target while a copy is made.
-pub fn is_written_alone(target: &Target) -> bool {
-    match &target.engine {
-        EngineConfig::Borg(_) => true,
-        EngineConfig::Restic(_) => false,
-    }
 }
 
 /// Takes the lock of a target for deleting, compacting or checking: nobody else may be at it.

@@ -15,9 +15,8 @@ use crate::model::job::{CaptureMode, FilesSource, Job, Source};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::VolumeReport;
 use crate::model::shown::Show;
-use crate::model::target::{EngineConfig, Target};
+use crate::model::target::Target;
 use crate::model::undo::{EntryId, Outstanding, Undo};
-use crate::tools;
 
 use crate::step::context::RunContext;
 use crate::step::error::{StepError, ledger_error};
@@ -158,7 +157,8 @@ pub fn capture<'a>(
     if files.capture.mode == CaptureMode::None {
         return Some(captured);
     }
-    let (programs, disks) = (programs(cx.host(), targets), disks(&cx.config().targets));
+    let (programs, disks) =
+        (programs(cx.host(), cx.pipeline.engines, targets), disks(&cx.config().targets));
     let intended =
         rec.step("survey", None, None, |_| intend(room(cx), files, &programs, &disks))?;
     if let Some(warning) = read_live(&intended.volumes) {
@@ -448,11 +448,8 @@ fn own_places(cx: RunContext<'_>, targets: &[&Target]) -> Vec<PathBuf> {
 fn live_places(cx: RunContext<'_>, target: &Target) -> Vec<PathBuf> {
     let settings = &cx.config().settings;
     let mut places = vec![settings.cache_dir.clone(), settings.runtime_dir.clone()];
-    if matches!(target.engine, EngineConfig::Borg(_)) {
-        // Only what borg writes there: history and the ledger belong into the copy as they were.
-        places.push(tools::borg::state_directory(settings));
-    }
-    places.extend(target.local.clone());
+    let engine = cx.pipeline.engine(&target.name);
+    places.extend(engine.into_iter().flat_map(|engine| engine.live_places(settings)));
     places.iter().map(|path| cx.host().canonical(path)).collect()
 }
 

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use crate::capture::survey::{Absent, Survey, resolved, survey};
 use crate::capture::{self, Choice, Provider, Room};
-use crate::host::{Host, MountEntry, Tool};
-use crate::model::job::{CaptureMode, FilesSource, Settings};
+use crate::engine::Engines;
+use crate::host::{Host, MountEntry};
+use crate::model::job::{CaptureMode, FilesSource};
 use crate::model::outcome::Trouble;
 use crate::model::report::VolumeReport;
 use crate::model::shown::Show;
-use crate::model::target::{EngineConfig, Target};
+use crate::model::target::Target;
 
+use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 use crate::step::recorder::Done;
 
@@ -31,14 +33,14 @@ pub(super) struct Intended {
 /// # Errors
 /// When it cannot be known, or a capture that is required cannot be made.
 pub fn preflight(
-    host: &dyn Host,
-    settings: &Settings,
+    pipeline: Pipeline<'_>,
     files: &FilesSource,
     targets: &[&Target],
-    all: &[Target],
 ) -> Result<String, StepError> {
-    let room = Room { host, settings };
-    let (intended, done) = intend(room, files, &programs(host, targets), &disks(all))?;
+    let Pipeline { host, config, engines, .. } = pipeline;
+    let room = Room { host, settings: &config.settings };
+    let (programs, disks) = (programs(host, engines, targets), disks(&config.targets));
+    let (intended, done) = intend(room, files, &programs, &disks)?;
     let run = crate::model::names::RunId::from_bytes([0; 4]);
     let mut promises = Vec::new();
     for (_, provider) in &intended.held {
@@ -135,12 +137,9 @@ pub(super) fn disks(targets: &[Target]) -> Vec<PathBuf> {
 }
 
 /// The programs that the engines of these targets are.
-pub(super) fn programs(host: &dyn Host, targets: &[&Target]) -> Vec<PathBuf> {
-    let tool = |target: &&Target| match &target.engine {
-        EngineConfig::Borg(_) => Tool::Borg.or(target.program.as_ref()),
-        EngineConfig::Restic(_) => Tool::Restic.or(target.program.as_ref()),
-    };
-    let found = targets.iter().filter_map(|target| host.find_program(&tool(target)).ok());
+pub(super) fn programs(host: &dyn Host, engines: &Engines, targets: &[&Target]) -> Vec<PathBuf> {
+    let engines = targets.iter().filter_map(|target| engines.get(&target.name));
+    let found = engines.filter_map(|engine| host.find_program(&engine.program()).ok());
     found.map(|path| host.canonical(&path)).collect()
 }
 

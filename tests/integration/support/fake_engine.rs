@@ -9,7 +9,7 @@ use stillpoint::engine::{
     EngineError, Entry, Expected, Initialised, Looked, OnProgress, Probe, RestoreReport,
     RestoreRequest,
 };
-use stillpoint::host::CommandSpec;
+use stillpoint::host::{CommandSpec, Tool};
 use stillpoint::model::copy::Copy;
 use stillpoint::model::names::TargetName;
 use stillpoint::model::outcome::Outcome;
@@ -70,6 +70,14 @@ impl FakeEngine {
 impl Engine for FakeEngine {
     fn target(&self) -> &Target {
         &self.target
+    }
+
+    fn program(&self) -> Tool {
+        Tool::Restic
+    }
+
+    fn mount_source(&self) -> &'static str {
+        "fake"
     }
 
     fn list(&self, _: Context<'_>) -> Result<Vec<Copy>, EngineError> {
