@@ -23,12 +23,14 @@
 //! `stillpoint run` reads the configuration ([`config::load`]), opens history and hands both to
 //! [`pipeline::run::run`]. A [`pipeline::session`] gives back what dead runs hold, begins the ledger and makes
 //! the run's staging directory. Then each job ([`pipeline::job::run_job`]): locks, promises its `finally`
-//! hooks to the ledger, runs `before` hooks, and holds the source still: it looks what lies below the paths
+//! hooks to the ledger, runs `before` hooks, and asks its [`source`] which items there are and which of them are held
+//! still together. Batch by batch, it holds them still; of files it looks what lies below the paths
 //! ([`capture::survey`]), finds a [`capture::Provider`] for each volume, writes every promise to the ledger,
 //! lets the writers stand still if that is asked for, and makes all captures at once. Each target's engine
 //! then reads them under their original paths, in a mount namespace of its own ([`capture::view`]). When the
-//! last has read, the captures are given back. Only then each target is listed, to see the new copy with our
-//! own eyes, and [`retention`] is asked what may go. Targets that are filled from others follow. `after` and `finally` hooks have the last word. When all jobs are through,
+//! last has read, the captures are given back, and the next batch has its turn. Only then each target is listed,
+//! to see the new copy with our own eyes, and [`retention`] is asked what may go. Targets that are filled from
+//! others follow. `after` and `finally` hooks have the last word. When all jobs are through,
 //! each target is checked and compacted where that is due. Whatever the ledger still holds is given back,
 //! history is written, and the worst [`model::outcome::Trouble`] becomes the exit code.
 //!
@@ -67,7 +69,8 @@
 //!   with it; `adopt` does. The identity says whose the others are, and its state directory's fingerprint (machine id,
 //!   firmware's id) tells a clone. Clones that agree in both are told apart by their records alone.
 //! - Copies dated in the future are told by each run, and do not change its outcome.
-//! - What sources need of a run, which the page leaves open, is a module [`step`] on a layer of its own.
+//! - What sources need of a run, which the page leaves open, is a module [`step`] on a layer of its own. Their trait is
+//!   there as well, since a run's context finds them by it.
 //! - `adopt` takes another tool's copies by their ids: nothing but a person knows what they are copies of.
 
 pub mod capture;

@@ -9,7 +9,7 @@ use crate::config::{self, Origin};
 use crate::host::Tool;
 use crate::machine;
 use crate::model::bytes;
-use crate::model::job::{CaptureMode, Config, Source};
+use crate::model::job::Config;
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
@@ -17,8 +17,6 @@ use crate::model::size;
 use crate::model::target::Target;
 use crate::pipeline::select;
 use crate::pipeline::steps::target::require_mount;
-use crate::source::files::gaps::gap;
-use crate::source::files::preflight::preflight;
 use crate::step::error::StepError;
 
 use crate::tools::exclude::pattern_fault;
@@ -195,20 +193,10 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
         note(format!("target {}", target.name), result);
     }
     for job in &setup.config.jobs {
-        if let Source::Files(files) = &job.source {
-            if files.capture.mode != CaptureMode::None {
-                let targets: Vec<_> =
-                    job.targets.iter().filter_map(|name| setup.config.target(name)).collect();
-                let result = preflight(pipeline, files, &targets);
-                note(format!("job {}, capture", job.name), result);
-            }
-            for path in &files.paths {
-                let result = gap(pipeline.host, files, path).and_then(|gap| match gap {
-                    None => Ok("there".into()),
-                    Some(gap) => Err(StepError::from_error(Trouble::Incomplete, &gap, gap.hint())),
-                });
-                note(format!("job {}, {}", job.name, path.shown()), result);
-            }
+        let targets: Vec<_> =
+            job.targets.iter().filter_map(|name| setup.config.target(name)).collect();
+        for (what, result) in pipeline.source(job).preflight(pipeline, &targets) {
+            note(format!("job {}, {what}", job.name), result);
         }
         for (place, argv) in setup::programs_of(job) {
             let Some(program) = argv.first() else { continue };

@@ -15,7 +15,7 @@ use crate::host::system::SystemHost;
 use crate::host::{Action, Host};
 use crate::machine;
 use crate::model::event::{Observer, Observers};
-use crate::model::job::{Config, Job, Settings, Source};
+use crate::model::job::{Config, Job, Settings};
 use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
@@ -24,6 +24,7 @@ use crate::pipeline::identity;
 use crate::pipeline::recover::wake;
 use crate::pipeline::session::{Place, session};
 use crate::report::terminal::Terminal;
+use crate::source;
 use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
 
@@ -123,6 +124,7 @@ impl Setup {
             host: self.host.as_ref(),
             config: &self.config,
             engines: &self.engines,
+            sources: &source::of,
             history: self.history.as_ref(),
             observer: &self.observer,
         }
@@ -364,14 +366,16 @@ fn directories(config: &Config) -> impl Iterator<Item = (Named, TrustKind)> {
 }
 
 /// Every program that a job runs beside its engines, with its arguments and the place that names it.
-pub fn programs_of(job: &Job) -> Vec<(String, &Vec<String>)> {
-    let hooks =
-        job.hooks.named().map(|(hook, argv)| (format!("job {}, {hook} hook", job.name), argv));
+pub fn programs_of(job: &Job) -> Vec<(String, Vec<String>)> {
+    let hooks = job
+        .hooks
+        .named()
+        .map(|(hook, argv)| (format!("job {}, {hook} hook", job.name), argv.clone()));
     let mut programs: Vec<_> = hooks.collect();
-    if let Source::Commands(commands) = &job.source {
-        let place = |item: &str| format!("job {}, {item}", job.name);
-        programs.extend(commands.iter().map(|command| (place(&command.item), &command.command)));
-    }
+    let source = source::of(job);
+    let of_source = source.programs().into_iter();
+    programs
+        .extend(of_source.map(|(item, argv)| (format!("job {}, {item}", job.name), argv.to_vec())));
     programs
 }
 

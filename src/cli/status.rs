@@ -10,6 +10,7 @@ use crate::pipeline::inquire::inquire;
 use crate::pipeline::select;
 use crate::report::facts::Facts;
 use crate::report::status;
+use crate::source::all_series;
 use crate::step::error::StepError;
 
 use super::setup::{Setup, Use};
@@ -31,8 +32,9 @@ pub fn run(global: &Global, args: &StatusArgs) -> Verdict {
     let setup = Setup::new(global, Use::Report)?;
     let jobs = select::jobs(&setup.config, &args.jobs)?;
     let now = setup.host.now();
-    let facts =
-        Facts::gather(setup.pipeline().history, &setup.config, now).map_err(StepError::from)?;
+    let series = all_series(setup.pipeline()).map_err(StepError::from)?;
+    let facts = Facts::gather(setup.pipeline().history, &setup.config, &series, now)
+        .map_err(StepError::from)?;
     let mut report = status::status(&setup.config, &facts, now, args.max_age);
     report.entries.retain(|entry| jobs.iter().any(|job| job.name == entry.job));
     inquire(setup.pipeline(), &mut report);

@@ -193,6 +193,42 @@ impl History {
         })
     }
 
+    /// Records the items that a job has now. Those that it had before are kept, as gone.
+    ///
+    /// # Errors
+    /// When they cannot be written; then nothing of it was.
+    pub fn record_items(
+        &self,
+        job: &JobName,
+        items: &[&str],
+        now: DateTime<Utc>,
+    ) -> Result<(), HistoryError> {
+        self.at_once("record the items of a job", |connection| {
+            connection.execute("UPDATE item SET here = 0 WHERE job = ?1", [job.as_str()])?;
+            for item in items {
+                connection.execute(
+                    "INSERT INTO item (job, name, seen) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (job, name) DO UPDATE SET seen = excluded.seen, here = 1",
+                    params![job.as_str(), item, Moment(now)],
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The items that a job had when they were last recorded, by name.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn items(&self, job: &JobName) -> Result<Vec<String>, HistoryError> {
+        self.sql("read the items of a job", |connection| {
+            connection
+                .prepare("SELECT name FROM item WHERE job = ?1 AND here ORDER BY name")?
+                .query_map([job.as_str()], |row| row.get(0))?
+                .collect()
+        })
+    }
+
     /// The steps of the last run that had this job.
     ///
     /// # Errors

@@ -8,7 +8,7 @@
 //! What is not known is NULL. `sequence` orders rows by when they were recorded, whatever the clock showed.
 
 /// The steps, oldest first.
-pub(super) const STEPS: &[&str] = &[VERSION_1, CLOSURES, MACHINES, FORMER_IDS];
+pub(super) const STEPS: &[&str] = &[VERSION_1, CLOSURES, MACHINES, FORMER_IDS, ITEMS];
 
 /// The format of this version: how many steps there are.
 pub(super) const FORMAT: u32 = STEPS.len() as u32;
@@ -153,4 +153,16 @@ CREATE TABLE former_id (
     PRIMARY KEY (target, id)
 ) STRICT;
 CREATE INDEX former_id_by_copy ON former_id (target, now);
+";
+
+/// The items of jobs, where there is more than one thing to a job: when each was last there, and whether it was when
+/// its job last looked.
+const ITEMS: &str = "
+CREATE TABLE item (
+    job  TEXT NOT NULL,
+    name TEXT NOT NULL,
+    seen TEXT NOT NULL,
+    here INTEGER NOT NULL DEFAULT 1,
+    PRIMARY KEY (job, name)
+) STRICT;
 ";

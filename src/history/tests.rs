@@ -166,7 +166,7 @@ fn a_newer_file_is_refused_and_left_alone() {
 
     let error = History::open(&path).unwrap_err();
     assert!(matches!(error, HistoryError::Version { found: 99, known: schema::FORMAT, .. }));
-    assert!(error.to_string().ends_with("has format 99, and this version reads format 4"));
+    assert!(error.to_string().ends_with("has format 99, and this version reads format 5"));
     assert!(error.hint().contains("newer version"));
     assert!(matches!(
         History::open_existing(&path).unwrap_err(),
@@ -550,6 +550,22 @@ fn the_last_outcome_is_that_of_the_last_run_that_went_there() {
     let jobs = vec![job_report("another", Outcome::Ok, vec![result("usb", None, Outcome::Ok)])];
     history.record_run(&report(4, "2026-01-04T00:00:00Z", jobs)).unwrap();
     assert_eq!(last("usb", None), Some(("00000003".into(), Outcome::Failed)));
+}
+
+#[test]
+fn the_items_of_a_job_are_those_of_its_last_look() {
+    let (_directory, history) = fresh();
+    let guests = job("guests");
+    assert_eq!(history.items(&guests).unwrap(), Vec::<String>::new());
+    history.record_items(&guests, &["web", "db"], at("2026-01-02T00:00:00Z")).unwrap();
+    history.record_items(&job("others"), &["mail"], at("2026-01-02T00:00:00Z")).unwrap();
+    assert_eq!(history.items(&guests).unwrap(), ["db", "web"]);
+    // The clock was set back: the last look is the one that was recorded last.
+    history.record_items(&guests, &["web", "new"], at("2026-01-01T00:00:00Z")).unwrap();
+    assert_eq!(history.items(&guests).unwrap(), ["new", "web"]);
+    assert_eq!(history.items(&job("others")).unwrap(), ["mail"]);
+    history.record_items(&guests, &["db"], at("2026-01-03T00:00:00Z")).unwrap();
+    assert_eq!(history.items(&guests).unwrap(), ["db"], "it is back");
 }
 
 #[test]

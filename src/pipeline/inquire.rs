@@ -25,17 +25,24 @@ pub fn inquire(pipeline: Pipeline<'_>, report: &mut StatusReport) {
             job: entry.job.clone(),
             item: entry.item.clone(),
         };
+        // Of a job whose items are not known, whatever item it is of is one.
+        let job = pipeline.config.job(&entry.job);
+        let any_item = entry.item.is_none()
+            && job.is_some_and(|job| pipeline.source(job).declared().is_none());
+        let is_meant = |of: &Series| {
+            of == &series || any_item && (&of.host, &of.job) == (&series.host, &series.job)
+        };
         entry.listed = Some(match answer {
             Err(error) => Listed { error: Some(error.clone()), ..Listed::default() },
-            Ok(copies) => of_series(pipeline, copies, &series),
+            Ok(copies) => summary(pipeline, copies, &is_meant),
         });
     }
 }
 
-fn of_series(pipeline: Pipeline<'_>, copies: &[Copy], series: &Series) -> Listed {
+fn summary(pipeline: Pipeline<'_>, copies: &[Copy], is_meant: &dyn Fn(&Series) -> bool) -> Listed {
     let now = pipeline.host.now();
     let of_series: Vec<&Copy> =
-        copies.iter().filter(|copy| copy.series.as_ref() == Some(series)).collect();
+        copies.iter().filter(|copy| copy.series.as_ref().is_some_and(is_meant)).collect();
     let newest = of_series
         .iter()
         .filter(|copy| !copy.is_in_the_future(now, CLOCK_SLACK))

@@ -22,8 +22,8 @@ use super::steps::observe::{Observation, observe};
 use super::steps::replicate::{Replicated, replicate};
 use super::steps::retain::retain;
 use super::steps::target::{lock_for_writing, require_mount};
-use crate::source::files::hold::{Captured, capture, release};
-use crate::step::context::{Pipeline, RunContext, series_of};
+use crate::source::{HeldBatch, Item, Source, series, series_of};
+use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
 use crate::step::hook::{self, Verdict};
 use crate::step::recorder::{Done, Recorder};
@@ -40,6 +40,25 @@ pub struct JobResult {
     pub served: BTreeMap<TargetName, bool>,
 }
 
+/// What a job gathers besides its steps.
+#[derive(Default)]
+struct Gathered {
+    /// Why a hook asked to leave the job out.
+    skipped: Option<String>,
+    captures: Vec<VolumeReport>,
+    targets: Vec<TargetReport>,
+    served: BTreeMap<TargetName, bool>,
+}
+
+/// Items that are held still together.
+#[derive(Clone, Copy)]
+struct Batch<'a> {
+    job: &'a Job,
+    source: &'a dyn Source,
+    items: &'a [Item],
+    held: &'a dyn HeldBatch,
+}
+
 /// What a target of the job holds after it was served.
 struct Served {
     observation: Observation,
@@ -53,19 +72,17 @@ pub fn run_job(cx: RunContext<'_>, job: &Job, only: Option<&TargetName>) -> JobR
     let started = Instant::now();
     cx.pipeline.observer.on(&Event::JobStarted { job: job.name.clone() });
     let mut rec = Recorder::new(cx.pipeline.observer, Some(job.name.clone()));
-    let mut targets = Vec::new();
-    let mut served = BTreeMap::new();
-    let mut volumes = Vec::new();
-    let skipped = carry_out(cx, &mut rec, job, only, &mut volumes, &mut targets, &mut served);
+    let gathered = carry_out(cx, &mut rec, job, &targets_of(cx.config(), job, only));
 
     let interrupted = cx.host().stop_signal();
     if let Some(signal) = interrupted {
         rec.troubles.push(Trouble::Signal(signal));
     }
+    let targets = &gathered.targets;
     let mut outcome = targets.iter().fold(rec.outcome(), |worst, t| worst.worst(t.outcome.clone()));
     if interrupted.is_some() {
         outcome = Outcome::Interrupted;
-    } else if let Some(reason) = &skipped
+    } else if let Some(reason) = &gathered.skipped
         && outcome == Outcome::Ok
     {
         outcome = Outcome::Skipped(reason.clone());
@@ -80,30 +97,27 @@ pub fn run_job(cx: RunContext<'_>, job: &Job, only: Option<&TargetName>) -> JobR
         report: JobReport {
             name: job.name.clone(),
             outcome,
-            reason: skipped,
+            reason: gathered.skipped,
             elapsed,
             steps: rec.steps,
-            captures: volumes,
-            targets,
+            captures: gathered.captures,
+            targets: gathered.targets,
         },
         troubles: rec.troubles,
         warnings: rec.warnings,
-        served,
+        served: gathered.served,
     }
 }
 
-/// The story itself. Answers with the reason when a hook asked to leave the job out.
+/// The story itself.
 fn carry_out(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
     job: &Job,
-    only: Option<&TargetName>,
-    volumes: &mut Vec<VolumeReport>,
-    reports: &mut Vec<TargetReport>,
-    served: &mut BTreeMap<TargetName, bool>,
-) -> Option<String> {
-    let targets = targets_of(cx.config(), job, only);
-
+    targets: &[&Target],
+) -> Gathered {
+    let unserved =
+        || Gathered { targets: unserved(cx.pipeline, job, targets), ..Gathered::default() };
     // 1. Locks, before anything is changed: the job's, then those of its targets, always in one order.
     let job_lock = rec.step("lock", None, None, |_| {
         let wait = cx.config().settings.lock_wait;
@@ -111,15 +125,13 @@ fn carry_out(
     });
     let Some(_job_lock) = job_lock else {
         // No hook either: the run that holds the lock is between its own.
-        reports.extend(unserved(cx.pipeline, job, &targets));
-        return None;
+        return unserved();
     };
-    let mut locks = lock_targets(cx, rec, &targets);
+    let mut locks = lock_targets(cx, rec, targets);
     if locks.is_empty() {
-        reports.extend(unserved(cx.pipeline, job, &targets));
         // Nothing was begun, so there is nothing for `finally`; that the job failed must still be told.
         hook::after(cx, rec, job);
-        return None;
+        return unserved();
     }
 
     // 2. What the hooks change is promised back before they run.
@@ -130,69 +142,114 @@ fn carry_out(
         }),
     };
     let Some(promised) = promised else {
-        reports.extend(unserved(cx.pipeline, job, &targets));
         hook::after(cx, rec, job);
-        return None;
-    };
-    let verdict = hook::before(cx, rec, job);
-    let skipped = match verdict {
-        Some(Verdict::Skip(reason)) => Some(reason),
-        Some(Verdict::Proceed) => {
-            // 3. Hold the source still, and copy it to every target.
-            let held = capture(cx, rec, job, &targets).map(|captured| {
-                volumes.clone_from(&captured.volumes);
-                let direct = targets.iter().copied().filter(|target| target.copy_from.is_none());
-                let archived: Vec<(&Target, Vec<Archived>)> = captured.watched(cx, || {
-                    direct
-                        .filter(|target| locks.contains_key(&target.name))
-                        .map(|target| (target, archive_all(cx, rec, job, &captured, target)))
-                        .collect()
-                });
-                // 4. The source is free from here on; then the copies are looked for and the policy applied.
-                release(cx, rec, captured);
-                let mut held = BTreeMap::new();
-                for (target, archived) in archived {
-                    let engine = cx.pipeline.engine(&target.name);
-                    let Some((engine, lock)) = engine.zip(locks.get_mut(&target.name)) else {
-                        continue;
-                    };
-                    let made = Replicated::made_here(archived);
-                    if let Some(result) = finish(cx, rec, job, engine, made, lock) {
-                        held.insert(&target.name, result);
-                    }
-                }
-                held
-            });
-            // 5. Targets that are filled from another target.
-            let mut held = held.unwrap_or_default();
-            for target in targets.iter().copied() {
-                let Some(from) = target.copy_from.as_ref() else { continue };
-                if let Some(result) =
-                    serve_from(cx, rec, job, target, held.get(from), from, &mut locks)
-                {
-                    held.insert(&target.name, result);
-                }
-            }
-            for target in &targets {
-                reports.extend(report(cx.pipeline, job, target, held.get(&target.name)));
-            }
-            served.extend(
-                held.iter().map(|(name, held)| ((*name).clone(), !held.deleted.is_empty())),
-            );
-            None
-        }
-        None => {
-            reports.extend(unserved(cx.pipeline, job, &targets));
-            None
-        }
+        return unserved();
     };
 
-    // 6. Whatever happened, the hooks have the last word.
-    if skipped.is_none() {
+    // 3. The copies.
+    let gathered = match hook::before(cx, rec, job) {
+        Some(Verdict::Skip(reason)) => Gathered { skipped: Some(reason), ..Gathered::default() },
+        Some(Verdict::Proceed) => serve(cx, rec, job, targets, &mut locks),
+        None => unserved(),
+    };
+
+    // 4. Whatever happened, the hooks have the last word.
+    if gathered.skipped.is_none() {
         hook::after(cx, rec, job);
     }
     hook::finally(cx, rec, &promised);
-    skipped
+    gathered
+}
+
+/// Brings what the job protects to every target.
+fn serve(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    job: &Job,
+    targets: &[&Target],
+    locks: &mut Locks<'_>,
+) -> Gathered {
+    let source = cx.pipeline.source(job);
+    let Some(batches) = batches(cx, rec, job, source.as_ref()) else {
+        return Gathered { targets: unserved(cx.pipeline, job, targets), ..Gathered::default() };
+    };
+    // 1. Batch by batch: hold it still, copy it to every target that engines write to directly, let it go.
+    let is_direct =
+        |target: &&&Target| target.copy_from.is_none() && locks.contains_key(&target.name);
+    let direct: Vec<&Target> = targets.iter().filter(is_direct).copied().collect();
+    let mut gathered = Gathered::default();
+    let mut archived: BTreeMap<&TargetName, Vec<Archived>> = BTreeMap::new();
+    for items in &batches {
+        if cx.host().stop_signal().is_some() {
+            break;
+        }
+        // One that cannot be held has said so, and keeps no other from its turn.
+        let Some(held) = source.hold(cx, rec, items, targets) else { continue };
+        gathered.captures.extend_from_slice(held.volumes());
+        let batch = Batch { job, source: source.as_ref(), items, held: held.as_ref() };
+        held.watch(cx, &mut || {
+            for target in &direct {
+                let made = archive_batch(cx, rec, batch, target);
+                archived.entry(&target.name).or_default().extend(made);
+            }
+        });
+        held.release(cx, rec);
+    }
+    // 2. The source is free from here on; the copies are looked for and the policy applied, once for each target.
+    let mut served: BTreeMap<&TargetName, Served> = BTreeMap::new();
+    for target in &direct {
+        let engine = cx.pipeline.engine(&target.name);
+        let Some((engine, lock)) = engine.zip(locks.get_mut(&target.name)) else { continue };
+        let made = Replicated::made_here(archived.remove(&target.name).unwrap_or_default());
+        served.extend(finish(cx, rec, job, engine, made, lock).map(|held| (&target.name, held)));
+    }
+    // 3. Targets that are filled from another target.
+    for target in targets {
+        let Some(from) = &target.copy_from else { continue };
+        let filled = serve_from(cx, rec, job, target, served.get(from), from, locks);
+        served.extend(filled.map(|held| (&target.name, held)));
+    }
+    let series: Vec<Series> =
+        batches.concat().into_iter().map(|item| series_of(cx.pipeline, job, item)).collect();
+    for target in targets {
+        gathered.targets.extend(report(cx.pipeline, &series, target, served.get(&target.name)));
+    }
+    gathered.served =
+        served.iter().map(|(name, held)| ((*name).clone(), !held.deleted.is_empty())).collect();
+    gathered
+}
+
+/// The items that the source has now, as they are held still together. History learns of them where the configuration
+/// does not say them.
+fn batches(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    job: &Job,
+    source: &dyn Source,
+) -> Option<Vec<Vec<Item>>> {
+    if let Some(items) = source.declared() {
+        return Some(source.batches(items));
+    }
+    let items = rec.step("items", None, None, |_| {
+        let items = source.items(cx.host())?;
+        if items.is_empty() {
+            let text = format!("there is nothing to back up: the job finds no {}", source.kind());
+            return Err(StepError::new(Trouble::JobFailed, text));
+        }
+        let done = Done::ok(names(&items).join(", "));
+        Ok((items, done))
+    })?;
+    let now = cx.host().now();
+    let recorded =
+        cx.pipeline.remember(|history| history.record_items(&job.name, &names(&items), now));
+    if let Err(error) = recorded {
+        rec.warn(StepError::from(error).message);
+    }
+    Some(source.batches(items))
+}
+
+fn names(items: &[Item]) -> Vec<&str> {
+    items.iter().flatten().map(String::as_str).collect()
 }
 
 /// Locks every target that can be had. One that is busy or not mounted does not stop the others.
@@ -231,21 +288,22 @@ fn lock_targets<'a>(
     locks
 }
 
-/// Backs up to one target.
-fn archive_all(
+/// Copies the items of a batch to one target.
+fn archive_batch(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
-    job: &Job,
-    captured: &Captured<'_>,
+    batch: Batch<'_>,
     target: &Target,
 ) -> Vec<Archived> {
     let mut archived = Vec::new();
     let Some(engine) = cx.pipeline.engine(&target.name) else { return archived };
-    for series in series_of(cx.config(), job) {
+    for item in batch.items {
         if cx.host().stop_signal().is_some() {
             break;
         }
-        archived.extend(archive(cx, rec, captured, engine, &series, moment(cx, target, &series)));
+        let series = series_of(cx.pipeline, batch.job, item.clone());
+        let time = moment(cx, target, &series);
+        archived.extend(archive(cx, rec, batch.source, batch.held, engine, &series, time));
     }
     archived
 }
@@ -340,14 +398,14 @@ fn finish(
 
 fn report(
     pipeline: Pipeline<'_>,
-    job: &Job,
+    series: &[Series],
     target: &Target,
     served: Option<&Served>,
 ) -> Vec<TargetReport> {
     let mut reports = Vec::new();
-    for series in series_of(pipeline.config, job) {
+    for series in series {
         let observed = served.and_then(|served| {
-            served.observation.observed.iter().find(|observed| observed.archived.series == series)
+            served.observation.observed.iter().find(|observed| observed.archived.series == *series)
         });
         let empty = TargetReport {
             target: target.name.clone(),
@@ -371,7 +429,7 @@ fn report(
             .map(|served| {
                 let listed = |id: &&String| {
                     let of = served.observation.listing.iter().find(|copy| copy.id == **id);
-                    of.and_then(|copy| copy.series.as_ref()) == Some(&series)
+                    of.and_then(|copy| copy.series.as_ref()) == Some(series)
                 };
                 served.deleted.iter().filter(listed).cloned().collect()
             })
@@ -393,7 +451,9 @@ fn report(
 }
 
 fn unserved(pipeline: Pipeline<'_>, job: &Job, targets: &[&Target]) -> Vec<TargetReport> {
-    targets.iter().flat_map(|target| report(pipeline, job, target, None)).collect()
+    // Where history does not tell the items, the job as a whole made no copy.
+    let series = series(pipeline, job).unwrap_or_else(|_| vec![series_of(pipeline, job, None)]);
+    targets.iter().flat_map(|target| report(pipeline, &series, target, None)).collect()
 }
 
 /// How something ended that was to make a copy and made none.

@@ -5,6 +5,7 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::RunReport;
 use crate::report::facts::Facts;
 use crate::report::{metrics, status};
+use crate::source::all_series;
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 
@@ -20,7 +21,9 @@ pub fn publish(pipeline: Pipeline<'_>, report: &mut RunReport) -> Vec<String> {
     }
     if let Some(path) = &settings.metrics_file {
         let now = pipeline.host.now();
-        match Facts::gather(pipeline.history, pipeline.config, now) {
+        let known = all_series(pipeline)
+            .and_then(|series| Facts::gather(pipeline.history, pipeline.config, &series, now));
+        match known {
             Ok(facts) => {
                 let status = status::status(pipeline.config, &facts, now, None);
                 let text = metrics::textfile(&status, &facts);

@@ -13,7 +13,8 @@ use crate::model::near::nearest;
 use crate::model::outcome::Trouble;
 use crate::model::target::Target;
 
-use crate::step::context::{Pipeline, series_of};
+use crate::source::series;
+use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 
 /// The jobs of these names, or all of them.
@@ -294,7 +295,7 @@ fn named(
         .iter()
         .filter(|copy| query.is_of_job(copy) && query.is_of_host(copy, pipeline.config))
         .collect();
-    let streams = streams(pipeline.config, query, &of_query);
+    let streams = streams(pipeline, query, &of_query);
     let of_stream: Vec<&Copy> = of_query
         .iter()
         .copied()
@@ -377,7 +378,7 @@ fn is_item(copy: &Copy, item: &str) -> bool {
 /// The streams that are meant: the one asked for; else those that the job has now; else, of a job that has none of
 /// what is there (it was of another kind once, or is not in the configuration), all that there are.
 fn streams<'c>(
-    config: &Config,
+    pipeline: Pipeline<'_>,
     query: &Query<'_>,
     copies: &[&'c Copy],
 ) -> BTreeSet<Option<&'c str>> {
@@ -389,14 +390,13 @@ fn streams<'c>(
             .filter(|there| *there == wanted && (there.is_some() || item == NAMELESS))
             .collect();
     }
-    let configured: Vec<Option<String>> = match config.job(query.job) {
-        Some(job) => series_of(config, job).into_iter().map(|series| series.item).collect(),
-        None => Vec::new(),
-    };
+    let configured = pipeline.config.job(query.job);
+    // Reading copies back goes on without history.
+    let configured = configured.and_then(|job| series(pipeline, job).ok()).unwrap_or_default();
     let now: BTreeSet<Option<&str>> = present
         .iter()
         .copied()
-        .filter(|there| configured.iter().any(|item| item.as_deref() == *there))
+        .filter(|there| configured.iter().any(|series| series.item.as_deref() == *there))
         .collect();
     if now.is_empty() { present } else { now }
 }
@@ -414,7 +414,7 @@ fn latest<'a>(
         of_query.extend(copies.iter().filter(meant).map(|copy| (*engine, copy)));
     }
     let all: Vec<&Copy> = of_query.iter().map(|(_, copy)| *copy).collect();
-    let streams = streams(pipeline.config, query, &all);
+    let streams = streams(pipeline, query, &all);
     if streams.len() > 1 {
         let names: Vec<&str> = streams.iter().map(|item| item.unwrap_or(NAMELESS)).collect();
         let text = format!(

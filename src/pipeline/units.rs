@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use crate::model::job::{CaptureMode, Config, Job, Source};
+use crate::model::job::{Config, Job};
 use crate::model::needs::Needs;
 use crate::systemd::Unit;
 
 use crate::engine::Engines;
+use crate::source;
 
 /// The units as (file name, content): for each job a service, then its timer.
 ///
@@ -34,19 +35,6 @@ pub fn needs(config: &Config, engines: &Engines, job: &Job) -> Needs {
     let report =
         Needs { writes: metrics.map(Path::to_owned).into_iter().collect(), ..Needs::default() };
     let targets = job.targets.iter().filter_map(|target| engines.get(target));
-    targets.fold(source(&job.source).and(hooks).and(report), |all, engine| all.and(engine.needs()))
-}
-
-/// What a source needs.
-fn source(source: &Source) -> Needs {
-    match source {
-        Source::Files(files) => Needs {
-            reads: files.paths.clone(),
-            volume_manager: files.capture.mode != CaptureMode::None,
-            control_groups: files.capture.mode != CaptureMode::None
-                && !files.capture.freeze_units.is_empty(),
-            ..Needs::default()
-        },
-        Source::Commands(_) => Needs { foreign_programs: true, ..Needs::default() },
-    }
+    targets
+        .fold(source::of(job).needs().and(hooks).and(report), |all, engine| all.and(engine.needs()))
 }

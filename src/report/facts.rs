@@ -9,7 +9,7 @@ use crate::history::{
     TrendPoint,
 };
 use crate::model::copy::{CLOCK_SLACK, Series, later};
-use crate::model::job::{Config, Source};
+use crate::model::job::Config;
 use crate::model::names::{JobName, TargetName};
 
 /// How many copies a trend looks back.
@@ -26,27 +26,6 @@ pub struct Slot {
     pub item: Option<String>,
 }
 
-/// The slots of a configuration, in the file's order.
-pub fn slots(config: &Config) -> Vec<Slot> {
-    let mut slots = Vec::new();
-    for job in &config.jobs {
-        let items: Vec<Option<String>> = match &job.source {
-            Source::Files(_) => vec![None],
-            Source::Commands(commands) => {
-                commands.iter().map(|command| Some(command.item.clone())).collect()
-            }
-        };
-        for target in &job.targets {
-            slots.extend(items.iter().map(|item| Slot {
-                job: job.name.clone(),
-                target: target.clone(),
-                item: item.clone(),
-            }));
-        }
-    }
-    slots
-}
-
 /// What is remembered about one slot.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SlotFacts {
@@ -58,6 +37,23 @@ pub struct SlotFacts {
     pub trend: Vec<TrendPoint>,
     /// How many copies are dated in the future, so that they do not count.
     pub in_the_future: u64,
+}
+
+impl SlotFacts {
+    fn gather(
+        history: &History,
+        slot: &Slot,
+        series: &Series,
+        now: DateTime<Utc>,
+    ) -> Result<SlotFacts, HistoryError> {
+        let Slot { job, target, item } = slot;
+        Ok(SlotFacts {
+            last_good: history.last_good_until(target, series, horizon(now))?,
+            last_outcome: history.last_outcome(job, target, item.as_deref())?,
+            trend: history.trend(target, series, TREND_LENGTH)?,
+            in_the_future: history.in_the_future(target, series, horizon(now))?,
+        })
+    }
 }
 
 /// What is remembered about one target.
@@ -97,8 +93,8 @@ impl TargetFacts {
 /// What history says about everything in the configuration. What is not in it is not known.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
-    /// By slot.
-    pub slots: BTreeMap<Slot, SlotFacts>,
+    /// Every slot there is, in the configuration's order.
+    pub slots: Vec<(Slot, SlotFacts)>,
     /// By target.
     pub targets: BTreeMap<TargetName, TargetFacts>,
     /// The steps of the last run of each job.
@@ -108,35 +104,34 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Reads what there is to know. Without a history, nothing is.
+    /// Reads what there is to know of these series, which are all that the jobs of the configuration fill. Without a
+    /// history, nothing is known but what there is.
     ///
     /// # Errors
     /// When history cannot be read.
     pub fn gather(
         history: Option<&History>,
         config: &Config,
+        series: &[Series],
         now: DateTime<Utc>,
     ) -> Result<Facts, HistoryError> {
-        let Some(history) = history else { return Ok(Facts::default()) };
-        let mut facts = Facts { last_run: history.last_run()?, ..Facts::default() };
-        for slot in slots(config) {
-            let series = Series {
-                host: config.settings.host.clone(),
-                job: slot.job.clone(),
-                item: slot.item.clone(),
-            };
-            let known = SlotFacts {
-                last_good: history.last_good_until(&slot.target, &series, horizon(now))?,
-                last_outcome: history.last_outcome(
-                    &slot.job,
-                    &slot.target,
-                    slot.item.as_deref(),
-                )?,
-                trend: history.trend(&slot.target, &series, TREND_LENGTH)?,
-                in_the_future: history.in_the_future(&slot.target, &series, horizon(now))?,
-            };
-            facts.slots.insert(slot, known);
+        let mut facts = Facts::default();
+        for job in &config.jobs {
+            for target in &job.targets {
+                for series in series.iter().filter(|series| series.job == job.name) {
+                    let slot = Slot {
+                        job: job.name.clone(),
+                        target: target.clone(),
+                        item: series.item.clone(),
+                    };
+                    let known =
+                        history.map(|history| SlotFacts::gather(history, &slot, series, now));
+                    facts.slots.push((slot, known.transpose()?.unwrap_or_default()));
+                }
+            }
         }
+        let Some(history) = history else { return Ok(facts) };
+        facts.last_run = history.last_run()?;
         for target in &config.targets {
             facts.targets.insert(target.name.clone(), TargetFacts::gather(history, &target.name)?);
         }

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::closed;
-use super::facts::{Facts, Slot, SlotFacts, TargetFacts, horizon, slots};
+use super::facts::{Facts, Slot, SlotFacts, TargetFacts, horizon};
 use crate::history::{Closure, ClosureKind, MaintenanceKind, TrendPoint};
 use crate::model::job::Config;
 use crate::model::names::{JobName, TargetName};
@@ -116,7 +116,7 @@ impl StatusEntry {
     }
 }
 
-/// Answers for everything in the configuration. `max_age` overrides what jobs and settings say.
+/// Answers for everything that the facts know of. `max_age` overrides what jobs and settings say.
 ///
 /// A slot without any good copy is stale, however young the installation is: nobody noticing is the fear
 /// that this verb is for.
@@ -126,20 +126,19 @@ pub fn status(
     now: DateTime<Utc>,
     max_age: Option<Duration>,
 ) -> StatusReport {
-    let entries = slots(config)
-        .into_iter()
-        .map(|slot| {
+    let entries = facts
+        .slots
+        .iter()
+        .map(|(slot, known)| {
             let job_age = config.job(&slot.job).and_then(|job| job.max_age);
             let max_age = max_age.or(job_age).unwrap_or(config.settings.max_age);
             let due = config
                 .target(&slot.target)
                 .map(|target| due(target, facts.targets.get(&slot.target), now))
                 .unwrap_or_default();
-            let nothing = SlotFacts::default();
-            let known = facts.slots.get(&slot).unwrap_or(&nothing);
             let target = facts.targets.get(&slot.target);
             let closures = target.map(|known| known.closures.clone()).unwrap_or_default();
-            StatusEntry { closures, ..entry(slot, known, due, now, max_age) }.explained()
+            StatusEntry { closures, ..entry(slot.clone(), known, due, now, max_age) }.explained()
         })
         .collect();
     StatusReport { schema: SCHEMA, entries }

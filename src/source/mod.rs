@@ -1,3 +1,21 @@
-//! What a job protects: each kind of source is a room with its behaviour.
+//! What a job protects: each kind of source is a room with its behaviour, and [`of`] finds the one of a job.
 
+use crate::model::job::{Job, Source as Kind};
+
+pub use crate::step::source::{
+    Findings, HeldBatch, Item, Source, Sources, all_series, series, series_of,
+};
+
+use self::commands::Commands;
+use self::files::Files;
+
+pub mod commands;
 pub mod files;
+
+/// The source of a job: the one place that knows which room is whose.
+pub fn of(job: &Job) -> Box<dyn Source + '_> {
+    match &job.source {
+        Kind::Files(files) => Box::new(Files { job, files }),
+        Kind::Commands(commands) => Box::new(Commands { commands }),
+    }
+}

@@ -6,11 +6,12 @@ use std::time::Duration;
 use crate::engine::{Context, Engine, Engines};
 use crate::history::{History, HistoryError};
 use crate::host::{Host, LockError, LockGuard, LockMode};
-use crate::model::copy::Series;
 use crate::model::event::Observer;
-use crate::model::job::{Config, Job, Source};
+use crate::model::job::{Config, Job};
 use crate::model::names::{JobName, RunId, TargetName};
 use crate::model::undo::Ledger;
+
+use super::source::{Source, Sources};
 
 /// What a verb hands to the pipeline.
 #[derive(Clone, Copy)]
@@ -21,6 +22,8 @@ pub struct Pipeline<'a> {
     pub config: &'a Config,
     /// The engines, see [`crate::engine::engines`].
     pub engines: &'a Engines,
+    /// What jobs protect: `source::of`, or what stands for it.
+    pub sources: &'a Sources,
     /// What is known of earlier runs; `None` when there has been none, or the verb goes on
     /// without it.
     pub history: Option<&'a History>,
@@ -47,6 +50,11 @@ impl<'a> Pipeline<'a> {
     /// The engine of a target.
     pub fn engine(&self, target: &TargetName) -> Option<&'a dyn Engine> {
         self.engines.get(target).map(Box::as_ref)
+    }
+
+    /// What a job protects.
+    pub fn source<'j>(&self, job: &'j Job) -> Box<dyn Source + 'j> {
+        (self.sources)(job)
     }
 
     /// What engines get outside a run, with the default temporary directory.
@@ -105,21 +113,6 @@ impl<'a> RunContext<'a> {
     /// What engines get for a look, whose lock is no concern of the ledger: it bears the machine's own name.
     pub fn engine(&self) -> Context<'a> {
         Context { temporary: self.staging.map(PathBuf::as_path), ..self.pipeline.engine_context() }
-    }
-}
-
-/// The series that a job fills.
-pub fn series_of(config: &Config, job: &Job) -> Vec<Series> {
-    let series = |item: Option<String>| Series {
-        host: config.settings.host.clone(),
-        job: job.name.clone(),
-        item,
-    };
-    match &job.source {
-        Source::Files(_) => vec![series(None)],
-        Source::Commands(commands) => {
-            commands.iter().map(|command| series(Some(command.item.clone()))).collect()
-        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What every step of a run has: the context it works in, the record it writes, the error it fails with,
-//! the hooks around it, and how it gives back what it took.
+//! the hooks around it, what it protects, and how it gives back what it took.
 //!
 //! It lies below [`pipeline`](crate::pipeline), which puts the steps in order, because sources have steps of their own.
 
@@ -8,3 +8,4 @@ pub mod error;
 pub mod hook;
 pub mod recorder;
 pub mod release;
+pub mod source;

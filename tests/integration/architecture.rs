@@ -44,17 +44,52 @@ const DOORS: &[(&[&str], &str)] = &[
     (&["virt_sys"], "src/machine/"),
 ];
 
+/// Enums whose variants are matched where they are told apart and nowhere else, and the start of the files that do:
+/// whoever asks elsewhere is a place that one more variant must not forget. Tests may.
+const VARIANTS: &[(&str, &[&str])] =
+    &[("Source", &["src/model/job.rs", "src/source/mod.rs", "src/config/keys/"])];
+
+/// Variants that are named where they may not be, also under another name of their enum.
+fn misplaced_variants(file: &str, tokens: &[Token], named: &[Named]) -> Vec<String> {
+    let mut found = Vec::new();
+    let is_tests = |module: &String| module == "tests" || module == "testing";
+    for (name, rooms) in VARIANTS {
+        if rooms.iter().any(|room| file.starts_with(room)) || module_of(file).iter().any(is_tests) {
+            continue;
+        }
+        let is_variant = |pair: &[String]| {
+            let starts_so = |c: char| c.is_uppercase() || c == '*';
+            pair[0] == *name && pair[1].starts_with(starts_so)
+        };
+        for named in named.iter().filter(|named| !named.in_tests) {
+            if named.segments.windows(2).any(is_variant) {
+                let text = named.segments.join("::");
+                found.push(format!("{file}:{}: only {rooms:?} may name `{text}`", named.line));
+            }
+        }
+        for three in tokens.windows(3).filter(|three| three[0].text == *name) {
+            if three[1].text == "as" && three[2].text != "_" {
+                let other = &three[2].text;
+                found.push(format!("{file}:{}: `{name}` goes by `{other}`", three[0].line));
+            }
+        }
+    }
+    found
+}
+
 /// One violation, as a sentence with its place.
 fn violations(file: &str, source: &str) -> Vec<String> {
-    let mut found = Vec::new();
     let home = module_of(file);
+    let tokens = tokens(&blank(source));
+    let all = paths(&tokens, &home);
+    let mut found = misplaced_variants(file, &tokens, &all);
     let home_top = home.first().map(String::as_str);
     if let Some(top) = home_top
         && !LAYERS.iter().any(|layer| layer.contains(&top))
     {
         found.push(format!("{file}: the module `{top}` has no layer"));
     }
-    for named in paths(&tokens(&blank(source)), &home) {
+    for named in all {
         let place = format!("{file}:{}", named.line);
         let text = named.segments.join("::");
         if named.segments.first().is_some_and(|first| first == "crate") {
@@ -378,6 +413,11 @@ fn a_planted_violation_is_found() {
         ("src/cli/doctor.rs", "fn f() { virt::connect::Connect::version(); }"),
         ("src/report/json.rs", "fn f() { println!(\"x\"); }"),
         ("src/pipeline/mod.rs", "fn f() { std::print!(\"x\"); }"),
+        ("src/pipeline/job.rs", "fn f() { if let Source::Files(x) = &job.source {} }"),
+        ("src/pipeline/job.rs", "fn f() { matches!(job.source, model::job::Source::Later(_)) }"),
+        ("src/report/facts.rs", "use crate::model::job::Source::*;"),
+        ("src/report/facts.rs", "use crate::model::job::{Config, Source as Kind};"),
+        ("src/source/files/mod.rs", "use crate::model::job::Source::{self, Files};"),
     ];
     for (file, source) in planted {
         assert_eq!(violations(file, source).len(), 1, "{file}: {source}");
@@ -418,6 +458,9 @@ fn what_is_allowed_is_left_alone() {
         ),
         ("src/lock.rs", "use fs2::FileExt;"),
         ("src/machine/libvirt.rs", "fn f() { virt::connect::Connect::version(); }"),
+        ("src/source/mod.rs", "use crate::model::job::Source as Kind; fn f() { Kind::Files(x) }"),
+        ("src/report/status.rs", "mod tests { fn f() { Source::Files(x) } }"),
+        ("src/pipeline/job.rs", "use crate::source::Source; fn f() { Source::hold(x); }"),
         ("src/main.rs", "use stillpoint::cli; fn main() { cli::main() }"),
     ];
     for (file, source) in allowed {

@@ -19,7 +19,7 @@ use crate::support::fake_lvm::{EXTENT, FakeLvm, Kind, MAJOR, Stage};
 
 /// Every provider, twice the one with the most state, and writers that stand still meanwhile.
 pub const HELD: Scene =
-    Scene { config, world, tried_again: |effect| effect.starts_with("lvremove") };
+    Scene { config, world, tried_again: |effect| effect.starts_with("lvremove"), ..faults::LIVE };
 
 fn config(state: &Path) -> Config {
     let files = r#"
@@ -38,7 +38,7 @@ remount-readonly.paths = ["/boot"]
 
 /// Several subvolumes of one btrfs, which are promised, looked at and given back together.
 pub const SUBVOLUMES: Scene =
-    Scene { config: subvolumes_config, world: subvolumes_world, tried_again: |_| false };
+    Scene { config: subvolumes_config, world: subvolumes_world, ..faults::LIVE };
 
 fn subvolumes_config(state: &Path) -> Config {
     let files = r#"

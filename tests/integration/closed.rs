@@ -17,6 +17,7 @@ use stillpoint::pipeline::session::{Place, session};
 use stillpoint::report::closed::why;
 use stillpoint::report::facts::Facts;
 use stillpoint::report::status::status;
+use stillpoint::source::all_series;
 use stillpoint::step::context::{Pipeline, RunContext};
 
 use crate::captures::target;
@@ -57,7 +58,8 @@ fn archives(bench: &Bench) -> usize {
 /// What the status says of the target: the kinds by which it is closed, and the exit code's troubles.
 fn told(bench: &Bench) -> (bool, Vec<Trouble>) {
     let now: DateTime<Utc> = "2026-11-21T03:10:00Z".parse().unwrap();
-    let facts = Facts::gather(Some(&bench.history), &bench.config, now).unwrap();
+    let series = all_series(bench.pipeline()).unwrap();
+    let facts = Facts::gather(Some(&bench.history), &bench.config, &series, now).unwrap();
     let report = status(&bench.config, &facts, now, None);
     (report.entries[0].closed.is_some(), report.troubles())
 }
@@ -327,7 +329,8 @@ fn status_and_run_agree_when_compaction_is_due() {
     assert_eq!(effects(&bench, "compact"), 1, "an hour has not passed");
     let due = |now: &str| {
         let now: DateTime<Utc> = now.parse().unwrap();
-        let facts = Facts::gather(Some(&bench.history), &bench.config, now).unwrap();
+        let series = all_series(bench.pipeline()).unwrap();
+        let facts = Facts::gather(Some(&bench.history), &bench.config, &series, now).unwrap();
         !status(&bench.config, &facts, now, None).entries[0].due.is_empty()
     };
     assert!(!due("2026-11-21T03:10:00Z"));

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use stillpoint::config::{Loaded, SourceFile, load};
 use stillpoint::model::job::{CaptureMode, Source};
+use stillpoint::source;
 use stillpoint::tools::exclude::pattern_fault;
 
 fn examples() -> Vec<(String, Loaded)> {
@@ -57,6 +58,10 @@ fn the_examples_together_show_what_there_is() {
     for kind in ["files", "commands"] {
         assert!(jobs().any(|job| job.source.kind() == kind), "no {kind}");
     }
+    assert!(
+        jobs().all(|job| source::of(job).kind() == job.source.kind()),
+        "a room of another kind"
+    );
     assert!(targets().any(|target| target.copy_from.is_some()), "no copy-from");
     assert!(targets().any(|target| target.require_mount.is_some()), "no require-mount");
     assert!(targets().any(|target| target.append_only), "no append-only target");

@@ -21,6 +21,7 @@ use stillpoint::pipeline::identity;
 use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::recover::{give_up, recover};
 use stillpoint::pipeline::run::run;
+use stillpoint::source::{self, Sources};
 use stillpoint::step::context::Pipeline;
 
 use crate::configured::configured;
@@ -75,12 +76,17 @@ pub struct Scene {
     pub config: fn(&Path) -> Config,
     /// The machine before the first run.
     pub world: fn() -> World,
+    /// What its job protects.
+    pub sources: &'static Sources,
+    /// How many copies the policy keeps, of all items together.
+    pub kept: usize,
     /// Effects that are tried again, so that a single failure of them does no harm.
     pub tried_again: fn(&str) -> bool,
 }
 
 /// Files that are read live, and a service that hooks stop and start.
-pub const LIVE: Scene = Scene { config, world: World::new, tried_again: |_| false };
+pub const LIVE: Scene =
+    Scene { config, world: World::new, sources: &source::of, kept: 2, tried_again: |_| false };
 
 /// A directory whose files need not reach a disk to be synced: hundreds of runs would wait for it.
 fn room() -> tempfile::TempDir {
@@ -96,8 +102,10 @@ pub struct Bench {
     pub host: FakeHost,
     pub config: Config,
     pub engines: Engines,
+    pub sources: &'static Sources,
     pub history: History,
     pub state: tempfile::TempDir,
+    kept: usize,
 }
 
 impl Bench {
@@ -115,7 +123,8 @@ impl Bench {
         let history = History::open(&state.path().join("history.sqlite")).unwrap();
         let host = FakeHost::over(world);
         assert_eq!(identity::settle(&host, &history).unwrap(), None);
-        Self { host, config, engines, history, state }
+        let Scene { sources, kept, .. } = *scene;
+        Self { host, config, engines, sources, history, state, kept }
     }
 
     fn keeping(policy: KeepPolicy) -> Self {
@@ -130,6 +139,7 @@ impl Bench {
             host: &self.host,
             config: &self.config,
             engines: &self.engines,
+            sources: self.sources,
             history: Some(&self.history),
             observer: &Nobody,
         }
@@ -144,7 +154,7 @@ impl Bench {
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
-    /// Three good copies have been made, of which the policy kept two.
+    /// Three good copies of each item have been made, of which the policy kept what it keeps.
     pub fn with_history() -> Self {
         Self::with_history_of(&LIVE)
     }
@@ -155,7 +165,7 @@ impl Bench {
             let report = bench.run();
             assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
         }
-        assert_eq!(bench.host.world().borg.archives.len(), 2);
+        assert_eq!(bench.host.world().borg.archives.len(), scene.kept);
         bench.host.arm(Fault::None);
         bench
     }
@@ -216,7 +226,7 @@ impl Bench {
         assert_eq!(report.outcome, Outcome::Ok, "{after}: {report:#?}");
         self.assert_given_back(after);
         let kept = self.host.world().borg.archives.len();
-        assert_eq!(kept, 2, "{after}: the policy keeps two");
+        assert_eq!(kept, self.kept, "{after}: the policy keeps so many");
     }
 }
 

@@ -22,6 +22,7 @@ mod mounts;
 mod pins;
 mod quiet;
 mod restores;
+mod sources;
 mod streams;
 mod support;
 mod units;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use stillpoint::host::dry::DryHost;
 use stillpoint::host::{Host, MountEntry};
-use stillpoint::model::job::{Hooks, Source};
+use stillpoint::model::job::{CapturePolicy, Hooks, Job, Source};
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::report::StepReport;
@@ -21,6 +21,11 @@ use stillpoint::step::recorder::Recorder;
 use crate::configured::configured;
 use crate::faults::{Bench, Nobody};
 use crate::support::fake_host::{Fault, PowerCut};
+
+fn policy(job: &Job) -> &CapturePolicy {
+    let Source::Files(files) = &job.source else { panic!("files") };
+    &files.capture
+}
 
 /// What came of it.
 struct Came {
@@ -84,7 +89,7 @@ fn capture(bench: &Bench, pipeline: Pipeline<'_>) -> Came {
     let (came, _) = session(pipeline, &run, Place::State, |cx| {
         let job = &bench.config.jobs[0];
         let mut rec = Recorder::new(&Nobody, Some(job.name.clone()));
-        let made = while_quiesced(cx, &mut rec, job, |_| {
+        let made = while_quiesced(cx, &mut rec, job, policy(job), |_| {
             begun = true;
             let world = bench.host.world();
             Some(!world.service_up && world.frozen.iter().eq(groups().iter()))
@@ -185,9 +190,8 @@ fn a_panic_while_captures_are_made_thaws_at_once() {
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         session(bench.pipeline(), &run, Place::State, |cx| {
             let mut rec = Recorder::new(&Nobody, None);
-            while_quiesced(cx, &mut rec, &bench.config.jobs[0], |_| -> Option<()> {
-                panic!("a bug")
-            })
+            let job = &bench.config.jobs[0];
+            while_quiesced(cx, &mut rec, job, policy(job), |_| -> Option<()> { panic!("a bug") })
         })
     }));
     assert!(panicked.is_err());
@@ -234,7 +238,8 @@ fn captures_during_which_somebody_else_thawed_do_not_count() {
     let run = RunId::from_bytes([1; 4]);
     let ((made, detail), _) = session(bench.pipeline(), &run, Place::State, |cx| {
         let mut rec = Recorder::new(&Nobody, None);
-        let made = while_quiesced(cx, &mut rec, &bench.config.jobs[0], |_| {
+        let job = &bench.config.jobs[0];
+        let made = while_quiesced(cx, &mut rec, job, policy(job), |_| {
             bench.host.world().frozen.remove(&groups()[0]);
             Some(())
         });

@@ -5,12 +5,11 @@ use std::path::Path;
 use stillpoint::model::job::Config;
 
 use crate::configured::configured;
-use crate::faults::{Scene, text};
+use crate::faults::{LIVE, Scene, text};
 use crate::loops;
-use crate::support::world::World;
 
 /// A dump of a database, beside the service that hooks stop and start.
-const STREAMED: Scene = Scene { config, world: World::new, tried_again: |_| false };
+const STREAMED: Scene = Scene { config, ..LIVE };
 
 fn config(state: &Path) -> Config {
     let dump = "[jobs.host.commands.database]\ncommand = ['/dump', 'database']\nfile-name = 'database.sql'";

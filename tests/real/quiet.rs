@@ -18,11 +18,12 @@ use stillpoint::host::sys::signals::StopFlag;
 use stillpoint::host::system::SystemHost;
 use stillpoint::host::{ActError, Action, Host, ThawGuard};
 use stillpoint::model::event::{Event, Observer};
-use stillpoint::model::job::Config;
+use stillpoint::model::job::{CapturePolicy, Config, Job, Source};
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::undo::Identity;
 use stillpoint::pipeline::session::{Place, session};
+use stillpoint::source;
 use stillpoint::source::files::quiesce::while_quiesced;
 use stillpoint::step::context::Pipeline;
 use stillpoint::step::recorder::Recorder;
@@ -376,16 +377,28 @@ impl Observer for Nobody {
     fn on(&self, _: &Event) {}
 }
 
+fn policy(job: &Job) -> &CapturePolicy {
+    let Source::Files(files) = &job.source else { panic!("files") };
+    &files.capture
+}
+
 /// Makes "captures" while the group's processes stand still. Answers with what was made and what the step
 /// `thaw` says.
 fn quietly_make<T>(config: &Config, make: impl FnOnce() -> T) -> (Option<T>, Outcome, String) {
     let (host, engines) = (host(), Engines::new());
-    let pipeline =
-        Pipeline { host: &host, config, engines: &engines, history: None, observer: &Nobody };
+    let pipeline = Pipeline {
+        host: &host,
+        config,
+        engines: &engines,
+        sources: &source::of,
+        history: None,
+        observer: &Nobody,
+    };
     let run = RunId::from_bytes(host.random());
     let (came, frame) = session(pipeline, &run, Place::State, |cx| {
+        let job = &config.jobs[0];
         let mut rec = Recorder::new(&Nobody, None);
-        let made = while_quiesced(cx, &mut rec, &config.jobs[0], |_| Some(make()));
+        let made = while_quiesced(cx, &mut rec, job, policy(job), |_| Some(make()));
         let thaw = rec.steps.iter().find(|step| step.step == "thaw");
         let thaw = thaw.unwrap_or_else(|| panic!("{:?}", rec.steps));
         (made, thaw.outcome.clone(), thaw.detail.clone())

@@ -1,27 +1,19 @@
 //! Hands the still view to an engine.
 
-use std::path::Path;
-
 use chrono::{DateTime, Utc};
 
 use crate::engine::{BackupReport, BackupRequest, Engine, Expected, Input};
 use crate::history::Attempt;
-use crate::host::{CommandSpec, Effect, Tool};
 use crate::model::copy::{Copy, Series};
-use crate::model::job::{FilesSource, Source};
 use crate::model::outcome::{Outcome, Trouble};
-use crate::model::shown::Show;
 use crate::model::size;
-use crate::model::target::Target;
 
 use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::identity;
+use crate::source::{HeldBatch, Source};
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 use crate::step::recorder::{Done, Recorder};
-
-use crate::source::files::hold::Captured;
-use crate::source::files::roots::probable_cause;
 
 /// A copy that an engine says it made. Only this can be looked for in the target.
 #[derive(Debug)]
@@ -52,7 +44,8 @@ pub(super) enum KnownBy {
 pub fn archive(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
-    captured: &Captured<'_>,
+    source: &dyn Source,
+    batch: &dyn HeldBatch,
     engine: &dyn Engine,
     series: &Series,
     time: DateTime<Utc>,
@@ -67,7 +60,7 @@ pub fn archive(
         run: cx.run.clone(),
         machine,
         time,
-        input: input(cx, captured, engine.target(), series)?,
+        input: batch.input(cx, &series.item, engine.target())?,
     };
     let name = engine.name_for(&request);
     let attempt = Attempt {
@@ -83,8 +76,8 @@ pub fn archive(
     let report = rec.step("backup", Some(target), series.item.as_deref(), |progress| {
         let mut report =
             bracketed(cx, engine, |engine, context| engine.backup(context, &request, progress))?;
-        captured.examine(cx)?;
-        let done = judge(cx, captured, &mut report);
+        batch.examine(cx)?;
+        let done = judge(cx, source, batch.gaps(), &mut report);
         Ok((report, done))
     })?;
     let unspoken = match (&report.absent, &request.input) {
@@ -98,43 +91,18 @@ pub fn archive(
     Some(Archived { series: series.clone(), report, unspoken, known_by })
 }
 
-fn input(
-    cx: RunContext<'_>,
-    captured: &Captured<'_>,
-    target: &Target,
-    series: &Series,
-) -> Option<Input> {
-    match captured.source {
-        Source::Files(files) => Some(Input::Tree {
-            paths: captured.roots.handed.clone(),
-            expected: captured.roots.expected.clone(),
-            exclude: files.exclude.iter().chain(&captured.exclude).cloned().collect(),
-            exclude_caches: files.exclude_caches,
-            exclude_if_present: files.exclude_if_present.clone(),
-            one_file_system: files.one_file_system,
-            view: captured.view(cx, target),
-        }),
-        Source::Commands(commands) => {
-            let command =
-                commands.iter().find(|command| Some(&command.item) == series.item.as_ref())?;
-            let (program, args) = command.command.split_first()?;
-            // Looking at data does not change it, but it costs: a dry run only shows the command.
-            let producer = CommandSpec::new(Tool::from_word(program), Effect::Mutate).args(args);
-            Some(Input::Stream {
-                producer: Box::new(producer),
-                file_name: command.file_name.clone(),
-            })
-        }
-    }
-}
-
 /// What the engine's report and the look at the source mean together.
-fn judge(cx: RunContext<'_>, captured: &Captured<'_>, report: &mut BackupReport) -> Done {
+fn judge(
+    cx: RunContext<'_>,
+    source: &dyn Source,
+    gaps: &[String],
+    report: &mut BackupReport,
+) -> Done {
     let mut detail = summary(report);
     let mut outcome = report.outcome.clone();
-    if !captured.gaps.is_empty() {
+    if !gaps.is_empty() {
         outcome = outcome.worst(Outcome::Incomplete);
-        detail = format!("{detail}; not in it: {}", captured.gaps.join(", "));
+        detail = format!("{detail}; not in it: {}", gaps.join(", "));
     }
     if report.unreadable_count > 0 {
         let first: Vec<&str> = report.unreadable.iter().take(5).map(String::as_str).collect();
@@ -145,17 +113,11 @@ fn judge(cx: RunContext<'_>, captured: &Captured<'_>, report: &mut BackupReport)
             detail = format!("{detail} and {more} more");
         }
     }
-    if let Source::Files(files) = captured.source {
-        for path in report.absent.iter().flatten() {
-            outcome = outcome.worst(Outcome::Incomplete);
-            detail = format!("{detail}; {}", not_held(cx, files, path));
-        }
+    for path in report.absent.iter().flatten() {
+        outcome = outcome.worst(Outcome::Incomplete);
+        detail = format!("{detail}; {}", source.not_held(cx.host(), path));
     }
-    let nothing = match captured.source {
-        Source::Files(files) => report.files == Some(0) && !files.allow_empty,
-        Source::Commands(_) => report.size == Some(0),
-    };
-    if nothing {
+    if source.holds_nothing(report) {
         outcome = outcome.worst(Outcome::Incomplete);
         detail =
             format!("{detail}; nothing is in it: check the paths, the excludes and the commands");
@@ -169,12 +131,6 @@ fn judge(cx: RunContext<'_>, captured: &Captured<'_>, report: &mut BackupReport)
         Outcome::Warning => Done::with(outcome, Trouble::Warning, detail),
         _ => Done::with(outcome, Trouble::Incomplete, detail),
     }
-}
-
-/// What to say of a path that a new copy does not hold.
-pub(super) fn not_held(cx: RunContext<'_>, files: &FilesSource, path: &Path) -> String {
-    let cause = probable_cause(cx.host(), files, path);
-    format!("{}, a path of the job, is not in the copy: {cause}", path.shown())
 }
 
 fn summary(report: &BackupReport) -> String {

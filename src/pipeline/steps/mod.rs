@@ -1,5 +1,5 @@
 //! The steps of a job, in the order in which they run. Each takes what only the step before it can make,
-//! so a wrong order does not compile: `Captured` → `Archived` → `Observed` → retained.
+//! so a wrong order does not compile: `HeldBatch` → `Archived` → `Observed` → retained.
 
 pub mod archive;
 pub mod doubtful;

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::engine::{Engine, EngineError, Expected, Looked};
 use crate::history::{Closure, CopyRecord};
 use crate::model::copy::{Copy, Recorded, abridged};
-use crate::model::job::{Job, Source};
+use crate::model::job::Job;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::report::closed::told;
 
@@ -17,7 +17,7 @@ use crate::step::context::RunContext;
 use crate::step::error::StepError;
 use crate::step::recorder::{Done, Recorder};
 
-use super::archive::{Archived, KnownBy, not_held};
+use super::archive::{Archived, KnownBy};
 use super::replicate::Replicated;
 
 /// A copy that was seen in the target. Only this lets retention run.
@@ -191,6 +191,7 @@ fn what_is_lacking(
     looks: Vec<Look>,
     observed: &mut [Observed],
 ) -> (Vec<String>, Option<StepError>) {
+    let source = cx.pipeline.source(job);
     let (mut lacks, mut failed) = (Vec::new(), None);
     for look in looks {
         let Looked { id, absent } = match look {
@@ -205,12 +206,11 @@ fn what_is_lacking(
         let Some(observed) = observed.iter_mut().find(|observed| observed.copy.id == id) else {
             continue;
         };
-        let Source::Files(files) = &job.source else { continue };
         let report = &mut observed.archived.report;
         if !absent.is_empty() {
             report.outcome = report.outcome.clone().worst(Outcome::Incomplete);
         }
-        lacks.extend(absent.iter().map(|path| not_held(cx, files, path)));
+        lacks.extend(absent.iter().map(|path| source.not_held(cx.host(), path)));
         report.absent = Some(absent);
     }
     for Observed { archived, copy } in observed {

@@ -121,8 +121,15 @@ fn history() -> (tempfile::TempDir, History) {
     (directory, history)
 }
 
+/// What the jobs of [`config`] fill.
+fn series() -> Vec<Series> {
+    [("host", None), ("dumps", Some("pg")), ("dumps", Some("my"))]
+        .map(|(job, item)| copy(0, job, item, now(), 0).series)
+        .into()
+}
+
 fn report(config: &Config, history: Option<&History>) -> StatusReport {
-    status(config, &Facts::gather(history, config, now()).unwrap(), now(), None)
+    status(config, &Facts::gather(history, config, &series(), now()).unwrap(), now(), None)
 }
 
 #[test]
@@ -244,7 +251,7 @@ fn age_is_measured_to_the_second_and_the_nearest_setting_wins() {
     let mut config = config();
     config.jobs.truncate(1);
     config.jobs[0].targets.truncate(1);
-    let facts = Facts::gather(Some(&history), &config, now()).unwrap();
+    let facts = Facts::gather(Some(&history), &config, &series(), now()).unwrap();
     let stale = |config: &Config, now: DateTime<Utc>, max_age| {
         status(config, &facts, now, max_age).is_stale()
     };

@@ -17,7 +17,7 @@ use super::roots::{resolve, tag_in};
 
 /// Why a path of a job is not copied as it was meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Gap {
+pub(super) enum Gap {
     /// Nothing is there.
     #[error("does not exist")]
     Missing,
@@ -40,7 +40,7 @@ pub enum Gap {
 
 impl Gap {
     /// What to do about it, if the error does not say it.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
             Gap::Missing | Gap::Empty => {
                 Some("is a file system not mounted? (allow-empty = true accepts empty directories)")
@@ -58,7 +58,11 @@ impl Gap {
 ///
 /// # Errors
 /// When it cannot be looked at.
-pub fn gap(host: &dyn Host, files: &FilesSource, path: &Path) -> Result<Option<Gap>, StepError> {
+pub(super) fn gap(
+    host: &dyn Host,
+    files: &FilesSource,
+    path: &Path,
+) -> Result<Option<Gap>, StepError> {
     let Some(state) = host.look(path)? else { return Ok(Some(Gap::Missing)) };
     // What a link leads to may be empty, but it is not what would be stored.
     if is_link(host, path) {

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::capture::survey::{Survey, closed};
 use crate::capture::view::view;
 use crate::capture::{self, CaptureError, Made, Room};
+use crate::engine::Input;
 use crate::host::{Halt, LockGuard, MountEntry, PrivateView};
-use crate::model::job::{CaptureMode, FilesSource, Job, Source};
+use crate::model::job::{CaptureMode, FilesSource, Job};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::VolumeReport;
 use crate::model::shown::Show;
@@ -28,19 +29,19 @@ use super::gaps::look;
 use super::preflight::{AnyProvider, disks, intend, is_strict, not_named, programs, read_live};
 use super::quiesce::while_quiesced;
 use super::roots::{self, Roots};
+use super::{HeldBatch, Item};
 
 /// A source that was looked at and, where a provider exists, is held still. Only this can be archived.
-pub struct Captured<'a> {
-    /// What the job says it protects.
-    pub source: &'a Source,
+pub(super) struct Captured<'a> {
+    files: &'a FilesSource,
     /// What is missing or empty; a copy of the rest is incomplete.
-    pub gaps: Vec<String>,
+    gaps: Vec<String>,
     /// Which paths the engines get.
-    pub roots: Roots,
+    roots: Roots,
     /// Patterns beyond the job's own: what a view would let into the copy that is no part of it.
-    pub exclude: Vec<String>,
+    exclude: Vec<String>,
     /// How each volume is read.
-    pub volumes: Vec<VolumeReport>,
+    volumes: Vec<VolumeReport>,
     survey: Survey,
     still: Vec<MountEntry>,
     holds: Vec<Hold>,
@@ -67,7 +68,7 @@ impl Hold {
 
 impl Captured<'_> {
     /// What the engine of a target sees.
-    pub fn view(&self, cx: RunContext<'_>, target: &Target) -> PrivateView {
+    fn view(&self, cx: RunContext<'_>, target: &Target) -> PrivateView {
         let captures: Vec<_> =
             self.holds.iter().filter_map(|hold| hold.made.as_ref()?.mount.clone()).collect();
         PrivateView {
@@ -75,17 +76,6 @@ impl Captured<'_> {
             workplace: capture::workplace(room(cx)),
             halt: self.halt.clone(),
         }
-    }
-
-    /// Whether every capture still holds what it held when it was made.
-    ///
-    /// # Errors
-    /// When one does not: what was read from it is worth nothing.
-    pub fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError> {
-        for hold in &self.holds {
-            hold.provider.examine(room(cx), &hold.promise)?;
-        }
-        Ok(capture::stayed_read_only(room(cx), &self.still)?)
     }
 
     /// Notes that a volume is read live after all, and answers what to say about it.
@@ -106,30 +96,61 @@ impl Captured<'_> {
         self.survey.volumes.retain(|volume| volume.at != at);
         self.volumes.retain(|volume| volume.path != at);
     }
+}
 
-    /// Runs `work` while somebody watches over the machine, and stops its engines when the captures would
-    /// harm it.
-    pub fn watched<T>(&self, cx: RunContext<'_>, work: impl FnOnce() -> T) -> T {
+impl HeldBatch for Captured<'_> {
+    fn input(&self, cx: RunContext<'_>, item: &Item, target: &Target) -> Option<Input> {
+        item.is_none().then(|| Input::Tree {
+            paths: self.roots.handed.clone(),
+            expected: self.roots.expected.clone(),
+            exclude: self.files.exclude.iter().chain(&self.exclude).cloned().collect(),
+            exclude_caches: self.files.exclude_caches,
+            exclude_if_present: self.files.exclude_if_present.clone(),
+            one_file_system: self.files.one_file_system,
+            view: self.view(cx, target),
+        })
+    }
+
+    fn gaps(&self) -> &[String] {
+        &self.gaps
+    }
+
+    fn volumes(&self) -> &[VolumeReport] {
+        &self.volumes
+    }
+
+    fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError> {
+        for hold in &self.holds {
+            hold.provider.examine(room(cx), &hold.promise)?;
+        }
+        Ok(capture::stayed_read_only(room(cx), &self.still)?)
+    }
+
+    fn watch(&self, cx: RunContext<'_>, read: &mut dyn FnMut()) {
         let watched: Vec<_> = self
             .holds
             .iter()
             .filter(|hold| hold.provider.is_watched())
             .map(|hold| (hold.provider.as_ref(), &hold.promise))
             .collect();
-        let room = room(cx);
-        super::watch::watched(room, &watched, &self.halt, work)
+        super::watch::watched(room(cx), &watched, &self.halt, read);
+    }
+
+    fn release(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>) {
+        release(cx, rec, *self);
     }
 }
 
 /// Looks at the source and holds it still.
-pub fn capture<'a>(
+pub(super) fn hold<'a>(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
-    job: &'a Job,
+    job: &Job,
+    files: &'a FilesSource,
     targets: &[&Target],
 ) -> Option<Captured<'a>> {
     let mut captured = Captured {
-        source: &job.source,
+        files,
         gaps: Vec::new(),
         roots: Roots::default(),
         exclude: Vec::new(),
@@ -140,20 +161,7 @@ pub fn capture<'a>(
         locks: Vec::new(),
         halt: Halt::default(),
     };
-    let Source::Files(files) = &job.source else { return Some(captured) };
-    rec.step("source", None, None, |_| {
-        captured.exclude = closed(cx.host(), files)?;
-        let (gaps, mut done) = look(cx.host(), files)?;
-        captured.gaps = gaps;
-        captured.roots = roots::resolve(cx.host(), files)?;
-        let own = own_places(cx, targets);
-        for (place, pattern) in roots::kept_out(cx.host(), files, &own)? {
-            done.detail =
-                format!("{}; left out: {} (Stillpoint's own)", done.detail, place.shown());
-            captured.exclude.push(pattern);
-        }
-        Ok(((), done))
-    })?;
+    rec.step("source", None, None, |_| look_at_paths(cx, targets, &mut captured))?;
     if files.capture.mode == CaptureMode::None {
         return Some(captured);
     }
@@ -174,32 +182,58 @@ pub fn capture<'a>(
     }
     captured.survey = intended.survey;
 
-    let mut until_made = Vec::new();
-    let promised = rec.step("intend", None, None, |_| {
-        until_made = lock(cx, &intended.held, &mut captured)?;
-        promise(cx, files, intended.held, &mut captured)
-    });
-    let made = promised.and_then(|()| {
-        // This waits until everything is written out, which writers need not stand still for.
-        if captured.holds.iter().any(|hold| hold.provider.is_exclusive()) {
-            rec.step("read-only", None, None, |_| make_exclusive(cx, files, &mut captured))?;
-        }
-        let captured = &mut captured;
-        while_quiesced(cx, rec, job, |rec| {
-            rec.step("capture", None, None, |_| make(cx, files, captured))
-        })
-    });
-    let seen = made.and_then(|()| rec.step("look", None, None, |_| see(cx, files, &mut captured)));
-    drop(until_made);
-    if seen.is_none() {
+    if capture(cx, rec, job, intended.held, &mut captured).is_none() {
         release(cx, rec, captured);
         return None;
     }
     Some(captured)
 }
 
+/// Looks at the paths of the job, and finds out what of them engines get.
+fn look_at_paths(
+    cx: RunContext<'_>,
+    targets: &[&Target],
+    captured: &mut Captured<'_>,
+) -> Result<((), Done), StepError> {
+    let files = captured.files;
+    captured.exclude = closed(cx.host(), files)?;
+    let (gaps, mut done) = look(cx.host(), files)?;
+    captured.gaps = gaps;
+    captured.roots = roots::resolve(cx.host(), files)?;
+    let own = own_places(cx, targets);
+    for (place, pattern) in roots::kept_out(cx.host(), files, &own)? {
+        done.detail = format!("{}; left out: {} (Stillpoint's own)", done.detail, place.shown());
+        captured.exclude.push(pattern);
+    }
+    Ok(((), done))
+}
+
+/// Captures the volumes. Whatever comes of it, what there is to give back is in `captured`.
+fn capture(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    job: &Job,
+    held: Vec<(PathBuf, AnyProvider)>,
+    captured: &mut Captured<'_>,
+) -> Option<()> {
+    let files = captured.files;
+    let _until_made = rec.step("intend", None, None, |_| {
+        let until_made = lock(cx, &held, captured)?;
+        let ((), done) = promise(cx, files, held, captured)?;
+        Ok((until_made, done))
+    })?;
+    // This waits until everything is written out, which writers need not stand still for.
+    if captured.holds.iter().any(|hold| hold.provider.is_exclusive()) {
+        rec.step("read-only", None, None, |_| make_exclusive(cx, files, captured))?;
+    }
+    while_quiesced(cx, rec, job, &files.capture, |rec| {
+        rec.step("capture", None, None, |_| make(cx, files, captured))
+    })?;
+    rec.step("look", None, None, |_| see(cx, files, captured))
+}
+
 /// Gives every capture back, newest first. What cannot be given back stays in the ledger.
-pub fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_>) {
+fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_>) {
     let Captured { holds, locks, .. } = captured;
     if holds.is_empty() {
         return;

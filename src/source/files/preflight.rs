@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::capture::survey::{Absent, Survey, resolved, survey};
-use crate::capture::{self, Choice, Provider, Room};
+use crate::capture::{Choice, Provider, Room, choose};
 use crate::engine::Engines;
 use crate::host::{Host, MountEntry};
 use crate::model::job::{CaptureMode, FilesSource};
@@ -27,12 +27,12 @@ pub(super) struct Intended {
     pub(super) volumes: Vec<VolumeReport>,
 }
 
-/// Looks at what would be captured for these targets, of all that there are, and how. Changes nothing: for
+/// Looks at what would be captured for the targets of the job, and how. Changes nothing: for
 /// `check-config --online`.
 ///
 /// # Errors
 /// When it cannot be known, or a capture that is required cannot be made.
-pub fn preflight(
+pub(super) fn capture(
     pipeline: Pipeline<'_>,
     files: &FilesSource,
     targets: &[&Target],
@@ -79,50 +79,66 @@ pub(super) fn intend(
             "a capture is required, but no mount is seen that holds the paths — inside a chroot, make its root a mount point",
         ));
     }
-    let choices = capture::choose(room, &files.capture, &survey.volumes, programs)?;
+    let choices = choose(room, &files.capture, &survey.volumes, programs)?;
     let consistency = if files.capture.consistent { "consistent" } else { "crash-consistent" };
-    let mut intended =
-        Intended { survey, held: Vec::new(), still: Vec::new(), volumes: Vec::new() };
-    let mut unheld = Vec::new();
-    // A file system of btrfs, or of others, is never remounted; see `choose`.
-    let mut remountable = Vec::new();
-    for (volume, choice) in intended.survey.volumes.iter().zip(choices) {
-        let report = |provider: &'static str, consistency: &'static str, reason: Option<String>| {
-            VolumeReport { path: volume.at.clone(), provider, consistency, reason }
-        };
-        intended.volumes.push(match choice {
-            Choice::Held(provider) => {
-                let name = provider.name();
-                intended.held.push((volume.at.clone(), provider));
-                report(name, consistency, None)
-            }
-            Choice::Still => {
-                intended.still.push(volume.mount.clone());
-                report("none", consistency, None)
-            }
-            Choice::LiveByWish => report("none", "live", None),
-            Choice::Live(reason) => {
-                unheld.push(reason.clone());
-                if volume.mount.file_system != "btrfs" && !volume.mount.is_changed_elsewhere() {
-                    remountable.push(volume.mount.at.clone());
-                }
-                report("none", "live", Some(reason))
-            }
-        });
-    }
-    if is_strict(files) && !unheld.is_empty() {
-        let mut message = format!(
-            "a capture is required, but {} — name what may be read live under live",
-            unheld.join("; ")
-        );
-        if !remountable.is_empty() {
-            let paths = shown(&remountable);
-            message += &format!(", or make {paths} read-only under remount-readonly");
-        }
+    let intended = sort_out(survey, choices, consistency);
+    if is_strict(files)
+        && let Some(message) = unheld(&intended)
+    {
         return Err(StepError::new(Trouble::Environment, message));
     }
     let done = Done::ok(describe(&intended));
     Ok((intended, done))
+}
+
+/// What follows from how each volume is read.
+fn sort_out(survey: Survey, choices: Vec<Choice>, consistency: &'static str) -> Intended {
+    let (mut held, mut still, mut volumes) = (Vec::new(), Vec::new(), Vec::new());
+    for (volume, choice) in survey.volumes.iter().zip(choices) {
+        let report = |provider: &'static str, consistency: &'static str, reason: Option<String>| {
+            VolumeReport { path: volume.at.clone(), provider, consistency, reason }
+        };
+        volumes.push(match choice {
+            Choice::Held(provider) => {
+                let name = provider.name();
+                held.push((volume.at.clone(), provider));
+                report(name, consistency, None)
+            }
+            Choice::Still => {
+                still.push(volume.mount.clone());
+                report("none", consistency, None)
+            }
+            Choice::LiveByWish => report("none", "live", None),
+            Choice::Live(reason) => report("none", "live", Some(reason)),
+        });
+    }
+    Intended { survey, held, still, volumes }
+}
+
+/// Which volumes nothing can hold still, and what to do about them, where a capture is required.
+fn unheld(intended: &Intended) -> Option<String> {
+    let mut reasons = Vec::new();
+    let mut remountable = Vec::new();
+    for (volume, report) in intended.survey.volumes.iter().zip(&intended.volumes) {
+        let Some(reason) = &report.reason else { continue };
+        reasons.push(reason.as_str());
+        // A file system of btrfs, or of others, is never remounted; see `choose`.
+        if volume.mount.file_system != "btrfs" && !volume.mount.is_changed_elsewhere() {
+            remountable.push(volume.mount.at.clone());
+        }
+    }
+    if reasons.is_empty() {
+        return None;
+    }
+    let mut message = format!(
+        "a capture is required, but {} — name what may be read live under live",
+        reasons.join("; ")
+    );
+    if !remountable.is_empty() {
+        let paths = shown(&remountable);
+        message += &format!(", or make {paths} read-only under remount-readonly");
+    }
+    Some(message)
 }
 
 /// Whether a volume that nothing can hold still makes the job fail. One moment of all volumes cannot be

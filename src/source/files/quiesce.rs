@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::host::{ActError, Action, LockGuard, LockMode, ThawGuard};
-use crate::model::job::{CapturePolicy, Job, Source};
+use crate::model::job::{CapturePolicy, Job};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::shown::Show;
 use crate::model::span;
@@ -29,12 +29,12 @@ struct Prepared {
 
 /// What is frozen, or may be.
 #[derive(Default)]
-struct Hold {
+struct Frozen {
     guard: Option<Box<dyn ThawGuard>>,
-    groups: Vec<Held>,
+    groups: Vec<FrozenGroup>,
 }
 
-struct Held {
+struct FrozenGroup {
     entry: EntryId,
     cgroup: PathBuf,
     identity: Option<Identity>,
@@ -50,10 +50,9 @@ pub fn while_quiesced<T>(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
     job: &Job,
+    policy: &CapturePolicy,
     make: impl FnOnce(&mut Recorder<'_>) -> Option<T>,
 ) -> Option<T> {
-    let Source::Files(files) = &job.source else { return make(rec) };
-    let policy = &files.capture;
     if job.hooks.quiesce.is_empty() && policy.freeze_units.is_empty() {
         return make(rec);
     }
@@ -94,7 +93,7 @@ struct Found {
     /// Names that systemd does not know.
     unknown: Vec<String>,
     /// Names of what is active without a process of its own: whoever writes runs under another name.
-    hollow: Vec<String>,
+    without_process: Vec<String>,
 }
 
 impl Found {
@@ -104,10 +103,10 @@ impl Found {
         if !self.unknown.is_empty() {
             doubts.push(format!("systemd knows no unit {}", self.unknown.join(", ")));
         }
-        if !self.hollow.is_empty() {
+        if !self.without_process.is_empty() {
             doubts.push(format!(
                 "active without a process of its own: {}, so name what runs the writers (postgresql@15-main.service) or its slice",
-                self.hollow.join(", ")
+                self.without_process.join(", ")
             ));
         }
         (!doubts.is_empty()).then(|| format!("{} — check freeze-units", doubts.join("; ")))
@@ -130,7 +129,7 @@ impl Found {
             ));
         }
         parts.extend(self.doubt());
-        if self.nowhere.is_empty() && self.unknown.is_empty() && self.hollow.is_empty() {
+        if self.nowhere.is_empty() && self.unknown.is_empty() && self.without_process.is_empty() {
             return Done::ok(parts.join("; "));
         }
         Done::with(Outcome::Warning, Trouble::Warning, parts.join("; "))
@@ -153,7 +152,7 @@ fn find_groups(cx: RunContext<'_>, units: &[String]) -> Result<Found, StepError>
                 continue;
             }
             if shown.active && shown.group.is_none() {
-                found.hollow.push(unit.clone());
+                found.without_process.push(unit.clone());
                 continue;
             }
             shown.group
@@ -228,17 +227,18 @@ fn while_frozen<T>(
     if groups.is_empty() {
         return make(rec);
     }
-    let mut hold = Hold::default();
+    let mut frozen = Frozen::default();
     let began = Instant::now();
-    let frozen = rec.step("freeze", None, None, |_| freeze(cx, groups, limit, &mut hold)).is_some();
-    let made = if frozen && cx.host().stop_signal().is_none() { make(rec) } else { None };
+    let all_frozen =
+        rec.step("freeze", None, None, |_| freeze(cx, groups, limit, &mut frozen)).is_some();
+    let made = if all_frozen && cx.host().stop_signal().is_none() { make(rec) } else { None };
     // Without a guard nothing was frozen.
-    let guard = hold.guard?;
+    let guard = frozen.guard?;
     let _shield = cx.host().shield();
     let still = rec.step("thaw", None, None, |_| {
-        let let_go = thaw(cx, &hold.groups, guard);
+        let let_go = thaw(cx, &frozen.groups, guard);
         let done = let_go.done(began.elapsed());
-        match let_go.early(limit).filter(|_| frozen) {
+        match let_go.early(limit).filter(|_| all_frozen) {
             Some(why) if done.outcome == Outcome::Ok => {
                 Err(StepError::new(Trouble::JobFailed, why))
             }
@@ -253,17 +253,17 @@ fn freeze(
     cx: RunContext<'_>,
     groups: &[PathBuf],
     limit: Duration,
-    hold: &mut Hold,
+    frozen: &mut Frozen,
 ) -> Result<((), Done), StepError> {
     let guarded = Instant::now();
-    hold.guard = Some(cx.host().thaw_guard(groups, limit)?);
+    frozen.guard = Some(cx.host().thaw_guard(groups, limit)?);
     for cgroup in groups {
         within(limit, guarded)?;
         let undo = Undo::Thaw { cgroup: cgroup.clone() };
         let entry = cx.ledger.intend(undo).map_err(ledger_error)?;
         match cx.host().act(&Action::Freeze { cgroup: cgroup.clone() }) {
             Ok(identity) => {
-                hold.groups.push(Held {
+                frozen.groups.push(FrozenGroup {
                     entry,
                     cgroup: cgroup.clone(),
                     identity: identity.clone(),
@@ -278,7 +278,7 @@ fn freeze(
                 return Err(error.into());
             }
             Err(error) => {
-                hold.groups.push(Held { entry, cgroup: cgroup.clone(), identity: None });
+                frozen.groups.push(FrozenGroup { entry, cgroup: cgroup.clone(), identity: None });
                 return Err(error.into());
             }
         }
@@ -345,9 +345,9 @@ impl LetGo {
     }
 }
 
-fn thaw(cx: RunContext<'_>, groups: &[Held], guard: Box<dyn ThawGuard>) -> LetGo {
+fn thaw(cx: RunContext<'_>, groups: &[FrozenGroup], guard: Box<dyn ThawGuard>) -> LetGo {
     let mut let_go = LetGo::default();
-    for Held { entry, cgroup, identity } in groups.iter().rev() {
+    for FrozenGroup { entry, cgroup, identity } in groups.iter().rev() {
         let action = Action::Thaw { cgroup: cgroup.clone(), identity: identity.clone() };
         let settled = cx.host().act(&action).map_err(StepError::from).and_then(|thawed| {
             if thawed.is_none() && !cx.host().is_dry() {

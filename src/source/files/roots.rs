@@ -25,13 +25,13 @@ const LONGEST_TAG: u64 = 64 * 1024;
 
 /// The paths of a job, as an engine gets them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Roots {
+pub(super) struct Roots {
     /// None of these lies in another one.
-    pub handed: Vec<PathBuf>,
+    pub(super) handed: Vec<PathBuf>,
     /// What the copy must hold.
-    pub expected: Vec<Expected>,
+    pub(super) expected: Vec<Expected>,
     /// Second names, each with the name that the copy holds instead.
-    pub aliases: Vec<(PathBuf, PathBuf)>,
+    pub(super) aliases: Vec<(PathBuf, PathBuf)>,
 }
 
 /// One path of the job.
@@ -260,7 +260,7 @@ pub(super) fn tag_in(
 }
 
 /// Why a copy probably lacks a path that was there.
-pub fn probable_cause(host: &dyn Host, files: &FilesSource, path: &Path) -> String {
+pub(super) fn probable_cause(host: &dyn Host, files: &FilesSource, path: &Path) -> String {
     if excluded(path, &files.exclude) {
         return "the job's own exclude takes it away".into();
     }

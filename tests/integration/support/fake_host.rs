@@ -550,6 +550,7 @@ impl Host for FakeHost {
                 "01234567-89ab-cdef-0123-456789abcdef\n".into()
             }
             Some("/proc/sys/kernel/random/boot_id") => format!("boot-{}\n", world.boots),
+            Some("/databases") => world.databases.join("\n"),
             Some("/repo/config") => "[repository]\nappend_only = 0\n".into(),
             _ => panic!("the fake host has no file {}", path.display()),
         };

@@ -7,4 +7,5 @@ pub mod fake_engine;
 pub mod fake_guests;
 pub mod fake_host;
 pub mod fake_lvm;
+pub mod fake_source;
 pub mod world;

@@ -72,6 +72,8 @@ pub struct World {
     pub lvm: FakeLvm,
     /// Guests of its hypervisor.
     pub guests: FakeGuests,
+    /// Databases, by name.
+    pub databases: Vec<String>,
     /// Swap files that are in use.
     pub swap_files: Vec<PathBuf>,
     /// What happens while the `quiesce` hook runs: after the survey, before the captures.
