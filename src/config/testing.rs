@@ -28,3 +28,23 @@ pub fn files(table: &str) -> FilesSource {
         Source::Commands(_) => panic!("the job of {table} has commands"),
     }
 }
+
+/// Keys of a table, each with two texts that must give different models.
+pub struct Effects {
+    /// The table, such as `targets.NAME.keep`.
+    pub table: &'static str,
+    /// A file in which KEY stands for the text; TARGET and JOB for a borg target `t` and a files job to it.
+    pub file: &'static str,
+    /// The key, a text without it or with another value, and a text with it.
+    pub rows: &'static [(&'static str, &'static str, &'static str)],
+}
+
+impl Effects {
+    /// The file with that text.
+    pub fn with(&self, text: &str) -> String {
+        self.file
+            .replace("TARGET", "[targets.t.borg]\nrepository='/r'\npassphrase-file='/p'\n")
+            .replace("JOB", "[jobs.j]\ntargets=['t']\n[jobs.j.files]\npaths=['/a']\n")
+            .replace("KEY", text)
+    }
+}

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::key::{AnyKey, Item, Sample, Table as Declared, node_of};
+use super::keys::EFFECTS;
 use super::keys::root::FILE;
 use super::*;
 use crate::model::job::Source;
@@ -534,162 +535,6 @@ fn defaults() {
     assert_eq!(config.targets[0].stall_timeout.as_secs(), 1_800);
 }
 
-const PLAIN_TARGET: &str = "[targets.t.borg]\nrepository='/r'\npassphrase-file='/p'\n";
-
-/// A key of the shape, a file with the word KEY, and two texts for it that must give different models.
-fn effects() -> Vec<(String, String, &'static str, String)> {
-    let mut rows = Vec::new();
-    let mut row = |table: &str, key: &str, file: &str, plain: &'static str, changed: String| {
-        assert!(file.contains("KEY") && changed.contains(key));
-        rows.push((format!("{table}.{key}"), file.to_owned(), plain, changed));
-    };
-    let job = "[jobs.j]\ntargets=['t']\n[jobs.j.files]\npaths=['/a']\n";
-    let rest = format!("{PLAIN_TARGET}{job}");
-
-    let file = format!("[settings]\nKEY\n{rest}");
-    row("settings", "host", &file, "", "host='other'".into());
-    for key in ["state-dir", "runtime-dir", "cache-dir", "metrics-file"] {
-        row("settings", key, &file, "", format!("{key}='/x'"));
-    }
-    for key in ["lock-wait", "max-age"] {
-        row("settings", key, &file, "", format!("{key}='9s'"));
-    }
-
-    let file = format!("[targets.t]\nKEY\n{rest}");
-    row("targets.NAME", "compact-every", &file, "", "compact-every='7d'".into());
-    row("targets.NAME", "append-only", &file, "", "append-only=true".into());
-    let file = format!("[targets.t.check]\nKEY\n{rest}");
-    row("targets.NAME.check", "every", &file, "every='1d'", "every='2d'".into());
-    row(
-        "targets.NAME.check",
-        "read-data",
-        &file,
-        "every='1d'",
-        "every='1d'\nread-data='5%'".into(),
-    );
-
-    for (table, file) in [
-        ("targets.NAME.keep", format!("[targets.t.keep]\nKEY\n{rest}")),
-        ("jobs.NAME.keep.NAME", format!("[jobs.j.keep.t]\nKEY\n{rest}")),
-    ] {
-        for key in ["last", "hourly", "daily", "weekly", "monthly", "yearly"] {
-            row(table, key, &file, "", format!("{key}=1"));
-        }
-        row(table, "within", &file, "", "within='1d'".into());
-        row(table, "tags", &file, "", "tags=['a']".into());
-    }
-
-    let table = "targets.NAME.borg";
-    let file = format!("[targets.t.borg]\npassphrase-file='/p'\nKEY\n{job}");
-    row(table, "repository", &file, "repository='/r'", "repository='/other'".into());
-    let file = format!("[targets.t.borg]\nrepository='ssh://h/r'\nKEY\n{job}");
-    let pass = "passphrase-file='/p'";
-    row(table, "passphrase-file", &file, pass, "passphrase-file='/x'".into());
-    row(table, "passphrase-command", &file, pass, "passphrase-command=['x']".into());
-    row(table, "passphrase-credential", &file, pass, "passphrase-credential='x'".into());
-    for changed in [
-        "remote-program='x'",
-        "ssh-command=['ssh', '-4']",
-        "upload-limit=5",
-        "stall-timeout='1h'",
-        "program='/x'",
-        "compression='zstd'",
-        "files-cache='mtime,size'",
-        "require-mount='/x'",
-        "encryption='keyfile'",
-    ] {
-        let key = changed.split('=').next().unwrap();
-        row(table, key, &file, pass, format!("{pass}\n{changed}"));
-    }
-    let keyed = "passphrase-file='/p'\nencryption='keyfile'";
-    row(table, "key-file", &file, keyed, format!("{keyed}\nkey-file='/k'"));
-
-    let table = "targets.NAME.restic";
-    let job = "[targets.u.restic]\nrepository='/u'\npassword-file='/p'\n\
-               [jobs.j]\ntargets=['t', 'u']\nfiles.paths=['/a']\n";
-    let file = format!("[targets.t.restic]\npassword-file='/p'\nKEY\n{job}");
-    row(table, "repository", &file, "repository='/r'", "repository='/other'".into());
-    let file = format!("[targets.t.restic]\nrepository='/r'\nKEY\n{job}");
-    let pass = "password-file='/p'";
-    row(table, "password-file", &file, pass, "password-file='/x'".into());
-    row(table, "password-command", &file, pass, "password-command=['x']".into());
-    row(table, "password-credential", &file, pass, "password-credential='x'".into());
-    for changed in [
-        "environment-file='/e'",
-        "copy-from='u'",
-        "compression='max'",
-        "require-mount='/r'",
-        "program='/x'",
-        "upload-limit=5",
-        "stall-timeout='1h'",
-    ] {
-        let key = changed.split('=').next().unwrap();
-        row(table, key, &file, pass, format!("{pass}\n{changed}"));
-    }
-
-    let file = format!(
-        "{PLAIN_TARGET}[targets.u.restic]\nrepository='/u'\npassword-file='/p'\n\
-                        [jobs.j]\nfiles.paths=['/a']\nKEY\n"
-    );
-    row("jobs.NAME", "targets", &file, "targets=['t']", "targets=['u', 't']".into());
-    row(
-        "jobs.NAME",
-        "max-shrink",
-        &file,
-        "targets=['t']",
-        "targets=['t']\nmax-shrink='off'".into(),
-    );
-    row("jobs.NAME", "max-age", &file, "targets=['t']", "targets=['t']\nmax-age='1h'".into());
-
-    let file = format!("{PLAIN_TARGET}[jobs.j]\ntargets=['t']\n[jobs.j.files]\nKEY\n");
-    let paths = "paths=['/a']";
-    row("jobs.NAME.files", "paths", &file, paths, "paths=['/b']".into());
-    for changed in [
-        "exclude=['x']",
-        "exclude-caches=true",
-        "exclude-if-present=['x']",
-        "one-file-system=true",
-        "capture='none'",
-        "freeze-units=['a.service']",
-        "live=['/a/b']",
-        "leave-out=['/a/b']",
-        "allow-empty=true",
-    ] {
-        let key = changed.split('=').next().unwrap();
-        row("jobs.NAME.files", key, &file, paths, format!("{paths}\n{changed}"));
-    }
-    for (table, changed) in [
-        ("lvm-thin", "max-data='50%'"),
-        ("lvm-thin", "max-metadata='50%'"),
-        ("lvm-classic", "size='3G'"),
-        ("remount-readonly", "paths=['/a']"),
-    ] {
-        let key = changed.split('=').next().unwrap();
-        let name = format!("jobs.NAME.files.{table}");
-        row(&name, key, &file, paths, format!("{paths}\n{table}.{changed}"));
-    }
-    let frozen = "paths=['/a']\nfreeze-units=['a.service']";
-    for changed in ["consistent=true", "freeze-limit='9s'"] {
-        let key = changed.split('=').next().unwrap();
-        row("jobs.NAME.files", key, &file, frozen, format!("{frozen}\n{changed}"));
-    }
-
-    let file = format!("{PLAIN_TARGET}[jobs.j]\ntargets=['t']\n[jobs.j.commands.x]\nKEY\n");
-    let item = "command=['c']\nfile-name='f'";
-    row("jobs.NAME.commands.NAME", "command", &file, item, "command=['d']\nfile-name='f'".into());
-    row("jobs.NAME.commands.NAME", "file-name", &file, item, "command=['c']\nfile-name='g'".into());
-
-    let file = format!("[jobs.j.hooks]\nKEY\n{rest}");
-    for key in ["before", "after", "on-failure", "finally"] {
-        row("jobs.NAME.hooks", key, &file, "", format!("{key}=[['x']]"));
-    }
-    let quiet = "quiesce=[['x']]\nresume=[['x']]";
-    row("jobs.NAME.hooks", "quiesce", &file, quiet, quiet.replacen("'x'", "'y'", 1));
-    row("jobs.NAME.hooks", "resume", &file, quiet, "quiesce=[['x']]\nresume=[['y']]".into());
-    row("jobs.NAME.hooks", "timeout", &file, "after=[['x']]", "after=[['x']]\ntimeout='1m'".into());
-    rows
-}
-
 /// Every key that this version serves and that holds a value.
 fn leaves(table: &Declared, name: &str, found: &mut Vec<(String, &'static dyn AnyKey)>) {
     for item in table.items() {
@@ -729,15 +574,17 @@ fn what_is_shown_of_a_key_is_taken_by_its_reader() {
 
 #[test]
 fn every_key_changes_the_model() {
-    let rows = effects();
-    for (key, file, plain, changed) in &rows {
-        let plain = good(&file.replace("KEY", plain)).config;
-        let changed = good(&file.replace("KEY", changed)).config;
-        assert_ne!(plain, changed, "{key} changes nothing");
+    let mut tested: Vec<String> = Vec::new();
+    for effects in EFFECTS.iter().copied().flatten() {
+        for (key, plain, changed) in effects.rows {
+            let name = format!("{}.{key}", effects.table);
+            assert!(effects.file.contains("KEY") && changed.contains(key), "{name}");
+            let plain = good(&effects.with(plain)).config;
+            assert_ne!(plain, good(&effects.with(changed)).config, "{name} changes nothing");
+            tested.push(name);
+        }
     }
-    let mut tested: Vec<&str> = rows.iter().map(|(key, ..)| key.as_str()).collect();
-    let declared = declared();
-    let mut declared: Vec<&str> = declared.iter().map(|(key, _)| key.as_str()).collect();
+    let mut declared: Vec<String> = declared().into_iter().map(|(key, _)| key).collect();
     tested.sort_unstable();
     declared.sort_unstable();
     assert_eq!(tested, declared, "every declared key has a row");

@@ -12,6 +12,8 @@ use crate::config::kind::{Read, Scalar, Word};
 use crate::config::kinds::{ARGV, FILE_NAME, PATH, TEXT, text};
 use crate::config::repository::{self, Location};
 use crate::config::section::Section;
+#[cfg(test)]
+use crate::config::testing::Effects;
 use crate::config::tree::Node;
 use crate::model::target::{BorgOptions, EngineConfig};
 
@@ -225,6 +227,47 @@ fn files_cache(node: &Node) -> Read<String> {
     Err(Complaint::new(format!("{text:?} is no files cache mode that borg knows"))
         .help(format!("one of {}", modes.join(" ; "))))
 }
+
+/// What a change of each key changes.
+#[cfg(test)]
+pub const EFFECTS: &[Effects] = &[
+    Effects {
+        table: "targets.NAME.borg",
+        file: "[targets.t.borg]\npassphrase-file='/p'\nKEY\nJOB",
+        rows: &[("repository", "repository='/r'", "repository='/other'")],
+    },
+    Effects {
+        table: "targets.NAME.borg",
+        file: "[targets.t.borg]\nrepository='ssh://h/r'\nKEY\nJOB",
+        rows: &[
+            ("passphrase-file", "passphrase-file='/p'", "passphrase-file='/x'"),
+            ("passphrase-command", "passphrase-file='/p'", "passphrase-command=['x']"),
+            ("passphrase-credential", "passphrase-file='/p'", "passphrase-credential='x'"),
+            ("remote-program", "passphrase-file='/p'", "passphrase-file='/p'\nremote-program='x'"),
+            (
+                "ssh-command",
+                "passphrase-file='/p'",
+                "passphrase-file='/p'\nssh-command=['ssh', '-4']",
+            ),
+            ("upload-limit", "passphrase-file='/p'", "passphrase-file='/p'\nupload-limit=5"),
+            ("stall-timeout", "passphrase-file='/p'", "passphrase-file='/p'\nstall-timeout='1h'"),
+            ("program", "passphrase-file='/p'", "passphrase-file='/p'\nprogram='/x'"),
+            ("compression", "passphrase-file='/p'", "passphrase-file='/p'\ncompression='zstd'"),
+            (
+                "files-cache",
+                "passphrase-file='/p'",
+                "passphrase-file='/p'\nfiles-cache='mtime,size'",
+            ),
+            ("require-mount", "passphrase-file='/p'", "passphrase-file='/p'\nrequire-mount='/x'"),
+            ("encryption", "passphrase-file='/p'", "passphrase-file='/p'\nencryption='keyfile'"),
+            (
+                "key-file",
+                "passphrase-file='/p'\nencryption='keyfile'",
+                "passphrase-file='/p'\nencryption='keyfile'\nkey-file='/k'",
+            ),
+        ],
+    },
+];
 
 #[cfg(test)]
 mod tests {

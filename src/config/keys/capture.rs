@@ -12,6 +12,8 @@ use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
 use crate::config::kind::{Choice, Elements, Read, Scalar, wrong_type};
 use crate::config::kinds::{FLAG, LONG_SPAN, PATHS, PERCENT, TEXTS, whole_percent};
 use crate::config::section::Section;
+#[cfg(test)]
+use crate::config::testing::Effects;
 use crate::config::tree::Node;
 use crate::model::job::{CaptureMode, CapturePolicy, ClassicSize, ThinLimits};
 use crate::model::shown::Show;
@@ -308,6 +310,49 @@ fn snapshot_size(node: &Node) -> Read<ClassicSize> {
         .or_else(bytes)
         .ok_or_else(|| Complaint::new(format!("expected {EXPECTED}, not {text:?}")))
 }
+
+/// What a change of each key changes.
+#[cfg(test)]
+pub const EFFECTS: &[Effects] = &[
+    Effects {
+        table: "jobs.NAME.files",
+        file: "TARGET [jobs.j]\ntargets=['t']\n[jobs.j.files]\nKEY",
+        rows: &[
+            ("capture", "paths=['/a']", "paths=['/a']\ncapture='none'"),
+            ("freeze-units", "paths=['/a']", "paths=['/a']\nfreeze-units=['a.service']"),
+            ("live", "paths=['/a']", "paths=['/a']\nlive=['/a/b']"),
+            ("leave-out", "paths=['/a']", "paths=['/a']\nleave-out=['/a/b']"),
+            (
+                "consistent",
+                "paths=['/a']\nfreeze-units=['a.service']",
+                "paths=['/a']\nfreeze-units=['a.service']\nconsistent=true",
+            ),
+            (
+                "freeze-limit",
+                "paths=['/a']\nfreeze-units=['a.service']",
+                "paths=['/a']\nfreeze-units=['a.service']\nfreeze-limit='9s'",
+            ),
+        ],
+    },
+    Effects {
+        table: "jobs.NAME.files.lvm-thin",
+        file: "TARGET [jobs.j]\ntargets=['t']\n[jobs.j.files]\nKEY",
+        rows: &[
+            ("max-data", "paths=['/a']", "paths=['/a']\nlvm-thin.max-data='50%'"),
+            ("max-metadata", "paths=['/a']", "paths=['/a']\nlvm-thin.max-metadata='50%'"),
+        ],
+    },
+    Effects {
+        table: "jobs.NAME.files.lvm-classic",
+        file: "TARGET [jobs.j]\ntargets=['t']\n[jobs.j.files]\nKEY",
+        rows: &[("size", "paths=['/a']", "paths=['/a']\nlvm-classic.size='3G'")],
+    },
+    Effects {
+        table: "jobs.NAME.files.remount-readonly",
+        file: "TARGET [jobs.j]\ntargets=['t']\n[jobs.j.files]\nKEY",
+        rows: &[("paths", "paths=['/a']", "paths=['/a']\nremount-readonly.paths=['/a']")],
+    },
+];
 
 #[cfg(test)]
 mod tests {

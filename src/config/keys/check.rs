@@ -9,6 +9,8 @@ use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
 use crate::config::kind::{Read, Scalar, wrong_type};
 use crate::config::kinds::SPAN;
 use crate::config::section::Section;
+#[cfg(test)]
+use crate::config::testing::Effects;
 use crate::config::tree::{Node, Value};
 use crate::model::target::{CheckPolicy, ReadData};
 
@@ -76,6 +78,17 @@ fn percent(text: &str) -> Option<f64> {
     let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     number.parse().ok().filter(|number| plain && *number > 0.0 && *number <= 100.0)
 }
+
+/// What a change of each key changes.
+#[cfg(test)]
+pub const EFFECTS: &[Effects] = &[Effects {
+    table: "targets.NAME.check",
+    file: "[targets.t.check]\nKEY\nTARGET JOB",
+    rows: &[
+        ("every", "every='1d'", "every='2d'"),
+        ("read-data", "every='1d'", "every='1d'\nread-data='5%'"),
+    ],
+}];
 
 #[cfg(test)]
 mod tests {

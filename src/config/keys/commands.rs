@@ -6,6 +6,8 @@ use crate::config::diagnostic::{Complaint, Notes};
 use crate::config::key::{Item, Key, Keyed, Names, Start, Table, no_variants};
 use crate::config::kinds::{ARGV, FILE_NAME as A_FILE_NAME};
 use crate::config::section::Section;
+#[cfg(test)]
+use crate::config::testing::Effects;
 use crate::model::job::{CommandSource, Source};
 use crate::model::names::LONGEST_NAME;
 
@@ -80,3 +82,14 @@ fn item_name(name: &str) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// What a change of each key changes.
+#[cfg(test)]
+pub const EFFECTS: &[Effects] = &[Effects {
+    table: "jobs.NAME.commands.NAME",
+    file: "TARGET [jobs.j]\ntargets=['t']\n[jobs.j.commands.x]\nKEY",
+    rows: &[
+        ("command", "command=['c']\nfile-name='f'", "command=['d']\nfile-name='f'"),
+        ("file-name", "command=['c']\nfile-name='f'", "command=['c']\nfile-name='g'"),
+    ],
+}];

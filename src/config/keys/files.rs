@@ -9,6 +9,8 @@ use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
 use crate::config::kind::Elements;
 use crate::config::kinds::{FLAG, PATHS as LIST_OF_PATHS, PATTERNS};
 use crate::config::section::Section;
+#[cfg(test)]
+use crate::config::testing::Effects;
 use crate::model::job::{FilesSource, Source};
 use crate::model::shown::Show;
 
@@ -112,3 +114,18 @@ fn read_paths(section: &Section<'_>, notes: &mut Notes) -> Elements<PathBuf> {
     }
     paths
 }
+
+/// What a change of each key changes.
+#[cfg(test)]
+pub const EFFECTS: &[Effects] = &[Effects {
+    table: "jobs.NAME.files",
+    file: "TARGET [jobs.j]\ntargets=['t']\n[jobs.j.files]\nKEY",
+    rows: &[
+        ("paths", "paths=['/a']", "paths=['/b']"),
+        ("exclude", "paths=['/a']", "paths=['/a']\nexclude=['x']"),
+        ("exclude-caches", "paths=['/a']", "paths=['/a']\nexclude-caches=true"),
+        ("exclude-if-present", "paths=['/a']", "paths=['/a']\nexclude-if-present=['x']"),
+        ("one-file-system", "paths=['/a']", "paths=['/a']\none-file-system=true"),
+        ("allow-empty", "paths=['/a']", "paths=['/a']\nallow-empty=true"),
+    ],
+}];

@@ -7,6 +7,8 @@ use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
 use crate::config::kind::Elements;
 use crate::config::kinds::{ARGVS, LONG_SPAN};
 use crate::config::section::Section;
+#[cfg(test)]
+use crate::config::testing::Effects;
 use crate::model::job::Hooks;
 
 /// The table.
@@ -90,3 +92,19 @@ pub fn refuse_quiet(hooks: &Section<'_>, notes: &mut Notes) {
         notes.problem(hooks.key_at(key), complaint);
     }
 }
+
+/// What a change of each key changes.
+#[cfg(test)]
+pub const EFFECTS: &[Effects] = &[Effects {
+    table: "jobs.NAME.hooks",
+    file: "[jobs.j.hooks]\nKEY\nTARGET JOB",
+    rows: &[
+        ("before", "", "before=[['x']]"),
+        ("after", "", "after=[['x']]"),
+        ("on-failure", "", "on-failure=[['x']]"),
+        ("finally", "", "finally=[['x']]"),
+        ("quiesce", "quiesce=[['x']]\nresume=[['x']]", "quiesce=[['y']]\nresume=[['x']]"),
+        ("resume", "quiesce=[['x']]\nresume=[['x']]", "quiesce=[['x']]\nresume=[['y']]"),
+        ("timeout", "after=[['x']]", "after=[['x']]\ntimeout='1m'"),
+    ],
+}];

@@ -15,6 +15,8 @@ use crate::config::kinds::{LONG_SPAN, TEXTS, whole_percent};
 use crate::config::pairing::PAIRINGS;
 use crate::config::section::Section;
 use crate::config::source::Place;
+#[cfg(test)]
+use crate::config::testing::Effects;
 use crate::config::tree::{Node, bare};
 use crate::model::job::Job;
 use crate::model::keep::KeepPolicy;
@@ -208,6 +210,18 @@ fn shrink(node: &Node) -> Read<u8> {
     }
     whole_percent(text).ok_or_else(|| Complaint::new(format!("expected {EXPECTED}, not {text:?}")))
 }
+
+/// What a change of each key changes.
+#[cfg(test)]
+pub const EFFECTS: &[Effects] = &[Effects {
+    table: "jobs.NAME",
+    file: "TARGET [targets.u.restic]\nrepository='/u'\npassword-file='/p'\n[jobs.j]\nfiles.paths=['/a']\nKEY",
+    rows: &[
+        ("targets", "targets=['t']", "targets=['u', 't']"),
+        ("max-shrink", "targets=['t']", "targets=['t']\nmax-shrink='off'"),
+        ("max-age", "targets=['t']", "targets=['t']\nmax-age='1h'"),
+    ],
+}];
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,8 @@ use crate::config::key::{Item, Key, Start, Table, no_variants};
 use crate::config::kind::Elements;
 use crate::config::kinds::{LONG_SPAN, TEXTS, Whole};
 use crate::config::section::Section;
+#[cfg(test)]
+use crate::config::testing::Effects;
 use crate::model::keep::KeepPolicy;
 
 /// The table of a target.
@@ -111,3 +113,36 @@ pub fn read(section: &Section<'_>, notes: &mut Notes) -> KeepPolicy {
     }
     policy
 }
+
+/// What a change of each key changes.
+#[cfg(test)]
+pub const EFFECTS: &[Effects] = &[
+    Effects {
+        table: "targets.NAME.keep",
+        file: "[targets.t.keep]\nKEY\nTARGET JOB",
+        rows: &[
+            ("last", "", "last=1"),
+            ("hourly", "", "hourly=1"),
+            ("daily", "", "daily=1"),
+            ("weekly", "", "weekly=1"),
+            ("monthly", "", "monthly=1"),
+            ("yearly", "", "yearly=1"),
+            ("within", "", "within='1d'"),
+            ("tags", "", "tags=['a']"),
+        ],
+    },
+    Effects {
+        table: "jobs.NAME.keep.NAME",
+        file: "[jobs.j.keep.t]\nKEY\nTARGET JOB",
+        rows: &[
+            ("last", "", "last=1"),
+            ("hourly", "", "hourly=1"),
+            ("daily", "", "daily=1"),
+            ("weekly", "", "weekly=1"),
+            ("monthly", "", "monthly=1"),
+            ("yearly", "", "yearly=1"),
+            ("within", "", "within='1d'"),
+            ("tags", "", "tags=['a']"),
+        ],
+    },
+];

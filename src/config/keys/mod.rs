@@ -21,3 +21,19 @@ pub use borg::ROW as BORG;
 pub use commands::ROW as COMMANDS;
 pub use files::ROW as FILES;
 pub use restic::ROW as RESTIC;
+
+/// What a change of each key changes, of all tables.
+#[cfg(test)]
+pub const EFFECTS: &[&[super::testing::Effects]] = &[
+    settings::EFFECTS,
+    target::EFFECTS,
+    check::EFFECTS,
+    keep::EFFECTS,
+    borg::EFFECTS,
+    restic::EFFECTS,
+    job::EFFECTS,
+    files::EFFECTS,
+    capture::EFFECTS,
+    commands::EFFECTS,
+    hooks::EFFECTS,
+];

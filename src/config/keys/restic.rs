@@ -11,6 +11,8 @@ use crate::config::kind::Word;
 use crate::config::kinds::{ARGV, FILE_NAME, PATH, TEXT};
 use crate::config::repository;
 use crate::config::section::Section;
+#[cfg(test)]
+use crate::config::testing::Effects;
 use crate::model::names::TargetName;
 use crate::model::target::{EngineConfig, ResticOptions};
 
@@ -122,3 +124,29 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
     let common = ReadEngine::new(section, repository, location, config)?;
     Some(ReadEngine { secret, copy_from, copy_from_at: section.value_at(&COPY_FROM), ..common })
 }
+
+/// What a change of each key changes.
+#[cfg(test)]
+pub const EFFECTS: &[Effects] = &[
+    Effects {
+        table: "targets.NAME.restic",
+        file: "[targets.t.restic]\npassword-file='/p'\nKEY\n[targets.u.restic]\nrepository='/u'\npassword-file='/p'\n[jobs.j]\ntargets=['t', 'u']\nfiles.paths=['/a']\n",
+        rows: &[("repository", "repository='/r'", "repository='/other'")],
+    },
+    Effects {
+        table: "targets.NAME.restic",
+        file: "[targets.t.restic]\nrepository='/r'\nKEY\n[targets.u.restic]\nrepository='/u'\npassword-file='/p'\n[jobs.j]\ntargets=['t', 'u']\nfiles.paths=['/a']\n",
+        rows: &[
+            ("password-file", "password-file='/p'", "password-file='/x'"),
+            ("password-command", "password-file='/p'", "password-command=['x']"),
+            ("password-credential", "password-file='/p'", "password-credential='x'"),
+            ("environment-file", "password-file='/p'", "password-file='/p'\nenvironment-file='/e'"),
+            ("copy-from", "password-file='/p'", "password-file='/p'\ncopy-from='u'"),
+            ("compression", "password-file='/p'", "password-file='/p'\ncompression='max'"),
+            ("require-mount", "password-file='/p'", "password-file='/p'\nrequire-mount='/r'"),
+            ("program", "password-file='/p'", "password-file='/p'\nprogram='/x'"),
+            ("upload-limit", "password-file='/p'", "password-file='/p'\nupload-limit=5"),
+            ("stall-timeout", "password-file='/p'", "password-file='/p'\nstall-timeout='1h'"),
+        ],
+    },
+];

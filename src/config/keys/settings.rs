@@ -7,6 +7,8 @@ use crate::config::diagnostic::{Complaint, Notes};
 use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
 use crate::config::kinds::{HOST as HOST_NAME, LONG_SPAN, PATH, SPAN};
 use crate::config::section::Section;
+#[cfg(test)]
+use crate::config::testing::Effects;
 use crate::model::job::Settings;
 use crate::model::names::HostName;
 
@@ -102,3 +104,19 @@ fn of_machine(section: &Section<'_>, default_host: &str, notes: &mut Notes) -> O
         }
     }
 }
+
+/// What a change of each key changes.
+#[cfg(test)]
+pub const EFFECTS: &[Effects] = &[Effects {
+    table: "settings",
+    file: "[settings]\nKEY\nTARGET JOB",
+    rows: &[
+        ("host", "", "host='other'"),
+        ("state-dir", "", "state-dir='/x'"),
+        ("runtime-dir", "", "runtime-dir='/x'"),
+        ("cache-dir", "", "cache-dir='/x'"),
+        ("metrics-file", "", "metrics-file='/x'"),
+        ("lock-wait", "", "lock-wait='9s'"),
+        ("max-age", "", "max-age='9s'"),
+    ],
+}];

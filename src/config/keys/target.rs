@@ -13,6 +13,8 @@ use crate::config::pairing::ENGINES;
 use crate::config::repository::Location;
 use crate::config::section::Section;
 use crate::config::source::Place;
+#[cfg(test)]
+use crate::config::testing::Effects;
 use crate::config::tree::bare;
 use crate::model::names::TargetName;
 use crate::model::target::Target;
@@ -129,3 +131,11 @@ fn no_engine(section: &Section<'_>, notes: &mut Notes) {
         .help(format!("add {}", tables.join(" or ")));
     notes.missing(section.at, complaint);
 }
+
+/// What a change of each key changes.
+#[cfg(test)]
+pub const EFFECTS: &[Effects] = &[Effects {
+    table: "targets.NAME",
+    file: "[targets.t]\nKEY\nTARGET JOB",
+    rows: &[("compact-every", "", "compact-every='7d'"), ("append-only", "", "append-only=true")],
+}];
