@@ -70,24 +70,23 @@ impl Provider for Btrfs {
 
     fn look(&self, room: Room<'_>, promise: &Undo) -> Result<Made, CaptureError> {
         let snapshot = promised(promise)?;
-        let (identity, options) = if room.host.is_dry() {
-            (None, format!("subvol=/{}", snapshot.name))
-        } else {
-            let made = room
-                .host
-                .subvolume_on(&snapshot.device, &snapshot.name)?
-                .filter(|made| is_of(made, snapshot))
-                .ok_or_else(|| {
-                    mismatch(format!(
-                        "{} is not a read-only snapshot of {}",
-                        snapshot.name,
-                        self.volume.at.shown()
-                    ))
-                })?;
-            let uuid =
-                made.uuid.ok_or_else(|| mismatch(format!("{} has no UUID", snapshot.name)))?;
-            // Not by its name, behind which another one may be by then.
-            (Some(Identity::Subvolume { uuid }), format!("subvolid={}", made.id))
+        let made = room
+            .host
+            .subvolume_on(&snapshot.device, &snapshot.name)?
+            .filter(|made| is_of(made, snapshot))
+            .ok_or_else(|| {
+                mismatch(format!(
+                    "{} is not a read-only snapshot of {}",
+                    snapshot.name,
+                    self.volume.at.shown()
+                ))
+            })?;
+        let uuid = made.uuid.ok_or_else(|| mismatch(format!("{} has no UUID", snapshot.name)))?;
+        let identity = Some(Identity::Subvolume { uuid });
+        // Not by its name, behind which another one may be by then; in a plan there is nothing else.
+        let options = match made.id {
+            Some(id) => format!("subvolid={id}"),
+            None => format!("subvol=/{}", snapshot.name),
         };
         Ok(Made {
             identity,
@@ -207,10 +206,6 @@ fn remove_one(
     identity: Option<&Identity>,
 ) -> Result<(), CaptureError> {
     let (device, name) = (device.to_owned(), snapshot.name.clone());
-    if room.host.is_dry() {
-        room.host.act(&Action::DeleteSnapshot { device, name, found: None })?;
-        return Ok(());
-    }
     let Some(found) = room.host.subvolume_on(&device, &name)? else { return Ok(()) };
     let is_ours = match identity {
         Some(Identity::Subvolume { uuid }) => found.uuid.as_ref() == Some(uuid),
@@ -223,6 +218,6 @@ fn remove_one(
     if !is_ours {
         return Err(CaptureError::NotOurs { what: format!("the subvolume {name}") });
     }
-    room.host.act(&Action::DeleteSnapshot { device, name, found: Some(found) })?;
+    room.host.act(&Action::DeleteSnapshot { device, name, found })?;
     Ok(())
 }

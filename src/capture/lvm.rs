@@ -78,20 +78,16 @@ pub(super) fn look(
     volume: &Volume,
     access: Access,
 ) -> Result<Made, CaptureError> {
-    let identity = if room.host.is_dry() {
-        None
-    } else {
-        let volumes = volumes(room)?;
-        let made = find(&volumes, promised, None)
-            .ok_or_else(|| mismatch(format!("lvcreate made no {}", promised.name)))?;
-        if !is_of(made, promised) {
-            return Err(mismatch(format!(
-                "{}/{} is not the snapshot of {} that was asked for",
-                promised.group, promised.name, promised.origin
-            )));
-        }
-        Some(Identity::LogicalVolume { uuid: made.uuid.clone() })
-    };
+    let volumes = volumes(room)?;
+    let made = find(&volumes, promised, None)
+        .ok_or_else(|| mismatch(format!("lvcreate made no {}", promised.name)))?;
+    if !is_of(made, promised) {
+        return Err(mismatch(format!(
+            "{}/{} is not the snapshot of {} that was asked for",
+            promised.group, promised.name, promised.origin
+        )));
+    }
+    let identity = Some(Identity::LogicalVolume { uuid: made.uuid.clone() });
     let file_system = volume.mount.file_system.clone();
     // A second XFS of the same UUID is refused otherwise.
     let options = if file_system == "xfs" { "nouuid" } else { "" };
@@ -150,9 +146,6 @@ pub(super) fn remove(
     promised: &VolumeSnapshot,
     identity: Option<&Identity>,
 ) -> Result<(), CaptureError> {
-    if room.host.is_dry() {
-        return run(room.host, &tool::remove(promised, None)).map(|_| ());
-    }
     repair::resume(room, promised)?;
     repair::transaction(room, promised)?;
     let mut last = None;

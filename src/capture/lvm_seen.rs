@@ -6,9 +6,13 @@ use crate::tools::lvm::{self as tool, LogicalVolume};
 
 use super::{CaptureError, Room, mismatch, run};
 
-/// All volumes of the machine.
+/// All volumes of the machine, as they are or, in a dry run, as they would be.
 pub(super) fn volumes(room: Room<'_>) -> Result<Vec<LogicalVolume>, CaptureError> {
-    tool::parse(&run(room.host, &tool::list())?.stdout).map_err(mismatch)
+    let mut volumes = tool::parse(&run(room.host, &tool::list())?.stdout).map_err(mismatch)?;
+    for change in room.host.predicted(tool::SNAPSHOTS) {
+        tool::foretell(&mut volumes, &change).map_err(mismatch)?;
+    }
+    Ok(volumes)
 }
 
 /// The snapshot among all volumes: by its UUID, or by its name where none is known.

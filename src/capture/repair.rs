@@ -45,7 +45,7 @@ pub(super) fn resume(room: Room<'_>, promised: &VolumeSnapshot) -> Result<(), Ca
         run(room.host, &dmsetup::resume(&device.name))?;
     }
     let left = suspended(room, promised)?;
-    if room.host.is_dry() || left.is_empty() {
+    if left.is_empty() {
         return Ok(());
     }
     let names: Vec<&str> = left.iter().map(|device| device.name.as_str()).collect();
@@ -111,7 +111,12 @@ pub(super) fn sweep(room: Room<'_>, promised: &VolumeSnapshot) -> Result<(), Cap
 
 fn devices(room: Room<'_>) -> Result<Vec<Device>, CaptureError> {
     let listed = run(room.host, &dmsetup::devices())?;
-    dmsetup::parse_devices(&listed.stdout).map_err(mismatch)
+    let mut devices = dmsetup::parse_devices(&listed.stdout).map_err(mismatch)?;
+    let resumed = room.host.predicted(dmsetup::RESUMED);
+    for device in devices.iter_mut().filter(|it| resumed.contains(&it.name.as_bytes().to_vec())) {
+        device.suspended = false;
+    }
+    Ok(devices)
 }
 
 /// Brings a thin pool back into step, where it is our own half-made snapshot that put it out of step.

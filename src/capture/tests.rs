@@ -89,7 +89,7 @@ impl Host for Machine {
         Ok(self.roots.contains(root).then(|| Subvolume {
             file_system: "fs-uuid".into(),
             // A mount shows the top level unless the test is about something nested.
-            id: if self.mounts.iter().any(|mount| mount.at == root) { 5 } else { 256 },
+            id: Some(if self.mounts.iter().any(|mount| mount.at == root) { 5 } else { 256 }),
             uuid: Some(root.to_string_lossy().into_owned()),
             parent_uuid: None,
             read_only: false,

@@ -274,6 +274,20 @@ pub struct CheckReport {
     pub damage: Vec<String>,
     /// What was read: `structure`, `structure and 5% of the data`, …
     pub extent: String,
+    /// Nothing was read, so nothing was found either: a dry run only noted it.
+    pub is_predicted: bool,
+}
+
+impl CheckReport {
+    /// What was found in what was read.
+    pub fn found(damage: Vec<String>, extent: String) -> Self {
+        Self { damage, extent, is_predicted: false }
+    }
+
+    /// That it was only noted.
+    pub fn predicted() -> Self {
+        Self { damage: Vec::new(), extent: "nothing (dry run)".into(), is_predicted: true }
+    }
 }
 
 /// What a compaction gave back, as far as it is known: an engine that did its work may still have given nothing.
@@ -285,6 +299,8 @@ pub enum Compacted {
     AppendOnly,
     /// The engine named no space.
     Unknown,
+    /// Nobody compacted: a dry run only noted it.
+    Predicted,
 }
 
 /// One entry of a copy.
@@ -545,7 +561,7 @@ pub trait Engine: Send + Sync {
     /// When the engine could not carry it out.
     fn set_pin(&self, cx: Context<'_>, copy: &Copy, pinned: bool) -> Result<String, EngineError>;
 
-    /// Copies these copies from another repository of the same engine into this one.
+    /// Copies these copies, as the other one lists them, from a repository of the same engine into this one.
     ///
     /// # Errors
     /// [`EngineError::Unsupported`] where the engine cannot, and the general ones.
@@ -553,7 +569,7 @@ pub trait Engine: Send + Sync {
         &self,
         cx: Context<'_>,
         source: &dyn Engine,
-        ids: &[String],
+        copies: &[&Copy],
         progress: OnProgress<'_>,
     ) -> Result<(), EngineError>;
 

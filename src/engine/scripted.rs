@@ -60,6 +60,7 @@ impl Answer {
         Self::lines(&self.stderr).for_each(|line| watch(err, line));
         let whole = spec.stdout == Capture::Whole;
         Completed {
+            is_predicted: false,
             exit: self.exit,
             stdout: if whole { self.stdout.clone() } else { Vec::new() },
             stderr_tail: self.stderr.clone(),
@@ -102,9 +103,13 @@ impl ScriptedHost {
         self.asked.lock().unwrap().iter().map(CommandSpec::display).collect()
     }
 
+    fn predicts(&self, spec: &CommandSpec) -> bool {
+        self.dry && spec.effect == Effect::Mutate
+    }
+
     fn next(&self, spec: &CommandSpec) -> Answer {
         self.asked.lock().unwrap().push(spec.clone());
-        if self.dry && spec.effect == Effect::Mutate {
+        if self.predicts(spec) {
             let facts = spec.prediction.facts.iter();
             self.facts
                 .lock()
@@ -123,7 +128,8 @@ impl ScriptedHost {
 
 impl Host for ScriptedHost {
     fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
-        Ok(self.next(spec).complete(spec, Stream::Out, Stream::Err, watch))
+        let completed = self.next(spec).complete(spec, Stream::Out, Stream::Err, watch);
+        Ok(Completed { is_predicted: self.predicts(spec), ..completed })
     }
 
     fn chain(
@@ -137,10 +143,12 @@ impl Host for ScriptedHost {
             let said = self.next(spec);
             bytes = said.stdout.len() as u64;
             let err = Stream::ProducerErr;
-            Completed { stdout: Vec::new(), ..said.complete(spec, err, err, &mut *watch) }
+            let completed = said.complete(spec, err, err, &mut *watch);
+            Completed { stdout: Vec::new(), is_predicted: self.predicts(spec), ..completed }
         };
         let before = before.iter().map(&mut written).collect();
         let read = self.next(last).complete(last, Stream::Out, Stream::Err, watch);
+        let read = Completed { is_predicted: self.predicts(last), ..read };
         Ok(Chained { before, last: read, bytes: (!self.dry).then_some(bytes) })
     }
 

@@ -76,8 +76,8 @@ pub enum Action {
         device: PathBuf,
         /// The snapshot's name.
         name: String,
-        /// What was found there; `None` in a plan, which makes none.
-        found: Option<Subvolume>,
+        /// What was found there.
+        found: Subvolume,
     },
     /// Waits until a power cut cannot bring back what was deleted from a btrfs by now, by whomever.
     CommitDeletions {

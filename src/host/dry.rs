@@ -1,11 +1,13 @@
 //! The host of a dry run: looks at the real machine, and notes what would change instead of changing it.
 //!
 //! What a skipped command would have printed, and what would be true afterwards, comes with the command
-//! ([`super::Prediction`]), so that the steps after it go the same way as in a real run.
+//! ([`super::Prediction`]), so that the steps after it go the same way as in a real run; what an [`Action`] or a change
+//! of a guest would leave is foretold here. So whoever looks at something that a dry run did not make finds it, and
+//! nobody has to ask whether the run is a dry one. Where an answer was foretold and not given, it says so
+//! ([`Completed::is_predicted`]).
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -13,170 +15,24 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, FixedOffset, Utc};
-use serde::{Serialize, Serializer};
 
 use super::runner::lines::LineSplitter;
-use super::spec::quote;
 use super::{
     ActError, Action, Capture, Chained, ChildRecorder, CommandSpec, Completed, Effect, EnvValue,
     Exit, GuestChange, Host, Hypervisor, LockError, LockGuard, LockMode, MountEntry, PathState,
-    Placed, Placement, PrivateMount, PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard,
-    Tool, TrustError, TrustKind, Watch, Way,
+    Placed, Placement, PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool,
+    TrustError, TrustKind, Watch, Way,
 };
-use crate::model::bytes;
 use crate::model::guest::GuestUuid;
 use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
 
-/// Something that a real run would do to the machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PlannedEffect {
-    /// A process.
-    Command(PlannedCommand),
-    /// Processes of which each reads what the one before it writes.
-    #[serde(rename = "pipe")]
-    Chain {
-        /// The first.
-        producer: PlannedCommand,
-        /// Those between the first and the last, in order.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        between: Vec<PlannedCommand>,
-        /// The last, which stores.
-        consumer: PlannedCommand,
-    },
-    /// Something else, in words.
-    Action(String),
-}
-
-/// A process that a real run would start. Holds no secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PlannedCommand {
-    /// The command as a person would type it, secrets masked.
-    pub command: String,
-    /// Variables beyond the base environment that may be shown, in order.
-    pub environment: Vec<PlannedVariable>,
-    /// Names of the variables that hold a secret or lead to one.
-    pub secret_variables: Vec<String>,
-    /// The working directory, if it is not `/`.
-    #[serde(flatten, serialize_with = "directory")]
-    pub directory: Option<PathBuf>,
-    /// What only the process sees, in words.
-    pub sees: Vec<String>,
-}
-
-fn directory<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
-    bytes::field("directory", "directory_bytes", path.as_deref(), serializer)
-}
-
-/// An environment variable.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PlannedVariable {
-    /// Its name.
-    pub name: String,
-    /// Its value; bytes that are not UTF-8 are replaced.
-    pub value: String,
-}
-
-/// One mount of a private view, in words.
-fn seen(mount: &PrivateMount) -> String {
-    match mount {
-        PrivateMount::Bind { from, at, .. } if from == at => {
-            format!("{} as it is live", at.shown())
-        }
-        PrivateMount::Mounted { at } => format!("{} as it is live", at.shown()),
-        PrivateMount::Bind { from, at, read_only } => {
-            let how = if *read_only { "read-only " } else { "" };
-            format!("{} {how}at {}", from.shown(), at.shown())
-        }
-        PrivateMount::Device { device, at, file_system, options, directory, access: _ } => {
-            let options = match options.as_str() {
-                "" => String::new(),
-                options => format!(", {options}"),
-            };
-            let directory =
-                directory.as_ref().map(|path| format!(", {}", path.shown())).unwrap_or_default();
-            format!(
-                "{} ({file_system}{options}{directory}) read-only at {}",
-                device.shown(),
-                at.shown()
-            )
-        }
-    }
-}
-
-impl PlannedCommand {
-    fn new(spec: &CommandSpec) -> Self {
-        let mut environment = Vec::new();
-        let mut secret_variables = Vec::new();
-        for (name, value) in &spec.env {
-            match value {
-                EnvValue::Plain(value) => environment.push(PlannedVariable {
-                    name: name.clone(),
-                    value: value.to_string_lossy().into_owned(),
-                }),
-                EnvValue::Secret(_) => secret_variables.push(name.clone()),
-            }
-        }
-        secret_variables.extend(spec.secrets.iter().map(|secret| secret.variable.to_owned()));
-        Self {
-            command: spec.display(),
-            environment,
-            secret_variables,
-            directory: spec.directory.clone(),
-            sees: spec.view.mounts.iter().map(seen).collect(),
-        }
-    }
-}
-
-impl PlannedEffect {
-    fn of_chain(before: &[CommandSpec], last: &CommandSpec) -> Self {
-        let last = PlannedCommand::new(last);
-        match before {
-            [] => PlannedEffect::Command(last),
-            [first, between @ ..] => PlannedEffect::Chain {
-                producer: PlannedCommand::new(first),
-                between: between.iter().map(PlannedCommand::new).collect(),
-                consumer: last,
-            },
-        }
-    }
-}
-
-impl fmt::Display for PlannedEffect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PlannedEffect::Command(command) => command.fmt(f),
-            PlannedEffect::Chain { producer, between, consumer } => {
-                write!(f, "{producer}")?;
-                between.iter().chain([consumer]).try_for_each(|next| write!(f, "\n| {next}"))
-            }
-            PlannedEffect::Action(text) => f.write_str(text),
-        }
-    }
-}
-
-/// The command on one line, and below it, indented, what else it gets.
-impl fmt::Display for PlannedCommand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.command)?;
-        for PlannedVariable { name, value } in &self.environment {
-            write!(f, "\n  with {name}={}", quote(value))?;
-        }
-        for name in &self.secret_variables {
-            write!(f, "\n  with {name}=***")?;
-        }
-        if let Some(directory) = &self.directory {
-            write!(f, "\n  in {}", directory.shown())?;
-        }
-        for mount in &self.sees {
-            write!(f, "\n  seeing {mount}")?;
-        }
-        Ok(())
-    }
-}
-
+mod foretold;
 mod guests;
+mod planned;
+
+use foretold::Foretold;
+pub use planned::{PlannedCommand, PlannedEffect, PlannedVariable};
 
 /// A host that changes nothing.
 pub struct DryHost {
@@ -189,6 +45,7 @@ pub struct DryHost {
 struct Noted {
     effects: Vec<PlannedEffect>,
     facts: HashMap<String, Vec<Vec<u8>>>,
+    foretold: Foretold,
     guests: HashMap<GuestUuid, Vec<GuestChange>>,
 }
 
@@ -289,6 +146,7 @@ fn predict(spec: &CommandSpec, watch: Watch<'_>) -> Completed {
     }
     let whole = spec.stdout == Capture::Whole;
     Completed {
+        is_predicted: true,
         exit: Exit::Code(0),
         stdout: if whole { spec.prediction.stdout.clone() } else { Vec::new() },
         stderr_tail: Vec::new(),
@@ -336,6 +194,7 @@ impl Host for DryHost {
         let specs: Vec<&CommandSpec> = before.iter().chain([last]).collect();
         self.note(PlannedEffect::of_chain(before, last), &specs);
         let unseen = Completed {
+            is_predicted: true,
             exit: Exit::Code(0),
             stdout: Vec::new(),
             stderr_tail: Vec::new(),
@@ -351,7 +210,7 @@ impl Host for DryHost {
 
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {
         self.note(PlannedEffect::Action(action.summary()), &[]);
-        Ok(None)
+        Ok(self.noted().foretold.after(action, self.inner.as_ref()))
     }
 
     fn place(&self, placement: &Placement) -> Result<Placed, ActError> {
@@ -400,7 +259,9 @@ impl Host for DryHost {
     }
 
     fn mounts(&self) -> Result<Vec<MountEntry>, ActError> {
-        self.inner.mounts()
+        let mut mounts = self.inner.mounts()?;
+        self.noted().foretold.remount(&mut mounts);
+        Ok(mounts)
     }
 
     fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
@@ -408,7 +269,8 @@ impl Host for DryHost {
     }
 
     fn subvolume_on(&self, device: &Path, name: &str) -> Result<Option<Subvolume>, ActError> {
-        self.inner.subvolume_on(device, name)
+        let foretold = self.noted().foretold.subvolume_on(device, name);
+        foretold.map_or_else(|| self.inner.subvolume_on(device, name), Ok)
     }
 
     /// Nothing of the view exists.
@@ -472,6 +334,10 @@ impl Host for DryHost {
         self.inner.ahead_of_utc(at)
     }
 
+    fn pause(&self, span: Duration) {
+        self.inner.pause(span);
+    }
+
     fn random(&self) -> [u8; 4] {
         self.inner.random()
     }
@@ -501,7 +367,7 @@ mod tests {
     use super::*;
     use crate::host::sys::signals::StopFlag;
     use crate::host::system::SystemHost;
-    use crate::host::{Access, Arg, Fact, FdStyle, SecretFd};
+    use crate::host::{Access, Arg, Fact, FdStyle, PrivateMount, SecretFd};
     use crate::model::secret::Secret;
     use crate::model::undo::ChildProcess;
 
@@ -592,6 +458,57 @@ mod tests {
         let seen = dry.chain(&looks, &named("cat", Effect::Inspect), &mut |_, _| {}).unwrap();
         assert_eq!((seen.last.stdout.as_slice(), seen.bytes), (&b"hello\n"[..], Some(6)));
         assert_eq!(dry.planned().len(), 3);
+    }
+
+    #[test]
+    fn what_actions_would_leave_is_there_for_whoever_looks() {
+        let dir = tempfile::tempdir().unwrap();
+        let dry = dry();
+        let device = || PathBuf::from("/dev/stillpoint-none");
+        let origin = Subvolume {
+            file_system: "fs".into(),
+            id: Some(256),
+            uuid: Some("origin".into()),
+            parent_uuid: None,
+            read_only: false,
+        };
+        let make = Action::MakeSnapshot {
+            device: device(),
+            origin,
+            path: "/data".into(),
+            name: "snap".into(),
+        };
+        let made = dry.act(&make).unwrap();
+        let found = dry.subvolume_on(&device(), "snap").unwrap().unwrap();
+        assert_eq!(made, found.uuid.clone().map(|uuid| Identity::Subvolume { uuid }));
+        assert!(found.read_only && found.id.is_none());
+        assert_eq!(found.parent_uuid.as_deref(), Some("origin"));
+        let name = || "snap".to_owned();
+        dry.act(&Action::DeleteSnapshot { device: device(), name: name(), found }).unwrap();
+        assert_eq!(dry.subvolume_on(&device(), "snap").unwrap(), None);
+        // Of others nothing is known: the machine is asked, and there is no such device.
+        assert!(dry.subvolume_on(&device(), "other").is_err());
+
+        // A control group that is there; the real one of nobody.
+        let group = || dir.path().to_owned();
+        let frozen = dry.act(&Action::Freeze { cgroup: group() }).unwrap();
+        assert_eq!(frozen, dry.look(dir.path()).unwrap().map(|state| state.identity));
+        let thaw = Action::Thaw { cgroup: group(), identity: frozen.clone() };
+        assert_eq!(dry.act(&thaw).unwrap(), frozen);
+        assert_eq!(dry.act(&thaw).unwrap(), None, "it would run already");
+
+        let top = |dry: &DryHost| dry.mounts().unwrap().pop().unwrap();
+        let before = top(&dry);
+        let remount = |read_only| Action::Remount {
+            path: before.at.clone(),
+            device: before.device,
+            read_only,
+        };
+        dry.act(&remount(true)).unwrap();
+        assert!(top(&dry).is_frozen_read_only());
+        dry.act(&remount(false)).unwrap();
+        assert!(!top(&dry).is_frozen_read_only());
+        assert_eq!(dry.planned().len(), 7);
     }
 
     #[test]

@@ -479,7 +479,8 @@ pub trait Host: Send + Sync {
     /// What skipped mutations would have made, for `about`; nothing on a real machine.
     fn predicted(&self, about: &str) -> Vec<Vec<u8>>;
 
-    /// Whether mutations are only noted.
+    /// Whether mutations are only noted. Who looks at what one would have made need not ask: it is answered as if it
+    /// were there. A test counts who asks all the same.
     fn is_dry(&self) -> bool;
 }
 

@@ -459,6 +459,9 @@ impl fmt::Display for Exit {
 /// A process that ran to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completed {
+    /// Nobody ran it: a dry run answers with the prediction that came with the command. What that leaves unsaid,
+    /// nobody knows.
+    pub is_predicted: bool,
     /// How it ended.
     pub exit: Exit,
     /// Its standard output, where [`Capture::Whole`] asked for it.

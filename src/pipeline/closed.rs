@@ -43,7 +43,7 @@ pub fn examine(
     let id = match engine.listed_repository() {
         Some(id) => Some(id),
         // It costs a process of its own, and only tells more of what is seen already.
-        None if is_suspicious || remembered.is_none() && !cx.host().is_dry() => {
+        None if is_suspicious || remembered.is_none() && cx.pipeline.kept_history().is_some() => {
             engine.probe(cx.engine()).ok().and_then(|probe| probe.repository_id)
         }
         None => None,

@@ -52,6 +52,7 @@ fn first_line(host: &dyn Host, path: &str) -> Option<String> {
 /// When history cannot be read.
 pub fn of(pipeline: Pipeline<'_>) -> Result<Option<MachineId>, HistoryError> {
     match pipeline.history.map(History::machine).transpose()?.flatten() {
+        // Stays: what a run would have drawn and written before it is written by nobody.
         None if pipeline.host.is_dry() => Ok(Some(draw(pipeline.host))),
         known => Ok(known),
     }

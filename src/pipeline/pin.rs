@@ -47,12 +47,7 @@ pub fn pin(
 /// copies are kept all the same as long as history is there. The target's lock is held by the caller.
 pub fn mark_remembered(cx: RunContext<'_>, engine: &dyn Engine) -> Vec<String> {
     let target = engine.target();
-    let Some(history) = cx.pipeline.history.filter(|history| history.is_writable()) else {
-        return Vec::new();
-    };
-    if cx.host().is_dry() {
-        return Vec::new();
-    }
+    let Some(history) = cx.pipeline.kept_history() else { return Vec::new() };
     let only_here = |error: StepError| {
         format!("{error}; pins of target {} stand in this machine's history alone", target.name)
     };

@@ -102,6 +102,7 @@ pub fn session<T>(
     place: Place,
     work: impl FnOnce(RunContext<'_>) -> T,
 ) -> Result<(T, Frame), StepError> {
+    // Stays: ledger, locks and recovery are the frame of effects, and a dry run has none.
     if pipeline.host.is_dry() {
         let cx = RunContext { pipeline, run, ledger: &NoLedger, staging: None, makeshift: false };
         return Ok((work(cx), Frame::default()));

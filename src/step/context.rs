@@ -83,8 +83,14 @@ impl<'a> Pipeline<'a> {
         self.host.lock(&path, LockMode::Exclusive, wait, &holder)
     }
 
-    /// Notes something in history; a dry run notes nothing, nor does a verb that can only read history and has
-    /// said so.
+    /// History, where what is noted in it is kept: not in a verb that can only read it and has said so, nor in a dry
+    /// run. That one asks for itself, since history is no effect on the machine that the host could refuse: a plan must
+    /// not make it, lock it or grow it.
+    pub fn kept_history(&self) -> Option<&'a History> {
+        self.history.filter(|history| history.is_writable() && !self.host.is_dry())
+    }
+
+    /// Notes something in history, where that is kept.
     ///
     /// # Errors
     /// When it cannot be written: the copies are not affected, so callers make it a warning.
@@ -92,10 +98,7 @@ impl<'a> Pipeline<'a> {
         &self,
         note: impl FnOnce(&History) -> Result<(), HistoryError>,
     ) -> Result<(), HistoryError> {
-        match self.history {
-            Some(history) if history.is_writable() && !self.host.is_dry() => note(history),
-            _ => Ok(()),
-        }
+        self.kept_history().map_or(Ok(()), note)
     }
 }
 
@@ -103,6 +106,11 @@ impl<'a> RunContext<'a> {
     /// The machine.
     pub fn host(&self) -> &'a dyn Host {
         self.pipeline.host
+    }
+
+    /// What to say of something: that it was done, or, in a dry run, that it would be. The one place that chooses.
+    pub fn tense(&self, done: &'static str, would: &'static str) -> &'static str {
+        if self.host().is_dry() { would } else { done }
     }
 
     /// The configuration.

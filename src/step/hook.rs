@@ -151,8 +151,7 @@ fn hook_command(argv: &[String]) -> Option<CommandSpec> {
 
 /// That something is in the ledger, in words; a dry run has none.
 pub fn in_ledger(cx: RunContext<'_>, what: &str) -> String {
-    let would = if cx.host().is_dry() { "would be " } else { "" };
-    format!("{what} {would}written to the ledger")
+    format!("{what} {}written to the ledger", cx.tense("", "would be "))
 }
 
 /// A hook that the ledger holds until it has run.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::host::{CommandSpec, Effect, Tool};
+use crate::host::{CommandSpec, Effect, Fact, Tool};
 
 /// The name of a volume's device: hyphens inside a name are doubled, one joins the two.
 pub fn device_name(group: &str, volume: &str) -> String {
@@ -95,8 +95,13 @@ pub fn status(device: &str) -> CommandSpec {
 
 /// Lets a suspended device go on.
 pub fn resume(device: &str) -> CommandSpec {
-    command(Effect::Mutate).args(["resume", "--", device])
+    let mut spec = command(Effect::Mutate).args(["resume", "--", device]);
+    spec.prediction.facts = vec![Fact { about: RESUMED.into(), value: device.into() }];
+    spec
 }
+
+/// The subject of predictions about devices that would be resumed; each is one's name.
+pub const RESUMED: &str = "resumed devices";
 
 /// Makes a pool forget a thin device.
 pub fn delete_thin(pool: &str, device_id: u64) -> CommandSpec {

@@ -10,9 +10,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::host::{CommandSpec, Effect, Tool};
+use super::dmsetup;
+use crate::host::{CommandSpec, Effect, Fact, Tool};
 use crate::model::undo::VolumeSnapshot;
 
 /// The tag of every volume that Stillpoint makes.
@@ -125,6 +126,7 @@ pub fn snapshot(wanted: &VolumeSnapshot, size: Option<u64>) -> CommandSpec {
     if let Some(size) = size {
         spec = spec.args(["--size", &format!("{size}b")]);
     }
+    spec.prediction.facts = vec![Change::Made(wanted.clone()).fact()];
     spec.args(["--name", &wanted.name, "--", &format!("{}/{}", wanted.group, wanted.origin)])
 }
 
@@ -136,13 +138,67 @@ pub fn remove(made: &VolumeSnapshot, uuid: Option<&str>) -> CommandSpec {
         None => format!("lv_name=\"{}\"", made.name),
     };
     let select = format!("{select} && lv_tags={{\"{TAG}\" && \"{}\"}}", made.tag);
-    patient(CommandSpec::new(Tool::Lvm("lvremove"), Effect::Mutate)).args([
-        "--yes",
-        "--select",
-        &select,
-        "--",
-        &made.group,
-    ])
+    let mut spec = patient(CommandSpec::new(Tool::Lvm("lvremove"), Effect::Mutate));
+    spec.prediction.facts = vec![Change::Removed(made.clone()).fact()];
+    spec.args(["--yes", "--select", &select, "--", &made.group])
+}
+
+/// The subject of predictions about snapshots.
+pub const SNAPSHOTS: &str = "LVM snapshots";
+
+/// What a command would do to them.
+#[derive(Serialize, Deserialize)]
+enum Change {
+    Made(VolumeSnapshot),
+    Removed(VolumeSnapshot),
+}
+
+impl Change {
+    fn fact(&self) -> Fact {
+        let value = serde_json::json!(self).to_string().into_bytes();
+        Fact { about: SNAPSHOTS.into(), value }
+    }
+}
+
+/// Changes what is listed into what would be after a command that was only noted.
+///
+/// # Errors
+/// When it is no prediction of ours.
+pub fn foretell(volumes: &mut Vec<LogicalVolume>, change: &[u8]) -> Result<(), String> {
+    let change = serde_json::from_slice(change)
+        .map_err(|error| format!("a prediction about LVM snapshots: {error}"))?;
+    match change {
+        Change::Made(snapshot) => {
+            let origin = volumes.iter().find(|volume| volume.uuid == snapshot.origin_uuid);
+            volumes.extend(origin.cloned().map(|origin| as_made(snapshot, origin)));
+        }
+        Change::Removed(snapshot) => volumes
+            .retain(|volume| (&volume.group, &volume.name) != (&snapshot.group, &snapshot.name)),
+    }
+    Ok(())
+}
+
+/// A snapshot as lvcreate makes it.
+fn as_made(snapshot: VolumeSnapshot, origin: LogicalVolume) -> LogicalVolume {
+    let device = dmsetup::device_name(&snapshot.group, &snapshot.name);
+    let thin = snapshot.thin.as_ref();
+    LogicalVolume {
+        uuid: format!("uuid-of-{}", snapshot.name),
+        attributes: if thin.is_some() { "Vwi-a-tz-k" } else { "swi-a-s--k" }.into(),
+        tags: vec![TAG.into(), snapshot.tag],
+        path: format!("/dev/mapper/{device}").into(),
+        origin_uuid: Some(snapshot.origin_uuid),
+        pool: thin.map(|thin| thin.pool.clone()),
+        pool_uuid: thin.map(|thin| thin.pool_uuid.clone()),
+        thin_id: thin.map(|thin| thin.device_id),
+        transaction_id: None,
+        data_used: None,
+        metadata_used: None,
+        snapshot_used: None,
+        device: None,
+        name: snapshot.name,
+        ..origin
+    }
 }
 
 /// What holds for all LVM commands.
@@ -287,6 +343,54 @@ mod tests {
 
     fn one(change: &[(&str, &str)]) -> LogicalVolume {
         parse(row(change).as_bytes()).unwrap().remove(0)
+    }
+
+    #[test]
+    fn what_a_command_would_do_is_seen_in_the_list() {
+        use crate::model::undo::ThinSnapshot;
+        let thin = ThinSnapshot {
+            pool: "pool".into(),
+            pool_uuid: "p-1".into(),
+            device_id: 3,
+            transaction_id: 7,
+        };
+        let snapshot = VolumeSnapshot {
+            group: "vg".into(),
+            group_uuid: Some("g-1".into()),
+            name: "snap".into(),
+            tag: "stillpoint.run=1".into(),
+            origin: "data".into(),
+            origin_uuid: "u-1".into(),
+            thin: Some(thin),
+        };
+        let mut volumes = vec![one(&[])];
+        let changes = |spec: CommandSpec| spec.prediction.facts;
+        for fact in changes(super::snapshot(&snapshot, None)) {
+            assert_eq!(fact.about, SNAPSHOTS);
+            foretell(&mut volumes, &fact.value).unwrap();
+        }
+        let made = volumes[1].clone();
+        assert_eq!((made.name.as_str(), made.thin_id, made.device), ("snap", Some(3), None));
+        assert_eq!(made.tags, [TAG, "stillpoint.run=1"]);
+        assert_eq!(made.origin_uuid.as_deref(), Some("u-1"));
+        assert!(!made.is_overflowed() && made.ailment().is_none());
+        // A classic one is of no pool.
+        let classic = VolumeSnapshot { thin: None, name: "old".into(), ..snapshot.clone() };
+        for fact in changes(super::snapshot(&classic, Some(1 << 20))) {
+            foretell(&mut volumes, &fact.value).unwrap();
+        }
+        assert_eq!((&volumes[2].pool, volumes[2].thin_id), (&None, None));
+        for fact in changes(remove(&snapshot, Some(&made.uuid))) {
+            foretell(&mut volumes, &fact.value).unwrap();
+        }
+        let left: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+        assert_eq!(left, ["data", "old"]);
+        // Of an origin that is not there nothing can be made.
+        let orphan = VolumeSnapshot { origin_uuid: "u-2".into(), ..snapshot };
+        let made = &changes(super::snapshot(&orphan, None))[0].value;
+        foretell(&mut volumes, made).unwrap();
+        assert_eq!(volumes.len(), 2);
+        assert!(foretell(&mut volumes, b"nonsense").is_err());
     }
 
     #[test]

@@ -870,6 +870,21 @@ fn devices_that_somebody_else_suspends_for_a_moment_are_left_alone() {
 }
 
 #[test]
+fn a_plan_takes_a_device_for_resumed_that_it_would_resume() {
+    let bench = bench(|world, _| {
+        world.lvm.suspended.insert("vg-srv".into());
+    });
+    let dry = DryHost::new(Arc::new(bench.host.clone()));
+    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
+    let planned = run(pipeline, &bench.config.jobs.iter().collect::<Vec<_>>(), None);
+    assert_eq!(planned.outcome, Outcome::Ok, "{planned:#?}");
+    let plan: Vec<String> = dry.planned().iter().map(ToString::to_string).collect();
+    let resumed = plan.iter().filter(|line| line.starts_with("dmsetup resume")).count();
+    assert_eq!(resumed, 1, "{plan:#?}");
+    assert_eq!(bench.host.world().effects, Vec::<String>::new());
+}
+
+#[test]
 fn a_snapshot_that_is_in_use_is_tried_again_and_at_last_left_to_recover() {
     let bench = bench(|world, _| world.lvm.in_use = 2);
     assert_eq!(bench.run().outcome, Outcome::Ok);

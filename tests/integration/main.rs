@@ -11,6 +11,7 @@ mod clocks;
 mod closed;
 #[path = "../shared/configured.rs"]
 mod configured;
+mod dry_runs;
 mod engine_locks;
 mod examples;
 mod faults;

@@ -659,16 +659,16 @@ fn restic_copies_between_repositories() {
         bench.backup(&source, 1).unwrap();
         bench.backup(&source, 2).unwrap();
         let copies = bench.list(&source);
-        let ids = [copies[1].id.clone()];
-        second.copy_from(bench.cx(), &source, &ids, &mut |_| {}).unwrap();
-        second.copy_from(bench.cx(), &source, &ids, &mut |_| {}).unwrap();
+        second.copy_from(bench.cx(), &source, &[&copies[1]], &mut |_| {}).unwrap();
+        second.copy_from(bench.cx(), &source, &[&copies[1]], &mut |_| {}).unwrap();
         let there = bench.list(&second);
         assert_eq!(there.len(), 1);
         assert_eq!(there[0].original.as_ref(), Some(&copies[1].id));
         assert_eq!((&there[0].series, &there[0].run), (&copies[1].series, &copies[1].run));
         assert_eq!(there[0].time, copies[1].time);
         bench.restore(&second, &there[0], &[], "from-second").unwrap();
-        let unknown = second.copy_from(bench.cx(), &source, &["0".repeat(64)], &mut |_| {});
+        let unknown = Copy { id: "0".repeat(64), ..copies[1].clone() };
+        let unknown = second.copy_from(bench.cx(), &source, &[&unknown], &mut |_| {});
         assert!(unknown.is_err(), "restic passes over it with exit status 0");
         second.copy_from(bench.cx(), &source, &[], &mut |_| {}).unwrap();
         assert_eq!(bench.list(&second).len(), 1);
@@ -676,9 +676,9 @@ fn restic_copies_between_repositories() {
         // What is damaged in the first says nothing of the second.
         fs::write(bench.path("tree/new"), noise(300_000, 9)).unwrap();
         bench.backup(&source, 3).unwrap();
-        let new = bench.list(&source).pop().unwrap().id;
+        let new = bench.list(&source).pop().unwrap();
         bench.spoil_packs();
-        let error = second.copy_from(bench.cx(), &source, &[new], &mut |_| {}).unwrap_err();
+        let error = second.copy_from(bench.cx(), &source, &[&new], &mut |_| {}).unwrap_err();
         assert!(matches!(error, EngineError::DamagedBetween { source_only: true, .. }), "{error}");
     });
 }

@@ -68,7 +68,7 @@ impl BorgEngine {
                 read.failure(&self.target.repository).map_or(Ok(()), Err)?;
                 let completed = completed?;
                 self.judge(cx, &spec, &completed, &journal)?;
-                let absent = if cx.host.is_dry() { Vec::new() } else { stored.absent() };
+                let absent = if completed.is_predicted { Vec::new() } else { stored.absent() };
                 self.report(cx, archive, &completed, read, absent)
             }
             Input::Stream { producer, file_name } => {
@@ -133,7 +133,7 @@ impl BorgEngine {
             }
             return Err(EngineError::NoSource { detail });
         }
-        let known = !cx.host.is_dry();
+        let known = !completed.is_predicted;
         Ok(BackupReport {
             outcome: read.outcome(completed.exit),
             id: Some(archive),

@@ -350,8 +350,8 @@ impl Engine for BorgEngine {
 
     fn init(&self, cx: Context<'_>) -> Result<Initialised, EngineError> {
         let repository = self.repository(cx)?;
-        self.run(cx, &repository.init(), &mut |_| {}, &mut |_| {})?;
-        if cx.host.is_dry() {
+        let made = self.run(cx, &repository.init(), &mut |_| {}, &mut |_| {})?;
+        if made.is_predicted {
             return Ok(Initialised { repository_id: None, key_export: None });
         }
         let id = self.listing(cx, true)?.repository_id;
@@ -476,6 +476,7 @@ impl Engine for BorgEngine {
         })?;
         self.judge(cx, &spec, &completed, &journal)?;
         Ok(match freed {
+            _ if completed.is_predicted => Compacted::Predicted,
             Some(freed) => Compacted::Freed(freed),
             None if self.is_append_only(cx) => Compacted::AppendOnly,
             None => Compacted::Unknown,
@@ -504,7 +505,7 @@ impl Engine for BorgEngine {
         let spec = self.repository(cx)?.verify(&copy.id);
         let extent = format!("all data of {}", copy.id);
         let mut report = self.examine(cx, &spec, extent, &mut |_| {})?;
-        if report.damage.is_empty() && !cx.host.is_dry() {
+        if report.damage.is_empty() && !report.is_predicted {
             report.damage = self.links_without_a_file(cx, copy)?;
         }
         Ok(report)
@@ -567,7 +568,7 @@ impl Engine for BorgEngine {
         &self,
         _cx: Context<'_>,
         _source: &dyn Engine,
-        _ids: &[String],
+        _ids: &[&Copy],
         _progress: OnProgress<'_>,
     ) -> Result<(), EngineError> {
         Err(EngineError::Unsupported {

@@ -188,10 +188,6 @@ impl BorgEngine {
         extent: String,
         progress: OnProgress<'_>,
     ) -> Result<CheckReport, EngineError> {
-        if cx.host.is_dry() {
-            cx.host.run(spec, &mut |_, _| {})?;
-            return Ok(CheckReport { damage: Vec::new(), extent: "nothing (dry run)".into() });
-        }
         let mut journal = Journal::default();
         let mut warnings = Vec::new();
         let completed = cx.host.run(spec, &mut |stream, line| {
@@ -204,6 +200,9 @@ impl BorgEngine {
                 hand_on(journal.take(line), keep, progress);
             }
         })?;
+        if completed.is_predicted {
+            return Ok(CheckReport::predicted());
+        }
         // Errors without a class are the check's findings; one with a class ended borg, and only some
         // of these mean damage.
         let ended = journal.errors.iter().any(|error| error.id.is_some());
@@ -227,15 +226,14 @@ impl BorgEngine {
                 }
             }
             damage.truncate(KEPT);
-            return Ok(CheckReport { damage, extent });
+            return Ok(CheckReport::found(damage, extent));
         }
         match self.judge(cx, spec, &completed, &journal) {
-            Err(EngineError::Damaged { detail, .. }) => Ok(CheckReport {
-                damage: vec![detail],
-                extent: format!("{extent}, up to the first damage"),
-            }),
+            Err(EngineError::Damaged { detail, .. }) => {
+                Ok(CheckReport::found(vec![detail], format!("{extent}, up to the first damage")))
+            }
             Err(error) => Err(error),
-            Ok(()) => Ok(CheckReport { damage: Vec::new(), extent }),
+            Ok(()) => Ok(CheckReport::found(Vec::new(), extent)),
         }
     }
 }

@@ -314,7 +314,8 @@ impl<'a> Journal<'a> {
             unreadable: self.unreadable.iter().map(|text| session.redact(text)).collect(),
             unreadable_count: self.unreadable_count,
             warnings: self.warnings.iter().map(|text| session.redact(text)).collect(),
-            absent: None,
+            // Nobody can look into a copy that nobody made.
+            absent: completed.is_predicted.then(Vec::new),
         })
     }
 }

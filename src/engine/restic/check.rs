@@ -23,9 +23,6 @@ pub(super) fn check(
     progress: OnProgress<'_>,
 ) -> Result<CheckReport, EngineError> {
     let spec = command::check(&session.access, read_data);
-    if session.cx.host.is_dry() {
-        return only_noted(session, &spec);
-    }
     let mut summary = None;
     let mut nothing_found = false;
     let mut damage = Vec::new();
@@ -37,6 +34,9 @@ pub(super) fn check(
         Line::Text(text) => progress(Progress { current: Some(text), ..Progress::default() }),
         Line::Status(_) | Line::ExitError { .. } | Line::Other(_) | Line::Empty => {}
     })?;
+    if completed.is_predicted {
+        return Ok(CheckReport::predicted());
+    }
     let extent = match read_data {
         ReadData::None => "structure".to_owned(),
         ReadData::Percent(share) => format!("structure and {share}% of the data"),
@@ -57,7 +57,7 @@ pub(super) fn check(
             return Err(broken(format!("`{}` ended well without saying so", spec.display())));
         }
         // What it printed besides are hints: old index formats and the like.
-        return Ok(CheckReport { damage: Vec::new(), extent });
+        return Ok(CheckReport::found(Vec::new(), extent));
     }
     let failure = failure::diagnose(completed.exit, &completed.stderr_tail);
     if completed.exit == Exit::Code(1) && failure.kind == Kind::Damaged {
@@ -65,15 +65,9 @@ pub(super) fn check(
             push(&mut damage, &failure.detail);
         }
         let damage = damage.iter().map(|text| session.redact(text)).collect();
-        return Ok(CheckReport { damage, extent });
+        return Ok(CheckReport::found(damage, extent));
     }
     Err(session.failure(&spec, &completed))
-}
-
-/// What a dry run says of a check that it did not carry out.
-fn only_noted(session: &Session<'_>, spec: &CommandSpec) -> Result<CheckReport, EngineError> {
-    session.cx.host.run(spec, &mut |_, _| {})?;
-    Ok(CheckReport { damage: Vec::new(), extent: "nothing (dry run)".into() })
 }
 
 /// Keeps a line that names damage; advice what to do about it has its own place.
@@ -105,17 +99,16 @@ pub(super) fn verify(
     copy: &Copy,
 ) -> Result<CheckReport, EngineError> {
     let spec = command::dump_all(&session.access, exact(&copy.id)?);
-    if session.cx.host.is_dry() {
-        return only_noted(session, &spec);
-    }
-    let report = |damage| CheckReport { damage, extent: "every blob of the copy".to_owned() };
+    let report = |damage| CheckReport::found(damage, "every blob of the copy".to_owned());
     let found = |text: &str| report(vec![session.redact(text)]);
     match read_back(session, target, &spec)? {
+        ReadBack::Predicted => return Ok(CheckReport::predicted()),
         ReadBack::Whole => return Ok(report(Vec::new())),
         ReadBack::Damaged(text) => return Ok(found(&text)),
         ReadBack::Unreadable(_) => session.run(&command::cat_config(&session.access))?,
     };
     match read_back(session, target, &spec)? {
+        ReadBack::Predicted => Ok(CheckReport::predicted()),
         ReadBack::Whole => Ok(report(Vec::new())),
         ReadBack::Damaged(text) | ReadBack::Unreadable(text) => Ok(found(&text)),
     }
@@ -123,6 +116,8 @@ pub(super) fn verify(
 
 /// How the reading of a whole snapshot ended.
 enum ReadBack {
+    /// Nobody read: a dry run only noted it.
+    Predicted,
     /// Everything was read.
     Whole,
     /// restic says that what is stored is not what it was.
@@ -137,6 +132,9 @@ fn read_back(
     spec: &CommandSpec,
 ) -> Result<ReadBack, EngineError> {
     let completed = session.cx.host.run(spec, &mut |_, _| {})?;
+    if completed.is_predicted {
+        return Ok(ReadBack::Predicted);
+    }
     if completed.success() {
         return Ok(ReadBack::Whole);
     }

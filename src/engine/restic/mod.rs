@@ -154,8 +154,7 @@ impl Engine for ResticEngine {
         let session = self.open(cx)?;
         let open = |source| credentials(cx, session.access.version, source);
         let source = self.source.as_ref().map(open).transpose()?;
-        transfer::init(session, source)?;
-        if cx.host.is_dry() {
+        if transfer::init(session, source)?.is_predicted {
             return Ok(Initialised { repository_id: None, key_export: None });
         }
         // Looking is both the proof and, on 0.14, the only way to the whole id. restic keeps its keys in the
@@ -214,10 +213,13 @@ impl Engine for ResticEngine {
     fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<Compacted, EngineError> {
         let session = self.open(cx)?;
         let mut freed = None;
-        session.run_text(&command::prune(&session.access), &mut |line| {
+        let completed = session.run_text(&command::prune(&session.access), &mut |line| {
             freed = line.current.as_deref().and_then(message::pruned).or(freed.take());
             progress(line);
         })?;
+        if completed.is_predicted {
+            return Ok(Compacted::Predicted);
+        }
         Ok(freed.map_or(Compacted::Unknown, Compacted::Freed))
     }
 
@@ -301,10 +303,10 @@ impl Engine for ResticEngine {
         &self,
         cx: Context<'_>,
         source: &dyn Engine,
-        ids: &[String],
+        copies: &[&Copy],
         progress: OnProgress<'_>,
     ) -> Result<(), EngineError> {
-        transfer::copy_from(self.open(cx)?, &self.target.name, source, ids, progress)
+        transfer::copy_from(self.open(cx)?, &self.target.name, source, copies, progress)
     }
 
     fn lock_owner(&self, cx: Context<'_>) -> Option<String> {

@@ -21,7 +21,8 @@ pub(super) fn restore(
 ) -> Result<RestoreReport, EngineError> {
     let version = session.access.version;
     let preview = request.dry_run && version.previews_restore();
-    // A dry host only notes the command, so there the older restic need not be able to pretend.
+    // Stays: whether anything would be written must be known before the command is handed on, and only a dry host
+    // notes it; so there the older restic need not be able to pretend.
     if request.dry_run && !preview && !session.cx.host.is_dry() {
         return Err(unsupported(version, "a restore that writes nothing needs restic 0.17".into()));
     }
@@ -34,9 +35,8 @@ pub(super) fn restore(
     }
     let everything = request.paths.is_empty() || request.paths.iter().any(|p| p == Path::new("/"));
     let paths = if everything { &[][..] } else { &request.paths[..] };
-    let writes = !request.dry_run && !session.cx.host.is_dry();
     let mut wanted = Vec::new();
-    for path in if writes { paths } else { &[] } {
+    for path in paths {
         let at = request.place_of(path);
         let was_there = session.cx.host.look(&at)?.is_some();
         wanted.push(Wanted { path, at, was_there });
@@ -86,7 +86,9 @@ pub(super) fn restore(
         let error = session.failed(&spec, detail);
         return Err(request.judged(session.cx.host, error, journal.is_full));
     }
-    for wanted in &wanted {
+    // What nobody wrote cannot be there.
+    let written = !preview && !completed.is_predicted;
+    for wanted in wanted.iter().filter(|_| written) {
         look_again(session, &spec, id, wanted)?;
     }
     let summary: Option<RestoreSummary> = journal

@@ -643,16 +643,17 @@ fn what_copying_needs() {
     let cx = cx(&host, &settings);
     engine.copy_from(cx, &source, &[], &mut |_| {}).unwrap();
     assert_eq!(host.commands().len(), 1);
-    engine.copy_from(cx, &source, &[id('a')], &mut |_| {}).unwrap();
-    let error = engine.copy_from(cx, &source, &[id('a')], &mut |_| {}).unwrap_err();
+    engine.copy_from(cx, &source, &[&copy(&id('a'))], &mut |_| {}).unwrap();
+    let error = engine.copy_from(cx, &source, &[&copy(&id('a'))], &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("no matching ID"), "{error}");
-    let error = engine.copy_from(cx, &source, &[id('a')], &mut |_| {}).unwrap_err().to_string();
+    let error =
+        engine.copy_from(cx, &source, &[&copy(&id('a'))], &mut |_| {}).unwrap_err().to_string();
     assert!(!error.contains("pw99") && !error.contains("KEYA1"), "{error}");
     for (said, expected) in [
         ("ciphertext verification failed\nStreamPack\n\tmain.go:1\n", true),
         ("Fatal: LoadIndex returned errors: [id 12345678: invalid data returned]\n", false),
     ] {
-        let error = engine.copy_from(cx, &source, &[id('a')], &mut |_| {}).unwrap_err();
+        let error = engine.copy_from(cx, &source, &[&copy(&id('a'))], &mut |_| {}).unwrap_err();
         let EngineError::DamagedBetween { from, to, source_only, .. } = &error else {
             panic!("{said}: {error:?}")
         };
@@ -667,7 +668,8 @@ fn what_copying_needs() {
     conflict.files.insert("/env-a".into(), b"KEY=1".to_vec());
     conflict.files.insert("/env-b".into(), b"KEY=2".to_vec());
     let engine = of(&to, Some(&from));
-    let result = engine.copy_from(self::cx(&conflict, &settings), &source, &[id('a')], &mut |_| {});
+    let result =
+        engine.copy_from(self::cx(&conflict, &settings), &source, &[&copy(&id('a'))], &mut |_| {});
     assert!(matches!(result, Err(EngineError::Unsupported { .. })), "{result:?}");
 }
 

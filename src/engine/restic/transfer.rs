@@ -14,12 +14,12 @@ use crate::tools::restic::{Repository, command, failure, tags};
 pub(super) fn init(
     mut session: Session<'_>,
     source: Option<Repository>,
-) -> Result<(), EngineError> {
+) -> Result<Completed, EngineError> {
     if let Some(source) = &source {
         one_environment(&session, source)?;
     }
     session.source = source;
-    session.run(&command::init(&session.access, session.source.as_ref())).map(drop)
+    session.run(&command::init(&session.access, session.source.as_ref()))
 }
 
 /// One process has one environment: two repositories whose files set a variable to different values cannot
@@ -43,25 +43,25 @@ pub(super) fn copy_from(
     mut session: Session<'_>,
     to: &TargetName,
     source: &dyn Engine,
-    ids: &[String],
+    copies: &[&Copy],
     progress: OnProgress<'_>,
 ) -> Result<(), EngineError> {
-    if ids.is_empty() {
+    if copies.is_empty() {
         // Without ids restic would copy everything.
         return Ok(());
     }
-    for id in ids {
-        exact(id)?;
+    for copy in copies {
+        exact(&copy.id)?;
     }
     let cx = session.cx;
     let version = session.access.version;
     let repository = credentials(cx, version, source.target())?;
     one_environment(&session, &repository)?;
     session.source = Some(repository.clone());
-    let known = if cx.host.is_dry() { source.list(cx)? } else { Vec::new() };
-    for ids in ids.chunks(IDS_AT_ONCE) {
-        let mut spec = command::copy(&session.access, &repository, ids);
-        for copy in known.iter().filter(|copy| ids.contains(&copy.id)) {
+    for copies in copies.chunks(IDS_AT_ONCE) {
+        let ids: Vec<String> = copies.iter().map(|copy| copy.id.clone()).collect();
+        let mut spec = command::copy(&session.access, &repository, &ids);
+        for copy in copies {
             let id = invented_id(&run_of(copy), &format!("copy of {}", copy.id));
             let predicted = Predicted::from_copy(copy, id);
             spec.prediction.facts.push(Prediction::Added(predicted).fact(&session));

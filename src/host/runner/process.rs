@@ -401,6 +401,7 @@ impl Process {
         let stdout = self.outputs.iter_mut().find_map(|output| output.whole.take());
         let tail = self.outputs.iter_mut().find_map(|output| output.tail.take());
         Completed {
+            is_predicted: false,
             exit,
             stdout: stdout.unwrap_or_default(),
             stderr_tail: tail.map(Tail::into_bytes).unwrap_or_default(),

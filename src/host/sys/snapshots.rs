@@ -97,7 +97,8 @@ pub(in crate::host) fn delete(device: &Path, found: &Subvolume, name: &str) -> i
         return Ok(false);
     }
     let mut wanted = arguments(BY_ID);
-    wanted.what[..size_of::<u64>()].copy_from_slice(&found.id.to_ne_bytes());
+    let id = number_of(found)?;
+    wanted.what[..size_of::<u64>()].copy_from_slice(&id.to_ne_bytes());
     #[expect(unsafe_code, reason = "the structure is the one that this call reads")]
     unsafe { calls::destroy(top.as_raw_fd(), &raw const *wanted) }?;
     match look(&top, name)? {
@@ -139,6 +140,11 @@ fn is_on(top: &File, device: &Path, wanted: &str) -> io::Result<()> {
     )))
 }
 
+/// The number of a subvolume that is there.
+fn number_of(found: &Subvolume) -> io::Result<u64> {
+    found.id.ok_or_else(|| io::Error::other("it was only foretold"))
+}
+
 fn arguments(flags: u64) -> Box<Arguments> {
     Box::new(Arguments { descriptor: 0, transaction: 0, flags, unused: [0; 4], what: [0; NAME] })
 }
@@ -146,7 +152,7 @@ fn arguments(flags: u64) -> Box<Arguments> {
 /// The root directory of the subvolume, held.
 fn source(device: &Path, origin: &Subvolume) -> io::Result<File> {
     for _ in 0..TRIES {
-        let root = match root_of(device, origin.id, false) {
+        let root = match root_of(device, number_of(origin)?, false) {
             Ok(root) => root,
             Err(error) if is_gone(&error) => continue,
             Err(error) => return Err(error),

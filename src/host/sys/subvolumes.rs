@@ -97,8 +97,8 @@ mod calls {
 pub struct Subvolume {
     /// The UUID of its file system.
     pub file_system: String,
-    /// Its number in that, which is never given to another one.
-    pub id: u64,
+    /// Its number in that, which is never given to another one. `None` of one that a dry run only foretells.
+    pub id: Option<u64>,
     /// Its UUID, as btrfs-progs print it. The top-level subvolume of an old file system has none.
     pub uuid: Option<String>,
     /// The UUID of the subvolume that it is a snapshot of.
@@ -113,7 +113,7 @@ pub(super) const TOP: u64 = 5;
 impl Subvolume {
     /// Whether it is the one that holds all others.
     pub fn is_top_level(&self) -> bool {
-        self.id == TOP
+        self.id == Some(TOP)
     }
 }
 
@@ -153,7 +153,7 @@ pub(super) fn of(directory: &File) -> io::Result<Option<Subvolume>> {
     match answer {
         Ok(_) => Ok(Some(Subvolume {
             file_system: file_system_of(directory)?,
-            id: asked.tree,
+            id: Some(asked.tree),
             uuid: shown(asked.uuid),
             parent_uuid: shown(asked.parent_uuid),
             read_only: asked.flags & READ_ONLY != 0,

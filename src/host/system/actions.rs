@@ -62,7 +62,6 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
         }
         Action::DeleteSnapshot { device, name, found } => {
             let not_ours = || ActError::NotOurs { path: name.into() };
-            let found = found.as_ref().ok_or_else(not_ours)?;
             let is_deleted = snapshots::delete(device, found, name)
                 .map_err(|source| ActError::Io { what: "delete", path: name.into(), source })?;
             if is_deleted { Ok(None) } else { Err(not_ours()) }

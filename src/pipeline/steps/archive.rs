@@ -81,7 +81,7 @@ pub fn archive(
         Ok((report, done))
     })?;
     let unspoken = match (&report.absent, &request.input) {
-        (None, Input::Tree { expected, .. }) if !cx.host().is_dry() => expected.clone(),
+        (None, Input::Tree { expected, .. }) => expected.clone(),
         _ => Vec::new(),
     };
     let known_by = match (name, &report.id) {

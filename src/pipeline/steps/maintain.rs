@@ -70,7 +70,7 @@ pub fn compact(
         }
         let compacted = bracketed(cx, engine, |engine, context| engine.compact(context, progress));
         compacted
-            .map(|compacted| ((), given_back(cx, &compacted)))
+            .map(|compacted| ((), given_back(&compacted)))
             .or_else(|error| put_off(error, when_busy).map(|done| ((), done)))
     });
     remember(cx, rec, &target.name, MaintenanceKind::Compact);
@@ -95,8 +95,7 @@ pub fn check(
         let checked =
             bracketed(cx, engine, |engine, context| engine.check(context, read_data, progress));
         match checked {
-            // Nothing was read, so nothing was found either.
-            Ok(_) if cx.host().is_dry() => {
+            Ok(report) if report.is_predicted => {
                 Ok((None, Done::ok(format!("would check {}", would_read(read_data)))))
             }
             Ok(report) => {
@@ -125,11 +124,9 @@ fn would_read(read_data: ReadData) -> String {
 }
 
 /// What a compaction did, as far as it is known.
-fn given_back(cx: RunContext<'_>, compacted: &Compacted) -> Done {
-    if cx.host().is_dry() {
-        return Done::ok("would give back the space of deleted copies");
-    }
+fn given_back(compacted: &Compacted) -> Done {
     match compacted {
+        Compacted::Predicted => Done::ok("would give back the space of deleted copies"),
         Compacted::Freed(space) => Done::ok(format!("{space} given back")),
         Compacted::Unknown => Done::ok("compacted; the engine named no space that became free"),
         Compacted::AppendOnly => Done::with(

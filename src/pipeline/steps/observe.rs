@@ -85,7 +85,7 @@ pub fn observe(
                 ),
             ));
         }
-        let lists = if cx.host().is_dry() { "would list" } else { "lists" };
+        let lists = cx.tense("lists", "would list");
         let mut done = Done::ok(format!("the target {lists} {found} new of {listed}"));
         if !closures.is_empty() {
             let (outcome, trouble) = closed::judge(cx, closures);

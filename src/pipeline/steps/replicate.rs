@@ -43,20 +43,20 @@ pub fn replicate(
     let target = &engine.target().name;
     rec.step("copy", Some(target), None, |progress| {
         let there = listing(cx, engine)?;
-        let (mut ids, mut caught_up) = (Vec::new(), Vec::new());
+        let (mut lacking, mut caught_up) = (Vec::new(), Vec::new());
         for observed in made {
             for copy in due(held, &there, &observed.archived.series, &observed.copy) {
-                ids.push(copy.id.clone());
+                lacking.push(copy);
                 if copy.id != observed.copy.id {
                     caught_up.push(copy.clone());
                 }
             }
         }
-        let count = ids.len();
+        let count = lacking.len();
         if count > 0 {
             // One process, which locks both repositories under one name.
             bracketed_with(cx, engine, &[source], |engine, context| {
-                engine.copy_from(context, source, &ids, progress)
+                engine.copy_from(context, source, &lacking, progress)
             })?;
         }
         let archived = made.iter().map(copied).collect();

@@ -165,9 +165,10 @@ pub fn delete(
     engine: &dyn Engine,
     ids: &[String],
 ) -> Result<Vec<String>, StepError> {
-    cx.pipeline.remember(|history| history.expect_gone(&engine.target().name, ids))?;
-    if let Some(history) = cx.pipeline.history.filter(|_| cx.host().is_dry()) {
-        history.foresee_gone(&engine.target().name, ids);
+    match (cx.pipeline.kept_history(), cx.pipeline.history) {
+        (Some(history), _) => history.expect_gone(&engine.target().name, ids)?,
+        (None, Some(history)) => history.foresee_gone(&engine.target().name, ids),
+        (None, None) => {}
     }
     bracketed(cx, engine, |engine, context| engine.delete(context, ids))?;
     let after = listing(cx, engine)?;
@@ -262,7 +263,7 @@ pub fn retain(
         let mut detail = match gone.len() {
             0 => format!("nothing to delete, {kept} kept"),
             count => {
-                let would = if cx.host().is_dry() { "would be " } else { "" };
+                let would = cx.tense("", "would be ");
                 format!("{count} {would}deleted ({}), {kept} kept", abridged(&gone))
             }
         };

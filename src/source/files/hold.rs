@@ -449,7 +449,7 @@ fn place(cx: RunContext<'_>, captured: &mut Captured<'_>) -> Result<Vec<String>,
         captured.holds.iter().filter_map(|hold| hold.made.as_ref()?.mount.clone()).collect();
     let room = room(cx);
     // One alone lies on its mount point, or on a path of the job.
-    if captures.len() < 2 || room.host.is_dry() {
+    if captures.len() < 2 {
         return Ok(Vec::new());
     }
     let view = PrivateView {

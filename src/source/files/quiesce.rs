@@ -350,7 +350,7 @@ fn thaw(cx: RunContext<'_>, groups: &[FrozenGroup], guard: Box<dyn ThawGuard>) -
     for FrozenGroup { entry, cgroup, identity } in groups.iter().rev() {
         let action = Action::Thaw { cgroup: cgroup.clone(), identity: identity.clone() };
         let settled = cx.host().act(&action).map_err(StepError::from).and_then(|thawed| {
-            if thawed.is_none() && !cx.host().is_dry() {
+            if thawed.is_none() {
                 let_go.lost.push(cgroup.shown().to_string());
             }
             cx.ledger.settled(*entry).map_err(ledger_error)

@@ -46,7 +46,7 @@ impl FakeBtrfs {
         let uuid = self.subvolumes.get(path)?;
         Some(Subvolume {
             file_system: FILE_SYSTEM.into(),
-            id: id_of(uuid),
+            id: Some(id_of(uuid)),
             uuid: Some(uuid.clone()),
             parent_uuid: None,
             read_only: false,
@@ -59,7 +59,7 @@ impl FakeBtrfs {
         let found = self.top.get(name)?;
         Some(Subvolume {
             file_system: FILE_SYSTEM.into(),
-            id: found.id,
+            id: Some(found.id),
             uuid: Some(found.uuid.clone()),
             parent_uuid: Some(found.parent_uuid.clone()),
             read_only: found.read_only,
@@ -73,7 +73,7 @@ impl FakeBtrfs {
     pub fn make(&mut self, device: &Path, origin: &Subvolume, name: &str) -> io::Result<String> {
         assert_eq!((device, origin.file_system.as_str()), (Path::new(DEVICE), FILE_SYSTEM));
         let is_it =
-            |uuid: &&String| id_of(uuid) == origin.id && Some(*uuid) == origin.uuid.as_ref();
+            |uuid: &&String| Some(id_of(uuid)) == origin.id && Some(*uuid) == origin.uuid.as_ref();
         let parent_uuid = self.subvolumes.values().find(is_it).cloned();
         let parent_uuid = parent_uuid.ok_or(io::ErrorKind::NotFound)?;
         if self.top.contains_key(name) {

@@ -128,7 +128,7 @@ impl Engine for FakeEngine {
         &self,
         cx: Context<'_>,
         source: &dyn Engine,
-        ids: &[String],
+        copies: &[&Copy],
         _: OnProgress<'_>,
     ) -> Result<(), EngineError> {
         self.note(format!("copy from {} to {}", source.target().name, self.target.name));
@@ -136,7 +136,8 @@ impl Engine for FakeEngine {
             return Err(error(source.target().name.clone(), self.target.name.clone()));
         }
         let held = source.list(cx)?;
-        let copied = held.into_iter().filter(|copy| ids.contains(&copy.id));
+        let is_meant = |copy: &Copy| copies.iter().any(|meant| meant.id == copy.id);
+        let copied = held.into_iter().filter(is_meant);
         let copied = copied.map(|copy| Copy {
             id: format!("{}-copied", copy.id),
             original: copy.original.or(Some(copy.id)),

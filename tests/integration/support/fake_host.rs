@@ -213,6 +213,7 @@ impl FakeHost {
     fn serve(&self, spec: &CommandSpec) -> Result<Completed, RunError> {
         let (command, at) = (spec.display(), PathBuf::from(spec.args.last().unwrap().value()));
         let ended = |exit| Completed {
+            is_predicted: false,
             exit,
             stdout: Vec::new(),
             stderr_tail: Vec::new(),
@@ -255,6 +256,7 @@ impl FakeHost {
 
 fn completed(answer: Answer) -> Completed {
     Completed {
+        is_predicted: false,
         exit: answer.exit,
         stdout: answer.stdout.into_bytes(),
         stderr_tail: answer.stderr.join("\n").into_bytes(),
@@ -390,7 +392,6 @@ impl Host for FakeHost {
                 Ok(Some(Identity::Subvolume { uuid }))
             }
             Action::DeleteSnapshot { device, name, found } => {
-                let found = found.as_ref().expect("only a plan does not know it");
                 let deleted = self
                     .effect(action.summary(), |world| world.btrfs.delete(device, found, name))
                     .ok_or_else(|| failed(Path::new(name)))?;
