@@ -749,3 +749,83 @@ fn what_cannot_be_replaced_or_written_to_is_told_with_what_to_do() {
         must("chattr", &["-i", path.to_str().unwrap()]);
     }
 }
+
+#[test]
+fn paths_that_lie_in_one_another_or_come_twice_are_restored_once() {
+    for machine in machines(|src| {
+        fs::create_dir_all(src.join("a/b/c")).unwrap();
+        for path in ["a/f", "a/b/f", "a/b/c/f", "ab"] {
+            fs::write(src.join(path), "as it was").unwrap();
+        }
+    }) {
+        let src = machine.path("src");
+        for target in ["b", "r"] {
+            for asked in [&["a/b", "a", "a/b/c/f", "a"][..], &["a/b/c/f", "a/b/c/f", "a/b"]] {
+                for path in ["a/f", "a/b/f", "a/b/c/f", "ab"] {
+                    fs::write(src.join(path), "changed").unwrap();
+                }
+                let asked: Vec<String> =
+                    asked.iter().map(|path| src.join(path).display().to_string()).collect();
+                let mut args = vec!["restore", "host", "latest"];
+                args.extend(asked.iter().map(String::as_str));
+                args.extend(["--in-place", "--target", target]);
+                machine.run(&args).expect(0);
+                let is_back =
+                    |path: &str| fs::read_to_string(src.join(path)).unwrap() == "as it was";
+                assert!(is_back("a/b/f") && is_back("a/b/c/f"), "{target}");
+                assert_eq!(is_back("a/f"), asked.len() == 4, "{target}");
+                assert!(!is_back("ab"), "nobody asked for it");
+            }
+        }
+    }
+}
+
+/// Killed again and again while files take their places, until some of them have and some have not.
+#[test]
+fn a_restore_that_is_killed_leaves_the_old_or_the_new_of_every_file() {
+    const FILES: usize = 4000;
+    let word = |age: &str, number: usize| format!("{age} {number}\n").repeat(50);
+    let machine = copied(|src| {
+        for number in 0..FILES {
+            fs::write(src.join(format!("many/{number}")), word("then", number)).unwrap();
+        }
+    });
+    let many = machine.path("src/many");
+    for target in ["b", "r"] {
+        let mut met_both = false;
+        for round in 0..20 {
+            for number in 0..FILES {
+                fs::write(many.join(number.to_string()), word("now", number)).unwrap();
+            }
+            let path = many.to_str().unwrap();
+            let args = ["restore", "host", "latest", path, "--in-place", "--target", target];
+            let mut restoring =
+                machine.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            // Nobody knows when it is this one's turn.
+            let watched = round * 577 % FILES;
+            let at = many.join(watched.to_string());
+            while restoring.try_wait().unwrap().is_none()
+                && fs::read_to_string(&at).unwrap() == word("now", watched)
+            {}
+            restoring.kill().unwrap();
+            restoring.wait().unwrap();
+            let then = (0..FILES).filter(|&number| {
+                let found = fs::read_to_string(many.join(number.to_string())).unwrap();
+                let is_then = found == word("then", number);
+                assert!(is_then || found == word("now", number), "{target}: {number} is {found:?}");
+                is_then
+            });
+            let then = then.count();
+            assert!(then > 0, "{target}: killed before anything was moved");
+            assert_eq!(fs::read_dir(&many).unwrap().count(), FILES, "nothing is gone or new");
+            machine.run(&["recover"]).expect(0);
+            no_staging_below(machine.root.path());
+            met_both |= then < FILES;
+            if met_both && round >= 2 {
+                break;
+            }
+        }
+        assert!(met_both, "{target}: no kill came while files were moved");
+        machine.assert_clean();
+    }
+}
