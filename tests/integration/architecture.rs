@@ -96,10 +96,9 @@ fn violations(file: &str, source: &str) -> Vec<String> {
             let to: Vec<&str> = named.segments[1..].iter().map(String::as_str).collect();
             if let (Some(from), Some(top)) = (home_top, to.first())
                 && from != *top
+                && !may_name(from, top)
             {
-                if !may_name(from, top) {
-                    found.push(format!("{place}: `{from}` may not name `{text}`"));
-                }
+                found.push(format!("{place}: `{from}` may not name `{text}`"));
             }
             for (parent, rooms) in SIBLINGS {
                 if let ([top, room, ..], [to_top, to_room, ..]) = (&home[..], &to[..])

@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(error.trouble, Trouble::Environment);
         assert_eq!(error.message, "nothing was restored: full of errors");
         assert_eq!(needed(&survey, own), ["/cache/tmp/run 11"]);
-        assert_eq!(needed(&survey, None), [String::new(); 0]);
+        assert_eq!(needed(&survey, None), Vec::<String>::new());
 
         // The destination itself, and what lies in it goes where it can.
         survey.take(&entry("/etc/f", '-', 7), true, false);

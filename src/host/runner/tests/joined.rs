@@ -361,7 +361,7 @@ fn one_of_a_chain_that_cannot_start_ends_it_and_all_are_recorded() {
     }
     let absent = CommandSpec::new(Tool::Path("/nonexistent/tool".into()), Effect::Mutate);
     for at in 1..3 {
-        let mut specs = vec![shell("exec sleep 60"), shell("exec cat"), shell("exec cat")];
+        let mut specs = [shell("exec sleep 60"), shell("exec cat"), shell("exec cat")];
         specs[at] = absent.clone();
         let book = Arc::new(Book::default());
         let (runner, _) = runner();
