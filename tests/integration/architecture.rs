@@ -46,8 +46,10 @@ const DOORS: &[(&[&str], &str)] = &[
 
 /// Enums whose variants are matched where they are told apart and nowhere else, and the start of the files that do:
 /// whoever asks elsewhere is a place that one more variant must not forget. Tests may.
-const VARIANTS: &[(&str, &[&str])] =
-    &[("Source", &["src/model/job.rs", "src/source/mod.rs", "src/config/keys/"])];
+const VARIANTS: &[(&str, &[&str])] = &[
+    ("Source", &["src/model/job.rs", "src/source/mod.rs", "src/config/keys/"]),
+    ("EngineConfig", &["src/model/target.rs", "src/engine/kinds.rs", "src/config/keys/"]),
+];
 
 /// Variants that are named where they may not be, also under another name of their enum.
 fn misplaced_variants(file: &str, tokens: &[Token], named: &[Named]) -> Vec<String> {
@@ -417,6 +419,7 @@ fn a_planted_violation_is_found() {
         ("src/report/facts.rs", "use crate::model::job::Source::*;"),
         ("src/report/facts.rs", "use crate::model::job::{Config, Source as Kind};"),
         ("src/source/files/mod.rs", "use crate::model::job::Source::{self, Files};"),
+        ("src/engine/mod.rs", "fn f() { if let EngineConfig::Borg(x) = &target.engine {} }"),
     ];
     for (file, source) in planted {
         assert_eq!(violations(file, source).len(), 1, "{file}: {source}");
