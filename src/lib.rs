@@ -5,7 +5,7 @@
 //! # Layers
 //!
 //! From top to bottom; a module names only layers below it, and siblings never name each other (the pipeline
-//! joins them). `tests/integration/architecture.rs` enforces it.
+//! joins them). No circle leads from a file over others back to itself. `tests/integration/architecture.rs` enforces both.
 //!
 //! | layer | what is in it |
 //! |---|---|

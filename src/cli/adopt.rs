@@ -14,8 +14,9 @@ use crate::pipeline::adopt::{Maker, Offer, Request, adopt, offers};
 use crate::pipeline::select;
 use crate::step::error::StepError;
 
+use super::options::{Global, Verdict, host_name, job_name, target_name};
+use super::render;
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, host_name, job_name, render, target_name};
 
 /// Arguments of `adopt`.
 #[derive(Debug, Args)]

@@ -10,8 +10,9 @@ use crate::model::target::ReadData;
 use crate::pipeline::maintenance::{Work, maintain};
 use crate::pipeline::select;
 
+use super::options::{Global, Selection, Verdict};
+use super::render;
 use super::setup::{Setup, Use};
-use super::{Global, Selection, Verdict, render};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]

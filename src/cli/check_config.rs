@@ -21,8 +21,9 @@ use crate::step::error::StepError;
 
 use crate::tools::exclude::pattern_fault;
 
+use super::options::{Global, Verdict};
 use super::setup::{Setup, Use, read_files};
-use super::{Global, Verdict, render, setup};
+use super::{render, setup};
 
 /// Arguments of `check-config`.
 #[derive(Debug, Args)]

@@ -19,8 +19,9 @@ use crate::pipeline::select;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
+use super::options::{Global, Verdict, host_name, job_name, target_name};
+use super::render;
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, host_name, job_name, render, target_name};
 
 /// Arguments of `diff`.
 #[derive(Debug, Args)]

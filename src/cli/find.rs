@@ -21,9 +21,10 @@ use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
 use super::list::targets;
+use super::options::{Global, Selection, Verdict};
+use super::render;
 use super::setup::{Setup, Use};
 use super::unreadable::Unreadable;
-use super::{Global, Selection, Verdict, render};
 
 /// Arguments of `find`.
 #[derive(Debug, Args)]

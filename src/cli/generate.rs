@@ -13,8 +13,9 @@ use crate::model::shown::Show;
 use crate::pipeline::units::units;
 use crate::step::error::StepError;
 
+use super::options::{Global, Verdict};
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, command, render, setup};
+use super::{render, setup};
 
 /// Arguments of `generate`.
 #[derive(Debug, Args)]
@@ -47,14 +48,14 @@ enum What {
     Schema,
 }
 
-/// Runs the verb.
-pub fn run(global: &Global, args: &GenerateArgs) -> Verdict {
+/// Runs the verb. `command` is the whole command line.
+pub fn run(global: &Global, args: &GenerateArgs, command: &clap::Command) -> Verdict {
     match &args.what {
         What::Units { to, program } => write_units(global, to.as_deref(), program)?,
         What::Man => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(command()).render(&mut page)?;
-            for verb in for_people().get_subcommands() {
+            clap_mangen::Man::new(command.clone()).render(&mut page)?;
+            for verb in for_people(command).get_subcommands() {
                 let name = format!("stillpoint {}", verb.get_name());
                 let verb = verb.clone().name(name.clone()).bin_name(name);
                 page.extend_from_slice(b".PP\n");
@@ -70,7 +71,7 @@ pub fn run(global: &Global, args: &GenerateArgs) -> Verdict {
         }
         What::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut for_people(), "stillpoint", &mut script);
+            clap_complete::generate(*shell, &mut for_people(command), "stillpoint", &mut script);
             render::text(&String::from_utf8_lossy(&script))?;
         }
         What::Schema => render::json(&config::json_schema())?,
@@ -104,8 +105,7 @@ fn configuration(page: &mut Vec<u8>) -> std::io::Result<()> {
 }
 
 /// The command line without the verbs that are not for people: completions offer hidden ones too.
-fn for_people() -> clap::Command {
-    let all = command();
+fn for_people(all: &clap::Command) -> clap::Command {
     let shown = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
     clap::Command::new("stillpoint")
         .version(env!("CARGO_PKG_VERSION"))
@@ -142,6 +142,7 @@ fn write_units(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::command;
 
     #[test]
     fn what_hooks_find_in_their_environment_is_where_people_look() {
@@ -169,7 +170,12 @@ mod tests {
     #[test]
     fn completions_offer_no_hidden_verb_and_every_other_one() {
         let mut script = Vec::new();
-        clap_complete::generate(Shell::Bash, &mut for_people(), "stillpoint", &mut script);
+        clap_complete::generate(
+            Shell::Bash,
+            &mut for_people(&command()),
+            "stillpoint",
+            &mut script,
+        );
         let script = String::from_utf8(script).unwrap();
         assert!(script.contains(" --version ") && !script.contains("stillpoint,help)"), "{script}");
         for verb in command().get_subcommands() {

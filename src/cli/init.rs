@@ -11,8 +11,9 @@ use crate::model::target::{SecretSource, Target};
 use crate::pipeline::init::{Ready, Wanted, init};
 use crate::pipeline::select;
 
+use super::options::{Global, Verdict, target_name};
+use super::render;
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, render, target_name};
 
 /// Arguments of `init`.
 #[derive(Debug, Args)]

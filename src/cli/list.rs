@@ -17,9 +17,10 @@ use crate::report::closed::told;
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 
+use super::options::{Global, Selection, Verdict};
+use super::render;
 use super::setup::{Setup, Use};
 use super::unreadable::Unreadable;
-use super::{Global, Selection, Verdict, render};
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]

@@ -3,18 +3,14 @@
 //! Results go to stdout and everything else to stderr. A verb answers with the [`Trouble`]s it met; the
 //! exit code follows from them in [`crate::model::exit`], and nowhere else.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 use crate::model::exit;
-use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::near::nearest;
 use crate::model::outcome::Trouble;
-use crate::report::terminal::ColorChoice;
 use crate::step::error::StepError;
 
 mod adopt;
@@ -26,6 +22,7 @@ mod generate;
 mod init;
 mod list;
 mod mount;
+mod options;
 mod pin;
 mod plan;
 mod prune;
@@ -39,8 +36,7 @@ mod thaw_guard;
 mod unreadable;
 mod verify;
 
-/// What a verb answers: what went wrong, by kind. An error is for what kept it from doing its work at all.
-type Verdict = anyhow::Result<Vec<Trouble>>;
+use options::{CONFIG_VARIABLE, Global};
 
 /// Makes Linux machines restorable: hands a still view of them to borg or restic, keeps what the policy
 /// says, proves that it can be restored, and tells the truth about what happened
@@ -51,67 +47,6 @@ pub struct Cli {
     global: Global,
     #[command(subcommand)]
     verb: Verb,
-}
-
-/// Names the configuration when `--config` does not.
-const CONFIG_VARIABLE: &str = "STILLPOINT_CONFIG";
-
-/// Options that every verb takes.
-#[derive(Debug, Args)]
-pub struct Global {
-    /// Read this configuration and the drop-ins beside it (FILE's name with .d for .toml)
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        env = CONFIG_VARIABLE,
-        default_value = "/etc/stillpoint.toml",
-        // An empty name is refused in `parse`, with where it comes from.
-        value_parser = OsStringValueParser::new().map(PathBuf::from),
-        global = true
-    )]
-    config: PathBuf,
-    /// Say more; twice shows every command, three times all that engines print
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
-    verbose: u8,
-    /// Say only what went wrong
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    quiet: bool,
-    /// Print the result as one JSON document
-    #[arg(long, global = true)]
-    json: bool,
-    /// When to colour what is said
-    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
-    color: Color,
-}
-
-/// When to colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Color {
-    Auto,
-    Always,
-    Never,
-}
-
-impl From<Color> for ColorChoice {
-    fn from(color: Color) -> Self {
-        match color {
-            Color::Auto => ColorChoice::Auto,
-            Color::Always => ColorChoice::Always,
-            Color::Never => ColorChoice::Never,
-        }
-    }
-}
-
-/// A selection of jobs and targets.
-#[derive(Debug, Args)]
-struct Selection {
-    /// Only this job
-    #[arg(long, value_name = "JOB", value_parser = job_name)]
-    job: Option<JobName>,
-    /// Only this target
-    #[arg(long, value_name = "TARGET", value_parser = target_name)]
-    target: Option<TargetName>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -183,7 +118,7 @@ pub fn main() -> ExitCode {
         Verb::Adopt(args) => adopt::run(global, &args),
         Verb::Status(args) => status::run(global, &args),
         Verb::Recover(args) => recover::run(global, &args),
-        Verb::Generate(args) => generate::run(global, &args),
+        Verb::Generate(args) => generate::run(global, &args, &command()),
         Verb::ThawGuard(args) => thaw_guard::run(&args),
     };
     let troubles = verdict.unwrap_or_else(|error| {
@@ -221,18 +156,6 @@ fn parse(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, cla
         return Err(command().error(ErrorKind::InvalidValue, text));
     }
     Ok(cli)
-}
-
-fn job_name(text: &str) -> Result<JobName, String> {
-    JobName::new(text).map_err(|error| error.to_string())
-}
-
-fn host_name(text: &str) -> Result<HostName, String> {
-    HostName::new(text).map_err(|error| error.to_string())
-}
-
-fn target_name(text: &str) -> Result<TargetName, String> {
-    TargetName::new(text).map_err(|error| error.to_string())
 }
 
 /// The tree of commands, for the manual page, completions and tests.

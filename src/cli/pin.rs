@@ -10,8 +10,9 @@ use crate::pipeline::pin::{pin, word};
 use crate::pipeline::select;
 use crate::step::error::StepError;
 
+use super::options::{Global, Verdict, job_name, target_name};
+use super::render;
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, job_name, render, target_name};
 
 /// Arguments of `pin` and `unpin`.
 #[derive(Debug, Args)]

@@ -12,8 +12,9 @@ use crate::model::report::{RunReport, SCHEMA};
 use crate::pipeline;
 use crate::pipeline::select;
 
+use super::options::{Global, Verdict, job_name, target_name};
+use super::render;
 use super::setup::{Setup, Use, refuse_unfit_run};
-use super::{Global, Verdict, job_name, render, target_name};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]

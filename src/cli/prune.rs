@@ -7,8 +7,9 @@ use serde::Serialize;
 use crate::model::report::SCHEMA;
 use crate::pipeline::prune::{Request, Ruling, prune, scope};
 
+use super::options::{Global, Selection, Verdict};
+use super::render;
 use super::setup::{Setup, Use};
-use super::{Global, Selection, Verdict, render};
 
 /// Arguments of `prune`.
 #[derive(Debug, Args)]

@@ -10,8 +10,9 @@ use crate::model::report::SCHEMA;
 use crate::pipeline;
 use crate::step::error::StepError;
 
+use super::options::{Global, Verdict};
+use super::render;
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, render};
 
 /// Arguments of `recover`.
 #[derive(Debug, Args)]

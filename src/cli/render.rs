@@ -11,7 +11,7 @@ use crate::model::undo::Identity;
 use crate::report::terminal::{Surroundings, TerminalOptions, Verbosity, Where};
 use crate::step::error::StepError;
 
-use super::Global;
+use super::options::Global;
 
 /// Prints one JSON document on stdout.
 ///

@@ -18,8 +18,9 @@ use crate::pipeline::restore::{self, Wanted};
 use crate::pipeline::select;
 use crate::step::error::StepError;
 
+use super::options::{Global, Verdict, host_name, job_name, target_name};
+use super::render;
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, host_name, job_name, render, target_name};
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]

@@ -10,8 +10,9 @@ use crate::pipeline::publish::publish;
 use crate::pipeline::select;
 use crate::step::hook::VARIABLES;
 
+use super::options::{Global, Verdict, job_name, target_name};
 use super::setup::{Setup, Use, refuse_unfit_run};
-use super::{Global, Verdict, job_name, plan, render, target_name};
+use super::{plan, render};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]

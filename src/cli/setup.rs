@@ -30,7 +30,8 @@ use crate::step::error::StepError;
 
 use crate::tools::exclude::pattern_fault;
 
-use super::{Global, render};
+use super::options::Global;
+use super::render;
 
 /// What a verb works with.
 pub struct Setup {

@@ -13,8 +13,9 @@ use crate::report::status;
 use crate::source::all_series;
 use crate::step::error::StepError;
 
+use super::options::{Global, Verdict, job_name};
+use super::render;
 use super::setup::{Setup, Use};
-use super::{Global, Verdict, job_name, render};
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::host::guard;
 
-use super::Verdict;
+use super::options::Verdict;
 
 /// Arguments of `thaw-guard`.
 #[derive(Debug, Args)]

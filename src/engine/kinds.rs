@@ -1,10 +1,10 @@
-//! Which engine a target has: the one place outside the configuration where they are told apart.
+//! Which engine a target has: the one place above the model and the configuration where they are told apart.
 
 use std::collections::BTreeMap;
 
 use crate::model::job::Config;
 use crate::model::names::TargetName;
-use crate::model::target::{EngineConfig, ResticOptions, Target};
+use crate::model::target::{EngineConfig, Target};
 
 use super::Engine;
 use super::borg::BorgEngine;
@@ -26,13 +26,5 @@ pub fn engine(target: &Target, config: &Config) -> Box<dyn Engine> {
             let source = target.copy_from.as_ref().and_then(|name| config.target(name));
             Box::new(ResticEngine::new(target, options, source))
         }
-    }
-}
-
-/// What restic alone understands of a target; `None` when it is another engine's.
-pub(super) fn restic(target: &Target) -> Option<&ResticOptions> {
-    match &target.engine {
-        EngineConfig::Restic(options) => Some(options),
-        EngineConfig::Borg(_) => None,
     }
 }

@@ -44,6 +44,7 @@ pub use secret_fd::{FdStyle, SecretFd};
 pub use sys::mounts::MountEntry;
 pub use sys::subvolumes::Subvolume;
 pub use sys::trusted::{TrustError, TrustKind};
+pub use sys::way::Way;
 
 pub use spec::{
     Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal,
@@ -187,15 +188,6 @@ pub struct PathState {
     pub gid: u32,
     /// Permission bits.
     pub mode: u32,
-}
-
-/// How a path leads to what it leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Way {
-    /// The links that are followed, in that order, each with its own identity.
-    pub links: Vec<(PathBuf, Identity)>,
-    /// What is at the end; `None` when nothing is.
-    pub end: Option<Identity>,
 }
 
 /// What sort of thing is at a path.

@@ -50,6 +50,14 @@ pub enum EngineConfig {
 }
 
 impl EngineConfig {
+    /// What restic alone understands; `None` when it is another engine's.
+    pub fn restic(&self) -> Option<&ResticOptions> {
+        match self {
+            EngineConfig::Restic(options) => Some(options),
+            EngineConfig::Borg(_) => None,
+        }
+    }
+
     /// The key that chose it: `borg` or `restic`.
     pub fn name(&self) -> &'static str {
         match self {

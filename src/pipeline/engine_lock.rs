@@ -8,7 +8,6 @@ use crate::model::outcome::Trouble;
 use crate::model::undo::{Ledger, Undo};
 
 use super::closed;
-use super::undo::give_back;
 use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::{StepError, ledger_error};
 
@@ -46,17 +45,15 @@ pub fn bracketed_with<T>(
     let context = Context { run: Some(cx.run), ..cx.engine() };
     let mut promised = Vec::new();
     for locked in [engine].iter().chain(others) {
-        let undo = Undo::ReleaseEngineLock {
-            target: locked.target().name.clone(),
-            owner: locked.lock_owner(context),
-        };
-        let entry = cx.ledger.intend(undo.clone()).map_err(ledger_error)?;
-        promised.push((*locked, entry, undo));
+        let (target, owner) = (locked.target().name.clone(), locked.lock_owner(context));
+        let undo = Undo::ReleaseEngineLock { target, owner: owner.clone() };
+        let entry = cx.ledger.intend(undo).map_err(ledger_error)?;
+        promised.push((*locked, entry, owner));
     }
     let result = call(engine, context);
     let mut unsettled = None;
-    for (locked, entry, undo) in promised {
-        if released(cx, locked, &undo, result.as_ref().err()) {
+    for (locked, entry, owner) in promised {
+        if released(cx, locked, owner.as_deref(), result.as_ref().err()) {
             unsettled = cx.ledger.settled(entry).map_err(ledger_error).err().or(unsettled);
         }
     }
@@ -71,7 +68,7 @@ pub fn bracketed_with<T>(
 fn released(
     cx: RunContext<'_>,
     engine: &dyn Engine,
-    undo: &Undo,
+    owner: Option<&str>,
     failure: Option<&EngineError>,
 ) -> bool {
     if let Some(EngineError::Locked { .. }) = failure {
@@ -86,7 +83,7 @@ fn released(
         return true;
     }
     let _shield = cx.host().shield();
-    match give_back(cx.pipeline, cx.run, cx.ledger, undo, None) {
+    match release(cx.pipeline, cx.ledger, &engine.target().name, owner) {
         Ok(()) => true,
         Err(error) => {
             tracing::warn!(target = %engine.target().name, "cannot release the engine's lock: {}", error.message);

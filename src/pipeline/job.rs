@@ -18,8 +18,8 @@ use crate::model::target::Target;
 
 use super::steps::archive::{Archived, archive};
 use super::steps::doubtful;
-use super::steps::observe::{Observation, observe};
-use super::steps::replicate::{Replicated, replicate};
+use super::steps::observe::{Observation, Replicated, observe};
+use super::steps::replicate::replicate;
 use super::steps::retain::retain;
 use super::steps::target::{lock_for_writing, require_mount};
 use crate::source::{HeldBatch, Item, Source, series, series_of};

@@ -17,7 +17,6 @@ use crate::host::{Action, Confinement, Host, PathKind, PathState, Placement, Sta
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::size;
 
 use super::engine_lock::bracketed;
 use super::session::try_own_directory;
@@ -32,7 +31,7 @@ mod survey;
 use judge::judge;
 use own::Own;
 pub use survey::places;
-use survey::{Survey, survey};
+use survey::{Survey, below, relative, survey};
 
 /// How the staging directories are called, before the run's id.
 pub const STAGING: &str = ".stillpoint-restore-";
@@ -312,16 +311,6 @@ fn shown_at(text: &str, place: &Path, to: &Path) -> String {
     text.replace(&format!("{place}/"), &with_slash).replace(&place, &to)
 }
 
-/// A place below the destination.
-fn below(to: &Path, at: &Path) -> PathBuf {
-    if at.as_os_str().is_empty() { to.to_owned() } else { to.join(at) }
-}
-
-/// A path of the copy as one below the destination.
-fn relative(path: &Path) -> PathBuf {
-    path.strip_prefix("/").unwrap_or(path).to_owned()
-}
-
 /// Writes one file of a copy to standard output: the one at `path`, or the only one that there is.
 ///
 /// # Errors
@@ -373,17 +362,6 @@ fn no_file(path: &Path, kind: char, copy: &Copy) -> String {
         _ => ("no regular file", "restore it with --to"),
     };
     format!("{} is {what} in {}, and --stdout writes out files — {remedy}", path.shown(), copy.id)
-}
-
-/// The refusal of a copy that does not fit, with the figures.
-fn too_large(need: u64, free: u64, at: &Path) -> StepError {
-    let text = format!(
-        "what is to be restored takes up to {}, and {} is free at {}, so nothing was changed — restore to another disk with --to, or name fewer paths; if holes in files or compression make it fit, say --ignore-space",
-        size::show(need),
-        size::show(free),
-        at.shown()
-    );
-    StepError::new(Trouble::Environment, text)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::engine::{Context, EngineError, OnProgress, kinds, secret};
+use crate::engine::{Context, EngineError, OnProgress, secret};
 use crate::host::{CommandSpec, Completed, Exit, Stream};
 use crate::model::event::Progress;
 use crate::model::secret::Secret;
@@ -24,7 +24,7 @@ pub(super) fn credentials(
     version: Version,
     target: &Target,
 ) -> Result<Repository, EngineError> {
-    let Some(restic) = kinds::restic(target) else {
+    let Some(restic) = target.engine.restic() else {
         return Err(unsupported(version, format!("{} is no restic target", target.name)));
     };
     let password = match &target.secret {

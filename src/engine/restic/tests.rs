@@ -8,7 +8,7 @@ use chrono::{TimeZone, Utc};
 use super::*;
 use crate::config::testing;
 use crate::engine::scripted::{Answer, ScriptedHost};
-use crate::engine::{ChangeKind, Input, kinds};
+use crate::engine::{ChangeKind, Input};
 use crate::host::Exit;
 use crate::model::copy::Series;
 use crate::model::job::Settings;
@@ -35,7 +35,7 @@ pub(super) fn target(repository: &str) -> Target {
 
 /// The engine of a target, which may be filled from another one.
 pub(super) fn of(target: &Target, source: Option<&Target>) -> ResticEngine {
-    ResticEngine::new(target, kinds::restic(target).unwrap(), source)
+    ResticEngine::new(target, target.engine.restic().unwrap(), source)
 }
 
 fn engine() -> ResticEngine {

@@ -19,7 +19,7 @@ pub mod snapshots;
 pub(in crate::host) mod straight;
 pub mod subvolumes;
 pub mod trusted;
-pub(in crate::host) mod way;
+pub mod way;
 
 /// Whether a test may do what only root may, such as `what`. In CI it must be able to.
 #[cfg(test)]

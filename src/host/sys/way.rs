@@ -8,8 +8,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::straight;
-use crate::host::Way;
 use crate::model::undo::Identity;
+
+/// How a path leads to what it leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The links that are followed, in that order, each with its own identity.
+    pub links: Vec<(PathBuf, Identity)>,
+    /// What is at the end; `None` when nothing is.
+    pub end: Option<Identity>,
+}
 
 /// As many links as the kernel follows in one path (path_resolution(7)).
 const MOST_LINKS: u32 = 40;

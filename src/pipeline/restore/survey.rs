@@ -8,11 +8,12 @@ use crate::host::{Host, MountEntry, Refused};
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
+use crate::model::size;
 use crate::pipeline::engine_lock::bracketed;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
-use super::{below, closed, relative, too_large};
+use super::closed;
 
 /// A place below the destination that is a file system of its own.
 #[derive(Debug, Default)]
@@ -283,6 +284,27 @@ pub fn places(host: &dyn Host, below: &Path) -> Result<Vec<PathBuf>, StepError> 
 
 fn is_btrfs(mount: &MountEntry) -> bool {
     mount.file_system == "btrfs"
+}
+
+/// A place below the destination.
+pub(super) fn below(to: &Path, at: &Path) -> PathBuf {
+    if at.as_os_str().is_empty() { to.to_owned() } else { to.join(at) }
+}
+
+/// A path of the copy as one below the destination.
+pub(super) fn relative(path: &Path) -> PathBuf {
+    path.strip_prefix("/").unwrap_or(path).to_owned()
+}
+
+/// The refusal of a copy that does not fit, with the figures.
+fn too_large(need: u64, free: u64, at: &Path) -> StepError {
+    let text = format!(
+        "what is to be restored takes up to {}, and {} is free at {}, so nothing was changed — restore to another disk with --to, or name fewer paths; if holes in files or compression make it fit, say --ignore-space",
+        size::show(need),
+        size::show(free),
+        at.shown()
+    );
+    StepError::new(Trouble::Environment, text)
 }
 
 #[cfg(test)]

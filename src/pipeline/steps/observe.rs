@@ -18,7 +18,6 @@ use crate::step::error::StepError;
 use crate::step::recorder::{Done, Recorder};
 
 use super::archive::{Archived, KnownBy};
-use super::replicate::Replicated;
 
 /// A copy that was seen in the target. Only this lets retention run.
 #[derive(Debug)]
@@ -27,6 +26,23 @@ pub struct Observed {
     pub archived: Archived,
     /// What the target lists.
     pub copy: Copy,
+}
+
+/// What must now be seen in a target that was filled from another one.
+pub struct Replicated {
+    /// This run's copies.
+    pub archived: Vec<Archived>,
+    /// Copies of earlier runs with which the target caught up, as the other target has them.
+    pub caught_up: Vec<Copy>,
+    /// What was there before, by id.
+    pub before: BTreeSet<String>,
+}
+
+impl Replicated {
+    /// What an engine made itself: there is nothing to catch up with.
+    pub fn made_here(archived: Vec<Archived>) -> Self {
+        Self { archived, caught_up: Vec::new(), before: BTreeSet::new() }
+    }
 }
 
 /// What a target holds after the last write to it.

@@ -1,7 +1,5 @@
 //! Fills a target that takes no direct backups, by copying from another one after the source is released.
 
-use std::collections::BTreeSet;
-
 use crate::engine::{BackupReport, Engine};
 use crate::model::copy::{Copy, Series};
 use crate::model::outcome::Outcome;
@@ -11,24 +9,7 @@ use crate::step::context::RunContext;
 use crate::step::recorder::{Done, Recorder};
 
 use super::archive::{Archived, KnownBy};
-use super::observe::{Observed, listing};
-
-/// What must now be seen in a target that was filled from another one.
-pub struct Replicated {
-    /// This run's copies.
-    pub archived: Vec<Archived>,
-    /// Copies of earlier runs with which the target caught up, as the other target has them.
-    pub caught_up: Vec<Copy>,
-    /// What was there before, by id.
-    pub before: BTreeSet<String>,
-}
-
-impl Replicated {
-    /// What an engine made itself: there is nothing to catch up with.
-    pub fn made_here(archived: Vec<Archived>) -> Self {
-        Self { archived, caught_up: Vec::new(), before: BTreeSet::new() }
-    }
-}
+use super::observe::{Observed, Replicated, listing};
 
 /// Copies what this run made, and what earlier runs made since the target last got anything, so that a
 /// target that was away catches up. Answers with what must now be seen there.

@@ -1,0 +1,89 @@
+//! What verbs have in common: the options that all of them take, how names are read, and what they answer.
+
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+
+use crate::model::names::{HostName, JobName, TargetName};
+use crate::model::outcome::Trouble;
+use crate::report::terminal::ColorChoice;
+
+/// What a verb answers: what went wrong, by kind. An error is for what kept it from doing its work at all.
+pub type Verdict = anyhow::Result<Vec<Trouble>>;
+
+/// Names the configuration when `--config` does not.
+pub const CONFIG_VARIABLE: &str = "STILLPOINT_CONFIG";
+
+/// Options that every verb takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Read this configuration and the drop-ins beside it (FILE's name with .d for .toml)
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = CONFIG_VARIABLE,
+        default_value = "/etc/stillpoint.toml",
+        // An empty name is refused in `parse`, with where it comes from.
+        value_parser = OsStringValueParser::new().map(PathBuf::from),
+        global = true
+    )]
+    pub config: PathBuf,
+    /// Say more; twice shows every command, three times all that engines print
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Print the result as one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// When to colour what is said
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    pub color: Color,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+impl From<Color> for ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => ColorChoice::Auto,
+            Color::Always => ColorChoice::Always,
+            Color::Never => ColorChoice::Never,
+        }
+    }
+}
+
+/// A selection of jobs and targets.
+#[derive(Debug, Args)]
+pub struct Selection {
+    /// Only this job
+    #[arg(long, value_name = "JOB", value_parser = job_name)]
+    pub job: Option<JobName>,
+    /// Only this target
+    #[arg(long, value_name = "TARGET", value_parser = target_name)]
+    pub target: Option<TargetName>,
+}
+
+/// Reads a job's name.
+pub fn job_name(text: &str) -> Result<JobName, String> {
+    JobName::new(text).map_err(|error| error.to_string())
+}
+
+/// Reads a machine's name.
+pub fn host_name(text: &str) -> Result<HostName, String> {
+    HostName::new(text).map_err(|error| error.to_string())
+}
+
+/// Reads a target's name.
+pub fn target_name(text: &str) -> Result<TargetName, String> {
+    TargetName::new(text).map_err(|error| error.to_string())
+}
