@@ -257,22 +257,10 @@ impl History {
         })
     }
 
-    /// The newest good copy of a series that is not known to be deleted. For the shrink guard, ask before
-    /// the run's own copy is recorded.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn last_good(
-        &self,
-        target: &TargetName,
-        series: &Series,
-    ) -> Result<Option<CopyRecord>, HistoryError> {
-        self.last_good_until(target, series, DateTime::<Utc>::MAX_UTC)
-    }
-
-    /// The same among those that stand for a moment not after `latest`: a copy that a wrong clock has
-    /// dated ahead must not look fresh for years. Nor does one count that is dated after its own record, that
-    /// another machine made, or of whose making nothing is known because it was adopted.
+    /// The newest good copy of a series that is not known to be deleted and stands for a moment not after
+    /// `latest`: a copy that a wrong clock has dated ahead must not look fresh for years. Nor does one count
+    /// that is dated after its own record, that another machine made, or of whose making nothing is known
+    /// because it was adopted.
     ///
     /// # Errors
     /// When it cannot be read.

@@ -80,18 +80,6 @@ impl History {
         })
     }
 
-    /// What was recorded last of this kind, however it ended.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn last_maintenance(
-        &self,
-        target: &TargetName,
-        kind: MaintenanceKind,
-    ) -> Result<Option<Maintenance>, HistoryError> {
-        self.maintenance(target, kind, |_| true)
-    }
-
     /// What was recorded last of this kind that ended well: a check that failed or found damage does not
     /// count as one.
     ///
@@ -102,7 +90,26 @@ impl History {
         target: &TargetName,
         kind: MaintenanceKind,
     ) -> Result<Option<Maintenance>, HistoryError> {
-        self.maintenance(target, kind, Outcome::is_healthy)
+        self.sql("read the maintenance", |connection| {
+            let mut statement = connection.prepare(
+                "SELECT outcome, detail, time FROM maintenance WHERE target = ?1 AND kind = ?2
+                 ORDER BY sequence DESC",
+            )?;
+            let mut rows = statement.query(params![target.as_str(), kind.word()])?;
+            while let Some(row) = rows.next()? {
+                let outcome = row.get::<_, Word>("outcome")?.0;
+                if outcome.is_healthy() {
+                    return Ok(Some(Maintenance {
+                        target: target.clone(),
+                        kind,
+                        outcome,
+                        detail: row.get("detail")?,
+                        time: row.get::<_, Moment>("time")?.0,
+                    }));
+                }
+            }
+            Ok(None)
+        })
     }
 
     /// When a person last accepted the copies of this job in this target.
@@ -123,34 +130,6 @@ impl History {
                     |row| Ok(row.get::<_, Moment>("time")?.0),
                 )
                 .optional()
-        })
-    }
-
-    fn maintenance(
-        &self,
-        target: &TargetName,
-        kind: MaintenanceKind,
-        wanted: impl Fn(&Outcome) -> bool,
-    ) -> Result<Option<Maintenance>, HistoryError> {
-        self.sql("read the maintenance", |connection| {
-            let mut statement = connection.prepare(
-                "SELECT outcome, detail, time FROM maintenance WHERE target = ?1 AND kind = ?2
-                 ORDER BY sequence DESC",
-            )?;
-            let mut rows = statement.query(params![target.as_str(), kind.word()])?;
-            while let Some(row) = rows.next()? {
-                let outcome = row.get::<_, Word>("outcome")?.0;
-                if wanted(&outcome) {
-                    return Ok(Some(Maintenance {
-                        target: target.clone(),
-                        kind,
-                        outcome,
-                        detail: row.get("detail")?,
-                        time: row.get::<_, Moment>("time")?.0,
-                    }));
-                }
-            }
-            Ok(None)
         })
     }
 

@@ -281,11 +281,19 @@ fn the_last_good_copy_is_good_and_there_and_not_in_the_future() {
     warned.outcome = Outcome::Warning;
     let mut other = record(4, "d", "2026-01-04T00:00:00Z");
     other.series = series(Some("mysql"));
-    assert_eq!(history.last_good(&usb, &series(None)).unwrap(), None);
+    assert_eq!(
+        history.last_good_until(&usb, &series(None), DateTime::<Utc>::MAX_UTC).unwrap(),
+        None
+    );
     for copy in [&record(1, "a", "2026-01-01T00:00:00Z"), &incomplete, &warned, &other] {
         history.record_copy(copy).unwrap();
     }
-    let last = || history.last_good(&usb, &series(None)).unwrap().map(|copy| copy.id);
+    let last = || {
+        history
+            .last_good_until(&usb, &series(None), DateTime::<Utc>::MAX_UTC)
+            .unwrap()
+            .map(|copy| copy.id)
+    };
     assert_eq!(last().as_deref(), Some("b"));
 
     history.record_copy(&record(5, "e", "2036-01-01T00:00:00Z")).unwrap();
@@ -298,7 +306,10 @@ fn the_last_good_copy_is_good_and_there_and_not_in_the_future() {
 
     history.forget_copies(&usb, &["e".into(), "b".into(), "never seen".into()]).unwrap();
     assert_eq!(last().as_deref(), Some("a"));
-    assert_eq!(history.last_good(&target("nas"), &series(None)).unwrap(), None);
+    assert_eq!(
+        history.last_good_until(&target("nas"), &series(None), DateTime::<Utc>::MAX_UTC).unwrap(),
+        None
+    );
 }
 
 #[test]
@@ -626,13 +637,12 @@ fn maintenance_tells_the_last_from_the_last_good() {
         done
     };
     use MaintenanceKind::{Check, Compact, Prune};
-    assert_eq!(history.last_maintenance(&usb, Check).unwrap(), None);
+    assert_eq!(history.last_good_maintenance(&usb, Check).unwrap(), None);
     let good = record(Check, Outcome::Ok, "2026-01-01T00:00:00Z");
-    let damaged = record(Check, Outcome::Failed, "2026-01-02T00:00:00Z");
+    record(Check, Outcome::Failed, "2026-01-02T00:00:00Z");
     record(Compact, Outcome::Ok, "2026-01-03T00:00:00Z");
-    assert_eq!(history.last_maintenance(&usb, Check).unwrap(), Some(damaged));
     assert_eq!(history.last_good_maintenance(&usb, Check).unwrap(), Some(good));
-    assert_eq!(history.last_maintenance(&target("nas"), Check).unwrap(), None);
+    assert_eq!(history.last_good_maintenance(&target("nas"), Check).unwrap(), None);
 
     assert!(!history.has_deletions_to_compact(&usb).unwrap());
     record(Prune, Outcome::Ok, "2026-01-04T00:00:00Z");
@@ -789,7 +799,10 @@ fn an_identity_is_made_once_and_a_clone_gets_another() {
     assert_eq!(history.machine().unwrap(), Some(id(2)));
     history.record_copy(&record(2, "b", "2026-01-02T00:00:00Z")).unwrap();
     assert_eq!(whose(&history, &["a", "b"]), [false, true]);
-    let last = history.last_good(&target("usb"), &series(None)).unwrap().unwrap();
+    let last = history
+        .last_good_until(&target("usb"), &series(None), DateTime::<Utc>::MAX_UTC)
+        .unwrap()
+        .unwrap();
     assert_eq!(last.id, "b");
 }
 

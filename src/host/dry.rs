@@ -367,7 +367,7 @@ mod tests {
     use super::*;
     use crate::host::sys::signals::StopFlag;
     use crate::host::system::SystemHost;
-    use crate::host::{Access, Arg, Fact, FdStyle, PrivateMount, SecretFd};
+    use crate::host::{Access, Fact, FdStyle, PrivateMount, SecretFd};
     use crate::model::secret::Secret;
     use crate::model::undo::ChildProcess;
 
@@ -515,7 +515,6 @@ mod tests {
     fn a_plan_names_secrets_and_shows_none() {
         let dry = dry();
         let mut spec = touch(Path::new("/x y")).env("BORG_REPO", "/repo");
-        spec.args.push(Arg::Masked("canary-1".into()));
         spec.env.push(("AWS_KEY".into(), EnvValue::Secret(Secret::new("canary-2"))));
         spec.secrets.push(SecretFd {
             variable: "BORG_PASSPHRASE_FD",
@@ -539,11 +538,11 @@ mod tests {
         assert!(!text.contains("canary"), "{text}");
         assert_eq!(
             text,
-            r#"[{"command":{"command":"touch '/x y' ***","environment":[{"name":"BORG_REPO","value":"/repo"}],"secret_variables":["AWS_KEY","BORG_PASSPHRASE_FD"],"directory":"/work","sees":["/a read-only at /b","/dev/vg/lv (xfs, nouuid) read-only at /c"]}}]"#
+            r#"[{"command":{"command":"touch '/x y'","environment":[{"name":"BORG_REPO","value":"/repo"}],"secret_variables":["AWS_KEY","BORG_PASSPHRASE_FD"],"directory":"/work","sees":["/a read-only at /b","/dev/vg/lv (xfs, nouuid) read-only at /c"]}}]"#
         );
         assert_eq!(
             dry.planned()[0].to_string(),
-            "touch '/x y' ***
+            "touch '/x y'
   with BORG_REPO=/repo
   with AWS_KEY=***
   with BORG_PASSPHRASE_FD=***

@@ -47,9 +47,8 @@ pub use sys::trusted::{TrustError, TrustKind};
 pub use sys::way::Way;
 
 pub use spec::{
-    Access, Arg, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal,
-    HELPER_LIMIT, Halt, LONGEST_HOST_NAME, Prediction, PrivateMount, PrivateView, Stdin, Stream,
-    Tool,
+    Access, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, HELPER_LIMIT,
+    Halt, LONGEST_HOST_NAME, Prediction, PrivateMount, PrivateView, Stream, Tool,
 };
 
 /// Why a command has no [`Completed`]: it could not start, or it was not let run to its end.

@@ -88,33 +88,6 @@ pub enum Effect {
     Mutate,
 }
 
-/// One operand or option.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Arg {
-    /// Shown as it is.
-    Plain(OsString),
-    /// Shown as `***`. Only for what a tool cannot take by descriptor, and never for a passphrase.
-    Masked(OsString),
-}
-
-impl Arg {
-    /// What the process gets.
-    pub fn value(&self) -> &OsStr {
-        match self {
-            Arg::Plain(value) | Arg::Masked(value) => value,
-        }
-    }
-}
-
-impl fmt::Debug for Arg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Arg::Plain(value) => value.fmt(f),
-            Arg::Masked(_) => f.write_str("***"),
-        }
-    }
-}
-
 /// The value of an environment variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnvValue {
@@ -122,15 +95,6 @@ pub enum EnvValue {
     Plain(OsString),
     /// Shown as `***`: storage keys, which backends take from the environment alone.
     Secret(Secret),
-}
-
-/// What a process reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stdin {
-    /// `/dev/null`, so that no prompt can wait for anybody.
-    Null,
-    /// These bytes.
-    Bytes(Vec<u8>),
 }
 
 /// What is kept of standard output, beyond the lines that the watcher sees.
@@ -289,13 +253,11 @@ pub struct CommandSpec {
     /// What it does to the machine.
     pub effect: Effect,
     /// Arguments, without the program's own name.
-    pub args: Vec<Arg>,
+    pub args: Vec<OsString>,
     /// Variables beyond the base environment (`PATH`, `LANG=C.UTF-8`, `HOME=/root`), in order.
     pub env: Vec<(String, EnvValue)>,
     /// Secrets by descriptor.
     pub secrets: Vec<SecretFd>,
-    /// What it reads.
-    pub stdin: Stdin,
     /// What is kept of its output.
     pub stdout: Capture,
     /// The working directory; `/` when absent.
@@ -335,7 +297,6 @@ impl CommandSpec {
             args: Vec::new(),
             env: Vec::new(),
             secrets: Vec::new(),
-            stdin: Stdin::Null,
             stdout: Capture::Whole,
             directory: None,
             view: PrivateView::default(),
@@ -359,14 +320,14 @@ impl CommandSpec {
     /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, value: impl Into<OsString>) -> Self {
-        self.args.push(Arg::Plain(value.into()));
+        self.args.push(value.into());
         self
     }
 
     /// Adds arguments.
     #[must_use]
     pub fn args<I: IntoIterator<Item = S>, S: Into<OsString>>(mut self, values: I) -> Self {
-        self.args.extend(values.into_iter().map(|value| Arg::Plain(value.into())));
+        self.args.extend(values.into_iter().map(Into::into));
         self
     }
 
@@ -377,15 +338,12 @@ impl CommandSpec {
         self
     }
 
-    /// The command as a person would type it, secrets masked, each word quoted where a shell would need it.
-    /// For messages and plans; nothing ever executes it.
+    /// The command as a person would type it, each word quoted where a shell would need it. No secret is ever among
+    /// the arguments. For messages and plans; nothing ever executes it.
     pub fn display(&self) -> String {
         let mut words = vec![quote(self.tool.name())];
         for arg in &self.args {
-            words.push(match arg {
-                Arg::Plain(value) => quote(value),
-                Arg::Masked(_) => "***".into(),
-            });
+            words.push(quote(arg));
         }
         words.join(" ")
     }
@@ -500,10 +458,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_display_masks_and_quotes() {
+    fn a_display_quotes_and_debug_masks() {
         let mut spec = CommandSpec::new(Tool::Restic, Effect::Inspect).arg("-r").arg("/a b/it's");
-        spec.args.push(Arg::Masked("s3cret".into()));
-        assert_eq!(spec.display(), r"restic -r '/a b/it'\''s' ***");
+        spec.env.push(("KEY".into(), EnvValue::Secret(Secret::new("s3cret"))));
+        assert_eq!(spec.display(), r"restic -r '/a b/it'\''s'");
         assert!(!format!("{spec:?}").contains("s3cret"));
     }
 

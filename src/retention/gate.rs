@@ -184,20 +184,6 @@ pub enum Refusal {
         /// The first copy after it.
         after: DateTime<Utc>,
     },
-    /// The plan deletes more at once than the limit allows.
-    #[error(
-        "nothing of {series} is deleted, because {deleting} of {of} copies would go at once and the limit is {limit} %"
-    )]
-    TooMany {
-        /// The series.
-        series: Box<Series>,
-        /// How many the plan deletes.
-        deleting: usize,
-        /// How many there are.
-        of: usize,
-        /// The limit in percent.
-        limit: u8,
-    },
 }
 
 impl Refusal {
@@ -231,9 +217,6 @@ impl Refusal {
             }
             Refusal::ClockLeapt { .. } => {
                 "if the clock is wrong, set it right; if no copy was made for so long, look at the plan (`stillpoint prune --dry-run`) and say `stillpoint prune --accept` once"
-            }
-            Refusal::TooMany { .. } => {
-                "look at the plan (`stillpoint prune --dry-run`) and, if it is meant, repeat with --accept"
             }
         }
     }
@@ -280,12 +263,6 @@ pub fn gate(evidence: &Evidence<'_>, plan: &Plan, guards: &Guards) -> Result<(),
     {
         let id = copy.id.clone();
         return Err(Refusal::Shrunk { series: series(), id, what, before, now });
-    }
-    if let Some(limit) = guards.max_delete_percent {
-        let (deleting, of) = (plan.deletions().len(), plan.ours());
-        if deleting * 100 > of * usize::from(limit) {
-            return Err(Refusal::TooMany { series: series(), deleting, of, limit });
-        }
     }
     Ok(())
 }

@@ -15,19 +15,15 @@ pub struct Guards {
     /// How much smaller than the last good copy the newest may be, in percent of files or bytes; 100
     /// switches the guard off.
     pub max_shrink_percent: u8,
-    /// How many of a series' copies one plan may delete, in percent; `None` is no limit, since a new policy
-    /// rightly deletes many.
-    pub max_delete_percent: Option<u8>,
 }
 
 impl Default for Guards {
-    /// Five minutes of slack, 90 days without a copy, half the size, no limit on deletions.
+    /// Five minutes of slack, 90 days without a copy, half the size.
     fn default() -> Self {
         Guards {
             clock_slack: CLOCK_SLACK,
             clock_leap: Duration::from_secs(90 * 86_400),
             max_shrink_percent: 50,
-            max_delete_percent: None,
         }
     }
 }

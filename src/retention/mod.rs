@@ -55,5 +55,5 @@ mod tests;
 
 pub use gate::{Evidence, Measure, Refusal, gate, yardstick};
 pub use guards::Guards;
-pub use plan::{Decision, Plan, Reason, Unneeded, Verdict, group, last_good, plan};
+pub use plan::{Decision, Plan, Reason, Unneeded, Verdict, last_good, plan};
 pub use rules::{PROTECTED_TAG, Rule};

@@ -146,25 +146,6 @@ impl Plan {
     pub fn in_the_future(&self) -> impl Iterator<Item = &Decision> {
         self.decisions.iter().filter(|decision| decision.verdict == Verdict::Future)
     }
-
-    /// How many of the copies are ours, in the future or not.
-    pub fn ours(&self) -> usize {
-        self.decisions.iter().filter(|decision| decision.verdict != Verdict::Foreign).count()
-    }
-}
-
-/// Sorts copies into their series, newest first; those that are not ours are left out.
-pub fn group(copies: &[Copy]) -> BTreeMap<Series, Vec<&Copy>> {
-    let mut groups: BTreeMap<Series, Vec<&Copy>> = BTreeMap::new();
-    for copy in copies {
-        if let Some(series) = &copy.series {
-            groups.entry(series.clone()).or_default().push(copy);
-        }
-    }
-    for members in groups.values_mut() {
-        members.sort_by(|one, other| newest_first(one, other));
-    }
-    groups
 }
 
 /// Decides about the copies of one series; see the module for what the rules mean.

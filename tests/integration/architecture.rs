@@ -9,7 +9,7 @@ mod source;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use source::{blank, module_of, paths, tokens};
+use source::{Named, Token, blank, module_of, paths, tokens};
 
 /// The layers, top to bottom: a module names only modules of layers below its own.
 const LAYERS: &[&[&str]] = &[

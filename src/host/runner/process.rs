@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, PipeReader, Read, Write};
+use std::io::{self, PipeReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Child;
@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use super::lines::{LineSplitter, Tail};
 use super::spawn::{Role, Spawned, signal_of};
 use crate::host::sys::process;
-use crate::host::{Capture, CommandSpec, Completed, Exit, Fatal, Halt, Stdin, Stream, Watch};
+use crate::host::{Capture, CommandSpec, Completed, Exit, Fatal, Halt, Stream, Watch};
 use crate::model::shown::Show;
 use crate::model::undo::ChildProcess;
 
@@ -129,14 +129,6 @@ fn hand_on(stream: Stream, line: &[u8], watch: Watch<'_>) {
     watch(stream, line);
 }
 
-/// Bytes on their way to the child's standard input.
-#[derive(Debug)]
-pub(super) struct Feed {
-    pub(super) pipe: File,
-    bytes: Vec<u8>,
-    sent: usize,
-}
-
 /// A child and all that belongs to it.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -146,8 +138,6 @@ pub(super) struct Process {
     pub(super) identity: ChildProcess,
     /// Its outputs that we read.
     pub(super) outputs: Vec<Output>,
-    /// Its input that we write.
-    pub(super) feed: Option<Feed>,
     /// Hangs up when it exits; `None` once that was seen.
     pub(super) exited: Option<PipeReader>,
     pub(super) stall_limit: Option<Duration>,
@@ -200,11 +190,10 @@ impl Process {
                 return Err(io::Error::other(format!("/proc does not show process {pid}")));
             }
         };
-        let mut process = Self {
+        Ok(Self {
             command: spec.display(),
             identity,
             outputs,
-            feed: None,
             exited: Some(exited),
             stall_limit: spec.stall_limit,
             repeats_itself: spec.repeats_itself,
@@ -220,13 +209,7 @@ impl Process {
             exit: None,
             stopping: None,
             abandoned: false,
-        };
-        if let (false, Stdin::Bytes(bytes)) = (role.reads, &spec.stdin)
-            && let Some(pipe) = process.take_stdin()?
-        {
-            process.feed = Some(Feed { pipe, bytes: bytes.clone(), sent: 0 });
-        }
-        Ok(process)
+        })
     }
 
     /// The child's standard output, for a pump or an outlet.
@@ -265,7 +248,6 @@ impl Process {
     /// Takes the news of its exit from the keeper, which has it ready.
     pub(super) fn note_exit(&mut self) -> io::Result<()> {
         self.exited = None;
-        self.feed = None;
         let Some(keeper) = self.keeper.take() else { return Ok(()) };
         let exit = keeper.join().map_err(|_| io::Error::other("its keeper panicked"))?;
         match exit {
@@ -296,23 +278,6 @@ impl Process {
         }
         self.heard += result? as u64;
         Ok(())
-    }
-
-    /// Writes what the input takes now. A child that closed its input has had enough.
-    pub(super) fn write(&mut self) {
-        let Some(feed) = &mut self.feed else { return };
-        match feed.pipe.write(&feed.bytes[feed.sent..]) {
-            Ok(count) => feed.sent += count,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) => {}
-            Err(_) => feed.sent = feed.bytes.len(),
-        }
-        if feed.sent == feed.bytes.len() {
-            self.feed = None;
-        }
     }
 
     /// Gives up outputs that something else than the exited child holds open; `ready` tells which had data

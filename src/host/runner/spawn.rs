@@ -21,7 +21,7 @@ use nix::sys::signal::Signal;
 
 use super::locate::FIXED_PATH;
 use crate::host::sys::{confine, namespace, private};
-use crate::host::{Capture, CommandSpec, EnvValue, Exit, FdStyle, Stdin};
+use crate::host::{Capture, CommandSpec, EnvValue, Exit, FdStyle};
 use crate::model::secret::Secret;
 use crate::model::undo::CHILD_MARK;
 
@@ -88,7 +88,7 @@ pub(super) fn spawn(spec: &CommandSpec, program: &Path, role: Role) -> io::Resul
 #[expect(clippy::disallowed_methods, reason = "the one place where a spec becomes a process")]
 fn build(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Command> {
     let mut command = Command::new(program);
-    command.args(spec.args.iter().map(|arg| arg.value()));
+    command.args(&spec.args);
     command.current_dir(spec.directory.as_deref().unwrap_or(Path::new("/")));
     command
         .env_clear()
@@ -102,9 +102,10 @@ fn build(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Command> 
             EnvValue::Secret(value) => command.env(name, as_os_str(value.reveal())),
         };
     }
-    command.stdin(match (role.reads, &spec.stdin) {
-        (true, _) | (false, Stdin::Bytes(_)) => Stdio::piped(),
-        (false, Stdin::Null) => Stdio::null(),
+    // Null, so that no prompt can wait for anybody.
+    command.stdin(match role.reads {
+        true => Stdio::piped(),
+        false => Stdio::null(),
     });
     command.stdout(match (role.feeds, spec.stdout) {
         (true, _) | (false, Capture::Whole | Capture::Lines | Capture::PassOn) => Stdio::piped(),

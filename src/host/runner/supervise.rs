@@ -46,7 +46,6 @@ pub(super) trait StopSource {
 enum Ready {
     Exit(usize),
     Output(usize, usize),
-    Feed(usize),
     PumpFrom(usize),
     PumpTo(usize),
     OutletFrom,
@@ -120,9 +119,6 @@ impl<'a> Supervision<'a> {
                     sources.push((Ready::Output(at, index), pipe.as_fd(), PollFlags::POLLIN));
                 }
             }
-            if let Some(feed) = &process.feed {
-                sources.push((Ready::Feed(at), feed.pipe.as_fd(), PollFlags::POLLOUT));
-            }
         }
         for (link, pump) in self.pumps.iter().enumerate() {
             if let Some(from) = pump.from.as_ref().filter(|_| pump.wants_input()) {
@@ -165,11 +161,6 @@ impl<'a> Supervision<'a> {
                     self.stillness.moved();
                 }
                 (at, process.read(index, watch))
-            }
-            Ready::Feed(at) => {
-                self.stillness.moved();
-                self.processes[at].write();
-                return;
             }
             Ready::PumpFrom(link) => {
                 self.stillness.moved();

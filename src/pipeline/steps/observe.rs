@@ -8,6 +8,7 @@ use crate::engine::{Engine, EngineError, Expected, Looked};
 use crate::history::{Closure, CopyRecord};
 use crate::model::copy::{Copy, Recorded, abridged};
 use crate::model::job::Job;
+use crate::model::names::JobName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::report::closed::told;
 
@@ -52,8 +53,6 @@ pub struct Observation {
     pub listing: Vec<Copy>,
     /// This run's copies, as listed.
     pub observed: Vec<Observed>,
-    /// What an engine said it made and the target does not list.
-    pub absent: Vec<Archived>,
     /// Why nothing may be deleted there, see [`closed`].
     pub closures: Vec<Closure>,
 }
@@ -74,14 +73,11 @@ pub fn observe(
     rec.step("observe", Some(target), None, |_| {
         let (listing, looks) = list_and_look(cx, engine, &made.archived);
         let mut listing = listing?;
-        let (mut observed, mut absent, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut observed, mut missing) = (Vec::new(), Vec::new());
         for archived in made.archived {
             match find(cx, engine, &archived, &listing, &made.before) {
                 Ok(copy) => observed.push(Observed { copy: copy.clone(), archived }),
-                Err(why) => {
-                    missing.push(why);
-                    absent.push(archived);
-                }
+                Err(why) => missing.push(why),
             }
         }
         disown(cx, engine, &mut listing, &observed);
@@ -89,7 +85,7 @@ pub fn observe(
         let found = observed.len();
         let listed = listing.len();
         let (lacks, failed) = what_is_lacking(cx, engine, job, looks, &mut observed);
-        let seen = Observation { listing, observed, absent, closures };
+        let seen = Observation { listing, observed, closures };
         let closures = &observation.insert(seen).closures;
         if !missing.is_empty() {
             return Err(StepError::new(
@@ -124,7 +120,7 @@ pub fn observe(
         }
     });
     let mut observation = observation?;
-    settle(cx, rec, engine, &observation);
+    settle(cx, rec, engine, &job.name, &observation.listing);
     // In the order in which they were made.
     remember_caught_up(cx, rec, engine, &mut observation.listing, &made.caught_up, &made.before);
     for observed in &mut observation.observed {
@@ -140,15 +136,12 @@ fn settle(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
     engine: &dyn Engine,
-    observation: &Observation,
+    job: &JobName,
+    listing: &[Copy],
 ) {
-    let seen = observation.observed.iter().map(|observed| &observed.archived);
-    let Some(job) = seen.chain(&observation.absent).map(|made| &made.series.job).next() else {
-        return;
-    };
     let settled = cx.pipeline.remember(|history| {
         for attempt in history.attempts(&engine.target().name)? {
-            let left = observation.listing.iter().any(|copy| {
+            let left = listing.iter().any(|copy| {
                 let is_its = copy.run.as_ref() == Some(&attempt.run)
                     && copy.series.as_ref() == Some(&attempt.series);
                 is_its || attempt.name.is_some() && engine.unfinished(copy) == attempt.name

@@ -38,7 +38,7 @@ impl FakeBorg {
         let args: Vec<String> = spec
             .args
             .iter()
-            .map(|arg| arg.value().to_string_lossy().replace("{{", "{").replace("}}", "}"))
+            .map(|arg| arg.to_string_lossy().replace("{{", "{").replace("}}", "}"))
             .collect();
         let verb = args.iter().find(|arg| {
             ["create", "list", "delete", "compact", "check", "rename", "extract"]

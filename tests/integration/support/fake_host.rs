@@ -211,7 +211,7 @@ impl FakeHost {
 
     /// borg serves a copy until a person unmounts it, who does so as soon as it is said to be there.
     fn serve(&self, spec: &CommandSpec) -> Result<Completed, RunError> {
-        let (command, at) = (spec.display(), PathBuf::from(spec.args.last().unwrap().value()));
+        let (command, at) = (spec.display(), PathBuf::from(spec.args.last().unwrap()));
         let ended = |exit| Completed {
             is_predicted: false,
             exit,
@@ -277,7 +277,7 @@ impl Host for FakeHost {
             carry_out(&mut self.world(), spec)
         } else {
             let is_reading = spec.tool == Tool::Borg
-                && spec.args.iter().any(|arg| arg.value().as_encoded_bytes() == b"create");
+                && spec.args.iter().any(|arg| arg.as_encoded_bytes() == b"create");
             if is_reading {
                 self.world().seen = spec.view.mounts.clone();
             }
@@ -288,7 +288,7 @@ impl Host for FakeHost {
             if is_reading && self.world().reads_forever {
                 return Err(self.read_forever(spec));
             }
-            if spec.args.iter().any(|arg| arg.value() == "mount") {
+            if spec.args.iter().any(|arg| arg == "mount") {
                 return self.serve(spec);
             }
             let lock = lock_of(spec);

@@ -460,7 +460,7 @@ impl Wanted {
 }
 
 pub(super) fn words_of(spec: &CommandSpec) -> Vec<String> {
-    spec.args.iter().map(|arg| arg.value().to_string_lossy().into_owned()).collect()
+    spec.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
 }
 
 pub(super) fn device(volume: &str) -> String {

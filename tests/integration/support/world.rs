@@ -199,7 +199,7 @@ pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
         Tool::Lvm(program) => world.lvm.answer(program, spec),
         Tool::Dmsetup => world.lvm.dmsetup(spec),
         Tool::Systemctl => {
-            let unit = spec.args.last().unwrap().value().to_string_lossy().into_owned();
+            let unit = spec.args.last().unwrap().to_string_lossy().into_owned();
             let (state, active, group) = match unit.as_str() {
                 "stopped.service" => ("loaded", "inactive", String::new()),
                 "typo.service" => ("not-found", "inactive", String::new()),
@@ -231,7 +231,7 @@ pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
 }
 
 fn first_word(spec: &CommandSpec) -> String {
-    spec.args.first().map(|arg| arg.value().to_string_lossy().into_owned()).unwrap_or_default()
+    spec.args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn good(stdout: String) -> Answer {
