@@ -128,10 +128,11 @@ fn told(document: &Document, dry_run: bool, quiet: bool) -> anyhow::Result<()> {
     };
     for step in document.steps.iter().filter(is_told) {
         let target = step.target.as_ref().map(ToString::to_string).unwrap_or_default();
-        let said = match step.outcome {
+        let said = if dry_run && step.outcome == Outcome::Ok {
             // A prediction, not a result: it says what it would do.
-            Outcome::Ok if dry_run => step.detail.clone(),
-            _ => format!("{} ({})", step.outcome, step.detail),
+            step.detail.clone()
+        } else {
+            format!("{} ({})", step.outcome, step.detail)
         };
         render::text(&format!("{} {target}: {said}", step.step))?;
     }

@@ -103,7 +103,7 @@ impl Setup {
         let observer = Observers(vec![Box::new(terminal)]);
         let place = match how {
             Use::ReadBack { .. } => Place::StateElseRuntime,
-            _ => Place::State,
+            Use::Look | Use::Report | Use::Change | Use::GiveBack | Use::Plan => Place::State,
         };
         Ok(Self { host, dry, config, engines, history, unrecorded, place, observer })
     }

@@ -237,11 +237,10 @@ impl RestoreRequest {
     /// A failure that is one of the place which is written to: where the engine said so of a file (`said`), or
     /// there is no space left there and the engine did not say whose it lacked.
     pub(crate) fn judged(&self, host: &dyn Host, error: EngineError, said: bool) -> EngineError {
-        let (is_full, detail) = match &error {
-            EngineError::Full { detail, .. } => (true, detail),
-            EngineError::Failed { detail, .. } => (false, detail),
-            _ => return error,
+        let (EngineError::Full { detail, .. } | EngineError::Failed { detail, .. }) = &error else {
+            return error;
         };
+        let is_full = matches!(error, EngineError::Full { .. });
         let to = self.place_of(std::path::Path::new("/"));
         let is_exhausted = || host.free_space(&to).is_ok_and(|free| free < EXHAUSTED);
         match said || (is_full && is_exhausted()) {

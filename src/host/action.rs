@@ -261,7 +261,12 @@ impl ActError {
             ActError::DoesNotThaw { .. } => {
                 Some("a control group above it may be frozen: look for a 1 in its cgroup.freeze")
             }
-            _ => None,
+            ActError::Io { .. }
+            | ActError::NotOurs { .. }
+            | ActError::Mounted { .. }
+            | ActError::Interrupted { .. }
+            | ActError::StillRunning { .. }
+            | ActError::Guard { .. } => None,
         }
     }
 }

@@ -149,10 +149,8 @@ fn cut_off(bytes: u64, source: &std::io::Error) -> String {
 impl RunError {
     /// The signal, when the run was told to stop.
     pub fn signal(&self) -> Option<i32> {
-        match self {
-            RunError::Interrupted { signal, .. } => Some(*signal),
-            _ => None,
-        }
+        let RunError::Interrupted { signal, .. } = self else { return None };
+        Some(*signal)
     }
 
     /// What to do about it, when there is something to say beyond the error itself.
@@ -165,7 +163,12 @@ impl RunError {
             RunError::Output { .. } => {
                 Some("what was written is not whole; the repository is as it was")
             }
-            _ => None,
+            RunError::Spawn { .. }
+            | RunError::Stalled { .. }
+            | RunError::TimedOut { .. }
+            | RunError::Interrupted { .. }
+            | RunError::Halted { .. }
+            | RunError::Io { .. } => None,
         }
     }
 }

@@ -116,14 +116,13 @@ pub fn ledger_error(error: io::Error) -> StepError {
 impl From<EngineError> for StepError {
     fn from(error: EngineError) -> Self {
         let mut step = Self::from_error(error.trouble(), &error, None);
-        let tail = match &error {
-            EngineError::Producer { stderr_tail, .. }
-            | EngineError::Run(
-                RunError::Stalled { stderr_tail, .. } | RunError::TimedOut { stderr_tail, .. },
-            ) => stderr_tail.trim(),
-            _ => "",
-        };
-        if !tail.is_empty() {
+        if let EngineError::Producer { stderr_tail, .. }
+        | EngineError::Run(
+            RunError::Stalled { stderr_tail, .. } | RunError::TimedOut { stderr_tail, .. },
+        ) = &error
+            && let tail = stderr_tail.trim()
+            && !tail.is_empty()
+        {
             let _ = write!(step.message, ": {tail}");
         }
         if let Some(hint) = error.hint() {
@@ -143,7 +142,15 @@ impl From<ActError> for StepError {
     fn from(error: ActError) -> Self {
         let trouble = match &error {
             ActError::Interrupted { signal } => Trouble::Signal(*signal),
-            _ => Trouble::JobFailed,
+            ActError::Io { .. }
+            | ActError::NotOurs { .. }
+            | ActError::Mounted { .. }
+            | ActError::StillRunning { .. }
+            | ActError::NeededAwake { .. }
+            | ActError::AlreadyFrozen { .. }
+            | ActError::DoesNotFreeze { .. }
+            | ActError::DoesNotThaw { .. }
+            | ActError::Guard { .. } => Trouble::JobFailed,
         };
         Self::from_error(trouble, &error, error.hint())
     }

@@ -164,15 +164,12 @@ impl<'a> Stored<'a> {
     }
 
     fn take(&mut self, status: char, path: String) {
-        match status {
-            'd' => {
-                let of = self.expected.iter().position(|one| shown_as(&one.path, &path));
-                self.directories.extend(of);
-            }
-            'x' if self.expected.iter().any(|one| is_at_or_above(&path, &one.path)) => {
-                self.left_out.push(path);
-            }
-            _ => {}
+        if status == 'd' {
+            let of = self.expected.iter().position(|one| shown_as(&one.path, &path));
+            self.directories.extend(of);
+        } else if status == 'x' && self.expected.iter().any(|one| is_at_or_above(&path, &one.path))
+        {
+            self.left_out.push(path);
         }
     }
 

@@ -167,8 +167,8 @@ impl BorgEngine {
             Stream::Err => {
                 journal.take(line);
             }
-            _ if line.is_empty() || broken.is_some() => {}
-            _ => broken = on_line(line).err(),
+            Stream::Out | Stream::ProducerErr if line.is_empty() || broken.is_some() => {}
+            Stream::Out | Stream::ProducerErr => broken = on_line(line).err(),
         })?;
         self.judge(cx, spec, &completed, &journal)?;
         match broken {

@@ -277,7 +277,7 @@ impl<'a> Journal<'a> {
         let incomplete_said = match completed.exit {
             Exit::Code(0) => false,
             Exit::Code(INCOMPLETE) => true,
-            _ => return Err(session.failure(spec, completed)),
+            Exit::Code(_) | Exit::Signal(_) => return Err(session.failure(spec, completed)),
         };
         let summary = self
             .summary

@@ -128,7 +128,12 @@ pub(super) fn diff(
             match message::line(line) {
                 Line::Text(text) if text.starts_with("error: ") => unread = Some(text),
                 Line::Problem(problem) => unread = Some(problem.message),
-                _ => {}
+                Line::Text(_)
+                | Line::Status(_)
+                | Line::Summary(_)
+                | Line::ExitError { .. }
+                | Line::Other(_)
+                | Line::Empty => {}
             }
             return;
         }

@@ -23,7 +23,16 @@ fn find_in(tool: &Tool, search_path: &str) -> Result<PathBuf, RunError> {
     let path = match tool {
         Tool::Path(path) if path.is_absolute() => path.clone(),
         Tool::Path(_) => return Err(missing("give its full path, from / on".into())),
-        _ => by_name(&tool.name(), search_path).ok_or_else(|| missing(tool.hint()))?,
+        Tool::Borg
+        | Tool::Restic
+        | Tool::SystemdCreds
+        | Tool::Fusermount
+        | Tool::Lvm(_)
+        | Tool::Dmsetup
+        | Tool::Systemctl
+        | Tool::Named(_) => {
+            by_name(&tool.name(), search_path).ok_or_else(|| missing(tool.hint()))?
+        }
     };
     match check_trusted(&path, TrustKind::Program) {
         // The name is kept rather than what its links lead to: some programs act by the name they have.

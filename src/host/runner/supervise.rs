@@ -205,9 +205,9 @@ impl<'a> Supervision<'a> {
         for (at, process) in self.processes.iter_mut().enumerate() {
             let outputs: Vec<usize> = ready
                 .iter()
-                .filter_map(|one| match one {
-                    Ready::Output(of, index) if *of == at => Some(*index),
-                    _ => None,
+                .filter_map(|one| {
+                    let Ready::Output(of, index) = one else { return None };
+                    (*of == at).then_some(*index)
                 })
                 .collect();
             process.drain(now, &outputs, watch);

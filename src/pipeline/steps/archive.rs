@@ -129,7 +129,9 @@ fn judge(
     match outcome {
         Outcome::Ok => Done::ok(detail),
         Outcome::Warning => Done::with(outcome, Trouble::Warning, detail),
-        _ => Done::with(outcome, Trouble::Incomplete, detail),
+        Outcome::Incomplete | Outcome::Failed | Outcome::Skipped(_) | Outcome::Interrupted => {
+            Done::with(outcome, Trouble::Incomplete, detail)
+        }
     }
 }
 
