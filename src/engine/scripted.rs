@@ -54,11 +54,11 @@ impl Answer {
         err: Stream,
         watch: Watch<'_>,
     ) -> Completed {
-        if out == Stream::Out {
+        if out == Stream::Out && spec.stdout != Capture::Secret {
             Self::lines(&self.stdout).for_each(|line| watch(out, line));
         }
         Self::lines(&self.stderr).for_each(|line| watch(err, line));
-        let whole = spec.stdout == Capture::Whole;
+        let whole = matches!(spec.stdout, Capture::Whole | Capture::Secret);
         Completed {
             is_predicted: false,
             exit: self.exit,

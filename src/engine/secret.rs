@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::EngineError;
-use crate::host::{CommandSpec, Host, RunError, Tool, TrustKind};
+use crate::host::{Capture, CommandSpec, Host, RunError, Tool, TrustKind};
 use crate::model::secret::Secret;
 use crate::model::shown::Show;
 use crate::model::target::SecretSource;
@@ -13,14 +13,14 @@ use crate::model::target::SecretSource;
 /// # Errors
 /// [`EngineError::Secret`] when it cannot be had or is empty, and the host's own errors.
 pub fn resolve(host: &dyn Host, source: &SecretSource) -> Result<Secret, EngineError> {
-    let (bytes, from) = match source {
+    let (secret, from) = match source {
         SecretSource::File(path) => (read_private(host, path)?, path.shown().to_string()),
         SecretSource::Command(argv) => {
             let Some((program, args)) = argv.split_first() else {
                 return Err(EngineError::Secret { what: "the command is empty".into() });
             };
             let spec = CommandSpec::helper(Tool::from_word(program)).args(args);
-            (output(host, &spec)?, program.clone())
+            (output(host, spec)?, program.clone())
         }
         SecretSource::Credential(name) => match host.environment("CREDENTIALS_DIRECTORY") {
             Some(directory) => {
@@ -34,22 +34,22 @@ pub fn resolve(host: &dyn Host, source: &SecretSource) -> Result<Secret, EngineE
                     .arg(format!("--name={name}"))
                     .arg(Path::new("/etc/credstore.encrypted").join(name))
                     .arg("-");
-                (output(host, &spec)?, format!("the credential {name}"))
+                (output(host, spec)?, format!("the credential {name}"))
             }
         },
     };
-    let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-    if secret.is_empty() {
+    let secret = secret.without_line_break();
+    if secret.reveal().is_empty() {
         return Err(EngineError::Secret { what: format!("{from} holds nothing") });
     }
-    Ok(Secret::new(secret))
+    Ok(secret)
 }
 
 /// Reads a file that holds a secret, if it still does.
 ///
 /// # Errors
 /// [`EngineError::Untrusted`] when others may read or change it, and nothing is read then.
-pub fn read_private(host: &dyn Host, path: &Path) -> Result<Vec<u8>, EngineError> {
+pub fn read_private(host: &dyn Host, path: &Path) -> Result<Secret, EngineError> {
     check_private(host, path)?;
     read(host, path)
 }
@@ -65,24 +65,27 @@ pub fn check_private(host: &dyn Host, path: &Path) -> Result<(), EngineError> {
     }
 }
 
-fn read(host: &dyn Host, path: &Path) -> Result<Vec<u8>, EngineError> {
-    host.read(path).map_err(|error| {
+fn read(host: &dyn Host, path: &Path) -> Result<Secret, EngineError> {
+    host.read(path).map(Secret::new).map_err(|error| {
         let why = std::error::Error::source(&error).map(|why| format!(": {why}"));
         EngineError::Secret { what: format!("{error}{}", why.unwrap_or_default()) }
     })
 }
 
 /// The command's standard output; only its standard error may be shown.
-fn output(host: &dyn Host, spec: &CommandSpec) -> Result<Vec<u8>, EngineError> {
-    let completed = match host.run(spec, &mut |_, _| {}) {
+fn output(host: &dyn Host, mut spec: CommandSpec) -> Result<Secret, EngineError> {
+    spec.stdout = Capture::Secret;
+    let mut completed = match host.run(&spec, &mut |_, _| {}) {
         // No engine has been started that could have left a lock, and asking again would wait again.
         Err(error @ RunError::TimedOut { .. }) => {
             return Err(EngineError::Secret { what: error.to_string() });
         }
         ended => ended?,
     };
+    // What a command that failed has printed may be a secret all the same.
+    let printed = Secret::new(std::mem::take(&mut completed.stdout));
     if completed.success() {
-        return Ok(completed.stdout);
+        return Ok(printed);
     }
     let said = completed.last_lines(3);
     let said = if said.is_empty() { String::new() } else { format!(": {said}") };

@@ -144,7 +144,7 @@ fn predict(spec: &CommandSpec, watch: Watch<'_>) -> Completed {
         lines.push(&spec.prediction.stdout, &mut take);
         lines.finish(&mut take);
     }
-    let whole = spec.stdout == Capture::Whole;
+    let whole = matches!(spec.stdout, Capture::Whole | Capture::Secret);
     Completed {
         is_predicted: true,
         exit: Exit::Code(0),

@@ -102,6 +102,8 @@ pub enum EnvValue {
 pub enum Capture {
     /// All of it, in [`Completed::stdout`].
     Whole,
+    /// The same for a secret: no watcher sees a line of it, and the memory through which it came is overwritten.
+    Secret,
     /// Nothing: the watcher takes line by line, so memory stays flat.
     Lines,
     /// Nothing, and it is not read either: standard output goes to `/dev/null`.
@@ -422,7 +424,7 @@ pub struct Completed {
     pub is_predicted: bool,
     /// How it ended.
     pub exit: Exit,
-    /// Its standard output, where [`Capture::Whole`] asked for it.
+    /// Its standard output, where [`Capture::Whole`] or [`Capture::Secret`] asked for it.
     pub stdout: Vec<u8>,
     /// The last lines of its standard error (at most 64 KiB).
     pub stderr_tail: Vec<u8>,

@@ -36,7 +36,7 @@ pub(super) fn credentials(
         }
     };
     let environment: Vec<(String, Secret)> = match &restic.environment_file {
-        Some(path) => environment::parse(&secret::read_private(cx.host, path)?)
+        Some(path) => environment::parse(secret::read_private(cx.host, path)?.reveal())
             .map_err(|error| EngineError::Secret { what: format!("{}: {error}", path.shown()) })?,
         None => Vec::new(),
     };

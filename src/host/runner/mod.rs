@@ -87,7 +87,7 @@ impl Runner {
         specs.into_iter().try_for_each(|spec| self.refuse_when_stopped(spec))?;
         let ours = match last.stdout {
             Capture::PassOn => Some(own_stdout().map_err(|source| lost(last, source))?),
-            Capture::Whole | Capture::Lines | Capture::Discard => None,
+            Capture::Whole | Capture::Secret | Capture::Lines | Capture::Discard => None,
         };
         self.chain_to(before, last, ours, watch)
     }

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use zeroize::Zeroize;
 
 use super::lines::{LineSplitter, Tail};
 use super::spawn::{Role, Spawned, signal_of};
@@ -68,6 +69,8 @@ pub(super) struct Output {
     stream: Stream,
     lines: LineSplitter,
     whole: Option<Vec<u8>>,
+    /// It is kept, and no line of it is handed on.
+    is_secret: bool,
     tail: Option<Tail>,
     read_after_exit: usize,
 }
@@ -79,6 +82,7 @@ impl Output {
             stream,
             lines: LineSplitter::default(),
             whole: None,
+            is_secret: false,
             tail: None,
             read_after_exit: 0,
         }
@@ -104,6 +108,11 @@ impl Output {
         if exited {
             self.read_after_exit = self.read_after_exit.saturating_add(count);
         }
+        if self.is_secret {
+            self.whole.as_mut().into_iter().for_each(|whole| keep_secret(whole, bytes));
+            buffer.zeroize();
+            return Ok(count);
+        }
         if let Some(whole) = &mut self.whole {
             whole.extend_from_slice(bytes);
         }
@@ -120,6 +129,25 @@ impl Output {
         self.lines.finish(&mut |line| hand_on(stream, line, watch));
         self.pipe = None;
     }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if self.is_secret {
+            self.whole.zeroize();
+        }
+    }
+}
+
+/// Appends to a secret. A vector that grows by itself leaves its old memory as it was.
+fn keep_secret(whole: &mut Vec<u8>, bytes: &[u8]) {
+    if whole.capacity() - whole.len() < bytes.len() {
+        let mut larger = Vec::with_capacity(2 * (whole.len() + bytes.len()));
+        larger.extend_from_slice(whole);
+        whole.zeroize();
+        *whole = larger;
+    }
+    whole.extend_from_slice(bytes);
 }
 
 fn hand_on(stream: Stream, line: &[u8], watch: Watch<'_>) {
@@ -168,7 +196,8 @@ impl Process {
             && let Some(pipe) = child.stdout.take()
         {
             let mut output = Output::new(pipe.into(), Stream::Out);
-            output.whole = (spec.stdout == Capture::Whole).then(Vec::new);
+            output.is_secret = spec.stdout == Capture::Secret;
+            output.whole = (output.is_secret || spec.stdout == Capture::Whole).then(Vec::new);
             outputs.push(output);
         }
         if let Some(pipe) = child.stderr.take() {

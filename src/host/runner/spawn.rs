@@ -108,7 +108,10 @@ fn build(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Command> 
         false => Stdio::null(),
     });
     command.stdout(match (role.feeds, spec.stdout) {
-        (true, _) | (false, Capture::Whole | Capture::Lines | Capture::PassOn) => Stdio::piped(),
+        (true, _)
+        | (false, Capture::Whole | Capture::Secret | Capture::Lines | Capture::PassOn) => {
+            Stdio::piped()
+        }
         (false, Capture::Discard) => Stdio::null(),
     });
     command.stderr(Stdio::piped());

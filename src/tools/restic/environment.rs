@@ -3,6 +3,8 @@
 //! The dialect is the common part of systemd's `EnvironmentFile=` and a shell script that is sourced:
 //! comments, an optional `export`, values bare or wholly in quotes. Nothing is expanded.
 
+use zeroize::Zeroizing;
+
 use crate::model::secret::Secret;
 
 /// Why a file cannot be read. Never holds a value.
@@ -62,7 +64,7 @@ pub fn parse(content: &[u8]) -> Result<Vec<(String, Secret)>, EnvironmentError> 
             return Err(error(format!("{name} is set twice")));
         }
         let value = unquote(&line[equals + 1..]).map_err(|what| error(what.into()))?;
-        variables.push((name.to_owned(), Secret::new(value)));
+        variables.push((name.to_owned(), value));
     }
     Ok(variables)
 }
@@ -72,19 +74,20 @@ fn is_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-fn unquote(text: &[u8]) -> Result<Vec<u8>, &'static str> {
+fn unquote(text: &[u8]) -> Result<Secret, &'static str> {
     let Some((&quote @ (b'"' | b'\''), mut rest)) = text.split_first() else {
         if text.contains(&0) {
             return Err("a value cannot hold a zero byte");
         }
-        return Ok(text.to_vec());
+        return Ok(Secret::new(text));
     };
-    let mut value = Vec::with_capacity(rest.len());
+    // As long as it can become: a vector that grows leaves its old memory as it was.
+    let mut value = Zeroizing::new(Vec::with_capacity(rest.len()));
     while let Some((&byte, tail)) = rest.split_first() {
         match byte {
             _ if byte == quote => {
                 return if tail.is_empty() {
-                    Ok(value)
+                    Ok(value.into())
                 } else {
                     Err("there is text after the closing quote")
                 };

@@ -11,6 +11,7 @@ use crate::model::undo::ChildProcess;
 
 mod joined;
 mod passed_on;
+mod secrets;
 mod stopping;
 
 /// A grace period that tests can wait for, where a child does not heed its stop signal.
