@@ -29,7 +29,7 @@ use super::gaps::look;
 use super::preflight::{AnyProvider, disks, intend, is_strict, not_named, programs, read_live};
 use super::quiesce::while_quiesced;
 use super::roots::{self, Roots};
-use super::{HeldBatch, Item};
+use crate::step::source::{HeldBatch, Item};
 
 /// A source that was looked at and, where a provider exists, is held still. Only this can be archived.
 pub(super) struct Captured<'a> {

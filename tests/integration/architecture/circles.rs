@@ -45,7 +45,7 @@ fn circles(sources: &[(&str, &str)]) -> Vec<String> {
     let leaves: BTreeMap<Module, Leaf> = read
         .iter()
         .filter(|(_, home, _)| files.contains_key(home))
-        .map(|(_, home, tokens)| (home.clone(), leaf(tokens, home, &files)))
+        .map(|(_, home, tokens)| (home.clone(), leaf(&without_tests(tokens), home, &files)))
         .collect();
     let edges: BTreeMap<&Module, BTreeSet<Module>> = leaves
         .iter()
@@ -91,15 +91,51 @@ fn without_visibility(tokens: Vec<Token>) -> Vec<Token> {
     kept
 }
 
+/// What makes an item one for tests alone.
+const FOR_TESTS: &[&str] = &["#", "[", "cfg", "(", "test", ")", "]"];
+
+/// The tokens without the items behind `#[cfg(test)]`.
+fn without_tests(tokens: &[Token]) -> Vec<Token> {
+    let mut kept = Vec::with_capacity(tokens.len());
+    let mut at = 0;
+    while at < tokens.len() {
+        let texts = tokens[at..].iter().map(|token| token.text.as_str());
+        if texts.take(FOR_TESTS.len()).eq(FOR_TESTS.iter().copied()) {
+            at = end_of_item(tokens, at + FOR_TESTS.len());
+        } else {
+            kept.push(tokens[at].clone());
+            at += 1;
+        }
+    }
+    kept
+}
+
+/// Where an item ends that begins at `at`: behind its `;`, or behind the brace that closes it.
+fn end_of_item(tokens: &[Token], mut at: usize) -> usize {
+    let mut depth = 0;
+    while at < tokens.len() {
+        match tokens[at].text.as_str() {
+            "(" | "[" | "{" => depth += 1,
+            closing @ (")" | "]" | "}") => {
+                depth -= 1;
+                if depth == 0 && closing == "}" {
+                    return at + 1;
+                }
+            }
+            ";" if depth == 0 => return at + 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    at
+}
+
 /// The modules that are built for tests alone: those behind `#[cfg(test)]`.
 fn test_modules(tokens: &[Token], home: &Module) -> Vec<Module> {
     let texts: Vec<&str> = tokens.iter().map(|token| token.text.as_str()).collect();
     let mut found = Vec::new();
     for at in 0..texts.len() {
-        let Some(after) = texts[at..].strip_prefix(&["#", "[", "cfg", "(", "test", ")", "]"])
-        else {
-            continue;
-        };
+        let Some(after) = texts[at..].strip_prefix(FOR_TESTS) else { continue };
         if let ["mod", name, ";", ..] | ["pub", "mod", name, ";", ..] = after {
             found.push(home.iter().cloned().chain([(*name).to_owned()]).collect());
         }
@@ -123,11 +159,10 @@ fn leaf(tokens: &[Token], home: &Module, files: &BTreeMap<Module, &str>) -> Leaf
     let signs: Vec<(String, Module)> = passes_on
         .into_iter()
         .filter_map(|named| resolve(named, home))
-        .filter_map(|named| absolute(&named))
-        .filter_map(|path| Some((path.last()?.clone(), path)))
+        .filter_map(|named| Some((named.alias.clone(), absolute(&named)?)))
+        .filter_map(|(alias, path)| Some((alias.or_else(|| path.last().cloned())?, path)))
         .collect();
-    let mut names: Vec<Module> =
-        paths(&works, home).iter().filter(|named| !named.in_tests).filter_map(absolute).collect();
+    let mut names: Vec<Module> = paths(&works, home).iter().filter_map(absolute).collect();
     // `mod child;` is no use of a `child` that is passed on.
     let is_word = |at: &usize| *at == 0 || works[at - 1].text != "mod";
     let words: BTreeSet<&str> =
@@ -146,6 +181,7 @@ fn apart(tokens: &[Token]) -> (Vec<Named>, Vec<Token>) {
             tokens[at].text == "pub" && tokens.get(at + 1).is_some_and(|token| token.text == "use");
         if starts {
             at = path_from(tokens, at + 2, &[], &mut passes_on);
+            at = end_of_item(tokens, at);
         } else {
             works.push(tokens[at].clone());
             at += 1;
@@ -260,6 +296,22 @@ fn a_planted_circle_is_found() {
             ],
             "src/a/b.rs -> src/c.rs -> src/a/b.rs",
         ),
+        (
+            &[
+                ("src/a/mod.rs", "mod b; pub use b::X as Y; pub use self::b::{Z as W};"),
+                ("src/a/b.rs", "use crate::c;"),
+                ("src/c.rs", "use crate::a::{W};"),
+            ],
+            "src/a/b.rs -> src/c.rs -> src/a/b.rs",
+        ),
+        // What stands behind something for tests is no test.
+        (
+            &[
+                ("src/a.rs", "#[cfg(test)] use crate::c::{d, e}; use crate::b;"),
+                ("src/b.rs", "#[cfg(test)] const C: &[u8] = &[1; 2]; use crate::a;"),
+            ],
+            "src/a.rs -> src/b.rs -> src/a.rs",
+        ),
     ];
     for (sources, circle) in planted {
         assert_eq!(circles(sources), vec![(*circle).to_owned()], "{sources:?}");
@@ -279,7 +331,17 @@ fn what_is_no_circle_is_left_alone() {
             ("src/a/c.rs", "pub(super) fn g() {} pub(in crate::a) fn h(&self) { self.x }"),
         ],
         // Tests look where they like.
-        &[("src/a.rs", "use crate::b;"), ("src/b.rs", "#[cfg(test)] mod tests { use crate::a; }")],
+        &[
+            ("src/a.rs", "use crate::b;"),
+            ("src/b.rs", "#[cfg(test)] mod tests { mod deep { use crate::a; } } fn f() {}"),
+        ],
+        &[
+            ("src/a.rs", "use crate::b;"),
+            (
+                "src/b.rs",
+                "#[cfg(test)] use crate::a::{c, d}; #[cfg(test)] const C: &[crate::a::X] = &[];",
+            ),
+        ],
         &[
             ("src/a.rs", "use crate::b; #[cfg(test)] pub(crate) mod fake;"),
             ("src/a/fake.rs", "use super::x;"),

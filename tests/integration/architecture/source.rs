@@ -137,6 +137,8 @@ pub(super) struct Named {
     pub(super) line: usize,
     /// Whether it stands in a module `tests`, where output goes to the test runner.
     pub(super) in_tests: bool,
+    /// The name that an import gives it instead of its own.
+    pub(super) alias: Option<String>,
 }
 
 /// Every path in the tokens, groups expanded and `self`/`super` resolved; macros end in `!`.
@@ -208,14 +210,15 @@ pub(super) fn path_from(
         }
         at += 1;
     }
-    found.push(Named { segments, line, in_tests: false });
+    let alias = (text(at) == "as").then(|| text(at + 1).to_owned());
+    found.push(Named { segments, line, in_tests: false, alias });
     // `as other` belongs to the import.
     if text(at) == "as" && !before.is_empty() { at + 2 } else { at }
 }
 
 /// Turns `super::x` and `self::x` into `crate::…::x`; single words that call no macro are no paths.
 pub(super) fn resolve(named: Named, here: &[String]) -> Option<Named> {
-    let Named { mut segments, line, .. } = named;
+    let Named { mut segments, line, alias, .. } = named;
     let supers = segments.iter().take_while(|segment| *segment == "super").count();
     if supers > 0 || segments[0] == "self" {
         let rest = segments.split_off(supers.max(1));
@@ -227,5 +230,6 @@ pub(super) fn resolve(named: Named, here: &[String]) -> Option<Named> {
     let matters = segments.len() > 1
         || last.ends_with('!')
         || super::DOORS.iter().any(|(what, _)| *what == [last]);
-    matters.then(|| Named { segments, line, in_tests: here.iter().any(|module| module == "tests") })
+    let in_tests = here.iter().any(|module| module == "tests");
+    matters.then_some(Named { segments, line, in_tests, alias })
 }
