@@ -35,7 +35,7 @@ fn circles(sources: &[(&str, &str)]) -> Vec<String> {
     let only_tests: BTreeSet<Module> =
         read.iter().flat_map(|(_, home, tokens)| test_modules(tokens, home)).collect();
     let production = |home: &Module| {
-        !(1..=home.len()).any(|length| only_tests.contains(&home[..length].to_vec()))
+        !(1..=home.len()).any(|length| only_tests.iter().any(|module| *module == home[..length]))
     };
     let files: BTreeMap<Module, &str> = read
         .iter()

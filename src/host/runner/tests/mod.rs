@@ -325,7 +325,7 @@ fn the_recorder_is_told_of_each_child_and_its_end() {
     let book = Arc::new(Book(Mutex::default(), told.clone()));
     runner.record_children(Some(Arc::clone(&book) as Arc<dyn ChildRecorder>));
     // It cannot end before the recorder was told.
-    let wait = format!("echo $$; until [ -e {} ]; do sleep 0.01; done", told.display());
+    let wait = format!("echo $$; until [ -e {} ]; do sleep 0.01; done", told.shown());
     let spec = shell(&wait);
     let completed = runner.run(&spec, &mut |_, _| {}).unwrap();
     let pid: i32 = text(&completed.stdout).trim().parse().unwrap();
