@@ -448,8 +448,8 @@ pub trait Host: Send + Sync {
     /// The time.
     fn now(&self) -> DateTime<Utc>;
 
-    /// How far local time is ahead of UTC at a moment: by `TZ`, or else `/etc/localtime`; by nothing where there is
-    /// neither.
+    /// How far the machine's local time is ahead of UTC at a moment, whatever zone a shell has: by `/etc/localtime`;
+    /// by nothing where there is none.
     fn ahead_of_utc(&self, at: DateTime<Utc>) -> FixedOffset;
 
     /// Waits, for something outside to come about. A machine that exists in memory only need not.

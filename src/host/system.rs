@@ -5,16 +5,16 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use chrono::{DateTime, FixedOffset, Local, TimeZone, Utc};
+use chrono::{DateTime, FixedOffset, Offset, Utc};
 
 use super::runner::{self, Runner};
 use super::sys::signals::{self, StopFlag};
 use super::sys::{
     cgroup, confine, mounts, place, private, process, room, snapshots, straight, subvolumes,
-    trusted, way,
+    trusted, way, zone,
 };
 use super::{
     ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Host, Hypervisor, LockError,
@@ -33,6 +33,8 @@ pub struct SystemHost {
     /// What is started as a thaw guard.
     guard_program: PathBuf,
     hypervisor: Box<dyn Hypervisor + Send + Sync>,
+    /// Read once: what a run decides twice, it decides alike.
+    zone: OnceLock<tz::TimeZone>,
 }
 
 impl SystemHost {
@@ -53,6 +55,7 @@ impl SystemHost {
             runner: Runner::new(stop),
             guard_program: "/proc/self/exe".into(),
             hypervisor: Box::new(NoHypervisor),
+            zone: OnceLock::new(),
         }
     }
 
@@ -316,7 +319,9 @@ impl Host for SystemHost {
     }
 
     fn ahead_of_utc(&self, at: DateTime<Utc>) -> FixedOffset {
-        Local.offset_from_utc_datetime(&at.naive_utc())
+        let zone = self.zone.get_or_init(|| zone::read(Path::new(zone::FILE)));
+        let ahead = FixedOffset::east_opt(zone::ahead_of_utc(zone, at.timestamp()));
+        ahead.unwrap_or_else(|| Utc.fix())
     }
 
     fn random(&self) -> [u8; 4] {

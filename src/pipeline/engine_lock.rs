@@ -15,8 +15,8 @@ use crate::step::error::{StepError, ledger_error};
 /// on the way, its own lock is released, by us or by recover. Only the context that the call is handed has the engine
 /// give its lock a name of the run's, so that no lock of that name is unknown to the ledger.
 ///
-/// A makeshift ledger does not outlive a reboot, and a lock does. So there the lock gets no name of its own, and the
-/// engine's own rule takes it away.
+/// A makeshift ledger does not outlive a reboot, a dry run has none, and a lock outlives both. So there the lock gets
+/// no name of its own, and the engine's own rule takes it away.
 ///
 /// # Errors
 /// As the call, or when the ledger cannot be written.
@@ -39,7 +39,7 @@ pub fn bracketed_with<T>(
     call: impl FnOnce(&dyn Engine, Context<'_>) -> Result<T, EngineError>,
 ) -> Result<T, StepError> {
     let told = |error| closed::noting(cx, &engine.target().name, error);
-    if cx.makeshift {
+    if !cx.durable {
         return call(engine, cx.engine()).map_err(told);
     }
     let context = Context { run: Some(cx.run), ..cx.engine() };

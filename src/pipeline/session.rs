@@ -104,7 +104,8 @@ pub fn session<T>(
 ) -> Result<(T, Frame), StepError> {
     // Stays: ledger, locks and recovery are the frame of effects, and a dry run has none.
     if pipeline.host.is_dry() {
-        let cx = RunContext { pipeline, run, ledger: &NoLedger, staging: None, makeshift: false };
+        // What only looks is carried out, and may take an engine's lock.
+        let cx = RunContext { pipeline, run, ledger: &NoLedger, staging: None, durable: false };
         return Ok((work(cx), Frame::default()));
     }
     let settings = &pipeline.config.settings;
@@ -141,7 +142,7 @@ pub fn session<T>(
         run,
         ledger: ledger.as_ref(),
         staging: Some(&staging),
-        makeshift: frame.makeshift.is_some(),
+        durable: frame.makeshift.is_none(),
     });
     pipeline.host.record_children(None);
 

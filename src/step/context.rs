@@ -48,8 +48,8 @@ pub struct RunContext<'a> {
     pub ledger: &'a dyn Ledger,
     /// The run's own directory for engines' temporary files.
     pub staging: Option<&'a PathBuf>,
-    /// The ledger is a makeshift one, which a reboot empties.
-    pub makeshift: bool,
+    /// Whether the ledger outlives a reboot, as an engine's lock does.
+    pub durable: bool,
 }
 
 impl<'a> Pipeline<'a> {

@@ -617,6 +617,10 @@ fn what_a_user_puts_in_the_place_of_his_subvolume_is_never_captured() {
             assert_eq!(report.troubles, [Trouble::Warning], "{report:#?}");
             let is_there = |mount: &PrivateMount| mount.at() == Path::new("/home/sub");
             assert!(!bench.host.world().seen.iter().any(is_there));
+            // Nobody waits for the disk while the writers stand still.
+            let world = bench.host.world();
+            let at = |words: &str| world.effects.iter().position(|effect| effect.contains(words));
+            assert!(at("/hook continue") < at("gone for good"), "{:#?}", world.effects);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use stillpoint::engine::EngineError;
 use stillpoint::history::{Closure, ClosureKind, Extent, FILE_NAME, History};
+use stillpoint::host::dry::DryHost;
 use stillpoint::model::names::{RunId, TargetName};
 use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::closed;
@@ -11,7 +12,7 @@ use stillpoint::pipeline::engine_lock::{bracketed, bracketed_with};
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{Place, session};
 use stillpoint::pipeline::steps::maintain::{WhenBusy, check, compact};
-use stillpoint::step::context::RunContext;
+use stillpoint::step::context::{Pipeline, RunContext};
 use stillpoint::step::recorder::Recorder;
 
 use crate::faults::{Bench, Nobody};
@@ -90,7 +91,7 @@ fn a_lock_bears_the_name_of_the_run_where_the_ledger_outlives_a_reboot_and_nowhe
     let name_in = |cx: RunContext<'_>| {
         assert!(cx.engine().run.is_none(), "a look is no concern of the ledger");
         let name = bracketed(cx, engine, |engine, context| Ok(engine.lock_owner(context)));
-        (cx.makeshift, name.unwrap())
+        (!cx.durable, name.unwrap())
     };
     let owned = Some("web1.stillpoint-00000abc".to_owned());
     let (named, _) =
@@ -102,6 +103,11 @@ fn a_lock_bears_the_name_of_the_run_where_the_ledger_outlives_a_reboot_and_nowhe
     let (named, frame) =
         session(bench.pipeline(), &run_id(), Place::StateElseRuntime, name_in).unwrap();
     assert!(frame.makeshift.is_some());
+    assert_eq!(named, (true, None));
+    // A dry run carries out what only looks, and has no ledger at all.
+    let dry = DryHost::new(Arc::new(bench.host.clone()));
+    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
+    let (named, _) = session(pipeline, &run_id(), Place::StateElseRuntime, name_in).unwrap();
     assert_eq!(named, (true, None));
 }
 

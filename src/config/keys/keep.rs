@@ -18,7 +18,7 @@ pub const OF_TARGET: Table = Table {
     start: Start::on(
         "targets.disk.keep",
         "Which copies stay; without this table all of them do. The newest copy always stays. Hours, days, weeks (from Monday),\n\
-         months and years are those of the machine's time zone (TZ, or else /etc/localtime).",
+         months and years are those of the machine's time zone (/etc/localtime; TZ is not asked).",
     ),
     variants: no_variants,
     items: &[KEYS],

@@ -20,6 +20,7 @@ pub(in crate::host) mod straight;
 pub mod subvolumes;
 pub mod trusted;
 pub mod way;
+pub mod zone;
 
 /// Whether a test may do what only root may, such as `what`. In CI it must be able to.
 #[cfg(test)]

@@ -45,6 +45,8 @@ pub(super) struct Captured<'a> {
     survey: Survey,
     still: Vec<MountEntry>,
     holds: Vec<Hold>,
+    /// Captures that came too late: their volumes were gone. The ledger has their intents still.
+    lapsed: Vec<Outstanding>,
     locks: Vec<Box<dyn LockGuard>>,
     halt: Halt,
 }
@@ -158,6 +160,7 @@ pub(super) fn hold<'a>(
         survey: Survey::default(),
         still: Vec::new(),
         holds: Vec::new(),
+        lapsed: Vec::new(),
         locks: Vec::new(),
         halt: Halt::default(),
     };
@@ -234,10 +237,11 @@ fn capture(
 
 /// Gives every capture back, newest first. What cannot be given back stays in the ledger.
 fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_>) {
-    let Captured { holds, locks, .. } = captured;
-    if holds.is_empty() {
+    let Captured { holds, lapsed, locks, .. } = captured;
+    if holds.is_empty() && lapsed.is_empty() {
         return;
     }
+    let count = holds.len();
     // What a signal stopped must still be given back.
     let _shield = cx.host().shield();
     rec.step("release", None, None, |_| {
@@ -246,7 +250,8 @@ fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_>) {
             .filter(|hold| hold.provider.is_exclusive())
             .map(|hold| hold.entry)
             .collect();
-        let held: Vec<Outstanding> = holds.into_iter().rev().map(Hold::outstanding).collect();
+        let held = holds.into_iter().rev().map(Hold::outstanding);
+        let held: Vec<Outstanding> = held.chain(lapsed).collect();
         // Who waits for an exclusive capture must not get it before it is given back.
         let one = |Outstanding { entry, undo, identity }: &Outstanding| {
             let identity = identity.as_ref();
@@ -258,7 +263,7 @@ fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_>) {
         let failures = give_back_all(room(cx), cx.ledger, &held, &one);
         drop(locks);
         if failures.is_empty() {
-            return Ok(((), Done::ok(format!("{} given back", held.len()))));
+            return Ok(((), Done::ok(format!("{count} given back"))));
         }
         let failures: Vec<String> = failures.into_iter().map(|(_, error)| error.message).collect();
         Err(StepError::new(Trouble::Cleanup, failures.join("; ")))
@@ -389,9 +394,8 @@ fn make(
     for (number, said) in gone.into_iter().rev() {
         let hold = captured.holds.remove(number);
         captured.forget(&hold.at);
-        // It says that nothing was made, and this looks again.
-        capture::give_back(room(cx), &hold.promise, None)?;
-        cx.ledger.settled(hold.entry).map_err(ledger_error)?;
+        // It says that nothing was made. To look again, and to wait for the disk, is for when the writers run on.
+        captured.lapsed.push(hold.outstanding());
         passed_over.insert(0, said);
     }
     Ok(((), or_warning(names.join(", "), &passed_over)))
