@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
+use crate::model::columns;
 use crate::model::outcome::Trouble;
 use crate::model::shown;
 use crate::model::undo::Identity;
@@ -81,33 +82,11 @@ pub fn error(error: &anyhow::Error) {
     say(&line);
 }
 
-/// Rows as aligned columns, each on one line.
+/// Rows as aligned columns below a header, each on one line.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let escape = |row: &Vec<String>| row.iter().map(|cell| shown::text(cell)).collect();
-    let rows: Vec<Vec<String>> = rows.iter().map(escape).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells
-            .map(|cell| cell.chars().count())
-            .chain([header[column].chars().count()])
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let mut text = String::new();
-        for (cell, width) in cells.zip(&widths) {
-            text.push_str(cell);
-            let pad = (width + 2).saturating_sub(cell.chars().count());
-            text.extend(std::iter::repeat_n(' ', pad));
-        }
-        format!("{}\n", text.trim_end())
-    };
-    let mut text = line(&mut header.iter().copied());
-    for row in &rows {
-        text.push_str(&line(&mut row.iter().map(String::as_str)));
-    }
-    text
+    let header = header.iter().map(|&name| name.to_owned()).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(header).chain(rows.iter().cloned()).collect();
+    columns::aligned(&lines)
 }
 
 /// What is not known, in a table.
@@ -152,24 +131,4 @@ pub fn start_logging(global: &Global) {
         .with_target(false);
     // The journal has its own clock.
     if options.place == Where::Journal { builder.without_time().init() } else { builder.init() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_is_aligned_and_has_no_trailing_space() {
-        let rows = vec![vec!["a".into(), "long cell".into()], vec!["bcd".into(), "-".into()]];
-        assert_eq!(table(&["x", "y"], &rows), "x    y\na    long cell\nbcd  -\n");
-    }
-
-    #[test]
-    fn a_name_cannot_drive_the_terminal_or_pass_for_another_row() {
-        let rows = vec![vec!["a\u{1b}[2J\nb".into(), "é\u{9b}".into()]];
-        let text = table(&["x", "y"], &rows);
-        assert_eq!(text.lines().count(), 2, "{text}");
-        assert!(!text.contains(['\u{1b}', '\u{9b}']), "{text:?}");
-        assert!(text.contains("a\\u{1b}[2J\\nb  é\\u{9b}"), "{text}");
-    }
 }

@@ -4,10 +4,12 @@
 //! speak in these terms.
 
 pub mod bytes;
+pub mod columns;
 pub mod copy;
 pub mod event;
 pub mod exit;
 pub mod guest;
+pub mod hash;
 pub mod job;
 pub mod keep;
 pub mod names;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::closed;
 use super::facts::{Facts, Slot, SlotFacts, TargetFacts, horizon};
 use crate::history::{Closure, ClosureKind, MaintenanceKind, TrendPoint};
+use crate::model::columns;
 use crate::model::job::Config;
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
@@ -210,19 +211,7 @@ pub fn has_passed(last: Option<DateTime<Utc>>, every: Duration, now: DateTime<Ut
 /// without, the same in words.
 pub fn text(report: &StatusReport, unicode: bool) -> String {
     let rows: Vec<[String; 4]> = report.entries.iter().map(|entry| row(entry, unicode)).collect();
-    let mut widths = [0; 3];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for [name, state, age, rest] in &rows {
-        let line =
-            format!("{name:0$}  {state:1$}  {age:2$}  {rest}", widths[0], widths[1], widths[2]);
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
+    let mut text = columns::aligned(&rows);
     let mut told = BTreeSet::new();
     for entry in report.entries.iter().filter(|entry| !entry.closures.is_empty()) {
         if told.insert(&entry.target) {

@@ -7,6 +7,7 @@ use super::session::{Session, broken};
 use crate::engine::EngineError;
 use crate::host::Fact;
 use crate::model::copy::{Copy, Series};
+use crate::model::hash::fnv;
 use crate::model::names::RunId;
 use crate::tools::restic::message::{self, Snapshot};
 use crate::tools::restic::{command, tags};
@@ -64,11 +65,8 @@ fn about(session: &Session<'_>) -> String {
 /// An id for a snapshot that does not exist: 64 digits, the same for the same subject, recognisable by the
 /// run that would have made it.
 pub(super) fn invented_id(run: &RunId, subject: &str) -> String {
-    // FNV-1a, so that two items of a run differ.
-    let hash = subject.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{run}{hash:056x}")
+    // Two items of a run differ.
+    format!("{run}{:056x}", fnv(subject.as_bytes()))
 }
 
 /// The id that a backup of this series in this run would get.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::host::{Host, LockGuard, LockMode};
+use crate::model::hash::fnv;
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
@@ -50,7 +51,7 @@ fn lock(
 }
 
 /// The lock file of a target: keyed by the repository, so that two targets (or two configurations) that
-/// mean one repository shut each other out.
+/// mean one repository shut each other out. Two repositories with one hash would merely wait for each other.
 pub fn lock_path(host: &dyn Host, runtime_dir: &Path, target: &Target) -> PathBuf {
     let canonical = match target.local.as_deref() {
         Some(path) => host.canonical(path),
@@ -58,14 +59,6 @@ pub fn lock_path(host: &dyn Host, runtime_dir: &Path, target: &Target) -> PathBu
     };
     let bytes = canonical.as_os_str().as_encoded_bytes();
     runtime_dir.join("locks").join(format!("target-{:016x}.lock", fnv(bytes)))
-}
-
-/// FNV-1a, 64 bit: a short, stable file name for a text that may hold any character. Two repositories with
-/// one hash would merely wait for each other.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 /// Refuses a target whose disk is not mounted, before anything is written below its mount point.
