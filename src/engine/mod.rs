@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::host::{ActError, CommandSpec, Confinement, Host, PrivateView, Tool};
+use crate::host::{ActError, CommandSpec, Confinement, Host, Tool};
 use crate::model::bytes;
 use crate::model::copy::{Copy, Series};
 use crate::model::event::Progress;
@@ -20,6 +20,7 @@ use crate::model::needs::Needs;
 use crate::model::outcome::Outcome;
 use crate::model::target::{ReadData, Target};
 use crate::model::undo::ChildProcess;
+use crate::tools::Tree;
 
 pub mod borg;
 mod error;
@@ -99,20 +100,10 @@ pub struct BackupRequest {
 pub enum Input {
     /// Files and directories, read by the engine itself.
     Tree {
-        /// Absolute paths, none of which lies in another one.
-        paths: Vec<PathBuf>,
+        /// What is read.
+        tree: Tree,
         /// What the copy must hold: these, and what lies in them and is named by the job as well.
         expected: Vec<Expected>,
-        /// Exclude patterns in restic's dialect.
-        exclude: Vec<String>,
-        /// Skip directories that hold a `CACHEDIR.TAG`.
-        exclude_caches: bool,
-        /// Skip directories that hold a file of one of these names.
-        exclude_if_present: Vec<String>,
-        /// Do not cross into other file systems.
-        one_file_system: bool,
-        /// Captures over the original paths, for the engine alone.
-        view: PrivateView,
     },
     /// The standard output of a command, stored as one file. If the command fails, no copy may result.
     Stream {

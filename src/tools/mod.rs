@@ -1,4 +1,4 @@
-//! One external program a file: argument lists and parsers, no policy and no I/O.
+//! One external program a file: argument lists and parsers, no policy and no I/O; and what several of them are told.
 
 pub mod borg;
 pub mod dmsetup;
@@ -7,3 +7,6 @@ pub mod fuse;
 pub mod lvm;
 pub mod restic;
 pub mod systemctl;
+mod tree;
+
+pub use tree::Tree;

@@ -24,6 +24,7 @@ use stillpoint::model::job::Settings;
 use stillpoint::model::names::{JobName, RunId};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::target::{EngineConfig, ReadData};
+use stillpoint::tools::Tree;
 
 use crate::bench_machine::{must_at_last, wait_for, write_with_mode};
 use crate::configured::configured;
@@ -116,13 +117,8 @@ stall-timeout = "1m"
             run: RunId::from_bytes(second.to_be_bytes()),
             time: Utc.with_ymd_and_hms(2026, 11, 21, 2, 3, second).unwrap(),
             input: Input::Tree {
-                paths: paths.to_vec(),
                 expected: Vec::new(),
-                exclude: Vec::new(),
-                exclude_caches: false,
-                exclude_if_present: Vec::new(),
-                one_file_system: false,
-                view: stillpoint::host::PrivateView::default(),
+                tree: Tree { paths: paths.to_vec(), ..Tree::default() },
             },
         }
     }

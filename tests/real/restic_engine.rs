@@ -29,6 +29,7 @@ use stillpoint::model::job::Settings;
 use stillpoint::model::names::{JobName, RunId};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::target::{EngineConfig, ReadData, Target};
+use stillpoint::tools::Tree;
 
 use crate::bench_machine::{wait_for, write_with_mode};
 use crate::configured::configured;
@@ -147,13 +148,15 @@ stall-timeout = "1m"
             run: RunId::from_bytes(second.to_be_bytes()),
             time: time(second),
             input: Input::Tree {
-                paths: paths.to_vec(),
                 expected: Vec::new(),
-                exclude: vec!["*.tmp".into()],
-                exclude_caches: true,
-                exclude_if_present: vec![".nobackup".into()],
-                one_file_system: true,
-                view: stillpoint::host::PrivateView::default(),
+                tree: Tree {
+                    paths: paths.to_vec(),
+                    exclude: vec!["*.tmp".into()],
+                    exclude_caches: true,
+                    exclude_if_present: vec![".nobackup".into()],
+                    one_file_system: true,
+                    view: stillpoint::host::PrivateView::default(),
+                },
             },
         }
     }
@@ -585,8 +588,8 @@ fn restic_reads_a_capture_under_the_original_path() {
         fs::write(tree.join("live"), "not in the capture").unwrap();
         let engine = bench.initialised();
         let mut request = bench.request(1, &[tree.clone(), tree.join("live")]);
-        let Input::Tree { view, .. } = &mut request.input else { unreachable!() };
-        view.mounts.push(PrivateMount::Bind {
+        let Input::Tree { tree: read, .. } = &mut request.input else { unreachable!() };
+        read.view.mounts.push(PrivateMount::Bind {
             from: capture.clone(),
             at: tree.clone(),
             read_only: true,

@@ -11,8 +11,7 @@ use crate::engine::{
 use crate::host::{Completed, Exit, Stream};
 use crate::tools::borg::log::{Line, Message};
 use crate::tools::borg::output::{Statistics, parse_created};
-use crate::tools::borg::{Marks, Tree, name};
-use crate::tools::exclude;
+use crate::tools::borg::{Marks, name};
 
 impl BorgEngine {
     /// Makes an archive; see [`Engine::backup`].
@@ -27,33 +26,12 @@ impl BorgEngine {
         let archive = name::archive_name(series, request.time, &request.run);
         let marks = Marks { series, run: &request.run, machine: request.machine.as_ref() };
         match &request.input {
-            Input::Tree {
-                paths,
-                expected,
-                exclude,
-                exclude_caches,
-                exclude_if_present,
-                one_file_system,
-                view,
-            } => {
-                let exclude: Vec<String> = exclude
-                    .iter()
-                    .map(|pattern| exclude::to_borg(pattern))
-                    .collect::<Result<_, _>>()
-                    .map_err(|error| EngineError::Unsupported {
-                        engine: "borg".into(),
-                        what: error.to_string(),
-                    })?;
-                let tree = Tree {
-                    paths,
-                    exclude: &exclude,
-                    exclude_caches: *exclude_caches,
-                    exclude_if_present,
-                    one_file_system: *one_file_system,
-                    view,
-                };
-                let spec = repository.create_tree(&marks, &archive, &tree);
-                let mut read = BackupWarnings::new(paths);
+            Input::Tree { tree, expected } => {
+                let spec = repository.create_tree(&marks, &archive, tree).map_err(|error| {
+                    let what = error.to_string();
+                    EngineError::Unsupported { engine: "borg".into(), what }
+                })?;
+                let mut read = BackupWarnings::new(&tree.paths);
                 let mut stored = Stored::new(expected);
                 let mut journal = Journal::default();
                 let completed = cx.host.run(&spec, &mut |stream, line| {

@@ -15,6 +15,7 @@ use crate::model::job::Settings;
 use crate::model::names::{HostName, JobName};
 use crate::model::outcome::Outcome;
 use crate::model::target::EngineConfig;
+use crate::tools::Tree;
 
 /// The recordings: 1.2.4 knows no modern exit statuses, 1.4.5 was recorded with both.
 const VERSIONS: [&str; 3] = ["borg-1.2.4-legacy", "borg-1.4.5-legacy", "borg-1.4.5-modern"];
@@ -62,13 +63,8 @@ fn request(paths: &[&str]) -> BackupRequest {
         run: RunId::parse("0a1b2c3d").unwrap(),
         time: Utc.with_ymd_and_hms(2026, 11, 21, 2, 3, 4).unwrap(),
         input: Input::Tree {
-            paths: paths.iter().map(PathBuf::from).collect(),
             expected: Vec::new(),
-            exclude: Vec::new(),
-            exclude_caches: false,
-            exclude_if_present: Vec::new(),
-            one_file_system: false,
-            view: crate::host::PrivateView::default(),
+            tree: Tree { paths: paths.iter().map(PathBuf::from).collect(), ..Tree::default() },
         },
     }
 }
@@ -559,8 +555,8 @@ fn a_repository_that_borg_would_read_otherwise_is_refused() {
 fn an_exclude_pattern_that_cannot_be_translated_stops_the_backup() {
     let host = ScriptedHost::new([]);
     let mut request = request(&["/a"]);
-    if let Input::Tree { exclude, .. } = &mut request.input {
-        exclude.push("!keep".into());
+    if let Input::Tree { tree, .. } = &mut request.input {
+        tree.exclude.push("!keep".into());
     }
     let error = with(&host, |engine, cx| engine.backup(cx, &request, &mut |_| {})).unwrap_err();
     assert!(error.to_string().contains("!keep"), "{error}");

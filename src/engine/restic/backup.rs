@@ -13,7 +13,7 @@ use crate::engine::{BackupReport, BackupRequest, EngineError, Input, OnProgress}
 use crate::host::{CommandSpec, Completed, Exit, PrivateMount, Stream};
 use crate::model::outcome::Outcome;
 use crate::model::shown::{self, Show};
-use crate::tools::restic::command::{self, Identity, Tree};
+use crate::tools::restic::command::{self, Identity};
 use crate::tools::restic::failure;
 use crate::tools::restic::message::{self, BackupSummary, Line, Problem};
 use crate::tools::restic::tags;
@@ -30,25 +30,9 @@ pub(super) fn backup(
     tags.extend(request.machine.as_ref().map(tags::of_machine));
     let identity = Identity { host: request.series.host.as_str(), tags: &tags, time: request.time };
     match &request.input {
-        Input::Tree {
-            paths,
-            expected: _,
-            exclude,
-            exclude_caches,
-            exclude_if_present,
-            one_file_system,
-            view,
-        } => {
-            let mut journal = Journal::of_sources(session, paths, &view.mounts)?;
-            let tree = Tree {
-                paths,
-                exclude,
-                exclude_caches: *exclude_caches,
-                exclude_if_present,
-                one_file_system: *one_file_system,
-                view,
-            };
-            let mut spec = command::backup_tree(&session.access, &identity, &tree);
+        Input::Tree { tree, expected: _ } => {
+            let mut journal = Journal::of_sources(session, &tree.paths, &tree.view.mounts)?;
+            let mut spec = command::backup_tree(&session.access, &identity, tree);
             predict(session, &mut spec, request, &tags);
             let completed = session.cx.host.run(&spec, &mut |stream, line| {
                 journal.take(session, stream, line, &mut *progress);

@@ -16,6 +16,7 @@ use crate::model::names::{HostName, JobName, RunId};
 use crate::model::outcome::Outcome;
 use crate::model::shown::Show;
 use crate::model::target::EngineConfig;
+use crate::tools::Tree;
 use crate::tools::restic::failure;
 
 const VERSIONS: [&str; 3] = ["0.14.0", "0.18.0", "0.19.1"];
@@ -78,13 +79,8 @@ fn request(paths: &[&str]) -> BackupRequest {
         run: RunId::parse("0badcafe").unwrap(),
         time: Utc.with_ymd_and_hms(2026, 11, 21, 2, 3, 4).unwrap(),
         input: Input::Tree {
-            paths: paths.iter().map(PathBuf::from).collect(),
             expected: Vec::new(),
-            exclude: Vec::new(),
-            exclude_caches: false,
-            exclude_if_present: Vec::new(),
-            one_file_system: false,
-            view: crate::host::PrivateView::default(),
+            tree: Tree { paths: paths.iter().map(PathBuf::from).collect(), ..Tree::default() },
         },
     }
 }

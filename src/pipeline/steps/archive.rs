@@ -80,9 +80,9 @@ pub fn archive(
         let done = judge(cx, source, batch.gaps(), &mut report);
         Ok((report, done))
     })?;
-    let unspoken = match (&report.absent, &request.input) {
-        (None, Input::Tree { expected, .. }) => expected.clone(),
-        _ => Vec::new(),
+    let unspoken = match &request.input {
+        Input::Tree { expected, .. } if report.absent.is_none() => expected.clone(),
+        Input::Tree { .. } | Input::Stream { .. } => Vec::new(),
     };
     let known_by = match (name, &report.id) {
         (Some(name), _) => KnownBy::Name(name),

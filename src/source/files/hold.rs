@@ -24,6 +24,7 @@ use crate::step::error::{StepError, ledger_error};
 use crate::step::hook;
 use crate::step::recorder::{Done, Recorder};
 use crate::step::release::give_back_all;
+use crate::tools::Tree;
 
 use super::gaps::look;
 use super::preflight::{AnyProvider, disks, intend, is_strict, not_named, programs, read_live};
@@ -103,13 +104,15 @@ impl Captured<'_> {
 impl HeldBatch for Captured<'_> {
     fn input(&self, cx: RunContext<'_>, item: &Item, target: &Target) -> Option<Input> {
         item.is_none().then(|| Input::Tree {
-            paths: self.roots.handed.clone(),
+            tree: Tree {
+                paths: self.roots.handed.clone(),
+                exclude: self.files.exclude.iter().chain(&self.exclude).cloned().collect(),
+                exclude_caches: self.files.exclude_caches,
+                exclude_if_present: self.files.exclude_if_present.clone(),
+                one_file_system: self.files.one_file_system,
+                view: self.view(cx, target),
+            },
             expected: self.roots.expected.clone(),
-            exclude: self.files.exclude.iter().chain(&self.exclude).cloned().collect(),
-            exclude_caches: self.files.exclude_caches,
-            exclude_if_present: self.files.exclude_if_present.clone(),
-            one_file_system: self.files.one_file_system,
-            view: self.view(cx, target),
         })
     }
 

@@ -9,14 +9,15 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use crate::host::{
-    Capture, CommandSpec, Effect, EnvValue, Fact, Fatal, FdStyle, Prediction, PrivateView,
-    SecretFd, Tool,
+    Capture, CommandSpec, Effect, EnvValue, Fact, Fatal, FdStyle, Prediction, SecretFd, Tool,
 };
 use crate::model::copy::Series;
 use crate::model::job::Settings;
 use crate::model::names::{MachineId, RunId};
 use crate::model::secret::Secret;
 use crate::model::target::{BorgOptions, Target};
+use crate::tools::Tree;
+use crate::tools::exclude::{ExcludeError, to_borg};
 
 pub mod lock;
 pub mod log;
@@ -60,22 +61,6 @@ pub struct Reading {
     /// Although the repository is not where borg remembers it. What borg remembers stays as it is, so that
     /// writing is still refused until a person has confirmed the place.
     pub moved: bool,
-}
-
-/// A tree to back up.
-pub struct Tree<'a> {
-    /// Absolute paths.
-    pub paths: &'a [PathBuf],
-    /// Patterns, already in borg's words (`re:…`).
-    pub exclude: &'a [String],
-    /// Skip the content of directories that hold a `CACHEDIR.TAG`.
-    pub exclude_caches: bool,
-    /// Skip the content of directories that hold a file of one of these names.
-    pub exclude_if_present: &'a [String],
-    /// Do not cross into other file systems.
-    pub one_file_system: bool,
-    /// Captures over their original paths.
-    pub view: &'a PrivateView,
 }
 
 /// What a new archive's comment says of it.
@@ -276,7 +261,15 @@ impl Repository<'_> {
     }
 
     /// Makes an archive of a tree.
-    pub fn create_tree(&self, marks: &Marks<'_>, name: &str, tree: &Tree<'_>) -> CommandSpec {
+    ///
+    /// # Errors
+    /// The first exclude pattern that borg's words cannot say.
+    pub fn create_tree(
+        &self,
+        marks: &Marks<'_>,
+        name: &str,
+        tree: &Tree,
+    ) -> Result<CommandSpec, ExcludeError> {
         // Of every directory that it stores and of everything that it leaves out, borg says so in a line. To look for
         // the job's paths in the archive afterwards would start it once more and read the list of all its items.
         let mut spec = self.create(marks, name).args(["--list", "--filter", "dx"]);
@@ -286,18 +279,19 @@ impl Repository<'_> {
         if tree.exclude_caches {
             spec = spec.arg("--exclude-caches");
         }
-        for tag in tree.exclude_if_present {
+        for tag in &tree.exclude_if_present {
             spec = spec.args(["--exclude-if-present", tag]);
         }
         if tree.exclude_caches || !tree.exclude_if_present.is_empty() {
             // The directory and its tag stay, as with restic.
             spec = spec.arg("--keep-exclude-tags");
         }
-        for pattern in tree.exclude {
-            spec = spec.args(["--exclude", pattern]);
+        for pattern in &tree.exclude {
+            spec = spec.arg("--exclude").arg(to_borg(pattern)?);
         }
         spec.view = tree.view.clone();
-        spec.arg("--").arg(self.archive(name)).args(tree.paths.iter().map(|path| plain(path)))
+        let paths = tree.paths.iter().map(|path| plain(path));
+        Ok(spec.arg("--").arg(self.archive(name)).args(paths))
     }
 
     /// Makes an archive of what it reads on standard input, as one file.

@@ -101,24 +101,22 @@ fn create_says_all_that_was_configured() {
     let (settings, target) = (settings(), target());
     let run = RunId::parse("0a1b2c3d").unwrap();
     let tree = Tree {
-        paths: &["/etc/./x//y".into(), "/home".into()],
-        exclude: &["re:a".into()],
+        paths: vec!["/etc/./x//y".into(), "/home".into()],
+        exclude: vec!["/a".into()],
         exclude_caches: true,
-        exclude_if_present: &[".nobackup".into()],
+        exclude_if_present: vec![".nobackup".into()],
         one_file_system: true,
-        view: &PrivateView::default(),
+        view: crate::host::PrivateView::default(),
     };
-    let spec = repository(&target, &settings).create_tree(
-        &marks(&series(), &run, &machine()),
-        "n{}",
-        &tree,
-    );
+    let (series, machine) = (series(), machine());
+    let marks = marks(&series, &run, &machine);
+    let spec = repository(&target, &settings).create_tree(&marks, "n{}", &tree).unwrap();
     assert_eq!(
         words(&spec),
         "borg --log-json --progress --lock-wait 120 create --json --comment \
          '{{\"host\":\"web1\",\"item\":\"a_b\",\"job\":\"host\",\"machine\":\"00000000000000ff\",\"run\":\"0a1b2c3d\"}}' \
          --compression zstd,6 --files-cache ctime,size,inode --list --filter dx --one-file-system --exclude-caches \
-         --exclude-if-present .nobackup --keep-exclude-tags --exclude re:a \
+         --exclude-if-present .nobackup --keep-exclude-tags --exclude 're:\\Aa(?:/|\\Z)' \
          -- '/srv/r::n{{}}' /etc/x/y /home"
     );
     assert_eq!(spec.effect, Effect::Mutate);

@@ -6,8 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::{Access, Repository};
-use crate::host::{Capture, CommandSpec, Effect, EnvValue, FdStyle, PrivateView, SecretFd, Tool};
+use crate::host::{Capture, CommandSpec, Effect, EnvValue, FdStyle, SecretFd, Tool};
 use crate::model::target::ReadData;
+use crate::tools::Tree;
 
 /// SIGINT and SIGTERM on Linux.
 const SIGINT: i32 = 2;
@@ -163,47 +164,30 @@ fn identified(access: &Access, identity: &Identity<'_>) -> CommandSpec {
     spec
 }
 
-/// What `backup` reads.
-#[derive(Debug, Clone)]
-pub struct Tree<'a> {
-    /// Absolute paths.
-    pub paths: &'a [PathBuf],
-    /// `--exclude`.
-    pub exclude: &'a [String],
-    /// `--exclude-caches`.
-    pub exclude_caches: bool,
-    /// `--exclude-if-present`.
-    pub exclude_if_present: &'a [String],
-    /// `--one-file-system`.
-    pub one_file_system: bool,
-    /// What is shown to restic alone.
-    pub view: &'a PrivateView,
-}
-
 /// `restic backup` of files.
 ///
 /// The parent, whose unchanged files are not read again, is left to restic: the newest snapshot of the same
 /// host and paths (`--group-by host,paths`, the default since 0.16 and the only way before). Grouping by
 /// tags cannot work, since `run=` differs every time, and naming the parent would cost the start of a
 /// listing. When a job's paths are edited, one run reads everything; what is stored is the same.
-pub fn backup_tree(access: &Access, identity: &Identity<'_>, tree: &Tree<'_>) -> CommandSpec {
+pub fn backup_tree(access: &Access, identity: &Identity<'_>, tree: &Tree) -> CommandSpec {
     let mut spec = identified(access, identity);
     if access.version.has_feature_flags() {
         spec = spec.env("RESTIC_FEATURES", "device-id-for-hardlinks=true");
     }
-    for pattern in tree.exclude {
+    for pattern in &tree.exclude {
         spec = spec.arg("--exclude").arg(pattern);
     }
     if tree.exclude_caches {
         spec = spec.arg("--exclude-caches");
     }
-    for name in tree.exclude_if_present {
+    for name in &tree.exclude_if_present {
         spec = spec.arg("--exclude-if-present").arg(name);
     }
     if tree.one_file_system {
         spec = spec.arg("--one-file-system");
     }
-    spec = spec.arg("--").args(tree.paths);
+    spec = spec.arg("--").args(&tree.paths);
     spec.view = tree.view.clone();
     spec
 }
@@ -408,12 +392,12 @@ mod tests {
             time: chrono::DateTime::from_timestamp(1_700_000_000, 5).unwrap(),
         };
         let tree = Tree {
-            paths: &["/a b".into(), "/-x".into()],
-            exclude: &["*.o".into()],
+            paths: vec!["/a b".into(), "/-x".into()],
+            exclude: vec!["*.o".into()],
             exclude_caches: true,
-            exclude_if_present: &[".nobackup".into()],
+            exclude_if_present: vec![".nobackup".into()],
             one_file_system: true,
-            view: &PrivateView::default(),
+            view: crate::host::PrivateView::default(),
         };
         backup_tree(&access(version, "/srv/r"), &identity, &tree)
     }

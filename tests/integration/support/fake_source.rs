@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use stillpoint::engine::{BackupReport, Expected, Input};
-use stillpoint::host::{Action, Host, PrivateView};
+use stillpoint::host::{Action, Host};
 use stillpoint::model::job::Job;
 use stillpoint::model::needs::Needs;
 use stillpoint::model::report::VolumeReport;
@@ -14,6 +14,7 @@ use stillpoint::source::{Findings, HeldBatch, Item, Source};
 use stillpoint::step::context::{Pipeline, RunContext};
 use stillpoint::step::error::{StepError, ledger_error};
 use stillpoint::step::recorder::{Done, Recorder};
+use stillpoint::tools::Tree;
 
 /// The databases of a machine.
 struct Databases;
@@ -99,13 +100,8 @@ impl HeldBatch for Database {
     fn input(&self, _: RunContext<'_>, item: &Item, _: &Target) -> Option<Input> {
         let path = place(&self.name);
         (item.as_ref() == Some(&self.name)).then(|| Input::Tree {
-            paths: vec![path.clone()],
+            tree: Tree { paths: vec![path.clone()], ..Tree::default() },
             expected: vec![Expected { path, is_directory: true }],
-            exclude: Vec::new(),
-            exclude_caches: false,
-            exclude_if_present: Vec::new(),
-            one_file_system: false,
-            view: PrivateView::default(),
         })
     }
 
