@@ -195,12 +195,13 @@ fn prune_target(
     if !closures.is_empty() {
         pruned.refusals.push(told(&target.name, &closures));
     }
-    let seen = Seen { engine, copies: &copies, closures: &closures };
+    let mut judge =
+        Judge { cx, request, engine, copies: &copies, closures: &closures, ids: &mut ids, pruned };
     for job in jobs {
         if request.is_choice() {
-            by_choice(cx, request, &seen, job, &mut ids, pruned);
+            judge.by_choice(job);
         } else {
-            by_policy(cx, request, &seen, job, &mut ids, pruned)?;
+            judge.by_policy(job)?;
             if request.accept {
                 record(cx, target, MaintenanceKind::Accept, job.name.to_string())?;
             }
@@ -341,60 +342,107 @@ fn of_jobs<'a>(
     jobs.iter().flat_map(move |job| of_series(cx, engine, job, copies)).map(|(copy, _)| copy)
 }
 
-/// What was found in a target under its lock.
-struct Seen<'a> {
+/// What was found in a target under its lock, and what is decided about it, one job after the other.
+struct Judge<'a> {
+    cx: RunContext<'a>,
+    request: &'a Request,
     engine: &'a dyn Engine,
     copies: &'a [Copy],
     closures: &'a [Closure],
+    /// What is to be deleted.
+    ids: &'a mut Vec<String>,
+    pruned: &'a mut Pruned,
 }
 
-fn by_policy(
-    cx: RunContext<'_>,
-    request: &Request,
-    seen: &Seen<'_>,
-    job: &Job,
-    ids: &mut Vec<String>,
-    pruned: &mut Pruned,
-) -> Result<(), StepError> {
-    let Seen { engine, copies, closures } = *seen;
-    let policy = cx.config().keep(job, engine.target());
-    let now = cx.host().now();
-    let mut newest: BTreeMap<&Series, Option<&Copy>> = BTreeMap::new();
-    for (copy, series) in of_series(cx, engine, job, copies) {
-        let slot = newest.entry(series).or_default();
-        let counts = copy.ours && !copy.is_in_the_future(now, CLOCK_SLACK);
-        if counts && slot.is_none_or(|slot| copy.is_newer_than(slot)) {
-            *slot = Some(copy);
+impl Judge<'_> {
+    /// Copies of the job that its policy does not keep.
+    fn by_policy(&mut self, job: &Job) -> Result<(), StepError> {
+        let Self { cx, request, engine, copies, closures, .. } = *self;
+        let policy = cx.config().keep(job, engine.target());
+        let now = cx.host().now();
+        let mut newest: BTreeMap<&Series, Option<&Copy>> = BTreeMap::new();
+        for (copy, series) in of_series(cx, engine, job, copies) {
+            let slot = newest.entry(series).or_default();
+            let counts = copy.ours && !copy.is_in_the_future(now, CLOCK_SLACK);
+            if counts && slot.is_none_or(|slot| copy.is_newer_than(slot)) {
+                *slot = Some(copy);
+            }
         }
+        let questions: Vec<Question<'_>> = newest
+            .iter()
+            .map(|(series, copy)| Question {
+                series,
+                policy,
+                newest: *copy,
+                max_shrink_percent: job.max_shrink_percent,
+                accepted: request.accept,
+            })
+            .collect();
+        let decided = retain::decide(cx, copies, engine, closures, &questions)?;
+        for (series, plan) in &decided.plans {
+            for decision in &plan.decisions {
+                self.pruned.decisions.push(Ruling {
+                    target: engine.target().name.clone(),
+                    job: series.job.clone(),
+                    item: series.item.clone(),
+                    copy: decision.id.clone(),
+                    time: decision.time,
+                    delete: decided.ids.contains(&decision.id),
+                    reason: reason(decision, copies),
+                });
+            }
+        }
+        // What closes the target was told once.
+        self.pruned.refusals.extend(decided.refusals.into_iter().filter(|_| closures.is_empty()));
+        self.ids.extend(decided.ids);
+        Ok(())
     }
-    let questions: Vec<Question<'_>> = newest
-        .iter()
-        .map(|(series, copy)| Question {
-            series,
-            policy,
-            newest: *copy,
-            max_shrink_percent: job.max_shrink_percent,
-            accepted: request.accept,
-        })
-        .collect();
-    let decided = retain::decide(cx, copies, engine, closures, &questions)?;
-    for (series, plan) in &decided.plans {
-        for decision in &plan.decisions {
-            pruned.decisions.push(Ruling {
+
+    /// Copies that a person named, by id or by time. Pinned ones and the last good one of a series stay even so.
+    fn by_choice(&mut self, job: &Job) {
+        let Self { cx, request, engine, copies, closures, .. } = *self;
+        let good = good_copies(cx, of_series(cx, engine, job, copies));
+        // The one that is dated last and the one that was made last: a clock may have been behind.
+        let last_good = |series: &Series, id: &str| {
+            let copies = good.get(series).map_or(&[][..], Vec::as_slice);
+            let dated = copies.iter().max_by_key(|copy| (copy.time, &copy.id));
+            let made = retention::last_good(copies.iter().copied());
+            dated.is_some_and(|copy| copy.id == id) || made.is_some_and(|copy| copy.id == id)
+        };
+        for (copy, series) in of_series(cx, engine, job, copies) {
+            let by_name = request.copies.iter().find(|wanted| copy.answers_to(wanted));
+            let reason = match by_name {
+                Some(wanted) => format!("named: {wanted}"),
+                None if request.is_chosen_by_time(copy) => "chosen by time".to_owned(),
+                None => continue,
+            };
+            let spared = if !copy.ours {
+                Some("neither made nor adopted by this machine (`stillpoint adopt` takes it)")
+            } else if copy.pinned {
+                Some("pinned")
+            } else if last_good(series, &copy.id) {
+                Some("the last good copy")
+            } else if closures.is_empty() {
+                None
+            } else {
+                Some("in a closed target")
+            };
+            if let Some(spared) = spared {
+                self.pruned.refusals.push(format!("{} is {spared}, so it is not deleted", copy.id));
+            } else {
+                self.ids.push(copy.id.clone());
+            }
+            self.pruned.decisions.push(Ruling {
                 target: engine.target().name.clone(),
                 job: series.job.clone(),
                 item: series.item.clone(),
-                copy: decision.id.clone(),
-                time: decision.time,
-                delete: decided.ids.contains(&decision.id),
-                reason: reason(decision, copies),
+                copy: copy.id.clone(),
+                time: copy.time,
+                delete: spared.is_none(),
+                reason: spared.map_or(reason, str::to_owned),
             });
         }
     }
-    // What closes the target was told once.
-    pruned.refusals.extend(decided.refusals.into_iter().filter(|_| closures.is_empty()));
-    ids.extend(decided.ids);
-    Ok(())
 }
 
 /// Why, and for somebody else's copy, whose it says it is.
@@ -427,57 +475,4 @@ fn good_copies<'c>(
         }
     }
     good
-}
-
-/// Copies that a person named, by id or by time. Pinned ones and the last good one of a series stay even so.
-fn by_choice(
-    cx: RunContext<'_>,
-    request: &Request,
-    seen: &Seen<'_>,
-    job: &Job,
-    ids: &mut Vec<String>,
-    pruned: &mut Pruned,
-) {
-    let Seen { engine, copies, closures } = *seen;
-    let good = good_copies(cx, of_series(cx, engine, job, copies));
-    // The one that is dated last and the one that was made last: a clock may have been behind.
-    let last_good = |series: &Series, id: &str| {
-        let copies = good.get(series).map_or(&[][..], Vec::as_slice);
-        let dated = copies.iter().max_by_key(|copy| (copy.time, &copy.id));
-        let made = retention::last_good(copies.iter().copied());
-        dated.is_some_and(|copy| copy.id == id) || made.is_some_and(|copy| copy.id == id)
-    };
-    for (copy, series) in of_series(cx, engine, job, copies) {
-        let by_name = request.copies.iter().find(|wanted| copy.answers_to(wanted));
-        let reason = match by_name {
-            Some(wanted) => format!("named: {wanted}"),
-            None if request.is_chosen_by_time(copy) => "chosen by time".to_owned(),
-            None => continue,
-        };
-        let spared = if !copy.ours {
-            Some("neither made nor adopted by this machine (`stillpoint adopt` takes it)")
-        } else if copy.pinned {
-            Some("pinned")
-        } else if last_good(series, &copy.id) {
-            Some("the last good copy")
-        } else if closures.is_empty() {
-            None
-        } else {
-            Some("in a closed target")
-        };
-        if let Some(spared) = spared {
-            pruned.refusals.push(format!("{} is {spared}, so it is not deleted", copy.id));
-        } else {
-            ids.push(copy.id.clone());
-        }
-        pruned.decisions.push(Ruling {
-            target: engine.target().name.clone(),
-            job: series.job.clone(),
-            item: series.item.clone(),
-            copy: copy.id.clone(),
-            time: copy.time,
-            delete: spared.is_none(),
-            reason: spared.map_or(reason, str::to_owned),
-        });
-    }
 }
