@@ -86,6 +86,32 @@ pub fn dying(seed: &Bench, scene: &Scene, fault: Fault, what: &str) {
     }
 }
 
+/// Everything that can happen at one effect of a run: it fails, a signal comes, or it is the last one before we die.
+/// `recover` then gives back what is held, and `look` sees what else must be so.
+pub fn any_fault_at(scene: impl Fn() -> Bench, n: usize, what: &str, look: impl Fn(&Bench, &str)) {
+    for fault in [
+        Fault::Fail(n),
+        Fault::Signal(n),
+        Fault::CutBefore(n),
+        Fault::CutAfter(n),
+        Fault::KillBefore(n),
+        Fault::KillAfter(n),
+    ] {
+        let bench = scene();
+        bench.host.arm(fault);
+        if matches!(fault, Fault::Fail(_) | Fault::Signal(_)) {
+            assert!(!bench.run().troubles.is_empty(), "{fault:?} went unnoticed");
+        } else {
+            die(&bench);
+        }
+        bench.host.arm(Fault::None);
+        let after = format!("{fault:?} ({what})");
+        assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
+        bench.assert_given_back(&after);
+        look(&bench, &after);
+    }
+}
+
 /// A run is killed anywhere, and then something goes wrong with any effect of its recovery: it fails, or it is
 /// the last one before the power goes or we are killed again.
 pub fn failing_any_effect_of_a_recovery(scene: &Scene) {

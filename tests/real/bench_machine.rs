@@ -37,6 +37,9 @@ paths = ["{root}/src"]
 capture = "none"
 "#;
 
+/// What opens the repositories of a [`Machine`].
+const PASSPHRASE: &str = "correct horse";
+
 /// A directory of its own with everything in it.
 pub struct Machine {
     pub root: tempfile::TempDir,
@@ -122,7 +125,7 @@ impl Machine {
     pub fn bare(jobs: &str) -> Self {
         let root = tempfile::Builder::new().prefix("stillpoint-real.").tempdir().unwrap();
         let machine = Self { root };
-        machine.write("pass", "correct horse\n", 0o600);
+        machine.write("pass", &format!("{PASSPHRASE}\n"), 0o600);
         machine.write("src/hello.txt", "hello\n", 0o644);
         machine.write("src/sub/data.bin", &"0123456789abcdef".repeat(4096), 0o600);
         for number in 0..40 {
@@ -160,6 +163,19 @@ password-file = "{{root}}/pass"
             &text.replace("{root}", &self.path("").to_string_lossy()),
             0o600,
         );
+    }
+
+    /// A bare engine, as another client of the machine's repositories starts it.
+    pub fn stranger(&self, program: &str) -> Command {
+        let mut bare = command(program);
+        bare.env("BORG_PASSPHRASE", PASSPHRASE)
+            .env("BORG_BASE_DIR", self.path("other"))
+            .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes")
+            .env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes")
+            .env("RESTIC_REPOSITORY", self.path("repo-r"))
+            .env("RESTIC_PASSWORD", PASSPHRASE)
+            .env("RESTIC_CACHE_DIR", self.path("other"));
+        bare
     }
 
     pub fn path(&self, below: &str) -> PathBuf {

@@ -5,20 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::bench_machine::{HOST, Machine, command, must};
+use crate::bench_machine::{HOST, Machine, must};
 
 const LAST_ONE: &str = "[targets.b.keep]\nlast = 1\n[targets.r.keep]\nlast = 1\n";
 
-/// A bare engine, as another client of the machine's repositories.
+/// A bare engine, as another client of the machine's repositories starts it. What it prints is of no interest.
 fn bare(machine: &Machine, program: &str) -> Command {
-    let mut bare = command(program);
-    bare.env("BORG_PASSPHRASE", "correct horse")
-        .env("BORG_BASE_DIR", machine.path("other"))
-        .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes")
-        .env("RESTIC_PASSWORD", "correct horse")
-        .env("RESTIC_REPOSITORY", machine.path("repo-r"))
-        .env("RESTIC_CACHE_DIR", machine.path("other"))
-        .stdout(Stdio::null());
+    let mut bare = machine.stranger(program);
+    bare.stdout(Stdio::null());
     bare
 }
 

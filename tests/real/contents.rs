@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::bench_machine::{HOST, Machine, command, must};
+use crate::bench_machine::{HOST, Machine, must};
 
 /// A job of both engines with these paths, as TOML, and further lines.
 fn job(paths: &str, more: &str) -> String {
@@ -172,10 +172,8 @@ fn verify_notices_names_whose_file_is_not_in_the_archive() {
         "{}::host@web1.20361121T020304Z.0a1b2c3d",
         machine.path("repo-b").to_str().unwrap()
     );
-    let made = command("borg")
-        .env("BORG_PASSPHRASE", "correct horse")
-        .env("BORG_BASE_DIR", machine.path("other"))
-        .env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes")
+    let made = machine
+        .stranger("borg")
         .args(["create", &archive])
         .args([machine.path("src"), machine.path("src/home")])
         .status()

@@ -184,10 +184,8 @@ fn a_locked_repository_is_busy_and_its_lock_is_not_broken() {
     let machine = Machine::new(HOST);
     machine.run(&["run"]).expect(0);
     let repository = machine.path("repo-b");
-    let mut holder = command("borg")
-        .env("BORG_PASSPHRASE", "correct horse")
-        .env("BORG_BASE_DIR", machine.path("other"))
-        .env("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes")
+    let mut holder = machine
+        .stranger("borg")
         .args(["with-lock", repository.to_str().unwrap(), "cat"])
         // Until we close it.
         .stdin(Stdio::piped())
@@ -451,15 +449,7 @@ fn somebody_elses_copies_are_never_touched() {
     let machine =
         Machine::new(&format!("[targets.b.keep]\nlast = 1\n[targets.r.keep]\nlast = 1\n{HOST}"));
     let foreign = |args: &[&str], program: &str| {
-        let status = command(program)
-            .env("BORG_PASSPHRASE", "correct horse")
-            .env("BORG_BASE_DIR", machine.path("other"))
-            .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes")
-            .env("RESTIC_PASSWORD", "correct horse")
-            .env("RESTIC_CACHE_DIR", machine.path("other"))
-            .args(args)
-            .output()
-            .unwrap();
+        let status = machine.stranger(program).args(args).output().unwrap();
         assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
     };
     let source = machine.path("src/hello.txt");

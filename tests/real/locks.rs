@@ -24,12 +24,8 @@ file-name = "x"
 "#;
 
 fn restic(machine: &Machine, args: &[&str]) -> std::process::Command {
-    let mut restic = command("restic");
-    restic
-        .args(args)
-        .env("RESTIC_REPOSITORY", machine.path("repo-r"))
-        .env("RESTIC_PASSWORD", "correct horse")
-        .env("RESTIC_CACHE_DIR", machine.path("other-cache"));
+    let mut restic = machine.stranger("restic");
+    restic.args(args);
     restic
 }
 

@@ -104,11 +104,9 @@ fn a_mount_of_somebody_else_at_the_same_place_stays() {
     wait_for("the engine is gone", || is_dead(&engine));
     must("umount", &["-l", text]);
     // The kernel gives it the same number and the same device.
-    let mut theirs = command("restic")
+    let mut theirs = machine
+        .stranger("restic")
         .args(["mount", text])
-        .env("RESTIC_REPOSITORY", machine.path("repo-r"))
-        .env("RESTIC_PASSWORD", "correct horse")
-        .env("RESTIC_CACHE_DIR", machine.path("other-cache"))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::bench_machine::{
-    HOST, Machine, Ran, assert_same_tree, command, must, must_at_last, wait_for_no_loop_device,
-    wait_until,
+    HOST, Machine, Ran, assert_same_tree, must, must_at_last, wait_for_no_loop_device, wait_until,
 };
 
 /// A machine with one copy in each target, of what `fill` put into its source.
@@ -248,11 +247,9 @@ fn an_archive_with_a_link_and_something_behind_it_writes_nothing_elsewhere() {
         must("tar", &["cf", tar, "-C", below, "x"]);
         must("tar", &["Af", tar, &behind]);
         let archive = format!("host@web1.2026010{}T000000Z.0badf00d", number + 1);
-        let status = command("borg")
+        let status = machine
+            .stranger("borg")
             .args(["import-tar", &format!("{}::{archive}", machine.path("repo-b").display()), tar])
-            .env("BORG_PASSPHRASE", "correct horse")
-            .env("BORG_BASE_DIR", machine.path("another"))
-            .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes")
             .status()
             .unwrap();
         assert!(status.success());
