@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::engine::{Change, ChangeKind, Engine, Entry};
 use crate::model::copy::Copy;
-use crate::model::names::{HostName, JobName, TargetName};
+use crate::model::names::JobName;
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
@@ -19,7 +19,7 @@ use crate::pipeline::select;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
-use super::options::{Global, Verdict, host_name, job_name, target_name};
+use super::options::{CopyOptions, Global, Verdict, job_name};
 use super::render;
 use super::setup::{Setup, Use};
 
@@ -36,15 +36,8 @@ pub struct DiffArgs {
     /// and owners are compared, and files that are new since A are not looked for
     #[arg(value_name = "B|live")]
     newer: Option<String>,
-    /// Compare copies in this target
-    #[arg(long, value_name = "TARGET", value_parser = target_name)]
-    target: Option<TargetName>,
-    /// The stream of a commands job; files for copies of files
-    #[arg(long, value_name = "ITEM")]
-    item: Option<String>,
-    /// A copy that was made in this host's name
-    #[arg(long, value_name = "HOST", value_parser = host_name)]
-    host: Option<HostName>,
+    #[command(flatten)]
+    of: CopyOptions,
 }
 
 #[derive(Serialize)]
@@ -94,12 +87,7 @@ fn compare_copies(
     args: &DiffArgs,
     each: &mut dyn FnMut(Change),
 ) -> Result<[String; 3], StepError> {
-    let query = select::Query {
-        job: &args.job,
-        host: args.host.as_ref(),
-        target: args.target.as_ref(),
-        item: args.item.as_deref(),
-    };
+    let query = args.of.query(&args.job);
     let live = args.newer.as_deref() == Some("live");
     let wanted = if live { args.older.as_deref() } else { args.newer.as_deref() };
     let (engine, newer) = select::copy(cx.pipeline, &query, wanted.unwrap_or("latest"))?;

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::model::names::{HostName, JobName, TargetName};
+use crate::model::names::JobName;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::pipeline;
 use crate::pipeline::select;
 use crate::step::error::StepError;
 
-use super::options::{Global, Verdict, host_name, job_name, target_name};
+use super::options::{CopyOptions, Global, Verdict, job_name};
 use super::render;
 use super::setup::{Setup, Use};
 
@@ -24,15 +24,8 @@ pub struct MountArgs {
     /// The copy (default: latest), then the empty directory to mount it at
     #[arg(value_name = "[COPY] DIR", num_args = 1..=2, required = true)]
     rest: Vec<String>,
-    /// Browse the copy of this target
-    #[arg(long, value_name = "TARGET", value_parser = target_name)]
-    target: Option<TargetName>,
-    /// The stream of a commands job; files for copies of files
-    #[arg(long, value_name = "ITEM")]
-    item: Option<String>,
-    /// A copy that was made in this host's name
-    #[arg(long, value_name = "HOST", value_parser = host_name)]
-    host: Option<HostName>,
+    #[command(flatten)]
+    of: CopyOptions,
 }
 
 /// Runs the verb.
@@ -44,12 +37,7 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
     };
     let directory: PathBuf = std::path::absolute(directory)?;
     let setup = Setup::new(global, Use::ReadBack { dry_run: false })?;
-    let query = select::Query {
-        job: &args.job,
-        host: args.host.as_ref(),
-        target: args.target.as_ref(),
-        item: args.item.as_deref(),
-    };
+    let query = args.of.query(&args.job);
     setup.session(|cx| {
         let (engine, copy) = select::copy(cx.pipeline, &query, wanted)?;
         let ready = || {

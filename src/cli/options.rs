@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::Trouble;
+use crate::pipeline::select::Query;
 use crate::report::terminal::ColorChoice;
 
 /// What a verb answers: what went wrong, by kind. An error is for what kept it from doing its work at all.
@@ -71,6 +72,32 @@ pub struct Selection {
     /// Only this target
     #[arg(long, value_name = "TARGET", value_parser = target_name)]
     pub target: Option<TargetName>,
+}
+
+/// Which of a job's copies are looked at.
+#[derive(Debug, Args)]
+pub struct CopyOptions {
+    /// The copy in this target
+    #[arg(long, value_name = "TARGET", value_parser = target_name)]
+    target: Option<TargetName>,
+    /// The stream of a commands job; files for copies of files
+    #[arg(long, value_name = "ITEM")]
+    item: Option<String>,
+    /// A copy that was made in this host's name
+    #[arg(long, value_name = "HOST", value_parser = host_name)]
+    host: Option<HostName>,
+}
+
+impl CopyOptions {
+    /// The question that they put, about this job.
+    pub fn query<'a>(&'a self, job: &'a JobName) -> Query<'a> {
+        Query {
+            job,
+            host: self.host.as_ref(),
+            target: self.target.as_ref(),
+            item: self.item.as_deref(),
+        }
+    }
 }
 
 /// Reads a job's name.

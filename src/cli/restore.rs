@@ -9,7 +9,7 @@ use clap::Args;
 use serde::{Serialize, Serializer};
 
 use crate::model::bytes;
-use crate::model::names::{HostName, JobName, TargetName};
+use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
@@ -18,7 +18,7 @@ use crate::pipeline::restore::{self, Wanted};
 use crate::pipeline::select;
 use crate::step::error::StepError;
 
-use super::options::{Global, Verdict, host_name, job_name, target_name};
+use super::options::{CopyOptions, Global, Verdict, job_name};
 use super::render;
 use super::setup::{Setup, Use};
 
@@ -52,15 +52,8 @@ pub struct RestoreArgs {
     /// Try it although it does not seem to fit
     #[arg(long)]
     ignore_space: bool,
-    /// Restore from this target
-    #[arg(long, value_name = "TARGET", value_parser = target_name)]
-    target: Option<TargetName>,
-    /// The stream of a commands job; files for copies of files
-    #[arg(long, value_name = "ITEM")]
-    item: Option<String>,
-    /// A copy that was made in this host's name
-    #[arg(long, value_name = "HOST", value_parser = host_name)]
-    host: Option<HostName>,
+    #[command(flatten)]
+    of: CopyOptions,
     /// Show what would be restored, write nothing
     #[arg(long)]
     dry_run: bool,
@@ -101,12 +94,7 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
         None => PathBuf::from("/"),
     };
     let pipeline = setup.pipeline();
-    let query = select::Query {
-        job: &args.job,
-        host: args.host.as_ref(),
-        target: args.target.as_ref(),
-        item: args.item.as_deref(),
-    };
+    let query = args.of.query(&args.job);
     if args.stdout {
         let path = match paths.as_slice() {
             [] => None,

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use crate::model::names::{HostName, JobName, TargetName};
+use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::SCHEMA;
 use crate::pipeline::select;
@@ -11,7 +11,7 @@ use crate::pipeline::steps::maintain::judge;
 use crate::pipeline::verify::verify;
 use crate::step::error::StepError;
 
-use super::options::{Global, Verdict, host_name, job_name, target_name};
+use super::options::{CopyOptions, Global, Verdict, job_name};
 use super::render;
 use super::setup::{Setup, Use};
 
@@ -24,15 +24,8 @@ pub struct VerifyArgs {
     /// The copy: an id or a part of it, a run id, or latest
     #[arg(value_name = "COPY", default_value = "latest")]
     copy: String,
-    /// Read the copy of this target
-    #[arg(long, value_name = "TARGET", value_parser = target_name)]
-    target: Option<TargetName>,
-    /// The stream of a commands job; files for copies of files
-    #[arg(long, value_name = "ITEM")]
-    item: Option<String>,
-    /// A copy that was made in this host's name
-    #[arg(long, value_name = "HOST", value_parser = host_name)]
-    host: Option<HostName>,
+    #[command(flatten)]
+    of: CopyOptions,
     /// Show what would be read, read nothing
     #[arg(long)]
     dry_run: bool,
@@ -56,12 +49,7 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
         if args.dry_run { Use::Look } else { Use::ReadBack { dry_run: false } },
     )?;
     let pipeline = setup.pipeline();
-    let query = select::Query {
-        job: &args.job,
-        host: args.host.as_ref(),
-        target: args.target.as_ref(),
-        item: args.item.as_deref(),
-    };
+    let query = args.of.query(&args.job);
     if args.dry_run {
         let (engine, copy) = select::copy(pipeline, &query, &args.copy)?;
         let target = &engine.target().name;
