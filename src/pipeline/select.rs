@@ -172,12 +172,25 @@ impl<'a> Query<'a> {
         self.host.unwrap_or(&config.settings.host)
     }
 
-    fn is_of_job(&self, copy: &Copy) -> bool {
-        copy.series.as_ref().is_some_and(|series| series.job == *self.job)
+    /// Whether a copy is of the job, and of this host or of any.
+    fn means(&self, copy: &Copy, host: Option<&HostName>) -> bool {
+        copy.series.as_ref().is_some_and(|series| {
+            series.job == *self.job && host.is_none_or(|host| series.host == *host)
+        })
     }
 
-    fn is_of_host(&self, copy: &Copy, config: &Config) -> bool {
-        copy.series.as_ref().is_some_and(|series| series.host == *self.host(config))
+    /// Those of the copies that are of the job, of this host or of any, and of the stream if one is asked for; and the
+    /// streams that are meant.
+    fn filter<'c>(
+        &self,
+        pipeline: Pipeline<'_>,
+        copies: &'c [Copy],
+        host: Option<&HostName>,
+    ) -> (Vec<&'c Copy>, BTreeSet<Option<&'c str>>) {
+        let mut meant: Vec<&Copy> = copies.iter().filter(|copy| self.means(copy, host)).collect();
+        let streams = streams(pipeline, self, &meant);
+        meant.retain(|copy| self.item.is_none() || streams.contains(&item_of(copy)));
+        (meant, streams)
     }
 }
 
@@ -216,7 +229,8 @@ pub fn copies_of(
     query: &Query<'_>,
 ) -> Result<Vec<Copy>, StepError> {
     let mut copies = finished(pipeline, engine)?;
-    copies.retain(|copy| query.is_of_job(copy) && query.is_of_host(copy, pipeline.config));
+    let host = query.host(pipeline.config);
+    copies.retain(|copy| query.means(copy, Some(host)));
     Ok(copies)
 }
 
@@ -291,18 +305,10 @@ fn named(
     wanted: &str,
     target: &TargetName,
 ) -> Result<Option<Copy>, StepError> {
-    let of_query: Vec<&Copy> = copies
-        .iter()
-        .filter(|copy| query.is_of_job(copy) && query.is_of_host(copy, pipeline.config))
-        .collect();
-    let streams = streams(pipeline, query, &of_query);
-    let of_stream: Vec<&Copy> = of_query
-        .iter()
-        .copied()
-        .filter(|copy| query.item.is_none() || streams.contains(&item_of(copy)))
-        .collect();
+    let host = query.host(pipeline.config);
+    let (of_query, streams) = query.filter(pipeline, copies, Some(host));
     // The id of a run means one copy for each stream, of which the job's present ones come first.
-    let mut found = answering(&of_stream, wanted);
+    let mut found = answering(&of_query, wanted);
     if found.len() > 1 && query.item.is_none() {
         let present: Vec<&Copy> =
             found.iter().copied().filter(|copy| streams.contains(&item_of(copy))).collect();
@@ -325,9 +331,7 @@ fn elsewhere(
     if query.host.is_some() {
         return Ok(None);
     }
-    let of_item = |copy: &&Copy| query.item.is_none_or(|item| is_item(copy, item));
-    let of_job: Vec<&Copy> =
-        copies.iter().filter(|copy| query.is_of_job(copy)).filter(of_item).collect();
+    let (of_job, _) = query.filter(pipeline, copies, None);
     let mut found = answering(&of_job, wanted);
     if found.is_empty() && query.target.is_some() && query.item.is_none() {
         found = answering(&copies.iter().collect::<Vec<_>>(), wanted);
@@ -368,13 +372,6 @@ fn item_of(copy: &Copy) -> Option<&str> {
     copy.series.as_ref().and_then(|series| series.item.as_deref())
 }
 
-fn is_item(copy: &Copy, item: &str) -> bool {
-    match item_of(copy) {
-        Some(name) => name == item,
-        None => item == NAMELESS,
-    }
-}
-
 /// The streams that are meant: the one asked for; else those that the job has now; else, of a job that has none of
 /// what is there (it was of another kind once, or is not in the configuration), all that there are.
 fn streams<'c>(
@@ -409,8 +406,9 @@ fn latest<'a>(
 ) -> Result<Option<(&'a dyn Engine, Copy)>, StepError> {
     let now = pipeline.host.now();
     let mut of_query: Vec<(&dyn Engine, &Copy)> = Vec::new();
+    let host = query.host(pipeline.config);
     for (engine, copies) in looked {
-        let meant = |copy: &&Copy| query.is_of_job(copy) && query.is_of_host(copy, pipeline.config);
+        let meant = |copy: &&Copy| query.means(copy, Some(host));
         of_query.extend(copies.iter().filter(meant).map(|copy| (*engine, copy)));
     }
     let all: Vec<&Copy> = of_query.iter().map(|(_, copy)| *copy).collect();
@@ -492,7 +490,7 @@ fn nothing(
     let places: Vec<&str> =
         looked.iter().map(|(engine, _)| engine.target().name.as_str()).collect();
     let host = query.host(pipeline.config);
-    let of_job = |copy: &&Copy| query.is_of_job(copy);
+    let of_job = |copy: &&Copy| query.means(copy, None);
     let hosts: BTreeSet<&str> = looked
         .iter()
         .flat_map(|(_, copies)| copies.iter().filter(of_job))
