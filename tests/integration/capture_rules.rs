@@ -629,7 +629,7 @@ fn a_swap_joins_the_loops() {
     let concerned: Vec<usize> = (0..effects.len()).filter(is_snapshot).collect();
     assert_eq!(concerned.len(), 3, "{effects:#?}");
     for n in concerned {
-        loops::any_fault_at(&swapped, n, &effects[n], |_, _| ());
+        loops::any_fault_at(swapped, n, &effects[n], |_, _| ());
     }
 }
 
