@@ -35,9 +35,10 @@ pub struct Placement {
     /// Places below the destination where something else is mounted.
     pub mounted: Vec<PathBuf>,
     /// Of these and of the destination itself (empty), where nothing can be stored, and why. What should lie there
-    /// was laid out elsewhere, and is refused for this reason.
+    /// was laid out elsewhere, and is refused for this reason, and directories there keep what they have.
     pub closed: Vec<Refused>,
-    /// What is left as it is wherever it is come upon, with all that is in it.
+    /// What is left as it is wherever it is come upon, with all that is in it. Where the copy has a directory at the
+    /// name of such a link, that is refused: what is in it has no place then.
     pub in_use: Vec<InUse>,
 }
 

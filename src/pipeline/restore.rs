@@ -238,7 +238,7 @@ fn lay_out_and_place(
         in_use: own::in_use(own),
     };
     let placed = host.place(&placement)?;
-    judge(&placed, &placement)?;
+    judge(&placed, &placement, &survey.asked)?;
     let passed_over = placed.passed_over.iter();
     report.warnings.extend(passed_over.map(|it| own::left(&to.join(&it.path), &it.reason)));
     Ok(report)

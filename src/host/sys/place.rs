@@ -228,7 +228,15 @@ impl Mover<'_> {
         if let Some(what) = old.as_ref().and_then(|old| self.in_use(old))
             && !is_same_link(&from, &to, name)
         {
-            return Ok(Tried::PassedOver(what));
+            // A link stays, and so does all that it leads to; what the copy has below its name is lost to it.
+            let is_way_to_more =
+                is_directory(&new) && old.as_ref().is_some_and(|old| !is_directory(old));
+            return Ok(match is_way_to_more {
+                true => Tried::Refused(format!(
+                    "it is {what}, which is in use and is not followed, and the copy has a directory there — restore that to another directory with --to"
+                )),
+                false => Tried::PassedOver(what),
+            });
         }
         let is_named = self.is_named(path);
         match (is_directory(&new), &old) {
@@ -312,9 +320,14 @@ impl Mover<'_> {
         // Their times change when what is in them goes.
         let wanted = fstat(&laid_out)?;
         self.directory(&laid_out, &there, path)?;
-        if !is_elsewhere {
-            self.adopt(&laid_out, &wanted, &there, path)?;
+        if is_elsewhere {
+            return Ok(Tried::Merge);
         }
+        // Where nothing of what is in it can be, it does not change either.
+        if let Some(why) = self.closed(path).filter(|_| self.is_named(path)) {
+            return Ok(Tried::Refused(why.to_owned()));
+        }
+        self.adopt(&laid_out, &wanted, &there, path)?;
         Ok(Tried::Merge)
     }
 

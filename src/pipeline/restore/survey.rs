@@ -37,6 +37,8 @@ impl Place {
 /// What a copy holds of what was asked for.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
+    /// The paths of the copy that a person named; none when all was asked for.
+    pub(super) asked: Vec<PathBuf>,
     /// The topmost entries that were asked for.
     roots: BTreeSet<PathBuf>,
     /// Directories above them that the copy holds.
@@ -203,7 +205,7 @@ pub(super) fn survey(
     to: &Path,
     places: &[PathBuf],
 ) -> Result<Survey, StepError> {
-    let mut survey = Survey::default();
+    let mut survey = Survey { asked: paths.to_vec(), ..Survey::default() };
     survey.places.push(Place::default());
     let inner = places.iter().filter_map(|at| at.strip_prefix(to).ok());
     survey.places.extend(inner.map(|at| Place { at: at.to_owned(), ..Place::default() }));

@@ -396,6 +396,39 @@ fn a_new_directory_is_ours_alone() {
     assert_eq!(create(&path, 0o700).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
 }
 
+/// The directories are there on both sides, and differ; what is in one of them cannot be stored.
+#[test]
+fn a_directory_in_a_closed_place_keeps_its_attributes_and_is_told() {
+    let old = tree([
+        ("shut", Node::Directory(0o755)),
+        ("shut/d", Node::Directory(0o755)),
+        ("open", Node::Directory(0o755)),
+    ]);
+    let new = tree([
+        ("shut", Node::Directory(0o700)),
+        ("shut/d", Node::Directory(0o700)),
+        ("open", Node::Directory(0o700)),
+    ]);
+    let bench = Bench::new(&old, &new);
+    let closed = Refused { path: "shut".into(), reason: "no room".into() };
+    let placed =
+        put(&Placement { mounted: vec!["shut".into()], closed: vec![closed], ..bench.placement() });
+    let refused = Refused { path: "shut/d".into(), reason: "no room".into() };
+    assert_eq!((placed.refused, placed.refused_count), (vec![refused], 1));
+    let mut result = old;
+    result.insert("open".into(), Node::Directory(0o700));
+    assert_eq!(bench.result(), result);
+
+    // Nobody asked for it: it is only the way to what was named.
+    let bench = Bench::new(&result, &new);
+    let closed = Refused { path: "".into(), reason: "no room".into() };
+    let placed =
+        put(&Placement { named: vec!["shut/d".into()], closed: vec![closed], ..bench.placement() });
+    let refused = Refused { path: "shut/d".into(), reason: "no room".into() };
+    assert_eq!((placed.refused, placed.refused_count), (vec![refused], 1));
+    assert_eq!(bench.result(), result);
+}
+
 /// Everything in the destination of these names is in use.
 fn in_use(bench: &Bench, names: &[&str]) -> Placement {
     let held =
@@ -413,6 +446,7 @@ fn what_is_in_use_stays_whatever_the_copy_has_in_its_place() {
         ("a/empty", directory()),
         ("a/link", Node::Link("state".into())),
         ("a/same", Node::Link("state".into())),
+        ("a/elsewhere", Node::Link("state".into())),
         ("a/other", file("old")),
     ]);
     let new = tree([
@@ -424,16 +458,22 @@ fn what_is_in_use_stays_whatever_the_copy_has_in_its_place() {
         ("a/link", directory()),
         ("a/link/f", file("of old")),
         ("a/same", Node::Link("state".into())),
+        ("a/elsewhere", Node::Link("empty".into())),
         ("a/other", file("new")),
     ]);
     let bench = Bench::new(&old, &new);
-    let mut placement = in_use(&bench, &["a/state", "a/empty", "a/link", "a/same"]);
-    placement.named = vec!["a/state/g".into(), "a/other".into(), "a".into()];
+    let mut placement = in_use(&bench, &["a/state", "a/empty", "a/link", "a/same", "a/elsewhere"]);
+    placement.named = vec!["a/state/g".into(), "a/link/f".into(), "a/other".into(), "a".into()];
     let placed = put(&placement);
-    assert_eq!((placed.refused_count, placed.missing), (0, vec![]));
+    assert_eq!(placed.missing, [PathBuf::from("a/link/f")]);
+    // What lies below a link that stays is as lost as it is below any other one.
+    let refused: Vec<_> = placed.refused.iter().map(|it| it.path.as_path()).collect();
+    assert_eq!((refused, placed.refused_count), (vec![Path::new("a/link")], 1));
+    let why = &placed.refused[0].reason;
+    assert!(why.starts_with("it is ours, which is in use and is not followed"), "{why}");
     let mut left: Vec<_> = placed.passed_over.into_iter().collect();
     left.sort_by(|one, other| one.path.cmp(&other.path));
-    let expected = ["a/empty", "a/link", "a/state"];
+    let expected = ["a/elsewhere", "a/empty", "a/state"];
     let expected = expected.map(|path| Refused { path: path.into(), reason: "ours".into() });
     assert_eq!(left, expected, "a link to where it leads already is no loss");
     let mut result = old.clone();
