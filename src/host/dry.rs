@@ -242,8 +242,8 @@ impl Host for DryHost {
         self.inner.look(path)
     }
 
-    fn way(&self, path: &Path) -> Result<Way, ActError> {
-        self.inner.way(path)
+    fn way_as_far(&self, path: &Path, may_look: &dyn Fn(&Path) -> bool) -> Result<Way, ActError> {
+        self.inner.way_as_far(path, may_look)
     }
 
     fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError> {

@@ -319,7 +319,19 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// When something on the way cannot be looked at, which is different from nothing being there.
     fn way(&self, path: &Path) -> Result<Way, ActError> {
-        let end = self.look(path)?.map(|found| found.identity);
+        self.way_as_far(path, &|_| true)
+    }
+
+    /// The same as far as each name on the way may be looked at, of which it is asked before: a look at what a
+    /// server holds that is gone may never come back.
+    ///
+    /// # Errors
+    /// See [`Host::way`].
+    fn way_as_far(&self, path: &Path, may_look: &dyn Fn(&Path) -> bool) -> Result<Way, ActError> {
+        let end = match path.ancestors().all(may_look) {
+            true => self.look(path)?.map(|found| found.identity),
+            false => None,
+        };
         Ok(Way { links: Vec::new(), end })
     }
 

@@ -172,8 +172,8 @@ impl Host for SystemHost {
         }))
     }
 
-    fn way(&self, path: &Path) -> Result<Way, ActError> {
-        way::way(path).map_err(|source| ActError::Io {
+    fn way_as_far(&self, path: &Path, may_look: &dyn Fn(&Path) -> bool) -> Result<Way, ActError> {
+        way::way(path, may_look).map_err(|source| ActError::Io {
             what: "look at",
             path: path.to_owned(),
             source,

@@ -67,9 +67,8 @@ pub fn restore(
 ) -> Result<RestoreReport, StepError> {
     let host = cx.host();
     let to = wanted.to.as_ref().map_or_else(|| PathBuf::from("/"), |to| host.canonical(to));
-    let own = own::own(host, cx.config())?;
     if wanted.to.is_some() {
-        own::refuse_inside(host, &own, &to)?;
+        own::refuse_inside(host, cx.config(), &to)?;
     }
     let found = destination(host, &to, wanted)?;
     let paths = plain(&wanted.paths)?;
@@ -79,6 +78,7 @@ pub fn restore(
         Some(size) if fits(host, &to, size)? => Survey::of_everything(),
         _ => survey(cx, engine, &wanted.copy, &paths, &to, &places)?,
     };
+    let own = own::own(host, cx.config(), &survey.goes(&to))?;
     survey.find_closed(host, &to)?;
     if !wanted.ignore_space {
         survey.check_space(host, &to, cx.staging.map(PathBuf::as_path))?;

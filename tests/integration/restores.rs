@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use stillpoint::history::FILE_NAME;
 use stillpoint::host::MountEntry;
-use stillpoint::model::names::RunId;
+use stillpoint::model::names::{RunId, TargetName};
 use stillpoint::model::outcome::Trouble;
 use stillpoint::model::undo::Undo;
 use stillpoint::pipeline::ledger::FileLedger;
@@ -195,6 +195,46 @@ fn nothing_is_laid_out_in_what_is_in_use_by_whatever_name() {
     assert!(!effects.iter().any(|what| what.contains(STAGING)), "{effects:?}");
     let (result, _) = restore_to(&bench, Some("/srv")).unwrap();
     result.unwrap();
+}
+
+/// A restore waits for no server and no program that has nothing to do with it.
+#[test]
+fn a_repository_that_may_never_answer_is_looked_at_only_where_the_restore_comes_near_it() {
+    let mut bench = Bench::with_history();
+    let mut away = bench.config.targets[0].clone();
+    away.name = TargetName::new("nas").unwrap();
+    away.local = Some("/nas/repo".into());
+    bench.config.targets.push(away);
+    let nas = |kind: &str| MountEntry {
+        device: (if kind == "ext4" { 8 } else { 0 }, 50),
+        file_system: kind.into(),
+        ..shown(2, "/", "/nas")
+    };
+    let elsewhere = |id, at: &str| MountEntry { at: at.into(), id, ..nas("nfs4") };
+    bench.host.world().silent = Some("/nas".into());
+    for kind in ["nfs4", "fuse.sshfs", "autofs"] {
+        bench.host.world().mounts = vec![shown(1, "/", "/"), nas(kind)];
+        for to in [None, Some("/srv")] {
+            let (result, _) = restore_to(&bench, to).unwrap();
+            result.unwrap_or_else(|error| panic!("{kind} {to:?}: {error}"));
+        }
+    }
+    // By another mount, what is put there could come into it. On a disk, it answers.
+    for mounts in [
+        vec![shown(1, "/", "/"), nas("nfs4"), elsewhere(3, "/srv/bound")],
+        vec![shown(1, "/", "/"), nas("nfs4"), elsewhere(3, "/srv")],
+        vec![shown(1, "/", "/"), nas("ext4")],
+    ] {
+        bench.host.world().mounts = mounts;
+        let looking = catch_unwind(AssertUnwindSafe(|| restore_to(&bench, Some("/srv")).map(drop)));
+        let told = looking.unwrap_err().downcast::<String>().unwrap();
+        assert!(told.contains("a look at /nas/repo"), "{told}");
+    }
+    bench.host.world().mounts = vec![shown(1, "/", "/"), nas("nfs4")];
+    bench.host.world().silent = None;
+    let (result, _) = restore_to(&bench, Some("/nas/repo/data")).unwrap();
+    let error = result.unwrap_err();
+    assert!(error.message.contains("lies in the repository of target nas"), "{error}");
 }
 
 /// The file lies on a file system of its own, below the destination.

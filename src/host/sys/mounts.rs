@@ -72,6 +72,9 @@ const KERNEL: &[&str] = &[
     "tracefs",
 ];
 
+/// File systems that are a view of directories on this machine, in which its own file systems answer.
+const VIEWS: &[&str] = &["aufs", "ecryptfs", "overlay"];
+
 /// What an overlay calls its source that is a sealed image and not a view of directories: the root of image-based
 /// systems (mount.composefs(1)).
 const SEALED: &str = "composefs";
@@ -88,6 +91,14 @@ impl MountEntry {
             true => SHARED_DISK.contains(&kind),
             false => !LOCAL_WITHOUT_DISK.contains(&kind) && !is_sealed,
         }
+    }
+
+    /// Whether a look at it may take until somebody else answers, if ever: a server, another machine on the same
+    /// disk, the program behind a FUSE mount, whatever an automount point is waiting for.
+    pub fn waits_for_others(&self) -> bool {
+        let kind = self.file_system.as_str();
+        let is_elsewhere = self.is_changed_elsewhere() && !self.is_made_up();
+        (is_elsewhere && !VIEWS.contains(&kind)) || kind == "fuseblk"
     }
 
     /// Whether the kernel makes up what is in it.
@@ -437,7 +448,16 @@ mod tests {
         }
         for kind in ["gfs2", "ocfs2"] {
             assert!(entry(253, kind).is_changed_elsewhere(), "{kind}");
+            assert!(entry(253, kind).waits_for_others(), "{kind}");
         }
+        for kind in ["nfs4", "cifs", "9p", "ceph", "fuse", "fuse.sshfs", "autofs"] {
+            assert!(entry(0, kind).waits_for_others(), "{kind}");
+        }
+        for kind in ["btrfs", "zfs", "tmpfs", "overlay", "proc", "sysfs"] {
+            assert!(!entry(0, kind).waits_for_others(), "{kind}");
+        }
+        assert!(entry(8, "fuseblk").waits_for_others());
+        assert!(!entry(8, "ext4").waits_for_others());
     }
 
     #[test]

@@ -153,7 +153,7 @@ fn open_trusted(path: &Path, kind: TrustKind) -> Result<(File, PathBuf), TrustEr
 /// end of it, which is not a link and is not checked yet.
 fn walk(path: &Path) -> Result<(PathBuf, Metadata), TrustError> {
     let failed = |path: &Path, source| TrustError::Io { path: path.to_owned(), source };
-    way::follow(path, failed, &mut |path, found| {
+    way::follow(path, &|_| true, failed, &mut |path, found| {
         match found.file_type().is_symlink() {
             // The permission bits of a link mean nothing, but its owner could replace it in a sticky directory.
             true => check_owner(path, found),

@@ -15,7 +15,7 @@ use crate::model::undo::Identity;
 pub struct Way {
     /// The links that are followed, in that order, each with its own identity.
     pub links: Vec<(PathBuf, Identity)>,
-    /// What is at the end; `None` when nothing is.
+    /// What is at the end; `None` when nothing is, or it was not to be looked at.
     pub end: Option<Identity>,
 }
 
@@ -23,16 +23,20 @@ pub struct Way {
 const MOST_LINKS: u32 = 40;
 
 /// Follows a path and shows each directory and link on the way, but not its end. Answers with the end, which is
-/// not a link.
+/// not a link. Before a name is looked at, `may_look` is asked.
 ///
 /// # Errors
-/// What `failed` makes of a name that cannot be looked at, and what `pass` refuses.
+/// What `failed` makes of a name that cannot be looked at, or is not to be (`WouldBlock`), and what `pass` refuses.
 pub(super) fn follow<E>(
     path: &Path,
+    may_look: &dyn Fn(&Path) -> bool,
     failed: impl Fn(&Path, io::Error) -> E,
     pass: &mut dyn FnMut(&Path, &Metadata) -> Result<(), E>,
 ) -> Result<(PathBuf, Metadata), E> {
-    let look = |path: &Path| path.symlink_metadata().map_err(|source| failed(path, source));
+    let look = |path: &Path| match may_look(path) {
+        true => path.symlink_metadata().map_err(|source| failed(path, source)),
+        false => Err(failed(path, io::ErrorKind::WouldBlock.into())),
+    };
     let absolute = std::path::absolute(path).map_err(|source| failed(path, source))?;
     let mut ahead = steps(&absolute);
     let mut here = PathBuf::from("/");
@@ -79,14 +83,14 @@ fn steps(path: &Path) -> VecDeque<OsString> {
         .collect()
 }
 
-/// How a path leads to what it leads to.
+/// How a path leads to what it leads to, as far as each name on the way may be looked at.
 ///
 /// # Errors
 /// When something on the way cannot be looked at, or links lead round in a circle.
-pub(in crate::host) fn way(path: &Path) -> io::Result<Way> {
+pub(in crate::host) fn way(path: &Path, may_look: &dyn Fn(&Path) -> bool) -> io::Result<Way> {
     let identity = |found: &Metadata| Identity::Inode { device: found.dev(), inode: found.ino() };
     let mut links = Vec::new();
-    let end = follow(path, |_, error| error, &mut |path, found| {
+    let end = follow(path, may_look, |_, error| error, &mut |path, found| {
         if found.file_type().is_symlink() {
             links.push((path.to_owned(), identity(found)));
         }
@@ -94,7 +98,9 @@ pub(in crate::host) fn way(path: &Path) -> io::Result<Way> {
     });
     match end {
         Ok((_, found)) => Ok(Way { links, end: Some(identity(&found)) }),
-        Err(error) if straight::is_absent(&error) => Ok(Way { links, end: None }),
+        Err(error) if straight::is_absent(&error) || error.kind() == io::ErrorKind::WouldBlock => {
+            Ok(Way { links, end: None })
+        }
         Err(error) => Err(error),
     }
 }
@@ -107,6 +113,10 @@ mod tests {
     fn own(path: &Path) -> Identity {
         let found = path.symlink_metadata().unwrap();
         Identity::Inode { device: found.dev(), inode: found.ino() }
+    }
+
+    fn way(path: &Path) -> io::Result<Way> {
+        super::way(path, &|_| true)
     }
 
     #[test]
@@ -129,5 +139,16 @@ mod tests {
         assert_eq!(led, Way { links: vec![link("dangling")], end: None });
         assert_eq!(way(&root.join("absent/x")).unwrap(), Way { links: vec![], end: None });
         assert!(way(&root.join("round")).is_err());
+
+        // Also where a link leads, nothing is looked at that is not to be.
+        let looked = std::cell::RefCell::new(Vec::new());
+        let led = super::way(&root.join("first"), &|path| {
+            let may_look = !path.starts_with(root.join("real"));
+            looked.borrow_mut().extend(may_look.then(|| path.to_owned()));
+            may_look
+        });
+        let links = vec![link("first"), link("middle")];
+        assert_eq!(led.unwrap(), Way { links, end: None });
+        assert_eq!(looked.borrow().last(), Some(&root.join("middle")));
     }
 }

@@ -58,6 +58,14 @@ impl Survey {
         self.roots.iter().map(PathBuf::as_path)
     }
 
+    /// Where something is put.
+    pub(super) fn goes(&self, to: &Path) -> Vec<PathBuf> {
+        match self.roots.is_empty() {
+            true => vec![to.to_owned()],
+            false => self.roots().map(|root| below(to, &relative(root))).collect(),
+        }
+    }
+
     /// The places below the destination that are file systems of their own.
     pub(super) fn places(&self) -> impl Iterator<Item = &Path> {
         self.places.iter().skip(1).map(|place| place.at.as_path())

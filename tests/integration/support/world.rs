@@ -60,6 +60,8 @@ pub struct World {
     pub asked: Vec<PathBuf>,
     /// What is mounted.
     pub mounts: Vec<MountEntry>,
+    /// Where a look would never come back.
+    pub silent: Option<PathBuf>,
     /// A person was told that a copy is mounted.
     pub is_told: bool,
     /// Mount points that were remounted since the boot.
