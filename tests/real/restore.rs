@@ -522,6 +522,7 @@ fn what_is_in_use_stays_as_it_is_by_whatever_name_it_is_reached() {
         };
         machine.run(&["init", "b", "r"]).expect(0);
         machine.write("later-a-repository/data/0/0", "not yet one", 0o600);
+        machine.write("disk/www/index", "then", 0o644);
         let of_then = state.join("of-then");
         fs::write(&of_then, "then").unwrap();
         // History and the ledger change while they are read, which the engines tell.
@@ -583,6 +584,41 @@ fn what_is_in_use_stays_as_it_is_by_whatever_name_it_is_reached() {
             }
         }
         machine.run(&["list"]).expect(0).says("host");
+        if link.is_none() {
+            a_named_path_that_gets_nothing_is_a_failure(&machine, &more);
+        }
+    }
+}
+
+/// One of two paths lies behind a link to a repository, where the copy has a directory, or in a repository.
+fn a_named_path_that_gets_nothing_is_a_failure(machine: &Machine, config: &str) {
+    fs::rename(machine.path("disk"), machine.path("real-disk")).unwrap();
+    symlink("real-disk", machine.path("disk")).unwrap();
+    machine.write("real-disk/www/index", "now", 0o644);
+    let more = format!(
+        "{config}\n[targets.d.restic]\nrepository = \"{}\"\npassword-file = \"{}\"\n",
+        machine.path("disk/repo-d").display(),
+        machine.path("pass").display()
+    );
+    machine.write("stillpoint.toml", &more, 0o600);
+    machine.run(&["init", "d"]).expect(0);
+    let src = machine.path("src");
+    for target in ["b", "r"] {
+        for (name, told) in [
+            ("disk/www", "disk: it is a link to the repository of target d, which is in use"),
+            ("later-a-repository/data", "later-a-repository/data was not restored; "),
+        ] {
+            machine.write("src/hello.txt", "changed", 0o644);
+            let other = machine.path(name);
+            let paths = [src.to_str().unwrap(), other.to_str().unwrap()];
+            let args = ["restore", "host", "latest", paths[0], paths[1], "--in-place"];
+            let ran = machine.run(&[&args[..], &["--target", target]].concat()).expect(10);
+            ran.says(told).says(machine.path(name.split('/').next().unwrap()).to_str().unwrap());
+            assert_eq!(fs::read_to_string(machine.path("src/hello.txt")).unwrap(), "hello\n");
+        }
+        assert_eq!(fs::read_to_string(machine.path("real-disk/www/index")).unwrap(), "now");
+        assert!(machine.path("disk").is_symlink());
+        assert!(!machine.path("later-a-repository/data/0/0").exists());
     }
 }
 
