@@ -8,24 +8,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-
-use crate::host::{ActError, CommandSpec, Confinement, Host, Tool};
-use crate::model::bytes;
-use crate::model::copy::{Copy, Series};
+use crate::host::{ActError, CommandSpec, Host, Tool};
+use crate::model::copy::Copy;
 use crate::model::event::Progress;
 use crate::model::job::Settings;
-use crate::model::names::{MachineId, RunId};
+use crate::model::names::RunId;
 use crate::model::needs::Needs;
-use crate::model::outcome::Outcome;
 use crate::model::target::{ReadData, Target};
 use crate::model::undo::ChildProcess;
-use crate::tools::Tree;
 
 pub mod borg;
 mod error;
 mod kinds;
 mod needs;
+mod report;
+mod request;
 pub mod restic;
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -33,6 +30,11 @@ pub mod secret;
 
 pub use error::EngineError;
 pub use kinds::{Engines, engine, engines};
+pub use report::{
+    BackupReport, Change, ChangeKind, CheckReport, Compacted, Entry, Initialised, Looked, Probe,
+    RestoreReport,
+};
+pub use request::{BackupRequest, Expected, Input, RestoreRequest};
 
 /// What every engine call gets from the run.
 #[derive(Clone, Copy)]
@@ -78,264 +80,6 @@ impl Claim<'_> {
         let mut same_number = self.children.iter().filter(|child| child.pid == pid).peekable();
         Ok(same_number.peek().is_some() && !same_number.any(|child| child.is_same(&found)))
     }
-}
-
-/// What to back up, and as what.
-#[derive(Debug, Clone)]
-pub struct BackupRequest {
-    /// The series the copy belongs to.
-    pub series: Series,
-    /// The run that makes it.
-    pub run: RunId,
-    /// The machine that makes it, for the copy to carry; see [`MachineId`].
-    pub machine: Option<MachineId>,
-    /// The moment the copy stands for; part of a borg archive's name.
-    pub time: DateTime<Utc>,
-    /// The data.
-    pub input: Input,
-}
-
-/// Where the data comes from.
-#[derive(Debug, Clone)]
-pub enum Input {
-    /// Files and directories, read by the engine itself.
-    Tree {
-        /// What is read.
-        tree: Tree,
-        /// What the copy must hold: these, and what lies in them and is named by the job as well.
-        expected: Vec<Expected>,
-    },
-    /// The standard output of a command, stored as one file. If the command fails, no copy may result.
-    Stream {
-        /// The command.
-        producer: Box<CommandSpec>,
-        /// The file's name in the copy.
-        file_name: String,
-    },
-}
-
-/// A path that a copy must hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expected {
-    /// The path.
-    pub path: PathBuf,
-    /// Whether it is a directory.
-    pub is_directory: bool,
-}
-
-/// What a look into a new copy found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Looked {
-    /// The whole id of the copy that was looked into.
-    pub id: String,
-    /// What of that which was expected it does not hold.
-    pub absent: Vec<PathBuf>,
-}
-
-/// What an engine said about a backup it made.
-#[derive(Debug, Clone)]
-pub struct BackupReport {
-    /// [`Outcome::Ok`], [`Outcome::Warning`] or [`Outcome::Incomplete`]; a failure is an [`EngineError`].
-    pub outcome: Outcome,
-    /// The id that the engine named: still to be looked for in the target.
-    pub id: Option<String>,
-    /// Bytes that were added to the target.
-    pub bytes_new: Option<u64>,
-    /// Bytes of the original data.
-    pub size: Option<u64>,
-    /// Number of files in the copy.
-    pub files: Option<u64>,
-    /// Files that changed or vanished while they were read.
-    pub files_changed: u64,
-    /// Paths that could not be read, at most the first hundred.
-    pub unreadable: Vec<String>,
-    /// How many could not be read in all.
-    pub unreadable_count: u64,
-    /// What the engine warned of besides, at most the first hundred.
-    pub warnings: Vec<String>,
-    /// Expected paths that were not stored, where the engine names what it stores; `None` where the copy has to be
-    /// looked into, see [`Engine::look_into`].
-    pub absent: Option<Vec<PathBuf>>,
-}
-
-/// What a look at a repository found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probe {
-    /// The engine's version, as it says it.
-    pub version: String,
-    /// The repository's own id.
-    pub repository_id: Option<String>,
-    /// The encryption mode, where the engine says it.
-    pub encryption: Option<String>,
-}
-
-/// What `init` made, and what must be stored elsewhere for a bad day.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Initialised {
-    /// The repository's own id.
-    pub repository_id: Option<String>,
-    /// The exported key, for modes that have one. Together with the passphrase it opens the repository.
-    pub key_export: Option<String>,
-}
-
-/// What to restore, and where to.
-#[derive(Debug, Clone)]
-pub struct RestoreRequest {
-    /// The copy.
-    pub copy: Copy,
-    /// Paths inside the copy, absolute as they were; empty means everything.
-    pub paths: Vec<PathBuf>,
-    /// Directories above those paths that the copy holds: laid out with the owner and mode that they have there.
-    pub above: Vec<PathBuf>,
-    /// The directory below which the original paths are laid out, as the engine sees it.
-    pub to: PathBuf,
-    /// Owners by name, not by number.
-    pub owners_by_name: bool,
-    /// Where alone the engine may write.
-    pub confinement: Option<Confinement>,
-    /// Write nothing.
-    pub dry_run: bool,
-}
-
-impl RestoreRequest {
-    /// A request for all of a copy, with owners by number, by an engine that is not kept from anything.
-    pub fn new(copy: Copy, to: PathBuf) -> Self {
-        Self {
-            copy,
-            paths: Vec::new(),
-            above: Vec::new(),
-            to,
-            owners_by_name: false,
-            confinement: None,
-            dry_run: false,
-        }
-    }
-
-    /// Where the machine finds what the engine lays out for this path of the copy.
-    pub(crate) fn place_of(&self, path: &std::path::Path) -> PathBuf {
-        let seen: PathBuf =
-            self.to.join(path.strip_prefix("/").unwrap_or(path)).components().collect();
-        self.confinement.as_ref().map_or_else(|| seen.clone(), |confined| confined.outside(&seen))
-    }
-
-    /// The confinement, with what the engine writes besides.
-    pub(crate) fn confined_to(&self, writable: &[Option<PathBuf>]) -> Option<Confinement> {
-        let mut confinement = self.confinement.clone()?;
-        confinement.writable.extend(writable.iter().flatten().cloned());
-        Some(confinement)
-    }
-
-    /// A failure that is one of the place which is written to: where the engine said so of a file (`said`), or
-    /// there is no space left there and the engine did not say whose it lacked.
-    pub(crate) fn judged(&self, host: &dyn Host, error: EngineError, said: bool) -> EngineError {
-        let (EngineError::Full { detail, .. } | EngineError::Failed { detail, .. }) = &error else {
-            return error;
-        };
-        let is_full = matches!(error, EngineError::Full { .. });
-        let to = self.place_of(std::path::Path::new("/"));
-        let is_exhausted = || host.free_space(&to).is_ok_and(|free| free < EXHAUSTED);
-        match said || (is_full && is_exhausted()) {
-            true => EngineError::DestinationFull { detail: detail.clone(), to },
-            false => error,
-        }
-    }
-}
-
-/// With less than this, in bytes, a file system is taken for full by whom somebody told that one is.
-const EXHAUSTED: u64 = 1 << 20;
-
-/// What a restore did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RestoreReport {
-    /// Files restored, where the engine says it.
-    pub files: Option<u64>,
-    /// Bytes restored, where the engine says it.
-    pub bytes: Option<u64>,
-    /// What it warned of: attributes that could not be set and the like.
-    pub warnings: Vec<String>,
-    /// What is worth knowing and no fault.
-    pub notes: Vec<String>,
-}
-
-/// What a check or a verification found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CheckReport {
-    /// What is damaged, in the engine's words; empty means that nothing was found.
-    pub damage: Vec<String>,
-    /// What was read: `structure`, `structure and 5% of the data`, …
-    pub extent: String,
-    /// Nothing was read, so nothing was found either: a dry run only noted it.
-    pub is_predicted: bool,
-}
-
-impl CheckReport {
-    /// What was found in what was read.
-    pub fn found(damage: Vec<String>, extent: String) -> Self {
-        Self { damage, extent, is_predicted: false }
-    }
-
-    /// That it was only noted.
-    pub fn predicted() -> Self {
-        Self { damage: Vec::new(), extent: "nothing (dry run)".into(), is_predicted: true }
-    }
-}
-
-/// What a compaction gave back, as far as it is known: an engine that did its work may still have given nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Compacted {
-    /// So much, in the engine's own words and rounding.
-    Freed(String),
-    /// Nothing: the repository only takes in.
-    AppendOnly,
-    /// The engine named no space.
-    Unknown,
-    /// Nobody compacted: a dry run only noted it.
-    Predicted,
-}
-
-/// One entry of a copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The absolute path as it was on the machine.
-    pub path: PathBuf,
-    /// `-` file, `d` directory, `l` link, or the engine's own letter.
-    pub kind: char,
-    /// Bytes; `None` for what has no size.
-    pub size: Option<u64>,
-    /// When it was last modified.
-    pub modified: Option<DateTime<Utc>>,
-    /// Permission bits, set-id and sticky ones included.
-    pub mode: Option<u32>,
-    /// Owner, by number.
-    pub uid: Option<u32>,
-    /// Group, by number.
-    pub gid: Option<u32>,
-}
-
-/// One difference between two copies.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Change {
-    /// The path.
-    #[serde(flatten, serialize_with = "bytes::path")]
-    pub path: PathBuf,
-    /// How it differs.
-    pub kind: ChangeKind,
-}
-
-/// How a path differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ChangeKind {
-    /// Only in the newer copy.
-    Added,
-    /// Only in the older copy.
-    Removed,
-    /// Its content differs.
-    Modified,
-    /// Only owner, mode, times or the like differ.
-    Metadata,
-    /// It is another sort of thing now.
-    Type,
 }
 
 /// Takes progress as it comes.

@@ -1,0 +1,121 @@
+//! What engines are asked for: a copy of something, or something of a copy.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+
+use crate::host::{CommandSpec, Confinement, Host};
+use crate::model::copy::{Copy, Series};
+use crate::model::names::{MachineId, RunId};
+use crate::tools::Tree;
+
+use super::error::EngineError;
+
+/// What to back up, and as what.
+#[derive(Debug, Clone)]
+pub struct BackupRequest {
+    /// The series the copy belongs to.
+    pub series: Series,
+    /// The run that makes it.
+    pub run: RunId,
+    /// The machine that makes it, for the copy to carry; see [`MachineId`].
+    pub machine: Option<MachineId>,
+    /// The moment the copy stands for; part of a borg archive's name.
+    pub time: DateTime<Utc>,
+    /// The data.
+    pub input: Input,
+}
+
+/// Where the data comes from.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Files and directories, read by the engine itself.
+    Tree {
+        /// What is read.
+        tree: Tree,
+        /// What the copy must hold: these, and what lies in them and is named by the job as well.
+        expected: Vec<Expected>,
+    },
+    /// The standard output of a command, stored as one file. If the command fails, no copy may result.
+    Stream {
+        /// The command.
+        producer: Box<CommandSpec>,
+        /// The file's name in the copy.
+        file_name: String,
+    },
+}
+
+/// A path that a copy must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The path.
+    pub path: PathBuf,
+    /// Whether it is a directory.
+    pub is_directory: bool,
+}
+
+/// What to restore, and where to.
+#[derive(Debug, Clone)]
+pub struct RestoreRequest {
+    /// The copy.
+    pub copy: Copy,
+    /// Paths inside the copy, absolute as they were; empty means everything.
+    pub paths: Vec<PathBuf>,
+    /// Directories above those paths that the copy holds: laid out with the owner and mode that they have there.
+    pub above: Vec<PathBuf>,
+    /// The directory below which the original paths are laid out, as the engine sees it.
+    pub to: PathBuf,
+    /// Owners by name, not by number.
+    pub owners_by_name: bool,
+    /// Where alone the engine may write.
+    pub confinement: Option<Confinement>,
+    /// Write nothing.
+    pub dry_run: bool,
+}
+
+impl RestoreRequest {
+    /// A request for all of a copy, with owners by number, by an engine that is not kept from anything.
+    pub fn new(copy: Copy, to: PathBuf) -> Self {
+        Self {
+            copy,
+            paths: Vec::new(),
+            above: Vec::new(),
+            to,
+            owners_by_name: false,
+            confinement: None,
+            dry_run: false,
+        }
+    }
+
+    /// Where the machine finds what the engine lays out for this path of the copy.
+    pub(crate) fn place_of(&self, path: &std::path::Path) -> PathBuf {
+        let seen: PathBuf =
+            self.to.join(path.strip_prefix("/").unwrap_or(path)).components().collect();
+        self.confinement.as_ref().map_or_else(|| seen.clone(), |confined| confined.outside(&seen))
+    }
+
+    /// The confinement, with what the engine writes besides.
+    pub(crate) fn confined_to(&self, writable: &[Option<PathBuf>]) -> Option<Confinement> {
+        let mut confinement = self.confinement.clone()?;
+        confinement.writable.extend(writable.iter().flatten().cloned());
+        Some(confinement)
+    }
+
+    /// A failure that is one of the place which is written to: where the engine said so of a file (`said`), or
+    /// there is no space left there and the engine did not say whose it lacked.
+    pub(crate) fn judged(&self, host: &dyn Host, error: EngineError, said: bool) -> EngineError {
+        let (EngineError::Full { detail, .. } | EngineError::Failed { detail, .. }) = &error else {
+            return error;
+        };
+        let is_full = matches!(error, EngineError::Full { .. });
+        let to = self.place_of(std::path::Path::new("/"));
+        let is_exhausted = || host.free_space(&to).is_ok_and(|free| free < EXHAUSTED);
+        match said || (is_full && is_exhausted()) {
+            true => EngineError::DestinationFull { detail: detail.clone(), to },
+            false => error,
+        }
+    }
+}
+
+/// With less than this, in bytes, a file system is taken for full by whom somebody told that one is.
+const EXHAUSTED: u64 = 1 << 20;
