@@ -369,6 +369,9 @@ fn is_empty(directory: &Path) -> io::Result<bool> {
 /// since nothing there can be a link.
 fn canonical(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if let Ok(whole) = absolute.canonicalize() {
+        return whole;
+    }
     let mut resolved = PathBuf::from("/");
     let mut exists = true;
     for component in absolute.components() {

@@ -13,7 +13,7 @@ use crate::step::error::StepError;
 use crate::step::recorder::Done;
 
 use super::preflight::shown as listed;
-use super::roots::{resolve, tag_in};
+use super::roots::{Roots, tag_in};
 
 /// Why a path of a job is not copied as it was meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,13 +54,17 @@ impl Gap {
     }
 }
 
-/// Looks at one path of a job.
+/// What came of comparing a job's paths, which not every one of them needs.
+pub(super) type Compared = Result<Roots, StepError>;
+
+/// Looks at one path of a job, of which all were compared.
 ///
 /// # Errors
-/// When it cannot be looked at.
+/// When it cannot be looked at, or compared.
 pub(super) fn gap(
     host: &dyn Host,
     files: &FilesSource,
+    compared: &Compared,
     path: &Path,
 ) -> Result<Option<Gap>, StepError> {
     let Some(state) = host.look(path)? else { return Ok(Some(Gap::Missing)) };
@@ -71,9 +75,9 @@ pub(super) fn gap(
     if excluded(path, &files.exclude) {
         return Ok(Some(Gap::Excluded));
     }
-    let alias = resolve(host, files)?.aliases.into_iter().find(|(alias, _)| alias == path);
-    if let Some((_, name)) = alias {
-        return Ok(Some(Gap::Alias(name)));
+    let roots = compared.as_ref().map_err(Clone::clone)?;
+    if let Some((_, name)) = roots.aliases.iter().find(|(alias, _)| alias == path) {
+        return Ok(Some(Gap::Alias(name.clone())));
     }
     if state.kind == PathKind::Directory
         && let Some(tag) = tag_in(host, files, path)?
@@ -88,11 +92,15 @@ pub(super) fn gap(
 ///
 /// # Errors
 /// When there is nothing to back up at all, or a path cannot be looked at.
-pub(super) fn look(host: &dyn Host, files: &FilesSource) -> Result<(Vec<String>, Done), StepError> {
+pub(super) fn look(
+    host: &dyn Host,
+    files: &FilesSource,
+    compared: &Compared,
+) -> Result<(Vec<String>, Done), StepError> {
     let mut gaps = Vec::new();
     let mut hint = None;
     for path in &files.paths {
-        if let Some(gap) = gap(host, files, path)? {
+        if let Some(gap) = gap(host, files, compared, path)? {
             hint = hint.or(gap.hint());
             gaps.push(format!("{} {gap}", path.shown()));
         }

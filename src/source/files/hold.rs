@@ -11,7 +11,7 @@ use crate::capture::survey::{Survey, closed};
 use crate::capture::view::view;
 use crate::capture::{self, CaptureError, Made, Room};
 use crate::engine::Input;
-use crate::host::{Halt, LockGuard, MountEntry, PrivateView};
+use crate::host::{Halt, LockGuard, MountEntry, PrivateMount, PrivateView};
 use crate::model::job::{CaptureMode, FilesSource, Job};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::VolumeReport;
@@ -70,12 +70,15 @@ impl Hold {
 }
 
 impl Captured<'_> {
-    /// What the engine of a target sees.
-    fn view(&self, cx: RunContext<'_>, target: &Target) -> PrivateView {
-        let captures: Vec<_> =
-            self.holds.iter().filter_map(|hold| hold.made.as_ref()?.mount.clone()).collect();
+    /// The captures that are shown to engines.
+    fn mounts(&self) -> Vec<PrivateMount> {
+        self.holds.iter().filter_map(|hold| hold.made.as_ref()?.mount.clone()).collect()
+    }
+
+    /// What an engine sees that must reach these places as they are outside.
+    fn view(&self, cx: RunContext<'_>, live: &[PathBuf]) -> PrivateView {
         PrivateView {
-            mounts: view(&self.survey, &captures, &live_places(cx, target)),
+            mounts: view(&self.survey, &self.mounts(), live),
             workplace: capture::workplace(room(cx)),
             halt: self.halt.clone(),
         }
@@ -110,7 +113,7 @@ impl HeldBatch for Captured<'_> {
                 exclude_caches: self.files.exclude_caches,
                 exclude_if_present: self.files.exclude_if_present.clone(),
                 one_file_system: self.files.one_file_system,
-                view: self.view(cx, target),
+                view: self.view(cx, &live_places(cx, target)),
             },
             expected: self.roots.expected.clone(),
         })
@@ -203,9 +206,10 @@ fn look_at_paths(
 ) -> Result<((), Done), StepError> {
     let files = captured.files;
     captured.exclude = closed(cx.host(), files)?;
-    let (gaps, mut done) = look(cx.host(), files)?;
+    let compared = roots::resolve(cx.host(), files).map_err(StepError::from);
+    let (gaps, mut done) = look(cx.host(), files, &compared)?;
     captured.gaps = gaps;
-    captured.roots = roots::resolve(cx.host(), files)?;
+    captured.roots = compared?;
     let own = own_places(cx, targets);
     for (place, pattern) in roots::kept_out(cx.host(), files, &own)? {
         done.detail = format!("{}; left out: {} (Stillpoint's own)", done.detail, place.shown());
@@ -452,20 +456,13 @@ fn see(
 /// Drops what has no place in the captures around it, and answers what to say about each: somebody moved it, or put
 /// a link in its place, after it was found and before those were made. To show it where that leads would be worse.
 fn place(cx: RunContext<'_>, captured: &mut Captured<'_>) -> Result<Vec<String>, StepError> {
-    let captures: Vec<_> =
-        captured.holds.iter().filter_map(|hold| hold.made.as_ref()?.mount.clone()).collect();
-    let room = room(cx);
     // One alone lies on its mount point, or on a path of the job.
-    if captures.len() < 2 {
+    if captured.mounts().len() < 2 {
         return Ok(Vec::new());
     }
-    let view = PrivateView {
-        mounts: view(&captured.survey, &captures, &[]),
-        workplace: capture::workplace(room),
-        halt: captured.halt.clone(),
-    };
+    let view = captured.view(cx, &[]);
     let mut said = Vec::new();
-    for at in room.host.without_a_place(&view)? {
+    for at in cx.host().without_a_place(&view)? {
         captured.forget(&at);
         for hold in captured.holds.iter_mut().filter(|hold| hold.at == at) {
             hold.made.iter_mut().for_each(|made| made.mount = None);

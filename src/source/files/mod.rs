@@ -17,7 +17,7 @@ use super::{Findings, HeldBatch, Item, Source};
 
 use self::gaps::gap;
 use self::hold::hold;
-use self::roots::probable_cause;
+use self::roots::{probable_cause, resolve};
 
 mod gaps;
 mod hold;
@@ -81,11 +81,13 @@ impl Source for Files<'_> {
         if self.files.capture.mode != CaptureMode::None {
             found.push(("capture".to_owned(), preflight::capture(pipeline, self.files, targets)));
         }
+        let compared = resolve(pipeline.host, self.files).map_err(StepError::from);
         for path in &self.files.paths {
-            let result = gap(pipeline.host, self.files, path).and_then(|gap| match gap {
-                None => Ok("there".into()),
-                Some(gap) => Err(StepError::from_error(Trouble::Incomplete, &gap, gap.hint())),
-            });
+            let result =
+                gap(pipeline.host, self.files, &compared, path).and_then(|gap| match gap {
+                    None => Ok("there".into()),
+                    Some(gap) => Err(StepError::from_error(Trouble::Incomplete, &gap, gap.hint())),
+                });
             found.push((path.shown().to_string(), result));
         }
         found

@@ -58,10 +58,7 @@ enum Within {
 /// When one of them, or the table of mounts, cannot be looked at.
 pub(super) fn resolve(host: &dyn Host, files: &FilesSource) -> Result<Roots, ActError> {
     let mounts = if files.paths.len() > 1 { host.mounts()? } else { Vec::new() };
-    let mut there = Vec::new();
-    for written in &files.paths {
-        there.extend(look(host, written)?);
-    }
+    let there = look_at_all(host, files)?;
     let place = Place { host, files, mounts: &mounts };
     let mut within: Vec<Vec<(usize, Within)>> = Vec::new();
     for (at, root) in there.iter().enumerate() {
@@ -118,18 +115,18 @@ pub(super) fn kept_out(
         return Ok(found);
     }
     let mounts = host.mounts()?;
+    let roots = look_at_all(host, files)?;
     let place = Place { host, files, mounts: &mounts };
     for directory in directories {
         let Some(inner) = look(host, directory)?.filter(|inner| inner.is_directory) else {
             continue;
         };
-        for path in &files.paths {
-            let Some(root) = look(host, path)? else { continue };
+        for root in &roots {
             if root.is_directory && root.identity == inner.identity {
-                found.push((path.clone(), content_of(path)));
+                found.push((root.written.to_owned(), content_of(root.written)));
                 continue;
             }
-            let name = match place.within(&inner, &root)? {
+            let name = match place.within(&inner, root)? {
                 Some(Within::ByName) => directory.clone(),
                 Some(Within::As(name)) => name,
                 None => continue,
@@ -140,6 +137,15 @@ pub(super) fn kept_out(
     found.sort();
     found.dedup();
     Ok(found)
+}
+
+/// Looks at every path of a job that is there.
+fn look_at_all<'a>(host: &dyn Host, files: &'a FilesSource) -> Result<Vec<Root<'a>>, ActError> {
+    let mut there = Vec::new();
+    for written in &files.paths {
+        there.extend(look(host, written)?);
+    }
+    Ok(there)
 }
 
 /// Looks at a path. What is not there is told elsewhere.
