@@ -63,6 +63,13 @@ impl RunReport {
         }
     }
 
+    /// Notes that something went wrong that leaves the copies as they are: the run did well at best with a warning.
+    pub fn warned(&mut self) {
+        self.troubles.push(Trouble::Warning);
+        self.outcome = self.outcome.clone().worst(Outcome::Warning);
+        self.settle_exit_code();
+    }
+
     /// Works the exit code out from everything that went wrong by now.
     pub fn settle_exit_code(&mut self) {
         self.exit_code = Some(exit_code(&self.troubles));

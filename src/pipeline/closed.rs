@@ -210,6 +210,9 @@ pub fn after_verify(
 
 /// Notes an engine's error where it says that the repository is damaged, whatever it was doing.
 pub fn noting(cx: RunContext<'_>, target: &TargetName, error: EngineError) -> StepError {
+    if error.trouble() != Trouble::Damage {
+        return error.into();
+    }
     let found = |target, detail: &str| {
         found(cx, target, String::new(), Extent::Structure, &[detail.to_owned()])
     };
@@ -220,7 +223,7 @@ pub fn noting(cx: RunContext<'_>, target: &TargetName, error: EngineError) -> St
             let told = error.to_string();
             found(from, &told).and_then(|()| if *source_only { Ok(()) } else { found(to, &told) })
         }
-        _ => Ok(()),
+        other => found(target, &other.to_string()),
     };
     let mut step = StepError::from(error);
     if let Err(error) = noted {

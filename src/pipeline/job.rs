@@ -21,7 +21,7 @@ use super::steps::doubtful;
 use super::steps::observe::{Observation, Replicated, observe};
 use super::steps::replicate::replicate;
 use super::steps::retain::retain;
-use super::steps::target::{lock_for_writing, require_mount};
+use super::steps::target::{lock_for_writing, lock_path, require_mount};
 use crate::source::{HeldBatch, Item, Source, series, series_of};
 use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
@@ -258,13 +258,13 @@ fn lock_targets<'a>(
     rec: &mut Recorder<'_>,
     targets: &[&'a Target],
 ) -> Locks<'a> {
-    let mut sorted: Vec<&Target> = targets.to_vec();
     let runtime = &cx.config().settings.runtime_dir;
-    sorted.sort_by_key(|target| super::steps::target::lock_path(cx.host(), runtime, target));
+    let mut sorted: Vec<(PathBuf, &Target)> =
+        targets.iter().map(|target| (lock_path(cx.host(), runtime, target), *target)).collect();
+    sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
     let mut locks = Locks::new();
     let mut paths: BTreeMap<PathBuf, &TargetName> = BTreeMap::new();
-    for target in sorted {
-        let path = super::steps::target::lock_path(cx.host(), runtime, target);
+    for (path, target) in sorted {
         let twin = *paths.entry(path).or_insert(&target.name);
         let lock = rec.step("prepare", Some(&target.name), None, |_| {
             if *twin != target.name {

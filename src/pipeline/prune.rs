@@ -168,7 +168,7 @@ fn prune_target(
     }
     require_mount(cx.host(), target)?;
     let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
-    let engine = engine(cx, target)?;
+    let engine = select::engine(cx.pipeline, &target.name)?;
     if !target.append_only {
         pruned.refusals.extend(mark_remembered(cx, engine));
     }
@@ -203,7 +203,7 @@ fn prune_target(
         } else {
             judge.by_policy(job)?;
             if request.accept {
-                record(cx, target, MaintenanceKind::Accept, job.name.to_string())?;
+                record(cx, target, job.name.to_string())?;
             }
         }
     }
@@ -220,22 +220,11 @@ fn append_only(target: &Target) -> String {
     format!("target {} is append-only: nothing is deleted there", target.name)
 }
 
-/// The engine of a target; configured targets always have one.
-fn engine<'a>(cx: RunContext<'a>, target: &Target) -> Result<&'a dyn Engine, StepError> {
-    cx.pipeline.engine(&target.name).ok_or_else(|| {
-        StepError::new(Trouble::Unexpected, format!("target {} has no engine", target.name))
-    })
-}
-
-fn record(
-    cx: RunContext<'_>,
-    target: &Target,
-    kind: MaintenanceKind,
-    detail: String,
-) -> Result<(), StepError> {
+/// Notes what a person accepted.
+fn record(cx: RunContext<'_>, target: &Target, detail: String) -> Result<(), StepError> {
     let done = Maintenance {
         target: target.name.clone(),
-        kind,
+        kind: MaintenanceKind::Accept,
         outcome: Outcome::Ok,
         detail,
         time: cx.host().now(),
@@ -262,7 +251,7 @@ fn one_target(
             return true;
         }
         let listed = require_mount(cx.host(), target)
-            .and_then(|()| engine(cx, target))
+            .and_then(|()| select::engine(cx.pipeline, &target.name))
             .and_then(|engine| Ok((engine, engine.list(cx.engine())?)));
         let (engine, listed) = match listed {
             Ok(listed) => listed,

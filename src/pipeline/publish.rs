@@ -1,7 +1,6 @@
 //! What others than people read of a run: `report.json`, and the metrics.
 
 use crate::host::Action;
-use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::RunReport;
 use crate::report::facts::Facts;
 use crate::report::{metrics, status};
@@ -50,7 +49,5 @@ fn warn(report: &mut RunReport, text: String) {
         return;
     }
     report.warnings.push(text);
-    report.troubles.push(Trouble::Warning);
-    report.outcome = report.outcome.clone().worst(Outcome::Warning);
-    report.settle_exit_code();
+    report.warned();
 }

@@ -8,6 +8,7 @@ use crate::model::job::Settings;
 use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
+use crate::model::size::counted;
 use crate::model::undo::{Ledger, Outstanding, Undo};
 
 use super::ledger::{self, FileLedger};
@@ -161,9 +162,8 @@ fn recover_but(pipeline: Pipeline<'_>, given_up: Option<&RunId>) -> Result<Recov
         recovery.failures.extend(undo::unwind(pipeline, run, &ledger, &outstanding));
         if recovery.failures.len() == before {
             recovery.done.push(format!(
-                "gave back what run {run} held ({} {})",
-                outstanding.len(),
-                if outstanding.len() == 1 { "entry" } else { "entries" }
+                "gave back what run {run} held ({})",
+                counted(outstanding.len() as u64, "entry", "entries")
             ));
         }
         recovery.failures.extend(ledger.close().err().map(StepError::from));

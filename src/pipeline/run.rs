@@ -56,9 +56,7 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
     report.settle_exit_code();
     report.finished = pipeline.host.now();
     if let Err(error) = pipeline.remember(|history| history.record_run(&report)) {
-        report.troubles.push(Trouble::Warning);
-        report.outcome = report.outcome.clone().worst(Outcome::Warning);
-        report.settle_exit_code();
+        report.warned();
         note(pipeline, &mut report, StepError::from(error).message);
     }
     let (outcome, elapsed) = (report.outcome.clone(), clock.elapsed());

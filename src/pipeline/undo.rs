@@ -42,8 +42,7 @@ pub fn give_back(
             engine_lock::release(pipeline, ledger, target, owner.as_deref())
         }
         Undo::RemoveSubvolume(_) | Undo::RemoveVolume(_) | Undo::RemountWritable { .. } => {
-            let room = capture::Room { host: pipeline.host, settings: &pipeline.config.settings };
-            Ok(capture::give_back(room, undo, identity)?)
+            Ok(capture::give_back(pipeline.room(), undo, identity)?)
         }
         Undo::Unmount(promised) => mount::unmount(pipeline.host, promised, identity),
         Undo::Thaw { cgroup } => {
@@ -70,8 +69,7 @@ pub fn unwind(
         give_back(pipeline, run, ledger, undo, identity.as_ref())
     };
     let mut failures = Vec::new();
-    let room = capture::Room { host: pipeline.host, settings: &pipeline.config.settings };
-    for (undo, error) in give_back_all(room, ledger, outstanding, &one) {
+    for (undo, error) in give_back_all(pipeline.room(), ledger, outstanding, &one) {
         let mut failure = left(Some(run), &error.message);
         if let Undo::RunHook { .. } = undo {
             failure.message += &format!(", and `stillpoint recover --give-up {run}` gives it up");

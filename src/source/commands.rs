@@ -1,7 +1,7 @@
 //! Standard outputs of commands, each stored as one file. A command runs anew for each target, and nothing is held.
 
 use crate::engine::{BackupReport, Input};
-use crate::host::{CommandSpec, Effect, Host, Tool};
+use crate::host::{CommandSpec, Effect, Tool};
 use crate::model::job::CommandSource;
 use crate::model::needs::Needs;
 use crate::model::report::VolumeReport;
@@ -17,23 +17,13 @@ pub struct Commands<'a> {
     pub(super) commands: &'a [CommandSource],
 }
 
-impl Commands<'_> {
-    fn names(&self) -> Vec<Item> {
-        self.commands.iter().map(|command| Some(command.item.clone())).collect()
-    }
-}
-
 impl Source for Commands<'_> {
     fn kind(&self) -> &'static str {
         "commands"
     }
 
     fn declared(&self) -> Option<Vec<Item>> {
-        Some(self.names())
-    }
-
-    fn items(&self, _: &dyn Host) -> Result<Vec<Item>, StepError> {
-        Ok(self.names())
+        Some(self.commands.iter().map(|command| Some(command.item.clone())).collect())
     }
 
     fn hold<'s>(

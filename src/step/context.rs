@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::capture::Room;
 use crate::engine::{BackupReport, Context, Engine, Engines, Input};
 use crate::history::{History, HistoryError};
 use crate::host::{Host, LockError, LockGuard, LockMode};
@@ -61,6 +62,11 @@ impl<'a> Pipeline<'a> {
     /// What a job protects.
     pub fn source<'j>(&self, job: &'j Job) -> Box<dyn Source + 'j> {
         (self.sources)(job)
+    }
+
+    /// What captures are made in.
+    pub fn room(&self) -> Room<'a> {
+        Room { host: self.host, settings: &self.config.settings }
     }
 
     /// What engines get outside a run, with the default temporary directory.
@@ -150,11 +156,13 @@ pub trait Source {
     /// Its items, where the configuration alone says them; `None` where only the machine knows.
     fn declared(&self) -> Option<Vec<Item>>;
 
-    /// The items that there are now.
+    /// The items that there are now: those that are declared, unless only the machine knows.
     ///
     /// # Errors
     /// When the machine cannot tell.
-    fn items(&self, host: &dyn Host) -> Result<Vec<Item>, StepError>;
+    fn items(&self, _: &dyn Host) -> Result<Vec<Item>, StepError> {
+        Ok(self.declared().unwrap_or_default())
+    }
 
     /// Which of these items are held still together, in the order in which that happens. Each is in one batch.
     fn batches(&self, items: Vec<Item>) -> Vec<Vec<Item>> {

@@ -8,6 +8,7 @@ use crate::model::exit::exit_code;
 use crate::model::job::{Hooks, Job};
 use crate::model::names::{JobName, RunId};
 use crate::model::outcome::{Outcome, Trouble};
+use crate::model::size;
 use crate::model::undo::{EntryId, Promise, Undo};
 
 use crate::step::context::RunContext;
@@ -297,5 +298,5 @@ fn keep(
 
 /// How many hooks ran, in words.
 pub fn counted(hooks: usize) -> String {
-    format!("{hooks} {}", if hooks == 1 { "hook" } else { "hooks" })
+    size::counted(hooks as u64, "hook", "hooks")
 }

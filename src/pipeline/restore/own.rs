@@ -39,12 +39,15 @@ struct Sight<'a> {
 impl Sight<'_> {
     /// Whether a name may be looked at that is reached through no link.
     fn may_look(&self, at: &Path) -> bool {
-        let on_the_way = self.mounts.iter().enumerate().filter(|(number, mount)| {
-            let is_hidden =
-                self.mounts.iter().skip(number + 1).any(|later| mount.at.starts_with(&later.at));
-            at.starts_with(&mount.at) && mount.at != Path::new("/") && !is_hidden
+        let is_hidden = |number: usize, mount: &MountEntry| {
+            self.mounts.iter().skip(number + 1).any(|later| mount.at.starts_with(&later.at))
+        };
+        let mut waiting = self.mounts.iter().enumerate().filter(|(number, mount)| {
+            at.starts_with(&mount.at)
+                && mount.at != Path::new("/")
+                && mount.waits_for_others()
+                && !is_hidden(*number, mount)
         });
-        let mut waiting = on_the_way.filter(|(_, mount)| mount.waits_for_others());
         waiting.all(|(_, mount)| self.goes.iter().any(|goes| self.is_met(at, mount, goes)))
     }
 

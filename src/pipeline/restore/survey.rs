@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::capture::survey::mount_of;
 use crate::engine::{Engine, Entry};
 use crate::host::{Host, MountEntry, Refused};
 use crate::model::copy::Copy;
@@ -277,9 +278,7 @@ pub fn places(host: &dyn Host, below: &Path) -> Result<Vec<PathBuf>, StepError> 
     let mut open: Vec<PathBuf> = places.iter().cloned().collect();
     open.push(below.to_owned());
     while let Some(at) = open.pop() {
-        let around = mounts.iter().filter(|mount| at.starts_with(&mount.at));
-        let around = around.max_by_key(|mount| mount.at.components().count());
-        if !around.is_some_and(is_btrfs) {
+        if !mount_of(&mounts, &at).is_some_and(is_btrfs) {
             continue;
         }
         // Whoever may not ask learns at the move that there was one.

@@ -138,7 +138,7 @@ fn judge(
 fn summary(report: &BackupReport) -> String {
     let mut parts = Vec::new();
     if let Some(files) = report.files {
-        parts.push(format!("{files} {}", if files == 1 { "file" } else { "files" }));
+        parts.push(size::counted(files, "file", "files"));
     }
     parts.extend(report.size.map(size::show));
     parts.extend(report.bytes_new.map(|bytes| format!("{} new", size::show(bytes))));

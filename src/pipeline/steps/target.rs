@@ -1,7 +1,6 @@
 //! Makes a target ready: its lock, and the mount it lives on.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::host::{Host, LockGuard, LockMode};
 use crate::model::hash::fnv;
@@ -16,7 +15,7 @@ use crate::step::error::StepError;
 /// Takes the lock of a target for making copies: shared where the engine lets several write at once.
 ///
 /// # Errors
-/// When it is busy for longer than `wait`.
+/// When it is busy for longer than the configured wait.
 pub fn lock_for_writing(
     pipeline: Pipeline<'_>,
     run: &RunId,
@@ -24,7 +23,7 @@ pub fn lock_for_writing(
 ) -> Result<Box<dyn LockGuard>, StepError> {
     let is_shared = pipeline.engine(&target.name).is_some_and(|engine| !engine.is_written_alone());
     let mode = if is_shared { LockMode::Shared } else { LockMode::Exclusive };
-    lock(pipeline, run, target, mode, pipeline.config.settings.lock_wait)
+    lock(pipeline, run, target, mode)
 }
 
 /// Takes the lock of a target for deleting, compacting or checking: nobody else may be at it.
@@ -36,7 +35,7 @@ pub fn lock_for_deleting(
     run: &RunId,
     target: &Target,
 ) -> Result<Box<dyn LockGuard>, StepError> {
-    lock(pipeline, run, target, LockMode::Exclusive, pipeline.config.settings.lock_wait)
+    lock(pipeline, run, target, LockMode::Exclusive)
 }
 
 fn lock(
@@ -44,10 +43,15 @@ fn lock(
     run: &RunId,
     target: &Target,
     mode: LockMode,
-    wait: Duration,
 ) -> Result<Box<dyn LockGuard>, StepError> {
-    let path = lock_path(pipeline.host, &pipeline.config.settings.runtime_dir, target);
-    Ok(pipeline.host.lock(&path, mode, wait, &format!("run {run}, target {}", target.name))?)
+    let settings = &pipeline.config.settings;
+    let path = lock_path(pipeline.host, &settings.runtime_dir, target);
+    Ok(pipeline.host.lock(
+        &path,
+        mode,
+        settings.lock_wait,
+        &format!("run {run}, target {}", target.name),
+    )?)
 }
 
 /// The lock file of a target: keyed by the repository, so that two targets (or two configurations) that

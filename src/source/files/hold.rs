@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::capture::survey::{Survey, closed};
 use crate::capture::view::view;
-use crate::capture::{self, CaptureError, Made, Room};
+use crate::capture::{self, CaptureError, Made};
 use crate::engine::Input;
 use crate::host::{Halt, LockGuard, MountEntry, PrivateMount, PrivateView};
 use crate::model::job::{CaptureMode, FilesSource, Job};
@@ -79,7 +79,7 @@ impl Captured<'_> {
     fn view(&self, cx: RunContext<'_>, live: &[PathBuf]) -> PrivateView {
         PrivateView {
             mounts: view(&self.survey, &self.mounts(), live),
-            workplace: capture::workplace(room(cx)),
+            workplace: capture::workplace(cx.pipeline.room()),
             halt: self.halt.clone(),
         }
     }
@@ -129,9 +129,9 @@ impl HeldBatch for Captured<'_> {
 
     fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError> {
         for hold in &self.holds {
-            hold.provider.examine(room(cx), &hold.promise)?;
+            hold.provider.examine(cx.pipeline.room(), &hold.promise)?;
         }
-        Ok(capture::stayed_read_only(room(cx), &self.still)?)
+        Ok(capture::stayed_read_only(cx.pipeline.room(), &self.still)?)
     }
 
     fn watch(&self, cx: RunContext<'_>, read: &mut dyn FnMut()) {
@@ -141,7 +141,7 @@ impl HeldBatch for Captured<'_> {
             .filter(|hold| hold.provider.is_watched())
             .map(|hold| (hold.provider.as_ref(), &hold.promise))
             .collect();
-        super::watch::watched(room(cx), &watched, &self.halt, read);
+        super::watch::watched(cx.pipeline.room(), &watched, &self.halt, read);
     }
 
     fn release(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>) {
@@ -177,7 +177,7 @@ pub(super) fn hold<'a>(
     let (programs, disks) =
         (programs(cx.host(), cx.pipeline.engines, targets), disks(&cx.config().targets));
     let intended =
-        rec.step("survey", None, None, |_| intend(room(cx), files, &programs, &disks))?;
+        rec.step("survey", None, None, |_| intend(cx.pipeline.room(), files, &programs, &disks))?;
     if let Some(warning) = read_live(&intended.volumes) {
         rec.say(true, warning);
     }
@@ -263,11 +263,11 @@ fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_>) {
         let one = |Outstanding { entry, undo, identity }: &Outstanding| {
             let identity = identity.as_ref();
             match exclusive.contains(entry) {
-                true => Ok(capture::give_back_held(room(cx), undo, identity)?),
-                false => Ok(capture::give_back(room(cx), undo, identity)?),
+                true => Ok(capture::give_back_held(cx.pipeline.room(), undo, identity)?),
+                false => Ok(capture::give_back(cx.pipeline.room(), undo, identity)?),
             }
         };
-        let failures = give_back_all(room(cx), cx.ledger, &held, &one);
+        let failures = give_back_all(cx.pipeline.room(), cx.ledger, &held, &one);
         drop(locks);
         if failures.is_empty() {
             return Ok(((), Done::ok(format!("{count} given back"))));
@@ -293,7 +293,7 @@ fn lock(
         .iter()
         .filter_map(|(_, provider)| Some((!provider.is_exclusive(), provider.lock_key()?)))
         .collect();
-    let room = room(cx);
+    let room = cx.pipeline.room();
     let mut until_made = Vec::new();
     for (is_until_made, key) in keys {
         let guard = capture::lock(room, &key, room.settings.lock_wait)?;
@@ -313,7 +313,7 @@ fn promise(
     held: Vec<(PathBuf, AnyProvider)>,
     captured: &mut Captured<'_>,
 ) -> Result<((), Done), StepError> {
-    let room = room(cx);
+    let room = cx.pipeline.room();
     let mut promises: Vec<Undo> = Vec::new();
     let mut passed_over = Vec::new();
     let mut taken = Vec::new();
@@ -357,7 +357,7 @@ fn make_exclusive(
             continue;
         }
         unless_stopped(cx)?;
-        match hold.provider.make(room(cx), &hold.promise) {
+        match hold.provider.make(cx.pipeline.room(), &hold.promise) {
             Ok(()) => {
                 names.push(hold.provider.name());
                 next += 1;
@@ -365,7 +365,7 @@ fn make_exclusive(
             Err(error @ CaptureError::Unfit { .. }) if !is_strict(files) => {
                 let at = hold.at.clone();
                 // It says that nothing was done, and this looks again.
-                capture::give_back_held(room(cx), &hold.promise, None)?;
+                capture::give_back_held(cx.pipeline.room(), &hold.promise, None)?;
                 cx.ledger.settled(hold.entry).map_err(ledger_error)?;
                 captured.holds.remove(next);
                 passed_over.push(captured.pass_over(&at, error));
@@ -389,7 +389,7 @@ fn make(
             continue;
         }
         unless_stopped(cx)?;
-        match hold.provider.make(room(cx), &hold.promise) {
+        match hold.provider.make(cx.pipeline.room(), &hold.promise) {
             Ok(()) => names.push(hold.provider.name()),
             Err(error @ CaptureError::Gone { .. }) if !is_strict(files) => {
                 gone.push((number, error.to_string()));
@@ -432,7 +432,7 @@ fn see(
     let mut about = Vec::new();
     let mut identities = Vec::new();
     let looked = captured.holds.iter_mut().try_for_each(|hold| {
-        let made = hold.provider.look(room(cx), &hold.promise)?;
+        let made = hold.provider.look(cx.pipeline.room(), &hold.promise)?;
         identities.extend(made.identity.clone().map(|identity| (hold.entry, identity)));
         about.push(made.about.clone());
         hold.made = Some(made);
@@ -489,8 +489,4 @@ fn live_places(cx: RunContext<'_>, target: &Target) -> Vec<PathBuf> {
     let engine = cx.pipeline.engine(&target.name);
     places.extend(engine.into_iter().flat_map(|engine| engine.live_places(settings)));
     places.iter().map(|path| cx.host().canonical(path)).collect()
-}
-
-fn room(cx: RunContext<'_>) -> Room<'_> {
-    Room { host: cx.pipeline.host, settings: &cx.pipeline.config.settings }
 }

@@ -41,10 +41,6 @@ impl Source for Files<'_> {
         Some(vec![None])
     }
 
-    fn items(&self, _: &dyn Host) -> Result<Vec<Item>, StepError> {
-        Ok(vec![None])
-    }
-
     fn hold<'s>(
         &'s self,
         cx: RunContext<'_>,

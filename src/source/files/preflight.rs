@@ -38,7 +38,7 @@ pub(super) fn capture(
     targets: &[&Target],
 ) -> Result<String, StepError> {
     let Pipeline { host, config, engines, .. } = pipeline;
-    let room = Room { host, settings: &config.settings };
+    let room = pipeline.room();
     let (programs, disks) = (programs(host, engines, targets), disks(&config.targets));
     let (intended, done) = intend(room, files, &programs, &disks)?;
     let run = crate::model::names::RunId::from_bytes([0; 4]);

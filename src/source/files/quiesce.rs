@@ -9,6 +9,7 @@ use crate::host::{ActError, Action, LockGuard, LockMode, ThawGuard};
 use crate::model::job::{CapturePolicy, Job};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::shown::Show;
+use crate::model::size::counted;
 use crate::model::span;
 use crate::model::undo::{EntryId, Identity, Undo};
 use crate::tools::systemctl;
@@ -116,8 +117,7 @@ impl Found {
         let count = self.groups.len();
         let mut parts = vec![match count {
             0 => "nothing to freeze".to_owned(),
-            1 => "1 control group to freeze".to_owned(),
-            count => format!("{count} control groups to freeze"),
+            _ => counted(count as u64, "control group", "control groups") + " to freeze",
         }];
         if !self.absent.is_empty() {
             parts.push(format!("not running: {}", self.absent.join(", ")));
