@@ -1,7 +1,5 @@
 //! What goes wrong while copies are adopted: all of them are, or none, and another try takes the rest.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::pipeline::adopt::{Request, adopt, offers};
@@ -10,7 +8,8 @@ use stillpoint::pipeline::session::{Place, session};
 use stillpoint::step::context::RunContext;
 
 use crate::faults::{Bench, LIVE};
-use crate::support::fake_host::{Fault, PowerCut};
+use crate::loops::or_died;
+use crate::support::fake_host::Fault;
 
 /// A machine whose history is lost, in front of the two copies that it made.
 fn lost() -> Bench {
@@ -49,23 +48,12 @@ fn adopting_at_any_fault() {
     let effects = counted.host.world().effects.clone();
     assert!(effects.len() >= 2, "a directory of its own comes and goes: {effects:?}");
     for (n, effect) in effects.iter().enumerate() {
-        for fault in [
-            Fault::Fail(n),
-            Fault::Signal(n),
-            Fault::CutBefore(n),
-            Fault::CutAfter(n),
-            Fault::KillBefore(n),
-            Fault::KillAfter(n),
-        ] {
+        for fault in Fault::all_at(n) {
             let after = format!("{fault:?} ({effect})");
             let bench = seed.twin(&LIVE);
             let archives = bench.host.world().borg.archives.clone();
             bench.host.arm(fault);
-            let said = match catch_unwind(AssertUnwindSafe(|| take_all(&bench))) {
-                Ok(said) => said,
-                Err(payload) if payload.is::<PowerCut>() => Err("it died".into()),
-                Err(payload) => std::panic::resume_unwind(payload),
-            };
+            let said = or_died(|| take_all(&bench));
             assert_eq!(bench.host.world().borg.archives, archives, "{after}: nothing is rewritten");
             bench.host.arm(Fault::None);
             assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");

@@ -137,31 +137,34 @@ fn violations(file: &str, source: &str) -> Vec<String> {
     found
 }
 
-fn rust_files(below: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(below).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            rust_files(&path, into);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            into.push(path);
+/// Every source file of the project, by its name below the root and with its text, in the order of the names.
+pub(crate) fn sources() -> Vec<(String, String)> {
+    fn below(directory: &Path, into: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                below(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push(path);
+            }
         }
     }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    below(&root.join("src"), &mut files);
+    files.sort();
+    assert!(files.len() > 100, "only {} source files were found", files.len());
+    let read = |path: &PathBuf| {
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        (name, fs::read_to_string(path).unwrap())
+    };
+    files.iter().map(read).collect()
 }
 
 #[test]
 fn every_module_names_only_what_lies_below_it() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
-    rust_files(&root.join("src"), &mut files);
-    files.sort();
-    assert!(files.len() > 20, "only {} source files were found", files.len());
-    let found: Vec<String> = files
-        .iter()
-        .flat_map(|path| {
-            let name = path.strip_prefix(root).unwrap().to_str().unwrap();
-            violations(name, &fs::read_to_string(path).unwrap())
-        })
-        .collect();
+    let found: Vec<String> =
+        sources().iter().flat_map(|(name, source)| violations(name, source)).collect();
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 

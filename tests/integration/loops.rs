@@ -57,11 +57,18 @@ pub fn failing_any_effect(scene: &Scene) {
 pub fn dying_at_any_effect(scene: &Scene) {
     let seed = Bench::with_history_of(scene);
     for (n, what) in effects_of(&seed, scene).iter().enumerate() {
-        for fault in
-            [Fault::CutBefore(n), Fault::CutAfter(n), Fault::KillBefore(n), Fault::KillAfter(n)]
-        {
+        for fault in Fault::deaths_at(n) {
             dying(&seed, scene, fault, what);
         }
+    }
+}
+
+/// What the work says, or that we died in it.
+pub fn or_died<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(said) => said,
+        Err(payload) if payload.is::<PowerCut>() => Err("it died".into()),
+        Err(payload) => std::panic::resume_unwind(payload),
     }
 }
 
@@ -89,14 +96,7 @@ pub fn dying(seed: &Bench, scene: &Scene, fault: Fault, what: &str) {
 /// Everything that can happen at one effect of a run: it fails, a signal comes, or it is the last one before we die.
 /// `recover` then gives back what is held, and `look` sees what else must be so.
 pub fn any_fault_at(scene: impl Fn() -> Bench, n: usize, what: &str, look: impl Fn(&Bench, &str)) {
-    for fault in [
-        Fault::Fail(n),
-        Fault::Signal(n),
-        Fault::CutBefore(n),
-        Fault::CutAfter(n),
-        Fault::KillBefore(n),
-        Fault::KillAfter(n),
-    ] {
+    for fault in Fault::all_at(n) {
         let bench = scene();
         bench.host.arm(fault);
         if matches!(fault, Fault::Fail(_) | Fault::Signal(_)) {

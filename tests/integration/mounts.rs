@@ -99,9 +99,7 @@ fn a_death_at_any_effect_is_recovered_from_whatever_fails_meanwhile() {
     let seed = Bench::with_history();
     let copy = newest(&seed);
     for (n, what) in effects(&seed, &copy).iter().enumerate() {
-        for fault in
-            [Fault::CutBefore(n), Fault::CutAfter(n), Fault::KillBefore(n), Fault::KillAfter(n)]
-        {
+        for fault in Fault::deaths_at(n) {
             let dead = || {
                 let bench = seed.twin(&LIVE);
                 bench.host.arm(fault);

@@ -1,7 +1,5 @@
 //! Pins: the mark is in the repository, whatever happens while it is set, and whoever deletes sees it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use stillpoint::engine::Engines;
 use stillpoint::model::copy::Copy;
 use stillpoint::model::keep::KeepPolicy;
@@ -15,8 +13,9 @@ use stillpoint::step::context::RunContext;
 
 use crate::captures::target;
 use crate::faults::{Bench, LIVE};
+use crate::loops::or_died;
 use crate::support::fake_engine::{FakeEngine, Notes};
-use crate::support::fake_host::{Fault, PowerCut};
+use crate::support::fake_host::Fault;
 
 /// The oldest archive's name without its pin.
 fn oldest(bench: &Bench) -> String {
@@ -145,22 +144,11 @@ fn a_pin_at_any_fault() {
         let effects = counted.host.world().effects.clone();
         let rename = effects.iter().position(|effect| effect.contains("rename")).unwrap();
         for (n, effect) in effects.iter().enumerate() {
-            for fault in [
-                Fault::Fail(n),
-                Fault::Signal(n),
-                Fault::CutBefore(n),
-                Fault::CutAfter(n),
-                Fault::KillBefore(n),
-                Fault::KillAfter(n),
-            ] {
+            for fault in Fault::all_at(n) {
                 let after = format!("{fault:?} ({effect}), pinned: {pinned}");
                 let bench = seed.twin(&LIVE);
                 bench.host.arm(fault);
-                let said = match catch_unwind(AssertUnwindSafe(|| change(&bench, &base, pinned))) {
-                    Ok(said) => said,
-                    Err(payload) if payload.is::<PowerCut>() => Err("it died".into()),
-                    Err(payload) => std::panic::resume_unwind(payload),
-                };
+                let said = or_died(|| change(&bench, &base, pinned));
                 assert_eq!(names_of(&bench, &base).len(), 1, "{after}");
                 bench.host.arm(Fault::None);
                 assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");

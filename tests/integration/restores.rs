@@ -85,9 +85,7 @@ fn a_restore_that_fails_anywhere_says_so_and_leaves_nothing() {
 fn a_restore_that_dies_anywhere_is_given_back() {
     let seed = Bench::with_history();
     for n in 0..effects(&seed).len() {
-        for fault in
-            [Fault::CutBefore(n), Fault::CutAfter(n), Fault::KillBefore(n), Fault::KillAfter(n)]
-        {
+        for fault in Fault::deaths_at(n) {
             let bench = seed.twin(&LIVE);
             bench.host.arm(fault);
             let died = catch_unwind(AssertUnwindSafe(|| restore_one(&bench).map(drop)));

@@ -34,6 +34,19 @@ pub enum Fault {
     Signal(usize),
 }
 
+impl Fault {
+    /// The ways to die at an effect, or rather just before and just after it.
+    pub fn deaths_at(n: usize) -> [Fault; 4] {
+        [Fault::CutBefore(n), Fault::CutAfter(n), Fault::KillBefore(n), Fault::KillAfter(n)]
+    }
+
+    /// What can happen at any effect: it fails, a signal comes, or it is the last one before a death.
+    pub fn all_at(n: usize) -> [Fault; 6] {
+        let [cut_before, cut_after, kill_before, kill_after] = Fault::deaths_at(n);
+        [Fault::Fail(n), Fault::Signal(n), cut_before, cut_after, kill_before, kill_after]
+    }
+}
+
 /// What somebody else does in the middle of an effect, or the machine by itself.
 type Meanwhile = fn(&mut World);
 
