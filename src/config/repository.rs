@@ -154,7 +154,9 @@ mod tests {
 
     #[test]
     fn borg_repositories() {
+        assert_eq!(borg("/srv/r").unwrap(), Location::Local("/srv/r".into()));
         assert_eq!(borg("/srv//b/").unwrap(), Location::Local("/srv/b".into()));
+        assert!(matches!(borg("ssh://nas/srv/r"), Ok(Location::Remote(_))));
         assert_eq!(borg("file:///srv/b").unwrap(), Location::Local("/srv/b".into()));
         for good in ["ssh://u@h:22/srv/b", "ssh://h/./b", "u@h:b", "h:/srv/b", "ssh://[::1]/b"] {
             assert!(matches!(borg(good), Ok(Location::Remote(_))), "{good:?} was refused");
@@ -188,7 +190,9 @@ mod tests {
 
     #[test]
     fn restic_repositories() {
-        assert_eq!(restic("local:/srv/r").unwrap().0, Location::Local("/srv/r".into()));
+        for local in ["local:/srv/r", "/srv/r"] {
+            assert_eq!(restic(local).unwrap().0, Location::Local("/srv/r".into()), "{local}");
+        }
         for good in [
             "/srv/r",
             "/srv/a:b",

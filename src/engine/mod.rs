@@ -51,6 +51,22 @@ pub struct Context<'a> {
     pub run: Option<&'a RunId>,
 }
 
+impl Context<'_> {
+    /// Whether the repository of a target lies on a file system here that is mounted read-only.
+    fn is_read_only(&self, target: &Target) -> bool {
+        let path = target.local.as_deref();
+        path.is_some_and(|path| self.host.is_read_only(path).unwrap_or(false))
+    }
+}
+
+/// Tells a person that a repository, shown as this, can only be read.
+fn tell_read_only(target: &Target, repository: &str) {
+    tracing::warn!(
+        "target {}: the file system of {repository} is mounted read-only; its copies are read without a lock, and nothing can be stored there",
+        target.name
+    );
+}
+
 /// What a ledger knows of the lock that an engine of its run may have left in a repository.
 ///
 /// A lock is ours only by the name it bears, which holds the run's id: another container or machine may have our

@@ -13,8 +13,8 @@ use chrono::{DateTime, FixedOffset, Offset, Utc};
 use super::runner::{self, Runner};
 use super::sys::signals::{self, StopFlag};
 use super::sys::{
-    cgroup, confine, mounts, place, private, process, room, snapshots, straight, subvolumes,
-    trusted, way, zone,
+    cgroup, confine, identity_of, mounts, place, private, process, room, snapshots, straight,
+    subvolumes, trusted, way, zone,
 };
 use super::{
     ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Host, Hypervisor, LockError,
@@ -163,7 +163,7 @@ impl Host for SystemHost {
         let empty = kind == PathKind::Directory && is_empty(path).map_err(failed)?;
         Ok(Some(PathState {
             kind,
-            identity: actions::identity_of(&found),
+            identity: identity_of(&found),
             empty,
             size: found.len(),
             uid: found.uid(),
@@ -269,8 +269,7 @@ impl Host for SystemHost {
     }
 
     fn free_files(&self, path: &Path) -> Result<Option<u64>, ActError> {
-        let existing = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
-        mounts::free_files(existing).map_err(|source| ActError::Io {
+        mounts::free_files(existing(path)).map_err(|source| ActError::Io {
             what: "ask for the free inodes at",
             path: path.into(),
             source,

@@ -14,6 +14,7 @@ use super::needs::of_target;
 use super::{
     BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, Context, Engine,
     EngineError, Entry, Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
+    tell_read_only,
 };
 use crate::host::{CommandSpec, Completed, Stream, Tool};
 use crate::model::copy::Copy;
@@ -102,7 +103,7 @@ impl BorgEngine {
             run: cx.run,
             reading: Reading::default(),
         };
-        if self.is_read_only(cx) {
+        if cx.is_read_only(&self.target) {
             self.relax(&EngineError::ReadOnly { repository: path.clone() });
         }
         let (unlocked, moved) =
@@ -110,9 +111,9 @@ impl BorgEngine {
         Ok(Repository { reading: Reading { unlocked, moved }, ..repository })
     }
 
-    fn is_read_only(&self, cx: Context<'_>) -> bool {
-        let path = self.target.local.as_deref();
-        path.is_some_and(|path| cx.host.is_read_only(path).unwrap_or(false))
+    /// Runs a command of which nobody watches the lines.
+    fn ask(&self, cx: Context<'_>, spec: &CommandSpec) -> Result<Completed, EngineError> {
+        self.run(cx, spec, &mut |_| {}, &mut |_| {})
     }
 
     /// Whether reading may be tried again without what stood in its way; a person is told.
@@ -122,9 +123,7 @@ impl BorgEngine {
         if matches!(error, EngineError::ReadOnly { .. })
             && !self.unlocked.swap(true, Ordering::Relaxed)
         {
-            tracing::warn!(
-                "target {name}: the file system of {repository} is mounted read-only; its copies are read without a lock, and nothing can be stored there"
-            );
+            tell_read_only(&self.target, repository);
             return true;
         }
         if matches!(error, EngineError::Moved { .. }) && !self.moved.swap(true, Ordering::Relaxed) {
@@ -204,7 +203,7 @@ impl BorgEngine {
         let Some(path) = self.target.local.as_deref() else { return error };
         let there = |part: &str| cx.host.look(&path.join(part)).ok().flatten();
         match error {
-            EngineError::Locked { repository, .. } if self.is_read_only(cx) => {
+            EngineError::Locked { repository, .. } if cx.is_read_only(&self.target) => {
                 EngineError::ReadOnly { repository }
             }
             // What `init` left without an end holds no segment of any data.
@@ -229,13 +228,13 @@ impl BorgEngine {
     /// processes are no more.
     fn look_as(&self, cx: Context<'_>, owner: &str) -> Result<(), EngineError> {
         let spec = self.repository(cx)?.list(true).env("BORG_HOST_ID", owner);
-        self.run(cx, &spec, &mut |_| {}, &mut |_| {}).map(drop)
+        self.ask(cx, &spec).map(drop)
     }
 
     fn listing(&self, cx: Context<'_>, only_newest: bool) -> Result<Listing, EngineError> {
         let list = || -> Result<Completed, EngineError> {
             let spec = self.repository(cx)?.list(only_newest);
-            self.run(cx, &spec, &mut |_| {}, &mut |_| {})
+            self.ask(cx, &spec)
         };
         let completed = loop {
             match list() {
@@ -350,7 +349,7 @@ impl Engine for BorgEngine {
 
     fn init(&self, cx: Context<'_>) -> Result<Initialised, EngineError> {
         let repository = self.repository(cx)?;
-        let made = self.run(cx, &repository.init(), &mut |_| {}, &mut |_| {})?;
+        let made = self.ask(cx, &repository.init())?;
         if made.is_predicted {
             return Ok(Initialised { repository_id: None, key_export: None });
         }
@@ -358,7 +357,7 @@ impl Engine for BorgEngine {
         let key_export = if self.borg.encryption == "none" {
             None
         } else {
-            let exported = self.run(cx, &repository.export_key(), &mut |_| {}, &mut |_| {})?;
+            let exported = self.ask(cx, &repository.export_key())?;
             let text = String::from_utf8(exported.stdout).ok();
             let key = text.filter(|text| text.starts_with("BORG_KEY ")).ok_or_else(|| {
                 EngineError::Output { engine: "borg", what: "the exported key".into() }
@@ -370,7 +369,7 @@ impl Engine for BorgEngine {
 
     fn probe(&self, cx: Context<'_>) -> Result<Probe, EngineError> {
         let repository = self.repository(cx)?;
-        let asked = self.run(cx, &repository.version(), &mut |_| {}, &mut |_| {})?;
+        let asked = self.ask(cx, &repository.version())?;
         let version = parse_version(&asked.stdout).ok_or_else(|| EngineError::Output {
             engine: "borg",
             what: format!("the version: {}", String::from_utf8_lossy(&asked.stdout)),
@@ -407,7 +406,7 @@ impl Engine for BorgEngine {
 
     fn accept_place(&self, cx: Context<'_>) -> Result<(), EngineError> {
         let spec = self.repository(cx)?.accept_place();
-        self.run(cx, &spec, &mut |_| {}, &mut |_| {}).map(drop)
+        self.ask(cx, &spec).map(drop)
     }
 
     fn list(&self, cx: Context<'_>) -> Result<Vec<Copy>, EngineError> {
@@ -428,7 +427,7 @@ impl Engine for BorgEngine {
 
     fn read_machines(&self, cx: Context<'_>, copies: &mut [Copy]) -> Result<(), EngineError> {
         let spec = self.repository(cx)?.list_comments();
-        let completed = self.run(cx, &spec, &mut |_| {}, &mut |_| {})?;
+        let completed = self.ask(cx, &spec)?;
         let broken = |what| EngineError::Output { engine: "borg", what };
         let made_by = parse_machines(&completed.stdout).map_err(broken)?;
         for copy in copies {
@@ -461,7 +460,7 @@ impl Engine for BorgEngine {
         }
         // A name that is not there any more is a warning, and what was wanted.
         let spec = self.repository(cx)?.delete(ids);
-        self.run(cx, &spec, &mut |_| {}, &mut |_| {}).map(drop)
+        self.ask(cx, &spec).map(drop)
     }
 
     fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<Compacted, EngineError> {
@@ -559,7 +558,7 @@ impl Engine for BorgEngine {
         };
         if name != copy.id {
             let spec = self.repository(cx)?.rename(&copy.id, &name);
-            self.run(cx, &spec, &mut |_| {}, &mut |_| {})?;
+            self.ask(cx, &spec)?;
         }
         Ok(name)
     }

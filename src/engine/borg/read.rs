@@ -18,7 +18,7 @@ use crate::model::copy::Copy;
 use crate::model::shown::Show;
 use crate::tools::borg::log::{Level, Message, errno};
 use crate::tools::borg::output::{ChangeRecord, parse_difference, parse_item};
-use crate::tools::borg::{Extraction, local, state_directory};
+use crate::tools::borg::{Extraction, state_directory};
 
 impl BorgEngine {
     /// Restores; see [`crate::engine::Engine::restore`].
@@ -41,7 +41,7 @@ impl BorgEngine {
             cx.settings.makeshift_borg_cache.clone(),
             Some(state_directory(cx.settings)),
             cx.temporary.map(Path::to_owned),
-            local(&self.target.repository),
+            self.target.local.clone(),
         ]);
         let mut report = RestoreReport::default();
         let mut lost = Vec::new();

@@ -9,7 +9,7 @@ use crate::engine::{CheckReport, Claim, EngineError, OnProgress};
 use crate::host::{CommandSpec, Exit, Stream};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
-use crate::model::target::{ReadData, Target};
+use crate::model::target::ReadData;
 use crate::tools::restic::command;
 use crate::tools::restic::failure::{self, Kind};
 use crate::tools::restic::message::{self, CheckSummary, Line};
@@ -93,21 +93,17 @@ fn push(damage: &mut Vec<String>, text: &str) {
 ///
 /// That something cannot be read is damage when restic says so in words, or when the repository answers and the
 /// same reading fails once more: a broken connection ends restic in the same way as a lost pack file.
-pub(super) fn verify(
-    session: &Session<'_>,
-    target: &Target,
-    copy: &Copy,
-) -> Result<CheckReport, EngineError> {
+pub(super) fn verify(session: &Session<'_>, copy: &Copy) -> Result<CheckReport, EngineError> {
     let spec = command::dump_all(&session.access, exact(&copy.id)?);
     let report = |damage| CheckReport::found(damage, "every blob of the copy".to_owned());
     let found = |text: &str| report(vec![session.redact(text)]);
-    match read_back(session, target, &spec)? {
+    match read_back(session, &spec)? {
         ReadBack::Predicted => return Ok(CheckReport::predicted()),
         ReadBack::Whole => return Ok(report(Vec::new())),
         ReadBack::Damaged(text) => return Ok(found(&text)),
         ReadBack::Unreadable(_) => session.run(&command::cat_config(&session.access))?,
     };
-    match read_back(session, target, &spec)? {
+    match read_back(session, &spec)? {
         ReadBack::Predicted => Ok(CheckReport::predicted()),
         ReadBack::Whole => Ok(report(Vec::new())),
         ReadBack::Damaged(text) | ReadBack::Unreadable(text) => Ok(found(&text)),
@@ -126,11 +122,7 @@ enum ReadBack {
     Unreadable(String),
 }
 
-fn read_back(
-    session: &Session<'_>,
-    target: &Target,
-    spec: &CommandSpec,
-) -> Result<ReadBack, EngineError> {
+fn read_back(session: &Session<'_>, spec: &CommandSpec) -> Result<ReadBack, EngineError> {
     let completed = session.cx.host.run(spec, &mut |_, _| {})?;
     if completed.is_predicted {
         return Ok(ReadBack::Predicted);
@@ -144,8 +136,7 @@ fn read_back(
     // the crashed child is left behind is ours to mend, and its owner is proven dead.
     if failure.kind == Kind::Crashed {
         let owner = session.access.lock_owner.as_deref();
-        let local = target.local.as_deref();
-        lock::release_dead(session, local, Claim { owner, children: &[] })?;
+        lock::release_dead(session, Claim { owner, children: &[] })?;
         if stderr.contains("internal/walker") {
             let text = format!("a directory of the copy cannot be loaded: {}", failure.detail);
             return Ok(ReadBack::Unreadable(text));

@@ -47,11 +47,7 @@ pub(super) fn owner(host: &HostName, run: &RunId) -> String {
 /// # Errors
 /// When restic cannot look or unlock, and [`EngineError::Locked`] when a lock of the run, or one that may be of
 /// it, stays.
-pub(super) fn release_dead(
-    session: &Session<'_>,
-    local: Option<&Path>,
-    claim: Claim<'_>,
-) -> Result<(), EngineError> {
+pub(super) fn release_dead(session: &Session<'_>, claim: Claim<'_>) -> Result<(), EngineError> {
     let locked = |detail| Err(EngineError::Locked { repository: session.shown(), detail });
     let mut waited = Duration::ZERO;
     loop {
@@ -70,7 +66,7 @@ pub(super) fn release_dead(
                 shown(dead.time),
             ));
         }
-        if let Some(repository) = local {
+        if let Some(repository) = session.local {
             let path = repository.join("locks").join(id);
             session.cx.host.act(&Action::RemoveFile { path })?;
         } else if let Some(other) = locks.forgotten {

@@ -14,7 +14,7 @@ use super::needs::of_target;
 use super::{
     BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, Context, Engine,
     EngineError, Entry, Expected, Initialised, Looked, OnProgress, Probe, RestoreReport,
-    RestoreRequest,
+    RestoreRequest, tell_read_only,
 };
 use crate::host::{CommandSpec, Tool};
 use crate::model::copy::Copy;
@@ -66,15 +66,6 @@ impl ResticEngine {
         }
     }
 
-    fn is_read_only(&self, cx: Context<'_>) -> bool {
-        let path = self.target.local.as_deref();
-        path.is_some_and(|path| cx.host.is_read_only(path).unwrap_or(false))
-    }
-
-    fn program(&self) -> Tool {
-        Tool::Restic.or(self.target.program.as_ref())
-    }
-
     fn version(&self, cx: Context<'_>) -> Result<Version, EngineError> {
         if let Some(version) = self.version.get() {
             return Ok(*version);
@@ -114,14 +105,10 @@ impl ResticEngine {
             compression: self.restic.compression.clone(),
             upload_limit_kib: self.target.upload_limit_kib,
             lock_owner: self.lock_owner(cx),
-            unlocked: self.is_read_only(cx),
+            unlocked: cx.is_read_only(&self.target),
         };
         if access.unlocked && !self.told.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "target {}: the file system of {} is mounted read-only; its copies are read without a lock, and nothing can be stored there",
-                self.target.name,
-                access.repository.shown()
-            );
+            tell_read_only(&self.target, &access.repository.shown());
         }
         let local = self.target.local.as_deref();
         Ok(Session { cx, access, source: None, local })
@@ -233,7 +220,7 @@ impl Engine for ResticEngine {
     }
 
     fn verify(&self, cx: Context<'_>, copy: &Copy) -> Result<CheckReport, EngineError> {
-        check::verify(&self.open(cx)?, &self.target, copy)
+        check::verify(&self.open(cx)?, copy)
     }
 
     fn restore(
@@ -317,7 +304,7 @@ impl Engine for ResticEngine {
     /// Needed after a clean stop too: a restic that is told to stop in the first 200 ms of its lock, in which
     /// it looks for other locks, leaves it behind.
     fn release_dead_lock(&self, cx: Context<'_>, claim: Claim<'_>) -> Result<(), EngineError> {
-        lock::release_dead(&self.open(cx)?, self.target.local.as_deref(), claim)
+        lock::release_dead(&self.open(cx)?, claim)
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn restore(
     spec.confinement = request.confined_to(&[
         Some(session.cx.settings.cache_dir.clone()),
         session.access.temporary.clone(),
-        command::local(&session.access.repository.location),
+        session.local.map(Path::to_owned),
     ]);
     let mut journal = Journal::default();
     let completed = session.cx.host.run(&spec, &mut |_, line| match message::line(line) {

@@ -13,30 +13,10 @@ pub(crate) fn guest<'a>(
     changes: impl IntoIterator<Item = &'a GuestChange>,
 ) -> Option<Guest> {
     for change in changes {
-        let state = match change {
-            GuestChange::Shutdown { .. } => GuestState::Off(OffReason::ByItself),
-            GuestChange::Destroy => GuestState::Off(OffReason::Destroyed),
-            GuestChange::Start { paused: true } | GuestChange::Suspend => {
-                GuestState::Paused(PauseReason::User)
-            }
-            GuestChange::Start { paused: false } | GuestChange::Resume => GuestState::Running,
-            GuestChange::SetAutostart(autostart) => {
-                guest.autostart = *autostart;
-                continue;
-            }
-            GuestChange::StayOff
-            | GuestChange::AgentTimeout(_)
-            | GuestChange::Freeze
-            | GuestChange::Thaw
-            | GuestChange::Snapshot { .. }
-            | GuestChange::Commit { .. }
-            | GuestChange::Pivot { .. }
-            | GuestChange::AbortCommit { .. }
-            | GuestChange::CreateCheckpoint { .. }
-            | GuestChange::DeleteCheckpoint { .. }
-            | GuestChange::BeginBackup { .. }
-            | GuestChange::AbortJob => continue,
-        };
+        if let GuestChange::SetAutostart(autostart) = change {
+            guest.autostart = *autostart;
+        }
+        let Some(state) = state_after(change) else { continue };
         guest.state = state;
         if matches!(change, GuestChange::Start { .. }) {
             guest.managed_save = false;
@@ -51,13 +31,16 @@ pub(crate) fn guest<'a>(
     Some(guest)
 }
 
-/// Whether it begins or ends a run of the guest, and with it whatever kept it busy.
-fn is_power(change: &GuestChange) -> bool {
+/// The state in which a change leaves a guest, where it is one of its state.
+fn state_after(change: &GuestChange) -> Option<GuestState> {
     match change {
-        GuestChange::Shutdown { .. } | GuestChange::Destroy | GuestChange::Start { .. } => true,
-        GuestChange::Suspend
-        | GuestChange::Resume
-        | GuestChange::StayOff
+        GuestChange::Shutdown { .. } => Some(GuestState::Off(OffReason::ByItself)),
+        GuestChange::Destroy => Some(GuestState::Off(OffReason::Destroyed)),
+        GuestChange::Start { paused: true } | GuestChange::Suspend => {
+            Some(GuestState::Paused(PauseReason::User))
+        }
+        GuestChange::Start { paused: false } | GuestChange::Resume => Some(GuestState::Running),
+        GuestChange::StayOff
         | GuestChange::SetAutostart(_)
         | GuestChange::AgentTimeout(_)
         | GuestChange::Freeze
@@ -69,8 +52,14 @@ fn is_power(change: &GuestChange) -> bool {
         | GuestChange::CreateCheckpoint { .. }
         | GuestChange::DeleteCheckpoint { .. }
         | GuestChange::BeginBackup { .. }
-        | GuestChange::AbortJob => false,
+        | GuestChange::AbortJob => None,
     }
+}
+
+/// Whether it begins or ends a run of the guest, and with it whatever kept it busy.
+fn is_power(change: &GuestChange) -> bool {
+    matches!(change, GuestChange::Start { .. })
+        || matches!(state_after(change), Some(GuestState::Off(_)))
 }
 
 /// What would keep it busy, if these changes decide it.

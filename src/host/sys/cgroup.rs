@@ -6,13 +6,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::libc;
 
-use super::process;
+use super::{identity_of, process};
 use crate::host::ActError;
 use crate::model::undo::Identity;
 
@@ -119,8 +118,7 @@ pub(in crate::host) fn is_gone(error: &io::Error) -> bool {
 }
 
 fn identity(group: &Path) -> io::Result<Identity> {
-    let found = group.symlink_metadata()?;
-    Ok(Identity::Inode { device: found.dev(), inode: found.ino() })
+    Ok(identity_of(&group.symlink_metadata()?))
 }
 
 fn ask(group: &Path, frozen: bool) -> io::Result<()> {

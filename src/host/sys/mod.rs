@@ -4,6 +4,11 @@
 //! outside `host` gets here only through [`trusted`] and [`signals`], which the command line needs before
 //! there is a [`super::Host`], and to ask whether we are root ([`process::is_root`]).
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+
+use crate::model::undo::Identity;
+
 mod attach;
 mod attributes;
 pub mod cgroup;
@@ -21,6 +26,11 @@ pub mod subvolumes;
 pub mod trusted;
 pub mod way;
 pub mod zone;
+
+/// The identity of what was looked at.
+pub(in crate::host) fn identity_of(found: &Metadata) -> Identity {
+    Identity::Inode { device: found.dev(), inode: found.ino() }
+}
 
 /// Whether a test may do what only root may, such as `what`. In CI it must be able to.
 #[cfg(test)]

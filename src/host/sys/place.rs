@@ -24,7 +24,7 @@ use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::syncfs;
 
-use super::attributes;
+use super::{attributes, identity_of};
 use crate::host::spec::quote;
 use crate::host::{Placed, Placement, Refused};
 use crate::model::shown::Show;
@@ -47,9 +47,7 @@ pub(in crate::host) type Step<'a> = &'a mut dyn FnMut() -> io::Result<()>;
 pub(in crate::host) fn open_identical(path: &Path, identity: &Identity) -> io::Result<File> {
     let directory =
         File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)?;
-    let found = directory.metadata()?;
-    let found = Identity::Inode { device: found.dev(), inode: found.ino() };
-    if found == *identity {
+    if identity_of(&directory.metadata()?) == *identity {
         return Ok(directory);
     }
     let text = format!("{} is not the directory any more that it was", path.shown());
@@ -107,7 +105,11 @@ fn is_same_link(one: impl AsFd, other: impl AsFd, name: &OsStr) -> bool {
     }
 }
 
-fn names_in(directory: impl AsFd) -> io::Result<Vec<OsString>> {
+/// The names in a held directory.
+///
+/// # Errors
+/// When one of them cannot be read: then none is told.
+pub(in crate::host) fn names_in(directory: impl AsFd) -> io::Result<Vec<OsString>> {
     let path = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
     std::fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect()
 }
@@ -457,7 +459,7 @@ pub(in crate::host) fn create(path: &Path, mode: u32) -> io::Result<Identity> {
         return Err(io::Error::other(text));
     }
     nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(mode))?;
-    Ok(Identity::Inode { device: found.dev(), inode: found.ino() })
+    Ok(identity_of(&found))
 }
 
 /// The directory that holds the last name of a path, and that name.

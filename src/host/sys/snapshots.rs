@@ -10,7 +10,6 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 
@@ -194,7 +193,6 @@ fn look(directory: &File, name: &str) -> io::Result<Option<Subvolume>> {
     match straight::open_beneath(directory, Path::new(name), flags) {
         Ok(root) => subvolumes::of(&root),
         Err(error) if straight::is_elsewhere(&error) => Ok(None),
-        Err(error) if error.raw_os_error() == Some(Errno::ENOTDIR as i32) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -172,17 +172,14 @@ fn check_owner(path: &Path, found: &Metadata) -> Result<(), TrustError> {
 }
 
 fn check_object(path: &Path, found: &Metadata, kind: TrustKind) -> Result<(), TrustError> {
-    let wrong = |wanted| TrustError::Kind { path: path.to_owned(), wanted };
     let mode = found.mode() & 0o7777;
-    match kind {
-        TrustKind::Passage | TrustKind::Directory if !found.is_dir() => {
-            return Err(wrong("a directory"));
-        }
-        TrustKind::File | TrustKind::Secret if !found.is_file() => {
-            return Err(wrong("a regular file"));
-        }
-        TrustKind::Program if !found.is_file() || mode & 0o111 == 0 => return Err(wrong(PROGRAM)),
-        _ => {}
+    let (fits, wanted) = match kind {
+        TrustKind::Passage | TrustKind::Directory => (found.is_dir(), "a directory"),
+        TrustKind::File | TrustKind::Secret => (found.is_file(), "a regular file"),
+        TrustKind::Program => (found.is_file() && mode & 0o111 != 0, PROGRAM),
+    };
+    if !fits {
+        return Err(TrustError::Kind { path: path.to_owned(), wanted });
     }
     check_owner(path, found)?;
     let sticky = kind == TrustKind::Passage && mode & 0o1000 != 0;

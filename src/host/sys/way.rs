@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::straight;
+use super::{identity_of, straight};
 use crate::model::undo::Identity;
 
 /// How a path leads to what it leads to.
@@ -88,16 +87,15 @@ fn steps(path: &Path) -> VecDeque<OsString> {
 /// # Errors
 /// When something on the way cannot be looked at, or links lead round in a circle.
 pub(in crate::host) fn way(path: &Path, may_look: &dyn Fn(&Path) -> bool) -> io::Result<Way> {
-    let identity = |found: &Metadata| Identity::Inode { device: found.dev(), inode: found.ino() };
     let mut links = Vec::new();
     let end = follow(path, may_look, |_, error| error, &mut |path, found| {
         if found.file_type().is_symlink() {
-            links.push((path.to_owned(), identity(found)));
+            links.push((path.to_owned(), identity_of(found)));
         }
         Ok(())
     });
     match end {
-        Ok((_, found)) => Ok(Way { links, end: Some(identity(&found)) }),
+        Ok((_, found)) => Ok(Way { links, end: Some(identity_of(&found)) }),
         Err(error) if straight::is_absent(&error) || error.kind() == io::ErrorKind::WouldBlock => {
             Ok(Way { links, end: None })
         }
@@ -108,7 +106,7 @@ pub(in crate::host) fn way(path: &Path, may_look: &dyn Fn(&Path) -> bool) -> io:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     fn own(path: &Path) -> Identity {
         let found = path.symlink_metadata().unwrap();

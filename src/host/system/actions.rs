@@ -3,10 +3,9 @@
 //! Whatever is removed or signalled is first looked at again, because the record of it may be older than the
 //! machine: the identity decides, never the name or the number. What is already gone counts as done.
 
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
-use crate::host::sys::{cgroup, mounts, place, process, snapshots, straight};
+use crate::host::sys::{cgroup, identity_of, mounts, place, process, snapshots, straight};
 use crate::host::{ActError, Action};
 use crate::model::undo::{ChildProcess, Identity};
 
@@ -80,11 +79,6 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
         }
         Action::StopProcess { child, grace } => stop_process(child, *grace).map(|()| None),
     }
-}
-
-/// The identity of what was looked at.
-pub(super) fn identity_of(found: &Metadata) -> Identity {
-    Identity::Inode { device: found.dev(), inode: found.ino() }
 }
 
 fn create_directory(path: &Path, mode: u32) -> io::Result<Identity> {
@@ -184,9 +178,7 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
 /// Removes what is in a held directory, following no link and entering nothing that is mounted there.
 fn empty(directory: &File) -> io::Result<()> {
     // The list is complete before anything goes: a directory that changes while it is read may hide an entry.
-    let listed = fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
-    let names = listed.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
-    for name in names {
+    for name in place::names_in(directory)? {
         let removed = match straight::open_within(directory, Path::new(&name), DIRECTORY) {
             Ok(inner) => {
                 empty(&inner)?;
@@ -296,6 +288,7 @@ fn wait_until_reaped(child: &ChildProcess) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
     use std::sync::Arc;
 
     use super::*;

@@ -437,12 +437,6 @@ pub fn state_directory(settings: &Settings) -> PathBuf {
     settings.state_dir.join("borg")
 }
 
-/// The directory of a repository on this machine.
-pub fn local(repository: &str) -> Option<PathBuf> {
-    let path = repository.strip_prefix("file://").unwrap_or(repository);
-    path.starts_with('/').then(|| path.into())
-}
-
 /// Which files cache a series uses. borg forgets files that twenty backups in a row did not hold, so
 /// series that share a cache re-read everything.
 fn files_cache_suffix(series: &Series) -> String {

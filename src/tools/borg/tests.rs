@@ -232,13 +232,6 @@ fn extraction_takes_exact_paths_below_a_directory() {
     assert!(words(&streamed).ends_with("extract --stdout -- /srv/r::a 're:\\Ax\\/y\\Z'"));
 }
 
-#[test]
-fn a_repository_on_this_machine_has_a_directory() {
-    assert_eq!(local("/srv/r"), Some("/srv/r".into()));
-    assert_eq!(local("file:///srv/r"), Some("/srv/r".into()));
-    assert_eq!(local("ssh://nas/srv/r"), None);
-}
-
 /// All of an archive.
 fn everything<'a>() -> Extraction<'a> {
     let to = Path::new("/to");

@@ -239,12 +239,6 @@ pub fn dump(access: &Access, id: &str, path: &Path) -> CommandSpec {
     spec
 }
 
-/// The directory of a repository on this machine.
-pub fn local(repository: &str) -> Option<PathBuf> {
-    let path = repository.strip_prefix("local:").unwrap_or(repository);
-    path.starts_with('/').then(|| path.into())
-}
-
 /// `restic restore ID`. The original paths are laid out below `to`. `preview` writes nothing and needs
 /// [`super::Version::previews_restore`].
 pub fn restore(
