@@ -199,9 +199,8 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
         for (what, result) in pipeline.source(job).preflight(pipeline, &targets) {
             note(format!("job {}, {what}", job.name), result);
         }
-        for (place, argv) in setup::programs_of(job) {
-            let Some(program) = argv.first() else { continue };
-            let found = pipeline.host.find_program(&Tool::from_word(program));
+        for (place, program) in setup::programs_of(job) {
+            let found = pipeline.host.find_program(&Tool::from_word(&program));
             let found = found.map(|path| path.shown().to_string()).map_err(StepError::from);
             note(place, found);
         }

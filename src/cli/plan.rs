@@ -86,7 +86,7 @@ pub fn plan(global: &Global, jobs: &[JobName], only: Option<&TargetName>) -> Ver
         setup.watch(Box::new(Scribe { dry, steps: Arc::clone(&steps) }));
     }
     let jobs = select::jobs_to_run(&setup.config, jobs, only)?;
-    refuse_unfit_run(&setup.config, &jobs, only)?;
+    refuse_unfit_run(&setup, &jobs, only)?;
     let report = pipeline::run::run(setup.pipeline(), &jobs, only);
     let steps = steps.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone();
     if global.json {

@@ -45,7 +45,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Verdict {
     }
     let setup = Setup::new(global, Use::Change)?;
     let jobs = select::jobs_to_run(&setup.config, &args.jobs, args.target.as_ref())?;
-    refuse_unfit_run(&setup.config, &jobs, args.target.as_ref())?;
+    refuse_unfit_run(&setup, &jobs, args.target.as_ref())?;
     let mut report = pipeline::run::run(setup.pipeline(), &jobs, args.target.as_ref());
     for failure in publish(setup.pipeline(), &mut report) {
         render::say(&format!("stillpoint: {failure}"));

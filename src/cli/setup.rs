@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, SourceFile};
-use crate::engine::{Engines, engine, engines};
+use crate::engine::{Engines, engines};
 use crate::history::{FILE_NAME, History, HistoryError};
 use crate::host::dry::DryHost;
 use crate::host::sys::trusted::{TrustKind, check_trusted, read_trusted};
@@ -273,21 +273,22 @@ fn refuse(problems: Vec<StepError>) -> anyhow::Result<()> {
 /// # Errors
 /// With everything that is not fit, and how to mend it.
 pub fn refuse_unfit_run(
-    config: &Config,
+    setup: &Setup,
     jobs: &[&Job],
     only: Option<&TargetName>,
 ) -> anyhow::Result<()> {
+    let targets = &setup.config.targets;
     let uses = |target: &&Target| {
         only.is_none_or(|only| target.name == *only)
             && jobs.iter().any(|job| job.targets.contains(&target.name))
     };
-    refuse(untrusted(used(config, config.targets.iter().filter(uses), jobs.iter().copied())))
+    refuse(untrusted(used(&setup.engines, targets.iter().filter(uses), jobs.iter().copied())))
 }
 
 /// What is wrong with a configuration beyond its text: files that others than root may change.
 pub fn unfit_for_a_run(config: &Config) -> Vec<StepError> {
     untrusted(
-        used(config, config.targets.iter(), config.jobs.iter())
+        used(&engines(config), config.targets.iter(), config.jobs.iter())
             .into_iter()
             .chain(directories(config)),
     )
@@ -299,7 +300,7 @@ type Named = (PathBuf, String);
 /// Everything that targets and jobs name and that root will run or read: it must not be changeable by anybody
 /// else, or they would be root too.
 fn used<'c>(
-    config: &Config,
+    engines: &Engines,
     targets: impl Iterator<Item = &'c Target>,
     jobs: impl Iterator<Item = &'c Job>,
 ) -> Vec<(Named, TrustKind)> {
@@ -317,13 +318,14 @@ fn used<'c>(
         }
         note(&mut programs, target.program.clone(), &place);
         // What an engine reads besides the source is the passphrase, the key and what the backend is given.
-        for secret in engine(target, config).needs().reads {
+        let needs = engines.get(&target.name).map(|engine| engine.needs());
+        for secret in needs.into_iter().flat_map(|needs| needs.reads) {
             note(&mut private, Some(secret), &place);
         }
     }
     for job in jobs {
-        for (place, argv) in programs_of(job) {
-            note(&mut programs, argv.first().map(PathBuf::from), &place);
+        for (place, program) in programs_of(job) {
+            note(&mut programs, Some(program.into()), &place);
         }
     }
     // Names without a slash are looked up on a fixed path and checked when they are run.
@@ -366,18 +368,16 @@ fn directories(config: &Config) -> impl Iterator<Item = (Named, TrustKind)> {
     .into_iter()
 }
 
-/// Every program that a job runs beside its engines, with its arguments and the place that names it.
-pub fn programs_of(job: &Job) -> Vec<(String, Vec<String>)> {
-    let hooks = job
-        .hooks
-        .named()
-        .map(|(hook, argv)| (format!("job {}, {hook} hook", job.name), argv.clone()));
-    let mut programs: Vec<_> = hooks.collect();
+/// Every program that a job runs beside its engines, after the place that names it.
+pub fn programs_of(job: &Job) -> Vec<(String, String)> {
+    let hooks = job.hooks.named().map(|(hook, argv)| (format!("{hook} hook"), argv.as_slice()));
     let source = source::of(job);
-    let of_source = source.programs().into_iter();
-    programs
-        .extend(of_source.map(|(item, argv)| (format!("job {}, {item}", job.name), argv.to_vec())));
-    programs
+    hooks
+        .chain(source.programs())
+        .filter_map(|(what, argv)| {
+            Some((format!("job {}, {what}", job.name), argv.first()?.clone()))
+        })
+        .collect()
 }
 
 /// The history, as far as the verb needs it, and why nothing can be added to one that can only be read.

@@ -170,6 +170,11 @@ impl Notes {
         self.problems.push(Note { at, message: what.message, help: what.help });
     }
 
+    /// What was read; else what makes the configuration invalid at its place.
+    pub fn taken<T>(&mut self, at: Place, read: Result<T, Complaint>) -> Option<T> {
+        read.map_err(|complaint| self.problem(at, complaint)).ok()
+    }
+
     /// Something that is not there. Kept back while a file is unreadable: it may be in that one.
     pub fn missing(&mut self, at: Place, what: Complaint) {
         if !self.partial {

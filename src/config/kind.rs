@@ -154,6 +154,7 @@ pub fn wrong_type<T>(expected: &str, node: &Node) -> Read<T> {
     Err(Complaint::new(format!("expected {expected}, found {}", node.type_name())))
 }
 
-fn told<T>(read: Read<T>, node: &Node, say: Say<'_>) -> Option<T> {
+/// What was read; else what is wrong with the node is said.
+pub fn told<T>(read: Read<T>, node: &Node, say: Say<'_>) -> Option<T> {
     read.map_err(|complaint| say(node, complaint)).ok()
 }

@@ -19,7 +19,8 @@ pub struct Looked {
 /// What an engine said about a backup it made.
 #[derive(Debug, Clone)]
 pub struct BackupReport {
-    /// [`Outcome::Ok`], [`Outcome::Warning`] or [`Outcome::Incomplete`]; a failure is an [`EngineError`].
+    /// [`Outcome::Ok`], [`Outcome::Warning`] or [`Outcome::Incomplete`]; a failure is an
+    /// [`EngineError`](super::EngineError).
     pub outcome: Outcome,
     /// The id that the engine named: still to be looked for in the target.
     pub id: Option<String>,
@@ -38,7 +39,7 @@ pub struct BackupReport {
     /// What the engine warned of besides, at most the first hundred.
     pub warnings: Vec<String>,
     /// Expected paths that were not stored, where the engine names what it stores; `None` where the copy has to be
-    /// looked into, see [`Engine::look_into`].
+    /// looked into, see [`Engine::look_into`](super::Engine::look_into).
     pub absent: Option<Vec<PathBuf>>,
 }
 

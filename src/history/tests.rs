@@ -9,7 +9,7 @@ use super::*;
 use crate::model::copy::{Copy, Series};
 use crate::model::names::{HostName, JobName, MachineId, RunId, TargetName};
 use crate::model::outcome::Outcome;
-use crate::model::report::{JobReport, RunReport, SCHEMA, StepReport, TargetReport};
+use crate::model::report::{JobReport, RunReport, StepReport, TargetReport};
 
 fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
@@ -79,33 +79,14 @@ fn step(step: &'static str, target: Option<TargetName>, seconds: f64) -> StepRep
 }
 
 fn result(name: &str, item: Option<&str>, outcome: Outcome) -> TargetReport {
-    TargetReport {
-        target: target(name),
-        item: item.map(str::to_owned),
-        outcome,
-        copy: None,
-        bytes_new: None,
-        size: None,
-        files: None,
-        files_changed: 0,
-        unreadable: Vec::new(),
-        unreadable_count: 0,
-        deleted: Vec::new(),
-    }
+    TargetReport::without_copy(target(name), item.map(str::to_owned), outcome)
 }
 
 fn report(number: u8, finished: &str, jobs: Vec<JobReport>) -> RunReport {
     RunReport {
-        schema: SCHEMA,
-        run_id: run(number),
-        started: at(finished) - chrono::TimeDelta::minutes(1),
         finished: at(finished),
-        outcome: Outcome::Ok,
-        exit_code: None,
         jobs,
-        maintenance: Vec::new(),
-        warnings: Vec::new(),
-        troubles: Vec::new(),
+        ..RunReport::begun(run(number), at(finished) - chrono::TimeDelta::minutes(1))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Virtual machines: what identifies one.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
+
+use super::names::parsed;
 
 /// The UUID of a guest, which it keeps when it is renamed and which no other guest of a hypervisor has.
 /// 32 hexadecimal digits in five groups, in small letters, as libvirt writes it.
@@ -22,32 +22,9 @@ impl GuestUuid {
             [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
         Some(Self(groups.join("-")))
     }
-
-    /// As libvirt writes it.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl fmt::Display for GuestUuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<String> for GuestUuid {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text).ok_or_else(|| format!("{text:?} is no UUID"))
-    }
-}
-
-impl From<GuestUuid> for String {
-    fn from(uuid: GuestUuid) -> Self {
-        uuid.0
-    }
-}
+parsed!(GuestUuid, "is no UUID");
 
 #[cfg(test)]
 mod tests {

@@ -32,6 +32,9 @@ pub struct KeepPolicy {
 impl KeepPolicy {
     /// Whether the policy names no rule that keeps anything, in which case everything is kept.
     pub fn is_empty(&self) -> bool {
-        *self == KeepPolicy::default()
+        let counts = [self.last, self.hourly, self.daily, self.weekly, self.monthly, self.yearly];
+        counts.into_iter().flatten().all(|count| count == 0)
+            && self.within.is_none_or(|span| span.is_zero())
+            && self.tags.is_empty()
     }
 }

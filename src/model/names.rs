@@ -121,6 +121,39 @@ name!(
     HostName, "host name", "-_.", "letters, digits, '-', '_' and '.'"
 );
 
+/// What every text has that is read by its own `parse`: itself, and its way into files and out of them. The second
+/// word ends what is said of a text that is none.
+macro_rules! parsed {
+    ($type:ident, $wrong:literal) => {
+        impl $type {
+            /// As text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = String;
+            fn try_from(text: String) -> Result<Self, String> {
+                Self::parse(&text).ok_or_else(|| format!("{text:?} {}", $wrong))
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(it: $type) -> String {
+                it.0
+            }
+        }
+    };
+}
+pub(super) use parsed;
+
 /// The random identity of one run: eight lower-case hexadecimal digits.
 ///
 /// It is what makes two runs in the same second distinguishable, and what every artefact of a run carries.
@@ -139,32 +172,9 @@ impl RunId {
         let hex = text.len() == 8 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         hex.then(|| Self(text.to_owned()))
     }
-
-    /// The identity as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<String> for RunId {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text)
-            .ok_or_else(|| format!("{text:?} is not a run id (eight hexadecimal digits)"))
-    }
-}
-
-impl From<RunId> for String {
-    fn from(id: RunId) -> String {
-        id.0
-    }
-}
+parsed!(RunId, "is not a run id (eight hexadecimal digits)");
 
 /// The random identity of a state directory: sixteen lower-case hexadecimal digits.
 ///
@@ -185,33 +195,9 @@ impl MachineId {
         let hex = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         hex.then(|| Self(text.to_owned()))
     }
-
-    /// The identity as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl fmt::Display for MachineId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl TryFrom<String> for MachineId {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text).ok_or_else(|| {
-            format!("{text:?} is not a machine's identity (sixteen hexadecimal digits)")
-        })
-    }
-}
-
-impl From<MachineId> for String {
-    fn from(id: MachineId) -> String {
-        id.0
-    }
-}
+parsed!(MachineId, "is not a machine's identity (sixteen hexadecimal digits)");
 
 #[cfg(test)]
 mod tests {

@@ -155,3 +155,22 @@ pub struct TargetReport {
     /// Ids that retention deleted.
     pub deleted: Vec<String>,
 }
+
+impl TargetReport {
+    /// Of a target that holds no new copy.
+    pub fn without_copy(target: TargetName, item: Option<String>, outcome: Outcome) -> Self {
+        Self {
+            target,
+            item,
+            outcome,
+            copy: None,
+            bytes_new: None,
+            size: None,
+            files: None,
+            files_changed: 0,
+            unreadable: Vec::new(),
+            unreadable_count: 0,
+            deleted: Vec::new(),
+        }
+    }
+}

@@ -407,21 +407,13 @@ fn report(
         let observed = served.and_then(|served| {
             served.observation.observed.iter().find(|observed| observed.archived.series == *series)
         });
-        let empty = TargetReport {
-            target: target.name.clone(),
-            item: series.item.clone(),
-            outcome: Outcome::Failed,
-            copy: None,
-            bytes_new: None,
-            size: None,
-            files: None,
-            files_changed: 0,
-            unreadable: Vec::new(),
-            unreadable_count: 0,
-            deleted: Vec::new(),
-        };
+        let empty = TargetReport::without_copy(
+            target.name.clone(),
+            series.item.clone(),
+            without_copy(pipeline),
+        );
         let Some(observed) = observed else {
-            reports.push(TargetReport { outcome: without_copy(pipeline), ..empty });
+            reports.push(empty);
             continue;
         };
         let said = &observed.archived.report;

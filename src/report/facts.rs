@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 
 use crate::history::{
-    Closure, CopyRecord, History, HistoryError, LastOutcome, MaintenanceKind, RunSummary, StepTime,
-    TrendPoint,
+    Closure, CopyRecord, History, HistoryError, LastOutcome, MaintenanceKind, StepTime, TrendPoint,
 };
 use crate::model::copy::{CLOCK_SLACK, Series, later};
 use crate::model::job::Config;
@@ -99,8 +98,6 @@ pub struct Facts {
     pub targets: BTreeMap<TargetName, TargetFacts>,
     /// The steps of the last run of each job.
     pub steps: BTreeMap<JobName, Vec<StepTime>>,
-    /// The run that was recorded last.
-    pub last_run: Option<RunSummary>,
 }
 
 impl Facts {
@@ -131,7 +128,6 @@ impl Facts {
             }
         }
         let Some(history) = history else { return Ok(facts) };
-        facts.last_run = history.last_run()?;
         for target in &config.targets {
             facts.targets.insert(target.name.clone(), TargetFacts::gather(history, &target.name)?);
         }

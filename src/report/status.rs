@@ -110,13 +110,6 @@ impl StatusReport {
     }
 }
 
-impl StatusEntry {
-    fn explained(self) -> Self {
-        let closed = (!self.closures.is_empty()).then(|| closed::why(&self.closures));
-        Self { closed, ..self }
-    }
-}
-
 /// Answers for everything that the facts know of. `max_age` overrides what jobs and settings say.
 ///
 /// A slot without any good copy is stale, however young the installation is: nobody noticing is the fear
@@ -133,13 +126,11 @@ pub fn status(
         .map(|(slot, known)| {
             let job_age = config.job(&slot.job).and_then(|job| job.max_age);
             let max_age = max_age.or(job_age).unwrap_or(config.settings.max_age);
-            let due = config
-                .target(&slot.target)
-                .map(|target| due(target, facts.targets.get(&slot.target), now))
-                .unwrap_or_default();
-            let target = facts.targets.get(&slot.target);
-            let closures = target.map(|known| known.closures.clone()).unwrap_or_default();
-            StatusEntry { closures, ..entry(slot.clone(), known, due, now, max_age) }.explained()
+            let of_target = facts.targets.get(&slot.target);
+            let target = config.target(&slot.target);
+            let due = target.map(|target| due(target, of_target, now)).unwrap_or_default();
+            let closures = of_target.map(|of| of.closures.clone()).unwrap_or_default();
+            entry(slot.clone(), known, due, closures, now, max_age)
         })
         .collect();
     StatusReport { schema: SCHEMA, entries }
@@ -149,6 +140,7 @@ fn entry(
     slot: Slot,
     known: &SlotFacts,
     due: Vec<MaintenanceKind>,
+    closures: Vec<Closure>,
     now: DateTime<Utc>,
     max_age: Duration,
 ) -> StatusEntry {
@@ -166,8 +158,8 @@ fn entry(
         outcome: known.last_outcome.as_ref().map(|last| last.outcome.clone()),
         last_run: known.last_outcome.as_ref().map(|last| last.finished),
         due,
-        closed: None,
-        closures: Vec::new(),
+        closed: (!closures.is_empty()).then(|| closed::why(&closures)),
+        closures,
         copy: good.map(|copy| copy.id.clone()),
         size: good.and_then(|copy| copy.size),
         files: good.and_then(|copy| copy.files),

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use stillpoint::config::{SourceFile, load};
 use stillpoint::engine::engines;
 use stillpoint::model::job::Config;
 use stillpoint::pipeline::units::units;
+
+use crate::configured::configured;
 
 /// A repository of borg's on this machine.
 const LOCAL: &str =
@@ -39,8 +40,7 @@ fn config(settings: &str, job: &str, targets: &[&str]) -> Config {
         names.push(format!("t{n}"));
     }
     text.push_str(&format!("[jobs.host]\ntargets = {names:?}\n{job}\n"));
-    let file = SourceFile { path: "stillpoint.toml".into(), text };
-    load(&[file], "web1", |_| None).unwrap_or_else(|problems| panic!("{problems}")).config
+    configured(&text)
 }
 
 /// Files that are read live.

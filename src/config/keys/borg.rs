@@ -137,13 +137,9 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
         notes.problem(section.value_at(&SSH_COMMAND), Complaint::new(message));
     }
     let repository = read_repository(section, notes);
-    let location = repository.as_deref().and_then(|text| match repository::borg(text) {
-        Ok(location) => Some(location),
-        Err(complaint) => {
-            notes.problem(section.value_at(&REPOSITORY), complaint);
-            None
-        }
-    });
+    let location = repository
+        .as_deref()
+        .and_then(|text| notes.taken(section.value_at(&REPOSITORY), repository::borg(text)));
     if matches!(location, Some(Location::Local(_))) {
         let elsewhere: [&dyn Keyed; 3] = [&REMOTE_PROGRAM, &SSH_COMMAND, &UPLOAD_LIMIT];
         for key in elsewhere.into_iter().filter(|key| section.has(*key)) {

@@ -101,12 +101,10 @@ pub fn read(section: &Section<'_>, notes: &mut Notes) -> KeepPolicy {
         within: section.get(&WITHIN),
         tags: section.values(&TAGS),
     };
-    let keeps = counts.iter().any(|key| section.get(key).is_some_and(|count| count > 0))
-        || section.has(&WITHIN)
-        || !policy.tags.is_empty();
-    // A count that could not be read is a problem of its own and may well keep something.
-    let unreadable = counts.iter().any(|key| section.has(*key) && section.get(key).is_none());
-    if !keeps && !unreadable && !section.entries().is_empty() {
+    // What could not be read is a problem of its own and may well keep something.
+    let unreadable = counts.iter().any(|key| section.has(*key) && section.get(key).is_none())
+        || section.has(&WITHIN) && policy.within.is_none();
+    if policy.is_empty() && !unreadable && !section.entries().is_empty() {
         let complaint = Complaint::new("this policy would keep nothing")
             .help("leave the table out to keep everything");
         notes.problem(section.at, complaint);
@@ -114,35 +112,22 @@ pub fn read(section: &Section<'_>, notes: &mut Notes) -> KeepPolicy {
     policy
 }
 
+/// What a change of each key changes, in either table.
+#[cfg(test)]
+const ROWS: &[(&str, &str, &str)] = &[
+    ("last", "", "last=1"),
+    ("hourly", "", "hourly=1"),
+    ("daily", "", "daily=1"),
+    ("weekly", "", "weekly=1"),
+    ("monthly", "", "monthly=1"),
+    ("yearly", "", "yearly=1"),
+    ("within", "", "within='1d'"),
+    ("tags", "", "tags=['a']"),
+];
+
 /// What a change of each key changes.
 #[cfg(test)]
 pub const EFFECTS: &[Effects] = &[
-    Effects {
-        table: "targets.NAME.keep",
-        file: "[targets.t.keep]\nKEY\nTARGET JOB",
-        rows: &[
-            ("last", "", "last=1"),
-            ("hourly", "", "hourly=1"),
-            ("daily", "", "daily=1"),
-            ("weekly", "", "weekly=1"),
-            ("monthly", "", "monthly=1"),
-            ("yearly", "", "yearly=1"),
-            ("within", "", "within='1d'"),
-            ("tags", "", "tags=['a']"),
-        ],
-    },
-    Effects {
-        table: "jobs.NAME.keep.NAME",
-        file: "[jobs.j.keep.t]\nKEY\nTARGET JOB",
-        rows: &[
-            ("last", "", "last=1"),
-            ("hourly", "", "hourly=1"),
-            ("daily", "", "daily=1"),
-            ("weekly", "", "weekly=1"),
-            ("monthly", "", "monthly=1"),
-            ("yearly", "", "yearly=1"),
-            ("within", "", "within='1d'"),
-            ("tags", "", "tags=['a']"),
-        ],
-    },
+    Effects { table: "targets.NAME.keep", file: "[targets.t.keep]\nKEY\nTARGET JOB", rows: ROWS },
+    Effects { table: "jobs.NAME.keep.NAME", file: "[jobs.j.keep.t]\nKEY\nTARGET JOB", rows: ROWS },
 ];

@@ -96,25 +96,17 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
             .help("newer restic reads RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD from environment-file");
         notes.warning(section.at, complaint);
     }
-    let location = repository.as_deref().and_then(|text| match repository::restic(text) {
-        Ok((location, doubt)) => {
-            if let Some(doubt) = doubt {
-                notes.warning(section.value_at(&REPOSITORY), doubt);
-            }
-            Some(location)
+    let location = repository.as_deref().and_then(|text| {
+        let at = section.value_at(&REPOSITORY);
+        let (location, doubt) = notes.taken(at, repository::restic(text))?;
+        if let Some(doubt) = doubt {
+            notes.warning(at, doubt);
         }
-        Err(complaint) => {
-            notes.problem(section.value_at(&REPOSITORY), complaint);
-            None
-        }
+        Some(location)
     });
-    let copy_from = section.get(&COPY_FROM).and_then(|name| match TargetName::new(&name) {
-        Ok(name) => Some(name),
-        Err(error) => {
-            let message = format!("{}: {error}", COPY_FROM.key());
-            notes.problem(section.value_at(&COPY_FROM), Complaint::new(message));
-            None
-        }
+    let copy_from = section.get(&COPY_FROM).and_then(|name| {
+        let wrong = |error| Complaint::new(format!("{}: {error}", COPY_FROM.key()));
+        notes.taken(section.value_at(&COPY_FROM), TargetName::new(&name).map_err(wrong))
     });
     check_mount(section, location.as_ref(), notes);
     let config = EngineConfig::Restic(ResticOptions {

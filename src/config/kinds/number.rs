@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::config::diagnostic::Complaint;
-use crate::config::kind::{Kind, Read, Say, Scalar, wrong_type};
+use crate::config::kind::{Kind, Read, Say, Scalar, told, wrong_type};
 use crate::config::tree::{Node, Value};
 use crate::model::span;
 
@@ -33,7 +33,7 @@ pub struct Whole(pub u32);
 
 impl Kind<u32> for Whole {
     fn read(&self, node: &Node, say: Say<'_>) -> Option<u32> {
-        whole(node, self.0).map_err(|complaint| say(node, complaint)).ok()
+        told(whole(node, self.0), node, say)
     }
 
     fn shown(&self) -> String {

@@ -70,12 +70,7 @@ fn run(
     outcome: Outcome,
 ) -> RunReport {
     RunReport {
-        schema: SCHEMA,
-        run_id: RunId::from_bytes([0, 0, 0, number]),
-        started: time,
-        finished: time,
         outcome: outcome.clone(),
-        exit_code: None,
         jobs: vec![JobReport {
             name: JobName::new(job).unwrap(),
             outcome: outcome.clone(),
@@ -83,23 +78,13 @@ fn run(
             elapsed: HOUR,
             steps: Vec::new(),
             captures: Vec::new(),
-            targets: vec![TargetReport {
-                target: TargetName::new("usb").unwrap(),
-                item: item.map(str::to_owned),
+            targets: vec![TargetReport::without_copy(
+                TargetName::new("usb").unwrap(),
+                item.map(str::to_owned),
                 outcome,
-                copy: None,
-                bytes_new: None,
-                size: None,
-                files: None,
-                files_changed: 0,
-                unreadable: Vec::new(),
-                unreadable_count: 0,
-                deleted: Vec::new(),
-            }],
+            )],
         }],
-        maintenance: Vec::new(),
-        warnings: Vec::new(),
-        troubles: Vec::new(),
+        ..RunReport::begun(RunId::from_bytes([0, 0, 0, number]), time)
     }
 }
 
