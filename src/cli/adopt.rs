@@ -100,7 +100,7 @@ pub fn run(global: &Global, args: &AdoptArgs) -> Verdict {
     let mut troubles = Vec::new();
     if !offers.is_empty() && !args.dry_run {
         confirm(args.yes, offers.len())?;
-        let engine = select::engine(pipeline, &args.target)?;
+        let engine = pipeline.engine(select::target(pipeline.config, &args.target)?);
         troubles = setup.session(|cx| {
             adopted = adopt(cx, engine, &offers)?;
             Ok(Vec::new())

@@ -15,7 +15,6 @@ use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::size;
 use crate::model::target::Target;
-use crate::pipeline::select;
 use crate::pipeline::steps::target::require_mount;
 use crate::step::error::StepError;
 
@@ -181,7 +180,7 @@ fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
         });
     };
     for target in &setup.config.targets {
-        let engine = select::engine(pipeline, &target.name)?;
+        let engine = pipeline.engine(target);
         let result = require_mount(pipeline.host, target).and_then(|()| {
             let probe = engine.probe(pipeline.engine_context())?;
             let encryption = probe.encryption.map(|mode| format!(", {mode}")).unwrap_or_default();

@@ -114,7 +114,7 @@ fn look_through(
     let job = args.selection.job.as_ref();
     let by_path = args.pattern.contains('/');
     let mut troubles = Vec::new();
-    let engine = select::engine(cx.pipeline, &target.name)?;
+    let engine = cx.pipeline.engine(target);
     let copies = match select::all_copies(cx.pipeline, engine) {
         Ok(copies) => copies,
         Err(error) => {

@@ -48,9 +48,8 @@ struct Row {
 pub fn run(global: &Global, args: &InitArgs) -> Verdict {
     let setup = Setup::new(global, Use::Change)?;
     // All names first: what was made before a wrong one would never be told, nor its key.
-    for name in &args.targets {
-        select::target(&setup.config, name)?;
-    }
+    let named = args.targets.iter().map(|name| select::target(&setup.config, name));
+    let targets: Vec<&Target> = named.collect::<Result<_, _>>()?;
     let wanted = match (args.moved, args.existing) {
         (true, _) => Wanted::Moved,
         (false, true) => Wanted::Existing,
@@ -59,8 +58,8 @@ pub fn run(global: &Global, args: &InitArgs) -> Verdict {
     let mut document = Document { schema: SCHEMA, targets: Vec::new() };
     let troubles = setup.session(|cx| {
         let mut troubles: Vec<Trouble> = Vec::new();
-        for name in &args.targets {
-            let engine = select::engine(setup.pipeline(), name)?;
+        for target in &targets {
+            let (name, engine) = (&target.name, cx.pipeline.engine(target));
             match init(cx, engine, wanted) {
                 Ok(ready) => {
                     if let Some(text) = &ready.warning {

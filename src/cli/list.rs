@@ -73,7 +73,7 @@ pub fn run(global: &Global, args: &ListArgs) -> Verdict {
     let mut document = Document { schema: SCHEMA, copies: Vec::new(), unreadable: Vec::new() };
     let mut troubles = Vec::new();
     for target in targets {
-        let engine = select::engine(pipeline, &target.name)?;
+        let engine = pipeline.engine(target);
         match select::all_copies(pipeline, engine) {
             Ok(copies) => {
                 warn_if_closed(pipeline, target)?;

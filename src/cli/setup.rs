@@ -1,6 +1,6 @@
 //! Everything a verb needs before it starts: the configuration, the machine, the engines, the history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,6 +78,7 @@ impl Setup {
     pub fn new(global: &Global, how: Use) -> anyhow::Result<Self> {
         let mut config = load_config(global)?;
         refuse(untrusted(directories(&config)))?;
+        let engines = engines(&config);
         let system = SystemHost::new().map_err(|error| {
             let hint = "every verb needs /proc: mount -t proc proc /proc";
             StepError::from_error(Trouble::Environment, &error, Some(hint))
@@ -85,7 +86,7 @@ impl Setup {
         let hypervisor = machine::hypervisor(machine::CONNECTION);
         let system: Arc<dyn Host> = Arc::new(system.with_hypervisor(hypervisor));
         let is_dry = matches!(how, Use::Plan | Use::ReadBack { dry_run: true });
-        let dry = is_dry.then(|| Arc::new(dry_host(&system, &config)));
+        let dry = is_dry.then(|| Arc::new(dry_host(&system, &engines, &config.settings)));
         let host = dry.clone().map_or(system, |dry| dry as Arc<dyn Host>);
         if matches!(how, Use::Look | Use::Report | Use::ReadBack { .. })
             && let Err(error) = host.try_room(&config.settings.cache_dir)
@@ -98,7 +99,6 @@ impl Setup {
         if let Some(history) = &history {
             whose(host.as_ref(), history, how)?;
         }
-        let engines = engines(&config);
         let terminal = Terminal::new(render::terminal_options(global), Box::new(io::stderr()));
         let observer = Observers(vec![Box::new(terminal)]);
         let place = match how {
@@ -249,12 +249,11 @@ pub fn host_name() -> anyhow::Result<String> {
 }
 
 /// A machine that only looks, and leaves nothing of the engines' own where they have not been yet.
-fn dry_host(system: &Arc<dyn Host>, config: &Config) -> DryHost {
-    let Settings { cache_dir, state_dir, runtime_dir, .. } = &config.settings;
-    let mut engines =
-        vec![cache_dir.join("borg"), cache_dir.join("restic"), state_dir.join("borg")];
-    engines.retain(|path| !path.exists());
-    DryHost::new(Arc::clone(system)).with_aside(engines, runtime_dir.clone())
+fn dry_host(system: &Arc<dyn Host>, engines: &Engines, settings: &Settings) -> DryHost {
+    let own = engines.values().flat_map(|engine| engine.own_directories(settings));
+    let absent: BTreeSet<PathBuf> = own.filter(|path| !path.exists()).collect();
+    let absent = absent.into_iter().collect();
+    DryHost::new(Arc::clone(system)).with_aside(absent, settings.runtime_dir.clone())
 }
 
 /// Refuses to go on.
@@ -318,8 +317,8 @@ fn used<'c>(
         }
         note(&mut programs, target.program.clone(), &place);
         // What an engine reads besides the source is the passphrase, the key and what the backend is given.
-        let needs = engines.get(&target.name).map(|engine| engine.needs());
-        for secret in needs.into_iter().flat_map(|needs| needs.reads) {
+        let needs = engines[&target.name].needs();
+        for secret in needs.reads {
             note(&mut private, Some(secret), &place);
         }
     }

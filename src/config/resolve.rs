@@ -79,11 +79,11 @@ fn between_targets(targets: &[ReadTarget], defined: &[&str], notes: &mut Notes) 
         } else if *from == target.target.name {
             notes.problem(at, Complaint::new("a target cannot be copied from itself"));
         } else if let Some(source) = targets.iter().find(|other| other.target.name == *from) {
-            if source.target.engine.name() != "restic" {
+            let (own, other) = (target.target.engine.name(), source.target.engine.name());
+            if own != other {
                 let message = format!(
-                    "{:?} is a {} target: only restic copies from restic",
-                    from.as_str(),
-                    source.target.engine.name()
+                    "{:?} is a {other} target: only {own} copies from {own}",
+                    from.as_str()
                 );
                 notes.problem(at, Complaint::new(message));
             } else if source.target.copy_from.is_some() {

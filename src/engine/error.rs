@@ -4,6 +4,7 @@ use crate::host::{ActError, RunError, TrustError};
 use crate::model::names::TargetName;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
+use crate::model::target::Target;
 
 /// Why an engine call failed. Each variant has its own remedy; see [`EngineError::hint`].
 #[derive(Debug, thiserror::Error)]
@@ -213,6 +214,11 @@ fn whose(source_only: bool, from: &TargetName, to: &TargetName) -> String {
 }
 
 impl EngineError {
+    /// That the engine of this target has nothing of the kind, in any version.
+    pub(super) fn unsupported(target: &Target, what: &str) -> EngineError {
+        EngineError::Unsupported { engine: target.engine.name().into(), what: what.into() }
+    }
+
     /// The kind of trouble this is for the run.
     pub fn trouble(&self) -> Trouble {
         match self {

@@ -102,12 +102,22 @@ impl Claim<'_> {
 pub type OnProgress<'a> = &'a mut dyn FnMut(Progress);
 
 /// One repository, spoken to through the program that made it.
+///
+/// What has no body here is what each must differ in. What has one is what not every engine has: the body says so, as
+/// [`EngineError::Unsupported`] or as what it means to have nothing of the kind.
 pub trait Engine: Send + Sync {
     /// The target it serves.
     fn target(&self) -> &Target;
 
     /// Its program on this machine.
     fn program(&self) -> Tool;
+
+    /// Directories that it makes for itself on this machine, also when it only looks: a dry run, which leaves nothing
+    /// behind, has it make them elsewhere as long as they are not there.
+    fn own_directories(&self, settings: &Settings) -> Vec<PathBuf> {
+        let _ = settings;
+        Vec::new()
+    }
 
     /// Whether nobody else may be at the repository while a copy is made.
     fn is_written_alone(&self) -> bool {
@@ -126,8 +136,10 @@ pub trait Engine: Send + Sync {
         true
     }
 
-    /// What [`Engine::mount`] calls the source of its mounts.
-    fn mount_source(&self) -> &'static str;
+    /// What [`Engine::mount`] calls the source of its mounts; `None` where it serves none.
+    fn mount_source(&self) -> Option<&'static str> {
+        None
+    }
 
     /// What it needs of the machine: to reach the repository, to open it, and for its own program.
     fn needs(&self) -> Needs {
@@ -174,7 +186,8 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// When the engine could not carry it out.
-    fn read_machines(&self, _cx: Context<'_>, _copies: &mut [Copy]) -> Result<(), EngineError> {
+    fn read_machines(&self, cx: Context<'_>, copies: &mut [Copy]) -> Result<(), EngineError> {
+        let _ = (cx, copies);
         Ok(())
     }
 
@@ -191,11 +204,17 @@ pub trait Engine: Send + Sync {
 
     /// The name or id under which [`Engine::backup`] will store this request, where the engine lets us
     /// choose it (borg).
-    fn name_for(&self, request: &BackupRequest) -> Option<String>;
+    fn name_for(&self, request: &BackupRequest) -> Option<String> {
+        let _ = request;
+        None
+    }
 
     /// Whether a listed copy is a half-made one of a run that was cut off (a borg checkpoint), and the name
     /// that the finished one would have had.
-    fn unfinished(&self, copy: &Copy) -> Option<String>;
+    fn unfinished(&self, copy: &Copy) -> Option<String> {
+        let _ = copy;
+        None
+    }
 
     /// Deletes copies by exact id. That they are gone is for the caller to see in a listing.
     ///
@@ -207,7 +226,10 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// When the engine could not carry it out.
-    fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<Compacted, EngineError>;
+    fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<Compacted, EngineError> {
+        let _ = (cx, progress);
+        Ok(Compacted::NotNeeded)
+    }
 
     /// Checks the whole repository.
     ///
@@ -218,13 +240,19 @@ pub trait Engine: Send + Sync {
         cx: Context<'_>,
         read_data: ReadData,
         progress: OnProgress<'_>,
-    ) -> Result<CheckReport, EngineError>;
+    ) -> Result<CheckReport, EngineError> {
+        let _ = (cx, read_data, progress);
+        Err(EngineError::unsupported(self.target(), "check a repository"))
+    }
 
     /// Reads one whole copy back, as a restore would, and throws it away.
     ///
     /// # Errors
     /// When it could not be tried: not the same as damage, which is in the report.
-    fn verify(&self, cx: Context<'_>, copy: &Copy) -> Result<CheckReport, EngineError>;
+    fn verify(&self, cx: Context<'_>, copy: &Copy) -> Result<CheckReport, EngineError> {
+        let _ = (cx, copy);
+        Err(EngineError::unsupported(self.target(), "read a copy back without restoring it"))
+    }
 
     /// Restores.
     ///
@@ -242,7 +270,10 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// When the repository cannot be asked.
-    fn sources(&self, cx: Context<'_>, copy: &Copy) -> Result<Option<Vec<PathBuf>>, EngineError>;
+    fn sources(&self, cx: Context<'_>, copy: &Copy) -> Result<Option<Vec<PathBuf>>, EngineError> {
+        let _ = (cx, copy);
+        Ok(None)
+    }
 
     /// Writes the content of one file of a copy to our own standard output.
     ///
@@ -253,7 +284,10 @@ pub trait Engine: Send + Sync {
         cx: Context<'_>,
         copy: &Copy,
         path: &std::path::Path,
-    ) -> Result<(), EngineError>;
+    ) -> Result<(), EngineError> {
+        let _ = (cx, copy, path);
+        Err(EngineError::unsupported(self.target(), "write a file of a copy to standard output"))
+    }
 
     /// The command that serves a copy as a file system at a directory, in the foreground until stopped.
     ///
@@ -264,7 +298,10 @@ pub trait Engine: Send + Sync {
         cx: Context<'_>,
         copy: &Copy,
         at: &std::path::Path,
-    ) -> Result<CommandSpec, EngineError>;
+    ) -> Result<CommandSpec, EngineError> {
+        let _ = (cx, copy, at);
+        Err(EngineError::unsupported(self.target(), "serve a copy as a file system"))
+    }
 
     /// Hands every entry of a copy to `each`, in the engine's order; nothing is collected.
     ///
@@ -284,10 +321,11 @@ pub trait Engine: Send + Sync {
     /// When the copy cannot be looked into.
     fn look_into(
         &self,
-        _cx: Context<'_>,
-        _id: &str,
-        _expected: &[Expected],
+        cx: Context<'_>,
+        id: &str,
+        expected: &[Expected],
     ) -> Result<Option<Looked>, EngineError> {
+        let _ = (cx, id, expected);
         Ok(None)
     }
 
@@ -301,7 +339,10 @@ pub trait Engine: Send + Sync {
         older: &Copy,
         newer: &Copy,
         each: &mut dyn FnMut(Change),
-    ) -> Result<(), EngineError>;
+    ) -> Result<(), EngineError> {
+        let _ = (cx, older, newer, each);
+        Err(EngineError::unsupported(self.target(), "compare copies"))
+    }
 
     /// Marks a copy, as [`Engine::list`] gave it, in the repository as never to be pruned, or takes the mark
     /// away. Answers with the copy's id after that, which is another one with borg (the mark is in the name)
@@ -309,7 +350,10 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// When the engine could not carry it out.
-    fn set_pin(&self, cx: Context<'_>, copy: &Copy, pinned: bool) -> Result<String, EngineError>;
+    fn set_pin(&self, cx: Context<'_>, copy: &Copy, pinned: bool) -> Result<String, EngineError> {
+        let _ = (cx, copy, pinned);
+        Err(EngineError::unsupported(self.target(), "mark a copy as one to keep"))
+    }
 
     /// Copies these copies, as the other one lists them, from a repository of the same engine into this one.
     ///
@@ -321,16 +365,25 @@ pub trait Engine: Send + Sync {
         source: &dyn Engine,
         copies: &[&Copy],
         progress: OnProgress<'_>,
-    ) -> Result<(), EngineError>;
+    ) -> Result<(), EngineError> {
+        let _ = (cx, source, copies, progress);
+        Err(EngineError::unsupported(self.target(), "copy from one repository to another"))
+    }
 
     /// The name that the locks of the context's run bear, and no others; `None` when nothing tells them from
     /// others'. It is known before the lock is taken, for the ledger.
-    fn lock_owner(&self, cx: Context<'_>) -> Option<String>;
+    fn lock_owner(&self, cx: Context<'_>) -> Option<String> {
+        let _ = cx;
+        None
+    }
 
     /// Releases the locks that a run left and whose processes are proven dead, and nobody else's. They are gone
-    /// when this succeeds: it has looked.
+    /// when this succeeds: it has looked. An engine that takes no locks leaves none.
     ///
     /// # Errors
     /// When the engine could not carry it out, or not without taking somebody else's lock with it.
-    fn release_dead_lock(&self, cx: Context<'_>, claim: Claim<'_>) -> Result<(), EngineError>;
+    fn release_dead_lock(&self, cx: Context<'_>, claim: Claim<'_>) -> Result<(), EngineError> {
+        let _ = (cx, claim);
+        Ok(())
+    }
 }

@@ -106,6 +106,8 @@ pub enum Compacted {
     Freed(String),
     /// Nothing: the repository only takes in.
     AppendOnly,
+    /// Nothing was left to give back: in such a repository a deletion frees its space by itself.
+    NotNeeded,
     /// The engine named no space.
     Unknown,
     /// Nobody compacted: a dry run only noted it.

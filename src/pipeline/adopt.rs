@@ -69,7 +69,7 @@ pub fn offers(
     target: &TargetName,
     request: &Request<'_>,
 ) -> Result<Vec<Offer>, StepError> {
-    let engine = select::engine(pipeline, target)?;
+    let engine = pipeline.engine(select::target(pipeline.config, target)?);
     let mut copies = select::all_copies(pipeline, engine)?;
     copies.retain(|copy| engine.unfinished(copy).is_none());
     engine.read_machines(pipeline.engine_context(), &mut copies)?;

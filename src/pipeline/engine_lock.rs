@@ -136,7 +136,7 @@ pub fn release(
     target: &TargetName,
     owner: Option<&str>,
 ) -> Result<(), StepError> {
-    let Some(engine) = pipeline.engine(target) else {
+    let Some(engine) = pipeline.engine_named(target) else {
         return Err(StepError::new(
             Trouble::Cleanup,
             format!(

@@ -15,7 +15,8 @@ pub fn inquire(pipeline: Pipeline<'_>, report: &mut StatusReport) {
     let mut answers: BTreeMap<TargetName, Result<Vec<Copy>, String>> = BTreeMap::new();
     for entry in report.entries.iter_mut().filter(|entry| entry.is_unrecorded()) {
         let answer = answers.entry(entry.target.clone()).or_insert_with(|| {
-            let engine = select::engine(pipeline, &entry.target).map_err(|error| error.message)?;
+            let target = select::target(pipeline.config, &entry.target);
+            let engine = pipeline.engine(target.map_err(|error| error.message)?);
             let mut copies = select::all_copies(pipeline, engine).map_err(|error| error.message)?;
             copies.retain(|copy| engine.unfinished(copy).is_none());
             Ok(copies)

@@ -198,8 +198,8 @@ fn serve(
     // 2. The source is free from here on; the copies are looked for and the policy applied, once for each target.
     let mut served: BTreeMap<&TargetName, Served> = BTreeMap::new();
     for target in &direct {
-        let engine = cx.pipeline.engine(&target.name);
-        let Some((engine, lock)) = engine.zip(locks.get_mut(&target.name)) else { continue };
+        let engine = cx.pipeline.engine(target);
+        let Some(lock) = locks.get_mut(&target.name) else { continue };
         let made = Replicated::made_here(archived.remove(&target.name).unwrap_or_default());
         served.extend(finish(cx, rec, job, engine, made, lock).map(|held| (&target.name, held)));
     }
@@ -296,7 +296,7 @@ fn archive_batch(
     target: &Target,
 ) -> Vec<Archived> {
     let mut archived = Vec::new();
-    let Some(engine) = cx.pipeline.engine(&target.name) else { return archived };
+    let engine = cx.pipeline.engine(target);
     for item in batch.items {
         if cx.host().stop_signal().is_some() {
             break;
@@ -335,12 +335,12 @@ fn serve_from(
     from: &TargetName,
     locks: &mut Locks<'_>,
 ) -> Option<Served> {
-    let engine = cx.pipeline.engine(&target.name)?;
+    let engine = cx.pipeline.engine(target);
     let lock = locks.get_mut(&target.name)?;
     if cx.host().stop_signal().is_some() {
         return None;
     }
-    let Some((source, source_engine)) = source.zip(cx.pipeline.engine(from)) else {
+    let Some((source, source_engine)) = source.zip(cx.pipeline.engine_named(from)) else {
         rec.step("copy", Some(&target.name), None, |_| -> Result<((), Done), StepError> {
             let text = format!(
                 "there is nothing new in target {from} to copy from — it is filled when {from} takes a copy in the same run, so run the job without --target and see why {from} took none"

@@ -60,7 +60,7 @@ fn one(
     target: &Target,
     work: Work,
 ) -> Option<Vec<String>> {
-    let engine = cx.pipeline.engine(&target.name)?;
+    let engine = cx.pipeline.engine(target);
     match work {
         Work::Check(asked) => {
             let configured = target.check.as_ref().map_or(ReadData::None, |check| check.read_data);

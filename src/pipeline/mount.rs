@@ -53,9 +53,14 @@ pub fn mount(
             return Err(StepError::new(Trouble::Configuration, text));
         }
     }
+    let Some(source) = engine.mount_source() else {
+        let target = engine.target();
+        let text = format!("copies of a {} target cannot be mounted", target.engine.name());
+        return Err(StepError::new(Trouble::Environment, text));
+    };
     let before = host.mounts()?.into_iter().filter(|entry| entry.at == at);
     let promised = ServedMount {
-        source: engine.mount_source().into(),
+        source: source.into(),
         before: before.map(|entry| entry.id).collect(),
         boot_id: host.boot_id()?,
         path: at,

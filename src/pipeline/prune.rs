@@ -168,7 +168,7 @@ fn prune_target(
     }
     require_mount(cx.host(), target)?;
     let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
-    let engine = select::engine(cx.pipeline, &target.name)?;
+    let engine = cx.pipeline.engine(target);
     if !target.append_only {
         pruned.refusals.extend(mark_remembered(cx, engine));
     }
@@ -250,10 +250,9 @@ fn one_target(
         if target.append_only {
             return true;
         }
-        let listed = require_mount(cx.host(), target)
-            .and_then(|()| select::engine(cx.pipeline, &target.name))
-            .and_then(|engine| Ok((engine, engine.list(cx.engine())?)));
-        let (engine, listed) = match listed {
+        let engine = cx.pipeline.engine(target);
+        let listed = require_mount(cx.host(), target).and_then(|()| Ok(engine.list(cx.engine())?));
+        let listed = match listed {
             Ok(listed) => listed,
             Err(error) => {
                 pruned.failed(target, &error);

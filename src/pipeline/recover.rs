@@ -174,7 +174,7 @@ fn recover_but(pipeline: Pipeline<'_>, given_up: Option<&RunId>) -> Result<Recov
 /// The target of a lock that nobody can look at, since the configuration does not name it.
 fn out_of_reach<'u>(pipeline: Pipeline<'_>, undo: &'u Undo) -> Option<&'u TargetName> {
     let Undo::ReleaseEngineLock { target, .. } = undo else { return None };
-    pipeline.engine(target).is_none().then_some(target)
+    pipeline.engine_named(target).is_none().then_some(target)
 }
 
 /// Settles what can never be given back, without doing anything about it. Answers whether it was such a thing: one

@@ -87,9 +87,8 @@ fn carry_out(
     let mut rec = Recorder::new(cx.pipeline.observer, None);
     for target in &cx.config().targets {
         let Some(deleted) = served.get(&target.name) else { continue };
-        let Some(engine) = cx.pipeline.engine(&target.name) else { continue };
         if cx.host().stop_signal().is_none() {
-            maintain(cx, &mut rec, engine, *deleted);
+            maintain(cx, &mut rec, cx.pipeline.engine(target), *deleted);
         }
     }
     let outcome = rec.outcome();

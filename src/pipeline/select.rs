@@ -136,19 +136,6 @@ pub fn all_copies(pipeline: Pipeline<'_>, engine: &dyn Engine) -> Result<Vec<Cop
     Ok(copies)
 }
 
-/// The engine of a target; configured targets always have one.
-///
-/// # Errors
-/// When the configuration was changed under us.
-pub fn engine<'a>(
-    pipeline: Pipeline<'a>,
-    target: &TargetName,
-) -> Result<&'a dyn Engine, StepError> {
-    pipeline.engine(target).ok_or_else(|| {
-        StepError::new(Trouble::Unexpected, format!("target {target} has no engine"))
-    })
-}
-
 /// The copies that a person means by a job: those of one host, which need not be this one, also when the
 /// configuration has no such job (any more).
 #[derive(Debug, Clone, Copy)]
@@ -257,7 +244,7 @@ pub fn copy<'a>(
     let mut unreadable: Option<StepError> = None;
     let mut looked: Vec<(&dyn Engine, Vec<Copy>)> = Vec::new();
     for target in targets_of(pipeline.config, query.job, query.target)? {
-        let engine = engine(pipeline, &target.name)?;
+        let engine = pipeline.engine(target);
         match finished(pipeline, engine) {
             Ok(copies) => {
                 // A named copy that is there needs no other target.

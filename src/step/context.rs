@@ -54,8 +54,16 @@ pub struct RunContext<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    /// The engine of a target.
-    pub fn engine(&self, target: &TargetName) -> Option<&'a dyn Engine> {
+    /// The engine of a target of the configuration.
+    ///
+    /// # Panics
+    /// When the engines are not those of the configuration: [`crate::engine::engines`] makes one for each of its targets.
+    pub fn engine(&self, target: &Target) -> &'a dyn Engine {
+        self.engines[&target.name].as_ref()
+    }
+
+    /// The engine of a target known by its name alone, as from a ledger; `None` when the configuration names it no more.
+    pub fn engine_named(&self, target: &TargetName) -> Option<&'a dyn Engine> {
         self.engines.get(target).map(Box::as_ref)
     }
 

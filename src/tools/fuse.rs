@@ -1,11 +1,5 @@
 //! What engines need to serve a copy as a file system, and how they say that it is missing.
 
-/// What borg calls the source of its mounts.
-pub const BORG_SOURCE: &str = "borgfs";
-
-/// What restic calls the source of its mounts.
-pub const RESTIC_SOURCE: &str = "restic";
-
 /// What is missing on this machine, with its remedy, if an engine that could not mount says so.
 pub fn missing(said: &str) -> Option<&'static str> {
     // borg 1.1: "loading FUSE support failed", since 1.2: "no FUSE support"; both after these words.

@@ -202,7 +202,7 @@ fn damage_closes_the_target_until_a_check_of_that_extent_is_clean() {
         let target = bench.config.targets[0].clone();
         let check = |read, damage: &[String]| {
             in_a_session(&bench, |cx| {
-                closed::after_check(cx, cx.pipeline.engine(&target.name).unwrap(), read, damage)
+                closed::after_check(cx, cx.pipeline.engine(&target), read, damage)
             })
             .unwrap();
         };
@@ -235,7 +235,7 @@ fn damage_of_one_copy_is_taken_back_by_reading_it_again() {
     verify(&copies[0], &["a file cannot be read".to_owned()]);
     verify(&copies[1], &[]);
     in_a_session(&bench, |cx| {
-        closed::after_check(cx, cx.pipeline.engine(&target.name).unwrap(), ReadData::None, &[])
+        closed::after_check(cx, cx.pipeline.engine(&target), ReadData::None, &[])
     })
     .unwrap();
     assert_eq!(closures(&bench).len(), 1, "neither another copy nor the structure says enough");

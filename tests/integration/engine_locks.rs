@@ -158,10 +158,7 @@ fn damage_that_is_found_while_a_compaction_waits_stops_it() {
     }));
     let (troubled, _) = session(bench.pipeline(), &run_id(), Place::State, |cx| {
         let mut rec = Recorder::new(&Nobody, None);
-        assert!(
-            compact(cx, &mut rec, cx.pipeline.engine(&target.name).unwrap(), WhenBusy::Fail)
-                .is_none()
-        );
+        assert!(compact(cx, &mut rec, cx.pipeline.engine(&target), WhenBusy::Fail).is_none());
         rec.steps.last().unwrap().detail.clone()
     })
     .unwrap();
@@ -185,7 +182,7 @@ fn what_a_check_found_is_recorded_before_the_lock_goes() {
     }));
     session(bench.pipeline(), &run_id(), Place::State, |cx| {
         let mut rec = Recorder::new(&Nobody, None);
-        let engine = cx.pipeline.engine(&target.name).unwrap();
+        let engine = cx.pipeline.engine(&target);
         check(cx, &mut rec, engine, ReadData::None, WhenBusy::Fail);
         assert_eq!(closed::known(cx, &target.name).unwrap().len(), 1);
     })

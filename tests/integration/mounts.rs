@@ -19,14 +19,14 @@ use crate::support::fake_host::{Fault, PowerCut};
 const AT: &str = "/empty/copy";
 
 fn newest(bench: &Bench) -> Copy {
-    let engine = bench.pipeline().engine(&bench.config.targets[0].name).unwrap();
+    let engine = bench.pipeline().engine(&bench.config.targets[0]);
     engine.list(bench.pipeline().engine_context()).unwrap().remove(0)
 }
 
 /// Mounts a copy, as the verb does.
 fn serve(bench: &Bench, copy: &Copy) -> Result<(Result<(), StepError>, Frame), StepError> {
     bench.host.world().is_told = false;
-    let engine = bench.pipeline().engine(&bench.config.targets[0].name).unwrap();
+    let engine = bench.pipeline().engine(&bench.config.targets[0]);
     let host = &bench.host;
     let ready = || host.world().is_told = true;
     session(bench.pipeline(), &RunId::from_bytes([9; 4]), Place::State, |cx| {

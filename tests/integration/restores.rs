@@ -30,7 +30,7 @@ fn restore_to(
     to: Option<&str>,
 ) -> Result<(Result<(), StepError>, Frame), StepError> {
     let pipeline = bench.pipeline();
-    let engine = pipeline.engine(&bench.config.targets[0].name).unwrap();
+    let engine = pipeline.engine(&bench.config.targets[0]);
     let copy = engine.list(pipeline.engine_context()).unwrap().pop().unwrap();
     let wanted = Wanted {
         copy,

@@ -155,6 +155,7 @@ stall-timeout = "1m"
                     exclude_caches: true,
                     exclude_if_present: vec![".nobackup".into()],
                     one_file_system: true,
+                    block_size: None,
                     view: stillpoint::host::PrivateView::default(),
                 },
             },

@@ -27,8 +27,9 @@ use crate::model::target::{BorgOptions, ReadData, Target};
 use crate::tools::borg::log::freed_space;
 use crate::tools::borg::log::{Line, Message};
 use crate::tools::borg::output::{Listing, parse_listing, parse_machines, parse_version};
-use crate::tools::borg::{Reading, Repository, copies_of, name, state_directory};
-use crate::tools::fuse;
+use crate::tools::borg::{
+    MOUNT_SOURCE, Reading, Repository, cache_directory, copies_of, name, state_directory,
+};
 
 use classify::{Journal, fault};
 
@@ -318,6 +319,10 @@ impl Engine for BorgEngine {
         Tool::Borg.or(self.target.program.as_ref())
     }
 
+    fn own_directories(&self, settings: &Settings) -> Vec<PathBuf> {
+        vec![cache_directory(settings), state_directory(settings)]
+    }
+
     fn is_written_alone(&self) -> bool {
         true
     }
@@ -333,8 +338,8 @@ impl Engine for BorgEngine {
         false
     }
 
-    fn mount_source(&self) -> &'static str {
-        fuse::BORG_SOURCE
+    fn mount_source(&self) -> Option<&'static str> {
+        Some(MOUNT_SOURCE)
     }
 
     fn needs(&self) -> Needs {
@@ -519,10 +524,6 @@ impl Engine for BorgEngine {
         self.extract(cx, request, progress)
     }
 
-    fn sources(&self, _: Context<'_>, _: &Copy) -> Result<Option<Vec<PathBuf>>, EngineError> {
-        Ok(None)
-    }
-
     fn stream(&self, cx: Context<'_>, copy: &Copy, path: &Path) -> Result<(), EngineError> {
         self.to_stdout(cx, copy, path)
     }
@@ -561,19 +562,6 @@ impl Engine for BorgEngine {
             self.ask(cx, &spec)?;
         }
         Ok(name)
-    }
-
-    fn copy_from(
-        &self,
-        _cx: Context<'_>,
-        _source: &dyn Engine,
-        _ids: &[&Copy],
-        _progress: OnProgress<'_>,
-    ) -> Result<(), EngineError> {
-        Err(EngineError::Unsupported {
-            engine: "borg".into(),
-            what: "copy archives from one repository to another".into(),
-        })
     }
 
     fn lock_owner(&self, cx: Context<'_>) -> Option<String> {

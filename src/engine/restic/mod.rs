@@ -18,11 +18,13 @@ use super::{
 };
 use crate::host::{CommandSpec, Tool};
 use crate::model::copy::Copy;
+use crate::model::job::Settings;
 use crate::model::needs::Needs;
 use crate::model::target::{ReadData, ResticOptions, Target};
-use crate::tools::fuse;
 use crate::tools::restic::message;
-use crate::tools::restic::{Access, OLDEST, Repository, Version, command, tags};
+use crate::tools::restic::{
+    Access, MOUNT_SOURCE, OLDEST, Repository, Version, cache_directory, command, tags,
+};
 
 mod backup;
 mod browse;
@@ -98,7 +100,7 @@ impl ResticEngine {
             program: self.program(),
             version,
             repository: repository.clone(),
-            cache: cx.settings.cache_dir.join("restic"),
+            cache: cache_directory(cx.settings),
             temporary: cx.temporary.map(Path::to_owned),
             lock_wait: cx.lock_wait,
             stall_limit: self.target.stall_timeout,
@@ -124,8 +126,12 @@ impl Engine for ResticEngine {
         Tool::Restic.or(self.target.program.as_ref())
     }
 
-    fn mount_source(&self) -> &'static str {
-        fuse::RESTIC_SOURCE
+    fn own_directories(&self, settings: &Settings) -> Vec<PathBuf> {
+        vec![cache_directory(settings)]
+    }
+
+    fn mount_source(&self) -> Option<&'static str> {
+        Some(MOUNT_SOURCE)
     }
 
     fn needs(&self) -> Needs {
@@ -173,14 +179,6 @@ impl Engine for ResticEngine {
         progress: OnProgress<'_>,
     ) -> Result<BackupReport, EngineError> {
         backup::backup(&self.open(cx)?, request, progress)
-    }
-
-    fn name_for(&self, _request: &BackupRequest) -> Option<String> {
-        None
-    }
-
-    fn unfinished(&self, _copy: &Copy) -> Option<String> {
-        None
     }
 
     fn delete(&self, cx: Context<'_>, ids: &[String]) -> Result<(), EngineError> {

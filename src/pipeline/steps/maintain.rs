@@ -128,6 +128,7 @@ fn given_back(compacted: &Compacted) -> Done {
     match compacted {
         Compacted::Predicted => Done::ok("would give back the space of deleted copies"),
         Compacted::Freed(space) => Done::ok(format!("{space} given back")),
+        Compacted::NotNeeded => Done::ok("nothing to compact: what is deleted frees its space at once"),
         Compacted::Unknown => Done::ok("compacted; the engine named no space that became free"),
         Compacted::AppendOnly => Done::with(
             Outcome::Warning,

@@ -21,8 +21,10 @@ pub fn lock_for_writing(
     run: &RunId,
     target: &Target,
 ) -> Result<Box<dyn LockGuard>, StepError> {
-    let is_shared = pipeline.engine(&target.name).is_some_and(|engine| !engine.is_written_alone());
-    let mode = if is_shared { LockMode::Shared } else { LockMode::Exclusive };
+    let mode = match pipeline.engine(target).is_written_alone() {
+        true => LockMode::Exclusive,
+        false => LockMode::Shared,
+    };
     lock(pipeline, run, target, mode)
 }
 

@@ -113,6 +113,7 @@ impl HeldBatch for Captured<'_> {
                 exclude_caches: self.files.exclude_caches,
                 exclude_if_present: self.files.exclude_if_present.clone(),
                 one_file_system: self.files.one_file_system,
+                block_size: None,
                 view: self.view(cx, &live_places(cx, target)),
             },
             expected: self.roots.expected.clone(),
@@ -174,8 +175,7 @@ pub(super) fn hold<'a>(
     if files.capture.mode == CaptureMode::None {
         return Some(captured);
     }
-    let (programs, disks) =
-        (programs(cx.host(), cx.pipeline.engines, targets), disks(&cx.config().targets));
+    let (programs, disks) = (programs(cx.pipeline, targets), disks(&cx.config().targets));
     let intended =
         rec.step("survey", None, None, |_| intend(cx.pipeline.room(), files, &programs, &disks))?;
     if let Some(warning) = read_live(&intended.volumes) {
@@ -486,7 +486,6 @@ fn own_places(cx: RunContext<'_>, targets: &[&Target]) -> Vec<PathBuf> {
 fn live_places(cx: RunContext<'_>, target: &Target) -> Vec<PathBuf> {
     let settings = &cx.config().settings;
     let mut places = vec![settings.cache_dir.clone(), settings.runtime_dir.clone()];
-    let engine = cx.pipeline.engine(&target.name);
-    places.extend(engine.into_iter().flat_map(|engine| engine.live_places(settings)));
+    places.extend(cx.pipeline.engine(target).live_places(settings));
     places.iter().map(|path| cx.host().canonical(path)).collect()
 }

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use crate::capture::survey::{Absent, Survey, resolved, survey};
 use crate::capture::{Choice, Provider, Room, choose};
-use crate::engine::Engines;
-use crate::host::{Host, MountEntry};
+use crate::host::MountEntry;
 use crate::model::job::{CaptureMode, FilesSource};
 use crate::model::outcome::Trouble;
 use crate::model::report::VolumeReport;
@@ -37,9 +36,9 @@ pub(super) fn capture(
     files: &FilesSource,
     targets: &[&Target],
 ) -> Result<String, StepError> {
-    let Pipeline { host, config, engines, .. } = pipeline;
+    let config = pipeline.config;
     let room = pipeline.room();
-    let (programs, disks) = (programs(host, engines, targets), disks(&config.targets));
+    let (programs, disks) = (programs(pipeline, targets), disks(&config.targets));
     let (intended, done) = intend(room, files, &programs, &disks)?;
     let run = crate::model::names::RunId::from_bytes([0; 4]);
     let mut promises = Vec::new();
@@ -153,9 +152,10 @@ pub(super) fn disks(targets: &[Target]) -> Vec<PathBuf> {
 }
 
 /// The programs that the engines of these targets are.
-pub(super) fn programs(host: &dyn Host, engines: &Engines, targets: &[&Target]) -> Vec<PathBuf> {
-    let engines = targets.iter().filter_map(|target| engines.get(&target.name));
-    let found = engines.filter_map(|engine| host.find_program(&engine.program()).ok());
+pub(super) fn programs(pipeline: Pipeline<'_>, targets: &[&Target]) -> Vec<PathBuf> {
+    let host = pipeline.host;
+    let programs = targets.iter().map(|target| pipeline.engine(target).program());
+    let found = programs.filter_map(|program| host.find_program(&program).ok());
     found.map(|path| host.canonical(&path)).collect()
 }
 

@@ -24,6 +24,9 @@ pub mod log;
 pub mod name;
 pub mod output;
 
+/// What borg calls the source of its mounts.
+pub const MOUNT_SOURCE: &str = "borgfs";
+
 /// Whether borg may use a repository that is not where it remembers it, instead of asking.
 const RELOCATED: &str = "BORG_RELOCATED_REPO_ACCESS_IS_OK";
 
@@ -288,6 +291,9 @@ impl Repository<'_> {
         }
         for pattern in &tree.exclude {
             spec = spec.arg("--exclude").arg(to_borg(pattern)?);
+        }
+        if let Some(size) = tree.block_size {
+            spec = spec.arg(format!("--chunker-params=fixed,{size}"));
         }
         spec.view = tree.view.clone();
         let paths = tree.paths.iter().map(|path| plain(path));

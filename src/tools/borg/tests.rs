@@ -106,6 +106,7 @@ fn create_says_all_that_was_configured() {
         exclude_caches: true,
         exclude_if_present: vec![".nobackup".into()],
         one_file_system: true,
+        block_size: None,
         view: crate::host::PrivateView::default(),
     };
     let (series, machine) = (series(), machine());
@@ -124,6 +125,38 @@ fn create_says_all_that_was_configured() {
     assert_eq!(spec.prediction.facts[0].about, "copies of /srv/r");
     assert_eq!(spec.prediction.facts[0].value, br#"{"add":"n{}"}"#);
     output::parse_created(&spec.prediction.stdout).unwrap();
+}
+
+#[test]
+fn a_volume_is_cut_into_blocks_of_one_size() {
+    let (settings, target, series, machine) = (settings(), target(), series(), machine());
+    let run = RunId::parse("0a1b2c3d").unwrap();
+    let create = |block_size| {
+        let tree = Tree { paths: vec!["/v".into()], block_size, ..Tree::default() };
+        let marks = marks(&series, &run, &machine);
+        words(&repository(&target, &settings).create_tree(&marks, "n", &tree).unwrap())
+    };
+    let blocks = create(Some(524_288));
+    assert!(blocks.contains(" --chunker-params=fixed,524288 -- /srv/r::n /v"), "{blocks}");
+    assert!(!create(None).contains("--chunker-params"));
+}
+
+#[test]
+fn every_item_of_a_job_has_a_files_cache_of_its_own() {
+    let (settings, target, machine) = (settings(), target(), machine());
+    let run = RunId::parse("0a1b2c3d").unwrap();
+    let suffix = |item: Option<&str>| {
+        let series = Series { item: item.map(str::to_owned), ..series() };
+        let tree = Tree { paths: vec!["/v".into()], ..Tree::default() };
+        let marks = marks(&series, &run, &machine);
+        let spec = repository(&target, &settings).create_tree(&marks, "n", &tree).unwrap();
+        variable(&spec, "BORG_FILES_CACHE_SUFFIX").unwrap().to_owned()
+    };
+    assert_eq!(suffix(None), "host");
+    assert_eq!(suffix(Some("vda")), "host.vda");
+    assert_eq!(suffix(Some("vdb")), "host.vdb");
+    // Nor do names share one that differ in what a file's name cannot hold.
+    assert_ne!(suffix(Some("a/b")), suffix(Some("a_b")));
 }
 
 #[test]

@@ -391,6 +391,8 @@ mod tests {
             exclude_caches: true,
             exclude_if_present: vec![".nobackup".into()],
             one_file_system: true,
+            // restic is told nothing of it.
+            block_size: Some(524_288),
             view: crate::host::PrivateView::default(),
         };
         backup_tree(&access(version, "/srv/r"), &identity, &tree)

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::host::Tool;
+use crate::model::job::Settings;
 use crate::model::secret::Secret;
 
 /// restic's own version.
@@ -24,6 +25,14 @@ pub struct Version {
     pub minor: u32,
     /// Corrections.
     pub patch: u32,
+}
+
+/// What restic calls the source of its mounts.
+pub const MOUNT_SOURCE: &str = "restic";
+
+/// Where restic keeps what it can make anew.
+pub fn cache_directory(settings: &Settings) -> PathBuf {
+    settings.cache_dir.join("restic")
 }
 
 /// The oldest restic that is spoken to: the first with compression and repository format 2.

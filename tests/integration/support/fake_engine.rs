@@ -1,19 +1,17 @@
 //! An engine that makes copies of nothing and notes when it was asked to, with how much was held then.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use stillpoint::engine::{
-    BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, Context, Engine,
-    EngineError, Entry, Expected, Initialised, Looked, OnProgress, Probe, RestoreReport,
-    RestoreRequest,
+    BackupReport, BackupRequest, Claim, Compacted, Context, Engine, EngineError, Entry, Expected,
+    Initialised, Looked, OnProgress, Probe, RestoreReport, RestoreRequest,
 };
-use stillpoint::host::{CommandSpec, Tool};
+use stillpoint::host::Tool;
 use stillpoint::model::copy::Copy;
 use stillpoint::model::names::TargetName;
 use stillpoint::model::outcome::Outcome;
-use stillpoint::model::target::{ReadData, Target};
+use stillpoint::model::target::Target;
 
 use super::fake_host::FakeHost;
 
@@ -74,10 +72,6 @@ impl Engine for FakeEngine {
 
     fn program(&self) -> Tool {
         Tool::Restic
-    }
-
-    fn mount_source(&self) -> &'static str {
-        "fake"
     }
 
     fn list(&self, _: Context<'_>) -> Result<Vec<Copy>, EngineError> {
@@ -147,18 +141,6 @@ impl Engine for FakeEngine {
         Ok(())
     }
 
-    fn name_for(&self, _: &BackupRequest) -> Option<String> {
-        None
-    }
-
-    fn unfinished(&self, _: &Copy) -> Option<String> {
-        None
-    }
-
-    fn lock_owner(&self, _: Context<'_>) -> Option<String> {
-        None
-    }
-
     fn release_dead_lock(&self, _: Context<'_>, _: Claim<'_>) -> Result<(), EngineError> {
         self.note(format!("release the lock of {}", self.target.name));
         match self.lock_stays {
@@ -190,19 +172,6 @@ impl Engine for FakeEngine {
         Ok(Compacted::Unknown)
     }
 
-    fn check(
-        &self,
-        _: Context<'_>,
-        _: ReadData,
-        _: OnProgress<'_>,
-    ) -> Result<CheckReport, EngineError> {
-        unreachable!("no check is due")
-    }
-
-    fn verify(&self, _: Context<'_>, _: &Copy) -> Result<CheckReport, EngineError> {
-        unreachable!("a run does not verify")
-    }
-
     fn restore(
         &self,
         _: Context<'_>,
@@ -212,18 +181,6 @@ impl Engine for FakeEngine {
         unreachable!("a run does not restore")
     }
 
-    fn sources(&self, _: Context<'_>, _: &Copy) -> Result<Option<Vec<PathBuf>>, EngineError> {
-        unreachable!("a run does not restore")
-    }
-
-    fn stream(&self, _: Context<'_>, _: &Copy, _: &Path) -> Result<(), EngineError> {
-        unreachable!("a run does not restore")
-    }
-
-    fn mount(&self, _: Context<'_>, _: &Copy, _: &Path) -> Result<CommandSpec, EngineError> {
-        unreachable!("a run does not mount")
-    }
-
     fn contents(
         &self,
         _: Context<'_>,
@@ -231,16 +188,6 @@ impl Engine for FakeEngine {
         _: &mut dyn FnMut(Entry),
     ) -> Result<(), EngineError> {
         unreachable!("a run does not look into copies")
-    }
-
-    fn diff(
-        &self,
-        _: Context<'_>,
-        _: &Copy,
-        _: &Copy,
-        _: &mut dyn FnMut(Change),
-    ) -> Result<(), EngineError> {
-        unreachable!("a run does not compare")
     }
 
     fn look_into(
