@@ -1,9 +1,9 @@
 //! Which provider holds which volume still.
 
-use crate::host::{Access, MountEntry, Tool};
+use crate::host::{Access, MountEntry};
 use crate::model::job::CapturePolicy;
 use crate::model::shown::Show;
-use crate::tools::lvm::LogicalVolume;
+use crate::tools::lvm::{self, LogicalVolume};
 
 use super::btrfs::Btrfs;
 use super::lvm_classic::LvmClassic;
@@ -39,7 +39,7 @@ pub fn choose(
     let on_mapper = |mount: &MountEntry| mapper == Some(mount.device.0);
     let wants_lvm =
         |volume: &&Volume| on_mapper(&volume.mount) && !is_at_or_below(&volume.at, &policy.live);
-    let lvm_is_here = room.host.find_program(&Tool::Lvm("lvs")).is_ok();
+    let lvm_is_here = room.host.find_program(&lvm::list().tool).is_ok();
     let logical = if lvm_is_here && volumes.iter().find(wants_lvm).is_some() {
         lvm_seen::volumes(room)?
     } else {

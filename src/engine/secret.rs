@@ -8,6 +8,12 @@ use crate::model::secret::Secret;
 use crate::model::shown::Show;
 use crate::model::target::SecretSource;
 
+/// Decrypts credentials outside a unit.
+const SYSTEMD_CREDS: Tool = Tool::Known {
+    name: "systemd-creds",
+    hint: "it comes with systemd 250 and later; use passphrase-file where it is missing",
+};
+
 /// Gets a passphrase. One line break at its end is not part of it.
 ///
 /// # Errors
@@ -29,7 +35,7 @@ pub fn resolve(host: &dyn Host, source: &SecretSource) -> Result<Secret, EngineE
             }
             // Outside a unit there is no such directory; the encrypted file is where units get it from.
             None => {
-                let spec = CommandSpec::helper(Tool::SystemdCreds)
+                let spec = CommandSpec::helper(SYSTEMD_CREDS)
                     .arg("decrypt")
                     .arg(format!("--name={name}"))
                     .arg(Path::new("/etc/credstore.encrypted").join(name))

@@ -13,20 +13,13 @@ use crate::model::shown::{Show, is_hostile};
 /// An outside program.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tool {
-    /// borg, by name on the fixed path.
-    Borg,
-    /// restic.
-    Restic,
-    /// systemd-creds, to decrypt credentials outside a unit.
-    SystemdCreds,
-    /// fusermount3 or umount, to end a `mount`.
-    Fusermount,
-    /// lvm2: `lvs`, `lvcreate`, `lvremove`.
-    Lvm(&'static str),
-    /// dmsetup.
-    Dmsetup,
-    /// systemctl, to ask which control group a unit has.
-    Systemctl,
+    /// A program that Stillpoint knows by name, looked up on the fixed path. Who builds its commands declares it.
+    Known {
+        /// Its name.
+        name: &'static str,
+        /// What to do when it is missing.
+        hint: &'static str,
+    },
     /// A program given by its full path: a hook, a producer, an engine that the configuration names.
     Path(PathBuf),
     /// A program by name, looked up on the fixed path: the first word of a hook or producer.
@@ -37,13 +30,7 @@ impl Tool {
     /// The program's name, for messages.
     pub fn name(&self) -> String {
         match self {
-            Tool::Borg => "borg".into(),
-            Tool::Restic => "restic".into(),
-            Tool::SystemdCreds => "systemd-creds".into(),
-            Tool::Fusermount => "fusermount3".into(),
-            Tool::Lvm(command) => (*command).into(),
-            Tool::Dmsetup => "dmsetup".into(),
-            Tool::Systemctl => "systemctl".into(),
+            Tool::Known { name, .. } => (*name).into(),
             Tool::Path(path) => path.shown().to_string(),
             Tool::Named(name) => name.shown().to_string(),
         }
@@ -63,13 +50,7 @@ impl Tool {
     /// What to do when it is missing.
     pub fn hint(&self) -> String {
         match self {
-            Tool::Borg => "install it (Debian: apt install borgbackup) or name it with program = \"/path/to/borg\"".into(),
-            Tool::Restic => "install it (Debian: apt install restic) or name it with program = \"/path/to/restic\"".into(),
-            Tool::SystemdCreds => "it comes with systemd 250 and later; use passphrase-file where it is missing".into(),
-            Tool::Fusermount => "install it (Debian: apt install fuse3)".into(),
-            Tool::Lvm(_) => "install it (Debian: apt install lvm2)".into(),
-            Tool::Dmsetup => "install it (Debian: apt install dmsetup)".into(),
-            Tool::Systemctl => "it comes with systemd; without it, name control groups such as \"/app\" in freeze-units".into(),
+            Tool::Known { hint, .. } => (*hint).into(),
             Tool::Path(path) => format!("check the path {} in the configuration", path.shown()),
             Tool::Named(name) => format!(
                 "{} is looked up in /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin, /sbin and /bin; give a full path if it is elsewhere",
@@ -461,7 +442,8 @@ mod tests {
 
     #[test]
     fn a_display_quotes_and_debug_masks() {
-        let mut spec = CommandSpec::new(Tool::Restic, Effect::Inspect).arg("-r").arg("/a b/it's");
+        let tool = Tool::Known { name: "restic", hint: "" };
+        let mut spec = CommandSpec::new(tool, Effect::Inspect).arg("-r").arg("/a b/it's");
         spec.env.push(("KEY".into(), EnvValue::Secret(Secret::new("s3cret"))));
         assert_eq!(spec.display(), r"restic -r '/a b/it'\''s'");
         assert!(!format!("{spec:?}").contains("s3cret"));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, EngineError};
 use crate::host::{
-    ActError, Action, CommandSpec, Effect, HELPER_LIMIT, Halt, Host, MountEntry, PathKind, Tool,
+    ActError, Action, CommandSpec, Effect, HELPER_LIMIT, Halt, Host, MountEntry, PathKind,
 };
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
@@ -196,7 +196,7 @@ pub(super) fn unmount(
             if source.kind() == std::io::ErrorKind::PermissionDenied =>
         {
             // Whoever is not root has mounted it with its help.
-            let mut spec = CommandSpec::new(Tool::Fusermount, Effect::Mutate);
+            let mut spec = CommandSpec::new(fuse::FUSERMOUNT, Effect::Mutate);
             spec.time_limit = Some(HELPER_LIMIT);
             host.run(&spec.args(["-u", "-z", "--"]).arg(path), &mut |_, _| {})?;
         }

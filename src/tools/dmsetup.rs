@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use crate::host::{CommandSpec, Effect, Fact, Tool};
 
+const DMSETUP: Tool =
+    Tool::Known { name: "dmsetup", hint: "install it (Debian: apt install dmsetup)" };
+
 /// The name of a volume's device: hyphens inside a name are doubled, one joins the two.
 pub fn device_name(group: &str, volume: &str) -> String {
     format!("{}-{}", group.replace('-', "--"), volume.replace('-', "--"))
@@ -164,7 +167,7 @@ fn share(text: &str) -> Option<u32> {
 
 /// Device-mapper commands are short and are never killed.
 fn command(effect: Effect) -> CommandSpec {
-    let mut spec = CommandSpec::new(Tool::Dmsetup, effect);
+    let mut spec = CommandSpec::new(DMSETUP, effect);
     spec.never_kill = true;
     spec.time_limit = Some(Duration::from_secs(120));
     spec

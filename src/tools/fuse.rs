@@ -1,5 +1,11 @@
 //! What engines need to serve a copy as a file system, and how they say that it is missing.
 
+use crate::host::Tool;
+
+/// Unmounts what somebody who is not root has mounted.
+pub const FUSERMOUNT: Tool =
+    Tool::Known { name: "fusermount3", hint: "install it (Debian: apt install fuse3)" };
+
 /// What is missing on this machine, with its remedy, if an engine that could not mount says so.
 pub fn missing(said: &str) -> Option<&'static str> {
     // borg 1.1: "loading FUSE support failed", since 1.2: "no FUSE support"; both after these words.

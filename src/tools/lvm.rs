@@ -91,9 +91,14 @@ impl LogicalVolume {
     }
 }
 
+/// A command of lvm2.
+fn program(name: &'static str) -> Tool {
+    Tool::Known { name, hint: "install it (Debian: apt install lvm2)" }
+}
+
 /// Lists all volumes of the machine, hidden ones included.
 pub fn list() -> CommandSpec {
-    patient(CommandSpec::new(Tool::Lvm("lvs"), Effect::Inspect)).args([
+    patient(CommandSpec::new(program("lvs"), Effect::Inspect)).args([
         "--all",
         "--reportformat",
         "json",
@@ -110,7 +115,7 @@ pub fn list() -> CommandSpec {
 /// It is active now and skipped by every later activation: one that a crash left behind must not come up at
 /// the next boot and be taken for its origin, whose file system's UUID it carries.
 pub fn snapshot(wanted: &VolumeSnapshot, size: Option<u64>) -> CommandSpec {
-    let mut spec = patient(CommandSpec::new(Tool::Lvm("lvcreate"), Effect::Mutate)).args([
+    let mut spec = patient(CommandSpec::new(program("lvcreate"), Effect::Mutate)).args([
         "--yes",
         "--snapshot",
         "--setactivationskip",
@@ -138,7 +143,7 @@ pub fn remove(made: &VolumeSnapshot, uuid: Option<&str>) -> CommandSpec {
         None => format!("lv_name=\"{}\"", made.name),
     };
     let select = format!("{select} && lv_tags={{\"{TAG}\" && \"{}\"}}", made.tag);
-    let mut spec = patient(CommandSpec::new(Tool::Lvm("lvremove"), Effect::Mutate));
+    let mut spec = patient(CommandSpec::new(program("lvremove"), Effect::Mutate));
     spec.prediction.facts = vec![Change::Removed(made.clone()).fact()];
     spec.args(["--yes", "--select", &select, "--", &made.group])
 }

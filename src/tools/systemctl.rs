@@ -5,6 +5,11 @@ use std::time::Duration;
 
 use crate::host::{CommandSpec, Effect, Tool};
 
+const SYSTEMCTL: Tool = Tool::Known {
+    name: "systemctl",
+    hint: "it comes with systemd; without it, name control groups such as \"/app\" in freeze-units",
+};
+
 /// How long systemd may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -22,7 +27,7 @@ pub struct Unit {
 /// Asks what a unit is and which control group it has. systemctl answers also for a unit that it does not
 /// know.
 pub fn show_group(unit: &str) -> CommandSpec {
-    let mut spec = CommandSpec::new(Tool::Systemctl, Effect::Inspect)
+    let mut spec = CommandSpec::new(SYSTEMCTL, Effect::Inspect)
         .args(["show", "--property=LoadState,ActiveState,ControlGroup", "--"])
         .arg(unit);
     spec.time_limit = Some(PATIENCE);

@@ -28,7 +28,7 @@ use crate::tools::borg::log::freed_space;
 use crate::tools::borg::log::{Line, Message};
 use crate::tools::borg::output::{Listing, parse_listing, parse_machines, parse_version};
 use crate::tools::borg::{
-    MOUNT_SOURCE, Reading, Repository, cache_directory, copies_of, name, state_directory,
+    MOUNT_SOURCE, PROGRAM, Reading, Repository, cache_directory, copies_of, name, state_directory,
 };
 
 use classify::{Journal, fault};
@@ -316,7 +316,7 @@ impl Engine for BorgEngine {
     }
 
     fn program(&self) -> Tool {
-        Tool::Borg.or(self.target.program.as_ref())
+        PROGRAM.or(self.target.program.as_ref())
     }
 
     fn own_directories(&self, settings: &Settings) -> Vec<PathBuf> {

@@ -23,7 +23,7 @@ use crate::model::needs::Needs;
 use crate::model::target::{ReadData, ResticOptions, Target};
 use crate::tools::restic::message;
 use crate::tools::restic::{
-    Access, MOUNT_SOURCE, OLDEST, Repository, Version, cache_directory, command, tags,
+    Access, MOUNT_SOURCE, OLDEST, PROGRAM, Repository, Version, cache_directory, command, tags,
 };
 
 mod backup;
@@ -123,7 +123,7 @@ impl Engine for ResticEngine {
     }
 
     fn program(&self) -> Tool {
-        Tool::Restic.or(self.target.program.as_ref())
+        PROGRAM.or(self.target.program.as_ref())
     }
 
     fn own_directories(&self, settings: &Settings) -> Vec<PathBuf> {

@@ -24,6 +24,12 @@ pub mod log;
 pub mod name;
 pub mod output;
 
+/// borg itself, unless the configuration names another.
+pub const PROGRAM: Tool = Tool::Known {
+    name: "borg",
+    hint: "install it (Debian: apt install borgbackup) or name it with program = \"/path/to/borg\"",
+};
+
 /// What borg calls the source of its mounts.
 pub const MOUNT_SOURCE: &str = "borgfs";
 
@@ -108,7 +114,7 @@ impl Repository<'_> {
         progress: bool,
         reading: Reading,
     ) -> CommandSpec {
-        let tool = Tool::Borg.or(self.target.program.as_ref());
+        let tool = PROGRAM.or(self.target.program.as_ref());
         let mut spec = CommandSpec::new(tool, effect).arg("--log-json");
         if reading.unlocked {
             spec = spec.arg("--bypass-lock");
@@ -180,7 +186,7 @@ impl Repository<'_> {
 
     /// Asks for the version; needs no repository.
     pub fn version(&self) -> CommandSpec {
-        let tool = Tool::Borg.or(self.target.program.as_ref());
+        let tool = PROGRAM.or(self.target.program.as_ref());
         CommandSpec::helper(tool).arg("--version")
     }
 
@@ -406,7 +412,7 @@ impl Repository<'_> {
 
     /// Serves an archive as a file system, in the foreground.
     pub fn mount(&self, name: &str, at: &Path) -> CommandSpec {
-        let tool = Tool::Borg.or(self.target.program.as_ref());
+        let tool = PROGRAM.or(self.target.program.as_ref());
         let unlocked = self.reading.unlocked.then_some("--bypass-lock");
         let mut spec = CommandSpec::new(tool, Effect::Mutate)
             .args(unlocked)

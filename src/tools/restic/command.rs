@@ -356,7 +356,7 @@ mod tests {
 
     fn access(version: &str, location: &str) -> Access {
         Access {
-            program: Tool::Restic,
+            program: super::super::PROGRAM,
             version: Version::parse(&format!("restic {version} x")).unwrap(),
             repository: Repository {
                 location: location.into(),

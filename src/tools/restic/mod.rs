@@ -27,6 +27,12 @@ pub struct Version {
     pub patch: u32,
 }
 
+/// restic itself, unless the configuration names another.
+pub const PROGRAM: Tool = Tool::Known {
+    name: "restic",
+    hint: "install it (Debian: apt install restic) or name it with program = \"/path/to/restic\"",
+};
+
 /// What restic calls the source of its mounts.
 pub const MOUNT_SOURCE: &str = "restic";
 

@@ -71,7 +71,7 @@ impl Engine for FakeEngine {
     }
 
     fn program(&self) -> Tool {
-        Tool::Restic
+        Tool::Known { name: "fake", hint: "there is none" }
     }
 
     fn list(&self, _: Context<'_>) -> Result<Vec<Copy>, EngineError> {
