@@ -83,7 +83,7 @@ struct Document<'a> {
 pub fn run(global: &Global, args: &AdoptArgs) -> Verdict {
     let setup = Setup::new(global, if args.dry_run { Use::Plan } else { Use::Change })?;
     let pipeline = setup.pipeline();
-    select::target(&setup.config, &args.target)?;
+    let target = select::target(&setup.config, &args.target)?;
     let job = args.job.as_ref().map(|name| select::job(&setup.config, name)).transpose()?;
     let request = Request {
         job,
@@ -100,11 +100,8 @@ pub fn run(global: &Global, args: &AdoptArgs) -> Verdict {
     let mut troubles = Vec::new();
     if !offers.is_empty() && !args.dry_run {
         confirm(args.yes, offers.len())?;
-        let engine = pipeline.engine(select::target(pipeline.config, &args.target)?);
-        troubles = setup.session(|cx| {
-            adopted = adopt(cx, engine, &offers)?;
-            Ok(Vec::new())
-        })?;
+        let engine = pipeline.engine(target);
+        (adopted, troubles) = setup.session(|cx| adopt(cx, engine, &offers))?;
     }
     if global.json {
         render::json(&document(args, &offers, adopted))?;

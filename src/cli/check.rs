@@ -89,27 +89,19 @@ fn carry_out(global: &Global, selection: &Selection, how: Use, work: Work) -> Ve
     }
     let job = selection.job.as_ref().map(|name| select::job(&setup.config, name)).transpose()?;
     let targets = select::targets(&setup.config, job, selection.target.as_ref())?;
-    let mut document = Document {
-        schema: SCHEMA,
-        outcome: Outcome::Ok,
-        steps: Vec::new(),
-        damage: Vec::new(),
-        planned: Vec::new(),
-    };
-    let troubles = setup.session(|cx| {
-        let done = maintain(cx, &targets, work);
-        document.outcome = done.outcome;
-        document.steps = done.steps;
-        document.damage =
-            done.damage.into_iter().map(|(target, found)| Damage { target, found }).collect();
-        Ok(done.troubles)
-    })?;
+    let (done, mut troubles) = setup.session(|cx| Ok(maintain(cx, &targets, work)))?;
+    troubles.extend(done.troubles);
     if let Some(error) = setup.unrecorded() {
         render::say(&format!("warning: {error}; that the targets were checked is not recorded"));
     }
-    if let Some(dry) = &setup.dry {
-        document.planned = dry.planned().iter().map(ToString::to_string).collect();
-    }
+    let planned = setup.dry.iter().flat_map(|dry| dry.planned());
+    let document = Document {
+        schema: SCHEMA,
+        outcome: done.outcome,
+        steps: done.steps,
+        damage: done.damage.into_iter().map(|(target, found)| Damage { target, found }).collect(),
+        planned: planned.map(|effect| effect.to_string()).collect(),
+    };
     if global.json {
         render::json(&document)?;
     } else {

@@ -5,19 +5,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Serialize, Serializer};
 
-use crate::config::{self, Origin};
-use crate::host::Tool;
-use crate::machine;
+use crate::config::{self, Loaded, Origin};
 use crate::model::bytes;
 use crate::model::job::Config;
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::size;
-use crate::model::target::Target;
-use crate::pipeline::steps::target::require_mount;
+use crate::pipeline::preflight::preflight;
+use crate::pipeline::trust::unfit_for_a_run;
 use crate::step::error::StepError;
-
 use crate::tools::exclude::pattern_fault;
 
 use super::options::{Global, Verdict};
@@ -28,7 +25,7 @@ use super::{render, setup};
 #[derive(Debug, Args)]
 #[command(after_help = format!("Which sources go to which engines:\n{}", config::show_pairings()))]
 pub struct CheckConfigArgs {
-    /// Look also at tools, targets, passphrases, mounts and sources
+    /// Check also tools, targets, passphrases, mounts and sources
     #[arg(long)]
     online: bool,
     /// Print every value and the file and line it comes from
@@ -67,8 +64,6 @@ struct Finding {
     subject: String,
     ok: bool,
     detail: String,
-    #[serde(skip)]
-    trouble: Option<Trouble>,
 }
 
 fn row(problem: &config::Problem) -> Row {
@@ -85,74 +80,97 @@ fn row(problem: &config::Problem) -> Row {
 pub fn run(global: &Global, args: &CheckConfigArgs) -> Verdict {
     let files = read_files(&global.config)?;
     let values = args.show.then(|| config::origins(&files));
-    if !global.json {
-        for origin in values.iter().flatten() {
-            let Origin { file, line, key, value } = origin;
-            render::text(&format!("{}:{line}: {key} = {value}", file.shown()))?;
-        }
-    }
-    let loaded = match config::load(&files, &setup::host_name()?, pattern_fault) {
-        Ok(loaded) => loaded,
+    match config::load(&files, &setup::host_name()?, pattern_fault) {
+        Ok(loaded) => check(global, args, loaded, values),
         Err(problems) => {
             if global.json {
-                let problems = problems.list().iter().map(row).collect();
                 render::json(&Document {
                     schema: SCHEMA,
                     valid: false,
-                    problems,
+                    problems: problems.list().iter().map(row).collect(),
                     warnings: Vec::new(),
                     online: None,
                     values,
                 })?;
             } else {
+                show_values(values.as_deref())?;
                 render::text(&problems.to_string())?;
             }
-            return Ok(vec![Trouble::Configuration]);
+            Ok(vec![Trouble::Configuration])
         }
+    }
+}
+
+/// Checks what a configuration names, whose text is valid.
+fn check(
+    global: &Global,
+    args: &CheckConfigArgs,
+    Loaded { config, warnings }: Loaded,
+    values: Option<Vec<Origin>>,
+) -> Verdict {
+    let unfit = unfit_for_a_run(&config);
+    let mut troubles: Vec<Trouble> = unfit.iter().map(|problem| problem.trouble).collect();
+    let findings = if args.online && unfit.is_empty() {
+        let setup = Setup::new(global, Use::Report)?;
+        Some(preflight(setup.pipeline()))
+    } else {
+        None
     };
-    let unfit = setup::unfit_for_a_run(&loaded.config);
-    let mut troubles = Vec::new();
-    troubles.extend(unfit.iter().map(|problem| problem.trouble));
-    let online = if args.online && unfit.is_empty() { Some(look(global)?) } else { None };
-    troubles.extend(online.iter().flatten().filter_map(|finding| finding.trouble));
+    let faults = findings.iter().flatten().filter_map(|(_, answer)| answer.as_ref().err());
+    troubles.extend(faults.map(|error| error.trouble));
+    let online = findings.map(|findings| findings.into_iter().map(finding).collect());
     if global.json {
-        let problems = unfit
-            .into_iter()
-            .map(|problem| Row {
-                file: global.config.clone(),
-                line: 0,
-                column: 0,
-                message: problem.message,
-                help: None,
-            })
-            .collect();
-        let warnings = loaded.warnings.iter().map(row).collect();
+        let file = &global.config;
+        let unfit_row = |problem: StepError| Row {
+            file: file.clone(),
+            line: 0,
+            column: 0,
+            message: problem.message,
+            help: None,
+        };
         render::json(&Document {
             schema: SCHEMA,
             valid: troubles.is_empty(),
-            problems,
-            warnings,
+            problems: unfit.into_iter().map(unfit_row).collect(),
+            warnings: warnings.iter().map(row).collect(),
             online,
             values,
         })?;
         return Ok(troubles);
     }
-    for warning in &loaded.warnings {
+    show_values(values.as_deref())?;
+    for warning in &warnings {
         render::say(&format!("warning: {warning}"));
     }
     for problem in &unfit {
         render::text(&problem.message)?;
     }
-    if global.quiet && troubles.is_empty() {
-        return Ok(troubles);
+    if !(global.quiet && troubles.is_empty()) {
+        show_findings(&online.unwrap_or_default())?;
+        render::text(&verdict(&config, &troubles))?;
     }
-    for finding in online.iter().flatten() {
+    Ok(troubles)
+}
+
+fn finding((subject, answer): (String, Result<String, StepError>)) -> Finding {
+    let ok = answer.is_ok();
+    Finding { subject, ok, detail: answer.unwrap_or_else(|error| error.message) }
+}
+
+fn show_values(values: Option<&[Origin]>) -> anyhow::Result<()> {
+    for Origin { file, line, key, value } in values.unwrap_or_default() {
+        render::text(&format!("{}:{line}: {key} = {value}", file.shown()))?;
+    }
+    Ok(())
+}
+
+fn show_findings(findings: &[Finding]) -> anyhow::Result<()> {
+    for finding in findings {
         let word = if finding.ok { "ok  " } else { "FAIL" };
         let detail = render::hanging(&finding.detail, "      ");
         render::text(&format!("{word}  {}: {detail}", finding.subject))?;
     }
-    render::text(&verdict(&loaded.config, &troubles))?;
-    Ok(troubles)
+    Ok(())
 }
 
 fn verdict(config: &Config, troubles: &[Trouble]) -> String {
@@ -164,60 +182,4 @@ fn verdict(config: &Config, troubles: &[Trouble]) -> String {
     );
     let word = if troubles.is_empty() { "valid" } else { "not fit for a run" };
     format!("{}: {word} ({counted})", files.join(", "))
-}
-
-/// Looks at everything that a run would use. Changes nothing.
-fn look(global: &Global) -> anyhow::Result<Vec<Finding>> {
-    let setup = Setup::new(global, Use::Report)?;
-    let pipeline = setup.pipeline();
-    let mut findings = Vec::new();
-    let mut note = |subject: String, result: Result<String, StepError>| {
-        findings.push(match result {
-            Ok(detail) => Finding { subject, ok: true, detail, trouble: None },
-            Err(error) => {
-                Finding { subject, ok: false, detail: error.message, trouble: Some(error.trouble) }
-            }
-        });
-    };
-    for target in &setup.config.targets {
-        let engine = pipeline.engine(target);
-        let result = require_mount(pipeline.host, target).and_then(|()| {
-            let probe = engine.probe(pipeline.engine_context())?;
-            let encryption = probe.encryption.map(|mode| format!(", {mode}")).unwrap_or_default();
-            let space = free_space(&setup, target);
-            Ok(format!(
-                "{}{encryption}, repository {} opens{space}",
-                probe.version, target.repository
-            ))
-        });
-        note(format!("target {}", target.name), result);
-    }
-    for job in &setup.config.jobs {
-        let targets: Vec<_> =
-            job.targets.iter().filter_map(|name| setup.config.target(name)).collect();
-        for (what, result) in pipeline.source(job).preflight(pipeline, &targets) {
-            note(format!("job {}, {what}", job.name), result);
-        }
-        for (place, program) in setup::programs_of(job) {
-            let found = pipeline.host.find_program(&Tool::from_word(&program));
-            let found = found.map(|path| path.shown().to_string()).map_err(StepError::from);
-            note(place, found);
-        }
-    }
-    let library = machine::library_version();
-    note(
-        "libvirt".into(),
-        Ok(library
-            .map_or("this build is without it".into(), |version| format!("library {version}"))),
-    );
-    Ok(findings)
-}
-
-/// The free space of a repository on this machine, as an appendix.
-fn free_space(setup: &Setup, target: &Target) -> String {
-    let Some(path) = &target.local else { return String::new() };
-    match setup.host.free_space(path) {
-        Ok(bytes) => format!(", {} free", crate::model::size::show(bytes)),
-        Err(error) => format!(", free space unknown ({error})"),
-    }
 }

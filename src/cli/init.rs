@@ -55,30 +55,23 @@ pub fn run(global: &Global, args: &InitArgs) -> Verdict {
         (false, true) => Wanted::Existing,
         (false, false) => Wanted::New,
     };
+    let (answers, mut troubles) = setup.session(|cx| {
+        let answers = targets.iter().map(|target| init(cx, cx.pipeline.engine(target), wanted));
+        Ok(answers.collect::<Vec<_>>())
+    })?;
     let mut document = Document { schema: SCHEMA, targets: Vec::new() };
-    let troubles = setup.session(|cx| {
-        let mut troubles: Vec<Trouble> = Vec::new();
-        for target in &targets {
-            let (name, engine) = (&target.name, cx.pipeline.engine(target));
-            match init(cx, engine, wanted) {
-                Ok(ready) => {
-                    if let Some(text) = &ready.warning {
-                        render::say(&format!("warning: {text}"));
-                    }
-                    if let Some(error) = &ready.unrecorded {
-                        render::say(&format!("stillpoint: target {name}: {error}"));
-                        troubles.push(Trouble::Warning);
-                    }
-                    document.targets.push(row(engine.target(), ready));
-                }
-                Err(error) => {
-                    render::say(&format!("stillpoint: target {name}: {error}"));
-                    troubles.push(error.trouble);
-                }
+    for (target, answer) in targets.into_iter().zip(answers) {
+        match answer {
+            Ok(ready) => {
+                troubles.extend(warn(target, &ready));
+                document.targets.push(row(target, ready));
+            }
+            Err(error) => {
+                render::say(&format!("stillpoint: target {}: {error}", target.name));
+                troubles.push(error.trouble);
             }
         }
-        Ok(troubles)
-    })?;
+    }
     if global.json {
         render::json(&document)?;
         return Ok(troubles);
@@ -88,6 +81,16 @@ pub fn run(global: &Global, args: &InitArgs) -> Verdict {
         render::text(&told(row, wanted, secret))?;
     }
     Ok(troubles)
+}
+
+/// Tells what a person should know of a repository that is ready.
+fn warn(target: &Target, ready: &Ready) -> Option<Trouble> {
+    if let Some(text) = &ready.warning {
+        render::say(&format!("warning: {text}"));
+    }
+    let error = ready.unrecorded.as_ref()?;
+    render::say(&format!("stillpoint: target {}: {error}", target.name));
+    Some(Trouble::Warning)
 }
 
 fn row(target: &Target, ready: Ready) -> Row {

@@ -6,21 +6,14 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
-use crate::model::copy::{CLOCK_SLACK, Copy};
-use crate::model::job::Config;
-use crate::model::names::{JobName, MachineId, TargetName};
+use crate::model::names::{JobName, MachineId, RunId, TargetName};
 use crate::model::report::SCHEMA;
 use crate::model::size;
-use crate::model::target::Target;
-use crate::pipeline::select;
-use crate::report::closed::told;
-use crate::step::context::Pipeline;
-use crate::step::error::StepError;
+use crate::pipeline::list::{Listed, list};
 
 use super::options::{Global, Selection, Verdict};
-use super::render;
 use super::setup::{Setup, Use};
-use super::unreadable::Unreadable;
+use super::{render, unread};
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]
@@ -34,169 +27,124 @@ pub struct ListArgs {
 
 /// One copy in the JSON document; the names are a contract.
 #[derive(Debug, Serialize)]
-struct Row {
-    job: Option<JobName>,
-    item: Option<String>,
-    host: Option<String>,
-    target: TargetName,
-    id: String,
-    run: Option<String>,
+struct Row<'a> {
+    job: Option<&'a JobName>,
+    item: Option<&'a str>,
+    host: Option<&'a str>,
+    target: &'a TargetName,
+    id: &'a str,
+    run: Option<&'a str>,
     time: DateTime<Utc>,
     size: Option<u64>,
     files: Option<u64>,
-    tags: Vec<String>,
+    tags: &'a [String],
     pinned: bool,
     healthy: Option<bool>,
     finished: bool,
     /// The machine whose mark it carries, where the listing says it.
-    machine: Option<MachineId>,
+    machine: Option<&'a MachineId>,
     /// Whether history says that this machine made or adopted it.
     ours: bool,
     in_the_future: bool,
 }
 
 #[derive(Serialize)]
-struct Document {
+struct Document<'a> {
     schema: u32,
-    copies: Vec<Row>,
+    copies: Vec<Row<'a>>,
     /// Targets that could not be listed, and why: their copies are missing above.
-    unreadable: Vec<Unreadable>,
+    unreadable: Vec<unread::Row<'a>>,
 }
 
 /// Runs the verb.
 pub fn run(global: &Global, args: &ListArgs) -> Verdict {
     let setup = Setup::new(global, Use::Look)?;
-    let pipeline = setup.pipeline();
-    let job = args.selection.job.as_ref();
-    let targets = targets(&setup.config, &args.selection)?;
-    let now = setup.host.now();
-    let mut document = Document { schema: SCHEMA, copies: Vec::new(), unreadable: Vec::new() };
-    let mut troubles = Vec::new();
-    for target in targets {
-        let engine = pipeline.engine(target);
-        match select::all_copies(pipeline, engine) {
-            Ok(copies) => {
-                warn_if_closed(pipeline, target)?;
-                for copy in copies {
-                    let finished = engine.unfinished(&copy).is_none();
-                    let ours = copy
-                        .series
-                        .as_ref()
-                        .is_some_and(|series| job.is_none_or(|job| series.job == *job));
-                    if args.all || (ours && finished) {
-                        document.copies.push(row(&target.name, copy, finished, now));
-                    }
-                }
-            }
-            Err(error) => {
-                troubles.push(error.trouble);
-                document.unreadable.push(Unreadable::tell(&target.name, None, error));
-            }
-        }
+    let (job, target) = (args.selection.job.as_ref(), args.selection.target.as_ref());
+    let listing = list(setup.pipeline(), job, target, args.all)?;
+    for (target, why) in &listing.closed {
+        render::say(&format!("warning: target {target} is closed: {why}"));
     }
+    unread::warn(&listing.unread);
+    let copies: Vec<Row<'_>> = listing.copies.iter().map(row).collect();
     if global.json {
-        render::json(&document)?;
+        let unreadable = unread::rows(&listing.unread);
+        render::json(&Document { schema: SCHEMA, copies, unreadable })?;
     } else {
-        render::text(&shown(&document.copies))?;
+        render::text(&table(&copies))?;
     }
-    Ok(troubles)
+    Ok(listing.unread.iter().map(|unread| unread.error.trouble).collect())
 }
 
-/// Says why nothing is deleted in a target, as far as it was found before.
-fn warn_if_closed(pipeline: Pipeline<'_>, target: &Target) -> Result<(), StepError> {
-    let Some(history) = pipeline.history else { return Ok(()) };
-    let closures = history.closures(&target.name)?;
-    if !closures.is_empty() {
-        let why = told(&target.name, &closures);
-        render::say(&format!("warning: target {} is closed: {why}", target.name));
-    }
-    Ok(())
-}
-
-/// The targets that a selection means; a job that is not in the configuration (any more) is found in the one named.
-pub fn targets<'a>(
-    config: &'a Config,
-    selection: &Selection,
-) -> Result<Vec<&'a Target>, StepError> {
-    match &selection.job {
-        Some(job) => select::targets_of(config, job, selection.target.as_ref()),
-        None => select::targets(config, None, selection.target.as_ref()),
-    }
-}
-
-fn row(target: &TargetName, copy: Copy, finished: bool, now: DateTime<Utc>) -> Row {
-    let in_the_future = copy.is_in_the_future(now, CLOCK_SLACK);
-    let series = copy.series;
+fn row(listed: &Listed) -> Row<'_> {
+    let Listed { target, copy, finished, in_the_future } = listed;
+    let series = copy.series.as_ref();
     Row {
-        job: series.as_ref().map(|series| series.job.clone()),
-        item: series.as_ref().and_then(|series| series.item.clone()),
-        host: series.as_ref().map(|series| series.host.to_string()),
-        target: target.clone(),
-        id: copy.id,
-        run: copy.run.map(String::from),
+        job: series.map(|series| &series.job),
+        item: series.and_then(|series| series.item.as_deref()),
+        host: series.map(|series| series.host.as_str()),
+        target,
+        id: &copy.id,
+        run: copy.run.as_ref().map(RunId::as_str),
         time: copy.time,
         size: copy.size,
         files: copy.files,
-        tags: copy.tags,
+        tags: &copy.tags,
         pinned: copy.pinned,
         healthy: copy.healthy,
-        finished,
-        machine: copy.machine,
+        finished: *finished,
+        machine: copy.machine.as_ref(),
         ours: copy.ours,
-        in_the_future,
+        in_the_future: *in_the_future,
     }
 }
 
-fn shown(rows: &[Row]) -> String {
+fn table(rows: &[Row<'_>]) -> String {
     if rows.is_empty() {
         return "no copies\n".into();
     }
-    let hosts: BTreeSet<&str> = rows.iter().filter_map(|row| row.host.as_deref()).collect();
+    let hosts: BTreeSet<&str> = rows.iter().filter_map(|row| row.host).collect();
     let with_hosts = hosts.len() > 1;
     // Without any record there is no telling, and every line would say so.
     let any_ours = rows.iter().any(|row| row.ours);
-    let cells: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| {
-            let job = row.job.as_ref().map(|job| match &row.item {
-                Some(item) => format!("{job}/{item}"),
-                None => job.to_string(),
-            });
-            let hexadecimal = row.id.len() == 64 && row.id.bytes().all(|b| b.is_ascii_hexdigit());
-            let mut notes = row.tags.clone();
-            if row.pinned {
-                notes.push("pinned".into());
-            }
-            if row.healthy == Some(false) {
-                notes.push("incomplete".into());
-            }
-            if !row.finished {
-                notes.push("unfinished".into());
-            }
-            if row.in_the_future {
-                notes.push("in the future".into());
-            }
-            if any_ours && !row.ours && row.job.is_some() && row.finished {
-                notes.push("not this machine's".into());
-            }
-            let mut cells = vec![
-                render::or_dash(job),
-                row.target.to_string(),
-                if hexadecimal { row.id[..12].to_owned() } else { row.id.clone() },
-                row.time.format("%Y-%m-%d %H:%M:%SZ").to_string(),
-                render::or_dash(row.size.map(size::show)),
-                render::or_dash(row.files),
-                notes.join(","),
-            ];
-            if with_hosts {
-                cells.insert(1, render::or_dash(row.host.as_deref()));
-            }
-            cells
-        })
-        .collect();
+    let cells = |row: &Row<'_>| {
+        let job = row.job.map(|job| match row.item {
+            Some(item) => format!("{job}/{item}"),
+            None => job.to_string(),
+        });
+        let hexadecimal = row.id.len() == 64 && row.id.bytes().all(|b| b.is_ascii_hexdigit());
+        let mut cells = vec![
+            render::or_dash(job),
+            row.target.to_string(),
+            if hexadecimal { &row.id[..12] } else { row.id }.to_owned(),
+            row.time.format("%Y-%m-%d %H:%M:%SZ").to_string(),
+            render::or_dash(row.size.map(size::show)),
+            render::or_dash(row.files),
+            notes(row, any_ours).join(","),
+        ];
+        if with_hosts {
+            cells.insert(1, render::or_dash(row.host));
+        }
+        cells
+    };
     let mut header = vec!["JOB", "TARGET", "COPY", "TIME", "SIZE", "FILES", "NOTES"];
     if with_hosts {
         header.insert(1, "HOST");
     }
-    render::table(&header, &cells)
+    render::table(&header, &rows.iter().map(cells).collect::<Vec<_>>())
+}
+
+/// What else there is to say of a copy. Whose it is can be told where history knows `any_ours`.
+fn notes(row: &Row<'_>, any_ours: bool) -> Vec<String> {
+    let mut notes = row.tags.to_vec();
+    let is_foreign = any_ours && !row.ours && row.job.is_some() && row.finished;
+    for (is_so, note) in [
+        (row.pinned, "pinned"),
+        (row.healthy == Some(false), "incomplete"),
+        (!row.finished, "unfinished"),
+        (row.in_the_future, "in the future"),
+        (is_foreign, "not this machine's"),
+    ] {
+        notes.extend(is_so.then(|| note.to_owned()));
+    }
+    notes
 }

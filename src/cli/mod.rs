@@ -33,7 +33,7 @@ mod run;
 mod setup;
 mod status;
 mod thaw_guard;
-mod unreadable;
+mod unread;
 mod verify;
 
 use options::{CONFIG_VARIABLE, Global};

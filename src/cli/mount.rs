@@ -8,15 +8,16 @@ use crate::model::names::JobName;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::pipeline;
-use crate::pipeline::select;
+use crate::pipeline::query;
 use crate::step::error::StepError;
 
-use super::options::{CopyOptions, Global, Verdict, job_name};
+use super::options::{CopyOptions, Global, OPENS_SESSION, Verdict, job_name};
 use super::render;
 use super::setup::{Setup, Use};
 
 /// Arguments of `mount`.
 #[derive(Debug, Args)]
+#[command(after_help = OPENS_SESSION)]
 pub struct MountArgs {
     /// The job whose copy to browse
     #[arg(value_name = "JOB", value_parser = job_name)]
@@ -38,17 +39,19 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
     let directory: PathBuf = std::path::absolute(directory)?;
     let setup = Setup::new(global, Use::ReadBack { dry_run: false })?;
     let query = args.of.query(&args.job);
-    setup.session(|cx| {
-        let (engine, copy) = select::copy(cx.pipeline, &query, wanted)?;
+    let (stopped, mut troubles) = setup.session(|cx| {
+        let (engine, copy) = query::copy(cx.pipeline, &query, wanted)?;
         let ready = || {
             let at = directory.shown();
             render::say(&format!("{} is at {at} until `umount {at}` or Ctrl-C", copy.id));
         };
         match pipeline::mount::mount(cx, engine, &copy, &directory, &ready) {
-            Ok(()) => Ok(Vec::new()),
+            Ok(()) => Ok(None),
             // Ctrl-C is how it is meant to be ended.
-            Err(StepError { trouble: trouble @ Trouble::Signal(_), .. }) => Ok(vec![trouble]),
-            Err(error) => Err(error.into()),
+            Err(StepError { trouble: trouble @ Trouble::Signal(_), .. }) => Ok(Some(trouble)),
+            Err(error) => Err(error),
         }
-    })
+    })?;
+    troubles.extend(stopped);
+    Ok(troubles)
 }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::Trouble;
-use crate::pipeline::select::Query;
+use crate::pipeline::query::Query;
 use crate::report::terminal::ColorChoice;
 
 /// What a verb answers: what went wrong, by kind. An error is for what kept it from doing its work at all.
@@ -15,6 +15,10 @@ pub type Verdict = anyhow::Result<Vec<Trouble>>;
 
 /// Names the configuration when `--config` does not.
 pub const CONFIG_VARIABLE: &str = "STILLPOINT_CONFIG";
+
+/// Help of verbs that read copies: their session begins as every other.
+pub const OPENS_SESSION: &str = "First releases what crashed runs left behind (snapshots, mounts, paused services), as recover does;\n\
+     exit code 11 means that some of it is still there.";
 
 /// Options that every verb takes.
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::pipeline::pin::{pin, word};
-use crate::pipeline::select;
+use crate::pipeline::query;
 use crate::step::error::StepError;
 
 use super::options::{Global, Verdict, job_name, target_name};
@@ -43,13 +43,13 @@ struct Document<'a> {
 pub fn run(global: &Global, args: &PinArgs, pinned: bool) -> Verdict {
     let setup = Setup::new(global, Use::Change)?;
     let pipeline = setup.pipeline();
-    let query = select::Query {
+    let query = query::Query {
         job: &args.job,
         host: None,
         target: args.target.as_ref(),
         item: args.item.as_deref(),
     };
-    let (engine, copy) = select::copy(pipeline, &query, &args.copy)?;
+    let (engine, copy) = query::copy(pipeline, &query, &args.copy)?;
     let target = engine.target();
     let ours = &setup.config.settings.host;
     if copy.series.as_ref().is_none_or(|of| of.host != *ours || of.job != args.job) {
@@ -59,11 +59,7 @@ pub fn run(global: &Global, args: &PinArgs, pinned: bool) -> Verdict {
         );
         return Err(StepError::new(Trouble::Configuration, text).into());
     }
-    let mut id = copy.id.clone();
-    let troubles = setup.session(|cx| {
-        id = pin(cx, engine, &copy, pinned)?;
-        Ok(Vec::new())
-    })?;
+    let (id, troubles) = setup.session(|cx| pin(cx, engine, &copy, pinned))?;
     if global.json {
         render::json(&Document { schema: SCHEMA, target: &target.name, copy: &id, pinned })?;
     } else {

@@ -11,10 +11,11 @@ use crate::model::names::{JobName, TargetName};
 use crate::model::report::{RunReport, SCHEMA};
 use crate::pipeline;
 use crate::pipeline::select;
+use crate::pipeline::trust::refuse_unfit_run;
 
 use super::options::{Global, Verdict, job_name, target_name};
 use super::render;
-use super::setup::{Setup, Use, refuse_unfit_run};
+use super::setup::{Setup, Use};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -86,7 +87,7 @@ pub fn plan(global: &Global, jobs: &[JobName], only: Option<&TargetName>) -> Ver
         setup.watch(Box::new(Scribe { dry, steps: Arc::clone(&steps) }));
     }
     let jobs = select::jobs_to_run(&setup.config, jobs, only)?;
-    refuse_unfit_run(&setup, &jobs, only)?;
+    refuse_unfit_run(setup.pipeline(), &jobs, only)?;
     let report = pipeline::run::run(setup.pipeline(), &jobs, only);
     let steps = steps.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone();
     if global.json {

@@ -57,7 +57,7 @@ fn moment(text: &str) -> Result<DateTime<Utc>, String> {
     })
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct Document {
     schema: u32,
     dry_run: bool,
@@ -71,17 +71,18 @@ pub fn run(global: &Global, args: &PruneArgs) -> Verdict {
     let setup = Setup::new(global, if args.dry_run { Use::Plan } else { Use::Change })?;
     let (job, target) = (args.selection.job.as_ref(), args.selection.target.as_ref());
     let scope = scope(&setup.config, job, target, args.accept)?;
-    let mut document = Document { schema: SCHEMA, dry_run: args.dry_run, ..Document::default() };
-    let troubles = setup.session(|cx| {
-        let pruned = prune(cx, &args.request(), scope)?;
-        for failure in &pruned.failures {
-            render::say(&format!("stillpoint: {failure}"));
-        }
-        document.decisions = pruned.decisions;
-        document.deleted = pruned.deleted;
-        document.refusals = pruned.refusals;
-        Ok(pruned.troubles)
-    })?;
+    let (pruned, mut troubles) = setup.session(|cx| prune(cx, &args.request(), scope))?;
+    for failure in &pruned.failures {
+        render::say(&format!("stillpoint: {failure}"));
+    }
+    troubles.extend(pruned.troubles);
+    let document = Document {
+        schema: SCHEMA,
+        dry_run: args.dry_run,
+        decisions: pruned.decisions,
+        deleted: pruned.deleted,
+        refusals: pruned.refusals,
+    };
     if global.json {
         render::json(&document)?;
     } else {

@@ -14,16 +14,16 @@ use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::size;
-use crate::pipeline::restore::{self, Wanted};
-use crate::pipeline::select;
+use crate::pipeline::restore::{self, Restored, Wanted};
 use crate::step::error::StepError;
 
-use super::options::{CopyOptions, Global, Verdict, job_name};
+use super::options::{CopyOptions, Global, OPENS_SESSION, Verdict, job_name};
 use super::render;
 use super::setup::{Setup, Use};
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
+#[command(after_help = OPENS_SESSION)]
 pub struct RestoreArgs {
     /// The job whose copy to restore
     #[arg(value_name = "JOB", value_parser = job_name)]
@@ -88,12 +88,6 @@ fn paths_bytes<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok,
 pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
     let (named, paths) = split(&args.rest)?;
     let setup = Setup::new(global, Use::ReadBack { dry_run: args.dry_run })?;
-    let to = match &args.to {
-        Some(to) => std::path::absolute(to)
-            .map_err(|error| StepError::from_error(Trouble::Configuration, &error, None))?,
-        None => PathBuf::from("/"),
-    };
-    let pipeline = setup.pipeline();
     let query = args.of.query(&args.job);
     if args.stdout {
         let path = match paths.as_slice() {
@@ -101,65 +95,76 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
             [path] => Some(path.as_path()),
             _ => return Err(usage("--stdout writes one file: name one path").into()),
         };
-        return setup.session(|cx| {
-            let (engine, copy) = select::copy(pipeline, &query, named)?;
-            restore::stream(cx, engine, &copy, path)?;
-            Ok(Vec::new())
-        });
+        let ((), troubles) = setup.session(|cx| restore::stream(cx, &query, named, path))?;
+        return Ok(troubles);
     }
-    let mut done = None;
-    let mut troubles = setup.session(|cx| {
-        let (engine, copy) = select::copy(pipeline, &query, named)?;
-        if args.in_place && !args.dry_run {
-            // Only what commands print has an item.
-            let is_dump = copy.series.as_ref().is_some_and(|series| series.item.is_some());
-            permit_in_place(&args.job, is_dump, &paths, args.yes)?;
-        }
-        let wanted = Wanted {
-            copy,
-            paths,
-            to: args.to.is_some().then(|| to.clone()),
-            into_existing: args.into_existing,
-            owners_by_name: args.owners_by_name,
-            ignore_space: args.ignore_space,
-            dry_run: args.dry_run,
-        };
-        let report = restore::restore(cx, engine, &wanted)?;
-        done = Some((&engine.target().name, wanted, report));
-        Ok(Vec::new())
-    })?;
-    let Some((target, wanted, report)) = done else { return Ok(troubles) };
-    if !report.warnings.is_empty() {
+    if args.in_place && !args.dry_run {
+        permit_in_place(&args.job, &paths, args.yes)?;
+    }
+    let wanted = wanted(args, paths)?;
+    let (restored, mut troubles) =
+        setup.session(|cx| restore::restore(cx, &query, named, &wanted))?;
+    if !restored.report.warnings.is_empty() {
         troubles.push(Trouble::Warning);
     }
     if global.json {
-        render::json(&Document {
-            schema: SCHEMA,
-            dry_run: args.dry_run,
-            job: &args.job,
-            target,
-            copy: &wanted.copy.id,
-            to: &to,
-            paths: &wanted.paths,
-            files: report.files,
-            bytes: report.bytes,
-            warnings: &report.warnings,
-            notes: &report.notes,
-        })?;
-        return Ok(troubles);
+        render::json(&document(args, &wanted, &restored))?;
+    } else {
+        tell(global, &setup, &wanted, &restored)?;
     }
+    Ok(troubles)
+}
+
+fn wanted(args: &RestoreArgs, paths: Vec<PathBuf>) -> Result<Wanted, StepError> {
+    let absolute = |to: &PathBuf| {
+        std::path::absolute(to)
+            .map_err(|error| StepError::from_error(Trouble::Configuration, &error, None))
+    };
+    Ok(Wanted {
+        paths,
+        to: args.to.as_ref().map(absolute).transpose()?,
+        into_existing: args.into_existing,
+        owners_by_name: args.owners_by_name,
+        ignore_space: args.ignore_space,
+        dry_run: args.dry_run,
+    })
+}
+
+fn document<'a>(
+    args: &'a RestoreArgs,
+    wanted: &'a Wanted,
+    Restored { target, copy, report }: &'a Restored,
+) -> Document<'a> {
+    Document {
+        schema: SCHEMA,
+        dry_run: args.dry_run,
+        job: &args.job,
+        target,
+        copy: &copy.id,
+        to: wanted.below(),
+        paths: &wanted.paths,
+        files: report.files,
+        bytes: report.bytes,
+        warnings: &report.warnings,
+        notes: &report.notes,
+    }
+}
+
+/// What a person reads: warnings, notes, what a dry run would do, and the sum.
+fn tell(
+    global: &Global,
+    setup: &Setup,
+    wanted: &Wanted,
+    Restored { target, copy, report }: &Restored,
+) -> anyhow::Result<()> {
     for warning in &report.warnings {
         render::say(&format!("warning: {warning}"));
     }
-    if !global.quiet {
-        for note in &report.notes {
-            render::say(&format!("note: {note}"));
-        }
+    for note in report.notes.iter().filter(|_| !global.quiet) {
+        render::say(&format!("note: {note}"));
     }
-    if let Some(dry) = &setup.dry {
-        for effect in dry.planned() {
-            render::text(&effect.to_string())?;
-        }
+    for effect in setup.dry.iter().flat_map(|dry| dry.planned()) {
+        render::text(&effect.to_string())?;
     }
     let counted = match (report.files, report.bytes) {
         (Some(files), Some(bytes)) => {
@@ -167,15 +172,14 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
         }
         _ => String::new(),
     };
-    let verb = if args.dry_run { "would restore" } else { "restored" };
+    let verb = if wanted.dry_run { "would restore" } else { "restored" };
     let line = format!(
         "{verb} {} of {} from target {target} to {}{counted}",
-        wanted.copy.id,
-        wanted.copy.time.format("%Y-%m-%d %H:%M:%SZ"),
-        to.shown()
+        copy.id,
+        copy.time.format("%Y-%m-%d %H:%M:%SZ"),
+        wanted.below().shown()
     );
-    render::done(global, &line)?;
-    Ok(troubles)
+    render::done(global, &line)
 }
 
 /// The copy, `latest` when none is named, and the paths.
@@ -209,24 +213,12 @@ fn usage(text: &str) -> StepError {
 }
 
 /// Asks before everything of a job replaces what lives; where nobody can be asked, it must have been said.
-fn permit_in_place(
-    job: &JobName,
-    is_dump: bool,
-    paths: &[PathBuf],
-    yes: bool,
-) -> Result<(), StepError> {
-    if is_dump {
-        let text = format!(
-            "job {} stores what commands print, which has no place on this machine — write it out with --stdout, or name a directory with --to",
-            job
-        );
-        return Err(usage(&text));
-    }
+fn permit_in_place(job: &JobName, paths: &[PathBuf], yes: bool) -> Result<(), StepError> {
     let is_whole = paths.is_empty() || paths.iter().any(|path| path == Path::new("/"));
     if yes || !is_whole {
         return Ok(());
     }
-    let what = format!("everything of job {}", job);
+    let what = format!("everything of job {job}");
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(usage(&format!(
             "{what} would replace what is in its place now, so nothing was restored and no directory made — name the paths that are needed, restore to another directory with --to, or say --yes"

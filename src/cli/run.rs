@@ -8,10 +8,11 @@ use crate::model::report::RunReport;
 use crate::pipeline;
 use crate::pipeline::publish::publish;
 use crate::pipeline::select;
+use crate::pipeline::trust::refuse_unfit_run;
 use crate::step::hook::VARIABLES;
 
 use super::options::{Global, Verdict, job_name, target_name};
-use super::setup::{Setup, Use, refuse_unfit_run};
+use super::setup::{Setup, Use};
 use super::{plan, render};
 
 /// Arguments of `run`.
@@ -45,7 +46,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Verdict {
     }
     let setup = Setup::new(global, Use::Change)?;
     let jobs = select::jobs_to_run(&setup.config, &args.jobs, args.target.as_ref())?;
-    refuse_unfit_run(&setup, &jobs, args.target.as_ref())?;
+    refuse_unfit_run(setup.pipeline(), &jobs, args.target.as_ref())?;
     let mut report = pipeline::run::run(setup.pipeline(), &jobs, args.target.as_ref());
     for failure in publish(setup.pipeline(), &mut report) {
         render::say(&format!("stillpoint: {failure}"));

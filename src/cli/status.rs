@@ -6,12 +6,9 @@ use clap::Args;
 
 use crate::model::names::JobName;
 use crate::model::span;
-use crate::pipeline::inquire::inquire;
+use crate::pipeline;
 use crate::pipeline::select;
-use crate::report::facts::Facts;
 use crate::report::status;
-use crate::source::all_series;
-use crate::step::error::StepError;
 
 use super::options::{Global, Verdict, job_name};
 use super::render;
@@ -32,13 +29,7 @@ pub struct StatusArgs {
 pub fn run(global: &Global, args: &StatusArgs) -> Verdict {
     let setup = Setup::new(global, Use::Report)?;
     let jobs = select::jobs(&setup.config, &args.jobs)?;
-    let now = setup.host.now();
-    let series = all_series(setup.pipeline()).map_err(StepError::from)?;
-    let facts = Facts::gather(setup.pipeline().history, &setup.config, &series, now)
-        .map_err(StepError::from)?;
-    let mut report = status::status(&setup.config, &facts, now, args.max_age);
-    report.entries.retain(|entry| jobs.iter().any(|job| job.name == entry.job));
-    inquire(setup.pipeline(), &mut report);
+    let report = pipeline::status::status(setup.pipeline(), &jobs, args.max_age)?;
     if global.json {
         render::json(&report)?;
     } else {

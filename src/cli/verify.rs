@@ -6,17 +6,17 @@ use serde::Serialize;
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::SCHEMA;
-use crate::pipeline::select;
+use crate::pipeline::query;
 use crate::pipeline::steps::maintain::judge;
-use crate::pipeline::verify::verify;
-use crate::step::error::StepError;
+use crate::pipeline::verify::{Verified, verify};
 
-use super::options::{CopyOptions, Global, Verdict, job_name};
+use super::options::{CopyOptions, Global, OPENS_SESSION, Verdict, job_name};
 use super::render;
 use super::setup::{Setup, Use};
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
+#[command(after_help = OPENS_SESSION)]
 pub struct VerifyArgs {
     /// The job whose copy to read
     #[arg(value_name = "JOB", value_parser = job_name)]
@@ -44,58 +44,53 @@ struct Document<'a> {
 
 /// Runs the verb.
 pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
-    let setup = Setup::new(
-        global,
-        if args.dry_run { Use::Look } else { Use::ReadBack { dry_run: false } },
-    )?;
-    let pipeline = setup.pipeline();
-    let query = args.of.query(&args.job);
     if args.dry_run {
-        let (engine, copy) = select::copy(pipeline, &query, &args.copy)?;
-        let target = &engine.target().name;
-        if global.json {
-            render::json(&Document {
-                schema: SCHEMA,
-                job: &args.job,
-                target,
-                copy: &copy.id,
-                outcome: None,
-                extent: None,
-                damage: &[],
-            })?;
-        } else {
-            render::text(&format!("would read {} in target {target}", copy.id))?;
-        }
-        return Ok(Vec::new());
+        return show_choice(global, args);
     }
-    let mut done = None;
-    let mut troubles = setup.session(|cx| {
-        let (engine, copy) = select::copy(pipeline, &query, &args.copy)?;
-        let (read, unwritten) = verify(cx, engine, &copy)?;
-        done = Some((&engine.target().name, copy, read));
-        Ok(unwritten.map(unrecorded).into_iter().collect())
-    })?;
-    let Some((target, copy, report)) = done else { return Ok(troubles) };
-    let done = judge(&report);
+    let setup = Setup::new(global, Use::ReadBack { dry_run: false })?;
+    let query = args.of.query(&args.job);
+    let (verified, mut troubles) = setup.session(|cx| verify(cx, &query, &args.copy))?;
+    let Verified { target, copy, report, unrecorded } = &verified;
+    if let Some(error) = unrecorded {
+        // What was found stands all the same.
+        render::say(&format!("warning: {error}; what verify found is not recorded"));
+        troubles.push(Trouble::Warning);
+    }
+    let done = judge(report);
     troubles.extend(done.trouble);
     if global.json {
         render::json(&Document {
             schema: SCHEMA,
             job: &args.job,
             target,
-            copy: &copy.id,
+            copy,
             outcome: Some(done.outcome),
             extent: Some(&report.extent),
             damage: &report.damage,
         })?;
     } else if !global.quiet || !troubles.is_empty() {
-        render::text(&format!("{} in target {target}: {}", copy.id, done.detail))?;
+        render::text(&format!("{copy} in target {target}: {}", done.detail))?;
     }
     Ok(troubles)
 }
 
-/// What was found stands, and is not recorded.
-fn unrecorded(error: StepError) -> Trouble {
-    render::say(&format!("warning: {error}; what verify found is not recorded"));
-    Trouble::Warning
+/// Shows which copy would be read.
+fn show_choice(global: &Global, args: &VerifyArgs) -> Verdict {
+    let setup = Setup::new(global, Use::Look)?;
+    let (engine, copy) = query::copy(setup.pipeline(), &args.of.query(&args.job), &args.copy)?;
+    let target = &engine.target().name;
+    if global.json {
+        render::json(&Document {
+            schema: SCHEMA,
+            job: &args.job,
+            target,
+            copy: &copy.id,
+            outcome: None,
+            extent: None,
+            damage: &[],
+        })?;
+    } else {
+        render::text(&format!("would read {} in target {target}", copy.id))?;
+    }
+    Ok(Vec::new())
 }

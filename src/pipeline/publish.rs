@@ -2,11 +2,11 @@
 
 use crate::host::Action;
 use crate::model::report::RunReport;
-use crate::report::facts::Facts;
-use crate::report::{metrics, status};
-use crate::source::all_series;
+use crate::report::metrics;
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
+
+use super::status::recorded;
 
 /// Writes `report.json` and the metrics. That they cannot be written is a warning, in the report and in what history
 /// remembers of the run: the copies stand. Answers with what is new among the warnings.
@@ -19,12 +19,8 @@ pub fn publish(pipeline: Pipeline<'_>, report: &mut RunReport) -> Vec<String> {
         Err(error) => warn(report, error.to_string()),
     }
     if let Some(path) = &settings.metrics_file {
-        let now = pipeline.host.now();
-        let known = all_series(pipeline)
-            .and_then(|series| Facts::gather(pipeline.history, pipeline.config, &series, now));
-        match known {
-            Ok(facts) => {
-                let status = status::status(pipeline.config, &facts, now, None);
+        match recorded(pipeline, None) {
+            Ok((status, facts)) => {
                 let text = metrics::textfile(&status, &facts);
                 files.push((path.clone(), 0o644, text.into_bytes()));
             }

@@ -15,10 +15,12 @@ use crate::capture::workplaces;
 use crate::engine::{Engine, EngineError, RestoreReport, RestoreRequest};
 use crate::host::{Action, Confinement, Host, PathKind, PathState, Placement, Staged};
 use crate::model::copy::Copy;
+use crate::model::names::TargetName;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 
 use super::engine_lock::bracketed;
+use super::query::{self, Query};
 use super::session::try_own_directory;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
@@ -36,11 +38,9 @@ use survey::{Survey, below, relative, survey};
 /// How the staging directories are called, before the run's id.
 pub const STAGING: &str = ".stillpoint-restore-";
 
-/// What to restore, and how.
+/// What to restore of a copy, and how.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// The copy.
-    pub copy: Copy,
     /// Absolute paths in it; empty, or with `/` among them: all of it.
     pub paths: Vec<PathBuf>,
     /// The directory below which the paths are laid out; in place when absent.
@@ -55,18 +55,60 @@ pub struct Wanted {
     pub dry_run: bool,
 }
 
-/// Restores. What is there of the same paths is replaced, entry by entry; nothing else is touched.
+impl Wanted {
+    /// The directory below which the paths are laid out: the root, where they go to their original places.
+    pub fn below(&self) -> &Path {
+        self.to.as_deref().unwrap_or(Path::new("/"))
+    }
+}
+
+/// What was restored.
+#[derive(Debug)]
+pub struct Restored {
+    /// The target that served it.
+    pub target: TargetName,
+    /// The copy.
+    pub copy: Copy,
+    /// What the engine and the placement said.
+    pub report: RestoreReport,
+}
+
+/// Restores the copy of a job that is named: an id, a run id or `latest`. What is there of the same paths is replaced,
+/// entry by entry; nothing else is touched.
 ///
 /// # Errors
 /// When it could not begin, and then nothing was changed; or when some of it was not restored: the message names
 /// it, and what was there before is still there.
 pub fn restore(
     cx: RunContext<'_>,
+    query: &Query<'_>,
+    named: &str,
+    wanted: &Wanted,
+) -> Result<Restored, StepError> {
+    let (engine, copy) = query::copy(cx.pipeline, query, named)?;
+    // Only what commands print has an item.
+    if wanted.to.is_none() && copy.series.as_ref().is_some_and(|series| series.item.is_some()) {
+        let text = format!(
+            "job {} stores what commands print, which has no place on this machine — write it out with --stdout, or name a directory with --to",
+            query.job
+        );
+        return Err(StepError::new(Trouble::Configuration, text));
+    }
+    let report = restore_copy(cx, engine, &copy, wanted)?;
+    Ok(Restored { target: engine.target().name.clone(), copy, report })
+}
+
+fn restore_copy(
+    cx: RunContext<'_>,
     engine: &dyn Engine,
+    copy: &Copy,
     wanted: &Wanted,
 ) -> Result<RestoreReport, StepError> {
     let host = cx.host();
-    let to = wanted.to.as_ref().map_or_else(|| PathBuf::from("/"), |to| host.canonical(to));
+    let to = match &wanted.to {
+        None => PathBuf::from("/"),
+        Some(to) => host.canonical(to),
+    };
     if wanted.to.is_some() {
         own::refuse_inside(host, cx.config(), &to)?;
     }
@@ -74,9 +116,9 @@ pub fn restore(
     let paths = plain(&wanted.paths)?;
     let is_fresh = found.as_ref().is_none_or(|found| found.empty);
     let places = if is_fresh { Vec::new() } else { places(host, &to)? };
-    let mut survey = match wanted.copy.size.filter(|_| is_fresh && paths.is_empty()) {
+    let mut survey = match copy.size.filter(|_| is_fresh && paths.is_empty()) {
         Some(size) if fits(host, &to, size)? => Survey::of_everything(),
-        _ => survey(cx, engine, &wanted.copy, &paths, &to, &places)?,
+        _ => survey(cx, engine, copy, &paths, &to, &places)?,
     };
     let own = own::own(host, cx.config(), &survey.goes(&to))?;
     survey.find_closed(host, &to)?;
@@ -88,7 +130,7 @@ pub fn restore(
         above: survey.above.clone(),
         owners_by_name: wanted.owners_by_name,
         dry_run: wanted.dry_run,
-        ..RestoreRequest::new(wanted.copy.clone(), to.clone())
+        ..RestoreRequest::new(copy.clone(), to.clone())
     };
     if wanted.dry_run {
         let mut report = bracketed(cx, engine, |engine, context| {
@@ -311,16 +353,18 @@ fn shown_at(text: &str, place: &Path, to: &Path) -> String {
     text.replace(&format!("{place}/"), &with_slash).replace(&place, &to)
 }
 
-/// Writes one file of a copy to standard output: the one at `path`, or the only one that there is.
+/// Writes one file of a copy of a job to standard output: the one at `path`, or the only one that there is.
 ///
 /// # Errors
-/// When the copy has no such file, or it was not written whole.
+/// When there is no such copy, the copy has no such file, or it was not written whole.
 pub fn stream(
     cx: RunContext<'_>,
-    engine: &dyn Engine,
-    copy: &Copy,
+    query: &Query<'_>,
+    named: &str,
     path: Option<&Path>,
 ) -> Result<(), StepError> {
+    let (engine, copy) = query::copy(cx.pipeline, query, named)?;
+    let copy = &copy;
     let mut files = Vec::new();
     // Listings spell a path that is not UTF-8 in their own way; then the engine says whether there is one.
     let mut kind = path.filter(|path| path.to_str().is_none()).map(|_| '-');

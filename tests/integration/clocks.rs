@@ -6,7 +6,7 @@ use stillpoint::host::Host;
 use stillpoint::model::names::{JobName, RunId};
 use stillpoint::model::outcome::Outcome;
 use stillpoint::pipeline::prune::{Pruned, Request, prune};
-use stillpoint::pipeline::select::{self, Query};
+use stillpoint::pipeline::query::{self, Query};
 use stillpoint::pipeline::session::{Place, session};
 use stillpoint::step::context::RunContext;
 
@@ -18,7 +18,7 @@ const DAY: i64 = 86_400;
 fn latest(bench: &Bench) -> String {
     let job = JobName::new("host").unwrap();
     let query = Query { job: &job, host: None, target: None, item: None };
-    select::copy(bench.pipeline(), &query, "latest").unwrap().1.id
+    query::copy(bench.pipeline(), &query, "latest").unwrap().1.id
 }
 
 fn archives(bench: &Bench) -> Vec<String> {

@@ -54,3 +54,12 @@ fn help_fits_a_terminal_and_explains_every_option() {
         assert!(help.contains(&format!("\n  {code}")), "exit code {code} is not documented");
     }
 }
+
+#[test]
+fn what_reads_copies_says_that_it_recovers_first() {
+    let mut root = cli::command();
+    for verb in ["restore", "mount", "find", "diff", "verify"] {
+        let help = root.find_subcommand_mut(verb).unwrap().render_long_help().to_string();
+        assert!(help.contains("crashed runs") && help.contains("exit code 11"), "{help}");
+    }
+}

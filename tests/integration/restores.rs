@@ -12,6 +12,7 @@ use stillpoint::model::names::{RunId, TargetName};
 use stillpoint::model::outcome::Trouble;
 use stillpoint::model::undo::Undo;
 use stillpoint::pipeline::ledger::FileLedger;
+use stillpoint::pipeline::query::Query;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::restore::{STAGING, Wanted, restore};
 use stillpoint::pipeline::session::{Frame, Place, session};
@@ -30,10 +31,13 @@ fn restore_to(
     to: Option<&str>,
 ) -> Result<(Result<(), StepError>, Frame), StepError> {
     let pipeline = bench.pipeline();
-    let engine = pipeline.engine(&bench.config.targets[0]);
-    let copy = engine.list(pipeline.engine_context()).unwrap().pop().unwrap();
+    let query = Query {
+        job: &bench.config.jobs[0].name,
+        host: None,
+        target: Some(&bench.config.targets[0].name),
+        item: None,
+    };
     let wanted = Wanted {
-        copy,
         paths: vec!["/data/a".into()],
         to: to.map(PathBuf::from),
         into_existing: to.is_some(),
@@ -42,7 +46,9 @@ fn restore_to(
         dry_run: false,
     };
     let run = RunId::parse("0badcafe").unwrap();
-    session(pipeline, &run, Place::StateElseRuntime, |cx| restore(cx, engine, &wanted).map(drop))
+    session(pipeline, &run, Place::StateElseRuntime, |cx| {
+        restore(cx, &query, "latest", &wanted).map(drop)
+    })
 }
 
 /// What a good restore does.

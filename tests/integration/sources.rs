@@ -5,15 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stillpoint::history::FILE_NAME;
-use stillpoint::host::Host;
 use stillpoint::host::dry::DryHost;
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::{JobReport, RunReport};
-use stillpoint::pipeline::inquire::inquire;
 use stillpoint::pipeline::run::run;
-use stillpoint::report::facts::Facts;
-use stillpoint::report::status::status;
-use stillpoint::source::all_series;
+use stillpoint::pipeline::status::{recorded, status};
 use stillpoint::step::context::Pipeline;
 
 use crate::faults::{self, Bench, Scene};
@@ -161,10 +157,7 @@ fn a_plan_does_nothing_and_learns_nothing() {
 
 /// What status shows without asking the machine.
 fn items_known(bench: &Bench) -> Vec<String> {
-    let now = bench.host.now();
-    let series = all_series(bench.pipeline()).unwrap();
-    let facts = Facts::gather(Some(&bench.history), &bench.config, &series, now).unwrap();
-    let report = status(&bench.config, &facts, now, None);
+    let (report, _) = recorded(bench.pipeline(), None).unwrap();
     let name = |item: Option<String>| item.unwrap_or_else(|| "nothing known".into());
     report.entries.into_iter().map(|entry| name(entry.item)).collect()
 }
@@ -206,11 +199,8 @@ fn the_target_is_asked_for_any_item_where_none_is_known() {
     let seed = bench();
     let bench = Bench::of(&DATABASES);
     bench.host.world().borg = seed.host.world().borg.clone();
-    let now = bench.host.now();
-    let series = all_series(bench.pipeline()).unwrap();
-    let facts = Facts::gather(Some(&bench.history), &bench.config, &series, now).unwrap();
-    let mut report = status(&bench.config, &facts, now, None);
-    inquire(bench.pipeline(), &mut report);
+    let jobs: Vec<_> = bench.config.jobs.iter().collect();
+    let report = status(bench.pipeline(), &jobs, None).unwrap();
     let [entry] = report.entries.as_slice() else { panic!("{report:#?}") };
     let listed = entry.listed.as_ref().unwrap();
     assert_eq!((listed.copies, &listed.error), (Some(4), &None));

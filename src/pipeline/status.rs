@@ -1,17 +1,52 @@
-//! What the targets themselves say where history has nothing to say: after the loss of the state directory, "never
-//! run" would be no answer.
+//! `status`: what history says, and the targets themselves where it says nothing: after the loss of the state directory,
+//! "never run" would be no answer.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use crate::history::HistoryError;
 use crate::model::copy::{CLOCK_SLACK, Copy, Series};
+use crate::model::job::Job;
 use crate::model::names::TargetName;
-use crate::report::status::{Listed, StatusReport};
+use crate::report::facts::Facts;
+use crate::report::status::{self, Listed, StatusReport};
+use crate::source::all_series;
+use crate::step::context::Pipeline;
+use crate::step::error::StepError;
 
 use super::select;
-use crate::step::context::Pipeline;
+
+/// The report on these jobs. `max_age` overrides what jobs and settings say.
+///
+/// # Errors
+/// When history cannot be read. A target that cannot be listed is told in its entries.
+pub fn status(
+    pipeline: Pipeline<'_>,
+    jobs: &[&Job],
+    max_age: Option<Duration>,
+) -> Result<StatusReport, StepError> {
+    let (mut report, _) = recorded(pipeline, max_age)?;
+    report.entries.retain(|entry| jobs.iter().any(|job| job.name == entry.job));
+    ask_targets(pipeline, &mut report);
+    Ok(report)
+}
+
+/// The report on all jobs as far as history knows, and the facts that it is made of.
+///
+/// # Errors
+/// When history cannot be read.
+pub fn recorded(
+    pipeline: Pipeline<'_>,
+    max_age: Option<Duration>,
+) -> Result<(StatusReport, Facts), HistoryError> {
+    let now = pipeline.host.now();
+    let series = all_series(pipeline)?;
+    let facts = Facts::gather(pipeline.history, pipeline.config, &series, now)?;
+    Ok((status::status(pipeline.config, &facts, now, max_age), facts))
+}
 
 /// Asks each target once of which an entry is unrecorded. Engines start slowly, so nobody else is asked.
-pub fn inquire(pipeline: Pipeline<'_>, report: &mut StatusReport) {
+fn ask_targets(pipeline: Pipeline<'_>, report: &mut StatusReport) {
     let mut answers: BTreeMap<TargetName, Result<Vec<Copy>, String>> = BTreeMap::new();
     for entry in report.entries.iter_mut().filter(|entry| entry.is_unrecorded()) {
         let answer = answers.entry(entry.target.clone()).or_insert_with(|| {

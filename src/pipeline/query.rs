@@ -1,0 +1,342 @@
+//! Which copy a person means: of which job and host, by id, by run, or the latest good one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+
+use crate::engine::Engine;
+use crate::model::copy::{CLOCK_SLACK, Copy};
+use crate::model::event::Event;
+use crate::model::job::Config;
+use crate::model::names::{HostName, JobName, TargetName};
+use crate::model::outcome::Trouble;
+use crate::model::target::Target;
+use crate::source::series;
+use crate::step::context::Pipeline;
+use crate::step::error::StepError;
+
+use super::select::{all_copies, targets_of};
+
+/// The copies that a person means by a job: those of one host, which need not be this one, also when the
+/// configuration has no such job (any more).
+#[derive(Debug, Clone, Copy)]
+pub struct Query<'a> {
+    /// The job.
+    pub job: &'a JobName,
+    /// The host whose copies are meant; this one's when absent.
+    pub host: Option<&'a HostName>,
+    /// The only target to look at.
+    pub target: Option<&'a TargetName>,
+    /// The stream; [`NAMELESS`] for copies that have none.
+    pub item: Option<&'a str>,
+}
+
+/// What a person says for the copies of a job that are of no stream: those of files. A stream of this name comes
+/// first.
+pub const NAMELESS: &str = "files";
+
+impl<'a> Query<'a> {
+    fn host(&self, config: &'a Config) -> &'a HostName {
+        self.host.unwrap_or(&config.settings.host)
+    }
+
+    /// Whether a copy is of the job, and of this host or of any.
+    fn means(&self, copy: &Copy, host: Option<&HostName>) -> bool {
+        copy.series.as_ref().is_some_and(|series| {
+            series.job == *self.job && host.is_none_or(|host| series.host == *host)
+        })
+    }
+
+    /// Those of the copies that are of the job, of this host or of any, and of the stream if one is asked for; and the
+    /// streams that are meant.
+    fn filter<'c>(
+        &self,
+        pipeline: Pipeline<'_>,
+        copies: &'c [Copy],
+        host: Option<&HostName>,
+    ) -> (Vec<&'c Copy>, BTreeSet<Option<&'c str>>) {
+        let mut meant: Vec<&Copy> = copies.iter().filter(|copy| self.means(copy, host)).collect();
+        let streams = streams(pipeline, self, &meant);
+        meant.retain(|copy| self.item.is_none() || streams.contains(&item_of(copy)));
+        (meant, streams)
+    }
+}
+
+fn finished(pipeline: Pipeline<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, StepError> {
+    let mut copies = all_copies(pipeline, engine)?;
+    copies.retain(|copy| engine.unfinished(copy).is_none());
+    Ok(copies)
+}
+
+/// One copy of a job: `latest`, an id (six characters or more of it), or a run id. The first target in
+/// which it is found serves it; a target that cannot be read is passed over as long as another one can.
+/// `latest` is the newest good copy in any of them: a target that missed the last nights does not serve it.
+///
+/// A named copy is found under any host's name, since an id means one copy; in a target that is named too, it is
+/// found whatever it is marked with. The observer is told whose it is then.
+///
+/// # Errors
+/// When no target has it, or several copies answer to the text.
+pub fn copy<'a>(
+    pipeline: Pipeline<'a>,
+    query: &Query<'_>,
+    wanted: &str,
+) -> Result<(&'a dyn Engine, Copy), StepError> {
+    let mut unreadable: Option<StepError> = None;
+    let mut looked: Vec<(&dyn Engine, Vec<Copy>)> = Vec::new();
+    for target in targets_of(pipeline.config, query.job, query.target)? {
+        let engine = pipeline.engine(target);
+        match finished(pipeline, engine) {
+            Ok(copies) => {
+                // A named copy that is there needs no other target.
+                if wanted != "latest"
+                    && let Some(copy) = named(pipeline, query, &copies, wanted, &target.name)?
+                {
+                    return Ok((engine, copy));
+                }
+                looked.push((engine, copies));
+            }
+            Err(error) => {
+                say(pipeline, true, format!("target {} is passed over: {error}", target.name));
+                unreadable.get_or_insert(error);
+            }
+        }
+    }
+    if looked.is_empty()
+        && let Some(error) = unreadable
+    {
+        return Err(error);
+    }
+    if wanted == "latest" {
+        if let Some(found) = latest(pipeline, query, &looked)? {
+            return Ok(found);
+        }
+    } else {
+        for (engine, copies) in &looked {
+            if let Some(copy) = elsewhere(pipeline, query, copies, wanted, engine.target())? {
+                return Ok((*engine, copy));
+            }
+        }
+    }
+    Err(nothing(pipeline, query, &looked, wanted))
+}
+
+fn say(pipeline: Pipeline<'_>, warning: bool, text: String) {
+    pipeline.observer.on(&Event::Note { job: None, warning, text });
+}
+
+/// The copy of the query's own host and job that answers to the text.
+fn named(
+    pipeline: Pipeline<'_>,
+    query: &Query<'_>,
+    copies: &[Copy],
+    wanted: &str,
+    target: &TargetName,
+) -> Result<Option<Copy>, StepError> {
+    let host = query.host(pipeline.config);
+    let (of_query, streams) = query.filter(pipeline, copies, Some(host));
+    // The id of a run means one copy for each stream, of which the job's present ones come first.
+    let mut found = answering(&of_query, wanted);
+    if found.len() > 1 && query.item.is_none() {
+        let present: Vec<&Copy> =
+            found.iter().copied().filter(|copy| streams.contains(&item_of(copy))).collect();
+        if !present.is_empty() {
+            found = present;
+        }
+    }
+    one(found, wanted, target)
+}
+
+/// A copy that answers to the text and is not the query's own: of another host under the job's name or, where the
+/// target was named, any copy at all.
+fn elsewhere(
+    pipeline: Pipeline<'_>,
+    query: &Query<'_>,
+    copies: &[Copy],
+    wanted: &str,
+    target: &Target,
+) -> Result<Option<Copy>, StepError> {
+    if query.host.is_some() {
+        return Ok(None);
+    }
+    let (of_job, _) = query.filter(pipeline, copies, None);
+    let mut found = answering(&of_job, wanted);
+    if found.is_empty() && query.target.is_some() && query.item.is_none() {
+        found = answering(&copies.iter().collect::<Vec<_>>(), wanted);
+    }
+    let found = one(found, wanted, &target.name)?;
+    if let Some(copy) = &found {
+        let whose = match &copy.series {
+            Some(series) => format!("of job {} on host {}", series.job, series.host),
+            None => "of another program".to_owned(),
+        };
+        say(pipeline, false, format!("{} in target {} is a copy {whose}", copy.id, target.name));
+    }
+    Ok(found)
+}
+
+/// Those that answer to the text; a whole id means nothing else.
+fn answering<'c>(copies: &[&'c Copy], wanted: &str) -> Vec<&'c Copy> {
+    let exact: Vec<&Copy> = copies.iter().copied().filter(|copy| copy.id == wanted).collect();
+    if !exact.is_empty() {
+        return exact;
+    }
+    copies.iter().copied().filter(|copy| copy.answers_to(wanted)).collect()
+}
+
+fn one(found: Vec<&Copy>, wanted: &str, target: &TargetName) -> Result<Option<Copy>, StepError> {
+    if found.len() > 1 {
+        let ids: Vec<&str> = found.iter().map(|copy| copy.id.as_str()).collect();
+        let text = format!(
+            "{wanted} is ambiguous in target {target}: {} — name more of the id, or a stream with --item",
+            ids.join(", ")
+        );
+        return Err(StepError::new(Trouble::Configuration, text));
+    }
+    Ok(found.first().map(|copy| (*copy).clone()))
+}
+
+fn item_of(copy: &Copy) -> Option<&str> {
+    copy.series.as_ref().and_then(|series| series.item.as_deref())
+}
+
+/// The streams that are meant: the one asked for; else those that the job has now; else, of a job that has none of
+/// what is there (it was of another kind once, or is not in the configuration), all that there are.
+fn streams<'c>(
+    pipeline: Pipeline<'_>,
+    query: &Query<'_>,
+    copies: &[&'c Copy],
+) -> BTreeSet<Option<&'c str>> {
+    let present: BTreeSet<Option<&str>> = copies.iter().map(|copy| item_of(copy)).collect();
+    if let Some(item) = query.item {
+        let wanted = if present.contains(&Some(item)) { Some(item) } else { None };
+        return present
+            .into_iter()
+            .filter(|there| *there == wanted && (there.is_some() || item == NAMELESS))
+            .collect();
+    }
+    let configured = pipeline.config.job(query.job);
+    // Reading copies back goes on without history.
+    let configured = configured.and_then(|job| series(pipeline, job).ok()).unwrap_or_default();
+    let now: BTreeSet<Option<&str>> = present
+        .iter()
+        .copied()
+        .filter(|there| configured.iter().any(|series| series.item.as_deref() == *there))
+        .collect();
+    if now.is_empty() { present } else { now }
+}
+
+/// The newest good copy, in whichever target it is.
+fn latest<'a>(
+    pipeline: Pipeline<'a>,
+    query: &Query<'_>,
+    looked: &[(&'a dyn Engine, Vec<Copy>)],
+) -> Result<Option<(&'a dyn Engine, Copy)>, StepError> {
+    let now = pipeline.host.now();
+    let mut of_query: Vec<(&dyn Engine, &Copy)> = Vec::new();
+    let host = query.host(pipeline.config);
+    for (engine, copies) in looked {
+        let meant = |copy: &&Copy| query.means(copy, Some(host));
+        of_query.extend(copies.iter().filter(meant).map(|copy| (*engine, copy)));
+    }
+    let all: Vec<&Copy> = of_query.iter().map(|(_, copy)| *copy).collect();
+    let streams = streams(pipeline, query, &all);
+    if streams.len() > 1 {
+        let names: Vec<&str> = streams.iter().map(|item| item.unwrap_or(NAMELESS)).collect();
+        let text = format!(
+            "job {} has several streams — choose one with --item: {}",
+            query.job,
+            names.join(", ")
+        );
+        return Err(StepError::new(Trouble::Configuration, text));
+    }
+    of_query.retain(|(_, copy)| streams.contains(&item_of(copy)));
+    let Some(best) = choose(&of_query.iter().map(|(_, copy)| *copy).collect::<Vec<_>>(), now)
+    else {
+        return Ok(None);
+    };
+    tell_what_was_passed_over(pipeline, &of_query, best, now);
+    // Copies of one run are the same data, so the first target of them serves it.
+    let run = best.run.clone();
+    let same = |copy: &Copy| copy.id == best.id || run.is_some() && copy.run == run;
+    let usable = |copy: &Copy| copy.ours == best.ours && copy.may_be_good() == best.may_be_good();
+    let first = of_query.iter().find(|(_, copy)| same(copy) && usable(copy));
+    Ok(first.map(|(engine, copy)| (*engine, (*copy).clone())))
+}
+
+/// The best to take for the latest one: none of the future unless there is nothing else; good before known to be bad;
+/// ours before others', as far as history knows any; and of those the newest.
+fn choose<'c>(copies: &[&'c Copy], now: DateTime<Utc>) -> Option<&'c Copy> {
+    let rank =
+        |copy: &Copy| (!copy.is_in_the_future(now, CLOCK_SLACK), copy.may_be_good(), copy.ours);
+    let best = copies.iter().map(|copy| rank(copy)).max()?;
+    copies
+        .iter()
+        .copied()
+        .filter(|copy| rank(copy) == best)
+        .reduce(|last, copy| if copy.is_newer_than(last) { copy } else { last })
+}
+
+/// What is dated later than the copy that was taken for the latest must not be passed over in silence.
+fn tell_what_was_passed_over(
+    pipeline: Pipeline<'_>,
+    of_query: &[(&dyn Engine, &Copy)],
+    best: &Copy,
+    now: DateTime<Utc>,
+) {
+    let mut passed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (engine, copy) in of_query.iter().filter(|(_, copy)| copy.time > best.time) {
+        let why = if copy.is_in_the_future(now, CLOCK_SLACK) {
+            "dated in the future"
+        } else if !copy.may_be_good() {
+            continue;
+        } else if best.ours && !copy.ours {
+            "neither made nor adopted by this machine"
+        } else {
+            "made earlier, under a clock that was ahead"
+        };
+        let time = copy.time.format("%Y-%m-%d %H:%M:%SZ");
+        let one = format!("{} of {time} in target {}", copy.id, engine.target().name);
+        passed.entry(why).or_default().push(one);
+    }
+    for (why, copies) in passed {
+        let (last, count) = (copies.last().map_or("", String::as_str), copies.len());
+        let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+        let text =
+            format!("not taken for the latest, being {why}: {last}{more} — name it to use it");
+        say(pipeline, true, text);
+    }
+}
+
+fn nothing(
+    pipeline: Pipeline<'_>,
+    query: &Query<'_>,
+    looked: &[(&dyn Engine, Vec<Copy>)],
+    wanted: &str,
+) -> StepError {
+    let what = if wanted == "latest" { "no copy".to_owned() } else { format!("no copy {wanted}") };
+    let places: Vec<&str> =
+        looked.iter().map(|(engine, _)| engine.target().name.as_str()).collect();
+    let host = query.host(pipeline.config);
+    let of_job = |copy: &&Copy| query.means(copy, None);
+    let hosts: BTreeSet<&str> = looked
+        .iter()
+        .flat_map(|(_, copies)| copies.iter().filter(of_job))
+        .filter_map(|copy| copy.series.as_ref().map(|series| series.host.as_str()))
+        .filter(|other| *other != host.as_str())
+        .collect();
+    let hint = if hosts.is_empty() {
+        "see `stillpoint list`".to_owned()
+    } else {
+        let hosts: Vec<&str> = hosts.into_iter().collect();
+        format!("there are copies of host {}: say --host", hosts.join(", "))
+    };
+    StepError::new(
+        Trouble::JobFailed,
+        format!(
+            "there is {what} of job {} on host {host} in {} — {hint}",
+            query.job,
+            places.join(", ")
+        ),
+    )
+}
