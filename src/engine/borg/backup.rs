@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::BorgEngine;
+use super::call::hand_on;
 use super::classify::{BackupWarnings, Journal, shown_as};
-use super::{BorgEngine, hand_on};
 use crate::engine::{
     BackupReport, BackupRequest, Context, Engine, EngineError, Expected, Input, OnProgress,
 };
-use crate::host::{Completed, Exit, Stream};
+use crate::host::{CommandSpec, Completed, Exit, Stream};
 use crate::tools::borg::log::{Line, Message};
 use crate::tools::borg::output::{Statistics, parse_created};
 use crate::tools::borg::{Marks, name};
@@ -31,52 +32,75 @@ impl BorgEngine {
                     let what = error.to_string();
                     EngineError::Unsupported { engine: "borg".into(), what }
                 })?;
-                let mut read = BackupWarnings::new(&tree.paths);
-                let mut stored = Stored::new(expected);
-                let mut journal = Journal::default();
-                let completed = cx.host.run(&spec, &mut |stream, line| {
-                    if stream != Stream::Err {
-                        return;
-                    }
-                    match journal.take(line) {
-                        Some(Line::Item { status, path }) => stored.take(status, path),
-                        line => hand_on(line, &mut |warning| read.take(warning), progress),
-                    }
-                });
-                read.failure(&self.target.repository).map_or(Ok(()), Err)?;
-                let completed = completed?;
-                self.judge(cx, &spec, &completed, &journal)?;
-                let absent = if completed.is_predicted { Vec::new() } else { stored.absent() };
-                self.report(cx, archive, &completed, read, absent)
+                self.make_of_tree(cx, archive, &spec, &tree.paths, expected, progress)
             }
             Input::Stream { producer, file_name } => {
                 let spec = repository.create_stream(&marks, &archive, file_name);
-                let mut journal = Journal::default();
-                let mut read = BackupWarnings::new(&[]);
-                let before = std::slice::from_ref(&**producer);
-                let chained = cx.host.chain(before, &spec, &mut |stream, line| {
-                    if stream == Stream::Err {
-                        hand_on(journal.take(line), &mut |warning| read.take(warning), progress);
-                    }
-                })?;
-                read.failure(&self.target.repository).map_or(Ok(()), Err)?;
-                // When borg died first, the producer only lost its reader: borg's own words come first then.
-                let borg_died = journal.errors.iter().any(|error| !is_our_stop(error))
-                    || matches!(chained.last.exit, Exit::Code(2..=99));
-                if let Some(produced) = chained.failed_before().filter(|_| !borg_died) {
-                    return Err(EngineError::Producer {
-                        command: producer.display(),
-                        exit: produced.exit.to_string(),
-                        stderr_tail: produced.last_lines(5),
-                    });
-                }
-                if chained.bytes == Some(0) && !borg_died {
-                    return Err(EngineError::EmptyStream { command: producer.display() });
-                }
-                self.judge(cx, &spec, &chained.last, &journal)?;
-                self.report(cx, archive, &chained.last, read, Vec::new())
+                self.make_of_stream(cx, archive, producer, &spec, progress)
             }
         }
+    }
+
+    fn make_of_tree(
+        &self,
+        cx: Context<'_>,
+        archive: String,
+        spec: &CommandSpec,
+        paths: &[PathBuf],
+        expected: &[Expected],
+        progress: OnProgress<'_>,
+    ) -> Result<BackupReport, EngineError> {
+        let mut read = BackupWarnings::new(paths);
+        let mut stored = Stored::new(expected);
+        let mut journal = Journal::default();
+        let completed = cx.host.run(spec, &mut |stream, line| {
+            if stream != Stream::Err {
+                return;
+            }
+            match journal.take(line) {
+                Some(Line::Item { status, path }) => stored.take(status, path),
+                line => hand_on(line, &mut |warning| read.take(warning), progress),
+            }
+        });
+        read.failure(&self.target.repository).map_or(Ok(()), Err)?;
+        let completed = completed?;
+        self.judge(cx, spec, &completed, &journal)?;
+        let absent = if completed.is_predicted { Vec::new() } else { stored.absent() };
+        self.report(cx, archive, &completed, read, absent)
+    }
+
+    fn make_of_stream(
+        &self,
+        cx: Context<'_>,
+        archive: String,
+        producer: &CommandSpec,
+        spec: &CommandSpec,
+        progress: OnProgress<'_>,
+    ) -> Result<BackupReport, EngineError> {
+        let mut journal = Journal::default();
+        let mut read = BackupWarnings::new(&[]);
+        let before = std::slice::from_ref(producer);
+        let chained = cx.host.chain(before, spec, &mut |stream, line| {
+            if stream == Stream::Err {
+                hand_on(journal.take(line), &mut |warning| read.take(warning), progress);
+            }
+        })?;
+        read.failure(&self.target.repository).map_or(Ok(()), Err)?;
+        // When borg died first, the producer only lost its reader: borg's own words come first then.
+        let borg_died = journal.errors.iter().any(|error| !is_our_stop(error))
+            || matches!(chained.last.exit, Exit::Code(2..=99));
+        if let Some(produced) = chained.failed_before().filter(|_| !borg_died) {
+            return Err(EngineError::Producer {
+                command: producer.display(),
+                exit: produced.exit.to_string(),
+                stderr_tail: produced.last_lines(5),
+            });
+        }
+        if chained.bytes == Some(0) && !borg_died {
+            return Err(EngineError::EmptyStream { command: producer.display() });
+        }
+        self.judge(cx, spec, &chained.last, &journal)?;
+        self.report(cx, archive, &chained.last, read, Vec::new())
     }
 
     /// Deletes the archive that borg made of nothing, and looks whether it is gone.

@@ -120,6 +120,23 @@ fn is_failure(exit: Exit) -> bool {
     !matches!(exit, Exit::Code(0 | 1 | 100..=127))
 }
 
+/// What a failure of borg is about.
+enum Cause {
+    Missing,
+    Exists,
+    WrongPassphrase,
+    NoPassphrase,
+    NoKey,
+    Locked,
+    Full,
+    Unreachable,
+    Moved,
+    Unfinished,
+    Refused,
+    Cache,
+    Damage,
+}
+
 /// The failure of a command, if it failed. Warnings are not failures.
 pub(super) fn fault(
     repository: &str,
@@ -136,61 +153,82 @@ pub(super) fn fault(
     let repository = repository.to_owned();
     let detail = journal.detail();
     let id = journal.leading().and_then(|error| error.id.as_deref());
-    let no_space = journal.is_no_space();
-    let code = match exit {
-        Exit::Code(code) => Some(code),
-        Exit::Signal(_) => None,
+    if !journal.is_no_space() && id == Some("LockFailed") && detail.contains(READ_ONLY) {
+        return Some(EngineError::ReadOnly { repository });
+    }
+    // The class decides; the status stands in where borg named none.
+    let cause = match (id, exit) {
+        _ if journal.is_no_space() => Some(Cause::Full),
+        (Some(id), _) => cause_of_class(id),
+        (None, Exit::Code(code)) => cause_of_status(code),
+        (None, Exit::Signal(_)) => None,
     };
-    // The class decides; the status stands in where borg named none. The numbers are those of borg 1.4's
-    // documentation of its exit codes.
-    Some(match (id, code) {
-        _ if no_space => EngineError::Full { repository, detail },
-        (Some("LockFailed"), _) if detail.contains(READ_ONLY) => {
-            EngineError::ReadOnly { repository }
-        }
-        (Some("Repository.DoesNotExist" | "Repository.InvalidRepository"), _)
-        | (None, Some(13 | 15)) => EngineError::RepositoryMissing { repository },
-        (Some("Repository.AlreadyExists"), _) | (None, Some(10)) => {
-            EngineError::RepositoryExists { repository }
-        }
-        (Some("PassphraseWrong" | "PasswordRetriesExceeded"), _) | (None, Some(52 | 53)) => {
-            EngineError::WrongPassphrase { repository }
-        }
-        (Some("NoPassphraseFailure"), _) | (None, Some(50)) => EngineError::Secret {
+    Some(match cause {
+        Some(Cause::Missing) => EngineError::RepositoryMissing { repository },
+        Some(Cause::Exists) => EngineError::RepositoryExists { repository },
+        Some(Cause::WrongPassphrase) => EngineError::WrongPassphrase { repository },
+        Some(Cause::NoPassphrase) => EngineError::Secret {
             what: format!("the repository {repository} needs one and none is configured"),
         },
-        (Some("KeyfileNotFoundError" | "KeyfileInvalidError" | "KeyfileMismatchError"), _)
-        | (Some("RepoKeyNotFoundError"), _)
-        | (None, Some(40 | 41 | 42 | 44)) => EngineError::KeyMissing { repository },
-        (Some("LockTimeout" | "LockError" | "LockErrorT" | "LockFailed"), _)
-        | (None, Some(70..=73)) => EngineError::Locked { repository, detail },
-        (Some("Repository.InsufficientFreeSpaceError" | "Repository.StorageQuotaExceeded"), _)
-        | (None, Some(14 | 20)) => EngineError::Full { repository, detail },
-        (Some("ConnectionClosed" | "ConnectionClosedWithHint" | "ConnectionBrokenWithHint"), _)
-        | (None, Some(80 | 81 | 87)) => EngineError::Unreachable { repository, detail },
-        (Some("Cache.RepositoryAccessAborted"), _) | (None, Some(62)) => {
-            EngineError::Moved { repository, detail }
+        Some(Cause::NoKey) => EngineError::KeyMissing { repository },
+        Some(Cause::Locked) => EngineError::Locked { repository, detail },
+        Some(Cause::Full) => EngineError::Full { repository, detail },
+        Some(Cause::Unreachable) => EngineError::Unreachable { repository, detail },
+        Some(Cause::Moved) => EngineError::Moved { repository, detail },
+        Some(Cause::Unfinished) => EngineError::Unfinished { repository, detail },
+        Some(Cause::Refused) => EngineError::Refused { engine: "borg", repository, detail },
+        Some(Cause::Cache) => EngineError::CacheDamaged { engine: "borg", detail },
+        Some(Cause::Damage) => EngineError::Damaged { repository, detail },
+        None => EngineError::Failed { command: command(), exit: exit.to_string(), detail },
+    })
+}
+
+/// What an error of this class is about, where a remedy of its own belongs to it.
+fn cause_of_class(id: &str) -> Option<Cause> {
+    Some(match id {
+        "Repository.DoesNotExist" | "Repository.InvalidRepository" => Cause::Missing,
+        "Repository.AlreadyExists" => Cause::Exists,
+        "PassphraseWrong" | "PasswordRetriesExceeded" => Cause::WrongPassphrase,
+        "NoPassphraseFailure" => Cause::NoPassphrase,
+        "KeyfileNotFoundError"
+        | "KeyfileInvalidError"
+        | "KeyfileMismatchError"
+        | "RepoKeyNotFoundError" => Cause::NoKey,
+        "LockTimeout" | "LockError" | "LockErrorT" | "LockFailed" => Cause::Locked,
+        "Repository.InsufficientFreeSpaceError" | "Repository.StorageQuotaExceeded" => Cause::Full,
+        "ConnectionClosed" | "ConnectionClosedWithHint" | "ConnectionBrokenWithHint" => {
+            Cause::Unreachable
         }
-        (Some("NoManifestError"), _) | (None, Some(26)) => {
-            EngineError::Unfinished { repository, detail }
-        }
-        (
-            Some(
-                "Cache.CacheInitAbortedError"
-                | "Cache.EncryptionMethodMismatch"
-                | "Cache.RepositoryIDNotUnique"
-                | "Cache.RepositoryReplay",
-            ),
-            _,
-        )
-        | (None, Some(60..=64)) => EngineError::Refused { engine: "borg", repository, detail },
+        "Cache.RepositoryAccessAborted" => Cause::Moved,
+        "NoManifestError" => Cause::Unfinished,
+        "Cache.CacheInitAbortedError"
+        | "Cache.EncryptionMethodMismatch"
+        | "Cache.RepositoryIDNotUnique"
+        | "Cache.RepositoryReplay" => Cause::Refused,
         // Of borg's own files, only those of its caches are guarded so: it makes its index of a repository anew.
-        (Some("FileIntegrityError"), _) | (None, Some(91)) => {
-            EngineError::CacheDamaged { engine: "borg", detail }
-        }
-        (Some(id), _) if is_damage(id) => EngineError::Damaged { repository, detail },
-        (None, Some(12 | 17 | 90 | 92 | 95..=99)) => EngineError::Damaged { repository, detail },
-        _ => EngineError::Failed { command: command(), exit: exit.to_string(), detail },
+        "FileIntegrityError" => Cause::Cache,
+        id if is_damage(id) => Cause::Damage,
+        _ => return None,
+    })
+}
+
+/// The same for an exit status; the numbers are those of borg 1.4's documentation.
+fn cause_of_status(code: i32) -> Option<Cause> {
+    Some(match code {
+        13 | 15 => Cause::Missing,
+        10 => Cause::Exists,
+        52 | 53 => Cause::WrongPassphrase,
+        50 => Cause::NoPassphrase,
+        40 | 41 | 42 | 44 => Cause::NoKey,
+        70..=73 => Cause::Locked,
+        14 | 20 => Cause::Full,
+        80 | 81 | 87 => Cause::Unreachable,
+        62 => Cause::Moved,
+        26 => Cause::Unfinished,
+        60 | 61 | 63 | 64 => Cause::Refused,
+        91 => Cause::Cache,
+        12 | 17 | 90 | 92 | 95..=99 => Cause::Damage,
+        _ => return None,
     })
 }
 

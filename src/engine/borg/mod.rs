@@ -8,35 +8,27 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use serde::Deserialize;
-
 use super::needs::of_target;
 use super::{
     BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, Context, Engine,
-    EngineError, Entry, Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, secret,
-    tell_read_only,
+    EngineError, Entry, Initialised, OnProgress, Probe, RestoreReport, RestoreRequest,
 };
-use crate::host::{CommandSpec, Completed, Stream, Tool};
+use crate::host::{CommandSpec, Tool};
 use crate::model::copy::Copy;
-use crate::model::event::Progress;
 use crate::model::job::Settings;
-use crate::model::names::RunId;
 use crate::model::needs::{Needs, Network};
 use crate::model::secret::Secret;
 use crate::model::target::{BorgOptions, ReadData, Target};
-use crate::tools::borg::log::freed_space;
-use crate::tools::borg::log::{Line, Message};
-use crate::tools::borg::output::{Listing, parse_listing, parse_machines, parse_version};
-use crate::tools::borg::{
-    MOUNT_SOURCE, PROGRAM, Reading, Repository, cache_directory, copies_of, name, state_directory,
-};
-
-use classify::{Journal, fault};
+use crate::tools::borg::output::parse_version;
+use crate::tools::borg::{MOUNT_SOURCE, PROGRAM, cache_directory, name, state_directory};
 
 mod backup;
+mod call;
 mod classify;
+mod list;
 mod lock;
 mod read;
+mod upkeep;
 
 /// A borg repository.
 pub struct BorgEngine {
@@ -51,9 +43,6 @@ pub struct BorgEngine {
     moved: AtomicBool,
 }
 
-/// Takes each line of standard output; the error says what could not be read.
-type OnLine<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
-
 impl BorgEngine {
     /// The engine for a target, with what borg alone understands of it.
     pub fn new(target: &Target, options: &BorgOptions) -> BorgEngine {
@@ -65,248 +54,6 @@ impl BorgEngine {
             unlocked: AtomicBool::new(false),
             moved: AtomicBool::new(false),
         }
-    }
-
-    fn passphrase(&self, cx: Context<'_>) -> Result<Option<&Secret>, EngineError> {
-        if self.passphrase.get().is_none() {
-            let resolve = |source| secret::resolve(cx.host, source);
-            let resolved = self.target.secret.as_ref().map(resolve).transpose()?;
-            if resolved.as_ref().is_some_and(|secret| std::str::from_utf8(secret.reveal()).is_err())
-            {
-                let what = "it is not UTF-8, and borg takes no other passphrase from us".into();
-                return Err(EngineError::Secret { what });
-            }
-            if let Some(key) = &self.borg.key_file {
-                secret::check_private(cx.host, key)?;
-            }
-            // Another thread may have been first; both read the same.
-            let _ = self.passphrase.set(resolved);
-        }
-        Ok(self.passphrase.get().and_then(Option::as_ref))
-    }
-
-    /// The repository with its passphrase, ready to build commands.
-    fn repository<'a>(&'a self, cx: Context<'a>) -> Result<Repository<'a>, EngineError> {
-        let path = &self.target.repository;
-        if path.contains(['{', '}']) || path.contains("::") {
-            return Err(EngineError::Unsupported {
-                engine: "borg".into(),
-                what: format!("{path:?} holds braces or \"::\", which borg reads as its own signs"),
-            });
-        }
-        let repository = Repository {
-            target: &self.target,
-            borg: &self.borg,
-            settings: cx.settings,
-            passphrase: self.passphrase(cx)?,
-            temporary: cx.temporary,
-            lock_wait: cx.lock_wait,
-            run: cx.run,
-            reading: Reading::default(),
-        };
-        if cx.is_read_only(&self.target) {
-            self.relax(&EngineError::ReadOnly { repository: path.clone() });
-        }
-        let (unlocked, moved) =
-            (self.unlocked.load(Ordering::Relaxed), self.moved.load(Ordering::Relaxed));
-        Ok(Repository { reading: Reading { unlocked, moved }, ..repository })
-    }
-
-    /// Runs a command of which nobody watches the lines.
-    fn ask(&self, cx: Context<'_>, spec: &CommandSpec) -> Result<Completed, EngineError> {
-        self.run(cx, spec, &mut |_| {}, &mut |_| {})
-    }
-
-    /// Whether reading may be tried again without what stood in its way; a person is told.
-    fn relax(&self, error: &EngineError) -> bool {
-        let name = &self.target.name;
-        let repository = &self.target.repository;
-        if matches!(error, EngineError::ReadOnly { .. })
-            && !self.unlocked.swap(true, Ordering::Relaxed)
-        {
-            tell_read_only(&self.target, repository);
-            return true;
-        }
-        if matches!(error, EngineError::Moved { .. }) && !self.moved.swap(true, Ordering::Relaxed) {
-            tracing::warn!(
-                "target {name}: borg remembers the repository {repository} at another place; its copies are read all the same, and nothing is stored there until `stillpoint init --moved {name}` confirms the place"
-            );
-            return true;
-        }
-        false
-    }
-
-    /// Runs a command; an error of borg is an error here, warnings go to `on_warning`.
-    fn run(
-        &self,
-        cx: Context<'_>,
-        spec: &CommandSpec,
-        on_warning: &mut dyn FnMut(&Message),
-        progress: OnProgress<'_>,
-    ) -> Result<Completed, EngineError> {
-        let mut journal = Journal::default();
-        let completed = cx.host.run(spec, &mut |stream, line| {
-            if stream == Stream::Err {
-                hand_on(journal.take(line), on_warning, progress);
-            }
-        })?;
-        self.judge(cx, spec, &completed, &journal)?;
-        Ok(completed)
-    }
-
-    /// Runs a command that answers line by line.
-    fn run_lines(
-        &self,
-        cx: Context<'_>,
-        spec: &CommandSpec,
-        on_line: OnLine<'_>,
-    ) -> Result<(), EngineError> {
-        let mut journal = Journal::default();
-        let mut broken = None;
-        let completed = cx.host.run(spec, &mut |stream, line| match stream {
-            Stream::Err => {
-                journal.take(line);
-            }
-            Stream::Out | Stream::ProducerErr if line.is_empty() || broken.is_some() => {}
-            Stream::Out | Stream::ProducerErr => broken = on_line(line).err(),
-        })?;
-        self.judge(cx, spec, &completed, &journal)?;
-        match broken {
-            Some(what) => Err(EngineError::Output { engine: "borg", what }),
-            None => Ok(()),
-        }
-    }
-
-    fn judge(
-        &self,
-        cx: Context<'_>,
-        spec: &CommandSpec,
-        completed: &Completed,
-        journal: &Journal,
-    ) -> Result<(), EngineError> {
-        let fault = fault(&self.target.repository, || spec.display(), completed.exit, journal);
-        fault.map_or(Ok(()), |error| Err(self.looked_at(cx, error)))
-    }
-
-    /// Whether the repository's own configuration says that nothing is ever removed; borg then ends well and gives
-    /// nothing back. Of a repository elsewhere it is not known.
-    fn is_append_only(&self, cx: Context<'_>) -> bool {
-        let config = self.target.local.as_deref().map(|path| cx.host.read(&path.join("config")));
-        let Some(Ok(config)) = config else { return false };
-        String::from_utf8_lossy(&config).lines().any(|line| {
-            let words = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
-            words == Some(("append_only", "1"))
-        })
-    }
-
-    /// The failure, as a look at the repository itself has it, where it is on this machine.
-    fn looked_at(&self, cx: Context<'_>, error: EngineError) -> EngineError {
-        let Some(path) = self.target.local.as_deref() else { return error };
-        let there = |part: &str| cx.host.look(&path.join(part)).ok().flatten();
-        match error {
-            EngineError::Locked { repository, .. } if cx.is_read_only(&self.target) => {
-                EngineError::ReadOnly { repository }
-            }
-            // What `init` left without an end holds no segment of any data.
-            EngineError::Unfinished { repository, detail }
-                if there("data").is_some_and(|data| !data.empty) =>
-            {
-                EngineError::Damaged { repository, detail }
-            }
-            // Whatever borg made of files that are not its own.
-            _ if there("keys").is_some()
-                && there("snapshots").is_some()
-                && there("README").is_none() =>
-            {
-                let repository = self.target.repository.clone();
-                EngineError::OtherEngine { repository, wanted: "borg", found: "restic" }
-            }
-            error => error,
-        }
-    }
-
-    /// Looks at the repository under another host id, by which borg takes away the locks that bear it and whose
-    /// processes are no more.
-    fn look_as(&self, cx: Context<'_>, owner: &str) -> Result<(), EngineError> {
-        let spec = self.repository(cx)?.list(true).env("BORG_HOST_ID", owner);
-        self.ask(cx, &spec).map(drop)
-    }
-
-    fn listing(&self, cx: Context<'_>, only_newest: bool) -> Result<Listing, EngineError> {
-        let list = || -> Result<Completed, EngineError> {
-            let spec = self.repository(cx)?.list(only_newest);
-            self.ask(cx, &spec)
-        };
-        let completed = loop {
-            match list() {
-                Err(error) if self.relax(&error) => {}
-                listed => break listed?,
-            }
-        };
-        let listing = parse_listing(&completed.stdout)
-            .map_err(|what| EngineError::Output { engine: "borg", what })?;
-        let id = listing.repository_id.clone();
-        *self.listed.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
-        Ok(listing)
-    }
-}
-
-/// Gives a line to whom it concerns.
-fn hand_on(line: Option<Line>, on_warning: &mut dyn FnMut(&Message), progress: OnProgress<'_>) {
-    match line {
-        Some(Line::Message(message)) => on_warning(&message),
-        Some(Line::Archiving { bytes, files, path }) => progress(Progress {
-            bytes_done: Some(bytes),
-            bytes_total: None,
-            files_done: Some(files),
-            current: Some(path),
-        }),
-        Some(Line::Working { operation, current, total, message }) => {
-            // Only extraction counts bytes; the other verbs count segments, objects or archives.
-            let bytes = operation == "extract";
-            progress(Progress {
-                bytes_done: current.filter(|_| bytes),
-                bytes_total: total.filter(|total| bytes && *total > 0),
-                files_done: None,
-                current: Some(message),
-            });
-        }
-        // Of interest to a backup alone, which takes them before.
-        Some(Line::Item { .. } | Line::Other | Line::Text(_)) | None => {}
-    }
-}
-
-/// A predicted change of the list, as the command builders state it.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Predicted {
-    Add(String),
-    Gone(String),
-}
-
-/// A listed archive as a copy. A checkpoint has the run that left it and no series, so that nothing takes
-/// it for a copy of the series. Each answers to the name that it has with its pin, and to that without.
-fn copy(archive: &str, time: chrono::DateTime<chrono::Utc>) -> Copy {
-    let unpinned = name::unpinned_name(archive);
-    let ours = name::parse_archive_name(unpinned.unwrap_or(archive));
-    let left_by: Option<RunId> =
-        name::finished_name(archive).and_then(name::parse_archive_name).map(|(_, _, run)| run);
-    let (series, time, run) = match ours {
-        Some((series, time, run)) => (Some(series), time, Some(run)),
-        None => (None, time, left_by),
-    };
-    Copy {
-        id: archive.to_owned(),
-        series,
-        run,
-        time,
-        pinned: unpinned.is_some(),
-        original: unpinned.map(str::to_owned),
-        aliases: match unpinned {
-            Some(_) => Vec::new(),
-            None => vec![name::pinned_name(archive)],
-        },
-        ..Copy::default()
     }
 }
 
@@ -415,30 +162,11 @@ impl Engine for BorgEngine {
     }
 
     fn list(&self, cx: Context<'_>) -> Result<Vec<Copy>, EngineError> {
-        let listing = self.listing(cx, false)?;
-        let mut copies: Vec<Copy> =
-            listing.archives.iter().map(|archive| copy(&archive.name, archive.time)).collect();
-        for value in cx.host.predicted(&copies_of(&self.target.repository)) {
-            let predicted = serde_json::from_slice(&value).map_err(|error| {
-                EngineError::Output { engine: "borg", what: format!("a prediction: {error}") }
-            })?;
-            match predicted {
-                Predicted::Add(name) => copies.push(copy(&name, cx.host.now())),
-                Predicted::Gone(name) => copies.retain(|copy| copy.id != name),
-            }
-        }
-        Ok(copies)
+        self.copies(cx)
     }
 
     fn read_machines(&self, cx: Context<'_>, copies: &mut [Copy]) -> Result<(), EngineError> {
-        let spec = self.repository(cx)?.list_comments();
-        let completed = self.ask(cx, &spec)?;
-        let broken = |what| EngineError::Output { engine: "borg", what };
-        let made_by = parse_machines(&completed.stdout).map_err(broken)?;
-        for copy in copies {
-            copy.machine = made_by.get(&copy.id).cloned();
-        }
-        Ok(())
+        self.makers(cx, copies)
     }
 
     fn backup(
@@ -469,22 +197,7 @@ impl Engine for BorgEngine {
     }
 
     fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<Compacted, EngineError> {
-        let spec = self.repository(cx)?.compact();
-        let mut journal = Journal::default();
-        let mut freed = None;
-        let completed = cx.host.run(&spec, &mut |stream, line| {
-            if stream == Stream::Err {
-                freed = freed.take().or_else(|| freed_space(line));
-                hand_on(journal.take(line), &mut |_| {}, progress);
-            }
-        })?;
-        self.judge(cx, &spec, &completed, &journal)?;
-        Ok(match freed {
-            _ if completed.is_predicted => Compacted::Predicted,
-            Some(freed) => Compacted::Freed(freed),
-            None if self.is_append_only(cx) => Compacted::AppendOnly,
-            None => Compacted::Unknown,
-        })
+        self.give_back(cx, progress)
     }
 
     fn check(
@@ -493,26 +206,11 @@ impl Engine for BorgEngine {
         read_data: ReadData,
         progress: OnProgress<'_>,
     ) -> Result<CheckReport, EngineError> {
-        let spec = self.repository(cx)?.check(read_data == ReadData::All);
-        // borg's check always reads every segment and its checksums; only decrypting can be left out.
-        let extent = match read_data {
-            ReadData::None => "structure and checksums".to_owned(),
-            ReadData::Percent(share) => format!(
-                "structure and checksums (borg cannot decrypt a share of the data, so not the {share}% asked for)"
-            ),
-            ReadData::All => "structure and all data".to_owned(),
-        };
-        self.examine(cx, &spec, extent, progress)
+        self.check_all(cx, read_data, progress)
     }
 
     fn verify(&self, cx: Context<'_>, copy: &Copy) -> Result<CheckReport, EngineError> {
-        let spec = self.repository(cx)?.verify(&copy.id);
-        let extent = format!("all data of {}", copy.id);
-        let mut report = self.examine(cx, &spec, extent, &mut |_| {})?;
-        if report.damage.is_empty() && !report.is_predicted {
-            report.damage = self.links_without_a_file(cx, copy)?;
-        }
-        Ok(report)
+        self.read_back(cx, copy)
     }
 
     fn restore(

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{TimeZone, Utc};
 
+use super::list::copy;
 use super::*;
 use crate::config::testing;
 use crate::engine::scripted::{Answer, ScriptedHost};
@@ -12,7 +13,7 @@ use crate::engine::{ChangeKind, Input};
 use crate::host::Exit;
 use crate::model::copy::Series;
 use crate::model::job::Settings;
-use crate::model::names::{HostName, JobName};
+use crate::model::names::{HostName, JobName, RunId};
 use crate::model::outcome::Outcome;
 use crate::model::target::EngineConfig;
 use crate::tools::Tree;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::browse;
 use super::session::{KEPT, Session, as_progress, broken, exact, unsupported};
 use crate::engine::{EngineError, OnProgress, RestoreReport, RestoreRequest};
-use crate::host::{CommandSpec, Exit};
+use crate::host::{CommandSpec, Completed, Exit};
 use crate::model::shown::Show;
 use crate::tools::restic::command;
 use crate::tools::restic::message::{self, Line, RestoreSummary};
@@ -21,26 +21,11 @@ pub(super) fn restore(
 ) -> Result<RestoreReport, EngineError> {
     let version = session.access.version;
     let preview = request.dry_run && version.previews_restore();
-    // Stays: whether anything would be written must be known before the command is handed on, and only a dry host
-    // notes it; so there the older restic need not be able to pretend.
-    if request.dry_run && !preview && !session.cx.host.is_dry() {
-        return Err(unsupported(version, "a restore that writes nothing needs restic 0.17".into()));
-    }
+    refuse(session, request, preview)?;
     let id = exact(&request.copy.id)?;
-    if request.owners_by_name {
-        return Err(unsupported(version, "it restores owners by number only".into()));
-    }
-    if let Some(path) = request.paths.iter().find(|path| !path.is_absolute()) {
-        return Err(unsupported(version, format!("{} is not an absolute path", path.shown())));
-    }
     let everything = request.paths.is_empty() || request.paths.iter().any(|p| p == Path::new("/"));
     let paths = if everything { &[][..] } else { &request.paths[..] };
-    let mut wanted = Vec::new();
-    for path in paths {
-        let at = request.place_of(path);
-        let was_there = session.cx.host.look(&at)?.is_some();
-        wanted.push(Wanted { path, at, was_there });
-    }
+    let wanted = wanted(session, request, paths)?;
     let mut spec = command::restore(&session.access, id, paths, &request.to, preview);
     spec.confinement = request.confined_to(&[
         Some(session.cx.settings.cache_dir.clone()),
@@ -48,42 +33,10 @@ pub(super) fn restore(
         session.local.map(Path::to_owned),
     ]);
     let mut journal = Journal::default();
-    let completed = session.cx.host.run(&spec, &mut |_, line| match message::line(line) {
-        Line::Status(status) => progress(as_progress(status)),
-        Line::Summary(value) => journal.summary = Some(serde_json::from_value(value)),
-        Line::Problem(problem) => {
-            let attribute = is_about_attributes(&problem.message);
-            let text = match problem.item {
-                Some(item) if !problem.message.contains(&item) => {
-                    format!("{item}: {}", problem.message)
-                }
-                _ => problem.message,
-            };
-            journal.problem(attribute, text);
-        }
-        Line::Text(text) => {
-            if let Some(problem) = text.strip_prefix("ignoring error for ") {
-                let attribute = line_is_about_attributes(problem, &request.to);
-                journal.problem(attribute, problem.to_owned());
-            }
-        }
-        Line::ExitError { .. } | Line::Other(_) | Line::Empty => {}
+    let completed = session.cx.host.run(&spec, &mut |_, line| {
+        journal.take(message::line(line), &request.to, &mut *progress)
     })?;
-    let only_attributes = completed.exit == Exit::Code(1)
-        && journal.lost == 0
-        && !journal.attributes.is_empty()
-        && count_of_errors(&completed.stderr_tail) == Some(journal.attributes_count);
-    if !completed.success() && !only_attributes {
-        let error = session.failure(&spec, &completed);
-        return Err(request.judged(session.cx.host, error, journal.is_full));
-    }
-    if journal.lost > 0 {
-        let first = session.redact(journal.first_lost.as_deref().unwrap_or_default());
-        let detail = match journal.lost {
-            1 => format!("a file was not restored: {first}"),
-            lost => format!("{lost} files were not restored, the first of them: {first}"),
-        };
-        let error = session.failed(&spec, detail);
+    if let Some(error) = journal.failure(session, &spec, &completed) {
         return Err(request.judged(session.cx.host, error, journal.is_full));
     }
     // What nobody wrote cannot be there.
@@ -91,21 +44,30 @@ pub(super) fn restore(
     for wanted in wanted.iter().filter(|_| written) {
         look_again(session, &spec, id, wanted)?;
     }
-    let summary: Option<RestoreSummary> = journal
-        .summary
-        .transpose()
-        .map_err(|error| broken(format!("a restore summary that cannot be read: {error}")))?;
-    Ok(RestoreReport {
-        files: summary.as_ref().and_then(|summary| summary.files_restored),
-        bytes: summary.as_ref().and_then(|summary| summary.bytes_restored),
-        warnings: journal.attributes.iter().map(|text| session.redact(text)).collect(),
-        notes: match version.restores_holes() {
-            true => Vec::new(),
-            false => vec![format!(
-                "restic {version} writes the holes of sparse files as zeros, so these take their whole size now; restic 0.15 and later keeps them"
-            )],
-        },
-    })
+    journal.report(session)
+}
+
+/// Refuses what this restic cannot do. `preview`: it can pretend, and is to.
+fn refuse(
+    session: &Session<'_>,
+    request: &RestoreRequest,
+    preview: bool,
+) -> Result<(), EngineError> {
+    let version = session.access.version;
+    // Stays: whether anything would be written must be known before the command is handed on, and only a dry host
+    // notes it; so there the older restic need not be able to pretend.
+    if request.dry_run && !preview && !session.cx.host.is_dry() {
+        return Err(unsupported(version, "a restore that writes nothing needs restic 0.17".into()));
+    }
+    if request.owners_by_name {
+        return Err(unsupported(version, "it restores owners by number only".into()));
+    }
+    match request.paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => {
+            Err(unsupported(version, format!("{} is not an absolute path", path.shown())))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The paths that a snapshot was made of.
@@ -137,6 +99,20 @@ struct Wanted<'a> {
     was_there: bool,
 }
 
+/// Where each of these paths is to be, and what is there before anything is written.
+fn wanted<'a>(
+    session: &Session<'_>,
+    request: &RestoreRequest,
+    paths: &'a [PathBuf],
+) -> Result<Vec<Wanted<'a>>, EngineError> {
+    let each = paths.iter().map(|path| {
+        let at = request.place_of(path);
+        let was_there = session.cx.host.look(&at)?.is_some();
+        Ok(Wanted { path, at, was_there })
+    });
+    each.collect()
+}
+
 /// A path that is not there afterwards was not in the copy, or is a link that leads nowhere from here.
 fn look_again(
     session: &Session<'_>,
@@ -164,6 +140,7 @@ fn count_of_errors(stderr: &[u8]) -> Option<u64> {
     rest.split(' ').next()?.parse().ok()
 }
 
+/// What restic said while it restored.
 #[derive(Default)]
 struct Journal {
     /// Errors after which data is missing.
@@ -178,6 +155,75 @@ struct Journal {
 }
 
 impl Journal {
+    /// Takes one line; `to` is the directory that restic restores to.
+    fn take(&mut self, line: Line, to: &Path, progress: OnProgress<'_>) {
+        match line {
+            Line::Status(status) => progress(as_progress(status)),
+            Line::Summary(value) => self.summary = Some(serde_json::from_value(value)),
+            Line::Problem(problem) => {
+                let attribute = is_about_attributes(&problem.message);
+                let text = match problem.item {
+                    Some(item) if !problem.message.contains(&item) => {
+                        format!("{item}: {}", problem.message)
+                    }
+                    _ => problem.message,
+                };
+                self.problem(attribute, text);
+            }
+            Line::Text(text) => {
+                if let Some(problem) = text.strip_prefix("ignoring error for ") {
+                    let attribute = line_is_about_attributes(problem, to);
+                    self.problem(attribute, problem.to_owned());
+                }
+            }
+            Line::ExitError { .. } | Line::Other(_) | Line::Empty => {}
+        }
+    }
+
+    /// Why the restore failed, if it did. That only attributes could not be set is no failure, when restic counts no more
+    /// errors than those.
+    fn failure(
+        &self,
+        session: &Session<'_>,
+        spec: &CommandSpec,
+        completed: &Completed,
+    ) -> Option<EngineError> {
+        let only_attributes = completed.exit == Exit::Code(1)
+            && self.lost == 0
+            && !self.attributes.is_empty()
+            && count_of_errors(&completed.stderr_tail) == Some(self.attributes_count);
+        if !completed.success() && !only_attributes {
+            return Some(session.failure(spec, completed));
+        }
+        let first = || session.redact(self.first_lost.as_deref().unwrap_or_default());
+        let detail = match self.lost {
+            0 => return None,
+            1 => format!("a file was not restored: {}", first()),
+            lost => format!("{lost} files were not restored, the first of them: {}", first()),
+        };
+        Some(session.failed(spec, detail))
+    }
+
+    /// What a restore that did not fail did.
+    fn report(self, session: &Session<'_>) -> Result<RestoreReport, EngineError> {
+        let version = session.access.version;
+        let summary: Option<RestoreSummary> = self
+            .summary
+            .transpose()
+            .map_err(|error| broken(format!("a restore summary that cannot be read: {error}")))?;
+        Ok(RestoreReport {
+            files: summary.as_ref().and_then(|summary| summary.files_restored),
+            bytes: summary.as_ref().and_then(|summary| summary.bytes_restored),
+            warnings: self.attributes.iter().map(|text| session.redact(text)).collect(),
+            notes: match version.restores_holes() {
+                true => Vec::new(),
+                false => vec![format!(
+                    "restic {version} writes the holes of sparse files as zeros, so these take their whole size now; restic 0.15 and later keeps them"
+                )],
+            },
+        })
+    }
+
     fn problem(&mut self, attribute: bool, text: String) {
         if attribute {
             self.attributes_count += 1;
