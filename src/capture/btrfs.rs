@@ -2,27 +2,43 @@
 //!
 //! A subvolume is known by its number and UUID from the survey on. Its owner may rename it, delete it, or put
 //! something else in its place at any moment: a snapshot is then of the one that was found, or there is none. So
-//! whatever a crash left under the name that a promise holds is a read-only snapshot of the promised origin, or
+//! whatever a crash left under the name that an intent holds is a read-only snapshot of the intended origin, or
 //! it is somebody else's.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::host::{Access, ActError, Action, MountEntry, PrivateMount, Subvolume};
+use crate::host::{ActError, Action, MountEntry, Subvolume};
 use crate::model::names::RunId;
 use crate::model::shown::Show;
-use crate::model::undo::{Identity, SubvolumeSnapshot, Undo};
+use crate::model::undo::{CaptureUndo, Identity, SubvolumeSnapshot};
 
+use super::give_back::GiveBack;
+use super::offer::{Choice, Wanted};
 use super::survey::{SNAPSHOT_PREFIX, Volume};
-use super::{CaptureError, Made, Provider, Room, give_up_hint, mismatch};
+use super::{Capture, CaptureError, Context, Made, Provider, Still, give_up_hint, mismatch};
 
 /// Snapshots of one subvolume.
 #[derive(Debug)]
-pub(super) struct Btrfs {
+struct Btrfs {
     /// Where it was found, and which one.
-    pub volume: Volume,
-    /// What an engine may do with the snapshot.
-    pub access: Access,
+    volume: Volume,
+}
+
+/// Offers to hold a subvolume still.
+pub(super) fn offer(wanted: &Wanted<'_>) -> Option<Choice> {
+    let volume = wanted.volume.filter(|volume| volume.mount.file_system == "btrfs")?;
+    let at = volume.at.shown();
+    Some(match (&volume.swap_file, volume.is_subvolume) {
+        (Some(swap), _) => Choice::Live(format!(
+            "btrfs makes no snapshot of {at} while the swap file {0} in it is in use: move it into a subvolume of its own, or switch it off meanwhile (before = [[\"swapoff\", \"{0}\"]], finally = [[\"swapon\", \"{0}\"]])",
+            swap.shown()
+        )),
+        (None, false) => Choice::Live(format!(
+            "{at} shows a directory inside a subvolume, of which btrfs makes no snapshot"
+        )),
+        (None, true) => Choice::Held(Box::new(Btrfs { volume: volume.clone() })),
+    })
 }
 
 impl Provider for Btrfs {
@@ -35,116 +51,108 @@ impl Provider for Btrfs {
         None
     }
 
-    fn promise(&self, _: Room<'_>, run: &RunId, earlier: &[Undo]) -> Result<Undo, CaptureError> {
-        let found = self.found()?;
+    fn intend(
+        &self,
+        _: Context<'_>,
+        run: &RunId,
+        earlier: &[CaptureUndo],
+    ) -> Result<Box<dyn Capture>, CaptureError> {
+        let at = &self.volume.at;
+        let found = self.volume.subvolume.clone().ok_or_else(|| gone(at))?;
         let origin = found.uuid.clone().ok_or_else(|| CaptureError::Unfit {
-            what: format!("the subvolume at {} has no UUID", self.volume.at.shown()),
+            what: format!("the subvolume at {} has no UUID", at.shown()),
             hint: "its file system was made before Linux 3.12; read it live (capture = \"none\")"
                 .into(),
         })?;
-        Ok(Undo::RemoveSubvolume(SubvolumeSnapshot {
+        let snapshot = SubvolumeSnapshot {
             file_system: Some(found.file_system.clone()),
             device: self.volume.mount.source.clone(),
             mounted_at: self.volume.mount.at.clone(),
             name: format!("{SNAPSHOT_PREFIX}{run}.{}", earlier.len()),
             origin,
-        }))
+        };
+        Ok(Box::new(Intended { at: at.clone(), found, snapshot }))
+    }
+}
+
+/// A snapshot, from the intent on.
+struct Intended {
+    /// Where its origin was found.
+    at: PathBuf,
+    /// Its origin.
+    found: Subvolume,
+    snapshot: SubvolumeSnapshot,
+}
+
+impl Capture for Intended {
+    fn undo(&self) -> CaptureUndo {
+        self.snapshot.clone().into()
     }
 
-    fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
-        let snapshot = promised(promise)?;
-        let made = room.host.act(&Action::MakeSnapshot {
-            device: snapshot.device.clone(),
-            origin: self.found()?.clone(),
-            path: self.volume.at.clone(),
-            name: snapshot.name.clone(),
+    fn make(&self, cx: Context<'_>) -> Result<(), CaptureError> {
+        let made = cx.host.act(&Action::MakeSnapshot {
+            device: self.snapshot.device.clone(),
+            origin: self.found.clone(),
+            path: self.at.clone(),
+            name: self.snapshot.name.clone(),
         });
         match made {
             Ok(_) => Ok(()),
             Err(ActError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                Err(self.gone())
+                Err(gone(&self.at))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    fn look(&self, room: Room<'_>, promise: &Undo) -> Result<Made, CaptureError> {
-        let snapshot = promised(promise)?;
-        let made = room
+    fn verify(&self, cx: Context<'_>) -> Result<Made, CaptureError> {
+        let SubvolumeSnapshot { device, name, .. } = &self.snapshot;
+        let made = cx
             .host
-            .subvolume_on(&snapshot.device, &snapshot.name)?
-            .filter(|made| is_of(made, snapshot))
+            .subvolume_on(device, name)?
+            .filter(|made| is_of(made, &self.snapshot))
             .ok_or_else(|| {
-                mismatch(format!(
-                    "{} is not a read-only snapshot of {}",
-                    snapshot.name,
-                    self.volume.at.shown()
-                ))
-            })?;
-        let uuid = made.uuid.ok_or_else(|| mismatch(format!("{} has no UUID", snapshot.name)))?;
-        let identity = Some(Identity::Subvolume { uuid });
-        // Not by its name, behind which another one may be by then; in a plan there is nothing else.
-        let options = match made.id {
-            Some(id) => format!("subvolid={id}"),
-            None => format!("subvol=/{}", snapshot.name),
-        };
+            mismatch(format!("{name} is not a read-only snapshot of {}", self.at.shown()))
+        })?;
+        let uuid = made.uuid.ok_or_else(|| mismatch(format!("{name} has no UUID")))?;
         Ok(Made {
-            identity,
-            mount: Some(PrivateMount::Device {
-                device: snapshot.device.clone(),
-                at: self.volume.at.clone(),
-                file_system: "btrfs".into(),
-                options,
-                directory: None,
-                access: self.access,
-            }),
-            about: format!("snapshot {} of {}", snapshot.name, self.volume.at.shown()),
+            still: Still::Subvolume { device: device.clone(), name: name.clone(), id: made.id },
+            identity: Some(Identity::Subvolume { uuid }),
+            about: format!("snapshot {name} of {}", self.at.shown()),
         })
     }
 
-    /// A snapshot of btrfs is as sound as its file system.
-    fn examine(&self, _: Room<'_>, _: &Undo) -> Result<(), CaptureError> {
+    /// A snapshot of btrfs is as sound as its file system, and takes space only as its origin changes, as any deleted
+    /// file would that is still open.
+    fn still_holds(&self, _: Context<'_>) -> Result<(), CaptureError> {
         Ok(())
     }
+}
 
-    fn is_watched(&self) -> bool {
-        false
+fn gone(at: &Path) -> CaptureError {
+    CaptureError::Gone { path: at.to_owned() }
+}
+
+impl GiveBack for SubvolumeSnapshot {
+    fn give_back(&self, cx: Context<'_>, identity: Option<&Identity>) -> Result<(), CaptureError> {
+        remove(cx, &[(self, identity)])?.into_iter().collect()
     }
 
-    /// It takes space only as its origin changes, as any deleted file would that is still open.
-    fn danger(&self, _: Room<'_>, _: &Undo) -> Result<Option<String>, CaptureError> {
-        Ok(None)
+    fn snapshot(&self) -> Option<&SubvolumeSnapshot> {
+        Some(self)
     }
 }
 
-impl Btrfs {
-    /// The subvolume that the survey found.
-    fn found(&self) -> Result<&Subvolume, CaptureError> {
-        self.volume.subvolume.as_ref().ok_or_else(|| self.gone())
-    }
-
-    fn gone(&self) -> CaptureError {
-        CaptureError::Gone { path: self.volume.at.clone() }
-    }
-}
-
-/// Whether a subvolume is what the promise describes. The name, which holds a random number that was written down
+/// Whether a subvolume is what was intended. The name, which holds a random number that was written down
 /// before, is not enough: it can be read in the ledger of a run or in the list of subvolumes.
-fn is_of(found: &Subvolume, promised: &SubvolumeSnapshot) -> bool {
-    found.read_only && found.parent_uuid.as_deref() == Some(&promised.origin)
-}
-
-fn promised(promise: &Undo) -> Result<&SubvolumeSnapshot, CaptureError> {
-    let Undo::RemoveSubvolume(snapshot) = promise else {
-        return Err(mismatch("a btrfs snapshot was promised as something else"));
-    };
-    Ok(snapshot)
+fn is_of(found: &Subvolume, intended: &SubvolumeSnapshot) -> bool {
+    found.read_only && found.parent_uuid.as_deref() == Some(&intended.origin)
 }
 
 /// A device by which the snapshot's file system can be reached now. Names of devices change over a reboot, and
 /// another file system may be mounted in its place.
 fn device_of(
-    room: Room<'_>,
+    cx: Context<'_>,
     mounts: &[MountEntry],
     snapshot: &SubvolumeSnapshot,
 ) -> Result<PathBuf, CaptureError> {
@@ -159,7 +167,7 @@ fn device_of(
     let sources = mounts.iter().map(|entry| &entry.source).chain([&snapshot.device]);
     for device in sources {
         // One that does not answer is not the one; another device of it may be.
-        if room.host.btrfs_on(device).is_ok_and(|found| found.as_ref() == Some(wanted)) {
+        if cx.host.btrfs_on(device).is_ok_and(|found| found.as_ref() == Some(wanted)) {
             return Ok(device.clone());
         }
     }
@@ -169,7 +177,7 @@ fn device_of(
             snapshot.mounted_at.shown(),
             snapshot.name
         ),
-        hint: give_up_hint(room, "mount it and run `stillpoint recover`"),
+        hint: give_up_hint(cx, "mount it and run `stillpoint recover`"),
     })
 }
 
@@ -180,33 +188,33 @@ fn device_of(
 /// # Errors
 /// When nothing can be said of any of them.
 pub(super) fn remove(
-    room: Room<'_>,
+    cx: Context<'_>,
     snapshots: &[(&SubvolumeSnapshot, Option<&Identity>)],
 ) -> Result<Vec<Result<(), CaptureError>>, CaptureError> {
-    let mounts = room.host.mounts()?;
+    let mounts = cx.host.mounts()?;
     let mut touched = BTreeSet::new();
     let mut removed = Vec::new();
     for (snapshot, identity) in snapshots {
-        removed.push(device_of(room, &mounts, snapshot).and_then(|device| {
-            remove_one(room, &device, snapshot, *identity)?;
+        removed.push(device_of(cx, &mounts, snapshot).and_then(|device| {
+            remove_one(cx, &device, snapshot, *identity)?;
             touched.insert((device, snapshot.file_system.clone()));
             Ok(())
         }));
     }
     for (device, file_system) in touched {
-        room.host.act(&Action::CommitDeletions { device, file_system })?;
+        cx.host.act(&Action::CommitDeletions { device, file_system })?;
     }
     Ok(removed)
 }
 
 fn remove_one(
-    room: Room<'_>,
+    cx: Context<'_>,
     device: &Path,
     snapshot: &SubvolumeSnapshot,
     identity: Option<&Identity>,
 ) -> Result<(), CaptureError> {
     let (device, name) = (device.to_owned(), snapshot.name.clone());
-    let Some(found) = room.host.subvolume_on(&device, &name)? else { return Ok(()) };
+    let Some(found) = cx.host.subvolume_on(&device, &name)? else { return Ok(()) };
     let is_ours = match identity {
         Some(Identity::Subvolume { uuid }) => found.uuid.as_ref() == Some(uuid),
         // The crash came between making it and noting its UUID.
@@ -218,6 +226,6 @@ fn remove_one(
     if !is_ours {
         return Err(CaptureError::NotOurs { what: format!("the subvolume {name}") });
     }
-    room.host.act(&Action::DeleteSnapshot { device, name, found })?;
+    cx.host.act(&Action::DeleteSnapshot { device, name, found })?;
     Ok(())
 }

@@ -1,16 +1,17 @@
-//! What the two kinds of LVM snapshot share: looking, showing to an engine, removing.
+//! What the two kinds of LVM snapshot share: making, verifying, removing.
 
 use std::time::Duration;
 
-use crate::host::{Access, PrivateMount};
 use crate::model::names::RunId;
-use crate::model::undo::{Identity, ThinSnapshot, Undo, VolumeSnapshot};
+use crate::model::shown::Show;
+use crate::model::undo::{CaptureUndo, Identity, ThinSnapshot, VolumeSnapshot};
 use crate::tools::dmsetup;
 use crate::tools::lvm::{self as tool, LogicalVolume};
 
+use super::give_back::{GiveBack, LOCK_WAIT_TO_GIVE_BACK, give_back_of};
 use super::lvm_seen::{find, volumes};
-use super::survey::Volume;
-use super::{CaptureError, Made, Room, give_up_hint, mismatch, repair, run};
+use super::offer::{Choice, Wanted};
+use super::{CaptureError, Context, Made, Still, give_up_hint, mismatch, repair, run};
 
 /// How often a snapshot that is still in use is tried again: udev looks into every new device, and an engine's
 /// last child may be a moment behind.
@@ -34,14 +35,14 @@ pub(super) fn lock_key(group: &str) -> String {
     format!("lvm-{group}")
 }
 
-/// Promises the snapshot of a volume that the run makes after so many others.
-pub(super) fn promise(
+/// The snapshot of a volume that the run makes after so many others.
+pub(super) fn intend(
     run: &RunId,
     number: usize,
     origin: LogicalVolume,
     thin: Option<ThinSnapshot>,
-) -> Undo {
-    Undo::RemoveVolume(VolumeSnapshot {
+) -> VolumeSnapshot {
+    VolumeSnapshot {
         // The udev rule in packaging/ knows them by the first part of the name.
         name: format!("stillpoint.{run}.{number}"),
         // The tag ties it to its run.
@@ -51,121 +52,128 @@ pub(super) fn promise(
         origin: origin.name,
         origin_uuid: origin.uuid,
         thin,
-    })
+    }
 }
 
-/// The promise of an LVM snapshot.
-pub(super) fn promised(promise: &Undo) -> Result<&VolumeSnapshot, CaptureError> {
-    let Undo::RemoveVolume(snapshot) = promise else {
-        return Err(mismatch("an LVM snapshot was promised as something else"));
-    };
-    Ok(snapshot)
+/// The LVM snapshots among what this run will have made.
+pub(super) fn among(earlier: &[CaptureUndo]) -> impl Iterator<Item = &VolumeSnapshot> {
+    earlier.iter().filter_map(|undo| give_back_of(undo).volume())
+}
+
+/// Why nothing can hold a volume still that is of none of the types of which snapshots are made.
+pub(super) fn refuse(wanted: &Wanted<'_>) -> Option<Choice> {
+    let origin = wanted.logical?;
+    Some(Choice::Live(format!(
+        "{} is on {}/{}, an LVM volume of type {}, of which no snapshot is made",
+        wanted.at.shown(),
+        origin.group,
+        origin.name,
+        origin.segment_type
+    )))
 }
 
 /// Makes a snapshot.
 pub(super) fn make(
-    room: Room<'_>,
-    promised: &VolumeSnapshot,
+    cx: Context<'_>,
+    intended: &VolumeSnapshot,
     size: Option<u64>,
 ) -> Result<(), CaptureError> {
-    run(room.host, &tool::snapshot(promised, size)).map(|_| ())
+    run(cx.host, &tool::snapshot(intended, size)).map(|_| ())
 }
 
-/// Looks whether a snapshot is what was promised, and says how it is seen.
-pub(super) fn look(
-    room: Room<'_>,
-    promised: &VolumeSnapshot,
-    volume: &Volume,
-    access: Access,
-) -> Result<Made, CaptureError> {
-    let volumes = volumes(room)?;
-    let made = find(&volumes, promised, None)
-        .ok_or_else(|| mismatch(format!("lvcreate made no {}", promised.name)))?;
-    if !is_of(made, promised) {
+/// Looks whether a snapshot is what was intended.
+pub(super) fn verify(cx: Context<'_>, intended: &VolumeSnapshot) -> Result<Made, CaptureError> {
+    let volumes = volumes(cx)?;
+    let made = find(&volumes, intended, None)
+        .ok_or_else(|| mismatch(format!("lvcreate made no {}", intended.name)))?;
+    if !is_of(made, intended) {
         return Err(mismatch(format!(
             "{}/{} is not the snapshot of {} that was asked for",
-            promised.group, promised.name, promised.origin
+            intended.group, intended.name, intended.origin
         )));
     }
-    let identity = Some(Identity::LogicalVolume { uuid: made.uuid.clone() });
-    let file_system = volume.mount.file_system.clone();
-    // A second XFS of the same UUID is refused otherwise.
-    let options = if file_system == "xfs" { "nouuid" } else { "" };
-    let root = &volume.mount.root;
+    let name = dmsetup::device_name(&intended.group, &intended.name);
     Ok(Made {
-        identity,
-        mount: Some(PrivateMount::Device {
-            device: format!(
-                "/dev/mapper/{}",
-                dmsetup::device_name(&promised.group, &promised.name)
-            )
-            .into(),
-            at: volume.at.clone(),
-            file_system,
-            options: options.into(),
-            directory: (root.as_os_str() != "/").then(|| root.clone()),
-            access,
-        }),
-        about: format!("snapshot {} of {}/{}", promised.name, promised.group, promised.origin),
+        still: Still::Device(format!("/dev/mapper/{name}").into()),
+        identity: Some(Identity::LogicalVolume { uuid: made.uuid.clone() }),
+        about: format!("snapshot {} of {}/{}", intended.name, intended.group, intended.origin),
     })
 }
 
-/// Whether LVM sees the group of the promise. One without any volume looks as if it were not there.
-fn group_is_here(volumes: &[LogicalVolume], promised: &VolumeSnapshot) -> bool {
+/// Whether LVM sees the group of a snapshot. One without any volume looks as if it were not there.
+fn group_is_here(volumes: &[LogicalVolume], intended: &VolumeSnapshot) -> bool {
     volumes.iter().any(|volume| {
-        volume.group == promised.group
-            && promised.group_uuid.as_ref().is_none_or(|uuid| volume.group_uuid == *uuid)
+        volume.group == intended.group
+            && intended.group_uuid.as_ref().is_none_or(|uuid| volume.group_uuid == *uuid)
     })
 }
 
 /// A group that is away: on a disk that is not plugged in, not decrypted, not logged in to.
-fn not_here(room: Room<'_>, promised: &VolumeSnapshot) -> CaptureError {
-    let uuid = promised.group_uuid.as_ref().map(|uuid| format!(" ({uuid})")).unwrap_or_default();
+fn not_here(cx: Context<'_>, intended: &VolumeSnapshot) -> CaptureError {
+    let uuid = intended.group_uuid.as_ref().map(|uuid| format!(" ({uuid})")).unwrap_or_default();
     CaptureError::Unfit {
         what: format!(
             "the volume group {}{uuid} is not here, and {} may still be in it",
-            promised.group, promised.name
+            intended.group, intended.name
         ),
-        hint: give_up_hint(room, "attach it and run `stillpoint recover`"),
+        hint: give_up_hint(cx, "attach it and run `stillpoint recover`"),
     }
 }
 
-/// Whether a volume is what the promise describes.
-fn is_of(volume: &LogicalVolume, promised: &VolumeSnapshot) -> bool {
+/// Whether a volume is what was intended.
+fn is_of(volume: &LogicalVolume, intended: &VolumeSnapshot) -> bool {
     let tagged = |wanted: &str| volume.tags.iter().any(|tag| tag == wanted);
     tagged(tool::TAG)
-        && tagged(&promised.tag)
-        && volume.group == promised.group
+        && tagged(&intended.tag)
+        && volume.group == intended.group
         // A snapshot that lvcreate was killed over may not be tied to its origin yet.
-        && volume.origin_uuid.as_ref().is_none_or(|origin| *origin == promised.origin_uuid)
+        && volume.origin_uuid.as_ref().is_none_or(|origin| *origin == intended.origin_uuid)
+}
+
+impl GiveBack for VolumeSnapshot {
+    fn lock(&self, _: Context<'_>) -> Option<(String, Duration)> {
+        Some((lock_key(&self.group), LOCK_WAIT_TO_GIVE_BACK))
+    }
+
+    fn give_back(&self, cx: Context<'_>, identity: Option<&Identity>) -> Result<(), CaptureError> {
+        remove(cx, self, identity)
+    }
+
+    fn wake(&self, cx: Context<'_>) -> Result<(), CaptureError> {
+        repair::resume(cx, self)
+    }
+
+    fn volume(&self) -> Option<&VolumeSnapshot> {
+        Some(self)
+    }
 }
 
 /// Repairs what a killed `lvcreate` left of it, and removes the snapshot if it is the one that was made.
-pub(super) fn remove(
-    room: Room<'_>,
-    promised: &VolumeSnapshot,
+fn remove(
+    cx: Context<'_>,
+    intended: &VolumeSnapshot,
     identity: Option<&Identity>,
 ) -> Result<(), CaptureError> {
-    repair::resume(room, promised)?;
-    repair::transaction(room, promised)?;
+    repair::resume(cx, intended)?;
+    repair::transaction(cx, intended)?;
     let mut last = None;
     for attempt in 0..TRIES {
-        let volumes = volumes(room)?;
-        let Some(found) = find(&volumes, promised, identity) else {
+        let volumes = volumes(cx)?;
+        let Some(found) = find(&volumes, intended, identity) else {
             // LVM says nothing of a group whose disks it does not see.
-            if !group_is_here(&volumes, promised) {
-                return Err(not_here(room, promised));
+            if !group_is_here(&volumes, intended) {
+                return Err(not_here(cx, intended));
             }
-            return repair::sweep(room, promised);
+            return repair::sweep(cx, intended);
         };
-        if !is_of(found, promised) {
+        if !is_of(found, intended) {
             let what = format!("the volume {}/{}", found.group, found.name);
             return Err(CaptureError::NotOurs { what });
         }
         if attempt > 0 {
-            room.host.pause(BETWEEN_TRIES);
+            cx.host.pause(BETWEEN_TRIES);
         }
-        let removed = run(room.host, &tool::remove(promised, Some(&found.uuid)));
+        let removed = run(cx.host, &tool::remove(intended, Some(&found.uuid)));
         match removed {
             Ok(_) => last = None,
             Err(error @ CaptureError::Failed { .. }) => last = Some(error),
@@ -175,7 +183,7 @@ pub(super) fn remove(
     Err(last.unwrap_or_else(|| {
         mismatch(format!(
             "{}/{} is still there after it was removed",
-            promised.group, promised.name
+            intended.group, intended.name
         ))
     }))
 }

@@ -1,28 +1,35 @@
 //! Classic LVM snapshots: they take a part of the group, and break when their origin overwrites more than
 //! that part holds. A broken one may be read without any error, so it is looked at after reading.
 
-use crate::host::Access;
 use crate::model::job::ClassicSize;
 use crate::model::names::RunId;
 use crate::model::size;
-use crate::model::undo::{Undo, VolumeSnapshot};
+use crate::model::undo::{CaptureUndo, VolumeSnapshot};
 use crate::tools::dmsetup;
 use crate::tools::lvm::LogicalVolume;
 
-use super::survey::Volume;
-use super::{CaptureError, Made, Provider, Room, lvm, lvm_seen, run};
+use super::offer::{Choice, Wanted};
+use super::{Capture, CaptureError, Context, Made, Provider, lvm, lvm_seen, run};
 
 /// Snapshots of one linear, striped or mirrored volume.
 #[derive(Debug)]
-pub(super) struct LvmClassic {
-    /// What is mounted.
-    pub volume: Volume,
-    /// The volume it is mounted from.
-    pub origin: LogicalVolume,
+struct LvmClassic {
+    /// The volume.
+    origin: LogicalVolume,
     /// How much the snapshot can take in.
-    pub size: ClassicSize,
-    /// What an engine may do with the snapshot.
-    pub access: Access,
+    size: ClassicSize,
+}
+
+/// Offers to hold a volume still of which `lvcreate --snapshot --size` makes snapshots (lvmthin(7), lvcreate(8)); a
+/// snapshot is no origin.
+pub(super) fn offer(wanted: &Wanted<'_>) -> Option<Choice> {
+    let origin = wanted.logical?;
+    let kind = origin.segment_type.as_str();
+    let takes_snapshots =
+        (kind == "linear" || kind == "striped" || kind == "mirror" || kind.starts_with("raid"))
+            && !matches!(origin.attributes.as_bytes().first(), Some(b's' | b'S'));
+    let size = wanted.policy.classic_size;
+    takes_snapshots.then(|| Choice::Held(Box::new(LvmClassic { origin: origin.clone(), size })))
 }
 
 impl Provider for LvmClassic {
@@ -34,15 +41,21 @@ impl Provider for LvmClassic {
         Some(lvm::lock_key(&self.origin.group))
     }
 
-    fn promise(&self, room: Room<'_>, run: &RunId, earlier: &[Undo]) -> Result<Undo, CaptureError> {
-        let volumes = lvm_seen::volumes(room)?;
+    fn intend(
+        &self,
+        cx: Context<'_>,
+        run: &RunId,
+        earlier: &[CaptureUndo],
+    ) -> Result<Box<dyn Capture>, CaptureError> {
+        let volumes = lvm_seen::volumes(cx)?;
         let origin = lvm::again(&volumes, &self.origin)?;
         let wanted = self.bytes(&origin);
         // What this run takes from the group before is not gone from it yet.
-        let taken: u64 = earlier
-            .iter()
-            .filter_map(|undo| classic_origin(undo, &origin.group))
-            .filter_map(|uuid| volumes.iter().find(|volume| volume.uuid == *uuid))
+        let taken: u64 = lvm::among(earlier)
+            .filter(|snapshot| snapshot.thin.is_none() && snapshot.group == origin.group)
+            .filter_map(|snapshot| {
+                volumes.iter().find(|volume| volume.uuid == snapshot.origin_uuid)
+            })
             .map(|volume| self.bytes(volume))
             .sum();
         if wanted + taken > origin.group_free {
@@ -62,20 +75,37 @@ impl Provider for LvmClassic {
                     .into(),
             });
         }
-        Ok(lvm::promise(run, earlier.len(), origin, None))
+        Ok(Box::new(Intended {
+            // As the volume was when it was chosen.
+            size: self.bytes(&self.origin),
+            snapshot: lvm::intend(run, earlier.len(), origin, None),
+        }))
+    }
+}
+
+/// A snapshot, from the intent on.
+struct Intended {
+    /// Bytes that it can take in.
+    size: u64,
+    snapshot: VolumeSnapshot,
+}
+
+impl Capture for Intended {
+    fn undo(&self) -> CaptureUndo {
+        self.snapshot.clone().into()
     }
 
-    fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
-        lvm::make(room, lvm::promised(promise)?, Some(self.bytes(&self.origin)))
+    fn make(&self, cx: Context<'_>) -> Result<(), CaptureError> {
+        lvm::make(cx, &self.snapshot, Some(self.size))
     }
 
-    fn look(&self, room: Room<'_>, promise: &Undo) -> Result<Made, CaptureError> {
-        lvm::look(room, lvm::promised(promise)?, &self.volume, self.access)
+    fn verify(&self, cx: Context<'_>) -> Result<Made, CaptureError> {
+        lvm::verify(cx, &self.snapshot)
     }
 
-    fn examine(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
-        let snapshot = lvm::promised(promise)?;
-        let volumes = lvm_seen::volumes(room)?;
+    fn still_holds(&self, cx: Context<'_>) -> Result<(), CaptureError> {
+        let snapshot = &self.snapshot;
+        let volumes = lvm_seen::volumes(cx)?;
         let what = match lvm_seen::find(&volumes, snapshot, None) {
             None => format!("the snapshot {} went away while it was read", snapshot.name),
             Some(found) if found.is_overflowed() => overflowed(snapshot),
@@ -91,10 +121,10 @@ impl Provider for LvmClassic {
     }
 
     /// Nothing but the copy is in danger; but from an overflowed snapshot there is nothing left to read.
-    fn danger(&self, room: Room<'_>, promise: &Undo) -> Result<Option<String>, CaptureError> {
-        let snapshot = lvm::promised(promise)?;
+    fn danger(&self, cx: Context<'_>) -> Result<Option<String>, CaptureError> {
+        let snapshot = &self.snapshot;
         let device = dmsetup::device_name(&snapshot.group, &snapshot.name);
-        let status = run(room.host, &dmsetup::status(&device))?;
+        let status = run(cx.host, &dmsetup::status(&device))?;
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
         // The words of the kernel's dm-snap.c in the place of the figures.
         let broken = ["Invalid", "Overflow"].iter().any(|word| status.contains(word));
@@ -114,14 +144,6 @@ impl LvmClassic {
         let extents = wanted.clamp(1, everything).div_ceil(origin.extent.max(1));
         extents * origin.extent
     }
-}
-
-/// The UUID of the volume of which a classic snapshot is promised in this group.
-fn classic_origin<'u>(undo: &'u Undo, group: &str) -> Option<&'u String> {
-    let Undo::RemoveVolume(VolumeSnapshot { thin: None, group: of, origin_uuid, .. }) = undo else {
-        return None;
-    };
-    (of == group).then_some(origin_uuid)
 }
 
 fn overflowed(snapshot: &VolumeSnapshot) -> String {

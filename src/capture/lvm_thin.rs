@@ -2,15 +2,14 @@
 //!
 //! So the pool must have room before, and is watched while the snapshot lives: production goes before backup.
 
-use crate::host::Access;
 use crate::model::job::ThinLimits;
 use crate::model::names::RunId;
-use crate::model::undo::{ThinSnapshot, Undo, VolumeSnapshot};
+use crate::model::undo::{CaptureUndo, ThinSnapshot, VolumeSnapshot};
 use crate::tools::dmsetup::PoolStatus;
 use crate::tools::lvm::LogicalVolume;
 
-use super::survey::Volume;
-use super::{CaptureError, Made, Provider, Room, lvm, lvm_seen, mismatch, repair};
+use super::offer::{Choice, Wanted};
+use super::{Capture, CaptureError, Context, Made, Provider, lvm, lvm_seen, mismatch, repair};
 
 /// When a snapshot is given up for the sake of its pool, in hundredths of a percent of the data. At 100 %
 /// writers block, and get errors a minute later.
@@ -21,15 +20,17 @@ const TOO_FULL_METADATA: u32 = 9_000;
 
 /// Snapshots of one thin volume.
 #[derive(Debug)]
-pub(super) struct LvmThin {
-    /// What is mounted.
-    pub volume: Volume,
-    /// The volume it is mounted from.
-    pub origin: LogicalVolume,
+struct LvmThin {
+    /// The volume.
+    origin: LogicalVolume,
     /// When the pool is too full.
-    pub limits: ThinLimits,
-    /// What an engine may do with the snapshot.
-    pub access: Access,
+    limits: ThinLimits,
+}
+
+/// Offers to hold a thin volume still.
+pub(super) fn offer(wanted: &Wanted<'_>) -> Option<Choice> {
+    let origin = wanted.logical.filter(|origin| origin.segment_type == "thin")?;
+    Some(Choice::Held(Box::new(LvmThin { origin: origin.clone(), limits: wanted.policy.thin })))
 }
 
 impl Provider for LvmThin {
@@ -41,8 +42,13 @@ impl Provider for LvmThin {
         Some(lvm::lock_key(&self.origin.group))
     }
 
-    fn promise(&self, room: Room<'_>, run: &RunId, earlier: &[Undo]) -> Result<Undo, CaptureError> {
-        let volumes = lvm_seen::volumes(room)?;
+    fn intend(
+        &self,
+        cx: Context<'_>,
+        run: &RunId,
+        earlier: &[CaptureUndo],
+    ) -> Result<Box<dyn Capture>, CaptureError> {
+        let volumes = lvm_seen::volumes(cx)?;
         let origin = lvm::again(&volumes, &self.origin)?;
         let (Some(pool_uuid), Some(pool)) = (&origin.pool_uuid, &origin.pool) else {
             return Err(mismatch(format!("{}/{} is in no pool", origin.group, origin.name)));
@@ -51,7 +57,7 @@ impl Provider for LvmThin {
             .iter()
             .find(|volume| volume.uuid == *pool_uuid)
             .ok_or_else(|| mismatch(format!("lvs does not list the pool {pool}")))?;
-        let status = lvm_seen::pool(room, &origin.group, pool)?;
+        let status = lvm_seen::pool(cx, &origin.group, pool)?;
         self.refuse_unfit(row, &status)?;
         let highest = volumes
             .iter()
@@ -60,27 +66,41 @@ impl Provider for LvmThin {
             .max()
             .ok_or_else(|| mismatch(format!("lvs names no device in the pool {pool}")))?;
         // Each snapshot in the pool is one transaction and one device.
-        let before = earlier.iter().filter(|undo| is_in(undo, pool_uuid)).count() as u64;
+        let is_in_it = |thin: &ThinSnapshot| thin.pool_uuid == *pool_uuid;
+        let before = lvm::among(earlier)
+            .filter(|one| one.thin.as_ref().is_some_and(is_in_it))
+            .count() as u64;
         let thin = ThinSnapshot {
             pool: pool.clone(),
             pool_uuid: pool_uuid.clone(),
             device_id: highest + 1 + before,
             transaction_id: status.transaction_id + before,
         };
-        Ok(lvm::promise(run, earlier.len(), origin, Some(thin)))
+        Ok(Box::new(Intended { snapshot: lvm::intend(run, earlier.len(), origin, Some(thin)) }))
+    }
+}
+
+/// A snapshot, from the intent on.
+struct Intended {
+    snapshot: VolumeSnapshot,
+}
+
+impl Capture for Intended {
+    fn undo(&self) -> CaptureUndo {
+        self.snapshot.clone().into()
     }
 
-    fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
-        lvm::make(room, lvm::promised(promise)?, None)
+    fn make(&self, cx: Context<'_>) -> Result<(), CaptureError> {
+        lvm::make(cx, &self.snapshot, None)
     }
 
-    fn look(&self, room: Room<'_>, promise: &Undo) -> Result<Made, CaptureError> {
-        lvm::look(room, lvm::promised(promise)?, &self.volume, self.access)
+    fn verify(&self, cx: Context<'_>) -> Result<Made, CaptureError> {
+        lvm::verify(cx, &self.snapshot)
     }
 
-    fn examine(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
-        let snapshot = lvm::promised(promise)?;
-        let volumes = lvm_seen::volumes(room)?;
+    fn still_holds(&self, cx: Context<'_>) -> Result<(), CaptureError> {
+        let snapshot = &self.snapshot;
+        let volumes = lvm_seen::volumes(cx)?;
         let broken = |what: String| {
             let hint = "look at `lvs -a` and the kernel log; the next run makes a new snapshot";
             Err(CaptureError::Broken { what, hint: hint.into() })
@@ -98,17 +118,16 @@ impl Provider for LvmThin {
         true
     }
 
-    fn danger(&self, room: Room<'_>, promise: &Undo) -> Result<Option<String>, CaptureError> {
-        let Undo::RemoveVolume(VolumeSnapshot { group, thin: Some(thin), .. }) = promise else {
-            return Ok(None);
-        };
-        let status = lvm_seen::pool(room, group, &thin.pool)?;
+    fn danger(&self, cx: Context<'_>) -> Result<Option<String>, CaptureError> {
+        let Some(thin) = &self.snapshot.thin else { return Ok(None) };
+        let status = lvm_seen::pool(cx, &self.snapshot.group, &thin.pool)?;
         let full = status.data_used >= TOO_FULL_DATA
             || status.metadata_used >= TOO_FULL_METADATA
             || status.mode != "rw";
         Ok(full.then(|| {
             format!(
-                "the thin pool {group}/{} is running full ({}, mode {}), so its snapshot is given up",
+                "the thin pool {}/{} is running full ({}, mode {}), so its snapshot is given up",
+                self.snapshot.group,
                 thin.pool,
                 fullness(&status),
                 status.mode
@@ -146,10 +165,6 @@ impl LvmThin {
         }
         Ok(())
     }
-}
-
-fn is_in(undo: &Undo, pool_uuid: &str) -> bool {
-    matches!(undo, Undo::RemoveVolume(VolumeSnapshot { thin: Some(thin), .. }) if thin.pool_uuid == pool_uuid)
 }
 
 fn fullness(status: &PoolStatus) -> String {

@@ -1,11 +1,11 @@
 //! How a source is held still: what must be captured, by which provider, what engines then see, and how all
 //! of it is given back.
 //!
-//! [`survey`] finds the volumes below a job's paths; [`choose`] finds a provider for each; the pipeline then
-//! takes each [`Provider`]'s promise, writes it to the ledger, lets it make the capture, and after reading
-//! asks whether it held. [`view`] says what an engine sees: the captures over the original paths, in a mount
-//! namespace of its own. [`give_back`] undoes a promise, after success, after an error and after a crash
-//! alike; it decides by looking at what is there.
+//! [`survey`] finds the volumes below a job's paths; [`choose`] finds a [`Provider`] for each of them, or for a block
+//! device that is named. It says what it intends to make, a [`Capture`], whose undo is written to the ledger before it is
+//! made; it is verified, read, and asked after reading whether it held. [`view`] says what an engine sees of it: the
+//! captures over the original paths, in a mount namespace of its own. [`give_back`] undoes it, after success, after an
+//! error and after a crash alike; it decides by looking at what is there.
 //!
 //! Nothing is mounted outside an engine's own namespace, so there is no mount to give back.
 
@@ -14,19 +14,21 @@ use std::time::Duration;
 
 use crate::host::sys::private;
 use crate::host::{
-    ActError, CommandSpec, Completed, Host, LockError, LockGuard, LockMode, PrivateMount, RunError,
+    ActError, CommandSpec, Completed, Host, LockError, LockGuard, LockMode, RunError,
 };
 use crate::model::job::Settings;
 use crate::model::names::RunId;
 use crate::model::shown::Show;
-use crate::model::undo::{Identity, Undo};
+use crate::model::undo::{CaptureUndo, Identity};
 
 mod btrfs;
 mod choose;
+mod give_back;
 mod lvm;
 mod lvm_classic;
 mod lvm_seen;
 mod lvm_thin;
+mod offer;
 mod release;
 mod remount_readonly;
 mod repair;
@@ -35,77 +37,110 @@ pub mod survey;
 mod tests;
 pub mod view;
 
-pub use choose::{Choice, choose};
-pub use release::{give_back, give_back_held, give_back_snapshots, wake};
+pub use choose::{choose, choose_device};
+pub use offer::Choice;
+pub use release::{give_back, give_back_held, give_back_together, go_together, wake};
 pub use remount_readonly::stayed_read_only;
 
-/// What providers get from the run.
+/// What captures are made and given back with.
 #[derive(Clone, Copy)]
-pub struct Room<'a> {
+pub struct Context<'a> {
     /// The machine.
     pub host: &'a dyn Host,
     /// Where locks and the private mount point lie, and how long a lock is waited for.
     pub settings: &'a Settings,
 }
 
-/// Something that can hold one volume still.
-pub trait Provider {
+/// Something that can hold one thing still.
+pub trait Provider: Send + Sync {
     /// `btrfs`, `lvm-thin`, `lvm-classic` or `remount-readonly`.
     fn name(&self) -> &'static str;
 
-    /// Which lock keeps the promise true until the capture is made, if one has to.
+    /// Which lock keeps what is intended possible until the capture is made, if one has to.
     fn lock_key(&self) -> Option<String>;
 
-    /// Whether nobody else may capture the volume as long as this capture lasts.
+    /// Whether nobody else may capture the same thing as long as this capture lasts.
     fn is_exclusive(&self) -> bool {
         false
     }
 
-    /// What will have to be given back if the capture is made now. Changes nothing. `earlier` are the
-    /// promises of this run that will be kept first.
+    /// What is captured if that happens now. Changes nothing. `earlier` is what this run will have made by then.
     ///
     /// # Errors
     /// When the capture cannot be made: no space, a pool that is too full or not in order, or a volume that is
     /// no longer there.
-    fn promise(&self, room: Room<'_>, run: &RunId, earlier: &[Undo]) -> Result<Undo, CaptureError>;
+    fn intend(
+        &self,
+        cx: Context<'_>,
+        run: &RunId,
+        earlier: &[CaptureUndo],
+    ) -> Result<Box<dyn Capture>, CaptureError>;
+}
 
-    /// Makes what was promised. Writers may be standing still meanwhile, so it does nothing else.
+/// One capture, from the intent to make it until it is given back by what its [`Capture::undo`] says.
+pub trait Capture: Send + Sync {
+    /// How to give it back. This is in the ledger before it is made.
+    fn undo(&self) -> CaptureUndo;
+
+    /// Makes it. Writers may be standing still meanwhile, so it does nothing else.
     ///
     /// # Errors
-    /// When it was not made; the promise stands. [`CaptureError::Unfit`]: nothing was done.
-    fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError>;
+    /// When it was not made; the intent stands. [`CaptureError::Unfit`]: nothing was done.
+    fn make(&self, cx: Context<'_>) -> Result<(), CaptureError>;
 
-    /// Looks at what was made.
+    /// Looks whether what was made is what was intended.
     ///
     /// # Errors
-    /// When it is not what was promised; the promise stands.
-    fn look(&self, room: Room<'_>, promise: &Undo) -> Result<Made, CaptureError>;
+    /// When it is not; the intent stands.
+    fn verify(&self, cx: Context<'_>) -> Result<Made, CaptureError>;
 
-    /// Whether the capture still holds what it held when it was made, asked after reading.
+    /// Whether it still holds what it held when it was made, asked after reading.
     ///
     /// # Errors
     /// When it does not: what was read from it is worth nothing.
-    fn examine(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError>;
+    fn still_holds(&self, cx: Context<'_>) -> Result<(), CaptureError>;
 
-    /// Whether it has to be watched while it is read; see [`Provider::danger`].
-    fn is_watched(&self) -> bool;
+    /// Whether it has to be watched while it is read; see [`Capture::danger`].
+    fn is_watched(&self) -> bool {
+        false
+    }
 
     /// Why reading must stop at once for the sake of the machine, if it must.
     ///
     /// # Errors
     /// When it cannot be known.
-    fn danger(&self, room: Room<'_>, promise: &Undo) -> Result<Option<String>, CaptureError>;
+    fn danger(&self, _: Context<'_>) -> Result<Option<String>, CaptureError> {
+        Ok(None)
+    }
 }
 
 /// A capture that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Made {
-    /// What proves it ours; `None` on a dry host.
+    /// What holds still.
+    pub still: Still,
+    /// What proves it ours; `None` where there is nothing to prove, and on a dry host.
     pub identity: Option<Identity>,
-    /// How an engine sees it at the original path; `None` when the path itself holds still.
-    pub mount: Option<PrivateMount>,
     /// One line about it.
     pub about: String,
+}
+
+/// What holds still, for whoever reads it: as files ([`view::mount`]), block by block, or as a subvolume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Still {
+    /// A path, which is read where it is.
+    Path(PathBuf),
+    /// A block device.
+    Device(PathBuf),
+    /// A read-only subvolume of btrfs.
+    Subvolume {
+        /// A device of its file system.
+        device: PathBuf,
+        /// Its name in the top-level subvolume.
+        name: String,
+        /// Its number, by which it is mounted: another one may lie at the name by then. `None` in a dry run.
+        id: Option<u64>,
+    },
 }
 
 /// Why something could not be held still, or not be given back.
@@ -187,9 +222,9 @@ impl CaptureError {
 ///
 /// # Errors
 /// See [`LockError`].
-pub fn lock(room: Room<'_>, key: &str, wait: Duration) -> Result<Box<dyn LockGuard>, LockError> {
-    let path = room.settings.runtime_dir.join("locks").join(format!("capture-{key}.lock"));
-    room.host.lock(&path, LockMode::Exclusive, wait, "a run that makes or releases a capture")
+pub fn lock(cx: Context<'_>, key: &str, wait: Duration) -> Result<Box<dyn LockGuard>, LockError> {
+    let path = cx.settings.runtime_dir.join("locks").join(format!("capture-{key}.lock"));
+    cx.host.lock(&path, LockMode::Exclusive, wait, "a run that makes or releases a capture")
 }
 
 /// The name of the directory in which views are put together.
@@ -197,8 +232,8 @@ const WORKPLACE: &str = "mnt";
 
 /// The directory in which views are put together; see [`crate::host::PrivateView::workplace`]. No link is followed
 /// there, so one on the way to it is resolved here: `runtime-dir` may well lie below `/var/run`.
-pub fn workplace(room: Room<'_>) -> PathBuf {
-    room.host.canonical(&room.settings.runtime_dir.join(WORKPLACE))
+pub fn workplace(cx: Context<'_>) -> PathBuf {
+    cx.host.canonical(&cx.settings.runtime_dir.join(WORKPLACE))
 }
 
 /// The directories that must exist for it, and stay empty: mounts in them are seen by one process each.
@@ -221,8 +256,8 @@ fn run(host: &dyn Host, spec: &CommandSpec) -> Result<Completed, CaptureError> {
 }
 
 /// What to do about a snapshot in something that is not here now, and may never be again.
-fn give_up_hint(room: Room<'_>, remedy: &str) -> String {
-    let ledgers = room.settings.state_dir.join("ledger");
+fn give_up_hint(cx: Context<'_>, remedy: &str) -> String {
+    let ledgers = cx.settings.state_dir.join("ledger");
     let ledgers = ledgers.shown();
     format!("{remedy}; if it is gone for ever, remove the run's ledger in {ledgers}")
 }

@@ -3,21 +3,30 @@
 //! The super options say whether nobody can write; a mount that is `ro` by itself says nothing of the others.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::time::Duration;
 
 use crate::host::{ActError, Action, MountEntry};
 use crate::model::names::RunId;
 use crate::model::shown::Show;
-use crate::model::undo::Undo;
+use crate::model::undo::{CaptureUndo, Identity, ReadOnlyMount};
 
-use super::survey::Volume;
-use super::{CaptureError, Made, Provider, Room, mismatch};
+use super::give_back::GiveBack;
+use super::offer::{Choice, Wanted};
+use super::{Capture, CaptureError, Context, Made, Provider, Still};
 
 /// One mounted file system.
 #[derive(Debug)]
-pub(super) struct RemountReadonly {
-    /// Which.
-    pub volume: Volume,
+struct RemountReadonly {
+    mount: MountEntry,
+}
+
+/// Offers to hold a file system still that the configuration names. One of btrfs is mounted in many places, and a
+/// snapshot stops nobody.
+pub(super) fn offer(wanted: &Wanted<'_>) -> Option<Choice> {
+    let mount = &wanted.volume?.mount;
+    let is_named = wanted.policy.remount_readonly.contains(&mount.at);
+    (is_named && mount.file_system != "btrfs")
+        .then(|| Choice::Held(Box::new(RemountReadonly { mount: mount.clone() })))
 }
 
 impl Provider for RemountReadonly {
@@ -26,7 +35,7 @@ impl Provider for RemountReadonly {
     }
 
     fn lock_key(&self) -> Option<String> {
-        Some(lock_key(self.volume.mount.device))
+        Some(lock_key(self.mount.device))
     }
 
     /// Two runs cannot both give back what one of them took.
@@ -34,18 +43,33 @@ impl Provider for RemountReadonly {
         true
     }
 
-    fn promise(&self, room: Room<'_>, _: &RunId, _: &[Undo]) -> Result<Undo, CaptureError> {
-        Ok(Undo::RemountWritable {
-            path: self.volume.mount.at.clone(),
-            device: self.volume.mount.device,
-            boot_id: room.host.boot_id()?,
-        })
+    fn intend(
+        &self,
+        cx: Context<'_>,
+        _: &RunId,
+        _: &[CaptureUndo],
+    ) -> Result<Box<dyn Capture>, CaptureError> {
+        let MountEntry { at, device, .. } = &self.mount;
+        let mount =
+            ReadOnlyMount { path: at.clone(), device: *device, boot_id: cx.host.boot_id()? };
+        Ok(Box::new(Intended { mount }))
+    }
+}
+
+/// A remount, from the intent on.
+struct Intended {
+    mount: ReadOnlyMount,
+}
+
+impl Capture for Intended {
+    fn undo(&self) -> CaptureUndo {
+        self.mount.clone().into()
     }
 
-    fn make(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
-        let (path, device) = promised(promise)?;
-        let remount = Action::Remount { path: path.to_owned(), device, read_only: true };
-        match room.host.act(&remount) {
+    fn make(&self, cx: Context<'_>) -> Result<(), CaptureError> {
+        let ReadOnlyMount { path, device, .. } = &self.mount;
+        let remount = Action::Remount { path: path.clone(), device: *device, read_only: true };
+        match cx.host.act(&remount) {
             Ok(_) => Ok(()),
             Err(ActError::Io { source, .. }) if source.kind() == ErrorKind::ResourceBusy => {
                 Err(CaptureError::Unfit {
@@ -63,16 +87,17 @@ impl Provider for RemountReadonly {
         }
     }
 
-    fn look(&self, room: Room<'_>, promise: &Undo) -> Result<Made, CaptureError> {
-        self.examine(room, promise)?;
-        let about = format!("{} is read-only", self.volume.mount.at.shown());
-        Ok(Made { identity: None, mount: None, about })
+    fn verify(&self, cx: Context<'_>) -> Result<Made, CaptureError> {
+        self.still_holds(cx)?;
+        let path = &self.mount.path;
+        let about = format!("{} is read-only", path.shown());
+        Ok(Made { still: Still::Path(path.clone()), identity: None, about })
     }
 
-    fn examine(&self, room: Room<'_>, promise: &Undo) -> Result<(), CaptureError> {
-        let (path, device) = promised(promise)?;
-        let mounts = room.host.mounts()?;
-        let found = mounts.iter().rfind(|entry| entry.at == path && entry.device == device);
+    fn still_holds(&self, cx: Context<'_>) -> Result<(), CaptureError> {
+        let ReadOnlyMount { path, device, .. } = &self.mount;
+        let mounts = cx.host.mounts()?;
+        let found = mounts.iter().rfind(|entry| entry.at == *path && entry.device == *device);
         if found.is_some_and(|entry| entry.is_frozen_read_only()) {
             return Ok(());
         }
@@ -81,22 +106,6 @@ impl Provider for RemountReadonly {
             hint: "see who remounted or unmounted it; the next run reads it again".into(),
         })
     }
-
-    fn is_watched(&self) -> bool {
-        false
-    }
-
-    fn danger(&self, _: Room<'_>, _: &Undo) -> Result<Option<String>, CaptureError> {
-        Ok(None)
-    }
-}
-
-/// What was promised to be made writable again.
-fn promised(promise: &Undo) -> Result<(&Path, (u32, u32)), CaptureError> {
-    let Undo::RemountWritable { path, device, .. } = promise else {
-        return Err(mismatch("a remount was promised as something else"));
-    };
-    Ok((path, *device))
 }
 
 /// Whether file systems that were found read-only, and so were not captured, are so after reading: another
@@ -104,11 +113,11 @@ fn promised(promise: &Undo) -> Result<(&Path, (u32, u32)), CaptureError> {
 ///
 /// # Errors
 /// When one is not: it was read live, at least in part.
-pub fn stayed_read_only(room: Room<'_>, found: &[MountEntry]) -> Result<(), CaptureError> {
+pub fn stayed_read_only(cx: Context<'_>, found: &[MountEntry]) -> Result<(), CaptureError> {
     if found.is_empty() {
         return Ok(());
     }
-    let mounts = room.host.mounts()?;
+    let mounts = cx.host.mounts()?;
     for was in found {
         let now = mounts.iter().rfind(|now| now.at == was.at);
         if !now.is_some_and(|now| now.device == was.device && now.is_frozen_read_only()) {
@@ -122,20 +131,23 @@ pub fn stayed_read_only(room: Room<'_>, found: &[MountEntry]) -> Result<(), Capt
 }
 
 /// The lock of one file system.
-pub(super) fn lock_key((major, minor): (u32, u32)) -> String {
+fn lock_key((major, minor): (u32, u32)) -> String {
     format!("remount-{major}-{minor}")
 }
 
-/// Makes it writable again, if it is still the one.
-pub(super) fn undo(
-    room: Room<'_>,
-    path: &Path,
-    device: (u32, u32),
-    boot: &str,
-) -> Result<(), CaptureError> {
-    if boot != room.host.boot_id()? {
-        return Ok(());
+impl GiveBack for ReadOnlyMount {
+    /// Held by whoever reads it now, for as long as that takes.
+    fn lock(&self, cx: Context<'_>) -> Option<(String, Duration)> {
+        Some((lock_key(self.device), cx.settings.lock_wait))
     }
-    room.host.act(&Action::Remount { path: path.to_owned(), device, read_only: false })?;
-    Ok(())
+
+    /// Makes it writable again, if it is still the one.
+    fn give_back(&self, cx: Context<'_>, _: Option<&Identity>) -> Result<(), CaptureError> {
+        let ReadOnlyMount { path, device, boot_id } = self;
+        if *boot_id == cx.host.boot_id()? {
+            let (path, device) = (path.clone(), *device);
+            cx.host.act(&Action::Remount { path, device, read_only: false })?;
+        }
+        Ok(())
+    }
 }

@@ -3,9 +3,51 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::host::PrivateMount;
+use crate::host::{Access, PrivateMount};
 
-use super::survey::Survey;
+use super::Still;
+use super::survey::{Survey, Volume};
+
+/// How an engine sees what holds a volume still, over its original path; `None` when it is read where it is. `programs`
+/// are what engines are started from: what holds one of them must let it be executed.
+pub fn mount(still: &Still, volume: &Volume, programs: &[PathBuf]) -> Option<PrivateMount> {
+    let (device, options, directory) = match still {
+        Still::Path(_) => return None,
+        Still::Device(device) => {
+            // A second XFS of the same UUID is refused otherwise.
+            let options = if volume.mount.file_system == "xfs" { "nouuid" } else { "" };
+            let root = &volume.mount.root;
+            (device, options.to_owned(), (root.as_os_str() != "/").then(|| root.clone()))
+        }
+        // Not by its name, behind which another one may be by then; in a plan there is nothing else.
+        Still::Subvolume { device, id: Some(id), .. } => (device, format!("subvolid={id}"), None),
+        Still::Subvolume { device, id: None, name } => (device, format!("subvol=/{name}"), None),
+    };
+    Some(PrivateMount::Device {
+        device: device.clone(),
+        at: volume.at.clone(),
+        file_system: volume.mount.file_system.clone(),
+        options,
+        directory,
+        access: access(volume, programs),
+    })
+}
+
+/// What an engine may do with the view of a volume: where its own program, an interpreter or a library may
+/// lie, it has to execute.
+fn access(volume: &Volume, programs: &[PathBuf]) -> Access {
+    const SYSTEM: &[&str] =
+        &["/bin", "/lib", "/lib32", "/lib64", "/nix", "/opt", "/sbin", "/usr", "/usr/local"];
+    let at = &volume.at;
+    let holds = |path: &Path| path.starts_with(at);
+    if SYSTEM.iter().any(|path| holds(path.as_ref()) || at.starts_with(path))
+        || programs.iter().any(|path| holds(path))
+    {
+        Access::ReadAndExecute
+    } else {
+        Access::Read
+    }
+}
 
 /// The mounts of an engine's view, parents before what lies below them.
 ///

@@ -56,7 +56,7 @@ pub enum Use {
     /// It only looks, and what it says would not be true without history.
     Report,
     /// It reads copies back, or shows how it would. Whatever has befallen the state directory, that must go: it
-    /// goes on without history and with a makeshift ledger.
+    /// goes on without history and with a volatile ledger.
     ReadBack {
         /// It only shows.
         dry_run: bool,
@@ -147,7 +147,7 @@ impl Setup {
     ) -> Result<(T, Vec<Trouble>), StepError> {
         let run = RunId::from_bytes(self.host.random());
         let (result, frame) = session(self.pipeline(), &run, self.place, work)?;
-        if let Some(warning) = &frame.makeshift {
+        if let Some(warning) = &frame.volatile {
             render::say(&format!("warning: {warning}"));
         }
         for line in &frame.recovered {

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use crate::engine::{Claim, Context, Engine, EngineError};
-use crate::model::names::TargetName;
 use crate::model::outcome::Trouble;
-use crate::model::undo::{Ledger, Undo};
+use crate::model::undo::{EngineLock, EngineUndo, Ledger};
 
 use super::closed;
 use crate::step::context::{Pipeline, RunContext};
@@ -15,7 +14,7 @@ use crate::step::error::{StepError, ledger_error};
 /// on the way, its own lock is released, by us or by recover. Only the context that the call is handed has the engine
 /// give its lock a name of the run's, so that no lock of that name is unknown to the ledger.
 ///
-/// A makeshift ledger does not outlive a reboot, a dry run has none, and a lock outlives both. So there the lock gets
+/// A volatile ledger does not outlive a reboot, a dry run has none, and a lock outlives both. So there the lock gets
 /// no name of its own, and the engine's own rule takes it away.
 ///
 /// # Errors
@@ -43,17 +42,18 @@ pub fn bracketed_with<T>(
         return call(engine, cx.engine()).map_err(told);
     }
     let context = Context { run: Some(cx.run), ..cx.engine() };
-    let mut promised = Vec::new();
+    let mut intended = Vec::new();
     for locked in [engine].iter().chain(others) {
-        let (target, owner) = (locked.target().name.clone(), locked.lock_owner(context));
-        let undo = Undo::ReleaseEngineLock { target, owner: owner.clone() };
-        let entry = cx.ledger.intend(undo).map_err(ledger_error)?;
-        promised.push((*locked, entry, owner));
+        let target = locked.target().name.clone();
+        let lock = EngineLock { target, owner: locked.lock_owner(context) };
+        let undo = EngineUndo::from(lock.clone());
+        let entry = cx.ledger.intend(undo.into()).map_err(ledger_error)?;
+        intended.push((*locked, entry, lock));
     }
     let result = call(engine, context);
     let mut unsettled = None;
-    for (locked, entry, owner) in promised {
-        if released(cx, locked, owner.as_deref(), result.as_ref().err()) {
+    for (locked, entry, lock) in intended {
+        if released(cx, locked, &lock, result.as_ref().err()) {
             unsettled = cx.ledger.settled(entry).map_err(ledger_error).err().or(unsettled);
         }
     }
@@ -68,7 +68,7 @@ pub fn bracketed_with<T>(
 fn released(
     cx: RunContext<'_>,
     engine: &dyn Engine,
-    owner: Option<&str>,
+    lock: &EngineLock,
     failure: Option<&EngineError>,
 ) -> bool {
     if let Some(EngineError::Locked { .. }) = failure {
@@ -83,7 +83,7 @@ fn released(
         return true;
     }
     let _shield = cx.host().shield();
-    match release(cx.pipeline, cx.ledger, &engine.target().name, owner) {
+    match release(cx.pipeline, cx.ledger, lock) {
         Ok(()) => true,
         Err(error) => {
             tracing::warn!(target = %engine.target().name, "cannot release the engine's lock: {}", error.message);
@@ -133,9 +133,9 @@ fn may_leave_a_lock(error: &EngineError) -> bool {
 pub fn release(
     pipeline: Pipeline<'_>,
     ledger: &dyn Ledger,
-    target: &TargetName,
-    owner: Option<&str>,
+    lock: &EngineLock,
 ) -> Result<(), StepError> {
+    let target = &lock.target;
     let Some(engine) = pipeline.engine_named(target) else {
         return Err(StepError::new(
             Trouble::Cleanup,
@@ -145,6 +145,6 @@ pub fn release(
         ));
     };
     let children = ledger.children().map_err(ledger_error)?;
-    let claim = Claim { owner, children: &children };
+    let claim = Claim { owner: lock.owner.as_deref(), children: &children };
     Ok(engine.release_dead_lock(pipeline.engine_context(), claim)?)
 }

@@ -134,14 +134,14 @@ fn carry_out(
         return unserved();
     }
 
-    // 2. What the hooks change is promised back before they run.
-    let promised = match job.hooks.finally.is_empty() {
+    // 2. The ledger holds what undoes the hooks before they run.
+    let held = match job.hooks.finally.is_empty() {
         true => Some(Vec::new()),
-        false => rec.step("promise", None, None, |_| {
-            Ok((hook::promise_finally(cx, job)?, Done::ok(hook::in_ledger(cx, "finally hooks"))))
+        false => rec.step("intend", None, None, |_| {
+            Ok((hook::intend_finally(cx, job)?, Done::ok(hook::in_ledger(cx, "finally hooks"))))
         }),
     };
-    let Some(promised) = promised else {
+    let Some(held) = held else {
         hook::after(cx, rec, job);
         return unserved();
     };
@@ -157,7 +157,7 @@ fn carry_out(
     if gathered.skipped.is_none() {
         hook::after(cx, rec, job);
     }
-    hook::finally(cx, rec, &promised);
+    hook::finally(cx, rec, &held);
     gathered
 }
 

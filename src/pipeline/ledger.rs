@@ -23,8 +23,8 @@ use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, EntryId, Identity, Ledger, Outstanding, Undo};
 use crate::step::error::{StepError, write_hint};
 
-/// The version of the ledger's format.
-const FORMAT: u32 = 1;
+/// The version of the ledger's format. Format 1 named every [`Undo`] by its kind alone; it is read all the same.
+const FORMAT: u32 = 2;
 
 /// How often a run makes the draft of its ledger anew that others have swept away.
 const DRAFTS: u32 = 100;
@@ -104,13 +104,15 @@ pub struct Replay {
     pub children: Vec<ChildProcess>,
     /// All children, also those that were.
     pub started: Vec<ChildProcess>,
+    /// The newest format that it says to have.
+    format: u32,
     next: u64,
     /// Bytes of complete lines; a cut-off line behind them is overwritten by the next writer.
     complete: u64,
 }
 
 fn replay(path: &Path, bytes: &[u8]) -> Result<Replay, LedgerError> {
-    let mut run = None;
+    let (mut run, mut newest) = (None, 0);
     let mut entries: BTreeMap<EntryId, Outstanding> = BTreeMap::new();
     let mut children: Vec<ChildProcess> = Vec::new();
     let mut started = Vec::new();
@@ -129,7 +131,7 @@ fn replay(path: &Path, bytes: &[u8]) -> Result<Replay, LedgerError> {
             Line::Begin { format, .. } if format > FORMAT => {
                 return Err(LedgerError::Newer { path: path.to_owned(), format });
             }
-            Line::Begin { run: id, .. } => run = Some(id),
+            Line::Begin { run: id, format } => (run, newest) = (Some(id), format),
             Line::Intend { entry, undo } => {
                 next = entry.0 + 1;
                 entries.insert(entry, Outstanding { entry, undo, identity: None });
@@ -152,7 +154,8 @@ fn replay(path: &Path, bytes: &[u8]) -> Result<Replay, LedgerError> {
         }
     }
     let outstanding = entries.into_values().rev().collect();
-    Ok(Replay { run, outstanding, children, started, next, complete: complete as u64 })
+    let (format, complete) = (newest, complete as u64);
+    Ok(Replay { run, outstanding, children, started, format, next, complete })
 }
 
 /// The ledger of a live run, or of a dead one that is being recovered.
@@ -164,6 +167,8 @@ pub struct FileLedger {
 struct State {
     file: File,
     next: u64,
+    /// The run of an adopted ledger of an older format, until something is intended in it.
+    older: Option<RunId>,
 }
 
 impl FileLedger {
@@ -186,7 +191,8 @@ impl FileLedger {
         let draft = directory.join(format!(".{run}"));
         let path = directory.join(run.as_str());
         let file = lock_draft(&draft).map_err(fail("create", &draft))?;
-        let ledger = Self { path: path.clone(), state: Mutex::new(State { file, next: 0 }) };
+        let ledger =
+            Self { path: path.clone(), state: Mutex::new(State { file, next: 0, older: None }) };
         let begun = ledger.append(&[Line::Begin { format: FORMAT, run: run.clone() }], true);
         begun.map_err(|error| {
             // It names nothing. If it stays, the next session sweeps it away.
@@ -225,7 +231,8 @@ impl FileLedger {
         if replay.complete < bytes.len() as u64 {
             file.set_len(replay.complete).map_err(fail("trim"))?;
         }
-        let state = Mutex::new(State { file, next: replay.next });
+        let older = replay.run.clone().filter(|_| replay.format < FORMAT);
+        let state = Mutex::new(State { file, next: replay.next, older });
         Ok(Some((Self { path: path.to_owned(), state }, replay)))
     }
 
@@ -270,6 +277,17 @@ impl FileLedger {
         Ok(left)
     }
 
+    /// Numbers for so many new entries, and what must be written before them: a ledger that an older version began says
+    /// from here on that it cannot read it.
+    fn number(&self, count: usize) -> (Vec<EntryId>, Vec<Line>) {
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let first = state.next;
+        state.next += count as u64;
+        let begin = |run| Line::Begin { format: FORMAT, run };
+        let older = state.older.clone().filter(|_| count > 0);
+        ((first..state.next).map(EntryId).collect(), older.map(begin).into_iter().collect())
+    }
+
     fn append(&self, lines: &[Line], durable: bool) -> io::Result<()> {
         if lines.is_empty() {
             return Ok(());
@@ -281,6 +299,9 @@ impl FileLedger {
         }
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         append_whole(&mut state.file, &bytes)?;
+        if matches!(lines, [Line::Begin { .. }, ..]) {
+            state.older = None;
+        }
         if durable { state.file.sync_data() } else { Ok(()) }
     }
 }
@@ -314,15 +335,11 @@ fn append_whole(lines: &mut dyn Lines, bytes: &[u8]) -> io::Result<()> {
 
 impl Ledger for FileLedger {
     fn intend_all(&self, undos: &[Undo]) -> io::Result<Vec<EntryId>> {
-        let entries: Vec<EntryId> = {
-            let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let first = state.next;
-            state.next += undos.len() as u64;
-            (first..state.next).map(EntryId).collect()
-        };
+        let (entries, mut lines) = self.number(undos.len());
         let intent =
             |(entry, undo): (&EntryId, &Undo)| Line::Intend { entry: *entry, undo: undo.clone() };
-        self.append(&entries.iter().zip(undos).map(intent).collect::<Vec<_>>(), true)?;
+        lines.extend(entries.iter().zip(undos).map(intent));
+        self.append(&lines, true)?;
         Ok(entries)
     }
 
@@ -459,10 +476,12 @@ impl Ledger for NoLedger {
 
 #[cfg(test)]
 mod tests {
+    use crate::model::undo::StagingDirectory;
+
     use super::*;
 
     fn staging(name: &str) -> Undo {
-        Undo::RemoveStaging { path: name.into() }
+        StagingDirectory { path: name.into() }.into()
     }
 
     #[test]
@@ -564,6 +583,42 @@ mod tests {
         assert!(matches!(FileLedger::adopt(&path), Err(LedgerError::Unreadable { line: 2, .. })));
         fs::write(&path, "{\"begin\":{\"format\":9,\"run\":\"01020304\"}}\n").unwrap();
         assert!(matches!(FileLedger::adopt(&path), Err(LedgerError::Newer { format: 9, .. })));
+    }
+
+    #[test]
+    fn a_ledger_of_format_1_is_read_and_what_is_added_to_it_keeps_older_versions_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("01020304");
+        let old = concat!(
+            r#"{"begin":{"format":1,"run":"01020304"}}"#,
+            "\n",
+            r#"{"intend":{"entry":0,"undo":{"remove-staging":{"path":"/a"}}}}"#,
+            "\n",
+            r#"{"intend":{"entry":1,"undo":{"release-engine-lock":{"target":"usb"}}}}"#,
+            "\n",
+            r#"{"made":{"entry":0,"identity":{"inode":{"device":1,"inode":2}}}}"#,
+            "\n",
+            r#"{"settled":{"entry":1}}"#,
+            "\n",
+        );
+        fs::write(&path, old).unwrap();
+        let (ledger, replay) = FileLedger::adopt(&path).unwrap().unwrap();
+        let identity = Some(Identity::Inode { device: 1, inode: 2 });
+        let expected = Outstanding { entry: EntryId(0), undo: staging("/a"), identity };
+        assert_eq!(replay.outstanding, [expected]);
+        // To settle is something that format 1 knows.
+        ledger.settled(EntryId(0)).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains(r#""format":2"#), "{text}");
+        for name in ["/b", "/c"] {
+            ledger.intend(staging(name)).unwrap();
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let added: Vec<&str> = text.lines().skip(6).collect();
+        assert_eq!(added[0], r#"{"begin":{"format":2,"run":"01020304"}}"#);
+        assert_eq!(added.len(), 3, "{text}");
+        let replay = ledger.replay().unwrap();
+        assert_eq!((replay.outstanding.len(), replay.run), (2, RunId::parse("01020304")));
     }
 
     /// A file on a disk that is full after so many bytes.

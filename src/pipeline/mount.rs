@@ -14,7 +14,7 @@ use crate::host::{
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::undo::{EntryId, Identity, Ledger, ServedMount, Undo};
+use crate::model::undo::{EngineUndo, EntryId, Identity, Ledger, ServedMount};
 use crate::tools::fuse;
 
 use super::engine_lock::bracketed;
@@ -59,16 +59,17 @@ pub fn mount(
         return Err(StepError::new(Trouble::Environment, text));
     };
     let before = host.mounts()?.into_iter().filter(|entry| entry.at == at);
-    let promised = ServedMount {
+    let intended = ServedMount {
         source: source.into(),
         before: before.map(|entry| entry.id).collect(),
         boot_id: host.boot_id()?,
         path: at,
     };
-    let entry = cx.ledger.intend(Undo::Unmount(promised.clone())).map_err(ledger_error)?;
-    let waiting = Waiting { host, ledger: cx.ledger, entry, promised: &promised, ready };
+    let undo = EngineUndo::from(intended.clone());
+    let entry = cx.ledger.intend(undo.into()).map_err(ledger_error)?;
+    let waiting = Waiting { host, ledger: cx.ledger, entry, intended: &intended, ready };
     bracketed(cx, engine, |engine, context| {
-        waiting.serve(&engine.mount(context, copy, &promised.path)?)
+        waiting.serve(&engine.mount(context, copy, &intended.path)?)
     })
 }
 
@@ -77,7 +78,7 @@ struct Waiting<'a> {
     host: &'a dyn Host,
     ledger: &'a dyn Ledger,
     entry: EntryId,
-    promised: &'a ServedMount,
+    intended: &'a ServedMount,
     ready: &'a (dyn Fn() + Sync),
 }
 
@@ -131,7 +132,7 @@ impl Waiting<'_> {
             drop(over);
             match self.host.mounts() {
                 Ok(mounts) => {
-                    if let Some(ours) = mounts.iter().rfind(|entry| is_new(self.promised, entry)) {
+                    if let Some(ours) = mounts.iter().rfind(|entry| is_new(self.intended, entry)) {
                         let identity = Identity::Mount { id: ours.id, device: ours.device };
                         if let Err(error) = self.ledger.made(self.entry, identity) {
                             // The intent stands.
@@ -154,9 +155,9 @@ impl Waiting<'_> {
     }
 }
 
-/// Whether a mount is one that a program serves at the promised place, and was not there before.
-fn is_new(promised: &ServedMount, entry: &MountEntry) -> bool {
-    entry.at == promised.path && entry.is_fuse() && !promised.before.contains(&entry.id)
+/// Whether a mount is one that a program serves at the intended place, and was not there before.
+fn is_new(intended: &ServedMount, entry: &MountEntry) -> bool {
+    entry.at == intended.path && entry.is_fuse() && !intended.before.contains(&entry.id)
 }
 
 /// Unmounts what an engine has left mounted: the recorded mount or, where the crash came before the record, one of
@@ -164,23 +165,23 @@ fn is_new(promised: &ServedMount, entry: &MountEntry) -> bool {
 /// a mount that is served is somebody else's.
 pub(super) fn unmount(
     host: &dyn Host,
-    promised: &ServedMount,
+    intended: &ServedMount,
     identity: Option<&Identity>,
 ) -> Result<(), StepError> {
     // A boot starts with none.
-    if promised.boot_id != host.boot_id()? {
+    if intended.boot_id != host.boot_id()? {
         return Ok(());
     }
     let is_ours = |entry: &&MountEntry| match identity {
         Some(identity) => {
-            is_new(promised, entry)
+            is_new(intended, entry)
                 && *identity == Identity::Mount { id: entry.id, device: entry.device }
         }
-        None => is_new(promised, entry) && entry.source == Path::new(&promised.source),
+        None => is_new(intended, entry) && entry.source == Path::new(&intended.source),
     };
     let mounts = host.mounts()?;
     let Some(ours) = mounts.iter().rfind(is_ours) else { return Ok(()) };
-    let path = &promised.path;
+    let path = &intended.path;
     if mounts.iter().rfind(|entry| entry.at == *path).is_some_and(|top| top.id != ours.id) {
         let text = format!(
             "something else is mounted over the copy at {} — unmount that first",

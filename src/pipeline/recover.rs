@@ -1,18 +1,18 @@
 //! Gives back what dead runs hold. Harmless when nothing is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::capture::{self, Room};
+use crate::capture;
 use crate::host::{Action, Host};
 use crate::model::job::Settings;
-use crate::model::names::{RunId, TargetName};
+use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::model::size::counted;
-use crate::model::undo::{Ledger, Outstanding, Undo};
+use crate::model::undo::{Ledger, Outstanding};
 
-use super::ledger::{self, FileLedger};
-use super::undo;
+use super::ledger::{self, FileLedger, Replay};
+use super::undo::{self, Prospect};
 use crate::step::context::{CHILD_GRACE, Pipeline};
 use crate::step::error::{StepError, ledger_error};
 
@@ -21,8 +21,8 @@ pub(super) fn durable_ledgers(settings: &Settings) -> PathBuf {
     settings.state_dir.join("ledger")
 }
 
-/// Where ledgers lie of what was read back while the state directory could not be written.
-pub(super) fn makeshift_ledgers(settings: &Settings) -> PathBuf {
+/// Where ledgers lie, until a reboot, of what was read back while the state directory could not be written.
+pub(super) fn volatile_ledgers(settings: &Settings) -> PathBuf {
     settings.runtime_dir.join("ledger")
 }
 
@@ -44,16 +44,12 @@ pub struct Recovery {
 pub fn wake(host: &dyn Host, settings: &Settings) {
     let Ok(ledgers) = ledger::ledgers(&durable_ledgers(settings)) else { return };
     for replay in ledgers.iter().filter_map(|path| FileLedger::peek(path)) {
-        let snapshots = replay.outstanding.iter().filter_map(|outstanding| {
-            let Undo::RemoveVolume(snapshot) = &outstanding.undo else { return None };
-            Some(snapshot)
-        });
         for child in replay.children.iter().filter(|child| child.never_kill) {
             // Which may just be about to let them go on by itself.
             let _ = host.act(&Action::StopProcess { child: child.clone(), grace: CHILD_GRACE });
         }
-        for snapshot in snapshots {
-            if let Err(error) = capture::wake(Room { host, settings }, snapshot) {
+        for (undo, _) in replay.outstanding.iter().filter_map(Outstanding::capture) {
+            if let Err(error) = capture::wake(capture::Context { host, settings }, undo) {
                 tracing::warn!(%error, "cannot look for suspended devices");
             }
         }
@@ -69,7 +65,7 @@ pub fn recover(pipeline: Pipeline<'_>) -> Result<Recovery, StepError> {
     recover_but(pipeline, None)
 }
 
-/// The same, but what can never be given back of one dead run is given up: the hooks that it promised, which are not
+/// The same, but what can never be given back of one dead run is given up: the hooks that its ledger holds, which are not
 /// run, and the locks in repositories that the configuration names no more. They would be tried for ever otherwise,
 /// and what was to be done is for a person to see to.
 ///
@@ -97,111 +93,131 @@ pub fn give_up(pipeline: Pipeline<'_>, run: &RunId) -> Result<Recovery, StepErro
 
 fn recover_but(pipeline: Pipeline<'_>, given_up: Option<&RunId>) -> Result<Recovery, StepError> {
     let settings = &pipeline.config.settings;
-    let mut recovery = Recovery::default();
     let mut ledgers = Vec::new();
-    for directory in [durable_ledgers(settings), makeshift_ledgers(settings)] {
+    for directory in [durable_ledgers(settings), volatile_ledgers(settings)] {
         ledger::sweep_drafts(&directory)?;
         ledgers.extend(ledger::ledgers(&directory)?);
     }
+    let mut recovery = Recovery::default();
     for path in ledgers {
-        let (ledger, replay) = match FileLedger::adopt(&path) {
-            Ok(Some(adopted)) => adopted,
-            Ok(None) => continue,
+        match FileLedger::adopt(&path) {
+            Ok(Some((ledger, replay))) => match replay.run.clone() {
+                Some(run) => {
+                    recovery.of_run(pipeline, &run, ledger, replay, given_up == Some(&run))
+                }
+                None => recovery.of_nobody(pipeline, &path, ledger, &replay),
+            },
+            // Its run is alive, or has ended.
+            Ok(None) => {}
             Err(error) => {
                 let hint = "look at it, give back by hand what it names, then remove it";
                 recovery.failures.push(StepError::from_error(Trouble::Cleanup, &error, Some(hint)));
-                continue;
-            }
-        };
-        let mut children_gone = true;
-        for child in &replay.children {
-            match pipeline
-                .host
-                .act(&Action::StopProcess { child: child.clone(), grace: CHILD_GRACE })
-            {
-                Ok(_) => {}
-                Err(error) => {
-                    children_gone = false;
-                    let error = StepError::from(error);
-                    recovery.failures.push(undo::left(replay.run.as_ref(), &error.message));
-                }
             }
         }
-        if replay.run.is_none() && !(replay.outstanding.is_empty() && replay.children.is_empty()) {
-            let text = format!(
-                "the ledger {} does not say of which run it is, so nothing that it names was given back — look at it, give back by hand what it names, then remove it",
-                path.shown()
-            );
-            recovery.failures.push(StepError::new(Trouble::Cleanup, text));
-            continue;
-        }
-        // Giving back a directory or a lock that a survivor still uses would harm what it does.
-        let Some(run) = replay.run.as_ref().filter(|_| children_gone) else {
-            if replay.run.is_none() {
-                recovery.failures.extend(ledger.close().err().map(StepError::from));
-            }
-            continue;
-        };
-        let before = recovery.failures.len();
-        let mut outstanding = replay.outstanding;
-        if given_up == Some(run) {
-            outstanding.retain(|promised| !let_go(pipeline, run, &ledger, promised, &mut recovery));
-        }
-        outstanding.retain(|promised| match out_of_reach(pipeline, &promised.undo) {
-            None => true,
-            Some(target) => {
-                recovery.waiting.push(StepError::new(
-                    Trouble::Cleanup,
-                    format!(
-                        "run {run} may have left a lock in the repository of target {target}, which the configuration does not name any more — `stillpoint recover --give-up {run}` gives it up"
-                    ),
-                ));
-                false
-            }
-        });
-        recovery.failures.extend(undo::unwind(pipeline, run, &ledger, &outstanding));
-        if recovery.failures.len() == before {
-            recovery.done.push(format!(
-                "gave back what run {run} held ({})",
-                counted(outstanding.len() as u64, "entry", "entries")
-            ));
-        }
-        recovery.failures.extend(ledger.close().err().map(StepError::from));
     }
     Ok(recovery)
 }
 
-/// The target of a lock that nobody can look at, since the configuration does not name it.
-fn out_of_reach<'u>(pipeline: Pipeline<'_>, undo: &'u Undo) -> Option<&'u TargetName> {
-    let Undo::ReleaseEngineLock { target, .. } = undo else { return None };
-    pipeline.engine_named(target).is_none().then_some(target)
-}
-
-/// Settles what can never be given back, without doing anything about it. Answers whether it was such a thing: one
-/// that could not be settled must not be tried either.
-fn let_go(
-    pipeline: Pipeline<'_>,
-    run: &RunId,
-    ledger: &FileLedger,
-    promised: &Outstanding,
-    recovery: &mut Recovery,
-) -> bool {
-    let what = match &promised.undo {
-        Undo::RunHook { promise, job, argv, .. } => format!(
-            "gave up the {} hook {} of job {job}, which run {run} promised: it was not run",
-            promise.name(),
-            argv.join(" ")
-        ),
-        undo => match out_of_reach(pipeline, undo) {
-            Some(target) => format!(
-                "gave up the lock that run {run} may have left in the repository of target {target}"
-            ),
-            None => return false,
-        },
-    };
-    match ledger.settled(promised.entry).map_err(ledger_error) {
-        Ok(()) => recovery.done.push(what),
-        Err(error) => recovery.failures.push(undo::left(Some(run), &error.message)),
+impl Recovery {
+    /// Gives back what a dead run holds.
+    fn of_run(
+        &mut self,
+        pipeline: Pipeline<'_>,
+        run: &RunId,
+        ledger: FileLedger,
+        replay: Replay,
+        is_given_up: bool,
+    ) {
+        // Giving back a directory or a lock that a survivor still uses would harm what it does.
+        if !self.stop_children(pipeline, &replay) {
+            return;
+        }
+        let before = self.failures.len();
+        let mut outstanding = replay.outstanding;
+        outstanding.retain(|held| {
+            let prospect = undo::prospect(pipeline, &held.undo);
+            match is_given_up {
+                true => !self.let_go(run, &ledger, held, prospect),
+                false => !self.waits(run, prospect),
+            }
+        });
+        self.failures.extend(undo::unwind(pipeline, run, &ledger, &outstanding));
+        if self.failures.len() == before {
+            let entries = counted(outstanding.len() as u64, "entry", "entries");
+            self.done.push(format!("gave back what run {run} held ({entries})"));
+        }
+        self.failures.extend(ledger.close().err().map(StepError::from));
     }
-    true
+
+    /// What to do about a ledger that does not say of which run it is: the crash came before its first line, or
+    /// somebody else wrote it.
+    fn of_nobody(
+        &mut self,
+        pipeline: Pipeline<'_>,
+        path: &Path,
+        ledger: FileLedger,
+        replay: &Replay,
+    ) {
+        self.stop_children(pipeline, replay);
+        if replay.outstanding.is_empty() && replay.children.is_empty() {
+            self.failures.extend(ledger.close().err().map(StepError::from));
+            return;
+        }
+        let text = format!(
+            "the ledger {} does not say of which run it is, so nothing that it names was given back — look at it, give back by hand what it names, then remove it",
+            path.shown()
+        );
+        self.failures.push(StepError::new(Trouble::Cleanup, text));
+    }
+
+    /// Stops what a dead run has started and is still there. Answers whether all of it has gone.
+    fn stop_children(&mut self, pipeline: Pipeline<'_>, replay: &Replay) -> bool {
+        let before = self.failures.len();
+        for child in &replay.children {
+            let stop = Action::StopProcess { child: child.clone(), grace: CHILD_GRACE };
+            if let Err(error) = pipeline.host.act(&stop) {
+                let error = StepError::from(error);
+                self.failures.push(undo::left(replay.run.as_ref(), &error.message));
+            }
+        }
+        self.failures.len() == before
+    }
+
+    /// Tells of a thing that waits for a person. Answers whether it does.
+    fn waits(&mut self, run: &RunId, prospect: Prospect) -> bool {
+        match prospect {
+            Prospect::OutOfReach { what, place } => {
+                let gives_up = undo::gives_up(run);
+                let text = format!("run {run} may have left a {what} in {place} — {gives_up}");
+                self.waiting.push(StepError::new(Trouble::Cleanup, text));
+                true
+            }
+            Prospect::TriedAgain | Prospect::MayBeGivenUp { .. } => false,
+        }
+    }
+
+    /// Settles what can never be given back, without doing anything about it. Answers whether it was such a thing: one
+    /// that could not be settled must not be tried either.
+    fn let_go(
+        &mut self,
+        run: &RunId,
+        ledger: &FileLedger,
+        held: &Outstanding,
+        prospect: Prospect,
+    ) -> bool {
+        let told = match prospect {
+            Prospect::TriedAgain => return false,
+            Prospect::MayBeGivenUp { what } => {
+                format!("gave up {what}, which run {run} left: it was not run")
+            }
+            Prospect::OutOfReach { what, place } => {
+                format!("gave up the {what} that run {run} may have left in {place}")
+            }
+        };
+        match ledger.settled(held.entry).map_err(ledger_error) {
+            Ok(()) => self.done.push(told),
+            Err(error) => self.failures.push(undo::left(Some(run), &error.message)),
+        }
+        true
+    }
 }

@@ -21,7 +21,7 @@ use crate::model::shown::Show;
 
 use super::engine_lock::bracketed;
 use super::query::{self, Query};
-use super::session::try_own_directory;
+use super::staging::try_own_directory;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 

@@ -1,23 +1,24 @@
 //! The frame around everything that changes something: what dead runs left is given back first, the ledger
 //! is open while it lasts, and whatever it acquired is given back at the end.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::capture::workplaces;
-use crate::host::{ActError, Action};
+use crate::host::Action;
 use crate::model::job::Settings;
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::undo::{ChildProcess, Identity, Ledger, Undo};
+use crate::model::undo::ChildProcess;
 use crate::tools::borg::state_directory;
 
 use super::ledger::{FileLedger, NoLedger};
-use super::recover::{Recovery, durable_ledgers, makeshift_ledgers, recover};
+use super::recover::{Recovery, durable_ledgers, recover, volatile_ledgers};
+use super::staging::stage;
 use super::undo::unwind;
 use crate::step::context::{Pipeline, RunContext};
-use crate::step::error::{StepError, ledger_error};
+use crate::step::error::StepError;
 
 /// What a session brought besides its result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub struct Frame {
     pub recovered: Vec<String>,
     /// What could not be given back, of dead runs or of this one.
     pub leftovers: Vec<StepError>,
-    /// Why the ledger was a makeshift one, and what that means.
-    pub makeshift: Option<String>,
+    /// Why the ledger was a volatile one, which a reboot empties, and what that means.
+    pub volatile: Option<String>,
 }
 
 /// Where the ledger of a session may lie.
@@ -69,9 +70,9 @@ impl Ground {
         }
     }
 
-    fn makeshift(settings: &Settings) -> Self {
+    fn volatile(settings: &Settings) -> Self {
         Self {
-            ledgers: makeshift_ledgers(settings),
+            ledgers: volatile_ledgers(settings),
             temporary: settings.runtime_dir.join("tmp"),
             needed: Vec::new(),
         }
@@ -92,7 +93,7 @@ impl crate::host::ChildRecorder for Children {
 }
 
 /// Runs `work` in such a frame. A dry host gets neither ledger nor recovery nor a directory. `place` says
-/// whether it may do with a makeshift ledger.
+/// whether it may do with a volatile ledger.
 ///
 /// # Errors
 /// When the ledger cannot be begun: then nothing was done.
@@ -122,17 +123,17 @@ pub fn session<T>(
         recovery => recovery?,
     };
     let mut frame =
-        Frame { recovered: recovery.done, leftovers: recovery.failures, makeshift: None };
+        Frame { recovered: recovery.done, leftovers: recovery.failures, volatile: None };
     frame.recovered.extend(recovery.waiting.into_iter().map(|waiting| waiting.message));
 
     let (ledger, staging) = match begin(pipeline, run, &Ground::durable(settings)) {
         Err(error) if place == Place::StateElseRuntime => {
-            let makeshift = Ground::makeshift(settings);
-            frame.makeshift = Some(format!(
+            let volatile = Ground::volatile(settings);
+            frame.volatile = Some(format!(
                 "{error}; until then the ledger of a command that only reads copies lies in {}, which a reboot empties",
-                makeshift.ledgers.shown()
+                volatile.ledgers.shown()
             ));
-            begin(pipeline, run, &makeshift)?
+            begin(pipeline, run, &volatile)?
         }
         begun => begun?,
     };
@@ -142,7 +143,7 @@ pub fn session<T>(
         run,
         ledger: ledger.as_ref(),
         staging: Some(&staging),
-        durable: frame.makeshift.is_none(),
+        durable: frame.volatile.is_none(),
     });
     pipeline.host.record_children(None);
 
@@ -192,50 +193,4 @@ fn end(pipeline: Pipeline<'_>, run: &RunId, ledger: Arc<FileLedger>) -> Vec<Step
         leftovers.push(cleanup(error));
     }
     leftovers
-}
-
-/// Makes the run's own directory, through the ledger like everything that outlives the process.
-fn stage(
-    pipeline: Pipeline<'_>,
-    run: &RunId,
-    ledger: &dyn Ledger,
-    below: &Path,
-) -> Result<PathBuf, StepError> {
-    let path = below.join(run.as_str());
-    own_directory(pipeline, ledger, &path)?;
-    Ok(path)
-}
-
-/// Makes a directory of the run's, which goes with the run. Answers with its identity; a dry host makes none.
-///
-/// # Errors
-/// When it cannot be made or written down.
-pub(super) fn own_directory(
-    pipeline: Pipeline<'_>,
-    ledger: &dyn Ledger,
-    path: &Path,
-) -> Result<Option<Identity>, StepError> {
-    try_own_directory(pipeline, ledger, path)?
-        .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))
-}
-
-/// The same for who knows what to do when it cannot be made, which is the inner error.
-///
-/// # Errors
-/// When it cannot be written down.
-pub(super) fn try_own_directory(
-    pipeline: Pipeline<'_>,
-    ledger: &dyn Ledger,
-    path: &Path,
-) -> Result<Result<Option<Identity>, ActError>, StepError> {
-    let path = path.to_owned();
-    let entry = ledger.intend(Undo::RemoveStaging { path: path.clone() }).map_err(ledger_error)?;
-    let identity = match pipeline.host.act(&Action::CreateDirectory { path, mode: 0o700 }) {
-        Ok(identity) => identity,
-        Err(error) => return Ok(Err(error)),
-    };
-    if let Some(identity) = &identity {
-        ledger.made(entry, identity.clone()).map_err(ledger_error)?;
-    }
-    Ok(Ok(identity))
 }

@@ -1,16 +1,15 @@
-//! The one interpreter of [`Undo`]: after an error in the same run, and after a crash in a later one.
-
-use std::time::Duration;
+//! The one interpreter of [`Undo`]: after an error in the same run, and after a crash in a later one. It tells rooms
+//! apart, and each room knows its own kinds.
 
 use crate::capture;
-use crate::host::{Action, LockGuard};
+use crate::host::LockGuard;
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::undo::{Identity, Ledger, Outstanding, Undo};
+use crate::source::files::quiesce;
 
-use super::engine_lock;
 use super::ledger::FileLedger;
-use super::mount;
+use super::{engine_undo, staging};
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 use crate::step::hook;
@@ -28,29 +27,61 @@ pub fn give_back(
     identity: Option<&Identity>,
 ) -> Result<(), StepError> {
     match undo {
-        Undo::RemoveStaging { path } => {
-            pipeline
-                .host
-                .act(&Action::RemoveStaging { path: path.clone(), identity: identity.cloned() })?;
-            Ok(())
+        Undo::Capture(undo) => Ok(capture::give_back(pipeline.capture_context(), undo, identity)?),
+        Undo::Engine(undo) => engine_undo::give_back(pipeline, ledger, undo, identity),
+        Undo::Hook(hook) => hook::give_back(pipeline.host, run, hook),
+        Undo::Staging(directory) => staging::remove(pipeline.host, directory, identity),
+        Undo::Thaw(group) => quiesce::give_back(pipeline.host, group, identity),
+    }
+}
+
+/// What has to be held while a thing is given back, where that may not happen at any time.
+fn permit(
+    pipeline: Pipeline<'_>,
+    run: &RunId,
+    undo: &Undo,
+) -> Result<Option<Box<dyn LockGuard>>, StepError> {
+    match undo {
+        Undo::Hook(hook) => hook::permit(pipeline, run, hook).map(Some),
+        Undo::Capture(_) | Undo::Engine(_) | Undo::Staging(_) | Undo::Thaw(_) => Ok(None),
+    }
+}
+
+/// What can be done about a thing that cannot be given back.
+pub(super) enum Prospect {
+    /// It is tried again.
+    TriedAgain,
+    /// It is tried again, and a person may give it up.
+    MayBeGivenUp {
+        /// What it is, in words.
+        what: String,
+    },
+    /// It cannot even be tried, until a person gives it up or the configuration names what it is about.
+    OutOfReach {
+        /// What it is, in a word.
+        what: &'static str,
+        /// Where it is, in words.
+        place: String,
+    },
+}
+
+/// What can be done about a thing that a run holds.
+pub(super) fn prospect(pipeline: Pipeline<'_>, undo: &Undo) -> Prospect {
+    match undo {
+        Undo::Hook(hook) => {
+            let (kind, argv, job) = (hook.kind.name(), hook.argv.join(" "), &hook.job);
+            Prospect::MayBeGivenUp { what: format!("the {kind} hook {argv} of job {job}") }
         }
-        Undo::RunHook { promise, job, argv, timeout } => {
-            let moment = hook::Moment::promised(*promise, job, run);
-            hook::run_one(pipeline.host, argv, *timeout, &moment).map(|_| ())
-        }
-        Undo::ReleaseEngineLock { target, owner } => {
-            engine_lock::release(pipeline, ledger, target, owner.as_deref())
-        }
-        Undo::RemoveSubvolume(_) | Undo::RemoveVolume(_) | Undo::RemountWritable { .. } => {
-            Ok(capture::give_back(pipeline.room(), undo, identity)?)
-        }
-        Undo::Unmount(promised) => mount::unmount(pipeline.host, promised, identity),
-        Undo::Thaw { cgroup } => {
-            pipeline
-                .host
-                .act(&Action::Thaw { cgroup: cgroup.clone(), identity: identity.cloned() })?;
-            Ok(())
-        }
+        Undo::Engine(undo) => match engine_undo::out_of_reach(pipeline, undo) {
+            Some(target) => Prospect::OutOfReach {
+                what: "lock",
+                place: format!(
+                    "the repository of target {target}, which the configuration does not name any more"
+                ),
+            },
+            None => Prospect::TriedAgain,
+        },
+        Undo::Capture(_) | Undo::Staging(_) | Undo::Thaw(_) => Prospect::TriedAgain,
     }
 }
 
@@ -69,35 +100,19 @@ pub fn unwind(
         give_back(pipeline, run, ledger, undo, identity.as_ref())
     };
     let mut failures = Vec::new();
-    for (undo, error) in give_back_all(pipeline.room(), ledger, outstanding, &one) {
+    for (undo, error) in give_back_all(pipeline.capture_context(), ledger, outstanding, &one) {
         let mut failure = left(Some(run), &error.message);
-        if let Undo::RunHook { .. } = undo {
-            failure.message += &format!(", and `stillpoint recover --give-up {run}` gives it up");
+        if let Prospect::MayBeGivenUp { .. } = prospect(pipeline, undo) {
+            failure.message += &format!(", and {}", gives_up(run));
         }
         failures.push(failure);
     }
     failures
 }
 
-/// Whether a thing may be given back now. A hook runs under its job's lock, which no live run of that job gives
-/// away between its own hooks: a `finally` would start the database that the live run has just stopped.
-fn permit(
-    pipeline: Pipeline<'_>,
-    run: &RunId,
-    undo: &Undo,
-) -> Result<Option<Box<dyn LockGuard>>, StepError> {
-    let Undo::RunHook { promise, job, .. } = undo else { return Ok(None) };
-    match pipeline.lock_job(run, job, Duration::ZERO) {
-        Ok(lock) => Ok(Some(lock)),
-        Err(error) => Err(StepError::new(
-            Trouble::Cleanup,
-            format!(
-                "the {} hook of job {job} has to wait: {}",
-                promise.name(),
-                StepError::from(error).message
-            ),
-        )),
-    }
+/// How a person gives up what a run holds.
+pub(super) fn gives_up(run: &RunId) -> String {
+    format!("`stillpoint recover --give-up {run}` gives it up")
 }
 
 /// Something that could not be given back, of which run, and what becomes of it.

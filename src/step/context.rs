@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::capture::Room;
+use crate::capture;
 use crate::engine::{BackupReport, Context, Engine, Engines, Input};
 use crate::history::{History, HistoryError};
 use crate::host::{Host, LockError, LockGuard, LockMode};
@@ -72,9 +72,9 @@ impl<'a> Pipeline<'a> {
         (self.sources)(job)
     }
 
-    /// What captures are made in.
-    pub fn room(&self) -> Room<'a> {
-        Room { host: self.host, settings: &self.config.settings }
+    /// What captures are made and given back with.
+    pub fn capture_context(&self) -> capture::Context<'a> {
+        capture::Context { host: self.host, settings: &self.config.settings }
     }
 
     /// What engines get outside a run, with the default temporary directory.
@@ -136,6 +136,11 @@ impl<'a> RunContext<'a> {
     /// The configuration.
     pub fn config(&self) -> &'a Config {
         self.pipeline.config
+    }
+
+    /// What captures are made and given back with.
+    pub fn capture(&self) -> capture::Context<'a> {
+        self.pipeline.capture_context()
     }
 
     /// What engines get for a look, whose lock is no concern of the ledger: it bears the machine's own name.

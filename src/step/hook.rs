@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
-use crate::host::{Capture, CommandSpec, Effect, Host, Stream, Tool};
+use crate::host::{Capture, CommandSpec, Effect, Host, LockGuard, Stream, Tool};
 use crate::model::exit::exit_code;
 use crate::model::job::{Hooks, Job};
 use crate::model::names::{JobName, RunId};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::size;
-use crate::model::undo::{EntryId, Promise, Undo};
+use crate::model::undo::{EntryId, HookKind, PendingHook};
 
-use crate::step::context::RunContext;
+use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::{StepError, ledger_error};
 use crate::step::recorder::{Done, Recorder};
 
@@ -74,9 +74,9 @@ impl Ending {
 }
 
 impl<'a> Moment<'a> {
-    /// When a promise is kept, in the job's own run or in `recover`, where its outcome is not known.
-    pub fn promised(promise: Promise, job: &'a JobName, run: &'a RunId) -> Self {
-        Self { name: promise.name(), job, run, ending: None }
+    /// When a hook runs that the ledger holds, in the job's own run or in `recover`, where its outcome is not known.
+    fn pending(hook: &'a PendingHook, run: &'a RunId) -> Self {
+        Self { name: hook.kind.name(), job: &hook.job, run, ending: None }
     }
 
     /// Just before the captures are made.
@@ -157,55 +157,68 @@ pub fn in_ledger(cx: RunContext<'_>, what: &str) -> String {
 
 /// A hook that the ledger holds until it has run.
 #[derive(Debug)]
-pub struct Promised {
+pub struct Held {
     entry: EntryId,
-    promise: Promise,
-    job: JobName,
-    argv: Vec<String>,
-    timeout: Option<Duration>,
+    hook: PendingHook,
 }
 
 /// Writes the `finally` hooks into the ledger, so that they run whatever happens from now on.
 ///
 /// # Errors
 /// When the ledger cannot be written; then the job must not start.
-pub fn promise_finally(cx: RunContext<'_>, job: &Job) -> Result<Vec<Promised>, StepError> {
-    promise(cx, job, Promise::Finally)
+pub fn intend_finally(cx: RunContext<'_>, job: &Job) -> Result<Vec<Held>, StepError> {
+    intend(cx, job, HookKind::Finally)
 }
 
 /// Writes the `resume` hooks into the ledger.
 ///
 /// # Errors
 /// When the ledger cannot be written; then no writer must be told to pause.
-pub fn promise_resume(cx: RunContext<'_>, job: &Job) -> Result<Vec<Promised>, StepError> {
-    promise(cx, job, Promise::Resume)
+pub fn intend_resume(cx: RunContext<'_>, job: &Job) -> Result<Vec<Held>, StepError> {
+    intend(cx, job, HookKind::Resume)
 }
 
-fn promise(cx: RunContext<'_>, job: &Job, promise: Promise) -> Result<Vec<Promised>, StepError> {
-    let hooks = match promise {
-        Promise::Finally => &job.hooks.finally,
-        Promise::Resume => &job.hooks.resume,
+fn intend(cx: RunContext<'_>, job: &Job, kind: HookKind) -> Result<Vec<Held>, StepError> {
+    let hooks = match kind {
+        HookKind::Finally => &job.hooks.finally,
+        HookKind::Resume => &job.hooks.resume,
     };
-    let mut promised = Vec::new();
+    let (name, timeout) = (&job.name, job.hooks.timeout);
+    let mut held = Vec::new();
     // Recover works from the newest entry back, and the hooks are to run in the file's order.
     for argv in hooks.iter().rev() {
-        let undo = Undo::RunHook {
-            promise,
-            job: job.name.clone(),
-            argv: argv.clone(),
-            timeout: job.hooks.timeout,
-        };
-        let entry = cx.ledger.intend(undo).map_err(ledger_error)?;
-        promised.push(Promised {
-            entry,
-            promise,
-            job: job.name.clone(),
-            argv: argv.clone(),
-            timeout: job.hooks.timeout,
-        });
+        let hook = PendingHook { kind, job: name.clone(), argv: argv.clone(), timeout };
+        let entry = cx.ledger.intend(hook.clone().into()).map_err(ledger_error)?;
+        held.push(Held { entry, hook });
     }
-    promised.reverse();
-    Ok(promised)
+    held.reverse();
+    Ok(held)
+}
+
+/// Runs a hook that a ledger holds.
+///
+/// # Errors
+/// As [`run_one`].
+pub fn give_back(host: &dyn Host, run: &RunId, hook: &PendingHook) -> Result<(), StepError> {
+    run_one(host, &hook.argv, hook.timeout, &Moment::pending(hook, run)).map(|_| ())
+}
+
+/// Whether a hook that a ledger holds may run now: under its job's lock, which no live run of that job gives away between
+/// its own hooks. A `finally` would start the database that the live run has just stopped.
+///
+/// # Errors
+/// When it has to wait.
+pub fn permit(
+    pipeline: Pipeline<'_>,
+    run: &RunId,
+    hook: &PendingHook,
+) -> Result<Box<dyn LockGuard>, StepError> {
+    pipeline.lock_job(run, &hook.job, Duration::ZERO).map_err(|error| {
+        let (kind, job) = (hook.kind.name(), &hook.job);
+        let why = StepError::from(error).message;
+        let text = format!("the {kind} hook of job {job} has to wait: {why}");
+        StepError::new(Trouble::Cleanup, text)
+    })
 }
 
 /// Runs the `before` hooks until one fails or asks to skip.
@@ -252,40 +265,41 @@ pub fn after(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
     });
 }
 
-/// Keeps the promise of [`promise_finally`]. What fails stays in the ledger, for recover to try again.
-pub fn finally(cx: RunContext<'_>, rec: &mut Recorder<'_>, promised: &[Promised]) {
+/// Runs the hooks of [`intend_finally`]. What fails stays in the ledger, for recover to try again.
+pub fn finally(cx: RunContext<'_>, rec: &mut Recorder<'_>, held: &[Held]) {
     let ending = Ending::of(cx, rec);
-    keep(cx, rec, "finally", promised, Some(&ending));
+    run_held(cx, rec, "finally", held, Some(&ending));
 }
 
-/// Keeps the promise of [`promise_resume`], in the same way.
-pub fn resume(cx: RunContext<'_>, rec: &mut Recorder<'_>, promised: &[Promised]) {
-    keep(cx, rec, "resume", promised, None);
+/// Runs the hooks of [`intend_resume`], in the same way.
+pub fn resume(cx: RunContext<'_>, rec: &mut Recorder<'_>, held: &[Held]) {
+    run_held(cx, rec, "resume", held, None);
 }
 
-fn keep(
+fn run_held(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
     step: &'static str,
-    promised: &[Promised],
+    held: &[Held],
     ending: Option<&Ending>,
 ) {
-    if promised.is_empty() {
+    if held.is_empty() {
         return;
     }
     let _shield = cx.host().shield();
     rec.step(step, None, None, |_| {
         let mut failures = Vec::new();
-        for Promised { entry, promise, job, argv, timeout } in promised {
+        for Held { entry, hook } in held {
             // Here it is known how the job ended, which recover would not know.
-            let moment = Moment { ending, ..Moment::promised(*promise, job, cx.run) };
+            let moment = Moment { ending, ..Moment::pending(hook, cx.run) };
             let settle = |_| cx.ledger.settled(*entry).map_err(ledger_error);
-            if let Err(error) = run_one(cx.host(), argv, *timeout, &moment).and_then(settle) {
+            let ran = run_one(cx.host(), &hook.argv, hook.timeout, &moment);
+            if let Err(error) = ran.and_then(settle) {
                 failures.push(error.message);
             }
         }
         if failures.is_empty() {
-            Ok(((), Done::ok(counted(promised.len()))))
+            Ok(((), Done::ok(counted(held.len()))))
         } else {
             let text = format!(
                 "{} — the next run or `stillpoint recover` tries again",

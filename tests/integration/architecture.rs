@@ -53,6 +53,9 @@ const DOORS: &[(&[&str], &str)] = &[
 const VARIANTS: &[(&str, &[&str])] = &[
     ("Source", &["src/model/job.rs", "src/source/mod.rs", "src/config/keys/"]),
     ("EngineConfig", &["src/model/target.rs", "src/engine/kinds.rs", "src/config/keys/"]),
+    ("Undo", &["src/model/undo/", "src/pipeline/undo.rs"]),
+    ("CaptureUndo", &["src/model/undo/", "src/capture/give_back.rs"]),
+    ("EngineUndo", &["src/model/undo/", "src/pipeline/engine_undo.rs"]),
 ];
 
 /// Variants that are named where they may not be, also under another name of their enum.
@@ -204,6 +207,9 @@ fn a_planted_violation_is_found() {
         ("src/report/facts.rs", "use crate::model::job::{Config, Source as Kind};"),
         ("src/source/files/mod.rs", "use crate::model::job::Source::{self, Files};"),
         ("src/engine/mod.rs", "fn f() { if let EngineConfig::Borg(x) = &target.engine {} }"),
+        ("src/pipeline/recover.rs", "fn f() { let Undo::Hook(hook) = undo else { return }; }"),
+        ("src/capture/lvm.rs", "fn f() { let CaptureUndo::RemoveVolume(x) = undo else {}; }"),
+        ("src/pipeline/mount.rs", "fn f() { matches!(undo, EngineUndo::Unmount(_)) }"),
     ];
     for (file, source) in planted {
         assert_eq!(violations(file, source).len(), 1, "{file}: {source}");

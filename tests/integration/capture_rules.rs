@@ -654,7 +654,7 @@ fn a_capture_that_lost_its_place_is_not_shown_and_the_copy_is_incomplete() {
     let bench = misplaced(CaptureMode::Required);
     let report = bench.run();
     assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
-    assert!(step(&report, "look").detail.contains(told), "{report:#?}");
+    assert!(step(&report, "verify").detail.contains(told), "{report:#?}");
     bench.assert_given_back("a place that is gone");
 }
 

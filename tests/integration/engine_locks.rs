@@ -102,7 +102,7 @@ fn a_lock_bears_the_name_of_the_run_where_the_ledger_outlives_a_reboot_and_nowhe
     std::fs::write(bench.state.path().join("ledger"), "").unwrap();
     let (named, frame) =
         session(bench.pipeline(), &run_id(), Place::StateElseRuntime, name_in).unwrap();
-    assert!(frame.makeshift.is_some());
+    assert!(frame.volatile.is_some());
     assert_eq!(named, (true, None));
     // A dry run carries out what only looks, and has no ledger at all.
     let dry = DryHost::new(Arc::new(bench.host.clone()));

@@ -16,7 +16,9 @@ use stillpoint::model::names::{JobName, RunId, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::RunReport;
 use stillpoint::model::target::{CheckPolicy, ReadData};
-use stillpoint::model::undo::{Ledger, Promise, Undo};
+use stillpoint::model::undo::{
+    EngineLock, EngineUndo, HookKind, Ledger, PendingHook, StagingDirectory,
+};
 use stillpoint::pipeline::identity;
 use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::recover::{give_up, recover};
@@ -256,7 +258,7 @@ fn failing_any_effect_of_giving_up_hooks_is_recovered_from() {
 }
 
 #[test]
-fn a_promised_hook_that_never_succeeds_can_be_given_up() {
+fn a_hook_in_the_ledger_that_never_succeeds_can_be_given_up() {
     let mut bench = Bench::with_history();
     bench.host.arm(Fault::None);
     let good = std::mem::take(&mut bench.config.jobs[0].hooks);
@@ -265,7 +267,7 @@ fn a_promised_hook_that_never_succeeds_can_be_given_up() {
     let report = bench.run();
     let run = loops::dead_run(&bench).unwrap();
     assert_eq!(run, report.run_id);
-    // The configuration is mended, and what was promised stays.
+    // The configuration is mended, and what the ledger holds stays.
     bench.config.jobs[0].hooks = good;
     for _ in 0..2 {
         let report = bench.run();
@@ -280,21 +282,22 @@ fn a_promised_hook_that_never_succeeds_can_be_given_up() {
     let error = give_up(bench.pipeline(), &typo).unwrap_err();
     assert_eq!(error.trouble, Trouble::Configuration);
     assert!(error.message.ends_with(run.as_str()), "{error}");
-    // Nobody else's promise is given up with it.
+    // Nobody else's hook is given up with it.
     let other = RunId::parse("0000ffff").unwrap();
-    let promise = Undo::RunHook {
-        promise: Promise::Finally,
+    let hook = PendingHook {
+        kind: HookKind::Finally,
         job: bench.config.jobs[0].name.clone(),
         argv: argv(&["/hook", "start"]),
         timeout: None,
     };
-    drop(FileLedger::begin(&bench.state.path().join("ledger"), &other).unwrap().intend(promise));
+    drop(
+        FileLedger::begin(&bench.state.path().join("ledger"), &other).unwrap().intend(hook.into()),
+    );
     bench.host.world().hooks.clear();
     let recovery = give_up(bench.pipeline(), &run).unwrap();
     assert_eq!(recovery.failures, []);
     assert_eq!(bench.host.world().hooks, ["start"]);
-    let told =
-        format!("gave up the finally hook /hook broken of job host, which run {run} promised");
+    let told = format!("gave up the finally hook /hook broken of job host, which run {run} left");
     assert!(recovery.done.iter().any(|line| line.starts_with(&told)), "{recovery:?}");
     bench.assert_mended("giving up a hook");
     assert!(give_up(bench.pipeline(), &run).is_err(), "its ledger is gone");
@@ -305,14 +308,14 @@ fn a_lock_of_a_target_that_is_not_configured_any_more_waits_for_a_person() {
     let bench = Bench::with_history();
     bench.host.arm(Fault::None);
     let dead = RunId::parse("0badc0de").unwrap();
-    let lock = Undo::ReleaseEngineLock {
+    let lock = EngineLock {
         target: TargetName::new("gone").unwrap(),
         owner: Some("web1.stillpoint-0badc0de".into()),
     };
-    let staging = Undo::RemoveStaging { path: "/var/cache/stillpoint/tmp/0badc0de".into() };
+    let staging = StagingDirectory { path: "/var/cache/stillpoint/tmp/0badc0de".into() };
     let ledger = FileLedger::begin(&bench.state.path().join("ledger"), &dead).unwrap();
-    ledger.intend(lock).unwrap();
-    ledger.intend(staging).unwrap();
+    ledger.intend(EngineUndo::from(lock).into()).unwrap();
+    ledger.intend(staging.into()).unwrap();
     drop(ledger);
     // Every run tells of it, and is as good as it is.
     for _ in 0..2 {
@@ -342,7 +345,7 @@ fn a_ledger_that_cannot_be_understood_is_told_and_stays() {
     fs::create_dir_all(&directory).unwrap();
     let path = directory.join("0badc0de");
     let intent = r#"{"intend":{"entry":0,"undo":{"remove-staging":{"path":"/x"}}}}"#;
-    let newer = r#"{"begin":{"format":2,"run":"0badc0de"}}"#;
+    let newer = r#"{"begin":{"format":9,"run":"0badc0de"}}"#;
     for text in [format!("{intent}\n"), format!("{newer}\n"), "not a ledger\n".to_owned()] {
         fs::write(&path, &text).unwrap();
         let recovery = recover(bench.pipeline()).unwrap();
@@ -357,17 +360,17 @@ fn a_ledger_that_cannot_be_understood_is_told_and_stays() {
 }
 
 #[test]
-fn a_promised_hook_waits_for_the_run_that_has_the_job() {
+fn a_hook_in_the_ledger_waits_for_the_run_that_has_the_job() {
     let bench = Bench::with_history();
     let dead = RunId::parse("0badc0de").unwrap();
-    let promise = Undo::RunHook {
-        promise: Promise::Finally,
+    let hook = PendingHook {
+        kind: HookKind::Finally,
         job: bench.config.jobs[0].name.clone(),
         argv: argv(&["/hook", "start"]),
         timeout: None,
     };
     let ledger = FileLedger::begin(&bench.state.path().join("ledger"), &dead).unwrap();
-    ledger.intend(promise).unwrap();
+    ledger.intend(hook.into()).unwrap();
     drop(ledger);
     bench.host.world().hooks.clear();
 
@@ -380,7 +383,7 @@ fn a_promised_hook_waits_for_the_run_that_has_the_job() {
     assert!(failure.message.starts_with(told), "{failure}");
     assert_eq!(failure.trouble, Trouble::Cleanup);
     assert_eq!(bench.host.world().hooks, Vec::<String>::new());
-    assert_eq!(bench.ledgers().len(), 1, "it is still promised");
+    assert_eq!(bench.ledgers().len(), 1, "the ledger still holds it");
 
     drop(held);
     assert_eq!(recover(bench.pipeline()).unwrap().failures, []);

@@ -10,7 +10,7 @@ use stillpoint::history::FILE_NAME;
 use stillpoint::host::MountEntry;
 use stillpoint::model::names::{RunId, TargetName};
 use stillpoint::model::outcome::Trouble;
-use stillpoint::model::undo::Undo;
+use stillpoint::model::undo::{StagingDirectory, Undo};
 use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::query::Query;
 use stillpoint::pipeline::recover::recover;
@@ -77,7 +77,7 @@ fn a_restore_that_fails_anywhere_says_so_and_leaves_nothing() {
             Err(_) => {}
             Ok((result, frame)) => {
                 // Without its own directory in one place, the session has it in another one.
-                let was_told = !frame.leftovers.is_empty() || frame.makeshift.is_some();
+                let was_told = !frame.leftovers.is_empty() || frame.volatile.is_some();
                 assert_ne!(result.is_err(), was_told, "{after}: {result:?}, {frame:?}");
             }
         }
@@ -154,7 +154,7 @@ fn the_staging_directory_is_in_the_ledger_before_it_is_made() {
     let promised = replay
         .outstanding
         .iter()
-        .any(|held| held.undo == Undo::RemoveStaging { path: path.clone() });
+        .any(|held| held.undo == Undo::from(StagingDirectory { path: path.clone() }));
     assert!(promised, "{replay:?}");
 }
 

@@ -54,7 +54,7 @@ fn one_batch_after_the_other_is_held_read_and_let_go_and_the_target_is_listed_on
         [
             "lock",
             "prepare",
-            "promise",
+            "intend",
             "before",
             "items",
             "hold web",

@@ -234,7 +234,7 @@ fn copies_are_read_back_where_history_is_damaged() {
 }
 
 #[test]
-fn what_a_killed_restore_held_by_a_makeshift_ledger_is_given_back() {
+fn what_a_killed_restore_held_by_a_volatile_ledger_is_given_back() {
     let machine = Machine::bare(HOST);
     let disk = SmallDisk::new(&machine, &["state"]);
     machine.run(&["init", "b", "r"]).expect(0);

@@ -1,15 +1,15 @@
 //! How the source is held still: a look at it, a look at what lies below it, and a capture of every volume
 //! before anything is read.
 //!
-//! Every promise is in the ledger before the first capture is made, so that between the first and the last
+//! Every intent is in the ledger before the first capture is made, so that between the first and the last
 //! nothing happens but the captures themselves.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::capture::survey::{Survey, closed};
-use crate::capture::view::view;
-use crate::capture::{self, CaptureError, Made};
+use crate::capture::survey::{Survey, Volume, closed};
+use crate::capture::view::{self, view};
+use crate::capture::{self, Capture, CaptureError, Made, Provider};
 use crate::engine::Input;
 use crate::host::{Halt, LockGuard, MountEntry, PrivateMount, PrivateView};
 use crate::model::job::{CaptureMode, FilesSource, Job};
@@ -17,7 +17,7 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::VolumeReport;
 use crate::model::shown::Show;
 use crate::model::target::Target;
-use crate::model::undo::{EntryId, Outstanding, Undo};
+use crate::model::undo::{CaptureUndo, EntryId, Outstanding};
 
 use crate::step::context::RunContext;
 use crate::step::error::{StepError, ledger_error};
@@ -27,7 +27,7 @@ use crate::step::release::give_back_all;
 use crate::tools::Tree;
 
 use super::gaps::look;
-use super::preflight::{AnyProvider, disks, intend, is_strict, not_named, programs, read_live};
+use super::preflight::{self, disks, is_strict, not_named, programs, read_live};
 use super::quiesce::while_quiesced;
 use super::roots::{self, Roots};
 use crate::step::source::{HeldBatch, Item};
@@ -44,6 +44,8 @@ pub(super) struct Captured<'a> {
     /// How each volume is read.
     volumes: Vec<VolumeReport>,
     survey: Survey,
+    /// What the engines are, which a view must let be executed.
+    programs: Vec<PathBuf>,
     still: Vec<MountEntry>,
     holds: Vec<Hold>,
     /// Captures that came too late: their volumes were gone. The ledger has their intents still.
@@ -54,32 +56,38 @@ pub(super) struct Captured<'a> {
 
 /// One capture that exists, with what gives it back.
 struct Hold {
-    at: PathBuf,
-    provider: AnyProvider,
-    promise: Undo,
+    volume: Volume,
+    provider: Box<dyn Provider>,
+    capture: Box<dyn Capture>,
     entry: EntryId,
     made: Option<Made>,
+    /// Whether there is no place for it in the captures around it.
+    is_misplaced: bool,
 }
 
 impl Hold {
     /// The same as the ledger has it.
     fn outstanding(self) -> Outstanding {
         let identity = self.made.and_then(|made| made.identity);
-        Outstanding { entry: self.entry, undo: self.promise, identity }
+        Outstanding { entry: self.entry, undo: self.capture.undo().into(), identity }
     }
 }
 
 impl Captured<'_> {
     /// The captures that are shown to engines.
     fn mounts(&self) -> Vec<PrivateMount> {
-        self.holds.iter().filter_map(|hold| hold.made.as_ref()?.mount.clone()).collect()
+        let seen = self.holds.iter().filter(|hold| !hold.is_misplaced);
+        seen.filter_map(|hold| {
+            view::mount(&hold.made.as_ref()?.still, &hold.volume, &self.programs)
+        })
+        .collect()
     }
 
     /// What an engine sees that must reach these places as they are outside.
     fn view(&self, cx: RunContext<'_>, live: &[PathBuf]) -> PrivateView {
         PrivateView {
             mounts: view(&self.survey, &self.mounts(), live),
-            workplace: capture::workplace(cx.pipeline.room()),
+            workplace: capture::workplace(cx.capture()),
             halt: self.halt.clone(),
         }
     }
@@ -130,19 +138,15 @@ impl HeldBatch for Captured<'_> {
 
     fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError> {
         for hold in &self.holds {
-            hold.provider.examine(cx.pipeline.room(), &hold.promise)?;
+            hold.capture.still_holds(cx.capture())?;
         }
-        Ok(capture::stayed_read_only(cx.pipeline.room(), &self.still)?)
+        Ok(capture::stayed_read_only(cx.capture(), &self.still)?)
     }
 
     fn watch(&self, cx: RunContext<'_>, read: &mut dyn FnMut()) {
-        let watched: Vec<_> = self
-            .holds
-            .iter()
-            .filter(|hold| hold.provider.is_watched())
-            .map(|hold| (hold.provider.as_ref(), &hold.promise))
-            .collect();
-        super::watch::watched(cx.pipeline.room(), &watched, &self.halt, read);
+        let captures = self.holds.iter().map(|hold| hold.capture.as_ref());
+        let watched: Vec<&dyn Capture> = captures.filter(|capture| capture.is_watched()).collect();
+        super::watch::watched(cx.capture(), &watched, &self.halt, read);
     }
 
     fn release(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>) {
@@ -165,6 +169,7 @@ pub(super) fn hold<'a>(
         exclude: Vec::new(),
         volumes: Vec::new(),
         survey: Survey::default(),
+        programs: Vec::new(),
         still: Vec::new(),
         holds: Vec::new(),
         lapsed: Vec::new(),
@@ -175,9 +180,10 @@ pub(super) fn hold<'a>(
     if files.capture.mode == CaptureMode::None {
         return Some(captured);
     }
-    let (programs, disks) = (programs(cx.pipeline, targets), disks(&cx.config().targets));
+    captured.programs = programs(cx.pipeline, targets);
+    let disks = disks(&cx.config().targets);
     let intended =
-        rec.step("survey", None, None, |_| intend(cx.pipeline.room(), files, &programs, &disks))?;
+        rec.step("survey", None, None, |_| preflight::intend(cx.capture(), files, &disks))?;
     if let Some(warning) = read_live(&intended.volumes) {
         rec.say(true, warning);
     }
@@ -223,13 +229,13 @@ fn capture(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
     job: &Job,
-    held: Vec<(PathBuf, AnyProvider)>,
+    held: Vec<(Volume, Box<dyn Provider>)>,
     captured: &mut Captured<'_>,
 ) -> Option<()> {
     let files = captured.files;
     let _until_made = rec.step("intend", None, None, |_| {
         let until_made = lock(cx, &held, captured)?;
-        let ((), done) = promise(cx, files, held, captured)?;
+        let ((), done) = intend(cx, files, held, captured)?;
         Ok((until_made, done))
     })?;
     // This waits until everything is written out, which writers need not stand still for.
@@ -239,7 +245,7 @@ fn capture(
     while_quiesced(cx, rec, job, &files.capture, |rec| {
         rec.step("capture", None, None, |_| make(cx, files, captured))
     })?;
-    rec.step("look", None, None, |_| see(cx, files, captured))
+    rec.step("verify", None, None, |_| verify(cx, files, captured))
 }
 
 /// Gives every capture back, newest first. What cannot be given back stays in the ledger.
@@ -260,14 +266,15 @@ fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_>) {
         let held = holds.into_iter().rev().map(Hold::outstanding);
         let held: Vec<Outstanding> = held.chain(lapsed).collect();
         // Who waits for an exclusive capture must not get it before it is given back.
-        let one = |Outstanding { entry, undo, identity }: &Outstanding| {
-            let identity = identity.as_ref();
-            match exclusive.contains(entry) {
-                true => Ok(capture::give_back_held(cx.pipeline.room(), undo, identity)?),
-                false => Ok(capture::give_back(cx.pipeline.room(), undo, identity)?),
+        let one = |held: &Outstanding| match held.capture() {
+            Some((undo, identity)) if exclusive.contains(&held.entry) => {
+                Ok(capture::give_back_held(cx.capture(), undo, identity)?)
             }
+            Some((undo, identity)) => Ok(capture::give_back(cx.capture(), undo, identity)?),
+            // To settle what was not given back would be to forget it.
+            None => Err(StepError::new(Trouble::Unexpected, "what is held is no capture")),
         };
-        let failures = give_back_all(cx.pipeline.room(), cx.ledger, &held, &one);
+        let failures = give_back_all(cx.capture(), cx.ledger, &held, &one);
         drop(locks);
         if failures.is_empty() {
             return Ok(((), Done::ok(format!("{count} given back"))));
@@ -277,7 +284,7 @@ fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_>) {
     });
 }
 
-/// Takes the locks that keep promises true until they are kept. Answers with those that are needed no longer than
+/// Takes the locks that keep what is intended possible until it is made. Answers with those that are needed no longer than
 /// that.
 ///
 /// All runs take them in one order, and those first that are held until everything is given back: whoever gives
@@ -285,7 +292,7 @@ fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_>) {
 /// nobody from a group meanwhile.
 fn lock(
     cx: RunContext<'_>,
-    held: &[(PathBuf, AnyProvider)],
+    held: &[(Volume, Box<dyn Provider>)],
     captured: &mut Captured<'_>,
 ) -> Result<Vec<Box<dyn LockGuard>>, StepError> {
     // `false` comes before `true`.
@@ -293,10 +300,9 @@ fn lock(
         .iter()
         .filter_map(|(_, provider)| Some((!provider.is_exclusive(), provider.lock_key()?)))
         .collect();
-    let room = cx.pipeline.room();
     let mut until_made = Vec::new();
     for (is_until_made, key) in keys {
-        let guard = capture::lock(room, &key, room.settings.lock_wait)?;
+        let guard = capture::lock(cx.capture(), &key, cx.config().settings.lock_wait)?;
         if is_until_made {
             until_made.push(guard);
         } else {
@@ -306,38 +312,45 @@ fn lock(
     Ok(until_made)
 }
 
-/// Writes every promise to the ledger.
-fn promise(
+/// Writes every intent to the ledger.
+fn intend(
     cx: RunContext<'_>,
     files: &FilesSource,
-    held: Vec<(PathBuf, AnyProvider)>,
+    held: Vec<(Volume, Box<dyn Provider>)>,
     captured: &mut Captured<'_>,
 ) -> Result<((), Done), StepError> {
-    let room = cx.pipeline.room();
-    let mut promises: Vec<Undo> = Vec::new();
+    let mut undos: Vec<CaptureUndo> = Vec::new();
     let mut passed_over = Vec::new();
-    let mut taken = Vec::new();
-    for (at, provider) in held {
-        match provider.promise(room, cx.run, &promises) {
-            Ok(promise) => {
-                promises.push(promise);
-                taken.push((at, provider));
+    let mut intended = Vec::new();
+    for (volume, provider) in held {
+        match provider.intend(cx.capture(), cx.run, &undos) {
+            Ok(capture) => {
+                undos.push(capture.undo());
+                intended.push((volume, provider, capture));
             }
             // Production goes before backup, but an old copy is worse than one that was read live.
             Err(error @ CaptureError::Unfit { .. }) if !is_strict(files) => {
-                passed_over.push(captured.pass_over(&at, error));
+                passed_over.push(captured.pass_over(&volume.at, error));
             }
             Err(error @ CaptureError::Gone { .. }) if !is_strict(files) => {
-                captured.forget(&at);
+                captured.forget(&volume.at);
                 passed_over.push(error.to_string());
             }
             Err(error) => return Err(error.into()),
         }
     }
-    let entries = cx.ledger.intend_all(&promises).map_err(ledger_error)?;
-    for ((promise, entry), (at, provider)) in promises.into_iter().zip(entries).zip(taken) {
-        captured.holds.push(Hold { at, provider, promise, entry, made: None });
-    }
+    let undos: Vec<_> = undos.into_iter().map(Into::into).collect();
+    let entries = cx.ledger.intend_all(&undos).map_err(ledger_error)?;
+    captured.holds.extend(entries.into_iter().zip(intended).map(
+        |(entry, (volume, provider, capture))| Hold {
+            volume,
+            provider,
+            capture,
+            entry,
+            made: None,
+            is_misplaced: false,
+        },
+    ));
     let done = or_warning(hook::in_ledger(cx, &captured.holds.len().to_string()), &passed_over);
     Ok(((), done))
 }
@@ -357,15 +370,15 @@ fn make_exclusive(
             continue;
         }
         unless_stopped(cx)?;
-        match hold.provider.make(cx.pipeline.room(), &hold.promise) {
+        match hold.capture.make(cx.capture()) {
             Ok(()) => {
                 names.push(hold.provider.name());
                 next += 1;
             }
             Err(error @ CaptureError::Unfit { .. }) if !is_strict(files) => {
-                let at = hold.at.clone();
+                let at = hold.volume.at.clone();
                 // It says that nothing was done, and this looks again.
-                capture::give_back_held(cx.pipeline.room(), &hold.promise, None)?;
+                capture::give_back_held(cx.capture(), &hold.capture.undo(), None)?;
                 cx.ledger.settled(hold.entry).map_err(ledger_error)?;
                 captured.holds.remove(next);
                 passed_over.push(captured.pass_over(&at, error));
@@ -389,7 +402,7 @@ fn make(
             continue;
         }
         unless_stopped(cx)?;
-        match hold.provider.make(cx.pipeline.room(), &hold.promise) {
+        match hold.capture.make(cx.capture()) {
             Ok(()) => names.push(hold.provider.name()),
             Err(error @ CaptureError::Gone { .. }) if !is_strict(files) => {
                 gone.push((number, error.to_string()));
@@ -400,7 +413,7 @@ fn make(
     let mut passed_over = Vec::new();
     for (number, said) in gone.into_iter().rev() {
         let hold = captured.holds.remove(number);
-        captured.forget(&hold.at);
+        captured.forget(&hold.volume.at);
         // It says that nothing was made. To look again, and to wait for the disk, is for when the writers run on.
         captured.lapsed.push(hold.outstanding());
         passed_over.insert(0, said);
@@ -423,16 +436,16 @@ fn or_warning(well: String, passed_over: &[String]) -> Done {
     Done::with(Outcome::Warning, Trouble::Warning, passed_over.join("; "))
 }
 
-/// Looks at every capture, and writes down what proves it ours.
-fn see(
+/// Looks whether every capture is what was intended, and writes down what proves it ours.
+fn verify(
     cx: RunContext<'_>,
     files: &FilesSource,
     captured: &mut Captured<'_>,
 ) -> Result<((), Done), StepError> {
     let mut about = Vec::new();
     let mut identities = Vec::new();
-    let looked = captured.holds.iter_mut().try_for_each(|hold| {
-        let made = hold.provider.look(cx.pipeline.room(), &hold.promise)?;
+    let verified = captured.holds.iter_mut().try_for_each(|hold| {
+        let made = hold.capture.verify(cx.capture())?;
         identities.extend(made.identity.clone().map(|identity| (hold.entry, identity)));
         about.push(made.about.clone());
         hold.made = Some(made);
@@ -440,7 +453,7 @@ fn see(
     });
     // Also of those before one that is not as it should be.
     cx.ledger.made_all(&identities).map_err(ledger_error)?;
-    looked?;
+    verified?;
     let moved = place(cx, captured)?;
     if moved.is_empty() {
         return Ok(((), Done::ok(about.join(", "))));
@@ -464,8 +477,8 @@ fn place(cx: RunContext<'_>, captured: &mut Captured<'_>) -> Result<Vec<String>,
     let mut said = Vec::new();
     for at in cx.host().without_a_place(&view)? {
         captured.forget(&at);
-        for hold in captured.holds.iter_mut().filter(|hold| hold.at == at) {
-            hold.made.iter_mut().for_each(|made| made.mount = None);
+        for hold in captured.holds.iter_mut().filter(|hold| hold.volume.at == at) {
+            hold.is_misplaced = true;
         }
         said.push(format!(
             "{} is not in the copy — it was moved or replaced while it was captured; the next run takes what is there then",

@@ -72,10 +72,10 @@ impl Source for Files<'_> {
         }
     }
 
-    fn preflight(&self, pipeline: Pipeline<'_>, targets: &[&Target]) -> Findings {
+    fn preflight(&self, pipeline: Pipeline<'_>, _: &[&Target]) -> Findings {
         let mut found = Vec::new();
         if self.files.capture.mode != CaptureMode::None {
-            found.push(("capture".to_owned(), preflight::capture(pipeline, self.files, targets)));
+            found.push(("capture".to_owned(), preflight::capture(pipeline, self.files)));
         }
         let compared = resolve(pipeline.host, self.files).map_err(StepError::from);
         for path in &self.files.paths {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::capture::survey::{Absent, Survey, resolved, survey};
-use crate::capture::{Choice, Provider, Room, choose};
+use crate::capture::survey::{Absent, Survey, Volume, resolved, survey};
+use crate::capture::{Choice, Context, Provider, choose};
 use crate::host::MountEntry;
 use crate::model::job::{CaptureMode, FilesSource};
 use crate::model::outcome::Trouble;
@@ -15,35 +15,27 @@ use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 use crate::step::recorder::Done;
 
-pub(super) type AnyProvider = Box<dyn Provider + Send + Sync>;
-
 /// What is to be held still, before it is.
 pub(super) struct Intended {
     pub(super) survey: Survey,
-    pub(super) held: Vec<(PathBuf, AnyProvider)>,
+    pub(super) held: Vec<(Volume, Box<dyn Provider>)>,
     /// Read-only already, by whatever made it so.
     pub(super) still: Vec<MountEntry>,
     pub(super) volumes: Vec<VolumeReport>,
 }
 
-/// Looks at what would be captured for the targets of the job, and how. Changes nothing: for
+/// Looks at what would be captured, and how. Changes nothing: for
 /// `check-config --online`.
 ///
 /// # Errors
 /// When it cannot be known, or a capture that is required cannot be made.
-pub(super) fn capture(
-    pipeline: Pipeline<'_>,
-    files: &FilesSource,
-    targets: &[&Target],
-) -> Result<String, StepError> {
-    let config = pipeline.config;
-    let room = pipeline.room();
-    let (programs, disks) = (programs(pipeline, targets), disks(&config.targets));
-    let (intended, done) = intend(room, files, &programs, &disks)?;
+pub(super) fn capture(pipeline: Pipeline<'_>, files: &FilesSource) -> Result<String, StepError> {
+    let cx = pipeline.capture_context();
+    let (intended, done) = intend(cx, files, &disks(&pipeline.config.targets))?;
     let run = crate::model::names::RunId::from_bytes([0; 4]);
-    let mut promises = Vec::new();
+    let mut undos = Vec::new();
     for (_, provider) in &intended.held {
-        promises.push(provider.promise(room, &run, &promises)?);
+        undos.push(provider.intend(cx, &run, &undos)?.undo());
     }
     let missing: Vec<String> = intended.survey.missing.iter().map(not_named).collect();
     if missing.is_empty() {
@@ -54,13 +46,12 @@ pub(super) fn capture(
 
 /// Finds out what has to be held still, and by what.
 pub(super) fn intend(
-    room: Room<'_>,
+    cx: Context<'_>,
     files: &FilesSource,
-    programs: &[PathBuf],
     disks: &[PathBuf],
 ) -> Result<(Intended, Done), StepError> {
-    let files = &resolved(room.host, files)?;
-    let survey = survey(room.host, files, disks)?;
+    let files = &resolved(cx.host, files)?;
+    let survey = survey(cx.host, files, disks)?;
     for path in &files.capture.remount_readonly {
         if survey.mounts.iter().all(|mount| mount.at != *path) {
             return Err(StepError::new(
@@ -78,7 +69,7 @@ pub(super) fn intend(
             "a capture is required, but no mount is seen that holds the paths — inside a chroot, make its root a mount point",
         ));
     }
-    let choices = choose(room, &files.capture, &survey.volumes, programs)?;
+    let choices = choose(cx, &files.capture, &survey.volumes)?;
     let consistency = if files.capture.consistent { "consistent" } else { "crash-consistent" };
     let intended = sort_out(survey, choices, consistency);
     if is_strict(files)
@@ -100,7 +91,7 @@ fn sort_out(survey: Survey, choices: Vec<Choice>, consistency: &'static str) -> 
         volumes.push(match choice {
             Choice::Held(provider) => {
                 let name = provider.name();
-                held.push((volume.at.clone(), provider));
+                held.push((volume.clone(), provider));
                 report(name, consistency, None)
             }
             Choice::Still => {

@@ -5,13 +5,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::host::{ActError, Action, LockGuard, LockMode, ThawGuard};
+use crate::host::{ActError, Action, Host, LockGuard, LockMode, ThawGuard};
 use crate::model::job::{CapturePolicy, Job};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::shown::Show;
 use crate::model::size::counted;
 use crate::model::span;
-use crate::model::undo::{EntryId, Identity, Undo};
+use crate::model::undo::{EntryId, FrozenGroup, Identity};
 use crate::tools::systemctl;
 
 use crate::step::context::RunContext;
@@ -25,17 +25,18 @@ struct Prepared {
     _lock: Box<dyn LockGuard>,
     /// Directories of control groups, none below another.
     groups: Vec<PathBuf>,
-    promised: Vec<hook::Promised>,
+    hooks: Vec<hook::Held>,
 }
 
 /// What is frozen, or may be.
 #[derive(Default)]
 struct Frozen {
     guard: Option<Box<dyn ThawGuard>>,
-    groups: Vec<FrozenGroup>,
+    groups: Vec<Frost>,
 }
 
-struct FrozenGroup {
+/// One group, which may be frozen.
+struct Frost {
     entry: EntryId,
     cgroup: PathBuf,
     identity: Option<Identity>,
@@ -60,11 +61,11 @@ pub fn while_quiesced<T>(
     let prepared = rec.step("writers", None, None, |_| prepare(cx, job, policy))?;
     let made = quiesce(cx, rec, job)
         .and_then(|()| while_frozen(cx, rec, &prepared.groups, policy.freeze_limit, make));
-    hook::resume(cx, rec, &prepared.promised);
+    hook::resume(cx, rec, &prepared.hooks);
     made
 }
 
-/// Finds whom to freeze and promises the `resume` hooks: all that can be done while the writers still write.
+/// Finds whom to freeze and has the ledger hold the `resume` hooks: all that can be done while the writers still write.
 fn prepare(
     cx: RunContext<'_>,
     job: &Job,
@@ -78,9 +79,9 @@ fn prepare(
     if let Some(doubt) = found.doubt().filter(|_| policy.consistent) {
         return Err(StepError::new(Trouble::JobFailed, doubt));
     }
-    let promised = hook::promise_resume(cx, job)?;
+    let hooks = hook::intend_resume(cx, job)?;
     let done = found.done();
-    Ok((Prepared { _lock: lock, groups: found.groups, promised }, done))
+    Ok((Prepared { _lock: lock, groups: found.groups, hooks }, done))
 }
 
 /// What the names in `freeze-units` lead to.
@@ -259,11 +260,11 @@ fn freeze(
     frozen.guard = Some(cx.host().thaw_guard(groups, limit)?);
     for cgroup in groups {
         within(limit, guarded)?;
-        let undo = Undo::Thaw { cgroup: cgroup.clone() };
-        let entry = cx.ledger.intend(undo).map_err(ledger_error)?;
+        let group = FrozenGroup { cgroup: cgroup.clone() };
+        let entry = cx.ledger.intend(group.into()).map_err(ledger_error)?;
         match cx.host().act(&Action::Freeze { cgroup: cgroup.clone() }) {
             Ok(identity) => {
-                frozen.groups.push(FrozenGroup {
+                frozen.groups.push(Frost {
                     entry,
                     cgroup: cgroup.clone(),
                     identity: identity.clone(),
@@ -278,7 +279,7 @@ fn freeze(
                 return Err(error.into());
             }
             Err(error) => {
-                frozen.groups.push(FrozenGroup { entry, cgroup: cgroup.clone(), identity: None });
+                frozen.groups.push(Frost { entry, cgroup: cgroup.clone(), identity: None });
                 return Err(error.into());
             }
         }
@@ -345,9 +346,9 @@ impl LetGo {
     }
 }
 
-fn thaw(cx: RunContext<'_>, groups: &[FrozenGroup], guard: Box<dyn ThawGuard>) -> LetGo {
+fn thaw(cx: RunContext<'_>, groups: &[Frost], guard: Box<dyn ThawGuard>) -> LetGo {
     let mut let_go = LetGo::default();
-    for FrozenGroup { entry, cgroup, identity } in groups.iter().rev() {
+    for Frost { entry, cgroup, identity } in groups.iter().rev() {
         let action = Action::Thaw { cgroup: cgroup.clone(), identity: identity.clone() };
         let settled = cx.host().act(&action).map_err(StepError::from).and_then(|thawed| {
             if thawed.is_none() {
@@ -364,4 +365,17 @@ fn thaw(cx: RunContext<'_>, groups: &[FrozenGroup], guard: Box<dyn ThawGuard>) -
         Err(error) => let_go.unguarded = Some(StepError::from(error).message),
     }
     let_go
+}
+
+/// Lets a group run on that a ledger holds.
+///
+/// # Errors
+/// When it cannot be thawed.
+pub fn give_back(
+    host: &dyn Host,
+    group: &FrozenGroup,
+    identity: Option<&Identity>,
+) -> Result<(), StepError> {
+    host.act(&Action::Thaw { cgroup: group.cgroup.clone(), identity: identity.cloned() })?;
+    Ok(())
 }

@@ -4,9 +4,8 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::capture::{Provider, Room};
+use crate::capture::{Capture, Context};
 use crate::host::Halt;
-use crate::model::undo::Undo;
 
 /// How often is looked. A pool that has five percent left is filled in seconds by a fast writer, and each
 /// look is one `dmsetup status`.
@@ -24,8 +23,8 @@ impl Drop for Done<'_> {
 
 /// Runs `work`, and raises `halt` as soon as one of the captures is in danger or endangers the machine.
 pub(super) fn watched<T>(
-    room: Room<'_>,
-    captures: &[(&(dyn Provider + Send + Sync), &Undo)],
+    cx: Context<'_>,
+    captures: &[&dyn Capture],
     halt: &Halt,
     work: impl FnOnce() -> T,
 ) -> T {
@@ -43,7 +42,7 @@ pub(super) fn watched<T>(
                     return;
                 }
                 drop(over);
-                look(room, captures, halt);
+                look(cx, captures, halt);
                 over = done.0.lock().unwrap_or_else(PoisonError::into_inner);
             }
         });
@@ -56,9 +55,9 @@ pub(super) fn watched<T>(
     })
 }
 
-fn look(room: Room<'_>, captures: &[(&(dyn Provider + Send + Sync), &Undo)], halt: &Halt) {
-    for (provider, promise) in captures {
-        match provider.danger(room, promise) {
+fn look(cx: Context<'_>, captures: &[&dyn Capture], halt: &Halt) {
+    for capture in captures {
+        match capture.danger(cx) {
             Ok(None) => {}
             Ok(Some(reason)) => halt.raise(reason),
             // A look that fails once is tried again; one that keeps failing is seen after reading.

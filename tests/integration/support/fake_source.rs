@@ -9,7 +9,7 @@ use stillpoint::model::job::Job;
 use stillpoint::model::needs::Needs;
 use stillpoint::model::report::VolumeReport;
 use stillpoint::model::target::Target;
-use stillpoint::model::undo::{EntryId, Identity, Undo};
+use stillpoint::model::undo::{EntryId, Identity, StagingDirectory};
 use stillpoint::source::{Findings, HeldBatch, Item, Source};
 use stillpoint::step::context::{Pipeline, RunContext};
 use stillpoint::step::error::{StepError, ledger_error};
@@ -58,8 +58,8 @@ impl Source for Databases {
         let mut held = None;
         let done = rec.step("hold", None, Some(database), |_| {
             let path = place(database);
-            let undo = Undo::RemoveStaging { path: path.clone() };
-            let entry = cx.ledger.intend(undo).map_err(ledger_error)?;
+            let undo = StagingDirectory { path: path.clone() };
+            let entry = cx.ledger.intend(undo.into()).map_err(ledger_error)?;
             let held = held.insert(Database { name: database.clone(), entry, identity: None });
             let made = cx.host().act(&Action::CreateDirectory { path, mode: 0o700 })?;
             if let Some(identity) = &made {

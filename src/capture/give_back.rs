@@ -1,0 +1,46 @@
+//! How each kind of capture is given back: one `match` over the kinds, and what each answers.
+
+use std::time::Duration;
+
+use crate::model::undo::{CaptureUndo, Identity, SubvolumeSnapshot, VolumeSnapshot};
+
+use super::{CaptureError, Context};
+
+/// How long the lock of a volume is waited for when something is given back, whatever the settings say:
+/// a snapshot that is left grows.
+pub(super) const LOCK_WAIT_TO_GIVE_BACK: Duration = Duration::from_secs(600);
+
+/// How one kind of capture is given back; beside the provider that makes it.
+pub(super) trait GiveBack {
+    /// The lock that is needed, and how long it is waited for.
+    fn lock(&self, _: Context<'_>) -> Option<(String, Duration)> {
+        None
+    }
+
+    /// Gives it back, under that lock. What is already gone is given back.
+    fn give_back(&self, cx: Context<'_>, identity: Option<&Identity>) -> Result<(), CaptureError>;
+
+    /// Lets go on what a provider that was killed holds up, so that the machine can be written to at all.
+    fn wake(&self, _: Context<'_>) -> Result<(), CaptureError> {
+        Ok(())
+    }
+
+    /// The snapshot of btrfs that it is. Several of them wait for the disk together.
+    fn snapshot(&self) -> Option<&SubvolumeSnapshot> {
+        None
+    }
+
+    /// The snapshot of LVM that it is. Each changes its group and its pool for the next.
+    fn volume(&self) -> Option<&VolumeSnapshot> {
+        None
+    }
+}
+
+/// What knows how to give a capture back: the one place that tells the kinds apart.
+pub(super) fn give_back_of(undo: &CaptureUndo) -> &dyn GiveBack {
+    match undo {
+        CaptureUndo::RemoveSubvolume(snapshot) => snapshot,
+        CaptureUndo::RemoveVolume(snapshot) => snapshot,
+        CaptureUndo::RemountWritable(mount) => mount,
+    }
+}

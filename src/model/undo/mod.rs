@@ -1,0 +1,301 @@
+//! What outlives the process and must be given back, as values that survive it.
+//!
+//! An [`Undo`] is written to the ledger and fsynced *before* the effect it undoes, so that a crash at any
+//! point leaves a record. Undoing is idempotent: what is already gone counts as given back, and that is
+//! decided by looking, never by an error text. Providers write intents through the [`Ledger`] trait; the
+//! pipeline owns the file and hands each undo back to the code that knows how to carry it out.
+//!
+//! A path is bytes: one that is not UTF-8 is written by them ([`super::bytes::exact`]), and all others as ever.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::bytes;
+use super::names::JobName;
+
+mod capture;
+mod engine;
+
+pub use capture::{CaptureUndo, ReadOnlyMount, SubvolumeSnapshot, ThinSnapshot, VolumeSnapshot};
+pub use engine::{EngineLock, EngineUndo, ServedMount};
+
+/// How to give back one thing, by the room that wrote it and knows how to carry it out: one more kind is a variant of
+/// its room's, which the one `match` there must name. Rooms are told apart in `pipeline::undo` and nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", from = "Written")]
+pub enum Undo {
+    /// A capture.
+    Capture(CaptureUndo),
+    /// What an engine leaves in the open.
+    Engine(EngineUndo),
+    /// A hook that is yet to run, which may undo what another hook did.
+    Hook(PendingHook),
+    /// A staging directory of a run.
+    Staging(StagingDirectory),
+    /// Let the processes of a control group run on.
+    Thaw(FrozenGroup),
+}
+
+/// An [`Undo`] as ledgers have it: by rooms, or, in format 1, by its kind alone.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Written {
+    Capture(CaptureUndo),
+    Engine(EngineUndo),
+    #[serde(alias = "run-hook")]
+    Hook(PendingHook),
+    #[serde(alias = "remove-staging")]
+    Staging(StagingDirectory),
+    Thaw(FrozenGroup),
+    // Format 1 had these beside each other.
+    RemoveSubvolume(SubvolumeSnapshot),
+    RemoveVolume(VolumeSnapshot),
+    RemountWritable(ReadOnlyMount),
+    ReleaseEngineLock(EngineLock),
+    Unmount(ServedMount),
+}
+
+impl From<Written> for Undo {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Capture(undo) => undo.into(),
+            Written::Engine(undo) => undo.into(),
+            Written::Hook(hook) => hook.into(),
+            Written::Staging(directory) => directory.into(),
+            Written::Thaw(group) => group.into(),
+            Written::RemoveSubvolume(snapshot) => CaptureUndo::from(snapshot).into(),
+            Written::RemoveVolume(snapshot) => CaptureUndo::from(snapshot).into(),
+            Written::RemountWritable(mount) => CaptureUndo::from(mount).into(),
+            Written::ReleaseEngineLock(lock) => EngineUndo::from(lock).into(),
+            Written::Unmount(mount) => EngineUndo::from(mount).into(),
+        }
+    }
+}
+
+impl From<CaptureUndo> for Undo {
+    fn from(undo: CaptureUndo) -> Self {
+        Undo::Capture(undo)
+    }
+}
+
+impl From<EngineUndo> for Undo {
+    fn from(undo: EngineUndo) -> Self {
+        Undo::Engine(undo)
+    }
+}
+
+impl From<PendingHook> for Undo {
+    fn from(hook: PendingHook) -> Self {
+        Undo::Hook(hook)
+    }
+}
+
+impl From<StagingDirectory> for Undo {
+    fn from(directory: StagingDirectory) -> Self {
+        Undo::Staging(directory)
+    }
+}
+
+impl From<FrozenGroup> for Undo {
+    fn from(group: FrozenGroup) -> Self {
+        Undo::Thaw(group)
+    }
+}
+
+/// A staging directory of a run, which is removed with what engines left in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StagingDirectory {
+    /// Where it is. The name holds the run id, but that is not what proves it ours: see [`Identity`].
+    #[serde(with = "bytes::exact")]
+    pub path: PathBuf,
+}
+
+/// A control group whose processes are about to be frozen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FrozenGroup {
+    /// The group's directory.
+    #[serde(with = "bytes::exact")]
+    pub cgroup: PathBuf,
+}
+
+/// A hook that runs whatever happens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PendingHook {
+    /// When. Ledgers of the first versions, which held no others than `finally`, do not say it.
+    #[serde(default, alias = "promise")]
+    pub kind: HookKind,
+    /// The job.
+    pub job: JobName,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+}
+
+/// A kind of hooks that run whatever happens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HookKind {
+    /// At the end of the job.
+    #[default]
+    Finally,
+    /// As soon as the captures are made.
+    Resume,
+}
+
+impl HookKind {
+    /// The hooks' key in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            HookKind::Finally => "finally",
+            HookKind::Resume => "resume",
+        }
+    }
+}
+
+/// What proves that an object is the one that was made: recorded after the effect, checked before the undo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// A file or directory, by device and inode.
+    Inode {
+        /// `st_dev`.
+        device: u64,
+        /// `st_ino`.
+        inode: u64,
+    },
+    /// A btrfs subvolume, by UUID.
+    Subvolume {
+        /// As `btrfs subvolume show` prints it.
+        uuid: String,
+    },
+    /// A logical volume, by UUID.
+    LogicalVolume {
+        /// As `lvs -o lv_uuid` prints it.
+        uuid: String,
+    },
+    /// A mount, by its number and its device. The kernel gives both away again once it is unmounted.
+    Mount {
+        /// The first field of its line in mountinfo.
+        id: u32,
+        /// Major, minor.
+        device: (u32, u32),
+    },
+}
+
+/// The number of one entry in a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EntryId(pub u64);
+
+/// A process that a run started, by what tells it from a later one of the same number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ChildProcess {
+    /// Its number, which is also its process group's.
+    pub pid: i32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks after boot.
+    pub start_time: u64,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// It must come to its own end, because killing it does harm: the tools of LVM and device-mapper.
+    #[serde(default)]
+    pub never_kill: bool,
+    /// What it, and whatever it starts, has in its environment as [`CHILD_MARK`]: by this a process of its group
+    /// is known when it is gone itself. Ledgers of earlier versions do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
+}
+
+/// The environment variable that holds a child's mark, a random text.
+pub const CHILD_MARK: &str = "STILLPOINT_CHILD";
+
+impl ChildProcess {
+    /// Whether both are the same process.
+    pub fn is_same(&self, other: &ChildProcess) -> bool {
+        (self.pid, self.start_time, &self.boot_id) == (other.pid, other.start_time, &other.boot_id)
+    }
+}
+
+/// Something a run acquired and has not given back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Its number in the ledger.
+    pub entry: EntryId,
+    /// How to give it back.
+    pub undo: Undo,
+    /// What proves it ours; absent when the crash came before it was recorded.
+    pub identity: Option<Identity>,
+}
+
+impl Outstanding {
+    /// The capture that it is, if it is one, with what proves it ours.
+    pub fn capture(&self) -> Option<(&CaptureUndo, Option<&Identity>)> {
+        match &self.undo {
+            Undo::Capture(undo) => Some((undo, self.identity.as_ref())),
+            Undo::Engine(_) | Undo::Hook(_) | Undo::Staging(_) | Undo::Thaw(_) => None,
+        }
+    }
+}
+
+/// The durable list of what a run has acquired and must give back.
+pub trait Ledger: Send + Sync {
+    /// Records, durably and with one wait for the disk, that the effects which these reverse are about to happen.
+    /// Answers with the number of each, in the same order.
+    ///
+    /// # Errors
+    /// When the records cannot be made durable; then none of the effects must happen.
+    fn intend_all(&self, undos: &[Undo]) -> io::Result<Vec<EntryId>>;
+
+    /// Records the identities of what was made, in the same way.
+    ///
+    /// # Errors
+    /// When the records cannot be made durable. The intents stand, so nothing is lost.
+    fn made_all(&self, made: &[(EntryId, Identity)]) -> io::Result<()>;
+
+    /// Records, in the same way, that things have been given back (or never came to be). Whatever would bring one of
+    /// them back after a power cut must be out of the way by then.
+    ///
+    /// # Errors
+    /// When the records cannot be made durable; recover will find the things gone and say so.
+    fn settled_all(&self, entries: &[EntryId]) -> io::Result<()>;
+
+    /// [`Ledger::intend_all`] for one effect.
+    ///
+    /// # Errors
+    /// When the record cannot be made durable; then the effect must not happen.
+    fn intend(&self, undo: Undo) -> io::Result<EntryId> {
+        let entries = self.intend_all(&[undo])?;
+        entries.first().copied().ok_or_else(|| io::Error::other("the ledger gave it no number"))
+    }
+
+    /// [`Ledger::made_all`] for one thing.
+    ///
+    /// # Errors
+    /// When the record cannot be made durable. The intent stands, so nothing is lost.
+    fn made(&self, entry: EntryId, identity: Identity) -> io::Result<()> {
+        self.made_all(&[(entry, identity)])
+    }
+
+    /// [`Ledger::settled_all`] for one thing.
+    ///
+    /// # Errors
+    /// When the record cannot be made durable; recover will find it gone and say so.
+    fn settled(&self, entry: EntryId) -> io::Result<()> {
+        self.settled_all(&[entry])
+    }
+
+    /// Every process that the run has started, also those that have ended.
+    ///
+    /// # Errors
+    /// When the record of them cannot be read.
+    fn children(&self) -> io::Result<Vec<ChildProcess>>;
+}
+
+#[cfg(test)]
+mod tests;
