@@ -80,6 +80,8 @@ pub struct Scene {
     pub world: fn() -> World,
     /// What its job protects.
     pub sources: &'static Sources,
+    /// The engines of its targets.
+    pub engines: fn(&Config) -> Engines,
     /// How many copies the policy keeps, of all items together.
     pub kept: usize,
     /// Effects that are tried again, so that a single failure of them does no harm.
@@ -87,8 +89,14 @@ pub struct Scene {
 }
 
 /// Files that are read live, and a service that hooks stop and start.
-pub const LIVE: Scene =
-    Scene { config, world: World::new, sources: &source::of, kept: 2, tried_again: |_| false };
+pub const LIVE: Scene = Scene {
+    config,
+    world: World::new,
+    sources: &source::of,
+    engines,
+    kept: 2,
+    tried_again: |_| false,
+};
 
 /// A directory whose files need not reach a disk to be synced: hundreds of runs would wait for it.
 fn room() -> tempfile::TempDir {
@@ -121,7 +129,7 @@ impl Bench {
 
     fn at(scene: &Scene, world: World, state: tempfile::TempDir) -> Self {
         let config = (scene.config)(state.path());
-        let engines = engines(&config);
+        let engines = (scene.engines)(&config);
         let history = History::open(&state.path().join("history.sqlite")).unwrap();
         let host = FakeHost::over(world);
         assert_eq!(identity::settle(&host, &history).unwrap(), None);
@@ -167,7 +175,7 @@ impl Bench {
             let report = bench.run();
             assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
         }
-        assert_eq!(bench.host.world().borg.archives.len(), scene.kept);
+        assert_eq!(bench.host.world().copies().len(), scene.kept);
         bench.host.arm(Fault::None);
         bench
     }
@@ -195,9 +203,7 @@ impl Bench {
 
     /// The newest copy; whatever happens, it must survive.
     pub fn newest(&self) -> String {
-        let world = self.host.world();
-        // Names sort by time here: same job, same host.
-        world.borg.archives.keys().next_back().unwrap().clone()
+        self.host.world().copies().pop().unwrap()
     }
 
     /// Nothing is held, nothing is down.
@@ -227,7 +233,7 @@ impl Bench {
         let report = self.run();
         assert_eq!(report.outcome, Outcome::Ok, "{after}: {report:#?}");
         self.assert_given_back(after);
-        let kept = self.host.world().borg.archives.len();
+        let kept = self.host.world().copies().len();
         assert_eq!(kept, self.kept, "{after}: the policy keeps so many");
     }
 }

@@ -43,7 +43,7 @@ pub fn failing_any_effect(scene: &Scene) {
             assert_ne!(report.outcome, Outcome::Ok, "{after} went unnoticed");
             assert!(!report.troubles.is_empty(), "{after} has no exit code");
         }
-        assert!(bench.host.world().borg.archives.contains_key(&survivor), "{after} lost a copy");
+        assert!(bench.host.world().copies().contains(&survivor), "{after} lost a copy");
         // A failed undo stays in the ledger; then recover gives it back.
         bench.host.arm(Fault::None);
         let recovery = recover(bench.pipeline()).unwrap();
@@ -80,7 +80,7 @@ pub fn dying(seed: &Bench, scene: &Scene, fault: Fault, what: &str) {
         bench.host.arm(fault);
         die(&bench);
         let after = format!("{fault:?} ({what}), recover first: {recover_first}");
-        assert!(bench.host.world().borg.archives.contains_key(&survivor), "{after} lost a copy");
+        assert!(bench.host.world().copies().contains(&survivor), "{after} lost a copy");
         if recover_first {
             bench.host.arm(Fault::None);
             let recovery = recover(bench.pipeline()).unwrap();
@@ -249,7 +249,7 @@ pub fn a_signal_at_any_effect(scene: &Scene) {
         assert!(report.troubles.contains(&Trouble::Signal(15)), "{after}");
         // A signal does not stop what gives back.
         assert!(!report.troubles.contains(&Trouble::Cleanup), "{after}: {report:#?}");
-        assert!(bench.host.world().borg.archives.contains_key(&survivor), "{after} lost a copy");
+        assert!(bench.host.world().copies().contains(&survivor), "{after} lost a copy");
         bench.assert_given_back(&after);
         bench.assert_mended(&after);
     }

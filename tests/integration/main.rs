@@ -13,6 +13,7 @@ mod closed;
 mod configured;
 mod dry_runs;
 mod engine_locks;
+mod engines;
 mod examples;
 mod faults;
 mod forged;

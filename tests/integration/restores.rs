@@ -22,7 +22,7 @@ use crate::faults::{Bench, LIVE};
 use crate::support::fake_host::{Fault, PowerCut};
 
 /// Restores one file in place, as the verb does.
-fn restore_one(bench: &Bench) -> Result<(Result<(), StepError>, Frame), StepError> {
+pub fn restore_one(bench: &Bench) -> Result<(Result<(), StepError>, Frame), StepError> {
     restore_to(bench, None)
 }
 

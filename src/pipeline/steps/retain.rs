@@ -244,7 +244,13 @@ pub fn retain(
                 }
                 Err(error) => return Err(error),
             }
-            let copies = listing(cx, engine)?;
+            let mut copies = listing(cx, engine)?;
+            for listed in &mut copies {
+                // What history was not told, as in a dry run, is known here all the same.
+                if let Some((_, known)) = good.iter().find(|(_, known)| known.id == listed.id) {
+                    *listed = Copy { pinned: listed.pinned, ..(*known).clone() };
+                }
+            }
             let good = found_again(good, &copies);
             let good: Vec<(&Series, &Copy)> = good.iter().map(|(s, copy)| (*s, copy)).collect();
             let closures = closed::examine(cx, engine, &copies)?;

@@ -10,6 +10,7 @@ use super::fake_borg::{Answer, FakeBorg};
 use super::fake_btrfs::FakeBtrfs;
 use super::fake_guests::{FakeGuest, FakeGuests};
 use super::fake_lvm::{FakeLvm, Stage};
+use super::fake_vault::FakeVault;
 
 /// What happens at the n-th effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,8 @@ type Meanwhile = fn(&mut World);
 pub struct World {
     /// The repository.
     pub borg: FakeBorg,
+    /// That of one more engine.
+    pub vault: FakeVault,
     /// Directories below the cache directory, with their inode.
     pub staging: BTreeMap<PathBuf, u64>,
     /// Whether the service that the `before` hook stops is running.
@@ -130,6 +133,11 @@ impl World {
     pub fn new() -> Self {
         let borg = FakeBorg { files: 100, id: "77".into(), ..FakeBorg::default() };
         Self { service_up: true, borg, ..Self::default() }
+    }
+
+    /// All copies that there are, by id, oldest first: ids sort by time where one job makes them.
+    pub fn copies(&self) -> Vec<String> {
+        self.borg.archives.keys().chain(self.vault.copies.keys()).cloned().collect()
     }
 
     /// Everything that a run must have given back when it is over, and has not.
@@ -211,6 +219,7 @@ pub const LOCKED: &str = "/repo/lock.exclusive";
 pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
     match spec.tool.name().as_str() {
         "borg" => world.borg.answer(spec),
+        "vault" => world.vault.answer(spec),
         program @ ("lvs" | "lvcreate" | "lvremove") => world.lvm.answer(program, spec),
         "dmsetup" => world.lvm.dmsetup(spec),
         "systemctl" => {
