@@ -85,7 +85,7 @@ fn carry_out(global: &Global, selection: &Selection, how: Use, work: Work) -> Ve
     let dry_run = setup.dry.is_some();
     if dry_run {
         // What would be told as it happens did not happen.
-        setup = setup.quietly();
+        setup = setup.without_progress();
     }
     let job = selection.job.as_ref().map(|name| select::job(&setup.config, name)).transpose()?;
     let targets = select::targets(&setup.config, job, selection.target.as_ref())?;

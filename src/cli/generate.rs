@@ -119,7 +119,7 @@ fn write_units(
     to: Option<&std::path::Path>,
     program: &std::path::Path,
 ) -> anyhow::Result<()> {
-    let setup = Setup::new(global, Use::Look)?;
+    let setup = Setup::new(global, Use::Inspect)?;
     let config_path = std::path::absolute(&global.config)?;
     let pipeline = setup.pipeline();
     for (name, content) in units(pipeline.config, pipeline.engines, &config_path, program) {

@@ -58,7 +58,7 @@ struct Document<'a> {
 
 /// Runs the verb.
 pub fn run(global: &Global, args: &ListArgs) -> Verdict {
-    let setup = Setup::new(global, Use::Look)?;
+    let setup = Setup::new(global, Use::Inspect)?;
     let (job, target) = (args.selection.job.as_ref(), args.selection.target.as_ref());
     let listing = list(setup.pipeline(), job, target, args.all)?;
     for (target, why) in &listing.closed {

@@ -81,7 +81,7 @@ pub fn run(global: &Global, args: &PlanArgs) -> Verdict {
 
 /// Shows what `run` would do with these jobs.
 pub fn plan(global: &Global, jobs: &[JobName], only: Option<&TargetName>) -> Verdict {
-    let mut setup = Setup::new(global, Use::Plan)?.quietly();
+    let mut setup = Setup::new(global, Use::Plan)?.without_progress();
     let steps = Arc::new(Mutex::new((0, Vec::new())));
     if let Some(dry) = setup.dry.clone() {
         setup.watch(Box::new(Scribe { dry, steps: Arc::clone(&steps) }));

@@ -37,7 +37,7 @@ struct Document {
 
 /// Runs the verb.
 pub fn run(global: &Global, args: &RecoverArgs) -> Verdict {
-    let setup = Setup::new(global, Use::GiveBack)?;
+    let setup = Setup::new(global, Use::Recover)?;
     let settings = &setup.config.settings;
     let locks = settings.runtime_dir.join("locks");
     // After a reboot there is nothing in /run, and what is given back needs all of it.

@@ -51,9 +51,9 @@ pub struct Setup {
 /// How a verb uses the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// It only looks, and goes on where history cannot be read.
-    Look,
-    /// It only looks, and what it says would not be true without history.
+    /// It only reads, and goes on where history cannot be read.
+    Inspect,
+    /// It only reads, and what it says would not be true without history.
     Report,
     /// It reads copies back, or shows how it would. Whatever has befallen the state directory, that must go: it
     /// goes on without history and with a volatile ledger.
@@ -63,9 +63,9 @@ pub enum Use {
     },
     /// It changes something.
     Change,
-    /// It only gives back what dead runs hold. History is not opened: what they hold may be what has filled
+    /// It only releases what crashed runs left behind. History is not opened: what they left may be what has filled
     /// the disk that it lies on.
-    GiveBack,
+    Recover,
     /// It shows what it would change.
     Plan,
 }
@@ -88,12 +88,11 @@ impl Setup {
         let is_dry = matches!(how, Use::Plan | Use::ReadBack { dry_run: true });
         let dry = is_dry.then(|| Arc::new(dry_host(&system, &engines, &config.settings)));
         let host = dry.clone().map_or(system, |dry| dry as Arc<dyn Host>);
-        if matches!(how, Use::Look | Use::Report | Use::ReadBack { .. })
+        if matches!(how, Use::Inspect | Use::Report | Use::ReadBack { .. })
             && let Err(error) = host.try_room(&config.settings.cache_dir)
         {
             tracing::info!("borg works below runtime-dir: {error}");
-            let makeshift = config.settings.runtime_dir.join("borg");
-            config.settings.makeshift_borg_cache = Some(makeshift);
+            config.settings.fallback_borg_cache = Some(config.settings.runtime_dir.join("borg"));
         }
         let (history, unrecorded) = open_history(host.as_ref(), &config, how)?;
         if let Some(history) = &history {
@@ -103,7 +102,7 @@ impl Setup {
         let observer = Observers(vec![Box::new(terminal)]);
         let place = match how {
             Use::ReadBack { .. } => Place::StateElseRuntime,
-            Use::Look | Use::Report | Use::Change | Use::GiveBack | Use::Plan => Place::State,
+            Use::Inspect | Use::Report | Use::Change | Use::Recover | Use::Plan => Place::State,
         };
         Ok(Self { host, dry, config, engines, history, unrecorded, place, observer })
     }
@@ -113,8 +112,8 @@ impl Setup {
         self.observer.0.push(observer);
     }
 
-    /// Nobody watches: the verb speaks for itself.
-    pub fn quietly(mut self) -> Self {
+    /// Without the terminal's progress: the verb says by itself what there is to say.
+    pub fn without_progress(mut self) -> Self {
         self.observer.0.clear();
         self
     }
@@ -146,18 +145,19 @@ impl Setup {
         work: impl FnOnce(RunContext<'_>) -> Result<T, StepError>,
     ) -> Result<(T, Vec<Trouble>), StepError> {
         let run = RunId::from_bytes(self.host.random());
-        let (result, frame) = session(self.pipeline(), &run, self.place, work)?;
-        if let Some(warning) = &frame.volatile {
+        let (result, cleanup) = session(self.pipeline(), &run, self.place, work)?;
+        if let Some(warning) = &cleanup.volatile {
             render::say(&format!("warning: {warning}"));
         }
-        for line in &frame.recovered {
+        for line in &cleanup.recovered {
             render::say(line);
         }
-        for left in &frame.leftovers {
+        for left in &cleanup.leftovers {
             render::say(&format!("stillpoint: {}", left.message));
         }
         let result = result?;
-        let mut troubles: Vec<Trouble> = frame.leftovers.iter().map(|left| left.trouble).collect();
+        let mut troubles: Vec<Trouble> =
+            cleanup.leftovers.iter().map(|left| left.trouble).collect();
         // What was finished before anybody looked at the flag is still not a success.
         troubles.extend(self.host.stop_signal().map(Trouble::Signal));
         Ok((result, troubles))
@@ -266,7 +266,7 @@ fn open_history(
     let path = config.settings.state_dir.join(FILE_NAME);
     match how {
         Use::Report | Use::Plan => Ok((History::open_existing(&path)?, None)),
-        Use::Look | Use::ReadBack { dry_run: true } => {
+        Use::Inspect | Use::ReadBack { dry_run: true } => {
             Ok((readable(config, History::open_existing(&path)), None))
         }
         Use::ReadBack { dry_run: false } => {
@@ -285,7 +285,7 @@ fn open_history(
             wake(host, &config.settings);
             Ok((Some(open_to_write(host, config, &path)?), None))
         }
-        Use::GiveBack => {
+        Use::Recover => {
             wake(host, &config.settings);
             ensure_state(host, config)?;
             Ok((None, None))
@@ -298,7 +298,7 @@ fn open_history(
 fn whose(host: &dyn Host, history: &History, how: Use) -> Result<(), StepError> {
     let warning = match identity::settle(host, history) {
         Ok(warning) => warning,
-        Err(error) if matches!(how, Use::Look | Use::ReadBack { .. }) => {
+        Err(error) if matches!(how, Use::Inspect | Use::ReadBack { .. }) => {
             Some(StepError::from(error).message)
         }
         Err(error) => return Err(error.into()),

@@ -76,7 +76,7 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
 
 /// Shows which copy would be read.
 fn show_choice(global: &Global, args: &VerifyArgs) -> Verdict {
-    let setup = Setup::new(global, Use::Look)?;
+    let setup = Setup::new(global, Use::Inspect)?;
     let (engine, copy) = query::copy(setup.pipeline(), &args.of.query(&args.job), &args.copy)?;
     let target = &engine.target().name;
     if global.json {

@@ -48,7 +48,7 @@ impl fmt::Display for MaintenanceKind {
 pub struct Maintenance {
     /// Of which target.
     pub target: TargetName,
-    /// What.
+    /// What was done: checked, compacted or pruned.
     pub kind: MaintenanceKind,
     /// How it ended.
     pub outcome: Outcome,

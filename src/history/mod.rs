@@ -55,7 +55,7 @@ pub enum HistoryError {
     Open {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// What SQLite or the file system said.
         #[source]
         source: io::Error,
     },
@@ -66,7 +66,7 @@ pub enum HistoryError {
         path: PathBuf,
         /// What was tried: `read the copies` and the like.
         doing: &'static str,
-        /// Why.
+        /// What SQLite or the file system said.
         #[source]
         source: rusqlite::Error,
     },

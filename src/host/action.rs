@@ -12,21 +12,21 @@ use crate::model::undo::{ChildProcess, Identity};
 pub enum Action {
     /// Makes a directory (parents must exist). Answers with its identity; an existing one is an error.
     CreateDirectory {
-        /// Where.
+        /// The absolute path.
         path: PathBuf,
         /// Permission bits.
         mode: u32,
     },
     /// Makes a directory and its missing parents. An existing one is fine.
     EnsureDirectory {
-        /// Where.
+        /// The absolute path.
         path: PathBuf,
         /// Permission bits of what has to be made.
         mode: u32,
     },
     /// Replaces a file by write, fsync, rename, fsync of the directory.
     ReplaceFile {
-        /// Where.
+        /// The absolute path.
         path: PathBuf,
         /// Permission bits.
         mode: u32,
@@ -36,7 +36,7 @@ pub enum Action {
     /// Removes a directory of ours with what is in it, if its identity is still the recorded one and
     /// nothing is mounted in it. Never follows a link or crosses a mount.
     RemoveStaging {
-        /// Where.
+        /// The absolute path.
         path: PathBuf,
         /// What it must be; `None` when the crash came between intent and record: then it must be empty.
         identity: Option<Identity>,
@@ -44,7 +44,7 @@ pub enum Action {
     /// Removes a file whose name alone says what it is and whose: the lock of an engine. A link is removed, not
     /// followed; one that is gone already is fine.
     RemoveFile {
-        /// Where.
+        /// The absolute path.
         path: PathBuf,
     },
     /// Changes whether a mounted file system, with all its mounts, can be written. It is the one of this
@@ -179,7 +179,7 @@ pub enum ActError {
         what: &'static str,
         /// The object.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         #[source]
         source: std::io::Error,
     },

@@ -33,7 +33,7 @@ pub(super) const FIRED: &str = "fired";
 /// When a group cannot be guarded, or not be thawed at the end. It has been said on standard output too.
 pub fn stand(groups: &[PathBuf], limit: Duration) -> io::Result<()> {
     // Whoever stops all processes of a service stops the run, and the guard's turn comes after it.
-    let deaf = [
+    let blocked = [
         Signal::SIGTERM,
         Signal::SIGINT,
         Signal::SIGHUP,
@@ -43,7 +43,7 @@ pub fn stand(groups: &[PathBuf], limit: Duration) -> io::Result<()> {
         Signal::SIGALRM,
         Signal::SIGTSTP,
     ];
-    deaf.into_iter().collect::<SigSet>().thread_block()?;
+    blocked.into_iter().collect::<SigSet>().thread_block()?;
     let mut said = io::stdout();
     let ended = guard(groups, limit, io::stdin().lock(), &mut said);
     if let Err(error) = &ended {

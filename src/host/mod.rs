@@ -19,7 +19,6 @@ use std::time::Duration;
 use chrono::{DateTime, FixedOffset, Utc};
 
 pub use crate::lock::{LockError, LockMode};
-use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
 
 mod action;
@@ -27,6 +26,7 @@ pub mod dry;
 pub mod guard;
 mod hypervisor;
 mod placement;
+mod run_error;
 pub mod runner;
 mod secret_fd;
 pub mod spec;
@@ -40,6 +40,7 @@ pub use hypervisor::{
     PauseReason, ShutdownBy,
 };
 pub use placement::{Confinement, InUse, Placed, Placement, Refused, Staged};
+pub use run_error::RunError;
 pub use secret_fd::{FdStyle, SecretFd};
 pub use sys::mounts::MountEntry;
 pub use sys::subvolumes::Subvolume;
@@ -51,128 +52,6 @@ pub use spec::{
     Halt, LONGEST_HOST_NAME, Prediction, PrivateMount, PrivateView, Stream, Tool,
 };
 
-/// Why a command has no [`Completed`]: it could not start, or it was not let run to its end.
-///
-/// A command that ran and exited with an unwelcome status is *not* an error here; what a status means is
-/// for whoever knows the tool.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The program is not on this machine.
-    #[error("{tool} is not installed")]
-    NotFound {
-        /// The program.
-        tool: String,
-        /// What to do about it.
-        hint: String,
-    },
-    /// The program may be replaced by somebody other than root.
-    #[error("{} may be changed by others than root, so it is not run", path.shown())]
-    Unsafe {
-        /// The program or the directory that is writable.
-        path: PathBuf,
-    },
-    /// The process could not be started.
-    #[error("cannot start {command}")]
-    Spawn {
-        /// The command, secrets masked.
-        command: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Nothing moved for too long; the process was stopped.
-    #[error("{command} made no progress for {}s and was stopped", after.as_secs())]
-    Stalled {
-        /// The command, secrets masked.
-        command: String,
-        /// The limit that was reached.
-        after: Duration,
-        /// The last lines of its standard error.
-        stderr_tail: String,
-    },
-    /// The command's own time limit was reached; the process group was stopped.
-    #[error("{command} took longer than {}s and was stopped", after.as_secs())]
-    TimedOut {
-        /// The command, secrets masked.
-        command: String,
-        /// The limit that was reached.
-        after: Duration,
-        /// The last lines of its standard error.
-        stderr_tail: String,
-    },
-    /// We were told to stop; the process was stopped first.
-    #[error("{command} was stopped because signal {signal} arrived")]
-    Interrupted {
-        /// The command, secrets masked.
-        command: String,
-        /// The signal that we received.
-        signal: i32,
-    },
-    /// Whoever watches over what it reads stopped it.
-    #[error("{command} was stopped: {reason}")]
-    Halted {
-        /// The command, secrets masked.
-        command: String,
-        /// Why.
-        reason: String,
-    },
-    /// Our own standard output took no more of what the process printed; it was stopped.
-    #[error("{}", cut_off(*bytes, source))]
-    Output {
-        /// How much was taken.
-        bytes: u64,
-        /// Why no more was.
-        source: std::io::Error,
-    },
-    /// Talking to the process failed.
-    #[error("lost contact with {command}")]
-    Io {
-        /// The command, secrets masked.
-        command: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-}
-
-fn cut_off(bytes: u64, source: &std::io::Error) -> String {
-    use std::io::ErrorKind;
-    match source.kind() {
-        ErrorKind::BrokenPipe => format!("standard output was closed after {bytes} bytes"),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            format!("standard output has no space left after {bytes} bytes")
-        }
-        _ => format!("cannot write to standard output after {bytes} bytes"),
-    }
-}
-
-impl RunError {
-    /// The signal, when the run was told to stop.
-    pub fn signal(&self) -> Option<i32> {
-        let RunError::Interrupted { signal, .. } = self else { return None };
-        Some(*signal)
-    }
-
-    /// What to do about it, when there is something to say beyond the error itself.
-    pub fn hint(&self) -> Option<&str> {
-        match self {
-            RunError::NotFound { hint, .. } => Some(hint),
-            RunError::Unsafe { .. } => {
-                Some("give it to root (chown root) and let nobody else write to it (chmod go-w)")
-            }
-            RunError::Output { .. } => {
-                Some("what was written is not whole; the repository is as it was")
-            }
-            RunError::Spawn { .. }
-            | RunError::Stalled { .. }
-            | RunError::TimedOut { .. }
-            | RunError::Interrupted { .. }
-            | RunError::Halted { .. }
-            | RunError::Io { .. } => None,
-        }
-    }
-}
-
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathState {
@@ -182,11 +61,11 @@ pub struct PathState {
     pub identity: Identity,
     /// For a directory: whether it has no entry, or only the `lost+found` of a new file system.
     pub empty: bool,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Owner.
+    /// The owner's number.
     pub uid: u32,
-    /// Group.
+    /// The group's number.
     pub gid: u32,
     /// Permission bits.
     pub mode: u32,

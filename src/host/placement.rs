@@ -72,7 +72,7 @@ pub struct Placed {
 pub struct Refused {
     /// Its path below the destination.
     pub path: PathBuf,
-    /// Why.
+    /// Why it was left as it was, for a person.
     pub reason: String,
 }
 

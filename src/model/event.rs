@@ -17,26 +17,26 @@ pub enum Event {
     },
     /// A job began.
     JobStarted {
-        /// Which.
+        /// The job's name in the configuration.
         job: JobName,
     },
     /// A step began.
     StepStarted {
-        /// Where.
+        /// In which step, of which job and target.
         place: Place,
     },
     /// An engine says how far it is. Comes often; an observer may drop it.
     Progress {
-        /// Where.
+        /// In which step, of which job and target.
         place: Place,
         /// How far.
         progress: Progress,
     },
     /// A step ended.
     StepFinished {
-        /// Where.
+        /// In which step, of which job and target.
         place: Place,
-        /// How.
+        /// The worst outcome in it.
         outcome: Outcome,
         /// One calm line: what was done, or what went wrong.
         detail: String,
@@ -54,9 +54,9 @@ pub enum Event {
     },
     /// A job ended.
     JobFinished {
-        /// Which.
+        /// The job's name in the configuration.
         job: JobName,
-        /// How.
+        /// The worst outcome in it.
         outcome: Outcome,
         /// How long it took.
         elapsed: Duration,
@@ -65,7 +65,7 @@ pub enum Event {
     RunFinished {
         /// Its identity.
         run: RunId,
-        /// How.
+        /// The worst outcome in it.
         outcome: Outcome,
         /// How long it took.
         elapsed: Duration,

@@ -50,7 +50,7 @@ pub struct Settings {
     /// The engines' caches and their temporary files.
     pub cache_dir: PathBuf,
     /// Where borg keeps its cache when it is not below `cache_dir`, because nothing can be written there.
-    pub makeshift_borg_cache: Option<PathBuf>,
+    pub fallback_borg_cache: Option<PathBuf>,
     /// How long a run waits for a lock.
     pub lock_wait: Duration,
     /// A Prometheus textfile to write after each run.
@@ -131,7 +131,7 @@ pub enum CaptureMode {
 /// How a source is held still.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CapturePolicy {
-    /// Whether.
+    /// Whether volumes are captured, and whether one that cannot be is an error.
     pub mode: CaptureMode,
     /// Writers are stopped around all captures of the job, so that they show one moment.
     pub consistent: bool,
@@ -167,7 +167,7 @@ pub struct ThinLimits {
 pub enum ClassicSize {
     /// Percent of its origin.
     Percent(u8),
-    /// Bytes.
+    /// So many bytes.
     Bytes(u64),
 }
 

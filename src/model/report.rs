@@ -85,7 +85,7 @@ pub struct JobReport {
     pub outcome: Outcome,
     /// Why it was skipped or not begun, if it was.
     pub reason: Option<String>,
-    /// Seconds.
+    /// How long it took; in seconds in the document.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub elapsed: Duration,
     /// What was done, in order.
@@ -124,7 +124,7 @@ pub struct StepReport {
     pub outcome: Outcome,
     /// What was done, or what went wrong and what to do about it.
     pub detail: String,
-    /// Seconds.
+    /// How long it took; in seconds in the document.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub elapsed: Duration,
 }

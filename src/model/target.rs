@@ -120,7 +120,7 @@ pub enum ReadData {
     None,
     /// A share in percent, above 0 and at most 100. borg cannot read a share: it bounds the time instead.
     Percent(f64),
-    /// Everything.
+    /// All data is read back.
     All,
 }
 

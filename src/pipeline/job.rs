@@ -20,7 +20,7 @@ use super::steps::archive::{Archived, archive};
 use super::steps::doubtful;
 use super::steps::observe::{Observation, Replicated, observe};
 use super::steps::replicate::replicate;
-use super::steps::retain::retain;
+use super::steps::retain::{JobRetention, retain};
 use super::steps::target::{lock_for_writing, lock_path, require_mount};
 use crate::source::{HeldBatch, Item, Source, series, series_of};
 use crate::step::context::{Pipeline, RunContext};
@@ -265,12 +265,12 @@ fn lock_targets<'a>(
     let mut locks = Locks::new();
     let mut paths: BTreeMap<PathBuf, &TargetName> = BTreeMap::new();
     for (path, target) in sorted {
-        let twin = *paths.entry(path).or_insert(&target.name);
+        let first = *paths.entry(path).or_insert(&target.name);
         let lock = rec.step("prepare", Some(&target.name), None, |_| {
-            if *twin != target.name {
+            if *first != target.name {
                 // Waiting for its lock would be waiting for ourselves.
                 let text = format!(
-                    "targets {twin} and {} mean the same repository, so this job would go there twice — take one of them from its targets",
+                    "targets {first} and {} mean the same repository, so this job would go there twice — take one of them from its targets",
                     target.name
                 );
                 return Err(StepError::new(Trouble::Configuration, text));
@@ -387,7 +387,8 @@ fn finish(
         .collect();
     let deleted = if cx.host().stop_signal().is_none() {
         let policy = cx.config().keep(job, engine.target());
-        retain(cx, rec, engine, job, &observation, &good, policy, lock)
+        let wanted = JobRetention { engine, job, good: &good, policy };
+        retain(cx, rec, &wanted, &observation, lock)
     } else {
         Vec::new()
     };

@@ -1,6 +1,6 @@
 //! Runs jobs: the whole chain from lock to last hook, the ledger of what is held, and its recovery.
 //!
-//! [`run::run`] frames the jobs in a [`session`], [`job::run_job`] tells one job's story from top to bottom,
+//! [`run::run`] runs the jobs in a [`session`], [`job::run_job`] tells one job's story from top to bottom,
 //! and each file in [`steps`] is one of its sentences.
 
 pub mod adopt;

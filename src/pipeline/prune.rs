@@ -65,7 +65,7 @@ pub struct Ruling {
     pub time: DateTime<Utc>,
     /// Whether it goes.
     pub delete: bool,
-    /// Why.
+    /// The rule that keeps it, or why it is no longer needed.
     pub reason: String,
 }
 

@@ -98,12 +98,38 @@ pub fn restore(
     Ok(Restored { target: engine.target().name.clone(), copy, report })
 }
 
+/// How a copy is to be restored: what was found out before anything is written.
+struct Plan {
+    /// The directory below which the paths are laid out.
+    to: PathBuf,
+    /// Whether that directory has to be made.
+    to_is_missing: bool,
+    survey: Survey,
+    /// What this program itself works in.
+    own: Vec<Own>,
+    request: RestoreRequest,
+}
+
 fn restore_copy(
     cx: RunContext<'_>,
     engine: &dyn Engine,
     copy: &Copy,
     wanted: &Wanted,
 ) -> Result<RestoreReport, StepError> {
+    let plan = plan(cx, engine, copy, wanted)?;
+    if wanted.dry_run {
+        return foretell(cx, engine, &plan);
+    }
+    carry_out(cx, engine, wanted, plan)
+}
+
+/// Finds out whether the copy holds what is asked for, where it will lie, and whether it fits there.
+fn plan(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    copy: &Copy,
+    wanted: &Wanted,
+) -> Result<Plan, StepError> {
     let host = cx.host();
     let to = match &wanted.to {
         None => PathBuf::from("/"),
@@ -132,24 +158,38 @@ fn restore_copy(
         dry_run: wanted.dry_run,
         ..RestoreRequest::new(copy.clone(), to.clone())
     };
-    if wanted.dry_run {
-        let mut report = bracketed(cx, engine, |engine, context| {
-            engine.restore(context, &request, &mut |_| {})
-        })?;
-        let roots: Vec<&Path> = survey.roots().collect();
-        report.notes.extend(own::in_the_way(&own, &to, &roots));
-        let closed = survey.closed().into_iter();
-        report
-            .notes
-            .extend(closed.map(|left| format!("not all would be restored: {}", left.reason)));
-        return Ok(report);
-    }
+    Ok(Plan { to, to_is_missing: found.is_none(), survey, own, request })
+}
+
+/// What a restore would do, by the engine's own dry run.
+fn foretell(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    Plan { to, survey, own, request, .. }: &Plan,
+) -> Result<RestoreReport, StepError> {
+    let mut report =
+        bracketed(cx, engine, |engine, context| engine.restore(context, request, &mut |_| {}))?;
+    let roots: Vec<&Path> = survey.roots().collect();
+    report.notes.extend(own::in_the_way(own, to, &roots));
+    let left_out = survey.closed().into_iter();
+    report.notes.extend(left_out.map(|left| format!("not all would be restored: {}", left.reason)));
+    Ok(report)
+}
+
+/// Lays the copy out and moves it into place.
+fn carry_out(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    wanted: &Wanted,
+    Plan { to, to_is_missing, mut survey, own, request }: Plan,
+) -> Result<RestoreReport, StepError> {
+    let host = cx.host();
     let made_up = match wanted.to {
         None => survey.made_up(host)?,
         // Where it is laid out anew, the directories above are only the way to it.
         Some(_) => Vec::new(),
     };
-    if found.is_none() {
+    if to_is_missing {
         let made = host.act(&Action::EnsureDirectory { path: to.clone(), mode: 0o700 });
         made.map_err(|error| StepError::new(Trouble::Environment, closed::by(&to, error)))?;
     }

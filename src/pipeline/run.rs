@@ -32,11 +32,11 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
         session(pipeline, &run, Place::State, |cx| carry_out(cx, jobs, only, &mut report))
     });
     let maintained = match ended {
-        Ok((maintained, frame)) => {
-            for line in frame.recovered {
+        Ok((maintained, cleanup)) => {
+            for line in cleanup.recovered {
                 note(pipeline, &mut report, line);
             }
-            for left in frame.leftovers {
+            for left in cleanup.leftovers {
                 report.troubles.push(left.trouble);
                 note(pipeline, &mut report, left.message);
             }

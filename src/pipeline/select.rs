@@ -177,6 +177,6 @@ pub struct Unread {
     pub target: TargetName,
     /// The copy's id; absent when the target as a whole could not be listed.
     pub copy: Option<String>,
-    /// Why.
+    /// What the engine or the machine said.
     pub error: StepError,
 }

@@ -1,5 +1,5 @@
-//! The frame around everything that changes something: what dead runs left is given back first, the ledger
-//! is open while it lasts, and whatever it acquired is given back at the end.
+//! A session surrounds everything that changes something: what crashed runs left behind is released first, the ledger
+//! is open while it lasts, and whatever it acquired is released at the end.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use super::undo::unwind;
 use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
 
-/// What a session brought besides its result.
+/// What a session released, and what it could not release.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Frame {
-    /// What was given back for dead runs.
+pub struct Cleanup {
+    /// What was released for crashed runs, in sentences.
     pub recovered: Vec<String>,
-    /// What could not be given back, of dead runs or of this one.
+    /// What could not be released, of crashed runs or of this one.
     pub leftovers: Vec<StepError>,
     /// Why the ledger was a volatile one, which a reboot empties, and what that means.
     pub volatile: Option<String>,
@@ -45,18 +45,18 @@ pub enum Place {
 }
 
 /// Where a session keeps its ledger and the run's own directory.
-struct Ground {
+struct Directories {
     ledgers: PathBuf,
     temporary: PathBuf,
     /// What must be there besides.
     needed: Vec<PathBuf>,
 }
 
-impl Ground {
-    fn durable(settings: &Settings) -> Self {
+impl Directories {
+    fn in_state_dir(settings: &Settings) -> Self {
         Self {
             ledgers: durable_ledgers(settings),
-            temporary: match &settings.makeshift_borg_cache {
+            temporary: match &settings.fallback_borg_cache {
                 // Nothing can be written there, and engines need their temporary files to read.
                 Some(_) => settings.runtime_dir.join("tmp"),
                 None => settings.cache_dir.join("tmp"),
@@ -70,7 +70,7 @@ impl Ground {
         }
     }
 
-    fn volatile(settings: &Settings) -> Self {
+    fn in_runtime_dir(settings: &Settings) -> Self {
         Self {
             ledgers: volatile_ledgers(settings),
             temporary: settings.runtime_dir.join("tmp"),
@@ -92,7 +92,7 @@ impl crate::host::ChildRecorder for Children {
     }
 }
 
-/// Runs `work` in such a frame. A dry host gets neither ledger nor recovery nor a directory. `place` says
+/// Runs `work` in a session. A dry host gets neither ledger nor recovery nor a directory. `place` says
 /// whether it may do with a volatile ledger.
 ///
 /// # Errors
@@ -102,12 +102,12 @@ pub fn session<T>(
     run: &RunId,
     place: Place,
     work: impl FnOnce(RunContext<'_>) -> T,
-) -> Result<(T, Frame), StepError> {
-    // Stays: ledger, locks and recovery are the frame of effects, and a dry run has none.
+) -> Result<(T, Cleanup), StepError> {
+    // Ledger, locks and recovery are there for effects, and a dry run has none.
     if pipeline.host.is_dry() {
-        // What only looks is carried out, and may take an engine's lock.
+        // What only reads is carried out, and may take an engine's lock.
         let cx = RunContext { pipeline, run, ledger: &NoLedger, staging: None, durable: false };
-        return Ok((work(cx), Frame::default()));
+        return Ok((work(cx), Cleanup::default()));
     }
     let settings = &pipeline.config.settings;
     let [root, part] = workplaces(settings);
@@ -122,18 +122,18 @@ pub fn session<T>(
         }
         recovery => recovery?,
     };
-    let mut frame =
-        Frame { recovered: recovery.done, leftovers: recovery.failures, volatile: None };
-    frame.recovered.extend(recovery.waiting.into_iter().map(|waiting| waiting.message));
+    let mut cleanup =
+        Cleanup { recovered: recovery.done, leftovers: recovery.failures, volatile: None };
+    cleanup.recovered.extend(recovery.waiting.into_iter().map(|waiting| waiting.message));
 
-    let (ledger, staging) = match begin(pipeline, run, &Ground::durable(settings)) {
+    let (ledger, staging) = match begin(pipeline, run, &Directories::in_state_dir(settings)) {
         Err(error) if place == Place::StateElseRuntime => {
-            let volatile = Ground::volatile(settings);
-            frame.volatile = Some(format!(
+            let fallback = Directories::in_runtime_dir(settings);
+            cleanup.volatile = Some(format!(
                 "{error}; until then the ledger of a command that only reads copies lies in {}, which a reboot empties",
-                volatile.ledgers.shown()
+                fallback.ledgers.shown()
             ));
-            begin(pipeline, run, &volatile)?
+            begin(pipeline, run, &fallback)?
         }
         begun => begun?,
     };
@@ -143,12 +143,12 @@ pub fn session<T>(
         run,
         ledger: ledger.as_ref(),
         staging: Some(&staging),
-        durable: frame.volatile.is_none(),
+        durable: cleanup.volatile.is_none(),
     });
     pipeline.host.record_children(None);
 
-    frame.leftovers.extend(end(pipeline, run, ledger));
-    Ok((result, frame))
+    cleanup.leftovers.extend(end(pipeline, run, ledger));
+    Ok((result, cleanup))
 }
 
 fn ensure(pipeline: Pipeline<'_>, path: PathBuf) -> Result<(), StepError> {
@@ -162,13 +162,13 @@ fn ensure(pipeline: Pipeline<'_>, path: PathBuf) -> Result<(), StepError> {
 fn begin(
     pipeline: Pipeline<'_>,
     run: &RunId,
-    ground: &Ground,
+    directories: &Directories,
 ) -> Result<(Arc<FileLedger>, PathBuf), StepError> {
-    for path in ground.needed.iter().chain([&ground.temporary]) {
+    for path in directories.needed.iter().chain([&directories.temporary]) {
         ensure(pipeline, path.clone())?;
     }
-    let ledger = Arc::new(FileLedger::begin(&ground.ledgers, run)?);
-    match stage(pipeline, run, ledger.as_ref(), &ground.temporary) {
+    let ledger = Arc::new(FileLedger::begin(&directories.ledgers, run)?);
+    match stage(pipeline, run, ledger.as_ref(), &directories.temporary) {
         Ok(staging) => Ok((ledger, staging)),
         Err(error) => {
             for left in end(pipeline, run, ledger) {

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 
-use super::facts::Facts;
+use super::facts::{Facts, TargetFacts};
 use super::status::{StatusEntry, StatusReport};
 use crate::model::outcome::Outcome;
 
@@ -24,16 +24,28 @@ type Labels<'a> = Vec<(&'static str, &'a str)>;
 /// The content of the textfile.
 pub fn textfile(status: &StatusReport, facts: &Facts) -> String {
     let mut page = Page(String::new());
-    let entries = &status.entries;
+    last_runs(&mut page, &status.entries);
+    last_good_copies(&mut page, &status.entries);
+    page.gauge(
+        "stillpoint_step_duration_seconds",
+        "How long each step of the last run took.",
+        step_durations(facts),
+    );
+    targets(&mut page, facts);
+    page.0
+}
+
+/// How old the copies of each job are, and how its last run ended.
+fn last_runs(page: &mut Page, entries: &[StatusEntry]) {
     page.gauge(
         "stillpoint_last_success_timestamp_seconds",
         "The moment for which the last good copy stands.",
-        each(entries, |entry| entry.last_good.map(seconds)),
+        each_entry(entries, |entry| entry.last_good.map(seconds)),
     );
     page.gauge(
         "stillpoint_last_run_timestamp_seconds",
         "When the last run ended, however it ended.",
-        each(entries, |entry| entry.last_run.map(seconds)),
+        each_entry(entries, |entry| entry.last_run.map(seconds)),
     );
     page.gauge(
         "stillpoint_last_run_outcome",
@@ -43,56 +55,51 @@ pub fn textfile(status: &StatusReport, facts: &Facts) -> String {
     page.gauge(
         "stillpoint_stale",
         "1 when the last good copy is older than it may get, or there is none.",
-        each(entries, |entry| Some(f64::from(u8::from(entry.stale)))),
+        each_entry(entries, |entry| Some(f64::from(u8::from(entry.stale)))),
     );
     page.gauge(
         "stillpoint_max_age_seconds",
         "How old the last good copy may get.",
-        each(entries, |entry| Some(entry.max_age_seconds as f64)),
+        each_entry(entries, |entry| Some(entry.max_age_seconds as f64)),
     );
+}
+
+/// How large the last good copies are.
+fn last_good_copies(page: &mut Page, entries: &[StatusEntry]) {
     page.gauge(
         "stillpoint_copy_size_bytes",
         "Bytes of the original data in the last good copy.",
-        each(entries, |entry| entry.size.map(|size| size as f64)),
+        each_entry(entries, |entry| entry.size.map(|size| size as f64)),
     );
     page.gauge(
         "stillpoint_copy_files",
         "Files in the last good copy.",
-        each(entries, |entry| entry.files.map(|files| files as f64)),
+        each_entry(entries, |entry| entry.files.map(|files| files as f64)),
     );
     page.gauge(
         "stillpoint_bytes_new",
         "Bytes that the last good copy added to the target.",
-        each(entries, |entry| entry.bytes_new.map(|bytes| bytes as f64)),
+        each_entry(entries, |entry| entry.bytes_new.map(|bytes| bytes as f64)),
     );
-    page.gauge(
-        "stillpoint_step_duration_seconds",
-        "How long each step of the last run took.",
-        step_durations(facts),
-    );
+}
+
+/// When targets were last maintained, and which are closed.
+fn targets(page: &mut Page, facts: &Facts) {
     page.gauge(
         "stillpoint_check_timestamp_seconds",
         "When the last check that found nothing ended.",
-        facts.targets.iter().filter_map(|(target, known)| {
-            Some((vec![("target", target.as_str())], seconds(known.checked?)))
-        }),
+        each_target(facts, |known| known.checked.map(seconds)),
     );
     page.gauge(
         "stillpoint_compact_timestamp_seconds",
-        "When space was last given back.",
-        facts.targets.iter().filter_map(|(target, known)| {
-            Some((vec![("target", target.as_str())], seconds(known.compacted?)))
-        }),
+        "When deleted data was last removed from the repository.",
+        each_target(facts, |known| known.compacted.map(seconds)),
     );
     page.gauge(
         "stillpoint_target_closed",
-        "1 when nothing is deleted or compacted in the target until it was looked at, see `stillpoint status`.",
-        facts.targets.iter().map(|(target, known)| {
-            let closed = u8::from(!known.closures.is_empty());
-            (vec![("target", target.as_str())], f64::from(closed))
-        }),
+        "1 when nothing is deleted or compacted in the target until somebody has dealt with what was found, see `stillpoint status`.",
+        each_target(facts, |known| Some(f64::from(u8::from(!known.closures.is_empty())))),
     );
-    page.0
 }
 
 /// A time as Prometheus has it: seconds since 1970, with milliseconds.
@@ -106,11 +113,21 @@ fn labels(entry: &StatusEntry) -> Labels<'_> {
     labels
 }
 
-fn each<'a>(
+fn each_entry<'a>(
     entries: &'a [StatusEntry],
     value: impl Fn(&StatusEntry) -> Option<f64>,
 ) -> impl Iterator<Item = (Labels<'a>, f64)> {
     entries.iter().filter_map(move |entry| Some((labels(entry), value(entry)?)))
+}
+
+fn each_target<'a>(
+    facts: &'a Facts,
+    value: impl Fn(&TargetFacts) -> Option<f64>,
+) -> impl Iterator<Item = (Labels<'a>, f64)> {
+    facts
+        .targets
+        .iter()
+        .filter_map(move |(target, known)| Some((vec![("target", target.as_str())], value(known)?)))
 }
 
 fn outcome_states(entry: &StatusEntry) -> Vec<(Labels<'_>, f64)> {
@@ -186,7 +203,6 @@ mod tests {
     use crate::history::{Closure, ClosureKind};
     use crate::model::names::{JobName, RunId, TargetName};
     use crate::model::report::SCHEMA;
-    use crate::report::facts::TargetFacts;
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
@@ -301,7 +317,7 @@ mod tests {
         # HELP stillpoint_check_timestamp_seconds When the last check that found nothing ended.
         # TYPE stillpoint_check_timestamp_seconds gauge
         stillpoint_check_timestamp_seconds{target="usb"} 1767225600
-        # HELP stillpoint_target_closed 1 when nothing is deleted or compacted in the target until it was looked at, see `stillpoint status`.
+        # HELP stillpoint_target_closed 1 when nothing is deleted or compacted in the target until somebody has dealt with what was found, see `stillpoint status`.
         # TYPE stillpoint_target_closed gauge
         stillpoint_target_closed{target="nas"} 0
         stillpoint_target_closed{target="usb"} 1

@@ -39,7 +39,7 @@ impl From<&Copy> for Measure {
 /// `earlier` are the good copies before the new one in any order; `accepted` is when a person last said
 /// `--accept`: the newest copy of that time counts whatever it lacks. Nothing known in the answer means that
 /// the history of the oldest copies is lost, and that nobody has accepted the newer ones since.
-pub fn yardstick(
+pub fn baseline(
     earlier: &[&Copy],
     accepted: Option<DateTime<Utc>>,
     guards: &Guards,
@@ -70,7 +70,7 @@ pub struct Evidence<'a> {
     /// The copy that this run made of it; for a `prune` on its own, its newest recorded copy.
     pub copy: Option<&'a Copy>,
     /// The last good copy before that one; `None` when there was none, nothing known in it when its record
-    /// is lost (see [`yardstick`]).
+    /// is lost (see [`baseline`]).
     pub last_good: Option<Measure>,
     /// When the run that was recorded last ended.
     pub last_run: Option<DateTime<Utc>>,
@@ -82,8 +82,8 @@ pub struct Evidence<'a> {
     /// to do about it.
     pub closed: Option<&'a str>,
     /// When a person last accepted the copies of this job (an earlier `--accept`).
-    pub looked: Option<DateTime<Utc>>,
-    /// A person has looked and accepts everything except an unhealthy or missing copy (`--accept`).
+    pub accepted_before: Option<DateTime<Utc>>,
+    /// A person accepts everything except an unhealthy or missing copy (`--accept`).
     pub accepted: bool,
 }
 
@@ -287,7 +287,9 @@ fn leap(
         .collect();
     let leaps = (1..counted.len()).filter_map(|end| {
         let (after, before) = (counted[end - 1].time, counted[end].time);
-        if later(before, bound) >= after || evidence.looked.is_some_and(|looked| looked >= after) {
+        if later(before, bound) >= after
+            || evidence.accepted_before.is_some_and(|accepted_before| accepted_before >= after)
+        {
             return None;
         }
         let losing = counted[end..]

@@ -53,7 +53,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-pub use gate::{Evidence, Measure, Refusal, gate, yardstick};
+pub use gate::{Evidence, Measure, Refusal, baseline, gate};
 pub use guards::Guards;
 pub use plan::{Decision, Plan, Reason, Unneeded, Verdict, last_good, plan};
 pub use rules::{PROTECTED_TAG, Rule};

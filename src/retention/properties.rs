@@ -233,7 +233,7 @@ proptest! {
             last_run: None,
             now: now(),
             within: policy.within,
-            looked: None,
+            accepted_before: None,
             accepted: false,
             closed: None,
         };
@@ -298,12 +298,12 @@ proptest! {
             last_run: None,
             now: newest.time,
             within: policy.within,
-            looked: None,
+            accepted_before: None,
             closed: None,
             accepted: false,
         };
         prop_assert!(!costs || gate(&asked, &plan, &guards).is_err());
-        let looked = Some(newest.time);
-        prop_assert_eq!(gate(&Evidence { looked, ..asked }, &plan, &guards), Ok(()));
+        let accepted_before = Some(newest.time);
+        prop_assert_eq!(gate(&Evidence { accepted_before, ..asked }, &plan, &guards), Ok(()));
     }
 }

@@ -356,7 +356,7 @@ fn evidence<'a>(series: &'a Series, copy: &'a Copy) -> Evidence<'a> {
         last_run: Some(now() - TimeDelta::hours(24)),
         now: now(),
         within: None,
-        looked: None,
+        accepted_before: None,
         closed: None,
         accepted: false,
     }
@@ -444,15 +444,21 @@ fn a_clock_that_leapt_closes_it_until_somebody_has_looked() {
     let within = Duration::from_secs(30 * 86_400);
     let policy = KeepPolicy { within: Some(within), ..KeepPolicy::default() };
     let later = |days: i64| now() + TimeDelta::days(days);
-    let asked = |new: &[Copy], policy: &KeepPolicy, looked: Option<DateTime<Utc>>| {
+    let asked = |new: &[Copy], policy: &KeepPolicy, accepted_before: Option<DateTime<Utc>>| {
         let copies: Vec<Copy> = four_days().into_iter().chain(new.iter().cloned()).collect();
         let now = new.last().unwrap().time;
         let guards = Guards::default();
         let plan = plan(policy, &copies, now, &guards, &utc);
         let last_run = (new.len() > 1).then(|| new[0].time);
         let evidence = evidence(&series, new.last().unwrap());
-        let evidence =
-            Evidence { last_run, now, within: policy.within, looked, last_good: None, ..evidence };
+        let evidence = Evidence {
+            last_run,
+            now,
+            within: policy.within,
+            accepted_before,
+            last_good: None,
+            ..evidence
+        };
         gate(&evidence, &plan, &guards)
     };
     let on = |day: i64| Copy { id: format!("{day}"), time: later(day), ..good("2026-02-01T12:00") };
@@ -494,14 +500,14 @@ fn a_new_copy_that_would_go_itself_closes_it() {
 }
 
 #[test]
-fn copies_of_unknown_size_are_no_yardstick_until_somebody_has_looked() {
+fn copies_of_unknown_size_are_no_baseline_until_somebody_accepted_one() {
     let guards = Guards::default();
     let measured = |time: &str, files: Option<u64>| Copy { files, size: None, ..good(time) };
     let old = measured("2026-01-01T08:00", None);
     let empty = measured("2026-01-02T08:00", Some(1));
     let full = measured("2026-01-03T08:00", Some(100));
     let files = |copies: &[&Copy], accepted: Option<DateTime<Utc>>| {
-        yardstick(copies, accepted, &guards).map(|measure| measure.files)
+        baseline(copies, accepted, &guards).map(|measure| measure.files)
     };
     assert_eq!(files(&[], None), None);
     assert_eq!(files(&[&old], None), Some(None));

@@ -37,13 +37,13 @@ pub struct LogicalVolume {
     pub extent: u64,
     /// Name, without the brackets of a hidden volume.
     pub name: String,
-    /// UUID.
+    /// The UUID that LVM gave it; a name may be given to another one.
     pub uuid: String,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
     /// The ten letters of `lv_attr`.
     pub attributes: String,
-    /// Tags.
+    /// The tags that it bears, ours among them.
     pub tags: Vec<String>,
     /// `/dev/mapper/…`.
     pub path: PathBuf,

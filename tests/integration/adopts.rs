@@ -41,7 +41,7 @@ fn ours(bench: &Bench) -> usize {
 #[test]
 fn adopting_at_any_fault() {
     let seed = lost();
-    let counted = seed.twin(&LIVE);
+    let counted = seed.duplicate(&LIVE);
     counted.host.arm(Fault::None);
     assert_eq!(take_all(&counted).unwrap(), 2);
     assert_eq!(ours(&counted), 2);
@@ -50,7 +50,7 @@ fn adopting_at_any_fault() {
     for (n, effect) in effects.iter().enumerate() {
         for fault in Fault::all_at(n) {
             let after = format!("{fault:?} ({effect})");
-            let bench = seed.twin(&LIVE);
+            let bench = seed.duplicate(&LIVE);
             let archives = bench.host.world().borg.archives.clone();
             bench.host.arm(fault);
             let said = or_died(|| take_all(&bench));

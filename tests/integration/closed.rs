@@ -153,10 +153,10 @@ fn a_dry_run_is_not_surprised_by_its_own_deletions() {
     assert!(detail(&planned, "retain").contains("1 would be deleted"), "{planned:#?}");
     assert_eq!(planned.outcome, Outcome::Ok, "{planned:#?}");
     // What somebody else deleted is missed all the same.
-    let twin = bench.twin(&LIVE);
-    twin.host.world().borg.archives.pop_first();
-    let dry = DryHost::new(Arc::new(twin.host.clone()));
-    let pipeline = Pipeline { host: &dry, ..twin.pipeline() };
+    let duplicate = bench.duplicate(&LIVE);
+    duplicate.host.world().borg.archives.pop_first();
+    let dry = DryHost::new(Arc::new(duplicate.host.clone()));
+    let pipeline = Pipeline { host: &dry, ..duplicate.pipeline() };
     assert_eq!(run(pipeline, &jobs, None).outcome, Outcome::Incomplete);
 }
 

@@ -58,8 +58,8 @@ fn the_lock_is_looked_for_after_whatever_an_engine_may_have_left_it_behind_with(
             bracketed::<()>(cx, engine, |_, _| Err(failure("r".into(), "words".into())))
                 .unwrap_err()
         };
-        let (said, frame) = session(bench.pipeline(), &run_id(), Place::State, work).unwrap();
-        assert!(frame.leftovers.is_empty(), "{said}: {:?}", frame.leftovers);
+        let (said, cleanup) = session(bench.pipeline(), &run_id(), Place::State, work).unwrap();
+        assert!(cleanup.leftovers.is_empty(), "{said}: {:?}", cleanup.leftovers);
         let released = notes.lock().unwrap().iter().filter(|n| n.starts_with("release")).count();
         assert_eq!(released, usize::from(looks), "{said}");
         bench.assert_given_back("a look");
@@ -74,9 +74,9 @@ fn a_lock_that_cannot_be_released_stays_in_the_ledger() {
         bracketed::<()>(cx, engine, |_, _| Err(unreachable("r".into(), "words".into())))
             .unwrap_err()
     };
-    let (said, frame) = session(bench.pipeline(), &run_id(), Place::State, work).unwrap();
+    let (said, cleanup) = session(bench.pipeline(), &run_id(), Place::State, work).unwrap();
     assert!(said.message.contains("cannot reach"), "the first failure is told: {said}");
-    assert_eq!(frame.leftovers.len(), 1, "{:?}", frame.leftovers);
+    assert_eq!(cleanup.leftovers.len(), 1, "{:?}", cleanup.leftovers);
     assert_eq!(bench.ledgers().len(), 1);
     let engine = FakeEngine::new(&bench.config.targets[0], bench.host.clone(), notes);
     bench.engines.insert(target, Box::new(engine));
@@ -100,9 +100,9 @@ fn a_lock_bears_the_name_of_the_run_where_the_ledger_outlives_a_reboot_and_nowhe
     // No ledger can be begun where a file is in its place.
     std::fs::remove_dir_all(bench.state.path().join("ledger")).unwrap();
     std::fs::write(bench.state.path().join("ledger"), "").unwrap();
-    let (named, frame) =
+    let (named, cleanup) =
         session(bench.pipeline(), &run_id(), Place::StateElseRuntime, name_in).unwrap();
-    assert!(frame.volatile.is_some());
+    assert!(cleanup.volatile.is_some());
     assert_eq!(named, (true, None));
     // A dry run carries out what only looks, and has no ledger at all.
     let dry = DryHost::new(Arc::new(bench.host.clone()));

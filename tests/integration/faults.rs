@@ -181,7 +181,7 @@ impl Bench {
     }
 
     /// Another machine in the same state, and another state directory with the same content.
-    pub fn twin(&self, scene: &Scene) -> Self {
+    pub fn duplicate(&self, scene: &Scene) -> Self {
         let world = self.host.world().clone();
         let state = room();
         for file in fs::read_dir(self.state.path()).unwrap().map(Result::unwrap) {
@@ -588,10 +588,10 @@ fn a_job_that_a_stopped_run_did_not_come_to_is_in_its_record() {
 #[test]
 fn two_targets_that_mean_one_repository_do_not_wait_for_each_other() {
     let mut bench = Bench::new();
-    let mut twin = bench.config.targets[0].clone();
-    twin.name = TargetName::new("usc").unwrap();
-    bench.config.jobs[0].targets.push(twin.name.clone());
-    bench.config.targets.push(twin);
+    let mut second = bench.config.targets[0].clone();
+    second.name = TargetName::new("usc").unwrap();
+    bench.config.jobs[0].targets.push(second.name.clone());
+    bench.config.targets.push(second);
     bench.engines = engines(&bench.config);
     let report = bench.run();
     assert_eq!(report.troubles, [Trouble::Configuration], "{report:#?}");

@@ -21,7 +21,7 @@ pub fn effects(scene: &Scene) -> Vec<String> {
 }
 
 fn effects_of(seed: &Bench, scene: &Scene) -> Vec<String> {
-    let bench = seed.twin(scene);
+    let bench = seed.duplicate(scene);
     bench.run();
     let effects = bench.host.world().effects.clone();
     assert!(effects.len() >= 7, "hooks, staging, create, delete, compact: {effects:?}");
@@ -31,7 +31,7 @@ fn effects_of(seed: &Bench, scene: &Scene) -> Vec<String> {
 pub fn failing_any_effect(scene: &Scene) {
     let seed = Bench::with_history_of(scene);
     for n in 0..effects_of(&seed, scene).len() {
-        let bench = seed.twin(scene);
+        let bench = seed.duplicate(scene);
         let survivor = bench.newest();
         bench.host.arm(Fault::Fail(n));
         let report = bench.run();
@@ -75,7 +75,7 @@ pub fn or_died<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String>
 /// A run dies by this fault; `recover`, or the next run by itself, mends it.
 pub fn dying(seed: &Bench, scene: &Scene, fault: Fault, what: &str) {
     for recover_first in [true, false] {
-        let bench = seed.twin(scene);
+        let bench = seed.duplicate(scene);
         let survivor = bench.newest();
         bench.host.arm(fault);
         die(&bench);
@@ -148,7 +148,7 @@ fn failing_any_effect_of(
     let seed = Bench::with_history_of(scene);
     for (n, killed_after) in effects_of(&seed, scene).iter().enumerate() {
         let dead = || {
-            let bench = seed.twin(scene);
+            let bench = seed.duplicate(scene);
             bench.host.arm(Fault::KillAfter(n));
             die(&bench);
             bench
@@ -187,7 +187,7 @@ pub fn cutting_the_ledger(scene: &Scene) {
     // A run that dies at its last effect has the longest ledger.
     let seed = Bench::with_history_of(scene);
     let last = effects_of(&seed, scene).len() - 1;
-    let bench = seed.twin(scene);
+    let bench = seed.duplicate(scene);
     let chronicle = Chronicle { ledgers: bench.state.path().join("ledger"), past: Vec::new() };
     *bench.host.chronicle.lock().unwrap() = Some(chronicle);
     bench.host.arm(Fault::CutBefore(last));
@@ -198,7 +198,7 @@ pub fn cutting_the_ledger(scene: &Scene) {
     assert!(lines >= 5, "{}", String::from_utf8_lossy(&whole));
     for keep in 0..=lines {
         for torn in [false, true] {
-            let mut bench = seed.twin(scene);
+            let mut bench = seed.duplicate(scene);
             if let Some(moment) = past.iter().rfind(|moment| moment.lines <= keep) {
                 bench = bench.as_of(scene, moment);
                 if torn {
@@ -240,7 +240,7 @@ pub fn cutting_the_ledger(scene: &Scene) {
 pub fn a_signal_at_any_effect(scene: &Scene) {
     let seed = Bench::with_history_of(scene);
     for n in 0..effects_of(&seed, scene).len() {
-        let bench = seed.twin(scene);
+        let bench = seed.duplicate(scene);
         let survivor = bench.newest();
         bench.host.arm(Fault::Signal(n));
         let report = bench.run();

@@ -10,7 +10,7 @@ use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Trouble;
 use stillpoint::pipeline::mount::mount;
 use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::session::{Frame, Place, session};
+use stillpoint::pipeline::session::{Cleanup, Place, session};
 use stillpoint::step::error::StepError;
 
 use crate::faults::{Bench, LIVE};
@@ -24,7 +24,7 @@ fn newest(bench: &Bench) -> Copy {
 }
 
 /// Mounts a copy, as the verb does.
-fn serve(bench: &Bench, copy: &Copy) -> Result<(Result<(), StepError>, Frame), StepError> {
+fn serve(bench: &Bench, copy: &Copy) -> Result<(Result<(), StepError>, Cleanup), StepError> {
     bench.host.world().is_told = false;
     let engine = bench.pipeline().engine(&bench.config.targets[0]);
     let host = &bench.host;
@@ -35,11 +35,11 @@ fn serve(bench: &Bench, copy: &Copy) -> Result<(Result<(), StepError>, Frame), S
 }
 
 fn effects(seed: &Bench, copy: &Copy) -> Vec<String> {
-    let bench = seed.twin(&LIVE);
+    let bench = seed.duplicate(&LIVE);
     bench.host.arm(Fault::None);
-    let (served, frame) = serve(&bench, copy).unwrap();
+    let (served, cleanup) = serve(&bench, copy).unwrap();
     served.unwrap();
-    assert_eq!(frame, Frame::default());
+    assert_eq!(cleanup, Cleanup::default());
     bench.assert_given_back("a good end");
     let effects = bench.host.world().effects.clone();
     assert!(effects.iter().any(|effect| effect.contains(" mount ")), "{effects:?}");
@@ -65,12 +65,12 @@ fn a_failure_of_any_effect_leaves_nothing() {
     let copy = newest(&seed);
     for (n, what) in effects(&seed, &copy).iter().enumerate() {
         for fault in [Fault::Fail(n), Fault::Signal(n)] {
-            let bench = seed.twin(&LIVE);
+            let bench = seed.duplicate(&LIVE);
             bench.host.arm(fault);
             let after = format!("{fault:?} ({what})");
             // A session that does not begin says so.
-            if let Ok((served, frame)) = serve(&bench, &copy) {
-                let is_told = served.is_err() || !frame.leftovers.is_empty();
+            if let Ok((served, cleanup)) = serve(&bench, &copy) {
+                let is_told = served.is_err() || !cleanup.leftovers.is_empty();
                 assert!(is_told || matches!(fault, Fault::Signal(_)), "{after} went unnoticed");
                 if what.contains(" mount ") && fault == Fault::Signal(n) {
                     assert_eq!(served.unwrap_err().trouble, Trouble::Signal(15), "{after}");
@@ -88,9 +88,9 @@ fn a_killed_engine_leaves_nothing_mounted() {
     let effects = effects(&seed, &copy);
     let n = effects.iter().position(|effect| effect == "a person unmounts it").unwrap();
     seed.host.arm(Fault::Fail(n));
-    let (served, frame) = serve(&seed, &copy).unwrap();
+    let (served, cleanup) = serve(&seed, &copy).unwrap();
     assert!(served.unwrap_err().message.contains("killed by signal 9"));
-    assert_eq!(frame, Frame::default());
+    assert_eq!(cleanup, Cleanup::default());
     seed.assert_given_back("the engine was killed");
 }
 
@@ -101,7 +101,7 @@ fn a_death_at_any_effect_is_recovered_from_whatever_fails_meanwhile() {
     for (n, what) in effects(&seed, &copy).iter().enumerate() {
         for fault in Fault::deaths_at(n) {
             let dead = || {
-                let bench = seed.twin(&LIVE);
+                let bench = seed.duplicate(&LIVE);
                 bench.host.arm(fault);
                 die(&bench, &copy);
                 bench
@@ -137,7 +137,7 @@ fn a_ledger_cut_off_after_any_line_is_recovered_from() {
     // What comes before the intent, the staging directory, has loops of its own.
     for keep in intent + 1..=lines.len() {
         for torn in ["", "{\"made\":{\"ent"] {
-            let bench = seed.twin(&LIVE);
+            let bench = seed.duplicate(&LIVE);
             bench.host.arm(Fault::None);
             let cut = lines[..keep].join("\n") + "\n" + torn;
             fs::create_dir_all(bench.state.path().join("ledger")).unwrap();
@@ -157,7 +157,7 @@ fn what_others_mount_there_stays() {
     // With and without the record of which mount is ours.
     for fault in [Fault::KillBefore(served + 1), Fault::KillAfter(served)] {
         // A copy that a person has mounted there is gone before; something else lies there now.
-        let bench = seed.twin(&LIVE);
+        let bench = seed.duplicate(&LIVE);
         bench.host.arm(fault);
         die(&bench, &copy);
         let mut world = bench.host.world();
@@ -173,7 +173,7 @@ fn what_others_mount_there_stays() {
         assert_eq!(bench.ledgers().len(), 0);
 
         // Something of theirs lies over ours: ours is told, and given back when theirs is gone.
-        let bench = seed.twin(&LIVE);
+        let bench = seed.duplicate(&LIVE);
         bench.host.arm(fault);
         die(&bench, &copy);
         let mut world = bench.host.world();
@@ -189,7 +189,7 @@ fn what_others_mount_there_stays() {
         recovers(&bench, "theirs is gone");
     }
     // One of the engine's kind that was there before ours came is not ours.
-    let bench = seed.twin(&LIVE);
+    let bench = seed.duplicate(&LIVE);
     bench.host.world().serve(Path::new(AT));
     bench.host.arm(Fault::KillBefore(served));
     die(&bench, &copy);

@@ -138,7 +138,7 @@ fn a_pin_at_any_fault() {
         if !pinned {
             change(&seed, &base, true).unwrap();
         }
-        let counted = seed.twin(&LIVE);
+        let counted = seed.duplicate(&LIVE);
         counted.host.arm(Fault::None);
         change(&counted, &base, pinned).unwrap();
         let effects = counted.host.world().effects.clone();
@@ -146,7 +146,7 @@ fn a_pin_at_any_fault() {
         for (n, effect) in effects.iter().enumerate() {
             for fault in Fault::all_at(n) {
                 let after = format!("{fault:?} ({effect}), pinned: {pinned}");
-                let bench = seed.twin(&LIVE);
+                let bench = seed.duplicate(&LIVE);
                 bench.host.arm(fault);
                 let said = or_died(|| change(&bench, &base, pinned));
                 assert_eq!(names_of(&bench, &base).len(), 1, "{after}");

@@ -294,7 +294,7 @@ fn what_is_not_running_is_told_and_a_name_that_nobody_knows_is_a_warning() {
 fn who_wants_one_moment_must_name_who_writes() {
     for (unit, told) in [
         ("typo.service", "systemd knows no unit typo.service"),
-        ("hollow.service", "active without a process of its own: hollow.service"),
+        ("no-process.service", "active without a process of its own: no-process.service"),
     ] {
         let mut bench = bench(&[unit]);
         let came = capture(&bench, bench.pipeline());

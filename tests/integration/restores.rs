@@ -15,21 +15,21 @@ use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::query::Query;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::restore::{STAGING, Wanted, restore};
-use stillpoint::pipeline::session::{Frame, Place, session};
+use stillpoint::pipeline::session::{Cleanup, Place, session};
 use stillpoint::step::error::StepError;
 
 use crate::faults::{Bench, LIVE};
 use crate::support::fake_host::{Fault, PowerCut};
 
 /// Restores one file in place, as the verb does.
-pub fn restore_one(bench: &Bench) -> Result<(Result<(), StepError>, Frame), StepError> {
+pub fn restore_one(bench: &Bench) -> Result<(Result<(), StepError>, Cleanup), StepError> {
     restore_to(bench, None)
 }
 
 fn restore_to(
     bench: &Bench,
     to: Option<&str>,
-) -> Result<(Result<(), StepError>, Frame), StepError> {
+) -> Result<(Result<(), StepError>, Cleanup), StepError> {
     let pipeline = bench.pipeline();
     let query = Query {
         job: &bench.config.jobs[0].name,
@@ -53,11 +53,11 @@ fn restore_to(
 
 /// What a good restore does.
 fn effects(seed: &Bench) -> Vec<String> {
-    let bench = seed.twin(&LIVE);
+    let bench = seed.duplicate(&LIVE);
     bench.host.arm(Fault::None);
-    let (result, frame) = restore_one(&bench).unwrap();
+    let (result, cleanup) = restore_one(&bench).unwrap();
     result.unwrap();
-    assert_eq!(frame.leftovers, []);
+    assert_eq!(cleanup.leftovers, []);
     let effects = bench.host.world().effects.clone();
     let kinds: Vec<&str> = effects.iter().filter_map(|what| what.split(' ').next()).collect();
     assert_eq!(kinds, ["create", "create", "borg", "place", "remove", "remove"], "{effects:?}");
@@ -69,16 +69,16 @@ fn effects(seed: &Bench) -> Vec<String> {
 fn a_restore_that_fails_anywhere_says_so_and_leaves_nothing() {
     let seed = Bench::with_history();
     for (n, what) in effects(&seed).iter().enumerate() {
-        let bench = seed.twin(&LIVE);
+        let bench = seed.duplicate(&LIVE);
         bench.host.arm(Fault::Fail(n));
         let after = format!("failing {what}");
         match restore_one(&bench) {
             // The session itself did not begin.
             Err(_) => {}
-            Ok((result, frame)) => {
+            Ok((result, cleanup)) => {
                 // Without its own directory in one place, the session has it in another one.
-                let was_told = !frame.leftovers.is_empty() || frame.volatile.is_some();
-                assert_ne!(result.is_err(), was_told, "{after}: {result:?}, {frame:?}");
+                let was_told = !cleanup.leftovers.is_empty() || cleanup.volatile.is_some();
+                assert_ne!(result.is_err(), was_told, "{after}: {result:?}, {cleanup:?}");
             }
         }
         bench.host.arm(Fault::None);
@@ -92,7 +92,7 @@ fn a_restore_that_dies_anywhere_is_given_back() {
     let seed = Bench::with_history();
     for n in 0..effects(&seed).len() {
         for fault in Fault::deaths_at(n) {
-            let bench = seed.twin(&LIVE);
+            let bench = seed.duplicate(&LIVE);
             bench.host.arm(fault);
             let died = catch_unwind(AssertUnwindSafe(|| restore_one(&bench).map(drop)));
             assert!(died.unwrap_err().is::<PowerCut>(), "{fault:?}");
@@ -107,13 +107,13 @@ fn a_restore_that_dies_anywhere_is_given_back() {
 fn a_signal_at_any_effect_of_a_restore_unwinds() {
     let seed = Bench::with_history();
     for n in 0..effects(&seed).len() {
-        let bench = seed.twin(&LIVE);
+        let bench = seed.duplicate(&LIVE);
         bench.host.arm(Fault::Signal(n));
-        let (result, frame) = restore_one(&bench).unwrap();
+        let (result, cleanup) = restore_one(&bench).unwrap();
         if let Err(error) = result {
             assert_eq!(error.trouble, Trouble::Signal(15), "{error}");
         }
-        assert_eq!(frame.leftovers, []);
+        assert_eq!(cleanup.leftovers, []);
         bench.assert_given_back(&format!("a signal at effect {n}"));
     }
 }
@@ -131,12 +131,12 @@ fn damage_that_a_restore_meets_closes_the_target_whether_it_can_be_recorded_or_n
             ))
             .unwrap();
         }
-        let (result, frame) = restore_one(&bench).unwrap();
+        let (result, cleanup) = restore_one(&bench).unwrap();
         let error = result.unwrap_err();
         assert_eq!(error.trouble, Trouble::Damage, "{error}");
         assert!(error.message.contains("chunk 17"), "{error}");
         assert_eq!(error.message.contains("no space for this"), is_full, "{error}");
-        assert_eq!(frame.leftovers, []);
+        assert_eq!(cleanup.leftovers, []);
         let closures = bench.history.closures(&bench.config.targets[0].name).unwrap();
         assert_eq!(closures.len(), usize::from(!is_full), "{closures:?}");
         bench.assert_given_back("damage");
@@ -188,12 +188,12 @@ fn nothing_is_laid_out_in_what_is_in_use_by_whatever_name() {
         ("/run/stillpoint/x/y", "lies in the runtime directory (/run/stillpoint)"),
         ("/var/cache/stillpoint", "is the cache directory, which"),
     ] {
-        let (result, frame) = restore_to(&bench, Some(to)).unwrap();
+        let (result, cleanup) = restore_to(&bench, Some(to)).unwrap();
         let error = result.unwrap_err();
         assert_eq!(error.trouble, Trouble::Configuration, "{error}");
         assert!(error.message.contains(says), "{error}");
         assert!(error.message.contains("name a directory outside"), "{error}");
-        assert_eq!(frame.leftovers, []);
+        assert_eq!(cleanup.leftovers, []);
     }
     let effects = bench.host.world().effects[before..].to_vec();
     assert!(!effects.iter().any(|what| what.contains(STAGING)), "{effects:?}");
@@ -248,14 +248,14 @@ fn where_nothing_can_be_stored_nothing_is_laid_out_and_the_place_is_named() {
     let disk = shown(2, "/data", "/data");
     let says = |bench: &Bench, words: &[&str]| {
         let before = bench.host.world().effects.len();
-        let (result, frame) = restore_one(bench).unwrap();
+        let (result, cleanup) = restore_one(bench).unwrap();
         let error = result.unwrap_err();
         assert_eq!(error.trouble, Trouble::Environment, "{error}");
         for words in words {
             assert!(error.message.contains(words), "{words:?} is missing in: {error}");
         }
         assert!(!error.message.contains(STAGING), "{error}");
-        assert_eq!(frame.leftovers, []);
+        assert_eq!(cleanup.leftovers, []);
         let effects = bench.host.world().effects[before..].to_vec();
         assert!(!effects.iter().any(|what| what.starts_with("place")), "{effects:?}");
     };
@@ -281,18 +281,18 @@ fn where_nothing_can_be_stored_nothing_is_laid_out_and_the_place_is_named() {
         says(&bench, words);
     }
     // Or it is found out only when a directory is to be made there.
-    let twin = || {
-        let twin = bench.twin(&LIVE);
-        twin.host.world().mounts = vec![shown(1, "/", "/"), disk.clone()];
-        twin
+    let duplicate = || {
+        let duplicate = bench.duplicate(&LIVE);
+        duplicate.host.world().mounts = vec![shown(1, "/", "/"), disk.clone()];
+        duplicate
     };
-    let good = twin();
+    let good = duplicate();
     good.host.arm(Fault::None);
     let (result, _) = restore_one(&good).unwrap();
     result.unwrap();
     let effects = good.host.world().effects.clone();
     let nth = effects.iter().position(|what| what.contains("/data/")).unwrap();
-    let failing = twin();
+    let failing = duplicate();
     failing.host.arm(Fault::Fail(nth));
     says(&failing, &["nothing can be stored at /data", "mend that and restore"]);
     failing.assert_given_back("a directory that cannot be made");

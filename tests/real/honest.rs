@@ -219,7 +219,7 @@ fn a_ledger_that_others_could_have_written_is_not_carried_out() {
 
 #[test]
 fn two_names_of_one_repository_are_told_to_be_one() {
-    let twins = r#"
+    let two_names = r#"
 [targets.r2.restic]
 repository = "local:{root}/link/repo-r"
 password-file = "{root}/pass"
@@ -229,7 +229,7 @@ targets = ["b", "r", "r2"]
 paths = ["{root}/src"]
 capture = "none"
 "#;
-    let machine = Machine::new(twins);
+    let machine = Machine::new(two_names);
     std::os::unix::fs::symlink(machine.path(""), machine.path("link")).unwrap();
     let ran = machine.run(&["check-config", "--online"]).expect(0);
     assert_eq!(ran.stdout.matches(" free").count(), 3, "{}", ran.stdout);

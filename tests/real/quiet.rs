@@ -395,7 +395,7 @@ fn quietly_make<T>(config: &Config, make: impl FnOnce() -> T) -> (Option<T>, Out
         observer: &Nobody,
     };
     let run = RunId::from_bytes(host.random());
-    let (came, frame) = session(pipeline, &run, Place::State, |cx| {
+    let (came, cleanup) = session(pipeline, &run, Place::State, |cx| {
         let job = &config.jobs[0];
         let mut rec = Recorder::new(&Nobody, None);
         let made = while_quiesced(cx, &mut rec, job, policy(job), |_| Some(make()));
@@ -404,7 +404,7 @@ fn quietly_make<T>(config: &Config, make: impl FnOnce() -> T) -> (Option<T>, Out
         (made, thaw.outcome.clone(), thaw.detail.clone())
     })
     .unwrap();
-    assert_eq!(frame.leftovers, []);
+    assert_eq!(cleanup.leftovers, []);
     came
 }
 

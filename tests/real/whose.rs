@@ -10,7 +10,7 @@ use crate::bench_machine::{COPIED, HOST, Machine, command, must};
 const KEEP_ONE: &str = "[targets.b.keep]\nlast = 1\n[targets.r.keep]\nlast = 1\n";
 
 /// Another machine of the same name that shares the repositories: its configuration beside the first one's.
-fn twin(machine: &Machine) -> PathBuf {
+fn second_machine(machine: &Machine) -> PathBuf {
     let root = machine.path("").display().to_string();
     let mut text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
     for own in ["state", "cache", "run"] {
@@ -20,7 +20,7 @@ fn twin(machine: &Machine) -> PathBuf {
     machine.path("two.toml")
 }
 
-fn as_twin(config: &PathBuf, args: &[&str], code: i32) -> String {
+fn as_second(config: &PathBuf, args: &[&str], code: i32) -> String {
     let output =
         command(crate::bench_machine::PROGRAM).arg("-c").arg(config).args(args).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned()
@@ -38,10 +38,10 @@ fn lose_history(machine: &Machine) {
 #[test]
 fn two_machines_of_one_name_leave_each_others_copies_alone() {
     let machine = Machine::new(&format!("{KEEP_ONE}{HOST}"));
-    let two = twin(&machine);
+    let two = second_machine(&machine);
     for _ in 0..2 {
         machine.run(&["-q", "run"]).expect(0);
-        as_twin(&two, &["-q", "run"], 0);
+        as_second(&two, &["-q", "run"], 0);
     }
     for target in ["b", "r"] {
         assert_eq!(machine.copies(target).len(), 2, "{target}: one of each machine");
@@ -52,7 +52,7 @@ fn two_machines_of_one_name_leave_each_others_copies_alone() {
     assert_eq!(shown.stdout.matches("neither made nor adopted").count(), 2, "{}", shown.stdout);
     assert!(shown.stdout.contains("marked as of machine"), "{}", shown.stdout);
     machine.run(&["list"]).expect(0).says("not this machine's");
-    as_twin(&two, &["-q", "run"], 0);
+    as_second(&two, &["-q", "run"], 0);
     let out = machine.path("out");
     machine
         .run(&["restore", "host", "--to", out.to_str().unwrap()])
@@ -84,7 +84,7 @@ fn two_machines_of_one_name_leave_each_others_copies_alone() {
 fn a_clone_with_the_same_state_begins_anew() {
     let machine = Machine::new(&format!("{KEEP_ONE}{HOST}"));
     machine.run(&["-q", "run"]).expect(0);
-    let two = twin(&machine);
+    let two = second_machine(&machine);
     must(
         "cp",
         &["-a", machine.path("state").to_str().unwrap(), machine.path("state-2").to_str().unwrap()],
@@ -94,14 +94,14 @@ fn a_clone_with_the_same_state_begins_anew() {
     history.execute("UPDATE machine SET installation = 'of another machine'", []).unwrap();
     drop(history);
     let shared = [machine.copies("b"), machine.copies("r")].concat();
-    let said = as_twin(&two, &["prune", "--dry-run"], 0);
+    let said = as_second(&two, &["prune", "--dry-run"], 0);
     assert!(
         said.contains("made on another machine") && said.contains("0 would be deleted"),
         "{said}"
     );
-    let said = as_twin(&two, &["run"], 0);
+    let said = as_second(&two, &["run"], 0);
     assert!(said.contains("gets an identity of its own"), "{said}");
-    as_twin(&two, &["-q", "run"], 0);
+    as_second(&two, &["-q", "run"], 0);
     for copy in &shared {
         assert!([machine.copies("b"), machine.copies("r")].concat().contains(copy), "{copy}");
     }

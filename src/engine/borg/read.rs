@@ -32,7 +32,7 @@ impl BorgEngine {
         let mut spec = self.repository(cx)?.extract(&request.copy.id, &wanted);
         spec.confinement = request.confined_to(&[
             Some(cx.settings.cache_dir.clone()),
-            cx.settings.makeshift_borg_cache.clone(),
+            cx.settings.fallback_borg_cache.clone(),
             Some(state_directory(cx.settings)),
             cx.temporary.map(Path::to_owned),
             self.target.local.clone(),

@@ -22,7 +22,7 @@ pub struct GuestCall {
 pub enum GuestChange {
     /// Asks it to shut down, and does not wait for it to obey (`virDomainShutdownFlags`).
     Shutdown {
-        /// Whom.
+        /// Through which channel the guest is asked.
         by: ShutdownBy,
     },
     /// Cuts its power, after its last writes were handed on (`virDomainDestroyFlags`, `DESTROY_GRACEFUL`). Only where

@@ -145,7 +145,7 @@ pub enum HypervisorError {
     /// The hypervisor is not there.
     #[error("cannot reach the hypervisor at {uri}: {reason}")]
     NoConnection {
-        /// Where.
+        /// The URI of the connection.
         uri: String,
         /// In its library's words.
         reason: String,

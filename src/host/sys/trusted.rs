@@ -40,7 +40,7 @@ pub enum TrustError {
     Io {
         /// The file or the directory on the way.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         #[source]
         source: io::Error,
     },

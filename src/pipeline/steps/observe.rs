@@ -1,4 +1,4 @@
-//! The second look: a copy exists when the target lists it, and not before.
+//! A copy exists when the target lists it, and not before.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::engine::{Engine, EngineError, Expected, Looked};
 use crate::history::{Closure, CopyRecord};
 use crate::model::copy::{Copy, Recorded, abridged};
 use crate::model::job::Job;
-use crate::model::names::JobName;
+use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::report::closed::told;
 
@@ -71,46 +71,23 @@ pub fn observe(
         rec.warn(failure);
     }
     rec.step("observe", Some(target), None, |_| {
-        let (listing, looks) = list_and_look(cx, engine, &made.archived);
+        let (listing, contents) = list_and_read_contents(cx, engine, &made.archived);
         let mut listing = listing?;
-        let (mut observed, mut missing) = (Vec::new(), Vec::new());
-        for archived in made.archived {
-            match find(cx, engine, &archived, &listing, &made.before) {
-                Ok(copy) => observed.push(Observed { copy: copy.clone(), archived }),
-                Err(why) => missing.push(why),
-            }
-        }
+        let (mut observed, missing) = find_all(cx, engine, made.archived, &listing, &made.before);
         disown(cx, engine, &mut listing, &observed);
         let closures = closed::examine(cx, engine, &listing)?;
-        let found = observed.len();
-        let listed = listing.len();
-        let (lacks, failed) = what_is_lacking(cx, engine, job, looks, &mut observed);
+        let lists = cx.tense("lists", "would list");
+        let done =
+            Done::ok(format!("the target {lists} {} new of {}", observed.len(), listing.len()));
+        let (lacks, failed) = what_is_lacking(cx, engine, job, contents, &mut observed);
         let seen = Observation { listing, observed, closures };
         let closures = &observation.insert(seen).closures;
         if !missing.is_empty() {
-            return Err(StepError::new(
-                Trouble::JobFailed,
-                format!(
-                    "{} reported success, but {}",
-                    engine.target().engine.name(),
-                    missing.join("; ")
-                ),
-            ));
+            let (name, missing) = (engine.target().engine.name(), missing.join("; "));
+            let text = format!("{name} reported success, but {missing}");
+            return Err(StepError::new(Trouble::JobFailed, text));
         }
-        let lists = cx.tense("lists", "would list");
-        let mut done = Done::ok(format!("the target {lists} {found} new of {listed}"));
-        if !closures.is_empty() {
-            let (outcome, trouble) = closed::judge(cx, closures);
-            done = Done::with(
-                outcome,
-                trouble,
-                format!("{}; {}", done.detail, told(target, closures)),
-            );
-        }
-        if !lacks.is_empty() {
-            let detail = format!("{}; {}", done.detail, lacks.join("; "));
-            done = Done::with(Outcome::Incomplete, Trouble::Incomplete, detail);
-        }
+        let done = with_findings(cx, target, done, closures, &lacks);
         match failed {
             Some(error) => {
                 let message = format!("{}; {}", done.detail, error.message);
@@ -128,6 +105,44 @@ pub fn observe(
         remember(cx, rec, engine, observed);
     }
     Some(observation)
+}
+
+/// Finds all copies that this run made, and says why others are missing.
+fn find_all(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    archived: Vec<Archived>,
+    listing: &[Copy],
+    before: &BTreeSet<String>,
+) -> (Vec<Observed>, Vec<String>) {
+    let (mut observed, mut missing) = (Vec::new(), Vec::new());
+    for archived in archived {
+        match find(cx, engine, &archived, listing, before) {
+            Ok(copy) => observed.push(Observed { copy: copy.clone(), archived }),
+            Err(why) => missing.push(why),
+        }
+    }
+    (observed, missing)
+}
+
+/// The step with what was found besides: why the target is closed, and what the copies lack.
+fn with_findings(
+    cx: RunContext<'_>,
+    target: &TargetName,
+    mut done: Done,
+    closures: &[Closure],
+    lacks: &[String],
+) -> Done {
+    if !closures.is_empty() {
+        let (outcome, trouble) = closed::judge(cx, closures);
+        let detail = format!("{}; {}", done.detail, told(target, closures));
+        done = Done::with(outcome, trouble, detail);
+    }
+    if !lacks.is_empty() {
+        let detail = format!("{}; {}", done.detail, lacks.join("; "));
+        done = Done::with(Outcome::Incomplete, Trouble::Incomplete, detail);
+    }
+    done
 }
 
 /// Forgets the attempts of this job's dead runs of which nothing is left in the target. The job's lock is ours, so
@@ -157,15 +172,16 @@ fn settle(
     }
 }
 
-type Look = Result<Option<Looked>, EngineError>;
+/// What a copy was read to hold; `None` where the engine has no need to be asked.
+type Contents = Result<Option<Looked>, EngineError>;
 
-/// Lists the target, and looks into this run's copies meanwhile, where the engine did not say what it stored. An engine
-/// starts slowly, and both only read.
-fn list_and_look(
+/// Lists the target, and reads the contents of this run's copies meanwhile, where the engine did not say what it stored.
+/// An engine starts slowly, and both only read.
+fn list_and_read_contents(
     cx: RunContext<'_>,
     engine: &dyn Engine,
     archived: &[Archived],
-) -> (Result<Vec<Copy>, StepError>, Vec<Look>) {
+) -> (Result<Vec<Copy>, StepError>, Vec<Contents>) {
     let wanted: Vec<(&str, &[Expected])> = archived
         .iter()
         .filter(|archived| !archived.unspoken.is_empty())
@@ -175,35 +191,35 @@ fn list_and_look(
         return (listing(cx, engine), Vec::new());
     }
     let context = cx.engine();
-    let look = move || -> Vec<Look> {
+    let read = move || -> Vec<Contents> {
         wanted.iter().map(|(id, expected)| engine.look_into(context, id, expected)).collect()
     };
     std::thread::scope(|scope| {
-        let spawned = std::thread::Builder::new().spawn_scoped(scope, &look);
+        let spawned = std::thread::Builder::new().spawn_scoped(scope, &read);
         let listing = listing(cx, engine);
-        let looks = match spawned.map(std::thread::ScopedJoinHandle::join) {
+        let contents = match spawned.map(std::thread::ScopedJoinHandle::join) {
             Ok(Ok(looks)) => looks,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
             // There is no thread to be had: one after the other, then.
-            Err(_) => look(),
+            Err(_) => read(),
         };
-        (listing, looks)
+        (listing, contents)
     })
 }
 
-/// What the new copies lack of the job's paths, in words, and why a look failed. What lacks something is incomplete, and
-/// so is what could not be looked into: it may hold nothing, and must not make room for itself.
+/// What the new copies lack of the job's paths, in words, and why one could not be read. What lacks something is
+/// incomplete, and so is what could not be read: it may hold nothing, and must not make room for itself.
 fn what_is_lacking(
     cx: RunContext<'_>,
     engine: &dyn Engine,
     job: &Job,
-    looks: Vec<Look>,
+    contents: Vec<Contents>,
     observed: &mut [Observed],
 ) -> (Vec<String>, Option<StepError>) {
     let source = cx.pipeline.source(job);
     let (mut lacks, mut failed) = (Vec::new(), None);
-    for look in looks {
-        let Looked { id, absent } = match look {
+    for read in contents {
+        let Looked { id, absent } = match read {
             Ok(Some(looked)) => looked,
             Ok(None) => continue,
             Err(error) => {
@@ -229,7 +245,7 @@ fn what_is_lacking(
         }
         report.outcome = report.outcome.clone().worst(Outcome::Incomplete);
         lacks.push(format!(
-            "the copy {} was not looked into, so it may lack paths of the job",
+            "the contents of the copy {} were not read, so it may lack paths of the job",
             copy.id
         ));
     }

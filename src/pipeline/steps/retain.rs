@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use chrono::{DateTime, Utc};
+
 use crate::engine::Engine;
 use crate::history::{Closure, Maintenance, MaintenanceKind};
 use crate::host::LockGuard;
@@ -11,7 +13,7 @@ use crate::model::keep::KeepPolicy;
 use crate::model::names::JobName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::report::closed::kinds;
-use crate::retention::{self, Evidence, Guards, Plan};
+use crate::retention::{self, Evidence, Guards, Plan, Refusal};
 
 use crate::pipeline::closed;
 use crate::pipeline::engine_lock::bracketed;
@@ -60,16 +62,15 @@ pub fn decide(
     questions: &[Question<'_>],
 ) -> Result<Decided, StepError> {
     let target = &engine.target().name;
+    let last_run = match cx.pipeline.history {
+        Some(history) => history.newest_time()?,
+        None => None,
+    };
     // Why in full was told where the target was listed.
     let closed = (!closures.is_empty()).then(|| {
         format!("target {target} is closed ({}), see `stillpoint status`", kinds(closures))
     });
-    let now = cx.host().now();
-    let ahead = |at| cx.host().ahead_of_utc(at);
-    let last_run = match cx.pipeline.history {
-        Some(history) => history.newest_time().map_err(StepError::from)?,
-        None => None,
-    };
+    let circumstances = Circumstances { cx, engine, last_run, closed };
     let mut decided = Decided::default();
     for question in questions {
         let Some(policy) = question.policy else { continue };
@@ -78,51 +79,82 @@ pub fn decide(
             .filter(|copy| copy.series.as_ref() == Some(question.series))
             .filter(|copy| engine.unfinished(copy).is_none())
             .collect();
-        let guards =
-            Guards { max_shrink_percent: question.max_shrink_percent, ..Guards::default() };
-        let plan = retention::plan(policy, &finished, now, &guards, &ahead);
-        let earlier: Vec<&Copy> = finished
-            .iter()
-            .copied()
-            .filter(|copy| copy.ours && copy.may_be_good())
-            .filter(|copy| !copy.is_in_the_future(now, guards.clock_slack))
-            // Two runs may fall into one second, which is as fine as a copy's time is.
-            .filter(|copy| {
-                question
-                    .newest
-                    .is_none_or(|newest| copy.time <= newest.time && copy.id != newest.id)
-            })
-            .collect();
-        let looked = match cx.pipeline.history {
-            Some(history) => history
-                .last_accepted(&engine.target().name, &question.series.job)
-                .map_err(StepError::from)?,
-            None => None,
-        };
-        let last_good = retention::yardstick(&earlier, looked, &guards);
-        let evidence = Evidence {
-            series: question.series,
-            copy: question.newest,
-            last_good,
-            last_run,
-            now,
-            within: policy.within,
-            looked,
-            closed: closed.as_deref(),
-            accepted: question.accepted,
-        };
-        let gate = retention::gate(&evidence, &plan, &guards);
+        let (plan, verdict) = circumstances.decide(question, policy, &finished)?;
         let deletions = plan.deletions();
-        match gate {
+        match verdict {
             Ok(()) => decided.ids.extend(deletions),
-            Err(refusal) if !deletions.is_empty() => {
-                decided.refusals.push(refusal.told());
-            }
+            Err(refusal) if !deletions.is_empty() => decided.refusals.push(refusal.told()),
             Err(_) => {}
         }
         decided.plans.push((question.series.clone(), plan));
     }
     Ok(decided)
+}
+
+/// What holds for every series of a target while it is decided about them.
+struct Circumstances<'a> {
+    cx: RunContext<'a>,
+    engine: &'a dyn Engine,
+    /// When the newest run that history knows began.
+    last_run: Option<DateTime<Utc>>,
+    /// Why nothing is deleted in the target.
+    closed: Option<String>,
+}
+
+impl Circumstances<'_> {
+    /// What the policy deletes of one series, and whether the evidence allows it.
+    fn decide(
+        &self,
+        question: &Question<'_>,
+        policy: &KeepPolicy,
+        finished: &[&Copy],
+    ) -> Result<(Plan, Result<(), Refusal>), StepError> {
+        let host = self.cx.host();
+        let now = host.now();
+        let guards =
+            Guards { max_shrink_percent: question.max_shrink_percent, ..Guards::default() };
+        let plan = retention::plan(policy, finished, now, &guards, &|at| host.ahead_of_utc(at));
+        let accepted_before = match self.cx.pipeline.history {
+            Some(history) => {
+                history.last_accepted(&self.engine.target().name, &question.series.job)?
+            }
+            None => None,
+        };
+        let earlier = earlier_good(finished, question.newest, now, &guards);
+        let evidence = Evidence {
+            series: question.series,
+            copy: question.newest,
+            last_good: retention::baseline(&earlier, accepted_before, &guards),
+            last_run: self.last_run,
+            now,
+            within: policy.within,
+            accepted_before,
+            closed: self.closed.as_deref(),
+            accepted: question.accepted,
+        };
+        let verdict = retention::gate(&evidence, &plan, &guards);
+        Ok((plan, verdict))
+    }
+}
+
+/// The good copies of ours that the newest one may be compared with.
+fn earlier_good<'a>(
+    finished: &[&'a Copy],
+    newest: Option<&Copy>,
+    now: DateTime<Utc>,
+    guards: &Guards,
+) -> Vec<&'a Copy> {
+    let is_earlier = |copy: &&Copy| {
+        // Two runs may fall into one second, which is as fine as a copy's time is.
+        newest.is_none_or(|newest| copy.time <= newest.time && copy.id != newest.id)
+    };
+    finished
+        .iter()
+        .copied()
+        .filter(|copy| copy.ours && copy.may_be_good())
+        .filter(|copy| !copy.is_in_the_future(now, guards.clock_slack))
+        .filter(is_earlier)
+        .collect()
 }
 
 /// Half-made copies that earlier, dead runs of this job left in the target: by the exact names that history
@@ -205,72 +237,121 @@ pub fn delete(
     ))
 }
 
+/// What one job wants of retention in one target.
+pub struct JobRetention<'a> {
+    /// The target's engine.
+    pub engine: &'a dyn Engine,
+    /// The job.
+    pub job: &'a Job,
+    /// This run's good copies. Only their series are decided about.
+    pub good: &'a [(&'a Series, &'a Copy)],
+    /// What to keep; `None` keeps everything.
+    pub policy: Option<&'a KeepPolicy>,
+}
+
 /// The retention step of a job in a target. Answers with the ids that are gone.
-#[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the list")]
 pub fn retain(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
-    engine: &dyn Engine,
-    job: &Job,
+    wanted: &JobRetention<'_>,
     observation: &Observation,
-    good: &[(&Series, &Copy)],
-    policy: Option<&KeepPolicy>,
     lock: &mut Option<Box<dyn LockGuard>>,
 ) -> Vec<String> {
+    let JobRetention { engine, good, policy, .. } = *wanted;
     let target = engine.target();
-    if target.append_only || good.is_empty() {
-        return Vec::new();
-    }
     let copies = &observation.listing;
+    let is_unfinished = |copy: &Copy| engine.unfinished(copy).is_some();
+    let has_work = policy.is_some() || copies.iter().any(is_unfinished);
     let mut gone = Vec::new();
-    let nothing_to_do =
-        policy.is_none() && copies.iter().all(|copy| engine.unfinished(copy).is_none());
-    if nothing_to_do {
+    if target.append_only || good.is_empty() || !has_work {
         return gone;
     }
     rec.step("retain", Some(&target.name), None, |_| {
-        let mut decided =
-            decide_for_job(cx, engine, job, copies, &observation.closures, good, policy)?;
+        let mut decided = wanted.decide(cx, copies, &observation.closures, good)?;
         if !decided.ids.is_empty() && !engine.is_written_alone() {
-            // Nobody else may be at it now. The old lock goes first, or two runs that both hold a shared one
-            // would wait for each other; so others came in between, and what goes is decided again.
-            lock.take();
-            match lock_for_deleting(cx.pipeline, cx.run, target) {
-                Ok(held) => *lock = Some(held),
+            decided = match wanted.decide_alone(cx, lock) {
                 // The copy is made; what should go can go next time.
                 Err(error) if error.trouble == Trouble::Busy => {
                     let detail = format!("deleting is put off: {}", error.message);
                     return Ok(((), Done::with(Outcome::Warning, Trouble::Warning, detail)));
                 }
-                Err(error) => return Err(error),
-            }
-            let mut copies = listing(cx, engine)?;
-            for listed in &mut copies {
-                // What history was not told, as in a dry run, is known here all the same.
-                if let Some((_, known)) = good.iter().find(|(_, known)| known.id == listed.id) {
-                    *listed = Copy { pinned: listed.pinned, ..(*known).clone() };
-                }
-            }
-            let good = found_again(good, &copies);
-            let good: Vec<(&Series, &Copy)> = good.iter().map(|(s, copy)| (*s, copy)).collect();
-            let closures = closed::examine(cx, engine, &copies)?;
-            decided = decide_for_job(cx, engine, job, &copies, &closures, &good, policy)?;
+                decided => decided?,
+            };
         }
-        let host = &cx.config().settings.host;
-        let is_of_job = |copy: &&Copy| {
-            copy.series.as_ref().is_some_and(|s| s.job == job.name && s.host == *host)
-        };
-        let (kept, others): (Vec<&Copy>, Vec<&Copy>) =
-            copies.iter().filter(is_of_job).partition(|copy| copy.ours);
         if !decided.ids.is_empty() {
             gone = delete(cx, engine, &decided.ids)?;
         }
+        Ok(((), wanted.summary(cx, copies, &gone, &decided.refusals)))
+    });
+    gone
+}
+
+impl JobRetention<'_> {
+    /// Decides about the job's copies: by its policy, and about what dead runs left half-made.
+    fn decide(
+        &self,
+        cx: RunContext<'_>,
+        copies: &[Copy],
+        closures: &[Closure],
+        good: &[(&Series, &Copy)],
+    ) -> Result<Decided, StepError> {
+        let question = |&(series, copy)| Question {
+            series,
+            policy: self.policy,
+            newest: Some(copy),
+            max_shrink_percent: self.job.max_shrink_percent,
+            accepted: false,
+        };
+        let questions: Vec<Question<'_>> = good.iter().map(question).collect();
+        let mut decided = decide(cx, copies, self.engine, closures, &questions)?;
+        if closures.is_empty() {
+            decided.ids.extend(unfinished(cx, copies, self.engine, &self.job.name)?);
+        }
+        Ok(decided)
+    }
+
+    /// Decides once more, with nobody else at the target. The old lock goes first, or two runs that both hold a shared
+    /// one would wait for each other; so others may have come in between.
+    fn decide_alone(
+        &self,
+        cx: RunContext<'_>,
+        lock: &mut Option<Box<dyn LockGuard>>,
+    ) -> Result<Decided, StepError> {
+        lock.take();
+        *lock = Some(lock_for_deleting(cx.pipeline, cx.run, self.engine.target())?);
+        let mut copies = listing(cx, self.engine)?;
+        for listed in &mut copies {
+            // What history was not told, as in a dry run, is known here all the same.
+            if let Some((_, known)) = self.good.iter().find(|(_, known)| known.id == listed.id) {
+                *listed = Copy { pinned: listed.pinned, ..(*known).clone() };
+            }
+        }
+        let good = found_again(self.good, &copies);
+        let good: Vec<(&Series, &Copy)> = good.iter().map(|(s, copy)| (*s, copy)).collect();
+        let closures = closed::examine(cx, self.engine, &copies)?;
+        self.decide(cx, &copies, &closures, &good)
+    }
+
+    /// What is said of the step.
+    fn summary(
+        &self,
+        cx: RunContext<'_>,
+        copies: &[Copy],
+        gone: &[String],
+        refusals: &[String],
+    ) -> Done {
+        let host = &cx.config().settings.host;
+        let is_of_job = |copy: &&Copy| {
+            copy.series.as_ref().is_some_and(|s| s.job == self.job.name && s.host == *host)
+        };
+        let (kept, others): (Vec<&Copy>, Vec<&Copy>) =
+            copies.iter().filter(is_of_job).partition(|copy| copy.ours);
         let kept = kept.len().saturating_sub(gone.len());
         let mut detail = match gone.len() {
             0 => format!("nothing to delete, {kept} kept"),
             count => {
                 let would = cx.tense("", "would be ");
-                format!("{count} {would}deleted ({}), {kept} kept", abridged(&gone))
+                format!("{count} {would}deleted ({}), {kept} kept", abridged(gone))
             }
         };
         if !others.is_empty() {
@@ -279,41 +360,12 @@ pub fn retain(
                 others.len()
             );
         }
-        if decided.refusals.is_empty() {
-            Ok(((), Done::ok(detail)))
-        } else {
-            detail = format!("{detail}; {}", decided.refusals.join("; "));
-            Ok(((), Done::with(Outcome::Warning, Trouble::Warning, detail)))
+        if refusals.is_empty() {
+            return Done::ok(detail);
         }
-    });
-    gone
-}
-
-/// Decides about the copies of a job after a run: by its policy, and about what dead runs left half-made.
-fn decide_for_job(
-    cx: RunContext<'_>,
-    engine: &dyn Engine,
-    job: &Job,
-    copies: &[Copy],
-    closures: &[Closure],
-    good: &[(&Series, &Copy)],
-    policy: Option<&KeepPolicy>,
-) -> Result<Decided, StepError> {
-    let questions: Vec<Question<'_>> = good
-        .iter()
-        .map(|(series, copy)| Question {
-            series,
-            policy,
-            newest: Some(copy),
-            max_shrink_percent: job.max_shrink_percent,
-            accepted: false,
-        })
-        .collect();
-    let mut decided = decide(cx, copies, engine, closures, &questions)?;
-    if closures.is_empty() {
-        decided.ids.extend(unfinished(cx, copies, engine, &job.name)?);
+        let detail = format!("{detail}; {}", refusals.join("; "));
+        Done::with(Outcome::Warning, Trouble::Warning, detail)
     }
-    Ok(decided)
 }
 
 /// This run's copies in a later listing: a pin may have given them another id. What is not there any more is left

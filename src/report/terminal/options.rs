@@ -20,9 +20,9 @@ pub enum Verbosity {
 pub enum ColorChoice {
     /// On a terminal that has them, unless the environment says otherwise.
     Auto,
-    /// Always.
+    /// In colour, whatever reads it.
     Always,
-    /// Never.
+    /// Without colour, whatever reads it.
     Never,
 }
 
@@ -31,7 +31,7 @@ pub enum ColorChoice {
 pub enum Where {
     /// A terminal, with bars, so many columns wide.
     Terminal {
-        /// Columns.
+        /// The width in columns.
         width: u16,
     },
     /// A file, a pipe or a terminal that cannot move its cursor.

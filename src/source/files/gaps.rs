@@ -88,11 +88,11 @@ pub(super) fn gap(
     Ok(is_empty.then_some(Gap::Empty))
 }
 
-/// Looks at every path of a job. Answers with what is missing, empty or only a link.
+/// Finds the paths of a job that are missing, empty or only a link. Answers with each in words.
 ///
 /// # Errors
-/// When there is nothing to back up at all, or a path cannot be looked at.
-pub(super) fn look(
+/// When there is nothing to back up at all, or a path cannot be read.
+pub(super) fn find_gaps(
     host: &dyn Host,
     files: &FilesSource,
     compared: &Compared,

@@ -1,5 +1,5 @@
-//! How the source is held still: a look at it, a look at what lies below it, and a capture of every volume
-//! before anything is read.
+//! How the source is held still: its paths are resolved, the volumes below them are found, and each is captured before
+//! anything is read.
 //!
 //! Every intent is in the ledger before the first capture is made, so that between the first and the last
 //! nothing happens but the captures themselves.
@@ -7,154 +7,26 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::capture::survey::{Survey, Volume, closed};
-use crate::capture::view::{self, view};
-use crate::capture::{self, Capture, CaptureError, Made, Provider};
-use crate::engine::Input;
-use crate::host::{Halt, LockGuard, MountEntry, PrivateMount, PrivateView};
+use crate::capture::survey::{Volume, closed};
+use crate::capture::{self, CaptureError, Provider};
+use crate::host::LockGuard;
 use crate::model::job::{CaptureMode, FilesSource, Job};
 use crate::model::outcome::{Outcome, Trouble};
-use crate::model::report::VolumeReport;
 use crate::model::shown::Show;
 use crate::model::target::Target;
-use crate::model::undo::{CaptureUndo, EntryId, Outstanding};
-
+use crate::model::undo::CaptureUndo;
 use crate::step::context::RunContext;
 use crate::step::error::{StepError, ledger_error};
 use crate::step::hook;
 use crate::step::recorder::{Done, Recorder};
-use crate::step::release::give_back_all;
-use crate::tools::Tree;
 
-use super::gaps::look;
+use super::captured::{Captured, Hold, release};
+use super::gaps::find_gaps;
 use super::preflight::{self, disks, is_strict, not_named, programs, read_live};
 use super::quiesce::while_quiesced;
-use super::roots::{self, Roots};
-use crate::step::source::{HeldBatch, Item};
+use super::roots;
 
-/// A source that was looked at and, where a provider exists, is held still. Only this can be archived.
-pub(super) struct Captured<'a> {
-    files: &'a FilesSource,
-    /// What is missing or empty; a copy of the rest is incomplete.
-    gaps: Vec<String>,
-    /// Which paths the engines get.
-    roots: Roots,
-    /// Patterns beyond the job's own: what a view would let into the copy that is no part of it.
-    exclude: Vec<String>,
-    /// How each volume is read.
-    volumes: Vec<VolumeReport>,
-    survey: Survey,
-    /// What the engines are, which a view must let be executed.
-    programs: Vec<PathBuf>,
-    still: Vec<MountEntry>,
-    holds: Vec<Hold>,
-    /// Captures that came too late: their volumes were gone. The ledger has their intents still.
-    lapsed: Vec<Outstanding>,
-    locks: Vec<Box<dyn LockGuard>>,
-    halt: Halt,
-}
-
-/// One capture that exists, with what gives it back.
-struct Hold {
-    volume: Volume,
-    provider: Box<dyn Provider>,
-    capture: Box<dyn Capture>,
-    entry: EntryId,
-    made: Option<Made>,
-    /// Whether there is no place for it in the captures around it.
-    is_misplaced: bool,
-}
-
-impl Hold {
-    /// The same as the ledger has it.
-    fn outstanding(self) -> Outstanding {
-        let identity = self.made.and_then(|made| made.identity);
-        Outstanding { entry: self.entry, undo: self.capture.undo().into(), identity }
-    }
-}
-
-impl Captured<'_> {
-    /// The captures that are shown to engines.
-    fn mounts(&self) -> Vec<PrivateMount> {
-        let seen = self.holds.iter().filter(|hold| !hold.is_misplaced);
-        seen.filter_map(|hold| {
-            view::mount(&hold.made.as_ref()?.still, &hold.volume, &self.programs)
-        })
-        .collect()
-    }
-
-    /// What an engine sees that must reach these places as they are outside.
-    fn view(&self, cx: RunContext<'_>, live: &[PathBuf]) -> PrivateView {
-        PrivateView {
-            mounts: view(&self.survey, &self.mounts(), live),
-            workplace: capture::workplace(cx.capture()),
-            halt: self.halt.clone(),
-        }
-    }
-
-    /// Notes that a volume is read live after all, and answers what to say about it.
-    fn pass_over(&mut self, at: &Path, error: CaptureError) -> String {
-        let reason = StepError::from(error).message;
-        let said = format!("{} is read live: {reason}", at.shown());
-        if let Some(volume) = self.volumes.iter_mut().find(|volume| volume.path == at) {
-            volume.provider = "none";
-            volume.consistency = "live";
-            volume.reason = Some(reason);
-        }
-        said
-    }
-
-    /// Drops a volume: as if it had been deleted before the job began. What is there now belongs to what is
-    /// around it.
-    fn forget(&mut self, at: &Path) {
-        self.survey.volumes.retain(|volume| volume.at != at);
-        self.volumes.retain(|volume| volume.path != at);
-    }
-}
-
-impl HeldBatch for Captured<'_> {
-    fn input(&self, cx: RunContext<'_>, item: &Item, target: &Target) -> Option<Input> {
-        item.is_none().then(|| Input::Tree {
-            tree: Tree {
-                paths: self.roots.handed.clone(),
-                exclude: self.files.exclude.iter().chain(&self.exclude).cloned().collect(),
-                exclude_caches: self.files.exclude_caches,
-                exclude_if_present: self.files.exclude_if_present.clone(),
-                one_file_system: self.files.one_file_system,
-                block_size: None,
-                view: self.view(cx, &live_places(cx, target)),
-            },
-            expected: self.roots.expected.clone(),
-        })
-    }
-
-    fn gaps(&self) -> &[String] {
-        &self.gaps
-    }
-
-    fn volumes(&self) -> &[VolumeReport] {
-        &self.volumes
-    }
-
-    fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError> {
-        for hold in &self.holds {
-            hold.capture.still_holds(cx.capture())?;
-        }
-        Ok(capture::stayed_read_only(cx.capture(), &self.still)?)
-    }
-
-    fn watch(&self, cx: RunContext<'_>, read: &mut dyn FnMut()) {
-        let captures = self.holds.iter().map(|hold| hold.capture.as_ref());
-        let watched: Vec<&dyn Capture> = captures.filter(|capture| capture.is_watched()).collect();
-        super::watch::watched(cx.capture(), &watched, &self.halt, read);
-    }
-
-    fn release(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>) {
-        release(cx, rec, *self);
-    }
-}
-
-/// Looks at the source and holds it still.
+/// Finds what the source holds, and holds it still.
 pub(super) fn hold<'a>(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
@@ -162,21 +34,8 @@ pub(super) fn hold<'a>(
     files: &'a FilesSource,
     targets: &[&Target],
 ) -> Option<Captured<'a>> {
-    let mut captured = Captured {
-        files,
-        gaps: Vec::new(),
-        roots: Roots::default(),
-        exclude: Vec::new(),
-        volumes: Vec::new(),
-        survey: Survey::default(),
-        programs: Vec::new(),
-        still: Vec::new(),
-        holds: Vec::new(),
-        lapsed: Vec::new(),
-        locks: Vec::new(),
-        halt: Halt::default(),
-    };
-    rec.step("source", None, None, |_| look_at_paths(cx, targets, &mut captured))?;
+    let mut captured = Captured::nothing(files);
+    rec.step("source", None, None, |_| resolve_paths(cx, targets, &mut captured))?;
     if files.capture.mode == CaptureMode::None {
         return Some(captured);
     }
@@ -204,8 +63,8 @@ pub(super) fn hold<'a>(
     Some(captured)
 }
 
-/// Looks at the paths of the job, and finds out what of them engines get.
-fn look_at_paths(
+/// Resolves the paths of the job, and finds out which of them engines get.
+fn resolve_paths(
     cx: RunContext<'_>,
     targets: &[&Target],
     captured: &mut Captured<'_>,
@@ -213,7 +72,7 @@ fn look_at_paths(
     let files = captured.files;
     captured.exclude = closed(cx.host(), files)?;
     let compared = roots::resolve(cx.host(), files).map_err(StepError::from);
-    let (gaps, mut done) = look(cx.host(), files, &compared)?;
+    let (gaps, mut done) = find_gaps(cx.host(), files, &compared)?;
     captured.gaps = gaps;
     captured.roots = compared?;
     let own = own_places(cx, targets);
@@ -246,42 +105,6 @@ fn capture(
         rec.step("capture", None, None, |_| make(cx, files, captured))
     })?;
     rec.step("verify", None, None, |_| verify(cx, files, captured))
-}
-
-/// Gives every capture back, newest first. What cannot be given back stays in the ledger.
-fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_>) {
-    let Captured { holds, lapsed, locks, .. } = captured;
-    if holds.is_empty() && lapsed.is_empty() {
-        return;
-    }
-    let count = holds.len();
-    // What a signal stopped must still be given back.
-    let _shield = cx.host().shield();
-    rec.step("release", None, None, |_| {
-        let exclusive: BTreeSet<EntryId> = holds
-            .iter()
-            .filter(|hold| hold.provider.is_exclusive())
-            .map(|hold| hold.entry)
-            .collect();
-        let held = holds.into_iter().rev().map(Hold::outstanding);
-        let held: Vec<Outstanding> = held.chain(lapsed).collect();
-        // Who waits for an exclusive capture must not get it before it is given back.
-        let one = |held: &Outstanding| match held.capture() {
-            Some((undo, identity)) if exclusive.contains(&held.entry) => {
-                Ok(capture::give_back_held(cx.capture(), undo, identity)?)
-            }
-            Some((undo, identity)) => Ok(capture::give_back(cx.capture(), undo, identity)?),
-            // To settle what was not given back would be to forget it.
-            None => Err(StepError::new(Trouble::Unexpected, "what is held is no capture")),
-        };
-        let failures = give_back_all(cx.capture(), cx.ledger, &held, &one);
-        drop(locks);
-        if failures.is_empty() {
-            return Ok(((), Done::ok(format!("{count} given back"))));
-        }
-        let failures: Vec<String> = failures.into_iter().map(|(_, error)| error.message).collect();
-        Err(StepError::new(Trouble::Cleanup, failures.join("; ")))
-    });
 }
 
 /// Takes the locks that keep what is intended possible until it is made. Answers with those that are needed no longer than
@@ -377,7 +200,7 @@ fn make_exclusive(
             }
             Err(error @ CaptureError::Unfit { .. }) if !is_strict(files) => {
                 let at = hold.volume.at.clone();
-                // It says that nothing was done, and this looks again.
+                // It says that nothing was done; this makes sure.
                 capture::give_back_held(cx.capture(), &hold.capture.undo(), None)?;
                 cx.ledger.settled(hold.entry).map_err(ledger_error)?;
                 captured.holds.remove(next);
@@ -414,7 +237,7 @@ fn make(
     for (number, said) in gone.into_iter().rev() {
         let hold = captured.holds.remove(number);
         captured.forget(&hold.volume.at);
-        // It says that nothing was made. To look again, and to wait for the disk, is for when the writers run on.
+        // It says that nothing was made. Making sure of it, which waits for the disk, is for when the writers run on.
         captured.lapsed.push(hold.outstanding());
         passed_over.insert(0, said);
     }
@@ -493,12 +316,4 @@ fn own_places(cx: RunContext<'_>, targets: &[&Target]) -> Vec<PathBuf> {
     let repositories = targets.iter().filter_map(|target| target.local.as_deref());
     let cache = cx.config().settings.cache_dir.as_path();
     repositories.chain([cache]).map(Path::to_owned).collect()
-}
-
-/// What an engine must reach as it is outside, wherever it lies.
-fn live_places(cx: RunContext<'_>, target: &Target) -> Vec<PathBuf> {
-    let settings = &cx.config().settings;
-    let mut places = vec![settings.cache_dir.clone(), settings.runtime_dir.clone()];
-    places.extend(cx.pipeline.engine(target).live_places(settings));
-    places.iter().map(|path| cx.host().canonical(path)).collect()
 }

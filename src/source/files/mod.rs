@@ -1,4 +1,4 @@
-//! Files and directories: looked at, held still volume by volume, and read under their own paths.
+//! Files and directories: found, held still volume by volume, and read under their own paths.
 
 use std::path::Path;
 
@@ -19,6 +19,7 @@ use self::gaps::gap;
 use self::hold::hold;
 use self::roots::{probable_cause, resolve};
 
+mod captured;
 mod gaps;
 mod hold;
 mod preflight;

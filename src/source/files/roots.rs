@@ -58,7 +58,7 @@ enum Within {
 /// When one of them, or the table of mounts, cannot be looked at.
 pub(super) fn resolve(host: &dyn Host, files: &FilesSource) -> Result<Roots, ActError> {
     let mounts = if files.paths.len() > 1 { host.mounts()? } else { Vec::new() };
-    let there = look_at_all(host, files)?;
+    let there = resolve_all(host, files)?;
     let place = Place { host, files, mounts: &mounts };
     let mut within: Vec<Vec<(usize, Within)>> = Vec::new();
     for (at, root) in there.iter().enumerate() {
@@ -115,10 +115,10 @@ pub(super) fn kept_out(
         return Ok(found);
     }
     let mounts = host.mounts()?;
-    let roots = look_at_all(host, files)?;
+    let roots = resolve_all(host, files)?;
     let place = Place { host, files, mounts: &mounts };
     for directory in directories {
-        let Some(inner) = look(host, directory)?.filter(|inner| inner.is_directory) else {
+        let Some(inner) = resolve_one(host, directory)?.filter(|inner| inner.is_directory) else {
             continue;
         };
         for root in &roots {
@@ -139,17 +139,17 @@ pub(super) fn kept_out(
     Ok(found)
 }
 
-/// Looks at every path of a job that is there.
-fn look_at_all<'a>(host: &dyn Host, files: &'a FilesSource) -> Result<Vec<Root<'a>>, ActError> {
+/// Resolves every path of a job that is there.
+fn resolve_all<'a>(host: &dyn Host, files: &'a FilesSource) -> Result<Vec<Root<'a>>, ActError> {
     let mut there = Vec::new();
     for written in &files.paths {
-        there.extend(look(host, written)?);
+        there.extend(resolve_one(host, written)?);
     }
     Ok(there)
 }
 
-/// Looks at a path. What is not there is told elsewhere.
-fn look<'a>(host: &dyn Host, written: &'a Path) -> Result<Option<Root<'a>>, ActError> {
+/// Resolves a path. What is not there is told elsewhere.
+fn resolve_one<'a>(host: &dyn Host, written: &'a Path) -> Result<Option<Root<'a>>, ActError> {
     let Some(state) = host.look(written)? else { return Ok(None) };
     let real = host.canonical(written);
     let at = match (written.parent(), written.file_name()) {

@@ -42,7 +42,7 @@ pub(super) fn watched<T>(
                     return;
                 }
                 drop(over);
-                look(cx, captures, halt);
+                examine(cx, captures, halt);
                 over = done.0.lock().unwrap_or_else(PoisonError::into_inner);
             }
         });
@@ -55,7 +55,7 @@ pub(super) fn watched<T>(
     })
 }
 
-fn look(cx: Context<'_>, captures: &[&dyn Capture], halt: &Halt) {
+fn examine(cx: Context<'_>, captures: &[&dyn Capture], halt: &Halt) {
     for capture in captures {
         match capture.danger(cx) {
             Ok(None) => {}

@@ -17,7 +17,7 @@ pub enum Line {
     Archiving {
         /// Bytes of the source.
         bytes: u64,
-        /// Files.
+        /// How many files were read so far.
         files: u64,
         /// The path, as borg stores it.
         path: String,

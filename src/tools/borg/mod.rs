@@ -438,7 +438,7 @@ pub fn copies_of(repository: &str) -> String {
 
 /// Where borg keeps what it can make anew.
 pub fn cache_directory(settings: &Settings) -> PathBuf {
-    match &settings.makeshift_borg_cache {
+    match &settings.fallback_borg_cache {
         Some(directory) => directory.clone(),
         None => settings.cache_dir.join("borg"),
     }

@@ -39,7 +39,7 @@ pub struct Statistics {
     pub original_size: u64,
     /// Bytes that were new to the repository, compressed.
     pub deduplicated_size: u64,
-    /// Files.
+    /// How many files it holds.
     pub nfiles: u64,
 }
 

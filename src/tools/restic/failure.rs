@@ -46,68 +46,97 @@ const ABOUT_A_FILE: &str = "ignoring error for ";
 
 /// Says why restic failed, from its exit status and its standard error.
 pub fn diagnose(exit: Exit, stderr: &[u8]) -> Failure {
-    let mut code = match exit {
-        Exit::Code(code) => i64::from(code),
-        Exit::Signal(_) => 0,
-    };
-    let mut last_word = None;
-    let mut texts = Vec::new();
-    // Of these, what restic says of itself: a problem with a file, and text that is not its last word, may hold any name.
-    let (mut final_words, mut other_words) = (Vec::new(), Vec::new());
-    let mut crash = None;
-    for bytes in stderr.split(|byte| *byte == b'\n') {
-        match message::line(bytes) {
-            Line::ExitError { code: said, message } => {
-                code = said;
-                last_word = Some(message.trim().to_owned());
+    let mut words = Words::of(exit);
+    for line in stderr.split(|byte| *byte == b'\n') {
+        words.take(message::line(line));
+    }
+    words.failure()
+}
+
+/// What restic said while it failed.
+struct Words {
+    exit: Exit,
+    /// Its last message, if it ended with one: a code and a text.
+    exit_error: Option<(i64, String)>,
+    /// All that says something, in order.
+    texts: Vec<String>,
+    /// Its last words as text. Like `others`, only what restic says of itself: a problem with a file may hold any name.
+    fatal: Vec<String>,
+    /// What it said of itself before.
+    others: Vec<String>,
+    /// The first line of a crash; its trace follows, which says nothing.
+    crash: Option<String>,
+}
+
+impl Words {
+    fn of(exit: Exit) -> Self {
+        let (texts, fatal, others) = (Vec::new(), Vec::new(), Vec::new());
+        Self { exit, exit_error: None, texts, fatal, others, crash: None }
+    }
+
+    fn take(&mut self, line: Line) {
+        match line {
+            Line::ExitError { code, message } => {
+                self.exit_error = Some((code, message.trim().to_owned()));
             }
             Line::Problem(problem) => {
                 let text = problem.message.trim().to_owned();
                 if problem.item.is_none() {
-                    other_words.push(text.clone());
+                    self.others.push(text.clone());
                 }
-                texts.push(text);
+                self.texts.push(text);
             }
-            Line::Text(text) => {
-                let ended_so = !matches!(exit, Exit::Code(0 | 1 | 3));
-                if crash.is_none()
-                    && ended_so
-                    && (text.starts_with("panic: ") || text.starts_with("fatal error: "))
-                {
-                    crash = Some(text.clone());
-                }
-                // What follows is the trace.
-                if crash.is_none() && !message::is_routine(&text) {
-                    if text.starts_with("Fatal: ") {
-                        final_words.push(text.clone());
-                    } else if !text.starts_with(ABOUT_A_FILE) {
-                        other_words.push(text.clone());
-                    }
-                    texts.push(text);
-                }
-            }
+            Line::Text(text) => self.take_text(text),
             Line::Status(_) | Line::Summary(_) | Line::Other(_) | Line::Empty => {}
         }
     }
-    if let Some(crash) = crash {
-        texts.push(crash);
-        return Failure { kind: Kind::Crashed, detail: last(&texts) };
-    }
-    let kind = match code {
-        10 => Kind::NoRepository,
-        11 => Kind::Locked,
-        12 => Kind::WrongPassword,
-        _ => {
-            let spoken = last_word.as_deref().map(by_text).unwrap_or(Kind::Other);
-            let said = [spoken, by_text(&final_words.join("\n")), by_text(&other_words.join("\n"))];
-            said.into_iter().find(|kind| *kind != Kind::Other).unwrap_or(Kind::Other)
+
+    fn take_text(&mut self, text: String) {
+        if self.crash.is_some() || message::is_routine(&text) {
+            return;
         }
-    };
-    // A lock's owner and age are in the lines after the first.
-    let detail = last_word.unwrap_or_else(|| last(&texts));
-    Failure {
-        kind,
-        detail: if detail.is_empty() { "restic did not say why".into() } else { detail },
+        let may_be_crash = !matches!(self.exit, Exit::Code(0 | 1 | 3));
+        if may_be_crash && (text.starts_with("panic: ") || text.starts_with("fatal error: ")) {
+            self.crash = Some(text);
+            return;
+        }
+        if text.starts_with("Fatal: ") {
+            self.fatal.push(text.clone());
+        } else if !text.starts_with(ABOUT_A_FILE) {
+            self.others.push(text.clone());
+        }
+        self.texts.push(text);
+    }
+
+    fn failure(mut self) -> Failure {
+        if let Some(crash) = self.crash.take() {
+            self.texts.push(crash);
+            return Failure { kind: Kind::Crashed, detail: last(&self.texts) };
+        }
+        let kind = self.kind();
+        // A lock's owner and age are in the lines after the first.
+        let detail = self.exit_error.map_or_else(|| last(&self.texts), |(_, text)| text);
+        let detail = if detail.is_empty() { "restic did not say why".into() } else { detail };
+        Failure { kind, detail }
+    }
+
+    fn kind(&self) -> Kind {
+        let code = match (&self.exit_error, self.exit) {
+            (Some((code, _)), _) => *code,
+            (None, Exit::Code(code)) => i64::from(code),
+            (None, Exit::Signal(_)) => 0,
+        };
+        match code {
+            10 => Kind::NoRepository,
+            11 => Kind::Locked,
+            12 => Kind::WrongPassword,
+            _ => {
+                let last = self.exit_error.as_ref().map_or(Kind::Other, |(_, text)| by_text(text));
+                let said =
+                    [last, by_text(&self.fatal.join("\n")), by_text(&self.others.join("\n"))];
+                said.into_iter().find(|kind| *kind != Kind::Other).unwrap_or(Kind::Other)
+            }
+        }
     }
 }
 

@@ -23,14 +23,14 @@ pub enum Line {
     ExitError {
         /// The exit status that will follow.
         code: i64,
-        /// Why.
+        /// Why it ended, in restic's words.
         message: String,
     },
     /// An object of another type.
     Other(Value),
     /// Plain text, terminal control sequences taken off. Never empty.
     Text(String),
-    /// Nothing.
+    /// A line without text.
     Empty,
 }
 
@@ -208,7 +208,7 @@ pub fn backup_summary(value: Value) -> Result<BackupSummary, String> {
 pub struct RestoreSummary {
     /// Everything that was laid out, directories included.
     pub files_restored: Option<u64>,
-    /// Bytes.
+    /// How many bytes were written.
     pub bytes_restored: Option<u64>,
 }
 
@@ -299,7 +299,7 @@ pub enum Listed {
 /// An entry of a snapshot. Bytes of a name that are not UTF-8 are U+FFFD: restic's JSON has nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Node {
-    /// Absolute.
+    /// The absolute path in the snapshot.
     pub path: PathBuf,
     /// `file`, `dir`, `symlink`, `dev`, `chardev`, `fifo`, `socket`, `irregular`.
     #[serde(rename = "type")]

@@ -23,7 +23,7 @@ pub struct Version {
     pub major: u32,
     /// What changes behaviour.
     pub minor: u32,
-    /// Corrections.
+    /// The third part: corrections only.
     pub patch: u32,
 }
 

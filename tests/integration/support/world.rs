@@ -228,7 +228,7 @@ pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
                 "stopped.service" => ("loaded", "inactive", String::new()),
                 "typo.service" => ("not-found", "inactive", String::new()),
                 // It only starts others.
-                "hollow.service" => ("loaded", "active", String::new()),
+                "no-process.service" => ("loaded", "active", String::new()),
                 unit => ("loaded", "active", format!("/system.slice/{unit}")),
             };
             good(format!("LoadState={state}\nActiveState={active}\nControlGroup={group}\n"))
