@@ -21,10 +21,10 @@
 //! # One run, narrated
 //!
 //! `stillpoint run` reads the configuration ([`config::load`]), opens history and hands both to
-//! [`pipeline::run::run`]. A [`pipeline::session`] gives back what dead runs hold, begins the ledger and makes
+//! [`pipeline::run::run`]. A [`pipeline::session`] releases what crashed runs left behind, begins the ledger and makes
 //! the run's staging directory. Then each job ([`pipeline::job::run_job`]): locks, has the ledger hold its `finally`
 //! hooks to the ledger, runs `before` hooks, and asks its [`source`] which items there are and which of them are held
-//! still together. Batch by batch, it holds them still; of files it looks what lies below the paths
+//! still together. Batch by batch, it holds them still; of files it finds the volumes below the paths
 //! ([`capture::survey`]), finds a [`capture::Provider`] for each volume, writes every intent to the ledger,
 //! lets the writers stand still if that is asked for, and makes all captures at once. Each target's engine
 //! then reads them under their original paths, in a mount namespace of its own ([`capture::view`]). When the

@@ -21,7 +21,7 @@ use super::setup::{Setup, Use};
 /// Arguments of `adopt`.
 #[derive(Debug, Args)]
 pub struct AdoptArgs {
-    /// The target in which the copies are
+    /// The target that holds the copies
     #[arg(value_name = "TARGET", value_parser = target_name)]
     target: TargetName,
     /// Exactly these copies, also of other programs; without any, those under the names of this host and its jobs
@@ -30,7 +30,7 @@ pub struct AdoptArgs {
     /// Take them into the series of this job
     #[arg(long, value_name = "JOB", value_parser = job_name)]
     job: Option<JobName>,
-    /// Take those that were made in this host's name
+    /// Take those that were made under this host's name
     #[arg(long, value_name = "HOST", value_parser = host_name, conflicts_with = "copies")]
     host: Option<HostName>,
     /// Take those of a job that had this name
@@ -163,7 +163,7 @@ fn confirm(yes: bool, count: usize) -> Result<(), StepError> {
     let copies = counted(count as u64, "copy", "copies");
     if !io::stdin().is_terminal() {
         return refused(format!(
-            "nothing was adopted: {copies} would be kept, and deleted, by this machine's policy from now on — see that no other machine is at work with them, and say --yes"
+            "nothing was adopted: this machine's policy would keep and delete {copies} from now on — make sure that no other machine uses them, and use --yes"
         ));
     }
     render::say(&format!(

@@ -1,4 +1,4 @@
-//! `check` and `compact`: what belongs to targets, on request.
+//! `check` and `compact`: maintenance of targets, on request.
 
 use clap::Args;
 use serde::Serialize;
@@ -92,7 +92,7 @@ fn carry_out(global: &Global, selection: &Selection, how: Use, work: Work) -> Ve
     let (done, mut troubles) = setup.session(|cx| Ok(maintain(cx, &targets, work)))?;
     troubles.extend(done.troubles);
     if let Some(error) = setup.unrecorded() {
-        render::say(&format!("warning: {error}; that the targets were checked is not recorded"));
+        render::say(&format!("warning: {error}; the check of the targets is not recorded"));
     }
     let planned = setup.dry.iter().flat_map(|dry| dry.planned());
     let document = Document {

@@ -24,7 +24,7 @@ pub struct InitArgs {
     /// Leave a repository that exists already as it is, instead of refusing
     #[arg(long)]
     existing: bool,
-    /// The repository was moved on purpose: have the engine take it at its place of today, and make nothing
+    /// The repository was moved on purpose: let the engine accept its present place, and create nothing
     #[arg(long, conflicts_with = "existing")]
     moved: bool,
 }
@@ -107,7 +107,7 @@ fn row(target: &Target, ready: Ready) -> Row {
 fn told(row: &Row, wanted: Wanted, secret: Option<&SecretSource>) -> String {
     let verb = match (row.created, wanted) {
         (true, _) => "created",
-        (false, Wanted::Moved) => "taken where it is now",
+        (false, Wanted::Moved) => "accepted at its present place",
         (false, Wanted::New | Wanted::Existing) => "left as it is",
     };
     let mut text = format!("{}: repository {} {verb}", row.target, row.repository);
@@ -118,7 +118,7 @@ fn told(row: &Row, wanted: Wanted, secret: Option<&SecretSource>) -> String {
             SecretSource::Credential(name) => format!("it is the systemd credential {name}"),
         };
         text.push_str(&format!(
-            "\n  Store the passphrase away from this machine: {place}. Without it no copy can be restored, by anybody."
+            "\n  Store the passphrase away from this machine: {place}. Without it nobody can restore any copy."
         ));
     }
     if let Some(key) = &row.key_export {

@@ -20,7 +20,7 @@ use super::{render, unread};
 pub struct ListArgs {
     #[command(flatten)]
     selection: Selection,
-    /// List what others made in the same repository too, and unfinished copies
+    /// List also what others made in the same repository, and unfinished copies
     #[arg(long)]
     all: bool,
 }

@@ -38,8 +38,8 @@ mod verify;
 
 use options::{CONFIG_VARIABLE, Global};
 
-/// Makes Linux machines restorable: hands a still view of them to borg or restic, keeps what the policy
-/// says, proves that it can be restored, and tells the truth about what happened
+/// Makes Linux machines restorable: has borg or restic store snapshots of them, keeps copies as the policy
+/// says, checks that they can be restored, and reports what happened
 #[derive(Debug, Parser)]
 #[command(name = "stillpoint", version, max_term_width = 100, after_help = exit::table(), disable_help_subcommand = true)]
 pub struct Cli {
@@ -51,9 +51,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Check the configuration; with --online also tools, targets and passwords
+    /// Check the configuration; with --online also tools, targets and passphrases
     CheckConfig(check_config::CheckConfigArgs),
-    /// Create the repository of a target and print what to store for a bad day
+    /// Create the repositories of targets and print what to store away from this machine
     Init(init::InitArgs),
     /// Run all jobs, or those named
     Run(run::RunArgs),
@@ -67,11 +67,11 @@ enum Verb {
     Mount(mount::MountArgs),
     /// Find the versions of a file in all copies
     Find(find::FindArgs),
-    /// Show what changed between two copies, or between a copy and now
+    /// Show what changed between two copies, or between a copy and the machine
     Diff(diff::DiffArgs),
     /// Delete what the policy does not keep, or the copies named
     Prune(prune::PruneArgs),
-    /// Give back the space that deleted copies left
+    /// Free the space of deleted copies
     Compact(check::CompactArgs),
     /// Check repositories for damage
     Check(check::CheckArgs),
@@ -81,15 +81,15 @@ enum Verb {
     Pin(pin::PinArgs),
     /// Let the policy decide about a copy again
     Unpin(pin::PinArgs),
-    /// Take copies that this machine did not make into a series of its own
+    /// Take over copies that this machine did not make: its policy keeps and deletes them from then on
     Adopt(adopt::AdoptArgs),
     /// Show the last good copy of each job in each target, and what is due
     Status(status::StatusArgs),
-    /// Give back what dead runs hold; harmless when nothing is
+    /// Release what crashed runs left behind: snapshots, mounts, paused services
     Recover(recover::RecoverArgs),
     /// Write unit files, the manual page, completions or a commented configuration
     Generate(generate::GenerateArgs),
-    /// Let frozen control groups go when the run that froze them cannot
+    /// Thaw frozen control groups when the run that froze them cannot
     #[command(name = crate::host::guard::VERB, hide = true)]
     ThawGuard(thaw_guard::ThawGuardArgs),
 }

@@ -35,16 +35,16 @@ pub struct Global {
         global = true
     )]
     pub config: PathBuf,
-    /// Say more; twice shows every command, three times all that engines print
+    /// Print more; twice shows every command, three times all that engines print
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
-    /// Say only what went wrong
+    /// Print only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Print the result as one JSON document
     #[arg(long, global = true)]
     pub json: bool,
-    /// When to colour what is said
+    /// When to use colour
     #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
     pub color: Color,
 }
@@ -87,7 +87,7 @@ pub struct CopyOptions {
     /// The stream of a commands job; files for copies of files
     #[arg(long, value_name = "ITEM")]
     item: Option<String>,
-    /// A copy that was made in this host's name
+    /// A copy that was made under this host's name
     #[arg(long, value_name = "HOST", value_parser = host_name)]
     host: Option<HostName>,
 }

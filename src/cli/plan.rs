@@ -23,7 +23,7 @@ pub struct PlanArgs {
     /// The jobs to show; all of them when none is named
     #[arg(value_name = "JOB", value_parser = job_name)]
     jobs: Vec<JobName>,
-    /// Serve only this target
+    /// Use only this target
     #[arg(long, value_name = "TARGET", value_parser = target_name)]
     target: Option<TargetName>,
 }

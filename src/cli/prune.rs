@@ -26,10 +26,10 @@ pub struct PruneArgs {
     /// Delete the copies between two times
     #[arg(long, value_names = ["TIME", "TIME"], num_args = 2, value_parser = moment, conflicts_with = "before", requires = "job")]
     between: Option<Vec<DateTime<Utc>>>,
-    /// A person has looked: delete although a copy has no record, shrank, or the clock went back or leapt
+    /// You have checked the copies: delete although one has no record or shrank, or the clock went back or leapt
     #[arg(long)]
     accept: bool,
-    /// Show the identical set, delete nothing
+    /// Show exactly what would be deleted, delete nothing
     #[arg(long)]
     dry_run: bool,
 }

@@ -1,4 +1,4 @@
-//! `recover`: gives back what dead runs hold.
+//! `recover`: releases what crashed runs left behind.
 
 use clap::Args;
 use serde::Serialize;
@@ -17,9 +17,9 @@ use super::setup::{Setup, Use};
 /// Arguments of `recover`.
 #[derive(Debug, Args)]
 pub struct RecoverArgs {
-    /// Give up what of this dead run can never be given back and is tried again for ever otherwise: the hooks that
-    /// it promised, which are not run, and locks of targets that the configuration does not name any more; what
-    /// they had to do is yours, and all else is given back
+    /// Give up what can never be released of this crashed run and would be tried forever: its pending hooks, which
+    /// are not run, and locks of targets that are no longer configured. Do by hand what they had to do; everything
+    /// else is released
     #[arg(long, alias = "give-up-hooks", value_name = "RUN", value_parser = run_id)]
     give_up: Option<RunId>,
 }
@@ -67,7 +67,7 @@ pub fn run(global: &Global, args: &RecoverArgs) -> Verdict {
         render::say(&format!("stillpoint: {line}"));
     }
     if document.done.is_empty() && document.failures.is_empty() && !global.quiet {
-        render::text("nothing to give back")?;
+        render::text("nothing to release")?;
     }
     Ok(troubles)
 }

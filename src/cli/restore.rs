@@ -31,7 +31,7 @@ pub struct RestoreArgs {
     /// The copy: an id or a part of it, a run id, or latest; what begins with / is a path
     #[arg(value_name = "COPY|PATH")]
     rest: Vec<OsString>,
-    /// The directory below which the original paths are laid out; must be absent or empty
+    /// The directory below which the original paths are restored; must be absent or empty
     #[arg(long, value_name = "DIR", required_unless_present_any = ["in_place", "stdout"])]
     to: Option<PathBuf>,
     /// Restore to the original places: what has the same path is replaced, nothing else is touched
@@ -40,16 +40,16 @@ pub struct RestoreArgs {
     /// Write one file, or the dump of a commands job, to standard output
     #[arg(long, conflicts_with_all = ["to", "in_place", "dry_run"])]
     stdout: bool,
-    /// Lay the files out even if the directory has something in it; what has the same path is replaced
+    /// Restore even if the directory has something in it; what has the same path is replaced
     #[arg(long, requires = "to")]
     into_existing: bool,
     /// Do not ask before a whole job is restored in place
     #[arg(long, requires = "in_place")]
     yes: bool,
-    /// Give files to the users of the same names here, not of the same numbers (borg only)
+    /// Set owners by their names on this machine, not by their numbers (borg only)
     #[arg(long)]
     owners_by_name: bool,
-    /// Try it although it does not seem to fit
+    /// Try it although there seems to be too little space
     #[arg(long)]
     ignore_space: bool,
     #[command(flatten)]
@@ -221,11 +221,11 @@ fn permit_in_place(job: &JobName, paths: &[PathBuf], yes: bool) -> Result<(), St
     let what = format!("everything of job {job}");
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(usage(&format!(
-            "{what} would replace what is in its place now, so nothing was restored and no directory made — name the paths that are needed, restore to another directory with --to, or say --yes"
+            "{what} would replace what is in its place now, so nothing was restored and no directory made — name the paths that are needed, restore to another directory with --to, or use --yes"
         )));
     }
     render::say(&format!(
-        "{what} is going to replace what is in its place now. Type yes to go on:"
+        "{what} is going to replace what is in its place now. Type yes to continue:"
     ));
     let mut answer = String::new();
     match io::stdin().read_line(&mut answer) {

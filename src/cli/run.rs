@@ -22,7 +22,7 @@ pub struct RunArgs {
     /// The jobs to run; all of them when none is named
     #[arg(value_name = "JOB", value_parser = job_name)]
     jobs: Vec<JobName>,
-    /// Serve only this target
+    /// Use only this target
     #[arg(long, value_name = "TARGET", value_parser = target_name)]
     target: Option<TargetName>,
     /// Show what would be done, change nothing (the same as plan)

@@ -343,7 +343,7 @@ fn readable(config: &Config, opened: Result<Option<History>, HistoryError>) -> O
     });
     read.unwrap_or_else(|error| {
         render::say(&format!(
-            "warning: {}; until then sizes and pins are missing where only history knows them, an incomplete copy is not told from a good one, and nothing is recorded",
+            "warning: {}; until then sizes and pins that only history knows are missing, incomplete copies look like good ones, and nothing is recorded",
             StepError::from(error)
         ));
         None

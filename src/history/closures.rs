@@ -17,7 +17,7 @@ use crate::model::names::{RunId, TargetName};
 pub enum ClosureKind {
     /// Stored data is damaged.
     Damage,
-    /// A good copy is gone that nobody here deleted.
+    /// A good copy is missing that this machine did not delete.
     Gone,
     /// The repository has another id than before.
     Replaced,

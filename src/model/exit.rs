@@ -13,7 +13,7 @@ struct Row {
 
 const SIGNAL: Row = Row {
     code: 128,
-    says: "130, 143  interrupted by SIGINT, SIGTERM; unwound (129, 131: by SIGHUP, SIGQUIT)",
+    says: "130, 143  interrupted by SIGINT, SIGTERM; what was held is released (129, 131: by SIGHUP, SIGQUIT)",
 };
 const UNEXPECTED: Row = Row { code: 1, says: "1   unexpected: a defect in Stillpoint" };
 const CONFIGURATION: Row = Row { code: 3, says: "3   configuration invalid" };
@@ -137,7 +137,7 @@ mod tests {
           12  copies made, with warnings
           13  incomplete or stale
           14  damage found
-          130, 143  interrupted by SIGINT, SIGTERM; unwound (129, 131: by SIGHUP, SIGQUIT)
+          130, 143  interrupted by SIGINT, SIGTERM; what was held is released (129, 131: by SIGHUP, SIGQUIT)
         Of several, the first of this order counts: signal, 1, 3, 4, 10, 14, 5, 13, 11, 12, 0.
         ");
     }

@@ -92,7 +92,7 @@ pub enum Trouble {
     Damage,
     /// Another run or another program holds a lock.
     Busy,
-    /// A copy lacks something, the last good copy is too old, or copies are gone that nobody here deleted.
+    /// A copy lacks something, the last good copy is too old, or copies are missing that this machine did not delete.
     Incomplete,
     /// Copies were made; something could not be given back yet.
     Cleanup,

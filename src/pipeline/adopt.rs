@@ -127,7 +127,7 @@ fn by_name(
     copies: &[Copy],
 ) -> Result<Vec<Offer>, StepError> {
     let Some(job) = request.job else {
-        let text = "say with --job into which job's series the named copies go";
+        let text = "name with --job the job whose series the copies go into";
         return Err(StepError::new(Trouble::Configuration, text));
     };
     let mut offers = Vec::new();
@@ -175,7 +175,7 @@ fn one_machine(offers: &[Offer]) -> Result<(), StepError> {
         })
         .collect();
     let text = format!(
-        "these copies were made by several machines, some of which may still be at work: {} — choose one with --machine",
+        "these copies were made by several machines, some of which may still use them: {} — choose one with --machine",
         told.join(", ")
     );
     Err(StepError::new(Trouble::Configuration, text))

@@ -101,7 +101,7 @@ pub fn after_init(
     }
     Ok((made && recorded > 0).then(|| {
         format!(
-            "target {name}: history records {} there, which the new repository does not hold; the next run will tell, and nothing is deleted there until you say `stillpoint prune --accept --target {name}`",
+            "target {name}: history records {} there, which the new repository does not hold; the next run reports it, and nothing is deleted there until you run `stillpoint prune --accept --target {name}`",
             counted(recorded as u64, "copy", "copies")
         )
     }))

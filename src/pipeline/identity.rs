@@ -29,7 +29,7 @@ pub fn settle(host: &dyn Host, history: &History) -> Result<Option<String>, Hist
     Ok(match history.settle_machine(&seen, &draw(host))? {
         Settled::Known | Settled::New => None,
         Settled::Moved(copies) => Some(format!(
-            "the state directory was made on another machine (the machine id or the firmware's id is another one), so this one gets an identity of its own, and retention leaves to the other one what is recorded until now ({}) — if that one is gone, say `stillpoint adopt TARGET`",
+            "the state directory was made on another machine (the machine id or the firmware's id is another one), so this one gets an identity of its own, and retention leaves to the other one what is recorded until now ({}) — if that one is gone, run `stillpoint adopt TARGET`",
             counted(copies, "copy", "copies")
         )),
     })

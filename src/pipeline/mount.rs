@@ -102,7 +102,7 @@ impl Waiting<'_> {
                 .name("mount".into())
                 .spawn_scoped(scope, || self.wait(&ended, &spec.view.halt));
             if let Err(error) = spawned {
-                spec.view.halt.raise(format!("nobody can wait for the mount: {error}"));
+                spec.view.halt.raise(format!("cannot wait for the mount: {error}"));
             }
             let _ended = Ended(&ended);
             self.host.run(spec, &mut |_, line| {

@@ -49,7 +49,10 @@ pub fn mark_remembered(cx: RunContext<'_>, engine: &dyn Engine) -> Vec<String> {
     let target = engine.target();
     let Some(history) = cx.pipeline.kept_history() else { return Vec::new() };
     let only_here = |error: StepError| {
-        format!("{error}; pins of target {} stand in this machine's history alone", target.name)
+        format!(
+            "{error}; pins of target {} are recorded only in this machine's history",
+            target.name
+        )
     };
     let remembered = match history.pins(&target.name) {
         Ok(remembered) if remembered.is_empty() => return Vec::new(),

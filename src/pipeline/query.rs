@@ -97,7 +97,7 @@ pub fn copy<'a>(
                 looked.push((engine, copies));
             }
             Err(error) => {
-                say(pipeline, true, format!("target {} is passed over: {error}", target.name));
+                say(pipeline, true, format!("target {} is skipped: {error}", target.name));
                 unreadable.get_or_insert(error);
             }
         }
@@ -302,8 +302,7 @@ fn tell_what_was_passed_over(
     for (why, copies) in passed {
         let (last, count) = (copies.last().map_or("", String::as_str), copies.len());
         let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-        let text =
-            format!("not taken for the latest, being {why}: {last}{more} — name it to use it");
+        let text = format!("not used as the latest copy ({why}): {last}{more} — name it to use it");
         say(pipeline, true, text);
     }
 }
@@ -329,7 +328,7 @@ fn nothing(
         "see `stillpoint list`".to_owned()
     } else {
         let hosts: Vec<&str> = hosts.into_iter().collect();
-        format!("there are copies of host {}: say --host", hosts.join(", "))
+        format!("there are copies of host {}: use --host", hosts.join(", "))
     };
     StepError::new(
         Trouble::JobFailed,

@@ -222,7 +222,7 @@ fn destination(
         }
         Some(state) if wanted.to.is_some() && !state.empty && !wanted.into_existing => {
             refused(format!(
-                "{} has something in it, so nothing was restored there — name an empty directory, or say --into-existing",
+                "{} has something in it, so nothing was restored there — name an empty directory, or use --into-existing",
                 to.shown()
             ))
         }
@@ -290,7 +290,7 @@ fn lay_out_and_place(
     } else if let [base] = staged.as_slice() {
         request.to = base.path.clone();
     } else {
-        let text = "what is to be restored lies on several file systems, which needs a mount namespace, and the kernel does not let us have one here — name paths on one of them, or use --to";
+        let text = "what is to be restored lies on several file systems, which needs a mount namespace, and the kernel does not allow one here — name paths on one of them, or use --to";
         return Err(StepError::new(Trouble::Environment, text));
     }
     // The engine knows the directory by another path than the person.
@@ -306,7 +306,7 @@ fn lay_out_and_place(
     }
     if !confined {
         report.notes.push(format!(
-            "{} could not be kept from writing elsewhere (no mount namespace here), so this copy was trusted to name no place outside",
+            "{} could not be kept from writing elsewhere (no mount namespace here), so it was assumed that this copy names no path outside",
             engine.target().name
         ));
     }

@@ -131,7 +131,7 @@ fn room_for_records(pipeline: Pipeline<'_>) -> Result<(), StepError> {
     let files = host.free_files(state).map_err(unfit)?;
     let Some(lacks) = room::lacks(free, files) else { return Ok(()) };
     let text = format!(
-        "the disk of the state directory {} has {lacks} for its ledger and records, so nothing was begun — free some space there",
+        "the disk of the state directory {} has {lacks} for its ledger and records, so nothing was started — free some space there",
         state.shown()
     );
     Err(StepError::new(Trouble::Environment, text))

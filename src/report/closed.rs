@@ -20,7 +20,10 @@ pub fn why(closures: &[Closure]) -> String {
     if !gone.is_empty() {
         let copies = if gone.len() == 1 { "good copy is" } else { "good copies are" };
         let which = abridged(&gone);
-        parts.push(format!("{} {copies} gone that nobody here deleted ({which})", gone.len()));
+        parts.push(format!(
+            "{} {copies} missing that this machine did not delete ({which})",
+            gone.len()
+        ));
     }
     if let Some(first) = of(ClosureKind::Damage).next() {
         let since = first.since.format("%Y-%m-%d %H:%MZ");
@@ -44,12 +47,12 @@ pub fn kinds(closures: &[Closure]) -> String {
 }
 
 fn remedy(target: &TargetName, closures: &[Closure]) -> String {
-    let accept = format!("say `stillpoint prune --accept --target {target}`");
+    let accept = format!("run `stillpoint prune --accept --target {target}`");
     let is_damage = |closure: &Closure| closure.kind == ClosureKind::Damage;
     let until = if closures.iter().all(is_damage) {
         format!("`stillpoint check --read-data --target {target}` finds none, or you {accept}")
     } else {
-        format!("you have seen why and {accept}")
+        format!("you have found out why and {accept}")
     };
     format!("nothing is deleted or compacted in target {target} until {until}")
 }

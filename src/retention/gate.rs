@@ -201,7 +201,7 @@ impl Refusal {
             Refusal::Closed { .. } => "",
             Refusal::NoCopy { .. } => "run the job; retention follows a good copy",
             Refusal::Unhealthy { .. } => {
-                "see what the copy lacks (`stillpoint status`), mend that and run the job again"
+                "see what the copy lacks (`stillpoint status`), fix that and run the job again"
             }
             Refusal::Unrecorded { .. } => {
                 "run the job, or look at the plan (`stillpoint prune --dry-run`) and repeat with --accept"
@@ -210,13 +210,13 @@ impl Refusal {
                 "check that all sources are mounted and filled; if so much is really gone, repeat with `stillpoint prune --accept` or raise max-shrink"
             }
             Refusal::Unmeasured { .. } => {
-                "the earlier ones were adopted: see that the newest copy holds all that it should (`stillpoint list`, `diff`), then say `stillpoint prune --accept` once"
+                "the earlier ones were adopted: see that the newest copy holds all that it should (`stillpoint list`, `diff`), then run `stillpoint prune --accept` once"
             }
             Refusal::ClockWentBack { .. } | Refusal::Backdated { .. } => {
                 "set the clock right; the next run after that deletes again"
             }
             Refusal::ClockLeapt { .. } => {
-                "if the clock is wrong, set it right; if no copy was made for so long, look at the plan (`stillpoint prune --dry-run`) and say `stillpoint prune --accept` once"
+                "if the clock is wrong, set it right; if no copy was made for so long, look at the plan (`stillpoint prune --dry-run`) and run `stillpoint prune --accept` once"
             }
         }
     }

@@ -38,7 +38,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "STILLPOINT_OUTCOME",
         "after, on-failure, finally: ok, warning, incomplete, failed, skipped or interrupted",
     ),
-    ("STILLPOINT_EXIT_CODE", "the same hooks: the exit code that the job comes to so far"),
+    ("STILLPOINT_EXIT_CODE", "the same hooks: the exit code of the job so far"),
     ("STILLPOINT_ERROR", "the same hooks: what went wrong first, empty when nothing did"),
 ];
 

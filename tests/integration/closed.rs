@@ -74,7 +74,10 @@ fn copies_that_vanish_close_the_target_until_a_person_says_so() {
         assert_eq!(report.outcome, Outcome::Incomplete, "{report:#?}");
         assert!(report.troubles.contains(&Trouble::Incomplete), "{:?}", report.troubles);
         let said = detail(&report, "observe");
-        assert!(said.contains(&oldest) && said.contains("gone that nobody here deleted"), "{said}");
+        assert!(
+            said.contains(&oldest) && said.contains("missing that this machine did not delete"),
+            "{said}"
+        );
         assert!(report.jobs[0].targets[0].copy.is_some(), "the copy is made all the same");
         assert_eq!(told(&bench), (true, vec![Trouble::Incomplete]));
 
@@ -125,7 +128,7 @@ fn another_repository_is_told_and_waits() {
     assert_eq!(report.outcome, Outcome::Incomplete, "{report:#?}");
     let said = detail(&report, "observe");
     assert!(said.contains("another repository") && said.contains("its id is 78"), "{said}");
-    assert!(said.contains("2 good copies are gone"), "{said}");
+    assert!(said.contains("2 good copies are missing"), "{said}");
     assert_eq!(bench.run().outcome, Outcome::Warning);
     pruned(&bench, &accept());
     assert_eq!(bench.run().outcome, Outcome::Ok);
@@ -307,7 +310,7 @@ fn no_run_begins_without_room_for_its_records() {
         bench.host.world().state_disk = Some((bytes, files));
         let report = bench.run();
         assert_eq!(report.troubles, [Trouble::Environment], "{report:#?}");
-        assert!(report.warnings[0].contains("nothing was begun"), "{:?}", report.warnings);
+        assert!(report.warnings[0].contains("nothing was started"), "{:?}", report.warnings);
         assert_eq!(bench.host.world().effects, Vec::<String>::new());
         bench.host.world().state_disk = Some((1 << 20, Some(16)));
         assert_eq!(bench.run().outcome, Outcome::Ok);

@@ -155,7 +155,7 @@ fn a_copy_that_could_not_be_looked_into_is_not_a_good_one() {
         assert_eq!(bench.run().outcome, Outcome::Ok);
         let report = bench.run();
         assert_eq!(report.outcome, expected, "{report:#?}");
-        assert!(format!("{report:?}").contains("copy-1 was not looked into"), "{report:#?}");
+        assert!(format!("{report:?}").contains("copy-1 were not read"), "{report:#?}");
         let healthy: Vec<_> =
             listed(&bench, 0).into_iter().map(|copy| (copy.id, copy.healthy)).collect();
         let good = ("copy-0".to_owned(), Some(true));

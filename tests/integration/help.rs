@@ -9,24 +9,24 @@ fn every_verb_of_the_contract_has_its_help() {
         text.push_str(&format!("{:<13} {}\n", verb.get_name(), verb.get_about().unwrap()));
     }
     insta::assert_snapshot!(text, @r"
-    check-config  Check the configuration; with --online also tools, targets and passwords
-    init          Create the repository of a target and print what to store for a bad day
+    check-config  Check the configuration; with --online also tools, targets and passphrases
+    init          Create the repositories of targets and print what to store away from this machine
     run           Run all jobs, or those named
     plan          Show every command that run would run; change nothing
     list          List copies
     restore       Restore a copy, or paths of it, below a directory
     mount         Browse a copy as a file system until it is unmounted
     find          Find the versions of a file in all copies
-    diff          Show what changed between two copies, or between a copy and now
+    diff          Show what changed between two copies, or between a copy and the machine
     prune         Delete what the policy does not keep, or the copies named
-    compact       Give back the space that deleted copies left
+    compact       Free the space of deleted copies
     check         Check repositories for damage
     verify        Read one copy back whole, as a restore would
     pin           Keep a copy whatever the policy says
     unpin         Let the policy decide about a copy again
-    adopt         Take copies that this machine did not make into a series of its own
+    adopt         Take over copies that this machine did not make: its policy keeps and deletes them from then on
     status        Show the last good copy of each job in each target, and what is due
-    recover       Give back what dead runs hold; harmless when nothing is
+    recover       Release what crashed runs left behind: snapshots, mounts, paused services
     generate      Write unit files, the manual page, completions or a commented configuration
     ");
 }

@@ -126,9 +126,9 @@ fn what_others_took_away_is_missed() {
     let plan = machine.run(&["plan"]).expect(13);
     let run = machine.run(&["run"]).expect(13);
     for ran in [plan, run] {
-        ran.says(&format!("1 good copy is gone that nobody here deleted ({pinned})"))
+        ran.says(&format!("1 good copy is missing that this machine did not delete ({pinned})"))
             .says("another repository is there")
-            .says("3 good copies are gone");
+            .says("3 good copies are missing");
     }
     machine.run(&["status"]).expect(13).says("closed (gone, replaced)");
     machine.run(&["run"]).expect(12);

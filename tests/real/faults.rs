@@ -339,7 +339,7 @@ finally = [["HOOK"]]
     machine.run(&["recover", "--give-up", "yesterday"]).expect(2).says("eight hexadecimal");
     machine.run(&["recover", "--give-up", "00000000"]).expect(3).says(run);
     machine.run(&["recover", "--give-up", run]).expect(0).says("gave up the finally hook");
-    machine.run(&["recover"]).expect(0).says("nothing to give back");
+    machine.run(&["recover"]).expect(0).says("nothing to release");
     machine.run(&["run"]).expect(0);
     machine.assert_clean();
 }
@@ -522,7 +522,7 @@ fn deleting_is_put_off_when_somebody_reads_the_repository() {
         .expect("the target has a lock");
     let reader = fs::File::open(target).unwrap();
     reader.lock_shared().unwrap();
-    machine.run(&["run"]).expect(12).says("put off");
+    machine.run(&["run"]).expect(12).says("postponed");
     assert_eq!(machine.copies("r").len(), 2, "nothing was deleted yet");
     // By name: a child that is being forked shares the lock until it comes to exec.
     reader.unlock().unwrap();

@@ -85,7 +85,7 @@ fn whoever_is_killed_nothing_stays_mounted() {
                 machine.run(&["recover"]).expect(0).says("gave back");
             }
             assert!(!is_mounted(&at), "{after}");
-            machine.run(&["recover"]).expect(0).says("nothing to give back");
+            machine.run(&["recover"]).expect(0).says("nothing to release");
             machine.assert_clean();
             user.kill().unwrap();
             user.wait().unwrap();
@@ -127,7 +127,7 @@ fn a_mount_ends_when_it_is_unmounted_and_by_ctrl_c() {
     for target in ["b", "r"] {
         let (verb, _) = serve(&machine, &at, target);
         // A run of its own leaves what lives alone.
-        machine.run(&["recover"]).expect(0).says("nothing to give back");
+        machine.run(&["recover"]).expect(0).says("nothing to release");
         assert!(is_mounted(&at));
         must_at_last("umount", &[at.to_str().unwrap()]);
         Ran::from(verb.wait_with_output().unwrap()).expect(0);

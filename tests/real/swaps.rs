@@ -118,7 +118,7 @@ fn a_subvolume_that_is_swapped_for_a_link_all_the_time_is_never_shown_where_it_l
     assert!(!seen.contains("/victim"), "{seen}");
     let read = fs::read_to_string(machine.path("read")).unwrap();
     assert!(read.lines().all(|line| line == "root's"), "{read}");
-    machine.run(&["recover"]).expect(0).says("nothing to give back");
+    machine.run(&["recover"]).expect(0).says("nothing to release");
     // When nobody swaps, it is in the copy again.
     as_user(
         "sh",
@@ -153,7 +153,7 @@ fn a_subvolume_that_was_moved_between_survey_and_snapshot_is_told_and_nothing_is
         .expect(13)
         .says(&format!("{} is not in the copy", bob.join("a").display()));
     disk.assert_no_snapshot();
-    machine.run(&["recover"]).expect(0).says("nothing to give back");
+    machine.run(&["recover"]).expect(0).says("nothing to release");
     let back = restored(&machine, "b", "back");
     assert_eq!(fs::read_link(inside(&back, bob.join("a"))).unwrap(), Path::new(&others));
     machine.assert_clean_except(&disk.at);
@@ -170,7 +170,7 @@ fn names_that_speak_of_our_snapshot_keep_nobody_from_giving_it_back() {
     assert!(bob.join(name.trim()).exists(), "the user's own is not ours");
     let host = SystemHost::stopped_by(Arc::default());
     assert_eq!(host.subvolume_on(Path::new(&disk.device), name.trim()).unwrap(), None);
-    machine.run(&["recover"]).expect(0).says("nothing to give back");
+    machine.run(&["recover"]).expect(0).says("nothing to release");
     machine.assert_clean_except(&disk.at);
 }
 

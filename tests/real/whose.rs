@@ -213,7 +213,7 @@ fn copies_of_another_name_are_reached_and_taken_over() {
             let all = [args, &["--target", target, "--to", to.to_str().unwrap()]].concat();
             machine.run(&[&["restore"][..], &all].concat()).expect(code)
         };
-        restore("latest", &["host"], 10).says("say --host");
+        restore("latest", &["host"], 10).says("use --host");
         restore("host", &["host", "--host", host], 0);
         restore("id", &["host", &id], 0).says(&format!("on host {host}"));
         // An id in a named target means that copy, whatever the job.

@@ -9,7 +9,7 @@ fn a_dry_run_says_would_and_makes_nothing() {
     ));
     machine.run(&["run"]).expect(0);
     machine.run(&["run"]).expect(0);
-    let lies = ["no damage found", "given back", "1 deleted", "target lists", "hooks written"];
+    let lies = ["no damage found", " freed", "1 deleted", "target lists", "hooks written"];
     for verb in [&["check", "--dry-run"][..], &["compact", "--dry-run"], &["plan"]] {
         for json in [false, true] {
             let mut words = verb.to_vec();
@@ -24,7 +24,7 @@ fn a_dry_run_says_would_and_makes_nothing() {
         }
     }
     machine.run(&["check", "--dry-run", "--read-data=5%"]).expect(0).says("check r: would check");
-    machine.run(&["compact", "--dry-run"]).expect(0).says("compact b: would give back");
+    machine.run(&["compact", "--dry-run"]).expect(0).says("compact b: would free");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_moved_repository_is_read_and_written_when_a_person_has_said_so() {
     // Reading has not taught borg the new place.
     machine.run(&["run"]).expect(10).says("stillpoint init --moved TARGET");
     assert_eq!(machine.copies("b").len(), 1);
-    machine.run(&["init", "--moved", "b"]).expect(0).says("taken where it is now");
+    machine.run(&["init", "--moved", "b"]).expect(0).says("accepted at its present place");
     let run = machine.run(&["run"]).expect(0);
     assert!(!run.stderr.contains("place"), "{}", run.stderr);
     assert_eq!(machine.copies("b").len(), 2);
@@ -183,7 +183,7 @@ fn compaction_says_what_became_free() {
         ],
     );
     let said = machine.run(&["compact", "--target", "b"]).expect(12).says("append-only");
-    assert!(!said.stdout.contains("given back"), "{}", said.stdout);
+    assert!(!said.stdout.contains("freed"), "{}", said.stdout);
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub const HOOKS: Table = Table {
         "Programs to run around the job: lists of a program and its arguments, no shell. Exit 75 of `before` skips the job.\n\
          A hook finds in its environment: STILLPOINT_HOOK (which one it is), STILLPOINT_JOB, STILLPOINT_RUN; after, on-failure\n\
          and finally also STILLPOINT_OUTCOME (ok, warning, incomplete, failed, skipped, interrupted), STILLPOINT_EXIT_CODE (what\n\
-         the job comes to so far) and STILLPOINT_ERROR (what went wrong first). When `recover` runs a finally or resume hook\n\
+         of the job so far) and STILLPOINT_ERROR (what went wrong first). When `recover` runs a finally or resume hook\n\
          for a run that died, its outcome is not known and these three are not set.",
     ),
     variants: no_variants,

@@ -37,9 +37,9 @@ pub const TARGET: Table = Table {
 };
 
 const COMPACT_EVERY: Key<Duration> = Key::new("compact-every", &SPAN)
-    .says("Space that deletions left is given back this often; by default after each run that deleted something")
+    .says("How often the space of deleted copies is freed; by default after each run that deleted something")
     .example("'7d'")
-    .prose("Space that deletions left is given back this often. Default: after each run that deleted something.");
+    .prose("How often the space of deleted copies is freed. Default: after each run that deleted something.");
 
 const APPEND_ONLY: Key<bool> = Key::new("append-only", &FLAG)
     .says("Never delete, prune or compact anything here")

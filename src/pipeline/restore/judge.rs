@@ -28,7 +28,7 @@ pub(super) fn judge(
     let without = got_nothing(placed, placement, asked);
     if placed.refused_count > 0 {
         let refused = format!(
-            "{} {} not restored, and what was there is as it was — {}",
+            "{} {} not restored, and what was there is unchanged — {}",
             placed.refused_count,
             if placed.refused_count == 1 { "entry was" } else { "entries were" },
             by_reason(to, &placed.refused)
@@ -56,7 +56,7 @@ pub(super) fn judge(
         return failed(told.collect::<Vec<_>>().join("; "));
     }
     if placed.entries == 0 {
-        return failed("the engine reported success, but laid nothing out".into());
+        return failed("the engine reported success, but wrote nothing".into());
     }
     Ok(())
 }

@@ -308,7 +308,7 @@ pub(super) fn relative(path: &Path) -> PathBuf {
 /// The refusal of a copy that does not fit, with the figures.
 fn too_large(need: u64, free: u64, at: &Path) -> StepError {
     let text = format!(
-        "what is to be restored takes up to {}, and {} is free at {}, so nothing was changed — restore to another disk with --to, or name fewer paths; if holes in files or compression make it fit, say --ignore-space",
+        "what is to be restored takes up to {}, and {} is free at {}, so nothing was changed — restore to another disk with --to, or name fewer paths; if holes in files or compression make it fit, use --ignore-space",
         size::show(need),
         size::show(free),
         at.shown()

@@ -43,7 +43,7 @@ pub fn tell(
     let claimed = ids(&|copy| !copy.ours && copy.machine.as_ref() == Some(&machine));
     if !claimed.is_empty() {
         let text = format!(
-            "target {target} has {} marked as this machine's that it did not make ({}): a clone is at work with the same state directory, or somebody forges them; they are left alone",
+            "target {target} has {} marked as this machine's that it did not make ({}): a clone uses the same state directory, or somebody forges them; they are left alone",
             counted(claimed.len()),
             abridged(&claimed)
         );

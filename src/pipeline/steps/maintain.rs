@@ -126,14 +126,14 @@ fn would_read(read_data: ReadData) -> String {
 /// What a compaction did, as far as it is known.
 fn given_back(compacted: &Compacted) -> Done {
     match compacted {
-        Compacted::Predicted => Done::ok("would give back the space of deleted copies"),
-        Compacted::Freed(space) => Done::ok(format!("{space} given back")),
+        Compacted::Predicted => Done::ok("would free the space of deleted copies"),
+        Compacted::Freed(space) => Done::ok(format!("{space} freed")),
         Compacted::NotNeeded => Done::ok("nothing to compact: what is deleted frees its space at once"),
         Compacted::Unknown => Done::ok("compacted; the engine named no space that became free"),
         Compacted::AppendOnly => Done::with(
             Outcome::Warning,
             Trouble::Warning,
-            "no space became free: the repository is append-only — say append-only = true for the target, or compact it where it is not".to_owned(),
+            "no space became free: the repository is append-only — set append-only = true for the target, or compact it where it is not".to_owned(),
         ),
     }
 }

@@ -430,7 +430,7 @@ fn remember(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine, obs
     if let Err(error) = cx.pipeline.remember(|history| history.record_copy(&record)) {
         let error = StepError::from(error);
         rec.warn(format!(
-            "{}; the copy {} is in target {}, but retention will take it for an unfinished one when the next copy is made: pin it to keep it",
+            "{}; the copy {} is in target {}, but retention will treat it as unfinished when the next copy is made: pin it to keep it",
             error.message, record.id, record.target
         ));
     }

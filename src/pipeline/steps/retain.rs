@@ -272,7 +272,7 @@ pub fn retain(
             decided = match wanted.decide_alone(cx, lock) {
                 // The copy is made; what should go can go next time.
                 Err(error) if error.trouble == Trouble::Busy => {
-                    let detail = format!("deleting is put off: {}", error.message);
+                    let detail = format!("deletion is postponed: {}", error.message);
                     return Ok(((), Done::with(Outcome::Warning, Trouble::Warning, detail)));
                 }
                 decided => decided?,

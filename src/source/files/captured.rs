@@ -192,7 +192,7 @@ pub(super) fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Capt
         let failures = give_back_all(cx.capture(), cx.ledger, &held, &one);
         drop(locks);
         if failures.is_empty() {
-            return Ok(((), Done::ok(format!("{count} given back"))));
+            return Ok(((), Done::ok(format!("{count} released"))));
         }
         let failures: Vec<String> = failures.into_iter().map(|(_, error)| error.message).collect();
         Err(StepError::new(Trouble::Cleanup, failures.join("; ")))

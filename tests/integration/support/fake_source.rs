@@ -129,7 +129,7 @@ impl HeldBatch for Database {
             let path = place(&self.name);
             cx.host().act(&Action::RemoveStaging { path, identity: self.identity.clone() })?;
             cx.ledger.settled(self.entry).map_err(ledger_error)?;
-            Ok(((), Done::ok("given back")))
+            Ok(((), Done::ok("released")))
         });
     }
 }
