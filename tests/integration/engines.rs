@@ -15,7 +15,7 @@ use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::prune::{Request, prune};
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::run::run;
-use stillpoint::pipeline::session::{Frame, Place, session};
+use stillpoint::pipeline::session::{Cleanup, Place, session};
 use stillpoint::step::context::{Pipeline, RunContext};
 use stillpoint::step::error::StepError;
 
@@ -36,7 +36,7 @@ fn ids(bench: &Bench) -> Vec<String> {
 fn in_a_session<T>(
     bench: &Bench,
     work: impl FnOnce(RunContext<'_>) -> Result<T, StepError>,
-) -> (Result<T, StepError>, Frame) {
+) -> (Result<T, StepError>, Cleanup) {
     let run = RunId::parse("00000abc").unwrap();
     session(bench.pipeline(), &run, Place::State, work).unwrap()
 }
@@ -107,7 +107,7 @@ fn a_prune_deletes_by_id() {
 #[test]
 fn a_restore_lays_out_and_moves_and_gives_back_through_every_fault() {
     let seed = Bench::with_history_of(&VAULT);
-    let bench = seed.twin(&VAULT);
+    let bench = seed.duplicate(&VAULT);
     bench.host.arm(Fault::None);
     restore_one(&bench).unwrap().0.unwrap();
     let effects = bench.host.world().effects.clone();
@@ -115,7 +115,7 @@ fn a_restore_lays_out_and_moves_and_gives_back_through_every_fault() {
     assert_eq!(effects.iter().filter(laid).count(), 1, "{effects:?}");
     for n in 0..effects.len() {
         for fault in Fault::deaths_at(n) {
-            let bench = seed.twin(&VAULT);
+            let bench = seed.duplicate(&VAULT);
             bench.host.arm(fault);
             let died = catch_unwind(AssertUnwindSafe(|| restore_one(&bench).map(drop)));
             assert!(died.unwrap_err().is::<PowerCut>(), "{fault:?}");
