@@ -85,15 +85,15 @@ impl Setup {
         })?;
         let hypervisor = machine::hypervisor(machine::CONNECTION);
         let system: Arc<dyn Host> = Arc::new(system.with_hypervisor(hypervisor));
+        if matches!(how, Use::Inspect | Use::Report | Use::ReadBack { .. })
+            && let Err(error) = system.try_room(&config.settings.cache_dir)
+        {
+            tracing::info!("engines work below runtime-dir: {error}");
+            config.settings.fallback_cache = Some(config.settings.runtime_dir.clone());
+        }
         let is_dry = matches!(how, Use::Plan | Use::ReadBack { dry_run: true });
         let dry = is_dry.then(|| Arc::new(dry_host(&system, &engines, &config.settings)));
         let host = dry.clone().map_or(system, |dry| dry as Arc<dyn Host>);
-        if matches!(how, Use::Inspect | Use::Report | Use::ReadBack { .. })
-            && let Err(error) = host.try_room(&config.settings.cache_dir)
-        {
-            tracing::info!("borg works below runtime-dir: {error}");
-            config.settings.fallback_borg_cache = Some(config.settings.runtime_dir.join("borg"));
-        }
         let (history, unrecorded) = open_history(host.as_ref(), &config, how)?;
         if let Some(history) = &history {
             whose(host.as_ref(), history, how)?;

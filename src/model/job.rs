@@ -49,8 +49,8 @@ pub struct Settings {
     pub runtime_dir: PathBuf,
     /// The engines' caches and their temporary files.
     pub cache_dir: PathBuf,
-    /// Where borg keeps its cache when it is not below `cache_dir`, because nothing can be written there.
-    pub fallback_borg_cache: Option<PathBuf>,
+    /// Where engines that cannot do without a cache keep it instead of `cache_dir`, because nothing can be written there.
+    pub fallback_cache: Option<PathBuf>,
     /// How long a run waits for a lock.
     pub lock_wait: Duration,
     /// A Prometheus textfile to write after each run.

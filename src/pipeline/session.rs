@@ -11,7 +11,6 @@ use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::model::undo::ChildProcess;
-use crate::tools::borg::state_directory;
 
 use super::ledger::{FileLedger, NoLedger};
 use super::recover::{Recovery, durable_ledgers, recover, volatile_ledgers};
@@ -53,20 +52,21 @@ struct Directories {
 }
 
 impl Directories {
-    fn in_state_dir(settings: &Settings) -> Self {
+    fn in_state_dir(pipeline: Pipeline<'_>) -> Self {
+        let settings = &pipeline.config.settings;
+        let mut needed = vec![settings.state_dir.clone(), settings.cache_dir.clone()];
+        // What engines make for themselves must have a place in a snapshot, where the live one is shown; the cache
+        // directory is shown as a whole.
+        let own = pipeline.engines.values().flat_map(|engine| engine.own_directories(settings));
+        needed.extend(own.filter(|path| !path.starts_with(&settings.cache_dir)));
         Self {
             ledgers: durable_ledgers(settings),
-            temporary: match &settings.fallback_borg_cache {
+            temporary: match &settings.fallback_cache {
                 // Nothing can be written there, and engines need their temporary files to read.
                 Some(_) => settings.runtime_dir.join("tmp"),
                 None => settings.cache_dir.join("tmp"),
             },
-            needed: vec![
-                settings.state_dir.clone(),
-                // A place for it in the snapshot; see `source::files::hold`.
-                state_directory(settings),
-                settings.cache_dir.clone(),
-            ],
+            needed,
         }
     }
 
@@ -126,7 +126,7 @@ pub fn session<T>(
         Cleanup { recovered: recovery.done, leftovers: recovery.failures, volatile: None };
     cleanup.recovered.extend(recovery.waiting.into_iter().map(|waiting| waiting.message));
 
-    let (ledger, staging) = match begin(pipeline, run, &Directories::in_state_dir(settings)) {
+    let (ledger, staging) = match begin(pipeline, run, &Directories::in_state_dir(pipeline)) {
         Err(error) if place == Place::StateElseRuntime => {
             let fallback = Directories::in_runtime_dir(settings);
             cleanup.volatile = Some(format!(

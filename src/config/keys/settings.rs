@@ -83,7 +83,7 @@ pub fn read(section: &Section<'_>, default_host: &str, notes: &mut Notes) -> Opt
         state_dir,
         runtime_dir,
         cache_dir,
-        fallback_borg_cache: None,
+        fallback_cache: None,
         lock_wait: section.get(&LOCK_WAIT)?,
         metrics_file: section.get(&METRICS_FILE),
         max_age: section.get(&MAX_AGE)?,

@@ -12,7 +12,7 @@ use crate::engine::{
 use crate::model::copy::Copy;
 use crate::tools::borg::log::{Message, errno};
 use crate::tools::borg::output::{ChangeRecord, parse_difference, parse_item};
-use crate::tools::borg::{Extraction, state_directory};
+use crate::tools::borg::{Extraction, cache_directory, state_directory};
 
 impl BorgEngine {
     /// Restores; see [`crate::engine::Engine::restore`].
@@ -32,7 +32,7 @@ impl BorgEngine {
         let mut spec = self.repository(cx)?.extract(&request.copy.id, &wanted);
         spec.confinement = request.confined_to(&[
             Some(cx.settings.cache_dir.clone()),
-            cx.settings.fallback_borg_cache.clone(),
+            Some(cache_directory(cx.settings)),
             Some(state_directory(cx.settings)),
             cx.temporary.map(Path::to_owned),
             self.target.local.clone(),

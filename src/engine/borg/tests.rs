@@ -111,6 +111,16 @@ fn listing(names: &[&str]) -> String {
 }
 
 #[test]
+fn a_dry_run_knows_what_it_makes_for_itself() {
+    let host = ScriptedHost::new([]);
+    let of = |settings: &Settings| with(&host, |engine, _| engine.own_directories(settings));
+    let settings = settings();
+    assert_eq!(of(&settings), [PathBuf::from("/cache/borg"), PathBuf::from("/state/borg")]);
+    let fallback = Settings { fallback_cache: Some("/run/s".into()), ..settings };
+    assert_eq!(of(&fallback), [PathBuf::from("/run/s/borg"), PathBuf::from("/state/borg")]);
+}
+
+#[test]
 fn recorded_backups_end_as_they_should() {
     for version in VERSIONS {
         let src = "/fixture/src";

@@ -438,10 +438,7 @@ pub fn copies_of(repository: &str) -> String {
 
 /// Where borg keeps what it can make anew.
 pub fn cache_directory(settings: &Settings) -> PathBuf {
-    match &settings.fallback_borg_cache {
-        Some(directory) => directory.clone(),
-        None => settings.cache_dir.join("borg"),
-    }
+    settings.fallback_cache.as_ref().unwrap_or(&settings.cache_dir).join("borg")
 }
 
 /// Where borg keeps what must outlive a wiped cache: its keys and its memory of known repositories.

@@ -14,7 +14,7 @@ fn settings() -> Settings {
         state_dir: "/state".into(),
         runtime_dir: "/run/s".into(),
         cache_dir: "/cache".into(),
-        fallback_borg_cache: None,
+        fallback_cache: None,
         lock_wait: Duration::from_secs(120),
         metrics_file: None,
         max_age: Duration::from_secs(1),
