@@ -1,6 +1,5 @@
-//! Stillpoint makes Linux machines restorable: it holds a source still, hands the still view to a proven
-//! engine, lets the source go, keeps what the policy says, proves that what it kept can be restored, and
-//! tells the truth about what happened.
+//! Stillpoint makes Linux machines restorable: it holds a source still, has a proven engine store it, releases
+//! the source, keeps what the policy says, checks that what it kept can be restored, and reports what happened.
 //!
 //! # Layers
 //!
@@ -12,7 +11,7 @@
 //! | [`cli`] | one verb a file, exit codes, everything that is printed |
 //! | [`pipeline`] | a run from top to bottom; ledger, undo, recover |
 //! | [`source`] | what a job protects: how it is looked at, held still, given to engines and let go |
-//! | [`step`] | what every step of a run has: context, record, error, hooks, giving back |
+//! | [`step`] | what every step of a run has: context, record, error, hooks, release |
 //! | [`engine`] [`capture`] [`machine`] [`report`] [`systemd`] | borg and restic; how a source is held still; the hypervisor; status, metrics, terminal; unit files |
 //! | [`tools`] [`retention`] [`config`] [`history`] | argument lists and parsers; what to keep; the configuration; what happened |
 //! | [`host`] | the one door to the machine |
@@ -28,10 +27,10 @@
 //! ([`capture::survey`]), finds a [`capture::Provider`] for each volume, writes every intent to the ledger,
 //! lets the writers stand still if that is asked for, and makes all captures at once. Each target's engine
 //! then reads them under their original paths, in a mount namespace of its own ([`capture::view`]). When the
-//! last has read, the captures are given back, and the next batch has its turn. Only then each target is listed,
-//! to see the new copy with our own eyes, and [`retention`] is asked what may go. Targets that are filled from
+//! last has read, the captures are released, and the next batch has its turn. Only then each target is listed,
+//! to verify that the new copy is there, and [`retention`] is asked what may go. Targets that are filled from
 //! others follow. `after` and `finally` hooks have the last word. When all jobs are through,
-//! each target is checked and compacted where that is due. Whatever the ledger still holds is given back,
+//! each target is checked and compacted where that is due. Whatever the ledger still holds is released,
 //! history is written, and the worst [`model::outcome::Trouble`] becomes the exit code.
 //!
 //! # Rules that hold everywhere

@@ -112,7 +112,7 @@ impl Host for Machine {
         Ok(self.nested.get(root).cloned().unwrap_or_default())
     }
 
-    fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
+    fn path_state(&self, path: &Path) -> Result<Option<PathState>, ActError> {
         let inode = if self.roots.contains(path) { 256 } else { 2 };
         Ok(Some(PathState {
             kind: PathKind::Directory,

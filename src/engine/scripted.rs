@@ -76,7 +76,7 @@ pub(crate) struct ScriptedHost {
     pub(crate) asked: Mutex<Vec<CommandSpec>>,
     pub(crate) files: HashMap<PathBuf, Vec<u8>>,
     pub(crate) environment: HashMap<String, OsString>,
-    /// What [`Host::look`] finds; nothing when absent.
+    /// What [`Host::path_state`] finds; nothing when absent.
     pub(crate) present: Option<Vec<PathBuf>>,
     /// The processes that run.
     pub(crate) running: Vec<ChildProcess>,
@@ -184,7 +184,7 @@ impl Host for ScriptedHost {
         panic!("not in the script: a thaw guard")
     }
 
-    fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
+    fn path_state(&self, path: &Path) -> Result<Option<PathState>, ActError> {
         let Some(present) = &self.present else { return Ok(None) };
         Ok(present.iter().any(|known| known == path).then_some(PathState {
             kind: PathKind::Directory,

@@ -202,7 +202,7 @@ impl History {
         })
     }
 
-    /// Records a copy that a second look has found in the target. Recording it again replaces what was
+    /// Records a copy that the target lists. Recording it again replaces what was
     /// recorded.
     ///
     /// # Errors

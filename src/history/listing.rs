@@ -13,9 +13,9 @@ use crate::model::copy::{Copy, Recorded, Series};
 use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::Outcome;
 
-/// Who looked at a listing, and when.
+/// In which run a target was listed, and when.
 #[derive(Debug, Clone, Copy)]
-pub struct Looked<'a> {
+pub struct ListedBy<'a> {
     /// The run.
     pub run: &'a RunId,
     /// The time.
@@ -37,13 +37,13 @@ impl History {
         &self,
         target: &TargetName,
         listed: &[Copy],
-        looked: &Looked<'_>,
+        by: &ListedBy<'_>,
     ) -> Result<Vec<String>, HistoryError> {
         let present = present(listed);
         self.at_once("reconcile the copies", |connection| {
             let mut gone = Vec::new();
             let rows = remembered(connection, target)?;
-            for closure in vanished(target, &rows, &present, looked) {
+            for closure in vanished(target, &rows, &present, by) {
                 closures::close(connection, &closure)?;
             }
             let taken: BTreeSet<String> = rows.iter().map(|row| row.id.clone()).collect();
@@ -86,10 +86,10 @@ impl History {
         &self,
         target: &TargetName,
         listed: &[Copy],
-        looked: &Looked<'_>,
+        by: &ListedBy<'_>,
     ) -> Result<Vec<Closure>, HistoryError> {
         let rows = self.sql("read the copies", |connection| remembered(connection, target))?;
-        let mut vanished = vanished(target, &rows, &present(listed), looked);
+        let mut vanished = vanished(target, &rows, &present(listed), by);
         let foreseen = self.foreseen.borrow();
         vanished.retain(|closure| !foreseen.contains(&(target.clone(), closure.subject.clone())));
         Ok(vanished)
@@ -197,16 +197,16 @@ fn vanished(
     target: &TargetName,
     rows: &[Remembered],
     present: &BTreeSet<&str>,
-    looked: &Looked<'_>,
+    by: &ListedBy<'_>,
 ) -> Vec<Closure> {
     let is_missed = |row: &&Remembered| {
         // What a clone or its original does with its copies is its own affair.
         row.ours && row.outcome.is_healthy() && !row.deleted && !row.leaving && !row.is_in(present)
     };
     let is_left = |row: &Remembered| {
-        row.outcome.is_healthy() && row.is_in(present) && row.run != looked.run.as_str()
+        row.outcome.is_healthy() && row.is_in(present) && row.run != by.run.as_str()
     };
-    if looked.others_delete && rows.iter().any(is_left) {
+    if by.others_delete && rows.iter().any(is_left) {
         return Vec::new();
     }
     let closure = |row: &Remembered| Closure {
@@ -215,8 +215,8 @@ fn vanished(
         subject: row.id.clone(),
         extent: None,
         detail: format!("of run {}", row.run),
-        run: looked.run.clone(),
-        since: looked.now,
+        run: by.run.clone(),
+        since: by.now,
     };
     rows.iter().filter(is_missed).map(closure).collect()
 }

@@ -33,7 +33,7 @@ mod tests;
 
 pub use closures::{Closure, ClosureKind, Extent};
 pub use copies::{Attempt, CopyRecord, TrendPoint};
-pub use listing::Looked;
+pub use listing::ListedBy;
 pub use machine::{Adopted, Fingerprint, Settled};
 pub use maintenance::{Maintenance, MaintenanceKind};
 pub use runs::{LastOutcome, RunSummary, StepTime};

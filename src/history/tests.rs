@@ -439,24 +439,24 @@ fn history_learns_from_a_listing_what_has_gone() {
     // "a" survived its deletion after all, and somebody else deleted "b".
     let listing = [listed("a"), retagged, listed("foreign")];
     let looker = run(9);
-    let looked = Looked { run: &looker, now: at("2026-01-05T00:00:00Z"), others_delete: false };
-    let foreseen = history.vanished(&usb, &listing, &looked).unwrap();
-    assert_eq!(history.reconcile(&usb, &listing, &looked).unwrap(), ["b"]);
-    assert_eq!(history.reconcile(&usb, &listing, &looked).unwrap(), [""; 0]);
+    let by = ListedBy { run: &looker, now: at("2026-01-05T00:00:00Z"), others_delete: false };
+    let foreseen = history.vanished(&usb, &listing, &by).unwrap();
+    assert_eq!(history.reconcile(&usb, &listing, &by).unwrap(), ["b"]);
+    assert_eq!(history.reconcile(&usb, &listing, &by).unwrap(), [""; 0]);
     // That closes the target, and "b" opens it again when it is back.
     let closures = history.closures(&usb).unwrap();
     assert_eq!(closures, foreseen, "a dry run sees the same");
     let [gone] = closures.as_slice() else { panic!("{closures:?}") };
     assert_eq!((gone.kind, gone.subject.as_str(), &gone.run), (ClosureKind::Gone, "b", &looker));
-    history.reconcile(&usb, &[listed("b"), listed("a"), listed("c")], &looked).unwrap();
+    history.reconcile(&usb, &[listed("b"), listed("a"), listed("c")], &by).unwrap();
     assert_eq!(history.closures(&usb).unwrap(), []);
     // What is announced surprises nobody, unless it was still there later.
     history.expect_gone(&usb, &["b".into(), "c".into()]).unwrap();
-    assert_eq!(history.reconcile(&usb, &[listed("a"), listed("c")], &looked).unwrap(), [""; 0]);
+    assert_eq!(history.reconcile(&usb, &[listed("a"), listed("c")], &by).unwrap(), [""; 0]);
     assert_eq!(history.closures(&usb).unwrap(), []);
-    assert_eq!(history.reconcile(&usb, &[listed("a")], &looked).unwrap(), ["c"]);
+    assert_eq!(history.reconcile(&usb, &[listed("a")], &by).unwrap(), ["c"]);
     assert_eq!(history.closures(&usb).unwrap().len(), 1);
-    history.reconcile(&usb, &[listed("a"), listed("c")], &looked).unwrap();
+    history.reconcile(&usb, &[listed("a"), listed("c")], &by).unwrap();
     let left: Vec<String> = history.copies(&usb).unwrap().into_iter().map(|copy| copy.id).collect();
     assert_eq!(left, ["c", "a"]);
 }
@@ -469,12 +469,12 @@ fn what_was_missed_is_back_under_any_of_its_ids() {
         history.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
         history.follow(&usb, "a", "b").unwrap();
         let looker = run(9);
-        let looked = Looked { run: &looker, now: at("2026-01-05T00:00:00Z"), others_delete: false };
-        assert_eq!(history.reconcile(&usb, &[], &looked).unwrap(), ["b"]);
+        let by = ListedBy { run: &looker, now: at("2026-01-05T00:00:00Z"), others_delete: false };
+        assert_eq!(history.reconcile(&usb, &[], &by).unwrap(), ["b"]);
         assert_eq!(history.closures(&usb).unwrap().len(), 1);
         let original = original.map(str::to_owned);
         let back = Copy { original, run: Some(run(1)), ..listed(now) };
-        history.reconcile(&usb, &[back], &looked).unwrap();
+        history.reconcile(&usb, &[back], &by).unwrap();
         assert_eq!(history.closures(&usb).unwrap(), [], "{now}");
     }
 }

@@ -238,8 +238,8 @@ impl Host for DryHost {
         Ok(Box::new(NoGuard))
     }
 
-    fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
-        self.inner.look(path)
+    fn path_state(&self, path: &Path) -> Result<Option<PathState>, ActError> {
+        self.inner.path_state(path)
     }
 
     fn way_as_far(&self, path: &Path, may_look: &dyn Fn(&Path) -> bool) -> Result<Way, ActError> {
@@ -492,7 +492,7 @@ mod tests {
         // A control group that is there; the real one of nobody.
         let group = || dir.path().to_owned();
         let frozen = dry.act(&Action::Freeze { cgroup: group() }).unwrap();
-        assert_eq!(frozen, dry.look(dir.path()).unwrap().map(|state| state.identity));
+        assert_eq!(frozen, dry.path_state(dir.path()).unwrap().map(|state| state.identity));
         let thaw = Action::Thaw { cgroup: group(), identity: frozen.clone() };
         assert_eq!(dry.act(&thaw).unwrap(), frozen);
         assert_eq!(dry.act(&thaw).unwrap(), None, "it would run already");

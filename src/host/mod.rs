@@ -2,7 +2,7 @@
 //!
 //! Everything that Stillpoint does to the machine, or learns from it, is a value that goes through
 //! [`Host`]: processes as [`CommandSpec`], other effects as [`Action`], what is done to guests of the hypervisor as
-//! [`GuestCall`], questions as the `look` methods.
+//! [`GuestCall`], questions as methods such as [`Host::path_state`].
 //! Behind the door stands one of
 //!
 //! - [`system::SystemHost`]: the real machine;
@@ -191,7 +191,7 @@ pub trait Host: Send + Sync {
     ///
     /// # Errors
     /// When the path cannot be looked at, which is different from nothing being there.
-    fn look(&self, path: &Path) -> Result<Option<PathState>, ActError>;
+    fn path_state(&self, path: &Path) -> Result<Option<PathState>, ActError>;
 
     /// How a path leads to what it leads to, if it does.
     ///
@@ -208,7 +208,7 @@ pub trait Host: Send + Sync {
     /// See [`Host::way`].
     fn way_as_far(&self, path: &Path, may_look: &dyn Fn(&Path) -> bool) -> Result<Way, ActError> {
         let end = match path.ancestors().all(may_look) {
-            true => self.look(path)?.map(|found| found.identity),
+            true => self.path_state(path)?.map(|found| found.identity),
             false => None,
         };
         Ok(Way { links: Vec::new(), end })

@@ -44,7 +44,7 @@ impl SystemHost {
     /// # Errors
     /// When `/proc` is not mounted, or the signal handlers cannot be installed.
     pub fn new() -> io::Result<Self> {
-        process::look_for_proc()?;
+        process::require_proc()?;
         Ok(Self::stopped_by(signals::listen()?))
     }
 
@@ -146,7 +146,7 @@ impl Host for SystemHost {
         runner::guard::start(&self.guard_program, cgroups, limit)
     }
 
-    fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
+    fn path_state(&self, path: &Path) -> Result<Option<PathState>, ActError> {
         let failed = |source| ActError::Io { what: "look at", path: path.to_owned(), source };
         let found = match fs::metadata(path) {
             Ok(found) => found,
@@ -404,19 +404,19 @@ mod tests {
     fn a_look_tells_absent_from_unreadable_and_empty_from_full() {
         let dir = tempfile::tempdir().unwrap();
         let host = host();
-        let state = host.look(dir.path()).unwrap().unwrap();
+        let state = host.path_state(dir.path()).unwrap().unwrap();
         assert_eq!((state.kind, state.empty), (PathKind::Directory, true));
         let file = dir.path().join("file");
         fs::write(&file, "four").unwrap();
-        assert!(!host.look(dir.path()).unwrap().unwrap().empty);
-        let state = host.look(&file).unwrap().unwrap();
+        assert!(!host.path_state(dir.path()).unwrap().unwrap().empty);
+        let state = host.path_state(&file).unwrap().unwrap();
         assert_eq!((state.kind, state.size, state.empty), (PathKind::File, 4, false));
-        assert_eq!(host.look(&dir.path().join("absent")).unwrap(), None);
-        assert_eq!(host.look(&file.join("below")).unwrap(), None);
-        assert_eq!(host.look(Path::new("/dev/null")).unwrap().unwrap().kind, PathKind::Other);
+        assert_eq!(host.path_state(&dir.path().join("absent")).unwrap(), None);
+        assert_eq!(host.path_state(&file.join("below")).unwrap(), None);
+        assert_eq!(host.path_state(Path::new("/dev/null")).unwrap().unwrap().kind, PathKind::Other);
         let round = dir.path().join("round");
         std::os::unix::fs::symlink(&round, &round).unwrap();
-        assert!(host.look(&round).is_err());
+        assert!(host.path_state(&round).is_err());
     }
 
     #[test]

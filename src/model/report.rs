@@ -138,7 +138,7 @@ pub struct TargetReport {
     pub item: Option<String>,
     /// How it ended.
     pub outcome: Outcome,
-    /// The new copy's id, as the second look found it.
+    /// The new copy's id, as the target lists it.
     pub copy: Option<String>,
     /// Bytes that this copy added to the target.
     pub bytes_new: Option<u64>,

@@ -6,7 +6,7 @@
 //! runs warn until then.
 
 use crate::engine::{Engine, EngineError};
-use crate::history::{Closure, ClosureKind, Extent, Looked};
+use crate::history::{Closure, ClosureKind, Extent, ListedBy};
 use crate::model::copy::Copy;
 use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
@@ -16,9 +16,9 @@ use crate::model::target::{ReadData, Target};
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
-/// Who looks at a target's copies, for history.
-pub fn looked<'a>(cx: RunContext<'a>, target: &Target) -> Looked<'a> {
-    Looked { run: cx.run, now: cx.host().now(), others_delete: target.append_only }
+/// Who lists a target, for history.
+pub fn listed_by<'a>(cx: RunContext<'a>, target: &Target) -> ListedBy<'a> {
+    ListedBy { run: cx.run, now: cx.host().now(), others_delete: target.append_only }
 }
 
 /// What closes a target, after it was listed: also whether it is the repository that it was. The first sight of one
@@ -36,7 +36,7 @@ pub fn examine(
     let Some(history) = cx.pipeline.history else { return Ok(Vec::new()) };
     let mut closures = history.closures(name)?;
     // A dry run has not recorded what its listing lacks.
-    let vanished = history.vanished(name, listed, &looked(cx, target))?;
+    let vanished = history.vanished(name, listed, &listed_by(cx, target))?;
     closures.extend(vanished);
     let remembered = history.repository(name)?;
     let is_suspicious = closures.iter().any(|closure| closure.kind != ClosureKind::Damage);
@@ -136,7 +136,7 @@ pub fn judge(cx: RunContext<'_>, closures: &[Closure]) -> (Outcome, Trouble) {
     }
 }
 
-/// A person has looked: what closes a target does so no more, and it is the repository that it is now.
+/// A person accepts what there is: what closes a target does so no more, and it is the repository that it is now.
 ///
 /// # Errors
 /// When history cannot be written, or the repository not be asked for its id.

@@ -74,7 +74,7 @@ fn create(
 ) -> Result<Option<Initialised>, StepError> {
     let local = target.local.as_deref();
     if let Some(parent) = local.and_then(Path::parent)
-        && cx.host().look(parent)?.is_none()
+        && cx.host().path_state(parent)?.is_none()
     {
         let text = format!(
             "there is no directory {}, in which the repository would be made — create it, or mount its disk",
@@ -82,7 +82,7 @@ fn create(
         );
         return Err(StepError::new(Trouble::Environment, text));
     }
-    let is_there = |path: &Path| cx.host().look(path).is_ok_and(|state| state.is_some());
+    let is_there = |path: &Path| cx.host().path_state(path).is_ok_and(|state| state.is_some());
     let was_there = local.is_some_and(is_there);
     match engine.init(cx.engine()) {
         Ok(made) => Ok(Some(made)),

@@ -25,7 +25,7 @@ use crate::step::error::{StepError, ledger_error};
 /// line.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// How often the mount table is looked at until then.
+/// How often the mount table is read until then.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// How many lines are kept of what the engine says, for a message.
@@ -46,7 +46,7 @@ pub fn mount(
 ) -> Result<(), StepError> {
     let host = cx.host();
     let at = host.canonical(at);
-    match host.look(&at)? {
+    match host.path_state(&at)? {
         Some(state) if state.kind == PathKind::Directory && state.empty => {}
         _ => {
             let text = format!("{} is not an empty directory", at.shown());

@@ -34,7 +34,7 @@ pub struct Request {
     pub before: Option<DateTime<Utc>>,
     /// Those that stand for a moment between these two.
     pub between: Option<(DateTime<Utc>, DateTime<Utc>)>,
-    /// A person has looked at what a refusal names.
+    /// A person has checked what a refusal names.
     pub accept: bool,
 }
 

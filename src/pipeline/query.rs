@@ -25,7 +25,7 @@ pub struct Query<'a> {
     pub job: &'a JobName,
     /// The host whose copies are meant; this one's when absent.
     pub host: Option<&'a HostName>,
-    /// The only target to look at.
+    /// The only target to read.
     pub target: Option<&'a TargetName>,
     /// The stream; [`NAMELESS`] for copies that have none.
     pub item: Option<&'a str>,
@@ -83,7 +83,7 @@ pub fn copy<'a>(
     wanted: &str,
 ) -> Result<(&'a dyn Engine, Copy), StepError> {
     let mut unreadable: Option<StepError> = None;
-    let mut looked: Vec<(&dyn Engine, Vec<Copy>)> = Vec::new();
+    let mut listings: Vec<(&dyn Engine, Vec<Copy>)> = Vec::new();
     for target in targets_of(pipeline.config, query.job, query.target)? {
         let engine = pipeline.engine(target);
         match finished(pipeline, engine) {
@@ -94,7 +94,7 @@ pub fn copy<'a>(
                 {
                     return Ok((engine, copy));
                 }
-                looked.push((engine, copies));
+                listings.push((engine, copies));
             }
             Err(error) => {
                 say(pipeline, true, format!("target {} is skipped: {error}", target.name));
@@ -102,23 +102,23 @@ pub fn copy<'a>(
             }
         }
     }
-    if looked.is_empty()
+    if listings.is_empty()
         && let Some(error) = unreadable
     {
         return Err(error);
     }
     if wanted == "latest" {
-        if let Some(found) = latest(pipeline, query, &looked)? {
+        if let Some(found) = latest(pipeline, query, &listings)? {
             return Ok(found);
         }
     } else {
-        for (engine, copies) in &looked {
+        for (engine, copies) in &listings {
             if let Some(copy) = elsewhere(pipeline, query, copies, wanted, engine.target())? {
                 return Ok((*engine, copy));
             }
         }
     }
-    Err(nothing(pipeline, query, &looked, wanted))
+    Err(nothing(pipeline, query, &listings, wanted))
 }
 
 fn say(pipeline: Pipeline<'_>, warning: bool, text: String) {
@@ -230,12 +230,12 @@ fn streams<'c>(
 fn latest<'a>(
     pipeline: Pipeline<'a>,
     query: &Query<'_>,
-    looked: &[(&'a dyn Engine, Vec<Copy>)],
+    listings: &[(&'a dyn Engine, Vec<Copy>)],
 ) -> Result<Option<(&'a dyn Engine, Copy)>, StepError> {
     let now = pipeline.host.now();
     let mut of_query: Vec<(&dyn Engine, &Copy)> = Vec::new();
     let host = query.host(pipeline.config);
-    for (engine, copies) in looked {
+    for (engine, copies) in listings {
         let meant = |copy: &&Copy| query.means(copy, Some(host));
         of_query.extend(copies.iter().filter(meant).map(|copy| (*engine, copy)));
     }
@@ -310,15 +310,15 @@ fn tell_what_was_passed_over(
 fn nothing(
     pipeline: Pipeline<'_>,
     query: &Query<'_>,
-    looked: &[(&dyn Engine, Vec<Copy>)],
+    listings: &[(&dyn Engine, Vec<Copy>)],
     wanted: &str,
 ) -> StepError {
     let what = if wanted == "latest" { "no copy".to_owned() } else { format!("no copy {wanted}") };
     let places: Vec<&str> =
-        looked.iter().map(|(engine, _)| engine.target().name.as_str()).collect();
+        listings.iter().map(|(engine, _)| engine.target().name.as_str()).collect();
     let host = query.host(pipeline.config);
     let of_job = |copy: &&Copy| query.means(copy, None);
-    let hosts: BTreeSet<&str> = looked
+    let hosts: BTreeSet<&str> = listings
         .iter()
         .flat_map(|(_, copies)| copies.iter().filter(of_job))
         .filter_map(|copy| copy.series.as_ref().map(|series| series.host.as_str()))

@@ -6,7 +6,7 @@
 //! leaves nothing but old and new files. What this program itself works in is passed over, whatever a copy holds of
 //! it, and told.
 //!
-//! Before that, the copy is looked at as far as it must be: whether it holds what is asked for, on which file
+//! Before that, the copy is read as far as it must be: whether it holds what is asked for, on which file
 //! systems below the destination that will lie, and whether it fits there.
 
 use std::path::{Component, Path, PathBuf};
@@ -215,7 +215,7 @@ fn destination(
     wanted: &Wanted,
 ) -> Result<Option<PathState>, StepError> {
     let refused = |text: String| Err(StepError::new(Trouble::Configuration, text));
-    let found = host.look(to)?;
+    let found = host.path_state(to)?;
     match &found {
         Some(state) if state.kind != PathKind::Directory => {
             refused(format!("{} is not a directory", to.shown()))
@@ -276,7 +276,7 @@ fn lay_out_and_place(
     own: &[Own],
 ) -> Result<RestoreReport, StepError> {
     let host = cx.host();
-    let Some(state) = host.look(to)? else {
+    let Some(state) = host.path_state(to)? else {
         let text = format!("{} went away again", to.shown());
         return Err(StepError::new(Trouble::JobFailed, text));
     };

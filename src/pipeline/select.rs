@@ -85,7 +85,7 @@ fn unknown(kind: &str, name: &str, known: &[&str]) -> StepError {
     )
 }
 
-/// The targets to look at: the one named, or all that the job (or any job) uses, in the file's order.
+/// The targets to read: the one named, or all that the job (or any job) uses, in the file's order.
 ///
 /// # Errors
 /// When the named one is not in the configuration, the job does not use it, or there is none at all.
@@ -109,7 +109,7 @@ pub fn targets<'a>(
         None => config.targets.iter().collect(),
     };
     if targets.is_empty() {
-        // Nothing to look at must not look like nothing found.
+        // Nothing to read must not look like nothing found.
         let text = "the configuration names no target — see `stillpoint generate config`";
         return Err(StepError::new(Trouble::Configuration, text));
     }

@@ -144,7 +144,7 @@ impl BorgEngine {
     /// The failure, as a look at the repository itself has it, where it is on this machine.
     fn looked_at(&self, cx: Context<'_>, error: EngineError) -> EngineError {
         let Some(path) = self.target.local.as_deref() else { return error };
-        let there = |part: &str| cx.host.look(&path.join(part)).ok().flatten();
+        let there = |part: &str| cx.host.path_state(&path.join(part)).ok().flatten();
         match error {
             EngineError::Locked { repository, .. } if cx.is_read_only(&self.target) => {
                 EngineError::ReadOnly { repository }

@@ -138,7 +138,7 @@ impl<'a> Journal<'a> {
         for path in paths {
             // A captured source was looked at just before it was captured.
             let Some(seen) = seen(path, mounts) else { continue };
-            match session.cx.host.look(&seen) {
+            match session.cx.host.path_state(&seen) {
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     journal.missing.insert(path.clone());
@@ -249,7 +249,8 @@ impl<'a> Journal<'a> {
         if !path.is_absolute() || item.contains(char::REPLACEMENT_CHARACTER) {
             return false;
         }
-        seen(path, self.mounts).is_some_and(|seen| matches!(session.cx.host.look(&seen), Ok(None)))
+        seen(path, self.mounts)
+            .is_some_and(|seen| matches!(session.cx.host.path_state(&seen), Ok(None)))
     }
 
     fn report(

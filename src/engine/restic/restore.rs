@@ -107,7 +107,7 @@ fn wanted<'a>(
 ) -> Result<Vec<Wanted<'a>>, EngineError> {
     let each = paths.iter().map(|path| {
         let at = request.place_of(path);
-        let was_there = session.cx.host.look(&at)?.is_some();
+        let was_there = session.cx.host.path_state(&at)?.is_some();
         Ok(Wanted { path, at, was_there })
     });
     each.collect()
@@ -120,7 +120,7 @@ fn look_again(
     id: &str,
     wanted: &Wanted<'_>,
 ) -> Result<(), EngineError> {
-    let is_there = session.cx.host.look(&wanted.at)?.is_some();
+    let is_there = session.cx.host.path_state(&wanted.at)?.is_some();
     if is_there && !wanted.was_there {
         return Ok(());
     }

@@ -158,7 +158,7 @@ impl Session<'_> {
     /// Whether a borg repository is there: restic takes its file `config` for one that the password does not open.
     fn is_of_borg(&self) -> bool {
         let there = |part| {
-            let look = |local: &Path| self.cx.host.look(&local.join(part)).ok().flatten();
+            let look = |local: &Path| self.cx.host.path_state(&local.join(part)).ok().flatten();
             self.local.and_then(look).is_some()
         };
         there("README") && there("config") && there("data") && !there("keys")

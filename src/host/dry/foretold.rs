@@ -44,7 +44,7 @@ impl Foretold {
             }
             Action::Freeze { cgroup } => {
                 // Where there is no such group, that is for the real run to say.
-                let identity = machine.look(cgroup).ok().flatten()?.identity;
+                let identity = machine.path_state(cgroup).ok().flatten()?.identity;
                 self.frozen.insert(cgroup.clone(), identity.clone());
                 Some(identity)
             }

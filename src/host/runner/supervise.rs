@@ -20,11 +20,11 @@ use crate::host::{Exit, Watch};
 /// How long the loop sleeps at most; so late can it notice a signal or a limit, in milliseconds.
 const TICK: u8 = 100;
 
-/// How much sooner than its limit a stall is looked for; each look reads all of `/proc`.
-const LOOKS_PER_LIMIT: u32 = 8;
+/// How much sooner than its limit a stall is looked for; each reading is of all of `/proc`.
+const READINGS_PER_LIMIT: u32 = 8;
 
 /// The longest time between two looks.
-const LONGEST_BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+const LONGEST_BETWEEN_READINGS: Duration = Duration::from_secs(5);
 
 /// So many bytes a second are no movement of a program that repeats itself: its timers, and the heartbeats of an ssh
 /// that it started. The slowest line that a backup can be made over carries many times that.
@@ -319,7 +319,7 @@ impl<'a> Supervision<'a> {
                 })
                 .collect()
         };
-        let Some(still) = self.stillness.look(now, shortest, seen) else { return };
+        let Some(still) = self.stillness.observe(now, shortest, seen) else { return };
         for process in &mut self.processes {
             if let Some(limit) = process.stall_limit.filter(|limit| still >= *limit) {
                 process.ask_to_stop(Reason::Stalled(limit));
@@ -328,7 +328,7 @@ impl<'a> Supervision<'a> {
     }
 }
 
-/// What one look saw of a process and all that belongs to it.
+/// What one reading saw of a process and all that belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     pid: i32,
@@ -361,14 +361,14 @@ impl Seen {
 #[derive(Debug)]
 struct Stillness {
     moved_at: Instant,
-    looked_at: Instant,
+    read_at: Instant,
     seen: Vec<Seen>,
 }
 
 impl Default for Stillness {
     fn default() -> Self {
         let now = Instant::now();
-        Self { moved_at: now, looked_at: now, seen: Vec::new() }
+        Self { moved_at: now, read_at: now, seen: Vec::new() }
     }
 }
 
@@ -378,23 +378,23 @@ impl Stillness {
         self.moved_at = Instant::now();
     }
 
-    /// Looks at the processes when it is time to; answers for how long they have been still.
-    fn look(
+    /// Reads the state of the processes when it is time to. Answers for how long they have been still.
+    fn observe(
         &mut self,
         now: Instant,
         limit: Duration,
         seen: impl FnOnce() -> io::Result<Vec<Seen>>,
     ) -> Option<Duration> {
-        let between = (limit / LOOKS_PER_LIMIT).min(LONGEST_BETWEEN_LOOKS);
-        let passed = now.saturating_duration_since(self.looked_at);
+        let between = (limit / READINGS_PER_LIMIT).min(LONGEST_BETWEEN_READINGS);
+        let passed = now.saturating_duration_since(self.read_at);
         if passed < between {
             return None;
         }
-        // A machine that was stopped, or so busy that we did not come to look, did not let them move either.
+        // A machine that was stopped, or so busy that we did not come to read it, did not let them move either.
         if let Some(missed) = passed.checked_sub(2 * between) {
             self.moved_at = (self.moved_at + missed).min(now);
         }
-        self.looked_at = now;
+        self.read_at = now;
         let seen = match seen() {
             Ok(seen) => seen,
             Err(error) => {
@@ -424,10 +424,10 @@ mod tests {
         let limit = Duration::from_millis(800);
         let mut stillness = Stillness::default();
         // Nobody to look at: nothing moves.
-        let mut now = stillness.looked_at;
+        let mut now = stillness.read_at;
         let mut after = |millis| {
             now += Duration::from_millis(millis);
-            stillness.look(now, limit, || Ok(Vec::new())).unwrap()
+            stillness.observe(now, limit, || Ok(Vec::new())).unwrap()
         };
         assert_eq!(after(100), Duration::from_millis(100));
         assert_eq!(after(20_000), Duration::from_millis(300), "the machine stood still");

@@ -85,7 +85,7 @@ fn open_beneath(above: &impl AsFd, path: &Path, flags: OFlag) -> nix::Result<Own
 }
 
 /// What is at a name; `None` when nothing is.
-fn look(above: impl AsFd, name: &OsStr) -> nix::Result<Option<FileStat>> {
+fn stat(above: impl AsFd, name: &OsStr) -> nix::Result<Option<FileStat>> {
     match fstatat(above, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(found) => Ok(Some(found)),
         Err(Errno::ENOENT) => Ok(None),
@@ -223,10 +223,10 @@ impl Mover<'_> {
         name: &OsStr,
         path: &Path,
     ) -> io::Result<Tried> {
-        let Some(new) = look(&from, name)? else {
+        let Some(new) = stat(&from, name)? else {
             return Ok(Tried::Refused("it went away while it was moved".into()));
         };
-        let old = look(&to, name)?;
+        let old = stat(&to, name)?;
         if let Some(what) = old.as_ref().and_then(|old| self.in_use(old))
             && !is_same_link(&from, &to, name)
         {

@@ -67,11 +67,11 @@ impl ProcessStat {
     }
 }
 
-/// Looks whether the kernel tells about processes and mounts at all, without which nothing here can be known.
+/// Requires that the kernel tells about processes and mounts, without which nothing here can be known.
 ///
 /// # Errors
 /// When it does not; the error names what is missing.
-pub fn look_for_proc() -> io::Result<()> {
+pub fn require_proc() -> io::Result<()> {
     for path in ["/proc/self/status", "/proc/self/mountinfo"] {
         std::fs::File::open(path).map_err(|error| {
             io::Error::new(

@@ -52,7 +52,7 @@ mod calls {
 /// # Errors
 /// When the file system cannot be asked.
 pub(in crate::host) fn find(device: &Path, name: &str) -> io::Result<Option<Subvolume>> {
-    look(&root_of(device, TOP, false)?, name)
+    subvolume_at(&root_of(device, TOP, false)?, name)
 }
 
 /// Makes a read-only snapshot of `origin` as `name` in the top-level subvolume of its file system, which lies on
@@ -79,7 +79,8 @@ pub(in crate::host) fn make(
     wanted.what[..name.len()].copy_from_slice(name.as_bytes());
     #[expect(unsafe_code, reason = "the structure is the one that this call reads")]
     unsafe { calls::create(top.as_raw_fd(), &raw const *wanted) }?;
-    look(&top, name)?.ok_or_else(|| io::Error::other("the kernel took the request and made none"))
+    subvolume_at(&top, name)?
+        .ok_or_else(|| io::Error::other("the kernel took the request and made none"))
 }
 
 /// Deletes a subvolume if it is still the one that was found as `name` in the top-level subvolume. Answers whether it
@@ -92,7 +93,7 @@ pub(in crate::host) fn delete(device: &Path, found: &Subvolume, name: &str) -> i
     let is_it = |there: &Subvolume| {
         (&there.file_system, there.id, &there.uuid) == (&found.file_system, found.id, &found.uuid)
     };
-    if !look(&top, name)?.is_some_and(|there| is_it(&there)) {
+    if !subvolume_at(&top, name)?.is_some_and(|there| is_it(&there)) {
         return Ok(false);
     }
     let mut wanted = arguments(BY_ID);
@@ -100,7 +101,7 @@ pub(in crate::host) fn delete(device: &Path, found: &Subvolume, name: &str) -> i
     wanted.what[..size_of::<u64>()].copy_from_slice(&id.to_ne_bytes());
     #[expect(unsafe_code, reason = "the structure is the one that this call reads")]
     unsafe { calls::destroy(top.as_raw_fd(), &raw const *wanted) }?;
-    match look(&top, name)? {
+    match subvolume_at(&top, name)? {
         Some(there) if is_it(&there) => {
             Err(io::Error::other("the kernel took the request and did not carry it out"))
         }
@@ -188,7 +189,7 @@ fn root_of(device: &Path, id: u64, writable: bool) -> io::Result<File> {
 }
 
 /// The subvolume at a name in a held directory.
-fn look(directory: &File, name: &str) -> io::Result<Option<Subvolume>> {
+fn subvolume_at(directory: &File, name: &str) -> io::Result<Option<Subvolume>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     match straight::open_beneath(directory, Path::new(name), flags) {
         Ok(root) => subvolumes::of(&root),

@@ -13,7 +13,7 @@ use super::survey::relative;
 /// How many of the entries that were not restored a message names.
 const NAMED: usize = 5;
 
-/// The second look: everything that was asked for is there, but for what is in use. Of a copy that was asked for as a
+/// Verifies that everything that was asked for is there, but for what is in use. Of a copy that was asked for as a
 /// whole that is left out; a path that a person named and that got nothing of it was not restored.
 ///
 /// # Errors

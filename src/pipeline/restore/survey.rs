@@ -166,7 +166,7 @@ impl Survey {
                 if self.above.iter().any(|held| held == above) {
                     continue;
                 }
-                if host.look(above)?.is_some() {
+                if host.path_state(above)?.is_some() {
                     break;
                 }
                 missing.insert(above.to_owned());

@@ -259,9 +259,9 @@ fn what_is_lacking(
 pub fn listing(cx: RunContext<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, StepError> {
     let name = &engine.target().name;
     let mut listing = engine.list(cx.engine()).map_err(|error| closed::noting(cx, name, error))?;
-    let looked = closed::looked(cx, engine.target());
+    let by = closed::listed_by(cx, engine.target());
     let reconciled = cx.pipeline.remember(|history| {
-        for id in history.reconcile(name, &listing, &looked)? {
+        for id in history.reconcile(name, &listing, &by)? {
             tracing::info!(target = %name, "copy {id} is no longer there");
         }
         Ok(())

@@ -35,7 +35,7 @@ pub struct Question<'a> {
     pub newest: Option<&'a Copy>,
     /// How much smaller than the last good copy that one may be, in percent.
     pub max_shrink_percent: u8,
-    /// A person has looked (`--accept`).
+    /// A person has checked what a refusal names (`--accept`).
     pub accepted: bool,
 }
 

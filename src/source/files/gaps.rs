@@ -67,7 +67,7 @@ pub(super) fn gap(
     compared: &Compared,
     path: &Path,
 ) -> Result<Option<Gap>, StepError> {
-    let Some(state) = host.look(path)? else { return Ok(Some(Gap::Missing)) };
+    let Some(state) = host.path_state(path)? else { return Ok(Some(Gap::Missing)) };
     // What a link leads to may be empty, but it is not what would be stored.
     if is_link(host, path) {
         return Ok(Some(Gap::Link(host.canonical(path))));

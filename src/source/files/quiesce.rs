@@ -160,7 +160,7 @@ fn find_groups(cx: RunContext<'_>, units: &[String]) -> Result<Found, StepError>
         };
         let group = group.map(|group| below(&hierarchy, &group));
         match group {
-            Some(group) if cx.host().look(&group)?.is_some() => found.groups.push(group),
+            Some(group) if cx.host().path_state(&group)?.is_some() => found.groups.push(group),
             _ if unit.starts_with('/') => found.nowhere.push(unit.clone()),
             _ => found.absent.push(unit.clone()),
         }

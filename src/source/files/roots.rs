@@ -150,7 +150,7 @@ fn resolve_all<'a>(host: &dyn Host, files: &'a FilesSource) -> Result<Vec<Root<'
 
 /// Resolves a path. What is not there is told elsewhere.
 fn resolve_one<'a>(host: &dyn Host, written: &'a Path) -> Result<Option<Root<'a>>, ActError> {
-    let Some(state) = host.look(written)? else { return Ok(None) };
+    let Some(state) = host.path_state(written)? else { return Ok(None) };
     let real = host.canonical(written);
     let at = match (written.parent(), written.file_name()) {
         (Some(parent), Some(name)) => host.canonical(parent).join(name),
@@ -184,7 +184,7 @@ impl Place<'_> {
         }
         let Some(below) = self.below_by_mount(root, holder) else { return Ok(None) };
         // What is at that place must be the same thing: something else may be mounted over it.
-        let same = match self.host.look(&holder.real.join(&below))? {
+        let same = match self.host.path_state(&holder.real.join(&below))? {
             Some(state) => root.is_directory && root.identity == Some(state.identity),
             None => false,
         };
@@ -222,7 +222,7 @@ impl Place<'_> {
     }
 
     fn is_same_device(&self, from: &Root<'_>, path: &Path) -> Result<bool, ActError> {
-        let Some(state) = self.host.look(path)? else { return Ok(true) };
+        let Some(state) = self.host.path_state(path)? else { return Ok(true) };
         Ok(match (&from.identity, &state.identity) {
             (Some(Identity::Inode { device: one, .. }), Identity::Inode { device: other, .. }) => {
                 one == other
@@ -248,7 +248,7 @@ pub(super) fn tag_in(
     directory: &Path,
 ) -> Result<Option<String>, ActError> {
     for tag in &files.exclude_if_present {
-        if host.look(&directory.join(tag))?.is_some() {
+        if host.path_state(&directory.join(tag))?.is_some() {
             return Ok(Some(tag.clone()));
         }
     }
@@ -256,7 +256,7 @@ pub(super) fn tag_in(
         return Ok(None);
     }
     let tag = directory.join(CACHE_TAG);
-    let is_tag = match host.look(&tag)? {
+    let is_tag = match host.path_state(&tag)? {
         Some(state) if state.kind != PathKind::File => false,
         Some(state) if state.size > LONGEST_TAG => true,
         Some(_) => host.read(&tag)?.starts_with(CACHE_SIGNATURE),

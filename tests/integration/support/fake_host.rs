@@ -506,7 +506,7 @@ impl Host for FakeHost {
         Ok(Box::new(Guard { world: Arc::clone(&self.world), groups: cgroups.to_vec() }))
     }
 
-    fn look(&self, path: &Path) -> Result<Option<PathState>, ActError> {
+    fn path_state(&self, path: &Path) -> Result<Option<PathState>, ActError> {
         if path.starts_with("/missing") {
             return Ok(None);
         }

@@ -114,7 +114,7 @@ impl HeldBatch for Database {
     }
 
     fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError> {
-        let there = cx.host().look(&place(&self.name))?;
+        let there = cx.host().path_state(&place(&self.name))?;
         assert!(there.is_some(), "{} was let go while it was read", self.name);
         Ok(())
     }
