@@ -138,6 +138,14 @@ impl GiveBack for SubvolumeSnapshot {
         remove(cx, &[(self, identity)])?.into_iter().collect()
     }
 
+    fn still(&self, cx: Context<'_>, identity: &Identity) -> Result<Option<Still>, CaptureError> {
+        let device = device_of(cx, &cx.host.mounts()?, self)?;
+        let found = cx.host.subvolume_on(&device, &self.name)?;
+        let found = found.filter(|found| is_identical(found, identity));
+        let name = self.name.clone();
+        Ok(found.map(|found| Still::Subvolume { device, name, id: found.id }))
+    }
+
     fn snapshot(&self) -> Option<&SubvolumeSnapshot> {
         Some(self)
     }
@@ -147,6 +155,14 @@ impl GiveBack for SubvolumeSnapshot {
 /// before, is not enough: it can be read in the ledger of a run or in the list of subvolumes.
 fn is_of(found: &Subvolume, intended: &SubvolumeSnapshot) -> bool {
     found.read_only && found.parent_uuid.as_deref() == Some(&intended.origin)
+}
+
+/// Whether a subvolume is the one that was made.
+fn is_identical(found: &Subvolume, identity: &Identity) -> bool {
+    match identity {
+        Identity::Subvolume { uuid } => found.uuid.as_ref() == Some(uuid),
+        Identity::Inode { .. } | Identity::LogicalVolume { .. } | Identity::Mount { .. } => false,
+    }
 }
 
 /// A device by which the snapshot's file system can be reached now. Names of devices change over a reboot, and
@@ -216,12 +232,9 @@ fn remove_one(
     let (device, name) = (device.to_owned(), snapshot.name.clone());
     let Some(found) = cx.host.subvolume_on(&device, &name)? else { return Ok(()) };
     let is_ours = match identity {
-        Some(Identity::Subvolume { uuid }) => found.uuid.as_ref() == Some(uuid),
+        Some(identity) => is_identical(&found, identity),
         // The crash came between making it and noting its UUID.
         None => is_of(&found, snapshot),
-        Some(Identity::Inode { .. } | Identity::LogicalVolume { .. } | Identity::Mount { .. }) => {
-            false
-        }
     };
     if !is_ours {
         return Err(CaptureError::NotOurs { what: format!("the subvolume {name}") });

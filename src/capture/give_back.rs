@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::undo::{CaptureUndo, Identity, SubvolumeSnapshot, VolumeSnapshot};
 
-use super::{CaptureError, Context};
+use super::{CaptureError, Context, Still};
 
 /// How long the lock of a volume is waited for when something is given back, whatever the settings say:
 /// a snapshot that is left grows.
@@ -19,6 +19,11 @@ pub(super) trait GiveBack {
 
     /// Gives it back, under that lock. What is already gone is given back.
     fn give_back(&self, cx: Context<'_>, identity: Option<&Identity>) -> Result<(), CaptureError>;
+
+    /// What holds still of it, if it is there and the one that was made. Nothing does that is never kept.
+    fn still(&self, _: Context<'_>, _: &Identity) -> Result<Option<Still>, CaptureError> {
+        Ok(None)
+    }
 
     /// Lets go on what a provider that was killed holds up, so that the machine can be written to at all.
     fn wake(&self, _: Context<'_>) -> Result<(), CaptureError> {

@@ -92,12 +92,17 @@ pub(super) fn verify(cx: Context<'_>, intended: &VolumeSnapshot) -> Result<Made,
             intended.group, intended.name, intended.origin
         )));
     }
-    let name = dmsetup::device_name(&intended.group, &intended.name);
     Ok(Made {
-        still: Still::Device(format!("/dev/mapper/{name}").into()),
+        still: device(made),
         identity: Some(Identity::LogicalVolume { uuid: made.uuid.clone() }),
         about: format!("snapshot {} of {}/{}", intended.name, intended.group, intended.origin),
     })
+}
+
+/// The device of a volume.
+fn device(volume: &LogicalVolume) -> Still {
+    let name = dmsetup::device_name(&volume.group, &volume.name);
+    Still::Device(format!("/dev/mapper/{name}").into())
 }
 
 /// Whether LVM sees the group of a snapshot. One without any volume looks as if it were not there.
@@ -137,6 +142,10 @@ impl GiveBack for VolumeSnapshot {
 
     fn give_back(&self, cx: Context<'_>, identity: Option<&Identity>) -> Result<(), CaptureError> {
         remove(cx, self, identity)
+    }
+
+    fn still(&self, cx: Context<'_>, identity: &Identity) -> Result<Option<Still>, CaptureError> {
+        Ok(find(&volumes(cx)?, self, Some(identity)).map(device))
     }
 
     fn wake(&self, cx: Context<'_>) -> Result<(), CaptureError> {

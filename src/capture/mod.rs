@@ -39,7 +39,7 @@ pub mod view;
 
 pub use choose::{choose, choose_device};
 pub use offer::Choice;
-pub use release::{give_back, give_back_held, give_back_together, go_together, wake};
+pub use release::{give_back, give_back_held, give_back_together, go_together, kept, wake};
 pub use remount_readonly::stayed_read_only;
 
 /// What captures are made and given back with.

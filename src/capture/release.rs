@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::host::LockError;
-use crate::model::undo::{CaptureUndo, Identity};
+use crate::model::undo::{CaptureUndo, Identity, Kept};
 
 use super::give_back::give_back_of;
-use super::{CaptureError, Context, btrfs, lock};
+use super::{CaptureError, Context, Still, btrfs, lock};
 
 /// Gives back one capture. What is already gone is given back. An exclusive capture (see
 /// [`super::Provider::is_exclusive`]) must be given back by [`give_back_held`] as long as its lock is held.
@@ -57,6 +57,15 @@ pub fn give_back_together(
         return btrfs::remove(cx, &snapshots);
     }
     Ok(captures.iter().map(|(undo, identity)| give_back(cx, undo, *identity)).collect())
+}
+
+/// What holds still of a capture that an earlier run has kept; `None` when it is gone, or another one lies at its place.
+/// A device may have to be activated first.
+///
+/// # Errors
+/// When it cannot be known: the disk that it is on may not be here.
+pub fn kept(cx: Context<'_>, kept: &Kept) -> Result<Option<Still>, CaptureError> {
+    give_back_of(&kept.undo).still(cx, &kept.identity)
 }
 
 /// Lets go on what a provider that was killed holds up: devices that `lvcreate` left suspended.

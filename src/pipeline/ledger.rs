@@ -23,7 +23,8 @@ use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, EntryId, Identity, Ledger, Outstanding, Undo};
 use crate::step::error::{StepError, write_hint};
 
-/// The version of the ledger's format. Format 1 named every [`Undo`] by its kind alone; it is read all the same.
+/// The version of the ledger's format. Format 1 named every [`Undo`] by its kind alone, and knew nothing of what is kept;
+/// it is read all the same.
 const FORMAT: u32 = 2;
 
 /// How often a run makes the draft of its ledger anew that others have swept away.
@@ -37,8 +38,17 @@ enum Line {
     Intend { entry: EntryId, undo: Undo },
     Made { entry: EntryId, identity: Identity },
     Settled { entry: EntryId },
+    Promote { entry: EntryId, replaced: Vec<Replaced> },
     ChildStarted { child: ChildProcess },
     ChildEnded { pid: i32, start_time: u64 },
+}
+
+/// What was kept so far, and is to be given back since something else is kept in its place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Replaced {
+    entry: EntryId,
+    undo: Undo,
+    identity: Identity,
 }
 
 /// Why a ledger cannot be used.
@@ -143,6 +153,14 @@ fn replay(path: &Path, bytes: &[u8]) -> Result<Replay, LedgerError> {
             }
             Line::Settled { entry } => {
                 entries.remove(&entry);
+            }
+            Line::Promote { entry, replaced } => {
+                entries.remove(&entry);
+                for Replaced { entry, undo, identity } in replaced {
+                    next = entry.0 + 1;
+                    let identity = Some(identity);
+                    entries.insert(entry, Outstanding { entry, undo, identity });
+                }
             }
             Line::ChildStarted { child } => {
                 started.push(child.clone());
@@ -278,14 +296,13 @@ impl FileLedger {
     }
 
     /// Numbers for so many new entries, and what must be written before them: a ledger that an older version began says
-    /// from here on that it cannot read it.
+    /// from here on that that version cannot read it.
     fn number(&self, count: usize) -> (Vec<EntryId>, Vec<Line>) {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let first = state.next;
         state.next += count as u64;
-        let begin = |run| Line::Begin { format: FORMAT, run };
-        let older = state.older.clone().filter(|_| count > 0);
-        ((first..state.next).map(EntryId).collect(), older.map(begin).into_iter().collect())
+        let begin = state.older.clone().map(|run| Line::Begin { format: FORMAT, run });
+        ((first..state.next).map(EntryId).collect(), begin.into_iter().collect())
     }
 
     fn append(&self, lines: &[Line], durable: bool) -> io::Result<()> {
@@ -335,6 +352,9 @@ fn append_whole(lines: &mut dyn Lines, bytes: &[u8]) -> io::Result<()> {
 
 impl Ledger for FileLedger {
     fn intend_all(&self, undos: &[Undo]) -> io::Result<Vec<EntryId>> {
+        if undos.is_empty() {
+            return Ok(Vec::new());
+        }
         let (entries, mut lines) = self.number(undos.len());
         let intent =
             |(entry, undo): (&EntryId, &Undo)| Line::Intend { entry: *entry, undo: undo.clone() };
@@ -354,6 +374,19 @@ impl Ledger for FileLedger {
     fn settled_all(&self, entries: &[EntryId]) -> io::Result<()> {
         let line = |entry: &EntryId| Line::Settled { entry: *entry };
         self.append(&entries.iter().map(line).collect::<Vec<_>>(), true)
+    }
+
+    fn promote(&self, entry: EntryId, replaced: &[(Undo, Identity)]) -> io::Result<Vec<EntryId>> {
+        let (entries, mut lines) = self.number(replaced.len());
+        let replace = |(entry, (undo, identity)): (&EntryId, &(Undo, Identity))| Replaced {
+            entry: *entry,
+            undo: undo.clone(),
+            identity: identity.clone(),
+        };
+        let replaced = entries.iter().zip(replaced).map(replace).collect();
+        lines.push(Line::Promote { entry, replaced });
+        self.append(&lines, true)?;
+        Ok(entries)
     }
 
     fn children(&self) -> io::Result<Vec<ChildProcess>> {
@@ -467,6 +500,10 @@ impl Ledger for NoLedger {
 
     fn settled_all(&self, _: &[EntryId]) -> io::Result<()> {
         Ok(())
+    }
+
+    fn promote(&self, _: EntryId, replaced: &[(Undo, Identity)]) -> io::Result<Vec<EntryId>> {
+        Ok(vec![EntryId(0); replaced.len()])
     }
 
     fn children(&self) -> io::Result<Vec<ChildProcess>> {
@@ -619,6 +656,50 @@ mod tests {
         assert_eq!(added.len(), 3, "{text}");
         let replay = ledger.replay().unwrap();
         assert_eq!((replay.outstanding.len(), replay.run), (2, RunId::parse("01020304")));
+    }
+
+    #[test]
+    fn what_is_kept_is_exchanged_in_one_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunId::from_bytes([1, 2, 3, 4]);
+        let ledger = FileLedger::begin(directory.path(), &run).unwrap();
+        let path = directory.path().join(run.as_str());
+        let identity = |inode| Identity::Inode { device: 1, inode };
+        let other = ledger.intend(staging("/other")).unwrap();
+        let new = ledger.intend(staging("/new")).unwrap();
+        ledger.made(new, identity(2)).unwrap();
+        let before = fs::read(&path).unwrap().len();
+        let old = ledger.promote(new, &[(staging("/old"), identity(1))]).unwrap();
+        let after = fs::read(&path).unwrap().len();
+        assert_eq!(old, [EntryId(2)]);
+        assert_eq!(ledger.intend(staging("/next")).unwrap(), EntryId(3), "no number twice");
+        ledger.settled_all(&[EntryId(3), old[0]]).unwrap();
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(whole.iter().filter(|byte| **byte == b'\n').count(), 8);
+        drop(ledger);
+        let outstanding = |entry, undo, identity| Outstanding { entry, undo, identity };
+        let held = outstanding(other, staging("/other"), None);
+        let is_new = outstanding(new, staging("/new"), Some(identity(2)));
+        let is_old = outstanding(EntryId(2), staging("/old"), Some(identity(1)));
+        for cut in before..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let (_, replay) = FileLedger::adopt(&path).unwrap().unwrap();
+            let of_the_exchange: Vec<_> = replay
+                .outstanding
+                .into_iter()
+                .filter(|held| held.undo != staging("/next"))
+                .collect();
+            // One of both is given back, and the other one is not.
+            let expected = if cut < after { &is_new } else { &is_old };
+            assert_eq!(of_the_exchange, [expected.clone(), held.clone()], "cut at {cut}");
+        }
+        fs::write(&path, &whole).unwrap();
+        let (ledger, replay) = FileLedger::adopt(&path).unwrap().unwrap();
+        assert_eq!(replay.outstanding, [held]);
+        // The first base replaces none.
+        let first = ledger.intend(staging("/first")).unwrap();
+        assert_eq!(ledger.promote(first, &[]).unwrap(), []);
+        assert_eq!(ledger.replay().unwrap().outstanding.len(), 1);
     }
 
     /// A file on a disk that is full after so many bytes.

@@ -22,6 +22,7 @@ mod help;
 mod loops;
 mod mounts;
 mod pins;
+mod providers;
 mod quiet;
 mod restores;
 mod sources;

@@ -189,6 +189,17 @@ pub enum Identity {
     },
 }
 
+/// A capture that is kept beyond its run, as the base of the next one: how it is given back in the end, and what proves
+/// it the one. No ledger holds it; whoever keeps it writes this down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Kept {
+    /// How it is given back.
+    pub undo: CaptureUndo,
+    /// What it must be then.
+    pub identity: Identity,
+}
+
 /// The number of one entry in a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EntryId(pub u64);
@@ -264,6 +275,14 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// When the records cannot be made durable; recover will find the things gone and say so.
     fn settled_all(&self, entries: &[EntryId]) -> io::Result<()>;
+
+    /// Records, durably and as one, that what an entry holds is kept on purpose beyond the run, and that what it replaces,
+    /// of which no ledger had an entry, is about to be given back. From then on the first is never given back for this
+    /// entry, and the others are until that is done. Answers with their numbers, in the same order.
+    ///
+    /// # Errors
+    /// When the record cannot be made durable; then nothing of it holds, and nothing must be given back.
+    fn promote(&self, entry: EntryId, replaced: &[(Undo, Identity)]) -> io::Result<Vec<EntryId>>;
 
     /// [`Ledger::intend_all`] for one effect.
     ///

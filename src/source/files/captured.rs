@@ -1,23 +1,20 @@
 //! What is held still: the captures that exist, what engines see of them, and how they are given back.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::capture::survey::{Survey, Volume};
 use crate::capture::view::{self, view};
-use crate::capture::{self, Capture, CaptureError, Made, Provider};
+use crate::capture::{self, Capture, CaptureError};
 use crate::engine::Input;
 use crate::host::{Halt, LockGuard, MountEntry, PrivateMount, PrivateView};
 use crate::model::job::FilesSource;
-use crate::model::outcome::Trouble;
 use crate::model::report::VolumeReport;
 use crate::model::shown::Show;
 use crate::model::target::Target;
-use crate::model::undo::{EntryId, Outstanding};
+use crate::step::captures::{self, Held};
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 use crate::step::recorder::{Done, Recorder};
-use crate::step::release::give_back_all;
 use crate::step::source::{HeldBatch, Item};
 use crate::tools::Tree;
 
@@ -40,28 +37,17 @@ pub(super) struct Captured<'a> {
     pub(super) still: Vec<MountEntry>,
     pub(super) holds: Vec<Hold>,
     /// Captures that came too late: their volumes were gone. The ledger has their intents still.
-    pub(super) lapsed: Vec<Outstanding>,
+    pub(super) lapsed: Vec<Held>,
     pub(super) locks: Vec<Box<dyn LockGuard>>,
     pub(super) halt: Halt,
 }
 
-/// One capture that exists, with what gives it back.
+/// One capture, of a volume.
 pub(super) struct Hold {
     pub(super) volume: Volume,
-    pub(super) provider: Box<dyn Provider>,
-    pub(super) capture: Box<dyn Capture>,
-    pub(super) entry: EntryId,
-    pub(super) made: Option<Made>,
+    pub(super) held: Held,
     /// Whether there is no place for it in the captures around it.
     pub(super) is_misplaced: bool,
-}
-
-impl Hold {
-    /// The same as the ledger has it.
-    pub(super) fn outstanding(self) -> Outstanding {
-        let identity = self.made.and_then(|made| made.identity);
-        Outstanding { entry: self.entry, undo: self.capture.undo().into(), identity }
-    }
 }
 
 impl<'a> Captured<'a> {
@@ -87,7 +73,7 @@ impl<'a> Captured<'a> {
     pub(super) fn mounts(&self) -> Vec<PrivateMount> {
         let seen = self.holds.iter().filter(|hold| !hold.is_misplaced);
         seen.filter_map(|hold| {
-            view::mount(&hold.made.as_ref()?.still, &hold.volume, &self.programs)
+            view::mount(&hold.held.made.as_ref()?.still, &hold.volume, &self.programs)
         })
         .collect()
     }
@@ -147,13 +133,13 @@ impl HeldBatch for Captured<'_> {
 
     fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError> {
         for hold in &self.holds {
-            hold.capture.still_holds(cx.capture())?;
+            hold.held.capture.still_holds(cx.capture())?;
         }
         Ok(capture::stayed_read_only(cx.capture(), &self.still)?)
     }
 
     fn watch(&self, cx: RunContext<'_>, read: &mut dyn FnMut()) {
-        let captures = self.holds.iter().map(|hold| hold.capture.as_ref());
+        let captures = self.holds.iter().map(|hold| hold.held.capture.as_ref());
         let watched: Vec<&dyn Capture> = captures.filter(|capture| capture.is_watched()).collect();
         super::watch::watched(cx.capture(), &watched, &self.halt, read);
     }
@@ -173,29 +159,10 @@ pub(super) fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Capt
     // What a signal stopped must still be given back.
     let _shield = cx.host().shield();
     rec.step("release", None, None, |_| {
-        let exclusive: BTreeSet<EntryId> = holds
-            .iter()
-            .filter(|hold| hold.provider.is_exclusive())
-            .map(|hold| hold.entry)
-            .collect();
-        let held = holds.into_iter().rev().map(Hold::outstanding);
-        let held: Vec<Outstanding> = held.chain(lapsed).collect();
-        // Who waits for an exclusive capture must not get it before it is given back.
-        let one = |held: &Outstanding| match held.capture() {
-            Some((undo, identity)) if exclusive.contains(&held.entry) => {
-                Ok(capture::give_back_held(cx.capture(), undo, identity)?)
-            }
-            Some((undo, identity)) => Ok(capture::give_back(cx.capture(), undo, identity)?),
-            // To settle what was not given back would be to forget it.
-            None => Err(StepError::new(Trouble::Unexpected, "what is held is no capture")),
-        };
-        let failures = give_back_all(cx.capture(), cx.ledger, &held, &one);
+        let held = holds.into_iter().rev().map(|hold| hold.held).chain(lapsed).collect();
+        let released = captures::release(cx, held);
         drop(locks);
-        if failures.is_empty() {
-            return Ok(((), Done::ok(format!("{count} released"))));
-        }
-        let failures: Vec<String> = failures.into_iter().map(|(_, error)| error.message).collect();
-        Err(StepError::new(Trouble::Cleanup, failures.join("; ")))
+        released.map(|()| ((), Done::ok(format!("{count} released"))))
     });
 }
 

@@ -4,19 +4,19 @@
 //! Every intent is in the ledger before the first capture is made, so that between the first and the last
 //! nothing happens but the captures themselves.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::capture::survey::{Volume, closed};
-use crate::capture::{self, CaptureError, Provider};
-use crate::host::LockGuard;
+use crate::capture::{CaptureError, Provider};
 use crate::model::job::{CaptureMode, FilesSource, Job};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::shown::Show;
 use crate::model::target::Target;
 use crate::model::undo::CaptureUndo;
+
+use crate::step::captures;
 use crate::step::context::RunContext;
-use crate::step::error::{StepError, ledger_error};
+use crate::step::error::StepError;
 use crate::step::hook;
 use crate::step::recorder::{Done, Recorder};
 
@@ -93,46 +93,19 @@ fn capture(
 ) -> Option<()> {
     let files = captured.files;
     let _until_made = rec.step("intend", None, None, |_| {
-        let until_made = lock(cx, &held, captured)?;
+        let locks = captures::lock(cx, held.iter().map(|(_, provider)| provider.as_ref()))?;
+        captured.locks = locks.until_released;
         let ((), done) = intend(cx, files, held, captured)?;
-        Ok((until_made, done))
+        Ok((locks.until_made, done))
     })?;
     // This waits until everything is written out, which writers need not stand still for.
-    if captured.holds.iter().any(|hold| hold.provider.is_exclusive()) {
+    if captured.holds.iter().any(|hold| hold.held.provider.is_exclusive()) {
         rec.step("read-only", None, None, |_| make_exclusive(cx, files, captured))?;
     }
     while_quiesced(cx, rec, job, &files.capture, |rec| {
         rec.step("capture", None, None, |_| make(cx, files, captured))
     })?;
     rec.step("verify", None, None, |_| verify(cx, files, captured))
-}
-
-/// Takes the locks that keep what is intended possible until it is made. Answers with those that are needed no longer than
-/// that.
-///
-/// All runs take them in one order, and those first that are held until everything is given back: whoever gives
-/// back a volume takes its group's lock while it still holds them, and whoever waits for one of them keeps
-/// nobody from a group meanwhile.
-fn lock(
-    cx: RunContext<'_>,
-    held: &[(Volume, Box<dyn Provider>)],
-    captured: &mut Captured<'_>,
-) -> Result<Vec<Box<dyn LockGuard>>, StepError> {
-    // `false` comes before `true`.
-    let keys: BTreeSet<(bool, String)> = held
-        .iter()
-        .filter_map(|(_, provider)| Some((!provider.is_exclusive(), provider.lock_key()?)))
-        .collect();
-    let mut until_made = Vec::new();
-    for (is_until_made, key) in keys {
-        let guard = capture::lock(cx.capture(), &key, cx.config().settings.lock_wait)?;
-        if is_until_made {
-            until_made.push(guard);
-        } else {
-            captured.locks.push(guard);
-        }
-    }
-    Ok(until_made)
 }
 
 /// Writes every intent to the ledger.
@@ -144,12 +117,13 @@ fn intend(
 ) -> Result<((), Done), StepError> {
     let mut undos: Vec<CaptureUndo> = Vec::new();
     let mut passed_over = Vec::new();
-    let mut intended = Vec::new();
+    let (mut volumes, mut intended) = (Vec::new(), Vec::new());
     for (volume, provider) in held {
         match provider.intend(cx.capture(), cx.run, &undos) {
             Ok(capture) => {
                 undos.push(capture.undo());
-                intended.push((volume, provider, capture));
+                volumes.push(volume);
+                intended.push((provider, capture));
             }
             // Production goes before backup, but an old copy is worse than one that was read live.
             Err(error @ CaptureError::Unfit { .. }) if !is_strict(files) => {
@@ -162,18 +136,9 @@ fn intend(
             Err(error) => return Err(error.into()),
         }
     }
-    let undos: Vec<_> = undos.into_iter().map(Into::into).collect();
-    let entries = cx.ledger.intend_all(&undos).map_err(ledger_error)?;
-    captured.holds.extend(entries.into_iter().zip(intended).map(
-        |(entry, (volume, provider, capture))| Hold {
-            volume,
-            provider,
-            capture,
-            entry,
-            made: None,
-            is_misplaced: false,
-        },
-    ));
+    let held = volumes.into_iter().zip(captures::intend(cx, intended)?);
+    captured.holds =
+        held.map(|(volume, held)| Hold { volume, held, is_misplaced: false }).collect();
     let done = or_warning(hook::in_ledger(cx, &captured.holds.len().to_string()), &passed_over);
     Ok(((), done))
 }
@@ -188,23 +153,21 @@ fn make_exclusive(
     let mut passed_over = Vec::new();
     let mut next = 0;
     while let Some(hold) = captured.holds.get(next) {
-        if !hold.provider.is_exclusive() {
+        if !hold.held.provider.is_exclusive() {
             next += 1;
             continue;
         }
         unless_stopped(cx)?;
-        match hold.capture.make(cx.capture()) {
+        match hold.held.capture.make(cx.capture()) {
             Ok(()) => {
-                names.push(hold.provider.name());
+                names.push(hold.held.provider.name());
                 next += 1;
             }
             Err(error @ CaptureError::Unfit { .. }) if !is_strict(files) => {
-                let at = hold.volume.at.clone();
                 // It says that nothing was done; this makes sure.
-                capture::give_back_held(cx.capture(), &hold.capture.undo(), None)?;
-                cx.ledger.settled(hold.entry).map_err(ledger_error)?;
-                captured.holds.remove(next);
-                passed_over.push(captured.pass_over(&at, error));
+                hold.held.forget(cx)?;
+                let Hold { volume, .. } = captured.holds.remove(next);
+                passed_over.push(captured.pass_over(&volume.at, error));
             }
             Err(error) => return Err(error.into()),
         }
@@ -221,12 +184,12 @@ fn make(
     let mut names = Vec::new();
     let mut gone = Vec::new();
     for (number, hold) in captured.holds.iter().enumerate() {
-        if hold.provider.is_exclusive() {
+        if hold.held.provider.is_exclusive() {
             continue;
         }
         unless_stopped(cx)?;
-        match hold.capture.make(cx.capture()) {
-            Ok(()) => names.push(hold.provider.name()),
+        match hold.held.capture.make(cx.capture()) {
+            Ok(()) => names.push(hold.held.provider.name()),
             Err(error @ CaptureError::Gone { .. }) if !is_strict(files) => {
                 gone.push((number, error.to_string()));
             }
@@ -238,7 +201,7 @@ fn make(
         let hold = captured.holds.remove(number);
         captured.forget(&hold.volume.at);
         // It says that nothing was made. Making sure of it, which waits for the disk, is for when the writers run on.
-        captured.lapsed.push(hold.outstanding());
+        captured.lapsed.push(hold.held);
         passed_over.insert(0, said);
     }
     Ok(((), or_warning(names.join(", "), &passed_over)))
@@ -265,20 +228,11 @@ fn verify(
     files: &FilesSource,
     captured: &mut Captured<'_>,
 ) -> Result<((), Done), StepError> {
-    let mut about = Vec::new();
-    let mut identities = Vec::new();
-    let verified = captured.holds.iter_mut().try_for_each(|hold| {
-        let made = hold.capture.verify(cx.capture())?;
-        identities.extend(made.identity.clone().map(|identity| (hold.entry, identity)));
-        about.push(made.about.clone());
-        hold.made = Some(made);
-        Ok::<(), CaptureError>(())
-    });
-    // Also of those before one that is not as it should be.
-    cx.ledger.made_all(&identities).map_err(ledger_error)?;
-    verified?;
+    captures::verify(cx, captured.holds.iter_mut().map(|hold| &mut hold.held))?;
     let moved = place(cx, captured)?;
     if moved.is_empty() {
+        let made = captured.holds.iter().filter_map(|hold| hold.held.made.as_ref());
+        let about: Vec<&str> = made.map(|made| made.about.as_str()).collect();
         return Ok(((), Done::ok(about.join(", "))));
     }
     if is_strict(files) {

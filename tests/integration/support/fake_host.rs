@@ -375,9 +375,11 @@ impl Host for FakeHost {
                 let inode = made.ok_or_else(|| failed(path))?;
                 Ok(Some(Identity::Inode { device: 1, inode }))
             }
-            Action::ReplaceFile { path, .. } => {
-                self.effect(format!("replace {}", path.display()), |_| ())
-                    .ok_or_else(|| failed(path))?;
+            Action::ReplaceFile { path, content, .. } => {
+                self.effect(format!("replace {}", path.display()), |world| {
+                    world.files.insert(path.clone(), content.clone());
+                })
+                .ok_or_else(|| failed(path))?;
                 Ok(None)
             }
             Action::MakeSnapshot { device, origin, path, name } => {
@@ -538,6 +540,9 @@ impl Host for FakeHost {
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
         let world = self.world();
+        if let Some(content) = world.files.get(path) {
+            return Ok(content.clone());
+        }
         let text = match path.to_str() {
             Some("/proc/devices") => {
                 "Character devices:\n  1 mem\n\nBlock devices:\n  8 sd\n253 device-mapper\n".into()

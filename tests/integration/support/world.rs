@@ -86,6 +86,10 @@ pub struct World {
     pub busy: BTreeSet<PathBuf>,
     /// A btrfs.
     pub btrfs: FakeBtrfs,
+    /// How many snapshots are kept beyond a run.
+    pub bases: usize,
+    /// Files that were replaced.
+    pub files: BTreeMap<PathBuf, Vec<u8>>,
     /// A volume group.
     pub lvm: FakeLvm,
     /// Guests of its hypervisor.
@@ -145,7 +149,10 @@ impl World {
         let mut held: Vec<String> = Vec::new();
         held.extend(self.staging.keys().map(|path| format!("staging {}", path.display())));
         held.extend(self.frozen.iter().map(|path| format!("frozen {}", path.display())));
-        held.extend(self.btrfs.top.keys().map(|name| format!("snapshot {name}")));
+        if self.btrfs.top.len() != self.bases {
+            held.extend(self.btrfs.top.keys().map(|name| format!("snapshot {name}")));
+            held.push(format!("{} is to be kept", self.bases));
+        }
         held.extend(self.lvm.snapshots().iter().map(|volume| format!("volume {}", volume.name)));
         held.extend(self.lvm.ailments());
         held.extend(self.guests.values().flat_map(FakeGuest::held));
