@@ -8,17 +8,10 @@ use crate::model::shown::Show;
 use crate::tools::dmsetup;
 use crate::tools::lvm::{self as tool, LogicalVolume};
 
-use super::offer::{Choice, Offer, Wanted};
+use super::kinds::OFFERS;
+use super::offer::{Choice, Wanted};
 use super::survey::Volume;
-use super::{
-    CaptureError, Context, btrfs, is_at_or_below, lvm, lvm_classic, lvm_seen, lvm_thin,
-    remount_readonly,
-};
-
-/// The providers, in the order in which they are asked, whether something is chosen by where it is mounted or by its
-/// device: one more is a row here. What is mounted from LVM need not be held by it.
-const OFFERS: &[Offer] =
-    &[remount_readonly::offer, btrfs::offer, lvm_thin::offer, lvm_classic::offer, lvm::refuse];
+use super::{CaptureError, Context, is_at_or_below, lvm_seen};
 
 /// Chooses for every volume, in the same order.
 ///

@@ -1,8 +1,8 @@
-//! How each kind of capture is given back: one `match` over the kinds, and what each answers.
+//! What each kind of capture answers when it is to be given back.
 
 use std::time::Duration;
 
-use crate::model::undo::{CaptureUndo, Identity, SubvolumeSnapshot, VolumeSnapshot};
+use crate::model::undo::{Identity, SubvolumeSnapshot};
 
 use super::{CaptureError, Context, Still};
 
@@ -33,19 +33,5 @@ pub(super) trait GiveBack {
     /// The snapshot of btrfs that it is. Several of them wait for the disk together.
     fn snapshot(&self) -> Option<&SubvolumeSnapshot> {
         None
-    }
-
-    /// The snapshot of LVM that it is. Each changes its group and its pool for the next.
-    fn volume(&self) -> Option<&VolumeSnapshot> {
-        None
-    }
-}
-
-/// What knows how to give a capture back: the one place that tells the kinds apart.
-pub(super) fn give_back_of(undo: &CaptureUndo) -> &dyn GiveBack {
-    match undo {
-        CaptureUndo::RemoveSubvolume(snapshot) => snapshot,
-        CaptureUndo::RemoveVolume(snapshot) => snapshot,
-        CaptureUndo::RemountWritable(mount) => mount,
     }
 }

@@ -8,7 +8,7 @@ use crate::model::undo::{CaptureUndo, Identity, ThinSnapshot, VolumeSnapshot};
 use crate::tools::dmsetup;
 use crate::tools::lvm::{self as tool, LogicalVolume};
 
-use super::give_back::{GiveBack, LOCK_WAIT_TO_GIVE_BACK, give_back_of};
+use super::give_back::{GiveBack, LOCK_WAIT_TO_GIVE_BACK};
 use super::lvm_seen::{find, volumes};
 use super::offer::{Choice, Wanted};
 use super::{CaptureError, Context, Made, Still, give_up_hint, mismatch, repair, run};
@@ -57,7 +57,7 @@ pub(super) fn intend(
 
 /// The LVM snapshots among what this run will have made.
 pub(super) fn among(earlier: &[CaptureUndo]) -> impl Iterator<Item = &VolumeSnapshot> {
-    earlier.iter().filter_map(|undo| give_back_of(undo).volume())
+    earlier.iter().filter_map(CaptureUndo::volume)
 }
 
 /// Why nothing can hold a volume still that is of none of the types of which snapshots are made.
@@ -150,10 +150,6 @@ impl GiveBack for VolumeSnapshot {
 
     fn wake(&self, cx: Context<'_>) -> Result<(), CaptureError> {
         repair::resume(cx, self)
-    }
-
-    fn volume(&self) -> Option<&VolumeSnapshot> {
-        Some(self)
     }
 }
 

@@ -24,6 +24,7 @@ use crate::model::undo::{CaptureUndo, Identity};
 mod btrfs;
 mod choose;
 mod give_back;
+mod kinds;
 mod lvm;
 mod lvm_classic;
 mod lvm_seen;

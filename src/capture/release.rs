@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::host::LockError;
 use crate::model::undo::{CaptureUndo, Identity, Kept};
 
-use super::give_back::give_back_of;
+use super::kinds::give_back_of;
 use super::{CaptureError, Context, Still, btrfs, lock};
 
 /// Gives back one capture. What is already gone is given back. An exclusive capture (see

@@ -75,7 +75,7 @@ impl HeldBatch for Outputs<'_> {
         &[]
     }
 
-    fn examine(&self, _: RunContext<'_>) -> Result<(), StepError> {
+    fn still_holds(&self, _: RunContext<'_>) -> Result<(), StepError> {
         Ok(())
     }
 

@@ -227,7 +227,7 @@ pub trait HeldBatch {
     ///
     /// # Errors
     /// When it is not: what was read from it is worth nothing.
-    fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError>;
+    fn still_holds(&self, cx: RunContext<'_>) -> Result<(), StepError>;
 
     /// Calls `read`, in which engines read, while somebody watches over what holding it does to the machine.
     fn watch(&self, cx: RunContext<'_>, read: &mut dyn FnMut());

@@ -10,3 +10,4 @@ pub mod hook;
 pub mod recorder;
 pub mod release;
 pub mod source;
+pub mod watch;

@@ -54,7 +54,7 @@ const VARIANTS: &[(&str, &[&str])] = &[
     ("Source", &["src/model/job.rs", "src/source/mod.rs", "src/config/keys/"]),
     ("EngineConfig", &["src/model/target.rs", "src/engine/kinds.rs", "src/config/keys/"]),
     ("Undo", &["src/model/undo/", "src/pipeline/undo.rs"]),
-    ("CaptureUndo", &["src/model/undo/", "src/capture/give_back.rs"]),
+    ("CaptureUndo", &["src/model/undo/", "src/capture/kinds.rs"]),
     ("EngineUndo", &["src/model/undo/", "src/pipeline/engine_undo.rs"]),
 ];
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::bytes;
 
-/// How to give back one capture. One more kind is a variant here and an arm in `capture::give_back`.
+/// How to give back one capture. One more kind is a variant here and its rows in `capture::kinds`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CaptureUndo {
@@ -16,6 +16,16 @@ pub enum CaptureUndo {
     RemoveVolume(VolumeSnapshot),
     /// Make a file system writable again.
     RemountWritable(ReadOnlyMount),
+}
+
+impl CaptureUndo {
+    /// The LVM snapshot that it is about: each takes room in its group or pool from the next.
+    pub fn volume(&self) -> Option<&VolumeSnapshot> {
+        match self {
+            CaptureUndo::RemoveVolume(snapshot) => Some(snapshot),
+            CaptureUndo::RemoveSubvolume(_) | CaptureUndo::RemountWritable(_) => None,
+        }
+    }
 }
 
 impl From<SubvolumeSnapshot> for CaptureUndo {

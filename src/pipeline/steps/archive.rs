@@ -76,7 +76,7 @@ pub fn archive(
     let report = rec.step("backup", Some(target), series.item.as_deref(), |progress| {
         let mut report =
             bracketed(cx, engine, |engine, context| engine.backup(context, &request, progress))?;
-        batch.examine(cx)?;
+        batch.still_holds(cx)?;
         let done = judge(cx, source, batch.gaps(), &mut report);
         Ok((report, done))
     })?;

@@ -16,6 +16,7 @@ use crate::step::context::RunContext;
 use crate::step::error::StepError;
 use crate::step::recorder::{Done, Recorder};
 use crate::step::source::{HeldBatch, Item};
+use crate::step::watch::watched;
 use crate::tools::Tree;
 
 use super::roots::Roots;
@@ -131,7 +132,7 @@ impl HeldBatch for Captured<'_> {
         &self.volumes
     }
 
-    fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError> {
+    fn still_holds(&self, cx: RunContext<'_>) -> Result<(), StepError> {
         for hold in &self.holds {
             hold.held.capture.still_holds(cx.capture())?;
         }
@@ -140,8 +141,9 @@ impl HeldBatch for Captured<'_> {
 
     fn watch(&self, cx: RunContext<'_>, read: &mut dyn FnMut()) {
         let captures = self.holds.iter().map(|hold| hold.held.capture.as_ref());
-        let watched: Vec<&dyn Capture> = captures.filter(|capture| capture.is_watched()).collect();
-        super::watch::watched(cx.capture(), &watched, &self.halt, read);
+        let endangered: Vec<&dyn Capture> =
+            captures.filter(|capture| capture.is_watched()).collect();
+        watched(cx.capture(), &endangered, &self.halt, read);
     }
 
     fn release(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>) {

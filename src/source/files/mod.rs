@@ -25,7 +25,6 @@ mod hold;
 mod preflight;
 pub mod quiesce;
 mod roots;
-mod watch;
 
 /// The files of a job: one thing, all volumes of which are held still at once.
 pub struct Files<'a> {

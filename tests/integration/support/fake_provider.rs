@@ -238,7 +238,7 @@ impl HeldBatch for VaultBatch {
         &[]
     }
 
-    fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError> {
+    fn still_holds(&self, cx: RunContext<'_>) -> Result<(), StepError> {
         self.held[0].capture.still_holds(cx.capture())?;
         self.was_read.set(true);
         Ok(())

@@ -113,7 +113,7 @@ impl HeldBatch for Database {
         &[]
     }
 
-    fn examine(&self, cx: RunContext<'_>) -> Result<(), StepError> {
+    fn still_holds(&self, cx: RunContext<'_>) -> Result<(), StepError> {
         let there = cx.host().path_state(&place(&self.name))?;
         assert!(there.is_some(), "{} was let go while it was read", self.name);
         Ok(())

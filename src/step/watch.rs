@@ -22,7 +22,7 @@ impl Drop for Done<'_> {
 }
 
 /// Runs `work`, and raises `halt` as soon as one of the captures is in danger or endangers the machine.
-pub(super) fn watched<T>(
+pub fn watched<T>(
     cx: Context<'_>,
     captures: &[&dyn Capture],
     halt: &Halt,
