@@ -81,7 +81,7 @@ enum Verb {
     Pin(pin::PinArgs),
     /// Let the policy decide about a copy again
     Unpin(pin::PinArgs),
-    /// Take over copies that this machine did not make: its policy keeps and deletes them from then on
+    /// Take over copies that this machine did not make
     Adopt(adopt::AdoptArgs),
     /// Show the last good copy of each job in each target, and what is due
     Status(status::StatusArgs),

@@ -24,7 +24,7 @@ fn every_verb_of_the_contract_has_its_help() {
     verify        Read one copy back whole, as a restore would
     pin           Keep a copy whatever the policy says
     unpin         Let the policy decide about a copy again
-    adopt         Take over copies that this machine did not make: its policy keeps and deletes them from then on
+    adopt         Take over copies that this machine did not make
     status        Show the last good copy of each job in each target, and what is due
     recover       Release what crashed runs left behind: snapshots, mounts, paused services
     generate      Write unit files, the manual page, completions or a commented configuration
