@@ -328,8 +328,8 @@ fn a_stop_signal_stops_a_whole_chain_and_leaves_nobody() {
     let before = [
         told("a", "while :; do echo data; sleep 0.01; done"),
         told("b", "exec cat"),
-        // Somebody of its group, too.
-        told("c", "cat & wait"),
+        // Somebody of its group, too. (A shell gives `cat &` nothing to read, so that would end at once.)
+        told("c", "sleep 60 & wait"),
         shell("echo ready >&2; exec cat"),
     ];
     let proof = dir.path().join("proof");
