@@ -11,7 +11,7 @@
 //! | [`cli`] | one verb a file, exit codes, everything that is printed |
 //! | [`pipeline`] | a run from top to bottom; ledger, undo, recover |
 //! | [`source`] | what a job protects: how it is looked at, held still, given to engines and let go |
-//! | [`step`] | what every step of a run has: context, record, error, hooks, release |
+//! | [`step`] | what every step of a run has: context, record, error, hooks, captures, release |
 //! | [`engine`] [`capture`] [`machine`] [`report`] [`systemd`] | borg and restic; how a source is held still; the hypervisor; status, metrics, terminal; unit files |
 //! | [`tools`] [`retention`] [`config`] [`history`] | argument lists and parsers; what to keep; the configuration; what happened |
 //! | [`host`] | the one door to the machine |
@@ -22,7 +22,7 @@
 //! `stillpoint run` reads the configuration ([`config::load`]), opens history and hands both to
 //! [`pipeline::run::run`]. A [`pipeline::session`] releases what crashed runs left behind, begins the ledger and makes
 //! the run's staging directory. Then each job ([`pipeline::job::run_job`]): locks, has the ledger hold its `finally`
-//! hooks to the ledger, runs `before` hooks, and asks its [`source`] which items there are and which of them are held
+//! hooks, runs `before` hooks, and asks its [`source`] which items there are and which of them are held
 //! still together. Batch by batch, it holds them still; of files it finds the volumes below the paths
 //! ([`capture::survey`]), finds a [`capture::Provider`] for each volume, writes every intent to the ledger,
 //! lets the writers stand still if that is asked for, and makes all captures at once. Each target's engine

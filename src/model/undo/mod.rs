@@ -2,8 +2,11 @@
 //!
 //! An [`Undo`] is written to the ledger and fsynced *before* the effect it undoes, so that a crash at any
 //! point leaves a record. Undoing is idempotent: what is already gone counts as given back, and that is
-//! decided by looking, never by an error text. Providers write intents through the [`Ledger`] trait; the
-//! pipeline owns the file and hands each undo back to the code that knows how to carry it out.
+//! decided by looking, never by an error text. Intents are written through the [`Ledger`] trait; the
+//! pipeline owns the file and hands each undo back to the room that knows how to carry it out.
+//!
+//! Not everything is given back: a capture may be kept as the base of the next run ([`Ledger::promote`]), and then it is
+//! the base before it that is given back.
 //!
 //! A path is bytes: one that is not UTF-8 is written by them ([`super::bytes::exact`]), and all others as ever.
 
