@@ -12,7 +12,7 @@
 //! | [`pipeline`] | a run from top to bottom; ledger, undo, recover |
 //! | [`source`] | what a job protects: how it is looked at, held still, given to engines and let go |
 //! | [`step`] | what every step of a run has: context, record, error, hooks, captures, release |
-//! | [`engine`] [`capture`] [`machine`] [`report`] [`systemd`] | borg and restic; how a source is held still; the hypervisor; status, metrics, terminal; unit files |
+//! | [`engine`] [`capture`] [`machine`] [`report`] [`systemd`] | borg, restic and btrfs; how a source is held still; the hypervisor; status, metrics, terminal; unit files |
 //! | [`tools`] [`retention`] [`config`] [`history`] | argument lists and parsers; what to keep; the configuration; what happened |
 //! | [`host`] | the one door to the machine |
 //! | [`model`] [`lock`] | the words |

@@ -25,6 +25,11 @@ struct Btrfs {
     volume: Volume,
 }
 
+/// What holds a subvolume still that is known to be one.
+pub fn of_subvolume(volume: &Volume) -> Box<dyn Provider> {
+    Box::new(Btrfs { volume: volume.clone() })
+}
+
 /// Offers to hold a subvolume still.
 pub(super) fn offer(wanted: &Wanted<'_>) -> Option<Choice> {
     let volume = wanted.volume.filter(|volume| volume.mount.file_system == "btrfs")?;
@@ -37,7 +42,7 @@ pub(super) fn offer(wanted: &Wanted<'_>) -> Option<Choice> {
         (None, false) => Choice::Live(format!(
             "{at} shows a directory inside a subvolume, of which btrfs makes no snapshot"
         )),
-        (None, true) => Choice::Held(Box::new(Btrfs { volume: volume.clone() })),
+        (None, true) => Choice::Held(of_subvolume(volume)),
     })
 }
 

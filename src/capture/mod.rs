@@ -38,6 +38,7 @@ pub mod survey;
 mod tests;
 pub mod view;
 
+pub use btrfs::of_subvolume;
 pub use choose::{choose, choose_device};
 pub use offer::Choice;
 pub use release::{give_back, give_back_held, give_back_together, go_together, kept, wake};
@@ -235,6 +236,11 @@ const WORKPLACE: &str = "mnt";
 /// there, so one on the way to it is resolved here: `runtime-dir` may well lie below `/var/run`.
 pub fn workplace(cx: Context<'_>) -> PathBuf {
     cx.host.canonical(&cx.settings.runtime_dir.join(WORKPLACE))
+}
+
+/// An empty directory at which one thing can be mounted for a process that needs no view besides.
+pub fn bare_workplace(cx: Context<'_>) -> PathBuf {
+    workplace(cx).join(private::PART)
 }
 
 /// The directories that must exist for it, and stay empty: mounts in them are seen by one process each.

@@ -91,8 +91,7 @@ impl Host for Machine {
             // A mount shows the top level unless the test is about something nested.
             id: Some(if self.mounts.iter().any(|mount| mount.at == root) { 5 } else { 256 }),
             uuid: Some(root.to_string_lossy().into_owned()),
-            parent_uuid: None,
-            read_only: false,
+            ..Subvolume::default()
         }))
     }
 

@@ -71,7 +71,7 @@ fn table(versions: &[Version]) -> String {
             render::or_dash(version.size.map(size::show)),
             render::or_dash(version.modified.map(|time| time.format("%Y-%m-%d %H:%M:%SZ"))),
             version.target.to_string(),
-            version.copy.chars().take(60).collect(),
+            version.copy.clone(),
         ]
     };
     let rows: Vec<Vec<String>> = versions.iter().map(row).collect();

@@ -21,8 +21,10 @@ mod find;
 mod generate;
 mod init;
 mod list;
+mod list_tree;
 mod mount;
 mod options;
+mod pass_stream;
 mod pin;
 mod plan;
 mod prune;
@@ -92,6 +94,12 @@ enum Verb {
     /// Thaw frozen control groups when the run that froze them cannot
     #[command(name = crate::host::guard::VERB, hide = true)]
     ThawGuard(thaw_guard::ThawGuardArgs),
+    /// Let through a stream of btrfs that is what was asked for
+    #[command(name = crate::tools::btrfs::command::STAGE, hide = true)]
+    PassStream(pass_stream::PassStreamArgs),
+    /// List what lies in a tree
+    #[command(name = crate::tools::listing::VERB, hide = true)]
+    ListTree(list_tree::ListTreeArgs),
 }
 
 /// Parses the command line, carries out the verb and answers with the exit code.
@@ -120,6 +128,8 @@ pub fn main() -> ExitCode {
         Verb::Recover(args) => recover::run(global, &args),
         Verb::Generate(args) => generate::run(global, &args, &command()),
         Verb::ThawGuard(args) => thaw_guard::run(&args),
+        Verb::PassStream(args) => pass_stream::run(&args),
+        Verb::ListTree(args) => list_tree::run(&args),
     };
     let troubles = verdict.unwrap_or_else(|error| {
         render::error(&error);

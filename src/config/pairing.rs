@@ -4,7 +4,7 @@
 use super::key::Item;
 use super::keys::engine::Engine;
 use super::keys::source::SourceKind;
-use super::keys::{BORG, COMMANDS, FILES, RESTIC};
+use super::keys::{BORG, BTRFS, COMMANDS, FILES, RESTIC, SUBVOLUMES};
 
 /// A kind of source, and the engines that can take it.
 pub struct Pairing {
@@ -44,14 +44,14 @@ pub const PAIRINGS: &[Pairing] = &[
         engines: &["borg", "restic"],
         how: Served::Later("back up volumes"),
     },
-    Pairing { source: "subvolumes", engines: &["btrfs"], how: Served::Later("back up subvolumes") },
+    Pairing { source: "subvolumes", engines: &["btrfs"], how: Served::Now(&SUBVOLUMES) },
 ];
 
 /// Every engine there is, also those that this version cannot serve yet.
 pub const ENGINES: &[EngineRow] = &[
     EngineRow { name: "borg", how: Served::Now(&BORG) },
     EngineRow { name: "restic", how: Served::Now(&RESTIC) },
-    EngineRow { name: "btrfs", how: Served::Later("write to btrfs targets") },
+    EngineRow { name: "btrfs", how: Served::Now(&BTRFS) },
 ];
 
 impl<T> Served<T> {
@@ -139,7 +139,7 @@ mod tests {
              commands    borg, restic\n\
              machines    borg, restic  (not in this version)\n\
              volumes     borg, restic  (not in this version)\n\
-             subvolumes  btrfs  (not in this version)\n"
+             subvolumes  btrfs\n"
         );
     }
 }

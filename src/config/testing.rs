@@ -25,7 +25,7 @@ pub fn files(table: &str) -> FilesSource {
     let job = "[targets.t.borg]\nrepository = 'ssh://nas/r'\nencryption = 'none'\n[jobs.j]\ntargets = ['t']\n";
     match config(&format!("{job}[jobs.j.files]\n{table}")).jobs.remove(0).source {
         Source::Files(files) => files,
-        Source::Commands(_) => panic!("the job of {table} has commands"),
+        other => panic!("the job of {table} has {}", other.kind()),
     }
 }
 

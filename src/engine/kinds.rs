@@ -8,6 +8,7 @@ use crate::model::target::{EngineConfig, Target};
 
 use super::Engine;
 use super::borg::BorgEngine;
+use super::btrfs::BtrfsEngine;
 use super::restic::ResticEngine;
 
 /// The engines of a configuration, by target.
@@ -22,6 +23,7 @@ pub fn engines(config: &Config) -> Engines {
 pub fn engine(target: &Target, config: &Config) -> Box<dyn Engine> {
     match &target.engine {
         EngineConfig::Borg(options) => Box::new(BorgEngine::new(target, options)),
+        EngineConfig::Btrfs => Box::new(BtrfsEngine::new(target)),
         EngineConfig::Restic(options) => {
             let source = target.copy_from.as_ref().and_then(|name| config.target(name));
             Box::new(ResticEngine::new(target, options, source))

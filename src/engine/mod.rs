@@ -1,4 +1,4 @@
-//! What writes and reads copies: borg and restic behind one trait.
+//! What writes and reads copies: borg, restic and btrfs behind one trait.
 //!
 //! An engine turns a request into commands for the host, classifies what the program said by its message
 //! ids (never by an exit status alone, see `facts` in each engine's own file), and reports. It decides no
@@ -18,6 +18,7 @@ use crate::model::target::{ReadData, Target};
 use crate::model::undo::ChildProcess;
 
 pub mod borg;
+pub mod btrfs;
 mod error;
 mod kinds;
 mod needs;
@@ -34,7 +35,7 @@ pub use report::{
     BackupReport, Change, ChangeKind, CheckReport, Compacted, Entry, Initialised, Looked, Probe,
     RestoreReport,
 };
-pub use request::{BackupRequest, Expected, Input, RestoreRequest};
+pub use request::{BackupRequest, Expected, Input, RestoreRequest, Snapshot, StillSubvolume};
 
 /// What every engine call gets from the run.
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
-use crate::host::{CommandSpec, Confinement, Host};
+use crate::host::{CommandSpec, Confinement, Host, PrivateView};
 use crate::model::copy::{Copy, Series};
 use crate::model::names::{MachineId, RunId};
 use crate::tools::Tree;
@@ -43,6 +43,30 @@ pub enum Input {
         /// The file's name in the copy.
         file_name: String,
     },
+    /// A snapshot of a btrfs subvolume, taken over as it is.
+    Subvolume(Box<StillSubvolume>),
+}
+
+/// A snapshot of a btrfs subvolume, and the earlier ones of which a target may have a copy.
+#[derive(Debug, Clone)]
+pub struct StillSubvolume {
+    /// The read-only snapshot.
+    pub snapshot: Snapshot,
+    /// The generation in which it was made.
+    pub generation: u64,
+    /// Earlier snapshots of the same subvolume that are still there, the newest first.
+    pub earlier: Vec<Snapshot>,
+    /// How whoever sends them sees them all.
+    pub view: PrivateView,
+}
+
+/// A read-only snapshot on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Where it is seen.
+    pub path: PathBuf,
+    /// Its UUID.
+    pub uuid: String,
 }
 
 /// A path that a copy must hold.

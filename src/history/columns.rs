@@ -5,6 +5,8 @@ use std::fmt::Display;
 use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::ToSql;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::model::outcome::Outcome;
 
@@ -75,5 +77,24 @@ where
         T::try_from(text.to_owned())
             .map(Name)
             .map_err(|error| FromSqlError::Other(error.to_string().into()))
+    }
+}
+
+/// A value with an exact form in JSON. The same value is the same text.
+pub(super) struct Json<T>(pub T);
+
+impl<T: Serialize> ToSql for Json<&T> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let text = serde_json::to_string(self.0)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        Ok(text.into())
+    }
+}
+
+impl<T: DeserializeOwned> FromSql for Json<T> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        serde_json::from_str(value.as_str()?)
+            .map(Json)
+            .map_err(|error| FromSqlError::Other(error.into()))
     }
 }

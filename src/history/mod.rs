@@ -22,6 +22,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 mod closures;
 mod columns;
 mod copies;
+mod kept;
 mod listing;
 mod machine;
 mod maintenance;
@@ -33,6 +34,7 @@ mod tests;
 
 pub use closures::{Closure, ClosureKind, Extent};
 pub use copies::{Attempt, CopyRecord, TrendPoint};
+pub use kept::KeptCapture;
 pub use listing::ListedBy;
 pub use machine::{Adopted, Fingerprint, Settled};
 pub use maintenance::{Maintenance, MaintenanceKind};

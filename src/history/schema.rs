@@ -8,7 +8,7 @@
 //! What is not known is NULL. `sequence` orders rows by when they were recorded, whatever the clock showed.
 
 /// The steps, oldest first.
-pub(super) const STEPS: &[&str] = &[VERSION_1, CLOSURES, MACHINES, FORMER_IDS, ITEMS];
+pub(super) const STEPS: &[&str] = &[VERSION_1, CLOSURES, MACHINES, FORMER_IDS, ITEMS, KEPT];
 
 /// The format of this version: how many steps there are.
 pub(super) const FORMAT: u32 = STEPS.len() as u32;
@@ -165,4 +165,19 @@ CREATE TABLE item (
     here INTEGER NOT NULL DEFAULT 1,
     PRIMARY KEY (job, name)
 ) STRICT;
+";
+
+/// Captures that stay on purpose, with how they are given back and what proves them ours.
+const KEPT: &str = "
+CREATE TABLE kept (
+    sequence INTEGER PRIMARY KEY,
+    host     TEXT NOT NULL,
+    job      TEXT NOT NULL,
+    item     TEXT,
+    run      TEXT NOT NULL,
+    undo     TEXT NOT NULL UNIQUE,
+    identity TEXT NOT NULL,
+    made     TEXT NOT NULL
+) STRICT;
+CREATE INDEX kept_by_job ON kept (job, sequence);
 ";

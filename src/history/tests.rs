@@ -147,7 +147,7 @@ fn a_newer_file_is_refused_and_left_alone() {
 
     let error = History::open(&path).unwrap_err();
     assert!(matches!(error, HistoryError::Version { found: 99, known: schema::FORMAT, .. }));
-    assert!(error.to_string().ends_with("has format 99, and this version reads format 5"));
+    assert!(error.to_string().ends_with("has format 99, and this version reads format 6"));
     assert!(error.hint().contains("newer version"));
     assert!(matches!(
         History::open_existing(&path).unwrap_err(),

@@ -87,6 +87,30 @@ pub enum Action {
         /// wrote it down.
         file_system: Option<String>,
     },
+    /// Waits until everything that was written to a file system by now, by whomever, is on its disk, and asks whether
+    /// anything of it was lost: a received subvolume looks whole long before its data is anywhere.
+    FlushFileSystem {
+        /// A directory in it.
+        path: PathBuf,
+    },
+    /// Gives a subvolume another name in the directory in which it lies, if it is still the one that was looked at.
+    /// Whatever has that name already stays.
+    RenameSubvolume {
+        /// Where it is.
+        path: PathBuf,
+        /// Its new name.
+        name: String,
+        /// What was found there.
+        found: Subvolume,
+    },
+    /// Deletes a subvolume, if it is still the one that was looked at. A power cut brings it back unless
+    /// [`Action::FlushFileSystem`] comes in between.
+    DeleteSubvolume {
+        /// Where it is.
+        path: PathBuf,
+        /// What was found there.
+        found: Subvolume,
+    },
     /// Freezes a control group: all processes in it and below it stand still. Answers with its identity.
     Freeze {
         /// The group's directory.
@@ -154,6 +178,15 @@ impl Action {
                     "wait until what was deleted from the btrfs on {} is gone for good",
                     device.shown()
                 )
+            }
+            Action::FlushFileSystem { path } => {
+                format!("wait until the file system at {} is on its disk", path.shown())
+            }
+            Action::RenameSubvolume { path, name, .. } => {
+                format!("rename the subvolume {} to {name}", path.shown())
+            }
+            Action::DeleteSubvolume { path, .. } => {
+                format!("delete the subvolume {}", path.shown())
             }
             Action::Freeze { cgroup } => {
                 format!("freeze the processes in the control group {}", cgroup.shown())

@@ -247,11 +247,18 @@ impl Host for DryHost {
     }
 
     fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError> {
-        self.inner.names_in(directory)
+        let mut names = self.inner.names_in(directory)?;
+        if let Some(names) = &mut names {
+            self.noted().foretold.names_in(directory, names);
+        }
+        Ok(names)
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
-        self.inner.read(path)
+        match self.noted().foretold.file(path) {
+            Some(Some(content)) => Ok(content),
+            Some(None) | None => self.inner.read(path),
+        }
     }
 
     fn is_mount_point(&self, path: &Path) -> Result<bool, ActError> {
@@ -265,6 +272,9 @@ impl Host for DryHost {
     }
 
     fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
+        if self.noted().foretold.is_deleted(root) {
+            return Ok(None);
+        }
         self.inner.subvolume(root)
     }
 
@@ -471,6 +481,7 @@ mod tests {
             uuid: Some("origin".into()),
             parent_uuid: None,
             read_only: false,
+            ..Subvolume::default()
         };
         let make = Action::MakeSnapshot {
             device: device(),

@@ -20,6 +20,8 @@ pub enum Tool {
         /// What to do when it is missing.
         hint: &'static str,
     },
+    /// This program itself.
+    Own,
     /// A program given by its full path: a hook, a producer, an engine that the configuration names.
     Path(PathBuf),
     /// A program by name, looked up on the fixed path: the first word of a hook or producer.
@@ -31,6 +33,7 @@ impl Tool {
     pub fn name(&self) -> String {
         match self {
             Tool::Known { name, .. } => (*name).into(),
+            Tool::Own => "stillpoint".into(),
             Tool::Path(path) => path.shown().to_string(),
             Tool::Named(name) => name.shown().to_string(),
         }
@@ -51,6 +54,7 @@ impl Tool {
     pub fn hint(&self) -> String {
         match self {
             Tool::Known { hint, .. } => (*hint).into(),
+            Tool::Own => "it was removed or replaced while it ran: run it again".into(),
             Tool::Path(path) => format!("check the path {} in the configuration", path.shown()),
             Tool::Named(name) => format!(
                 "{} is looked up in /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin, /sbin and /bin; give a full path if it is elsewhere",

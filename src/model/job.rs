@@ -86,6 +86,8 @@ pub enum Source {
     Files(FilesSource),
     /// `[jobs.NAME.commands.ITEM]`, in the file's order.
     Commands(Vec<CommandSource>),
+    /// `[jobs.NAME.subvolumes]`.
+    Subvolumes(SubvolumesSource),
 }
 
 impl Source {
@@ -94,6 +96,7 @@ impl Source {
         match self {
             Source::Files(_) => "files",
             Source::Commands(_) => "commands",
+            Source::Subvolumes(_) => "subvolumes",
         }
     }
 }
@@ -169,6 +172,15 @@ pub enum ClassicSize {
     Percent(u8),
     /// So many bytes.
     Bytes(u64),
+}
+
+/// Subvolumes of btrfs, each taken over as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubvolumesSource {
+    /// Where they are seen: absolute paths, each a series of its own.
+    pub paths: Vec<PathBuf>,
+    /// What lies in them and is knowingly in no copy: other subvolumes, each with everything below it.
+    pub leave_out: Vec<PathBuf>,
 }
 
 /// One stream: the standard output of a command, stored as one file.

@@ -47,6 +47,8 @@ pub enum EngineConfig {
     Borg(BorgOptions),
     /// `[targets.NAME.restic]`.
     Restic(ResticOptions),
+    /// `[targets.NAME.btrfs]`.
+    Btrfs,
 }
 
 impl EngineConfig {
@@ -54,15 +56,16 @@ impl EngineConfig {
     pub fn restic(&self) -> Option<&ResticOptions> {
         match self {
             EngineConfig::Restic(options) => Some(options),
-            EngineConfig::Borg(_) => None,
+            EngineConfig::Borg(_) | EngineConfig::Btrfs => None,
         }
     }
 
-    /// The key that chose it: `borg` or `restic`.
+    /// The key that chose it: `borg`, `restic` or `btrfs`.
     pub fn name(&self) -> &'static str {
         match self {
             EngineConfig::Borg(_) => "borg",
             EngineConfig::Restic(_) => "restic",
+            EngineConfig::Btrfs => "btrfs",
         }
     }
 }

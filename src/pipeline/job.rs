@@ -209,6 +209,7 @@ fn serve(
         let filled = serve_from(cx, rec, job, target, served.get(from), from, locks);
         served.extend(filled.map(|held| (&target.name, held)));
     }
+    source.settle(cx, rec);
     let series: Vec<Series> =
         batches.concat().into_iter().map(|item| series_of(cx.pipeline, job, item)).collect();
     for target in targets {

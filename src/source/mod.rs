@@ -8,14 +8,17 @@ pub use crate::step::source::{
 
 use self::commands::Commands;
 use self::files::Files;
+use self::subvolumes::Subvolumes;
 
 pub mod commands;
 pub mod files;
+pub mod subvolumes;
 
 /// The source of a job: the one place that knows which room is whose.
 pub fn of(job: &Job) -> Box<dyn Source + '_> {
     match &job.source {
         Kind::Files(files) => Box::new(Files { job, files }),
         Kind::Commands(commands) => Box::new(Commands { commands }),
+        Kind::Subvolumes(subvolumes) => Box::new(Subvolumes { job, subvolumes }),
     }
 }

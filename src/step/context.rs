@@ -192,6 +192,9 @@ pub trait Source {
         targets: &[&Target],
     ) -> Option<Box<dyn HeldBatch + 's>>;
 
+    /// Tidies up what it keeps from run to run, when all targets have been served and what they hold is recorded.
+    fn settle(&self, _: RunContext<'_>, _: &mut Recorder<'_>) {}
+
     /// Whether a copy that an engine reports so holds nothing, and should.
     fn holds_nothing(&self, report: &BackupReport) -> bool;
 

@@ -35,7 +35,7 @@ use words::{executed, listable, listed, specifiers};
 
 /// What capture, restore and `sudo -u` need; measured, see systemd.exec(5) for each.
 const CAPABILITIES: &str = "CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_CHOWN \
-     CAP_FSETID CAP_SETFCAP CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SETUID CAP_SETGID CAP_KILL";
+     CAP_FSETID CAP_SETFCAP CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SETUID CAP_SETGID CAP_KILL CAP_SYS_CHROOT";
 
 /// Loads what LVM snapshots are made of, before the run. Absent modules are no error.
 const MODULES: &str = "\

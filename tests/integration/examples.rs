@@ -52,10 +52,10 @@ fn the_examples_together_show_what_there_is() {
     let examples = examples();
     let jobs = || examples.iter().flat_map(|(_, loaded)| &loaded.config.jobs);
     let targets = || examples.iter().flat_map(|(_, loaded)| &loaded.config.targets);
-    for engine in ["borg", "restic"] {
+    for engine in ["borg", "restic", "btrfs"] {
         assert!(targets().any(|target| target.engine.name() == engine), "no {engine}");
     }
-    for kind in ["files", "commands"] {
+    for kind in ["files", "commands", "subvolumes"] {
         assert!(jobs().any(|job| job.source.kind() == kind), "no {kind}");
     }
     assert!(
@@ -70,7 +70,7 @@ fn the_examples_together_show_what_there_is() {
     let captures = || {
         jobs().filter_map(|job| match &job.source {
             Source::Files(files) => Some(&files.capture),
-            Source::Commands(_) => None,
+            Source::Commands(_) | Source::Subvolumes(_) => None,
         })
     };
     assert!(captures().any(|policy| policy.mode == CaptureMode::Required), "no capture");

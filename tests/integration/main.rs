@@ -27,5 +27,6 @@ mod quiet;
 mod restores;
 mod sources;
 mod streams;
+mod subvolumes;
 mod support;
 mod units;

@@ -137,7 +137,7 @@ fn a_job_that_captures_has_what_lvm_needs() {
     }
     let needed = "CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_CHOWN \
                   CAP_FSETID CAP_SETFCAP CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SETUID \
-                  CAP_SETGID CAP_KILL";
+                  CAP_SETGID CAP_KILL CAP_SYS_CHROOT";
     assert_eq!(values(&unit, "CapabilityBoundingSet"), [needed]);
     assert_eq!(values(&unit, "RestrictNamespaces"), ["mnt uts"]);
     assert_eq!(values(&unit, "ProtectControlGroups"), ["yes"]);

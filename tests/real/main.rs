@@ -24,6 +24,7 @@ mod pins;
 mod quiet;
 mod restic_engine;
 mod restore;
+mod subvolumes;
 mod swaps;
 mod systemd;
 mod whose;

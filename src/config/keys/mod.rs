@@ -13,14 +13,18 @@ pub mod source;
 pub mod target;
 
 mod borg;
+mod btrfs;
 mod commands;
 mod files;
 mod restic;
+mod subvolumes;
 
 pub use borg::ROW as BORG;
+pub use btrfs::ROW as BTRFS;
 pub use commands::ROW as COMMANDS;
 pub use files::ROW as FILES;
 pub use restic::ROW as RESTIC;
+pub use subvolumes::ROW as SUBVOLUMES;
 
 /// What a change of each key changes, of all tables.
 #[cfg(test)]
@@ -31,9 +35,11 @@ pub const EFFECTS: &[&[super::testing::Effects]] = &[
     keep::EFFECTS,
     borg::EFFECTS,
     restic::EFFECTS,
+    btrfs::EFFECTS,
     job::EFFECTS,
     files::EFFECTS,
     capture::EFFECTS,
     commands::EFFECTS,
+    subvolumes::EFFECTS,
     hooks::EFFECTS,
 ];

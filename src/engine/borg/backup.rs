@@ -34,6 +34,9 @@ impl BorgEngine {
                 })?;
                 self.make_of_tree(cx, archive, &spec, &tree.paths, expected, progress)
             }
+            Input::Subvolume(_) => {
+                Err(EngineError::unsupported(&self.target, "store a subvolume as it is"))
+            }
             Input::Stream { producer, file_name } => {
                 let spec = repository.create_stream(&marks, &archive, file_name);
                 self.make_of_stream(cx, archive, producer, &spec, progress)

@@ -39,6 +39,9 @@ pub(super) fn backup(
             })?;
             journal.report(session, &spec, &completed)
         }
+        Input::Subvolume(_) => {
+            Err(unsupported(session.access.version, "it stores no subvolume as it is".into()))
+        }
         Input::Stream { producer, file_name } => {
             if file_name.is_empty() || file_name.contains('/') {
                 let what = format!("{file_name:?} is not a plain file name");

@@ -23,6 +23,7 @@ fn find_in(tool: &Tool, search_path: &str) -> Result<PathBuf, RunError> {
     let path = match tool {
         Tool::Path(path) if path.is_absolute() => path.clone(),
         Tool::Path(_) => return Err(missing("give its full path, from / on".into())),
+        Tool::Own => std::env::current_exe().map_err(|_| missing(tool.hint()))?,
         Tool::Known { .. } | Tool::Named(_) => {
             by_name(&tool.name(), search_path).ok_or_else(|| missing(tool.hint()))?
         }

@@ -18,6 +18,7 @@ pub(in crate::host) mod namespace;
 pub mod place;
 pub mod private;
 pub mod process;
+pub(in crate::host) mod received;
 pub mod room;
 pub mod signals;
 pub mod snapshots;

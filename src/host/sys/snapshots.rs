@@ -5,6 +5,7 @@
 //! unmount. A subvolume is reached by its number and known by its UUID: whatever its owner has put at its path by
 //! then has no part in it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -52,7 +53,7 @@ mod calls {
 /// # Errors
 /// When the file system cannot be asked.
 pub(in crate::host) fn find(device: &Path, name: &str) -> io::Result<Option<Subvolume>> {
-    subvolume_at(&root_of(device, TOP, false)?, name)
+    subvolume_at(&root_of(device, TOP, false)?, name.as_ref())
 }
 
 /// Makes a read-only snapshot of `origin` as `name` in the top-level subvolume of its file system, which lies on
@@ -79,7 +80,7 @@ pub(in crate::host) fn make(
     wanted.what[..name.len()].copy_from_slice(name.as_bytes());
     #[expect(unsafe_code, reason = "the structure is the one that this call reads")]
     unsafe { calls::create(top.as_raw_fd(), &raw const *wanted) }?;
-    subvolume_at(&top, name)?
+    subvolume_at(&top, name.as_ref())?
         .ok_or_else(|| io::Error::other("the kernel took the request and made none"))
 }
 
@@ -89,24 +90,30 @@ pub(in crate::host) fn make(
 /// # Errors
 /// When the kernel refuses it, or it is still there afterwards.
 pub(in crate::host) fn delete(device: &Path, found: &Subvolume, name: &str) -> io::Result<bool> {
-    let top = root_of(device, TOP, true)?;
-    let is_it = |there: &Subvolume| {
-        (&there.file_system, there.id, &there.uuid) == (&found.file_system, found.id, &found.uuid)
-    };
-    if !subvolume_at(&top, name)?.is_some_and(|there| is_it(&there)) {
+    delete_in(&root_of(device, TOP, true)?, found, name.as_ref())
+}
+
+/// The same of a subvolume in a held directory.
+pub(super) fn delete_in(directory: &File, found: &Subvolume, name: &OsStr) -> io::Result<bool> {
+    if !subvolume_at(directory, name)?.is_some_and(|there| is_same(&there, found)) {
         return Ok(false);
     }
     let mut wanted = arguments(BY_ID);
     let id = number_of(found)?;
     wanted.what[..size_of::<u64>()].copy_from_slice(&id.to_ne_bytes());
     #[expect(unsafe_code, reason = "the structure is the one that this call reads")]
-    unsafe { calls::destroy(top.as_raw_fd(), &raw const *wanted) }?;
-    match subvolume_at(&top, name)? {
-        Some(there) if is_it(&there) => {
+    unsafe { calls::destroy(directory.as_raw_fd(), &raw const *wanted) }?;
+    match subvolume_at(directory, name)? {
+        Some(there) if is_same(&there, found) => {
             Err(io::Error::other("the kernel took the request and did not carry it out"))
         }
         _ => Ok(true),
     }
+}
+
+/// Whether both are one subvolume, whatever has become of it.
+pub(super) fn is_same(one: &Subvolume, other: &Subvolume) -> bool {
+    (&one.file_system, one.id, &one.uuid) == (&other.file_system, other.id, &other.uuid)
 }
 
 /// Waits until everything that was deleted from the btrfs `file_system` by now, by whomever, is deleted on its disk.
@@ -189,7 +196,7 @@ fn root_of(device: &Path, id: u64, writable: bool) -> io::Result<File> {
 }
 
 /// The subvolume at a name in a held directory.
-fn subvolume_at(directory: &File, name: &str) -> io::Result<Option<Subvolume>> {
+pub(super) fn subvolume_at(directory: &File, name: &OsStr) -> io::Result<Option<Subvolume>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
     match straight::open_beneath(directory, Path::new(name), flags) {
         Ok(root) => subvolumes::of(&root),

@@ -63,7 +63,12 @@ struct Information {
     flags: u64,
     uuid: [u8; 16],
     parent_uuid: [u8; 16],
-    rest: [u64; 22],
+    received_uuid: [u8; 16],
+    /// Of its last change, its making, what was received as it, and its reception.
+    generations: [u64; 4],
+    /// Of the same.
+    times: [[u64; 2]; 4],
+    reserved: [u64; 8],
 }
 
 /// `struct btrfs_ioctl_fs_info_args`.
@@ -93,7 +98,7 @@ mod calls {
 }
 
 /// What is known of a subvolume. The first three tell it from every other one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subvolume {
     /// The UUID of its file system.
     pub file_system: String,
@@ -105,6 +110,12 @@ pub struct Subvolume {
     pub parent_uuid: Option<String>,
     /// Whether nobody can write to it.
     pub read_only: bool,
+    /// What it was received as: the UUID that the stream claimed. Only a whole one has it.
+    pub received_uuid: Option<String>,
+    /// The generation of its file system in which it was changed last (`ctransid`).
+    pub changed: u64,
+    /// The generation that the stream claimed, of the sender's file system (`stransid`).
+    pub received: u64,
 }
 
 /// The number of the top-level subvolume, `BTRFS_FS_TREE_OBJECTID`.
@@ -146,7 +157,10 @@ pub(super) fn of(directory: &File) -> io::Result<Option<Subvolume>> {
         flags: 0,
         uuid: [0; 16],
         parent_uuid: [0; 16],
-        rest: [0; 22],
+        received_uuid: [0; 16],
+        generations: [0; 4],
+        times: [[0; 2]; 4],
+        reserved: [0; 8],
     });
     #[expect(unsafe_code, reason = "the structure is the one that this call fills")]
     let answer = unsafe { calls::information(directory.as_raw_fd(), &raw mut *asked) };
@@ -157,6 +171,9 @@ pub(super) fn of(directory: &File) -> io::Result<Option<Subvolume>> {
             uuid: shown(asked.uuid),
             parent_uuid: shown(asked.parent_uuid),
             read_only: asked.flags & READ_ONLY != 0,
+            received_uuid: shown(asked.received_uuid),
+            changed: asked.generations[0],
+            received: asked.generations[2],
         })),
         // Deleted while it was open; or somebody has mounted a file system of another kind there.
         Err(Errno::ENOENT | Errno::ENOTTY) => Ok(None),

@@ -14,7 +14,9 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
-use crate::host::sys::{cgroup, identity_of, mounts, place, process, snapshots, straight};
+use crate::host::sys::{
+    cgroup, identity_of, mounts, place, process, received, snapshots, straight,
+};
 use crate::host::{ActError, Action};
 use crate::model::undo::{ChildProcess, Identity};
 
@@ -69,6 +71,22 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
             snapshots::commit(device, file_system.as_deref()).map(|()| None).map_err(|source| {
                 ActError::Io { what: "wait for the btrfs on", path: device.clone(), source }
             })
+        }
+        Action::FlushFileSystem { path } => received::flush(path)
+            .map(|()| None)
+            .map_err(|source| ActError::Io { what: "write out", path: path.clone(), source }),
+        Action::RenameSubvolume { path, name, found } => {
+            let is_renamed = received::rename(path, found, name)
+                .map_err(|source| ActError::Io { what: "rename", path: path.clone(), source })?;
+            if is_renamed { Ok(None) } else { Err(ActError::NotOurs { path: path.clone() }) }
+        }
+        Action::DeleteSubvolume { path, found } => {
+            let is_deleted = received::delete(path, found).map_err(|source| ActError::Io {
+                what: "delete",
+                path: path.clone(),
+                source,
+            })?;
+            if is_deleted { Ok(None) } else { Err(ActError::NotOurs { path: path.clone() }) }
         }
         Action::Freeze { cgroup } => cgroup::freeze(cgroup).map(Some),
         Action::Thaw { cgroup, identity } => cgroup::thaw(cgroup, identity.as_ref()),

@@ -82,7 +82,7 @@ pub fn archive(
     })?;
     let unspoken = match &request.input {
         Input::Tree { expected, .. } if report.absent.is_none() => expected.clone(),
-        Input::Tree { .. } | Input::Stream { .. } => Vec::new(),
+        Input::Tree { .. } | Input::Stream { .. } | Input::Subvolume(_) => Vec::new(),
     };
     let known_by = match (name, &report.id) {
         (Some(name), _) => KnownBy::Name(name),

@@ -50,6 +50,7 @@ impl FakeBtrfs {
             uuid: Some(uuid.clone()),
             parent_uuid: None,
             read_only: false,
+            ..Subvolume::default()
         })
     }
 
@@ -63,6 +64,7 @@ impl FakeBtrfs {
             uuid: Some(found.uuid.clone()),
             parent_uuid: Some(found.parent_uuid.clone()),
             read_only: found.read_only,
+            ..Subvolume::default()
         })
     }
 
@@ -81,7 +83,7 @@ impl FakeBtrfs {
         }
         self.made += 1;
         self.origins.push(parent_uuid.clone());
-        let uuid = format!("snap-{}", self.made);
+        let uuid = format!("00000000-0000-0000-0000-{:012}", self.made);
         let snapshot =
             Snapshot { id: 1000 + self.made, uuid: uuid.clone(), parent_uuid, read_only: true };
         self.top.insert(name.to_owned(), snapshot);

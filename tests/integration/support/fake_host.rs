@@ -23,6 +23,7 @@ use stillpoint::model::undo::{ChildProcess, Identity};
 use super::fake_borg::Answer;
 use super::fake_btrfs;
 use super::fake_lvm::Stage;
+use super::fake_pool::FakePool;
 pub use super::world::{Fault, World};
 use super::world::{LOCKED, carry_out, injected, lock_of};
 
@@ -331,6 +332,10 @@ impl Host for FakeHost {
         }
         let members = || before.iter().chain([last]);
         let answers = self.effect(command.clone(), |world| {
+            if last.args.first().is_some_and(|verb| verb == "receive") {
+                let World { pool, btrfs, .. } = world;
+                return pool.receive(btrfs, &members().collect::<Vec<_>>());
+            }
             members().map(|spec| carry_out(world, spec)).collect::<Vec<_>>()
         });
         if let Some(signal) = self.stopping() {
@@ -362,6 +367,7 @@ impl Host for FakeHost {
             Action::RemoveFile { path } => self
                 .effect(format!("remove {}", path.display()), |world| {
                     world.engine_locks.remove(path);
+                    world.pool.remove(path);
                     None
                 })
                 .ok_or_else(|| failed(path)),
@@ -377,7 +383,11 @@ impl Host for FakeHost {
             }
             Action::ReplaceFile { path, content, .. } => {
                 self.effect(format!("replace {}", path.display()), |world| {
-                    world.files.insert(path.clone(), content.clone());
+                    if FakePool::holds(path) {
+                        world.pool.write(path, content);
+                    } else {
+                        world.files.insert(path.clone(), content.clone());
+                    }
                 })
                 .ok_or_else(|| failed(path))?;
                 Ok(None)
@@ -404,6 +414,23 @@ impl Host for FakeHost {
                 self.effect(action.summary(), |world| world.btrfs.commit(device))
                     .ok_or_else(|| failed(device))?;
                 Ok(None)
+            }
+            Action::FlushFileSystem { path } => {
+                self.effect(action.summary(), |world| world.pool.flush())
+                    .ok_or_else(|| failed(path))?;
+                Ok(None)
+            }
+            Action::RenameSubvolume { path, name, found } => {
+                let renamed = self
+                    .effect(action.summary(), |world| world.pool.rename(path, found, name))
+                    .ok_or_else(|| failed(path))?;
+                if renamed { Ok(None) } else { Err(ActError::NotOurs { path: path.clone() }) }
+            }
+            Action::DeleteSubvolume { path, found } => {
+                let deleted = self
+                    .effect(action.summary(), |world| world.pool.delete(path, found))
+                    .ok_or_else(|| failed(path))?;
+                if deleted { Ok(None) } else { Err(ActError::NotOurs { path: path.clone() }) }
             }
             Action::Freeze { cgroup } => {
                 let takes = self.world().freezing_takes;
@@ -513,6 +540,9 @@ impl Host for FakeHost {
             return Ok(None);
         }
         let world = self.world();
+        if path.starts_with(FakePool::own()) && world.pool.file(path).is_none() {
+            return Ok(None);
+        }
         if world.silent.as_ref().is_some_and(|silent| path.starts_with(silent)) {
             panic!("a look at {} never comes back", path.display());
         }
@@ -540,7 +570,7 @@ impl Host for FakeHost {
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
         let world = self.world();
-        if let Some(content) = world.files.get(path) {
+        if let Some(content) = world.files.get(path).or_else(|| world.pool.file(path)) {
             return Ok(content.clone());
         }
         let text = match path.to_str() {
@@ -575,7 +605,8 @@ impl Host for FakeHost {
     }
 
     fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
-        Ok(self.world().btrfs.at(root))
+        let world = self.world();
+        Ok(world.btrfs.at(root).or_else(|| world.pool.at(root)))
     }
 
     fn subvolume_on(&self, device: &Path, name: &str) -> Result<Option<Subvolume>, ActError> {
@@ -594,7 +625,11 @@ impl Host for FakeHost {
     }
 
     fn nested_subvolumes(&self, root: &Path) -> Result<Vec<PathBuf>, ActError> {
-        Ok(self.world().btrfs.nested.get(root).cloned().unwrap_or_default())
+        let world = self.world();
+        if FakePool::holds(root) {
+            return Ok(world.pool.nested());
+        }
+        Ok(world.btrfs.nested.get(root).cloned().unwrap_or_default())
     }
 
     fn canonical(&self, path: &Path) -> PathBuf {
@@ -614,6 +649,9 @@ impl Host for FakeHost {
     }
 
     fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError> {
+        if FakePool::holds(directory) {
+            return Ok(Some(self.world().pool.names_in(directory)));
+        }
         if directory != Path::new(LOCKED) {
             return Ok(None);
         }

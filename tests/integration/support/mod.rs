@@ -7,6 +7,7 @@ pub mod fake_engine;
 pub mod fake_guests;
 pub mod fake_host;
 pub mod fake_lvm;
+pub mod fake_pool;
 pub mod fake_provider;
 pub mod fake_source;
 pub mod fake_vault;

@@ -10,6 +10,7 @@ use super::fake_borg::{Answer, FakeBorg};
 use super::fake_btrfs::FakeBtrfs;
 use super::fake_guests::{FakeGuest, FakeGuests};
 use super::fake_lvm::{FakeLvm, Stage};
+use super::fake_pool::FakePool;
 use super::fake_vault::FakeVault;
 
 /// What happens at the n-th effect.
@@ -58,6 +59,8 @@ pub struct World {
     pub borg: FakeBorg,
     /// That of one more engine.
     pub vault: FakeVault,
+    /// A directory of another btrfs that takes copies.
+    pub pool: FakePool,
     /// Directories below the cache directory, with their inode.
     pub staging: BTreeMap<PathBuf, u64>,
     /// Whether the service that the `before` hook stops is running.
@@ -141,7 +144,8 @@ impl World {
 
     /// All copies that there are, by id, oldest first: ids sort by time where one job makes them.
     pub fn copies(&self) -> Vec<String> {
-        self.borg.archives.keys().chain(self.vault.copies.keys()).cloned().collect()
+        let named = self.borg.archives.keys().chain(self.vault.copies.keys()).cloned();
+        named.chain(self.pool.copies()).collect()
     }
 
     /// Everything that a run must have given back when it is over, and has not.
@@ -153,6 +157,7 @@ impl World {
             held.extend(self.btrfs.top.keys().map(|name| format!("snapshot {name}")));
             held.push(format!("{} is to be kept", self.bases));
         }
+        held.extend(self.pool.hollow().map(|name| format!("a hollow copy {name}")));
         held.extend(self.lvm.snapshots().iter().map(|volume| format!("volume {}", volume.name)));
         held.extend(self.lvm.ailments());
         held.extend(self.guests.values().flat_map(FakeGuest::held));
@@ -181,6 +186,7 @@ impl World {
         self.lvm.reboot();
         self.guests.values_mut().for_each(FakeGuest::reboot);
         self.btrfs.reboot();
+        self.pool.reboot();
         for mount in &mut self.mounts {
             if self.remounted.contains(&mount.at) {
                 mount.super_options = "rw".into();

@@ -1,0 +1,94 @@
+//! `list-tree`: not for people. It says what lies in a copy that is a tree of its own; see [`crate::tools::listing`].
+
+use std::fs::Metadata;
+use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use chrono::DateTime;
+use clap::Args;
+
+use crate::model::shown::Show;
+use crate::tools::listing::Listed;
+
+use super::options::Verdict;
+
+/// Arguments of `list-tree`.
+#[derive(Debug, Args)]
+pub struct ListTreeArgs {
+    /// The root of the tree
+    #[arg(value_name = "DIR")]
+    root: PathBuf,
+}
+
+/// Runs the verb. Links are not followed, and what is another file system or subvolume is not entered.
+pub fn run(args: &ListTreeArgs) -> Verdict {
+    let root = &args.root;
+    let found = std::fs::symlink_metadata(root);
+    let found = found.with_context(|| format!("cannot look at {}", root.shown()))?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    tell(&mut out, PathBuf::new(), &found)?;
+    let mut open = vec![PathBuf::new()];
+    while let Some(directory) = open.pop() {
+        let at = root.join(&directory);
+        let cannot = || format!("cannot read {}", at.shown());
+        let mut names: Vec<_> = std::fs::read_dir(&at)
+            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect())
+            .with_context(cannot)?;
+        names.sort();
+        for name in names {
+            let path = directory.join(name);
+            let entry = std::fs::symlink_metadata(root.join(&path)).with_context(cannot)?;
+            tell(&mut out, path.clone(), &entry)?;
+            if entry.is_dir() && entry.dev() == found.dev() {
+                open.push(path);
+            }
+        }
+    }
+    out.flush().context("cannot write the list")?;
+    Ok(Vec::new())
+}
+
+fn tell(out: &mut impl Write, path: PathBuf, found: &Metadata) -> anyhow::Result<()> {
+    let kind = kind_of(found);
+    let listed = Listed {
+        path,
+        kind,
+        size: (kind == '-').then(|| found.size()),
+        modified: DateTime::from_timestamp(found.mtime(), u32::try_from(found.mtime_nsec())?),
+        mode: found.mode() & 0o7777,
+        uid: found.uid(),
+        gid: found.gid(),
+    };
+    serde_json::to_writer(&mut *out, &listed)?;
+    out.write_all(b"\n").context("cannot write the list")?;
+    Ok(())
+}
+
+fn kind_of(found: &Metadata) -> char {
+    let kind = found.file_type();
+    match () {
+        () if kind.is_dir() => 'd',
+        () if kind.is_symlink() => 'l',
+        () if kind.is_fifo() => 'p',
+        () if kind.is_socket() => 's',
+        () if kind.is_block_device() => 'b',
+        () if kind.is_char_device() => 'c',
+        () => '-',
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let of = |path: &str| kind_of(&std::fs::symlink_metadata(Path::new(path)).unwrap());
+        assert_eq!((of("/"), of("/proc/self/exe"), of("/dev/null")), ('d', 'l', 'c'));
+        assert_eq!(of("/proc/version"), '-');
+    }
+}

@@ -1,0 +1,83 @@
+//! `[jobs.NAME.subvolumes]`: subvolumes of btrfs, taken over as they are.
+
+use std::path::PathBuf;
+
+use super::hooks;
+use super::source::{ReadSource, SourceKind, Trees};
+use crate::config::diagnostic::{Complaint, Notes};
+use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
+use crate::config::kind::Elements;
+use crate::config::kinds::PATHS as LIST_OF_PATHS;
+use crate::config::section::Section;
+#[cfg(test)]
+use crate::config::testing::Effects;
+use crate::model::job::{Source, SubvolumesSource};
+use crate::model::shown::Show;
+
+/// The kind of source.
+pub const ROW: SourceKind = SourceKind {
+    item: Item::Table(&SUBVOLUMES),
+    read,
+    judge_hooks: |_, hooks, notes| {
+        if let Some(hooks) = hooks {
+            hooks::refuse_quiet(hooks, notes);
+        }
+    },
+};
+
+const SUBVOLUMES: Table = Table {
+    name: "subvolumes",
+    says: "Protects subvolumes of btrfs, by snapshots that are sent to btrfs targets",
+    start: Start::off(
+        "jobs.home.subvolumes",
+        "Subvolumes of btrfs: a snapshot of each is sent to btrfs targets, and only what changed since the last one.\n\
+         #[jobs.home]\n\
+         #targets = [\"snapshots\"]",
+    ),
+    variants: no_variants,
+    items: &[&[Item::Value(&PATHS), Item::Value(&LEAVE_OUT)]],
+};
+
+const PATHS: Key<Elements<PathBuf>> = Key::new("paths", &LIST_OF_PATHS)
+    .says("The subvolumes, by where they are seen; each is a series of its own")
+    .on("['/home']");
+
+const LEAVE_OUT: Key<Elements<PathBuf>> = Key::new("leave-out", &LIST_OF_PATHS)
+    .says("Other subvolumes in them that need not be in a copy: no snapshot holds what lies in one")
+    .example("['/home/alice/scratch']")
+    .told();
+
+fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadSource> {
+    if !section.has(&PATHS) {
+        let complaint = Complaint::new("subvolumes names no paths")
+            .help(format!("add {} = [\"/…\"]", PATHS.key()));
+        notes.missing(section.at, complaint);
+    } else if section.is_empty_list(&PATHS) {
+        let complaint = Complaint::new("the list of paths is empty: nothing would be protected");
+        notes.problem(section.value_at(&PATHS), complaint);
+    }
+    let paths = section.list(&PATHS);
+    for (n, (path, at)) in paths.iter().enumerate() {
+        if paths[..n].iter().any(|(earlier, _)| earlier == path) {
+            let complaint = Complaint::new(format!("{} is named twice", path.shown()));
+            notes.problem(*at, complaint);
+        }
+    }
+    let source = SubvolumesSource {
+        paths: paths.iter().map(|(path, _)| path.clone()).collect(),
+        leave_out: section.values(&LEAVE_OUT),
+    };
+    let trees = Trees { paths, exclude: Vec::new(), one_file_system: true };
+    Some(ReadSource { source: Source::Subvolumes(source), trees })
+}
+
+/// What a change of each key changes.
+#[cfg(test)]
+pub const EFFECTS: &[Effects] = &[Effects {
+    table: "jobs.NAME.subvolumes",
+    file: "[targets.t.btrfs]\nlocation='/r'\n[jobs.j]\ntargets=['t']\n[jobs.j.subvolumes]\nKEY",
+    rows: &[
+        ("paths", "paths=['/a']", "paths=['/b']"),
+        ("leave-out", "paths=['/a']", "paths=['/a']\nleave-out=['/a/b']"),
+    ],
+}];

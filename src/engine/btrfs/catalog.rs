@@ -1,0 +1,331 @@
+//! What a target knows of its copies: a marker that says which target it is, and beside each copy a record that was
+//! written when its data was on the disk.
+//!
+//! `btrfs receive` ends long before the data it wrote is anywhere: a subvolume may be read-only, carry the UUID of what
+//! was sent, and hold empty files after a power cut. So a copy counts only with its record, which is written after the
+//! file system was flushed, and only as long as the subvolume is the one that the record speaks of. All else in the
+//! directory is an unfinished copy of ours (by its name and a dead run's), or none of our business.
+//!
+//! ```text
+//! LOCATION/.stillpoint/target.json            which target this is; made by init
+//! LOCATION/.stillpoint/copies/NAME.json       the record of the copy NAME
+//! LOCATION/NAME                               the copy, a read-only subvolume
+//! LOCATION/.incoming.NAME                     one that is being received
+//! ```
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Context, EngineError};
+use crate::host::{Action, Subvolume};
+use crate::model::copy::{Copy, Series};
+use crate::model::names::{HostName, JobName, MachineId, RunId};
+use crate::model::shown::Show;
+
+/// The format of both files.
+const FORMAT: u32 = 1;
+
+/// Our own directory in a target.
+const OWN: &str = ".stillpoint";
+
+/// What the name of a copy begins with while it is being received.
+const INCOMING: &str = ".incoming.";
+
+/// Which target it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Marker {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// A random text that no other target has.
+    pub id: String,
+}
+
+/// The record of a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The copy's name, which is its id.
+    pub name: String,
+    /// The UUID of the received subvolume.
+    pub uuid: String,
+    /// The UUID of the snapshot that was sent.
+    pub sent: String,
+    /// The generation that the snapshot had.
+    pub generation: u64,
+    /// The UUID of the subvolume here that it is based on.
+    pub parent: Option<String>,
+    /// In whose name it was made.
+    pub host: HostName,
+    /// The job.
+    pub job: JobName,
+    /// The subvolume's path on that host.
+    pub item: Option<String>,
+    /// The run that made it.
+    pub run: RunId,
+    /// The machine that made it.
+    pub machine: Option<MachineId>,
+    /// The moment it stands for.
+    pub time: DateTime<Utc>,
+    /// Bytes of the stream.
+    pub bytes: u64,
+    /// How many names lead to what is no directory in it, where that is known.
+    pub files: Option<u64>,
+    /// Never to be pruned while this holds.
+    pub pinned: bool,
+}
+
+impl Record {
+    /// The series it belongs to.
+    pub fn series(&self) -> Series {
+        Series { host: self.host.clone(), job: self.job.clone(), item: self.item.clone() }
+    }
+
+    /// Whether a subvolume is the one that was recorded, and nobody has written to it since. (What was made writable
+    /// by btrfs-progs is no longer received as anything.)
+    pub fn is_of(&self, found: &Subvolume) -> bool {
+        found.read_only
+            && found.uuid.as_ref() == Some(&self.uuid)
+            && found.received_uuid.as_ref() == Some(&self.sent)
+            && found.received == self.generation
+    }
+
+    /// The copy as it is listed.
+    pub fn copy(&self) -> Copy {
+        Copy {
+            id: self.name.clone(),
+            series: Some(self.series()),
+            run: Some(self.run.clone()),
+            time: self.time,
+            files: self.files,
+            pinned: self.pinned,
+            machine: self.machine.clone(),
+            ..Copy::default()
+        }
+    }
+}
+
+/// The catalog of a target that was found to be one.
+pub(super) struct Catalog<'a> {
+    pub cx: Context<'a>,
+    /// The target's directory, without links.
+    pub location: PathBuf,
+    pub marker: Marker,
+}
+
+impl<'a> Catalog<'a> {
+    /// Opens a target.
+    ///
+    /// # Errors
+    /// When there is none at that place.
+    pub fn open(cx: Context<'a>, location: &Path) -> Result<Self, EngineError> {
+        let location = cx.host.canonical(location);
+        let marker = marker(cx, &location)?.ok_or_else(|| EngineError::RepositoryMissing {
+            repository: location.shown().to_string(),
+        })?;
+        Ok(Self { cx, location, marker })
+    }
+
+    /// Makes one in a directory of a btrfs.
+    ///
+    /// # Errors
+    /// When there is one, or no directory, or no btrfs.
+    pub fn make(cx: Context<'a>, location: &Path) -> Result<Self, EngineError> {
+        let location = cx.host.canonical(location);
+        let repository = location.shown().to_string();
+        if cx.host.path_state(&location)?.is_none() {
+            let what = format!(
+                "there is no directory {repository}: make it, on the file system that is to hold the copies"
+            );
+            return Err(unfit(what));
+        }
+        if marker(cx, &location)?.is_some() {
+            return Err(EngineError::RepositoryExists { repository });
+        }
+        let mounts = cx.host.mounts()?;
+        let around = mounts.iter().rev().filter(|mount| location.starts_with(&mount.at));
+        let around = around.max_by_key(|mount| mount.at.components().count());
+        if around.is_none_or(|mount| mount.file_system != "btrfs") {
+            return Err(unfit(format!("{repository} is on no btrfs, and only one can receive")));
+        }
+        let id: String =
+            (0..4).map(|_| format!("{:08x}", u32::from_be_bytes(cx.host.random()))).collect();
+        let made = Self { cx, location, marker: Marker { format: FORMAT, id } };
+        for directory in [made.own(), made.records()] {
+            cx.host.act(&Action::EnsureDirectory { path: directory, mode: 0o700 })?;
+        }
+        made.write(&made.own().join("target.json"), &made.marker)?;
+        Ok(made)
+    }
+
+    fn own(&self) -> PathBuf {
+        self.location.join(OWN)
+    }
+
+    fn records(&self) -> PathBuf {
+        self.own().join("copies")
+    }
+
+    /// Where a copy is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.location.join(name)
+    }
+
+    /// Where it is while it is being received, and the name that it has there.
+    pub fn incoming(&self, name: &str) -> (PathBuf, String) {
+        let incoming = format!("{INCOMING}{name}");
+        (self.location.join(&incoming), incoming)
+    }
+
+    /// The records of all copies that are there and what they were, each with the subvolume; `None` for that where a dry
+    /// run only foretells it.
+    ///
+    /// # Errors
+    /// When one cannot be read: then it is not known what is there.
+    pub fn copies(&self) -> Result<Vec<(Record, Option<Subvolume>)>, EngineError> {
+        let mut copies = Vec::new();
+        for record in self.all_records()? {
+            let path = self.path(&record.name);
+            match self.cx.host.subvolume(&path)? {
+                Some(found) if record.is_of(&found) => copies.push((record, Some(found))),
+                Some(_) => tracing::warn!(
+                    "{} is not what was received there any more, so it is not listed as a copy",
+                    path.shown()
+                ),
+                None if !self.cx.host.predicted(&foretold(&path)).is_empty() => {
+                    copies.push((record, None));
+                }
+                None => {}
+            }
+        }
+        Ok(copies)
+    }
+
+    /// The names of all that is recorded, whether it is there or not.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    pub fn recorded(&self) -> Result<Vec<String>, EngineError> {
+        Ok(self.all_records()?.into_iter().map(|record| record.name).collect())
+    }
+
+    /// Every record, also of what is gone.
+    fn all_records(&self) -> Result<Vec<Record>, EngineError> {
+        let directory = self.records();
+        let names: BTreeSet<_> =
+            self.cx.host.names_in(&directory)?.unwrap_or_default().into_iter().collect();
+        let mut records = Vec::new();
+        for name in names {
+            // A record is written under another name first, which a power cut may leave.
+            let Some(copy) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
+                continue;
+            };
+            if copy.starts_with('.') {
+                continue;
+            }
+            let record: Record = read(self.cx, &directory.join(&name))?;
+            if record.name != copy || record.format != FORMAT {
+                return Err(broken(&directory.join(&name), "it is of another copy or format"));
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// The names of copies that were not received to their end, each as it is there.
+    ///
+    /// # Errors
+    /// When the target cannot be looked at.
+    pub fn unfinished(&self) -> Result<Vec<String>, EngineError> {
+        let there = self.cx.host.nested_subvolumes(&self.location)?;
+        let names = there.iter().filter(|path| path.parent() == Some(&self.location));
+        Ok(names
+            .filter_map(|path| path.file_name().and_then(OsStr::to_str))
+            .filter(|name| finished_name(name).is_some())
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Writes the record of a copy.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    pub fn record(&self, record: &Record) -> Result<(), EngineError> {
+        self.write(&self.record_of(&record.name), record)
+    }
+
+    /// Forgets a copy that is gone.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn forget(&self, name: &str) -> Result<(), EngineError> {
+        self.cx.host.act(&Action::RemoveFile { path: self.record_of(name) })?;
+        Ok(())
+    }
+
+    /// Waits until all that was written is on the disk.
+    ///
+    /// # Errors
+    /// When something of it was lost.
+    pub fn flush(&self) -> Result<(), EngineError> {
+        self.cx.host.act(&Action::FlushFileSystem { path: self.location.clone() })?;
+        Ok(())
+    }
+
+    fn record_of(&self, name: &str) -> PathBuf {
+        self.records().join(format!("{name}.json"))
+    }
+
+    fn write(&self, path: &Path, what: &impl Serialize) -> Result<(), EngineError> {
+        let mut content =
+            serde_json::to_vec_pretty(what).map_err(|error| broken(path, &error.to_string()))?;
+        content.push(b'\n');
+        let path = path.to_owned();
+        self.cx.host.act(&Action::ReplaceFile { path, mode: 0o600, content })?;
+        Ok(())
+    }
+}
+
+impl Record {
+    /// A record in the present format.
+    pub const FORMAT: u32 = FORMAT;
+}
+
+/// The name that an unfinished copy would have had; `None` for anything else.
+pub(super) fn finished_name(name: &str) -> Option<&str> {
+    name.strip_prefix(INCOMING).filter(|name| !name.is_empty())
+}
+
+/// What a dry run says of a copy that it foretells.
+pub(super) fn foretold(path: &Path) -> String {
+    format!("btrfs copy {}", path.shown())
+}
+
+fn marker(cx: Context<'_>, location: &Path) -> Result<Option<Marker>, EngineError> {
+    let path = location.join(OWN).join("target.json");
+    if cx.host.path_state(&path)?.is_none() {
+        return Ok(None);
+    }
+    let marker: Marker = read(cx, &path)?;
+    match marker.format {
+        FORMAT => Ok(Some(marker)),
+        _ => Err(broken(&path, "it was written by a newer version")),
+    }
+}
+
+fn read<T: for<'d> Deserialize<'d>>(cx: Context<'_>, path: &Path) -> Result<T, EngineError> {
+    let content = cx.host.read(path)?;
+    serde_json::from_slice(&content).map_err(|error| broken(path, &error.to_string()))
+}
+
+fn broken(path: &Path, what: &str) -> EngineError {
+    EngineError::Output { engine: "btrfs", what: format!("{}: {what}", path.shown()) }
+}
+
+fn unfit(what: String) -> EngineError {
+    EngineError::Unsupported { engine: "btrfs".into(), what }
+}

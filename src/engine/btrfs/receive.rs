@@ -1,0 +1,296 @@
+//! Making a copy: a snapshot is sent, passes our stage, is received, made durable, looked at, recorded and named.
+
+use std::path::Path;
+
+use super::catalog::{Catalog, Record, foretold};
+use super::{BtrfsEngine, culprit};
+use crate::engine::{
+    BackupReport, BackupRequest, Context, Engine, EngineError, Input, OnProgress, Snapshot,
+    StillSubvolume,
+};
+use crate::host::{Action, Chained, CommandSpec, Fact, Stream, Subvolume};
+use crate::model::event::Progress;
+use crate::model::outcome::Outcome;
+use crate::model::shown::Show;
+use crate::tools::borg::name;
+use crate::tools::btrfs::command::{self, Reader, Sending, Told, parse_uuid};
+use crate::tools::btrfs::stage::{Expectation, Parent, Uuid};
+
+/// What a difference is made against: a snapshot here and what it became there.
+#[derive(Clone, Copy)]
+struct Base<'a> {
+    sent: &'a Snapshot,
+    received: &'a Record,
+}
+
+impl BtrfsEngine {
+    /// Makes a copy; see [`Engine::backup`].
+    pub(super) fn receive(
+        &self,
+        cx: Context<'_>,
+        request: &BackupRequest,
+        progress: OnProgress<'_>,
+    ) -> Result<BackupReport, EngineError> {
+        let Input::Subvolume(still) = &request.input else {
+            return Err(EngineError::unsupported(&self.target, "store anything but subvolumes"));
+        };
+        let catalog = self.open(cx)?;
+        let copies = catalog.copies()?;
+        // What a dry run only foretells is no base of anything.
+        let there = || copies.iter().filter(|(_, found)| found.is_some()).map(|(record, _)| record);
+        let base = still.earlier.iter().find_map(|sent| {
+            let received = there().find(|record| record.sent == sent.uuid)?;
+            Some(Base { sent, received })
+        });
+        let transfer = Transfer {
+            engine: self,
+            catalog: &catalog,
+            still,
+            name: name::archive_name(&request.series, request.time, &request.run),
+        };
+        let Some(base) = base else {
+            let told = transfer.carry_out(None, progress)?;
+            return transfer.seal(request, None, &told, Vec::new());
+        };
+        match transfer.carry_out(Some(base), progress) {
+            Ok(told) => transfer.seal(request, Some(base), &told, Vec::new()),
+            Err(Failure::Receiver(error @ EngineError::Failed { .. })) => {
+                let warning = format!(
+                    "the difference to {} could not be received, so all was sent: {error}",
+                    base.received.name
+                );
+                let told = transfer.carry_out(None, progress)?;
+                transfer.seal(request, None, &told, vec![warning])
+            }
+            Err(failure) => Err(failure.into()),
+        }
+    }
+}
+
+/// Why nothing was received.
+enum Failure {
+    /// The receiver refused by itself what came: some kernels refuse to share what lies in the parent.
+    Receiver(EngineError),
+    /// Anything else.
+    Other(EngineError),
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        Failure::Other(error)
+    }
+}
+
+impl From<Failure> for EngineError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Receiver(error) | Failure::Other(error) => error,
+        }
+    }
+}
+
+/// One copy on its way.
+struct Transfer<'a> {
+    engine: &'a BtrfsEngine,
+    catalog: &'a Catalog<'a>,
+    still: &'a StillSubvolume,
+    name: String,
+}
+
+impl Transfer<'_> {
+    /// Sends and receives. When that fails, nothing of it is left: it would take up space on a disk that may be full.
+    fn carry_out(
+        &self,
+        base: Option<Base<'_>>,
+        progress: OnProgress<'_>,
+    ) -> Result<Option<Told>, Failure> {
+        let result = self.try_to_carry_out(base, progress);
+        if result.is_err()
+            && let Err(error) = self.clear_away()
+        {
+            tracing::warn!(%error, "what was received of a copy is left; the next good one removes it");
+        }
+        result
+    }
+
+    /// Deletes what was received so far.
+    fn clear_away(&self) -> Result<(), EngineError> {
+        let (path, _) = self.catalog.incoming(&self.name);
+        let host = self.catalog.cx.host;
+        // What a signal stopped must still be cleared away.
+        let _shield = host.shield();
+        // The name is new, and nobody but our receiver makes it.
+        if let Some(found) = host.subvolume(&path)? {
+            host.act(&Action::DeleteSubvolume { path, found })?;
+            // The file system gives its space back only after that.
+            self.catalog.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Answers what passed; `None` in a dry run.
+    fn try_to_carry_out(
+        &self,
+        base: Option<Base<'_>>,
+        progress: OnProgress<'_>,
+    ) -> Result<Option<Told>, Failure> {
+        let cx = self.catalog.cx;
+        let (path, incoming) = self.catalog.incoming(&self.name);
+        let parent = base.map(|base| -> Result<Parent, EngineError> {
+            Ok(Parent { sent: uuid(&base.sent.uuid)?, received: uuid(&base.received.uuid)? })
+        });
+        let expected = Expectation {
+            name: incoming,
+            uuid: uuid(&self.still.snapshot.uuid)?,
+            parent: parent.transpose()?,
+        };
+        let [send, stage, receive] = self.commands(base, &expected);
+        let before = [send, stage];
+        let chained = cx.host.chain(&before, &receive, &mut |stream, line| {
+            if stream == Stream::ProducerErr
+                && let Some(told) = Told::read(line)
+            {
+                progress(Progress { bytes_done: Some(told.bytes), ..Progress::default() });
+            }
+        });
+        let chained = chained.map_err(EngineError::from)?;
+        if chained.last.is_predicted {
+            return Ok(None);
+        }
+        let told = self.judge(&before, &receive, &chained)?;
+        // What was received is nowhere yet.
+        self.catalog.flush()?;
+        let found = cx.host.subvolume(&path).map_err(EngineError::from)?;
+        if found.as_ref().is_some_and(|found| self.is_it(found, base, &told)) {
+            return Ok(Some(told));
+        }
+        Err(Failure::Other(EngineError::Output {
+            engine: "btrfs",
+            what: format!(
+                "btrfs receive ended well, and {} is not what was sent: {found:?}",
+                path.shown()
+            ),
+        }))
+    }
+
+    fn commands(&self, base: Option<Base<'_>>, expected: &Expectation) -> [CommandSpec; 3] {
+        let program = self.engine.program();
+        let limit = self.engine.target.stall_timeout;
+        let sending = Sending {
+            snapshot: self.still.snapshot.path.clone(),
+            parent: base.map(|base| base.sent.path.clone()),
+            view: self.still.view.clone(),
+        };
+        let mut receive = command::receive(&program, &self.catalog.location, limit);
+        let about = foretold(&self.catalog.path(&self.name));
+        receive.prediction.facts = vec![Fact { about, value: b"received".to_vec() }];
+        [
+            command::send(&program, &sending, limit),
+            command::stage(expected, Reader::Next, limit),
+            receive,
+        ]
+    }
+
+    /// What passed, if every process ended well and the stage saw the end.
+    fn judge(
+        &self,
+        before: &[CommandSpec],
+        receive: &CommandSpec,
+        chained: &Chained,
+    ) -> Result<Told, Failure> {
+        if let Some(at) = culprit(&chained.before, &chained.last) {
+            let last = &chained.last;
+            return Err(match before.get(at).zip(chained.before.get(at)) {
+                Some((spec, ended)) => Failure::Other(self.engine.failure(spec.display(), ended)),
+                None if last.code().is_some() => {
+                    Failure::Receiver(self.engine.failure(receive.display(), last))
+                }
+                None => Failure::Other(self.engine.failure(receive.display(), last)),
+            });
+        }
+        let told = chained.before.get(1).and_then(|stage| Told::last(&stage.stderr_tail));
+        told.filter(|told| told.whole).ok_or_else(|| {
+            Failure::Other(EngineError::Output {
+                engine: "btrfs",
+                what: "nothing was told of what passed between sender and receiver".into(),
+            })
+        })
+    }
+
+    /// Whether a subvolume is what was sent, and all of it.
+    fn is_it(&self, found: &Subvolume, base: Option<Base<'_>>, told: &Told) -> bool {
+        found.read_only
+            && found.received_uuid.as_ref() == Some(&self.still.snapshot.uuid)
+            && found.received == told.generation
+            && told.generation == self.still.generation
+            && found.parent_uuid.as_ref() == base.map(|base| &base.received.uuid)
+    }
+
+    /// Records the copy, and gives it the name of a whole one: that one never has without a record.
+    fn seal(
+        &self,
+        request: &BackupRequest,
+        base: Option<Base<'_>>,
+        told: &Option<Told>,
+        warnings: Vec<String>,
+    ) -> Result<BackupReport, EngineError> {
+        let host = self.catalog.cx.host;
+        let (path, _) = self.catalog.incoming(&self.name);
+        let found = match told {
+            Some(_) => host.subvolume(&path)?,
+            // Foretold, as far as anybody will ask.
+            None => Some(Subvolume { uuid: Some(self.name.clone()), ..Subvolume::default() }),
+        };
+        let Some((found, uuid)) = found.and_then(|it| Some((it.clone(), it.uuid?))) else {
+            return Err(lost(&path));
+        };
+        let files = told.and_then(|told| {
+            // A difference says which names came and went.
+            let before = base.map_or(Some(0), |base| base.received.files)?;
+            (before + told.named).checked_sub(told.unnamed)
+        });
+        let bytes = told.map(|told| told.bytes);
+        let series = &request.series;
+        self.catalog.record(&Record {
+            format: Record::FORMAT,
+            name: self.name.clone(),
+            uuid,
+            sent: self.still.snapshot.uuid.clone(),
+            generation: self.still.generation,
+            parent: base.map(|base| base.received.uuid.clone()),
+            host: series.host.clone(),
+            job: series.job.clone(),
+            item: series.item.clone(),
+            run: request.run.clone(),
+            machine: request.machine.clone(),
+            time: request.time,
+            bytes: bytes.unwrap_or_default(),
+            files,
+            pinned: false,
+        })?;
+        host.act(&Action::RenameSubvolume { path, name: self.name.clone(), found })?;
+        let outcome = if warnings.is_empty() { Outcome::Ok } else { Outcome::Warning };
+        Ok(BackupReport {
+            outcome,
+            id: Some(self.name.clone()),
+            bytes_new: bytes,
+            size: None,
+            files,
+            files_changed: 0,
+            unreadable: Vec::new(),
+            unreadable_count: 0,
+            warnings,
+            absent: Some(Vec::new()),
+        })
+    }
+}
+
+fn lost(path: &Path) -> EngineError {
+    let what = format!("{} is gone, and it was just received", path.shown());
+    EngineError::Output { engine: "btrfs", what }
+}
+
+fn uuid(text: &str) -> Result<Uuid, EngineError> {
+    let what = || format!("{text:?} is no UUID");
+    parse_uuid(text).ok_or_else(|| EngineError::Output { engine: "btrfs", what: what() })
+}

@@ -1,0 +1,61 @@
+//! Subvolumes that were received into a directory: made durable, named and deleted there.
+//!
+//! The way to the directory is the administrator's; in it, a subvolume is known by its number and UUID.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use nix::fcntl::{OFlag, RenameFlags, renameat2};
+use nix::unistd::syncfs;
+
+use super::snapshots::{delete_in, is_same, subvolume_at};
+use super::straight;
+use super::subvolumes::Subvolume;
+
+/// Writes out the file system that holds a directory.
+///
+/// # Errors
+/// When something of what was written to it before is lost (since Linux 5.8), or it cannot be written out.
+pub(in crate::host) fn flush(path: &Path) -> io::Result<()> {
+    Ok(syncfs(&open(path)?)?)
+}
+
+/// Renames a subvolume within its directory, if it is still the one that was found. Answers whether it was.
+///
+/// # Errors
+/// `AlreadyExists` when something has that name; or when the kernel refuses it.
+pub(in crate::host) fn rename(path: &Path, found: &Subvolume, to: &str) -> io::Result<bool> {
+    let (directory, name) = above(path)?;
+    if to.is_empty() || to == "." || to == ".." || to.contains(['/', '\0']) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    if !subvolume_at(&directory, name)?.is_some_and(|there| is_same(&there, found)) {
+        return Ok(false);
+    }
+    renameat2(&directory, name, &directory, to, RenameFlags::RENAME_NOREPLACE)?;
+    directory.sync_all()?;
+    Ok(subvolume_at(&directory, to.as_ref())?.is_some_and(|there| is_same(&there, found)))
+}
+
+/// Deletes a subvolume, if it is still the one that was found. Answers whether it was.
+///
+/// # Errors
+/// When the kernel refuses it, or it is still there afterwards.
+pub(in crate::host) fn delete(path: &Path, found: &Subvolume) -> io::Result<bool> {
+    let (directory, name) = above(path)?;
+    delete_in(&directory, found, name)
+}
+
+/// The directory that holds the last name of a path, and that name.
+fn above(path: &Path) -> io::Result<(File, &OsStr)> {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    Ok((open(above)?, name))
+}
+
+fn open(directory: &Path) -> io::Result<File> {
+    straight::open(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+}

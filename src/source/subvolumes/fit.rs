@@ -1,0 +1,70 @@
+//! Whether a subvolume can be sent, and what of it would not be.
+
+use std::path::{Path, PathBuf};
+
+use crate::capture::survey::Volume;
+use crate::host::Host;
+use crate::model::job::SubvolumesSource;
+use crate::model::outcome::Trouble;
+use crate::model::shown::Show;
+use crate::step::error::StepError;
+
+/// The item that a subvolume is.
+pub(super) fn item_of(path: &Path) -> String {
+    // What people typed in a TOML file is text.
+    path.to_string_lossy().into_owned()
+}
+
+/// A subvolume that can be sent.
+pub(super) struct Fit {
+    /// Where it is and which one.
+    pub volume: Volume,
+    /// What lies in it and is an empty directory in a snapshot: other subvolumes, which the job does not name and does
+    /// not leave out.
+    pub absent: Vec<PathBuf>,
+}
+
+/// Looks at what is at a path of the job.
+///
+/// # Errors
+/// When it is no subvolume, or none of which copies can be told from others.
+pub(super) fn look(host: &dyn Host, job: &SubvolumesSource, path: &Path) -> Result<Fit, StepError> {
+    let unfit =
+        |what: &str| StepError::new(Trouble::Environment, format!("{} {what}", path.shown()));
+    let at = host.canonical(path);
+    let Some(found) = host.subvolume(&at)? else {
+        return Err(unfit(
+            "is no subvolume of a btrfs — name one (btrfs subvolume list), or protect it as files",
+        ));
+    };
+    if found.received_uuid.is_some() {
+        return Err(unfit(
+            "was received from elsewhere and made writable, so all snapshots of it would claim to be one — put a writable snapshot of it in its place (btrfs subvolume snapshot)",
+        ));
+    }
+    let mounts = host.mounts()?;
+    let around = mounts.iter().filter(|mount| at.starts_with(&mount.at));
+    // Of several mounts at one place, the last one is seen.
+    let mount = around.max_by_key(|mount| mount.at.components().count());
+    let Some(mount) = mount.filter(|mount| mount.file_system == "btrfs").cloned() else {
+        return Err(unfit("is not seen by a mount of a btrfs"));
+    };
+    let named = |nested: &PathBuf| {
+        job.paths.iter().any(|path| host.canonical(path) == *nested)
+            || job.leave_out.iter().any(|path| nested.starts_with(host.canonical(path)))
+    };
+    let mut absent = host.nested_subvolumes(&at)?;
+    absent.retain(|nested| !named(nested));
+    let volume = Volume { at, mount, is_subvolume: true, subvolume: Some(found), swap_file: None };
+    Ok(Fit { volume, absent })
+}
+
+/// What to say of what a copy will lack.
+pub(super) fn said(fit: &Fit) -> String {
+    let names: Vec<String> = fit.absent.iter().map(|path| path.shown().to_string()).collect();
+    format!(
+        "{} holds other subvolumes, which no snapshot of it holds: {} — add them to paths, or to leave-out if they need not be",
+        fit.volume.at.shown(),
+        names.join(", ")
+    )
+}

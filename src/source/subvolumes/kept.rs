@@ -1,0 +1,151 @@
+//! Snapshots that stay: the newest one of which each target has a copy, and no other.
+
+use std::collections::BTreeSet;
+
+use crate::capture::{self, Still};
+use crate::history::{History, KeptCapture};
+use crate::model::copy::{CLOCK_SLACK, Series, later};
+use crate::model::job::Job;
+use crate::model::outcome::{Outcome, Trouble};
+use crate::step::captures::{self, Held};
+use crate::step::context::RunContext;
+use crate::step::error::StepError;
+use crate::step::recorder::{Done, Recorder};
+use crate::step::source::series_of;
+
+use super::fit::Fit;
+
+/// An earlier snapshot that is still there.
+pub(super) struct Earlier {
+    /// Its name in the top-level subvolume.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+}
+
+/// The earlier snapshots of a subvolume, the newest first: those that are there and what they were.
+///
+/// # Errors
+/// When history or the file system cannot be asked.
+pub(super) fn of_item(
+    cx: RunContext<'_>,
+    job: &Job,
+    item: &str,
+    fit: &Fit,
+) -> Result<Vec<Earlier>, StepError> {
+    let Some(history) = cx.pipeline.history else { return Ok(Vec::new()) };
+    let origin = fit.volume.subvolume.as_ref().and_then(|it| it.uuid.as_ref());
+    let mut found = Vec::new();
+    for kept in history.kept(&job.name)?.into_iter().rev() {
+        if kept.series.item.as_deref() != Some(item) {
+            continue;
+        }
+        let Some(Still::Subvolume { device, name, .. }) = capture::kept(cx.capture(), &kept.kept)?
+        else {
+            continue;
+        };
+        // One of another subvolume that was at this path is no base: a difference to it would be a full one. And whoever
+        // made it writable may have changed it.
+        let there = cx.host().subvolume_on(&device, &name)?;
+        let there = there.filter(|it| it.read_only && it.parent_uuid.as_ref() == origin);
+        if let Some(uuid) = there.and_then(|it| it.uuid) {
+            found.push(Earlier { name, uuid });
+        }
+    }
+    Ok(found)
+}
+
+/// Has this run's snapshots stay. What cannot be recorded is given back.
+pub(super) fn keep(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    job: &Job,
+    made: Vec<(String, Held)>,
+) {
+    let _shield = cx.host().shield();
+    let now = cx.host().now();
+    let recorded: Vec<KeptCapture> = made
+        .iter()
+        .filter_map(|(item, held)| {
+            let series = series_of(cx.pipeline, job, Some(item.clone()));
+            Some(KeptCapture { series, run: cx.run.clone(), kept: held.to_keep()?, made: now })
+        })
+        .collect();
+    if let Err(error) = cx.pipeline.remember(|history| history.record_kept(&recorded)) {
+        rec.warn(StepError::from(error).message);
+        return give_back(cx, rec, made.into_iter().map(|(_, held)| held).collect());
+    }
+    rec.step("keep", None, None, |_| {
+        for (_, held) in made {
+            held.keep(cx, &[])?;
+        }
+        let text = cx.tense("kept for the next time", "would be kept for the next time");
+        Ok(((), Done::ok(format!("{} {text}", recorded.len()))))
+    });
+}
+
+/// Gives back snapshots of this run.
+pub(super) fn give_back(cx: RunContext<'_>, rec: &mut Recorder<'_>, held: Vec<Held>) {
+    if held.is_empty() {
+        return;
+    }
+    let _shield = cx.host().shield();
+    let count = held.len();
+    rec.step("release", None, None, |_| {
+        captures::release(cx, held).map(|()| ((), Done::ok(format!("{count} released"))))
+    });
+}
+
+/// Gives back the snapshots that no target of the job needs any more: a target needs the one of which it has its last
+/// good copy. One that is away keeps its own for as long as that takes.
+pub(super) fn release_unneeded(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
+    let Some(history) = cx.pipeline.history else { return };
+    let unneeded = match unneeded(cx, job, history) {
+        Ok(unneeded) if unneeded.is_empty() => return,
+        Ok(unneeded) => unneeded,
+        Err(error) => return rec.warn(error.message),
+    };
+    let _shield = cx.host().shield();
+    rec.step("release", None, None, |_| {
+        let mut failures = Vec::new();
+        for kept in &unneeded {
+            let given_back =
+                capture::give_back(cx.capture(), &kept.kept.undo, Some(&kept.kept.identity));
+            let given_back = given_back.map_err(StepError::from).and_then(|()| {
+                Ok(cx.pipeline.remember(|history| history.forget_kept(&kept.kept.undo))?)
+            });
+            failures.extend(given_back.err().map(|error| error.message));
+        }
+        let text = cx.tense("earlier released", "earlier would be released");
+        let done = format!("{} {text}", unneeded.len() - failures.len());
+        if failures.is_empty() {
+            return Ok(((), Done::ok(done)));
+        }
+        let said = format!("{done}; {}", failures.join("; "));
+        Ok(((), Done::with(Outcome::Warning, Trouble::Warning, said)))
+    });
+}
+
+fn unneeded(
+    cx: RunContext<'_>,
+    job: &Job,
+    history: &History,
+) -> Result<Vec<KeptCapture>, StepError> {
+    let kept = history.kept(&job.name)?;
+    // What is dated further ahead is no last one to anybody.
+    let until = later(cx.host().now(), CLOCK_SLACK);
+    let mut needed = BTreeSet::new();
+    let all: BTreeSet<&Series> = kept.iter().map(|kept| &kept.series).collect();
+    for series in all {
+        for target in &job.targets {
+            let last = history.last_good_until(target, series, until)?;
+            needed.extend(last.map(|last| (series.clone(), last.run)));
+        }
+    }
+    // What this run made may not have been recorded as a copy anywhere yet, or by nobody: it is the next base.
+    let is_needed = |kept: &KeptCapture| {
+        kept.run == *cx.run || needed.contains(&(kept.series.clone(), kept.run.clone()))
+    };
+    let unneeded = kept.iter().filter(|kept| !is_needed(kept)).cloned().collect();
+    Ok(unneeded)
+}

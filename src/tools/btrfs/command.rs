@@ -1,0 +1,185 @@
+//! Argument lists of btrfs-progs, and of our own stage in between.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::stage::{Expectation, Passed, Uuid};
+use crate::host::{Capture, CommandSpec, Effect, PrivateView, Tool};
+
+/// The verb of ours that a [`stage`] is.
+pub const STAGE: &str = "pass-stream";
+
+/// What is sent, and how it is seen.
+#[derive(Debug, Clone)]
+pub struct Sending {
+    /// The snapshot, read-only.
+    pub snapshot: PathBuf,
+    /// What the receiver has already: a read-only snapshot of the same file system, seen by the same mount.
+    pub parent: Option<PathBuf>,
+    /// How both are seen.
+    pub view: PrivateView,
+}
+
+/// Sends a snapshot to standard output.
+pub fn send(program: &Tool, sending: &Sending, stall_limit: Duration) -> CommandSpec {
+    let mut spec = CommandSpec::new(program.clone(), Effect::Inspect).args(["send", "-q"]);
+    if let Some(parent) = &sending.parent {
+        spec = spec.arg("-p").arg(parent);
+    }
+    spec = spec.arg("--").arg(&sending.snapshot);
+    spec.stdout = Capture::Lines;
+    spec.view = sending.view.clone();
+    spec.stall_limit = Some(stall_limit);
+    spec
+}
+
+/// Passes a stream on that is what is expected, see [`super::stage`]; to nobody, if it is only to be read.
+pub fn stage(expected: &Expectation, reader: Reader, stall_limit: Duration) -> CommandSpec {
+    let mut spec = CommandSpec::new(Tool::Own, Effect::Inspect)
+        .args([STAGE, "--uuid", &shown(expected.uuid)])
+        .args(["--name", &expected.name]);
+    if let Some(parent) = &expected.parent {
+        spec =
+            spec.args(["--based-on", &shown(parent.sent), "--known-as", &shown(parent.received)]);
+    }
+    if reader == Reader::Nobody {
+        spec = spec.arg("--to-nobody");
+    }
+    spec.stdout = Capture::Lines;
+    // It tells again and again how far it is.
+    spec.repeats_itself = true;
+    spec.stall_limit = Some(stall_limit);
+    spec
+}
+
+/// Who reads what a stage passes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// The next process of the chain.
+    Next,
+    /// Nobody: the stream is read for its own sake.
+    Nobody,
+}
+
+/// Receives a stream into a directory, and can write nowhere else.
+pub fn receive(program: &Tool, directory: &Path, stall_limit: Duration) -> CommandSpec {
+    let mut spec = CommandSpec::new(program.clone(), Effect::Mutate)
+        .args(["receive", "-q", "-C", "--"])
+        .arg(directory);
+    spec.stall_limit = Some(stall_limit);
+    spec
+}
+
+/// Asks for the version of btrfs-progs.
+pub fn version(program: &Tool) -> CommandSpec {
+    CommandSpec::helper(program.clone()).arg("--version")
+}
+
+/// What a [`stage`] tells on its standard error, a line each time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Bytes so far.
+    pub bytes: u64,
+    /// Commands so far.
+    pub commands: u64,
+    /// Names that were given so far to what is no directory.
+    pub named: u64,
+    /// Names that were taken away from it.
+    pub unnamed: u64,
+    /// The generation that the subvolume claims.
+    pub generation: u64,
+    /// Whether the stream is whole.
+    pub whole: bool,
+}
+
+impl Told {
+    /// What is told of what went through.
+    pub fn of(passed: Passed, whole: bool) -> Told {
+        let Passed { bytes, commands, named, unnamed, generation } = passed;
+        Told { bytes, commands, named, unnamed, generation, whole }
+    }
+
+    /// Reads a line; `None` when it is another one's.
+    pub fn read(line: &[u8]) -> Option<Told> {
+        serde_json::from_slice(line).ok()
+    }
+
+    /// The last that was told.
+    pub fn last(stderr: &[u8]) -> Option<Told> {
+        stderr.rsplit(|byte| *byte == b'\n').find_map(Told::read)
+    }
+}
+
+/// A UUID as btrfs-progs print it.
+pub fn shown(uuid: Uuid) -> String {
+    let digits = format!("{:032x}", u128::from_be_bytes(uuid));
+    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+}
+
+/// Reads a UUID; `None` when it is none.
+pub fn parse_uuid(text: &str) -> Option<Uuid> {
+    let digits = text.replace('-', "");
+    let is_one =
+        text.len() == 36 && digits.len() == 32 && digits.bytes().all(|it| it.is_ascii_hexdigit());
+    is_one.then(|| u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stage::Parent;
+    use super::*;
+
+    #[test]
+    fn a_uuid_is_written_and_read_back() {
+        let uuid: Uuid = std::array::from_fn(|n| u8::try_from(n).unwrap() * 17);
+        assert_eq!(shown(uuid), "00112233-4455-6677-8899-aabbccddeeff");
+        assert_eq!(parse_uuid(&shown(uuid)), Some(uuid));
+        for wrong in
+            ["", "x", "00112233-4455-6677-8899-aabbccddeef", "+0112233-4455-6677-8899-aabbccddeeff"]
+        {
+            assert_eq!(parse_uuid(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn command_lines() {
+        let btrfs = Tool::Named("btrfs".into());
+        let limit = Duration::from_secs(1800);
+        let sending = Sending {
+            snapshot: "/home/-new".into(),
+            parent: Some("/home/old".into()),
+            view: PrivateView::default(),
+        };
+        let sent = send(&btrfs, &sending, limit);
+        assert_eq!(sent.display(), "btrfs send -q -p /home/old -- /home/-new");
+        assert_eq!((sent.effect, sent.stall_limit), (Effect::Inspect, Some(limit)));
+        let received = receive(&btrfs, Path::new("/srv/copies"), limit);
+        assert_eq!(received.display(), "btrfs receive -q -C -- /srv/copies");
+        assert_eq!(received.effect, Effect::Mutate);
+        let parent = Some(Parent { sent: [2; 16], received: [3; 16] });
+        let expected = Expectation { name: ".incoming.x".into(), uuid: [1; 16], parent };
+        assert_eq!(
+            stage(&expected, Reader::Next, limit).display(),
+            "stillpoint pass-stream --uuid 01010101-0101-0101-0101-010101010101 --name .incoming.x \
+             --based-on 02020202-0202-0202-0202-020202020202 --known-as 03030303-0303-0303-0303-030303030303"
+        );
+        let alone = Expectation { parent: None, ..expected };
+        assert_eq!(
+            stage(&alone, Reader::Nobody, limit).display(),
+            "stillpoint pass-stream --uuid 01010101-0101-0101-0101-010101010101 --name .incoming.x --to-nobody"
+        );
+    }
+
+    #[test]
+    fn what_a_stage_tells_is_read_among_other_lines() {
+        let told =
+            Told { bytes: 5, commands: 2, named: 1, unnamed: 3, generation: 77, whole: true };
+        let line = serde_json::to_string(&told).unwrap();
+        let first = serde_json::to_string(&Told::default()).unwrap();
+        let all = format!("{first}\nERROR: {{}}\n{line}\nsomething else\n");
+        assert_eq!(Told::last(all.as_bytes()), Some(told));
+        assert_eq!(Told::last(b"ERROR: no"), None);
+    }
+}

@@ -1,0 +1,16 @@
+//! btrfs-progs: sending and receiving, and the stream in between.
+
+use crate::host::Tool;
+
+pub mod command;
+pub mod stage;
+pub mod stream;
+
+/// btrfs-progs, unless the configuration names another.
+pub const PROGRAM: Tool = Tool::Known {
+    name: "btrfs",
+    hint: "install it (Debian: apt install btrfs-progs) or name it with program = \"/path/to/btrfs\"",
+};
+
+#[cfg(test)]
+mod tests;

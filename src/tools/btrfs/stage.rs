@@ -1,0 +1,185 @@
+//! What stands between the sender and the receiver of a stream: it lets through what was asked for, and nothing else.
+//!
+//! `btrfs receive` believes a stream. It looks for the parent by a UUID alone, takes the lowest of several, follows
+//! whatever path it reads, and makes a finished subvolume of whatever ends with an end. So the stream is told here which
+//! subvolume of the target it is based on, its name is ours, its paths stay inside, and its end is held back until the
+//! sender is known to have ended well.
+
+use super::stream::{Command, Decoder, StreamError, attribute, check_path, command, header, kind};
+
+/// A UUID, as a stream writes it.
+pub type Uuid = [u8; 16];
+
+/// What a stream must be, and what becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    /// The name that the subvolume gets where it is received.
+    pub name: String,
+    /// The UUID that it must claim: that of the snapshot, or of what that was received from.
+    pub uuid: Uuid,
+    /// What it must be based on, and in the place of what; `None`: it must stand alone.
+    pub parent: Option<Parent>,
+}
+
+/// A subvolume that is there on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parent {
+    /// What the sender calls it.
+    pub sent: Uuid,
+    /// What the receiver finds it by, and no other.
+    pub received: Uuid,
+}
+
+/// What went through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Bytes of the stream.
+    pub bytes: u64,
+    /// Commands.
+    pub commands: u64,
+    /// Names that were given to what is no directory.
+    pub named: u64,
+    /// Names that were taken away from it.
+    pub unnamed: u64,
+    /// The generation that the subvolume claims to have had (`ctransid`).
+    pub generation: u64,
+}
+
+/// Looks at a stream as it passes.
+#[derive(Debug)]
+pub struct Stage {
+    expected: Expectation,
+    decoder: Decoder,
+    end: Vec<u8>,
+    passed: Passed,
+}
+
+impl Stage {
+    /// A stage through which this passes and nothing else.
+    pub fn new(expected: Expectation) -> Stage {
+        Stage { expected, decoder: Decoder::default(), end: Vec::new(), passed: Passed::default() }
+    }
+
+    /// Takes the next bytes of the sender, and adds to `out` what the receiver may have by now.
+    ///
+    /// # Errors
+    /// When it is not what was expected. What was let through so far cannot become a finished subvolume.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), StreamError> {
+        let Stage { expected, decoder, end, passed } = self;
+        passed.bytes += bytes.len() as u64;
+        decoder.push(bytes, &mut |command| {
+            passed.commands += 1;
+            let is_named = kind::MADE.contains(&command.kind) || command.kind == kind::LINK;
+            passed.named += u64::from(is_named);
+            passed.unnamed += u64::from(command.kind == kind::UNLINK);
+            match command.kind {
+                _ if passed.commands == 1 => {
+                    out.extend(header(command.version));
+                    out.extend(begin(expected, passed, command)?);
+                }
+                kind::SUBVOLUME | kind::SNAPSHOT => {
+                    let what = "a second subvolume in it".into();
+                    return Err(StreamError::Another { what });
+                }
+                kind::END => end.extend_from_slice(command.bytes),
+                kind::CLONE => out.extend(clone(expected, command)?),
+                _ => {
+                    check_paths(command)?;
+                    out.extend_from_slice(command.bytes);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// What went through by now.
+    pub fn passed(&self) -> Passed {
+        self.passed
+    }
+
+    /// Lets the end through. To be called when the sender has ended well, and only then.
+    ///
+    /// # Errors
+    /// When the stream is not whole.
+    pub fn finish(mut self, out: &mut Vec<u8>) -> Result<Passed, StreamError> {
+        self.decoder.finish()?;
+        out.append(&mut self.end);
+        Ok(self.passed)
+    }
+}
+
+/// The first command, as the receiver is to read it.
+fn begin(
+    expected: &Expectation,
+    passed: &mut Passed,
+    first: Command<'_>,
+) -> Result<Vec<u8>, StreamError> {
+    let another = |what: &str| Err(StreamError::Another { what: what.into() });
+    match (first.kind, &expected.parent) {
+        (kind::SUBVOLUME, None) | (kind::SNAPSHOT, Some(_)) => {}
+        (kind::SUBVOLUME, Some(_)) => {
+            return another("it stands alone, and a difference was asked for");
+        }
+        (kind::SNAPSHOT, None) => return another("it is based on one that was not asked for"),
+        _ => return another("it does not begin with one"),
+    }
+    if first.attribute(attribute::UUID)? != expected.uuid {
+        return another("it does not claim the UUID of the snapshot");
+    }
+    passed.generation = first.number(attribute::GENERATION)?;
+    let name = expected.name.as_bytes();
+    let parent = expected.parent.as_ref();
+    if let Some(parent) = parent
+        && first.attribute(attribute::CLONE_UUID)? != parent.sent
+    {
+        return another("it is based on one that was not asked for");
+    }
+    let mut others = vec![(attribute::PATH, name)];
+    others.extend(parent.map(|parent| (attribute::CLONE_UUID, parent.received.as_slice())));
+    rewritten(first, &others)
+}
+
+/// A shared extent, of the subvolume itself or of its parent; the receiver must look for no other one.
+fn clone(expected: &Expectation, command: Command<'_>) -> Result<Vec<u8>, StreamError> {
+    check_paths(command)?;
+    let from = command.attribute(attribute::CLONE_UUID)?;
+    if from == expected.uuid {
+        return Ok(command.bytes.to_vec());
+    }
+    match &expected.parent {
+        Some(parent) if from == parent.sent => {
+            rewritten(command, &[(attribute::CLONE_UUID, parent.received.as_slice())])
+        }
+        _ => Err(StreamError::Another {
+            what: "it shares data with one that was not asked for".into(),
+        }),
+    }
+}
+
+fn check_paths(command: Command<'_>) -> Result<(), StreamError> {
+    for found in command.attributes() {
+        let (attribute, value) = found?;
+        let is_path = match attribute {
+            attribute::PATH | attribute::PATH_TO | attribute::CLONE_PATH => true,
+            // Of a symbolic link it is a text that may say anything.
+            attribute::PATH_LINK => command.kind == kind::LINK,
+            _ => false,
+        };
+        if is_path {
+            check_path(command.at, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same command with other values of these attributes.
+fn rewritten(from: Command<'_>, others: &[(u16, &[u8])]) -> Result<Vec<u8>, StreamError> {
+    let other = |attribute| others.iter().find(|(kind, _)| *kind == attribute);
+    let mut attributes = Vec::new();
+    for found in from.attributes() {
+        let (attribute, value) = found?;
+        attributes.push((attribute, other(attribute).map_or(value, |(_, value)| value)));
+    }
+    command(from.kind, &attributes)
+        .map_err(|_| StreamError::Malformed { at: from.at, what: "an attribute that is too long" })
+}

@@ -1,0 +1,496 @@
+//! Subvolumes that are sent from one btrfs to another, both on loop devices.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::bench_machine::{
+    Machine, assert_same_tree, command, must, must_at_last, processes_about, torture, wait_for,
+    wait_for_no_process_about, wait_until,
+};
+use crate::btrfs::Disk;
+
+/// A job on the subvolume `disk/home`, whose copies go to `copies/t`, a directory of another btrfs.
+struct Scene {
+    machine: Machine,
+    disk: Disk,
+    copies: Disk,
+}
+
+fn scene(megabytes: u64) -> Scene {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "btrfs", "disk", 600);
+    let copies = Disk::new(&machine, "btrfs", "copies", megabytes);
+    must("btrfs", &["-q", "subvolume", "create", &disk.path("home")]);
+    fs::create_dir(copies.path("t")).unwrap();
+    let scene = Scene { machine, disk, copies };
+    scene.configure("", "");
+    scene.machine.run(&["init", "t"]).expect(0);
+    scene
+}
+
+/// Settings, and what is given, in which `{root}` stands for the machine's directory.
+fn configure(machine: &Machine, text: &str) {
+    let settings = "[settings]\nhost = \"web1\"\nstate-dir = \"{root}/state\"\nruntime-dir = \"{root}/run\"\ncache-dir = \"{root}/cache\"\nlock-wait = \"1s\"\n";
+    let text = format!("{settings}{text}").replace("{root}", &machine.path("").to_string_lossy());
+    machine.write("stillpoint.toml", &text, 0o600);
+}
+
+impl Scene {
+    fn configure(&self, target: &str, job: &str) {
+        configure(
+            &self.machine,
+            &format!(
+                "[targets.t.btrfs]\nlocation = \"{{root}}/copies/t\"\n{target}\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{{root}}/disk/home\"]\n{job}"
+            ),
+        );
+    }
+
+    fn home(&self) -> PathBuf {
+        self.disk.at.join("home")
+    }
+
+    /// Where a copy lies.
+    fn copy(&self, id: &str) -> PathBuf {
+        self.copies.at.join("t").join(id)
+    }
+
+    /// Runs the job, which must go well, and answers with the new copy's id and what was sent for it, in bytes.
+    #[track_caller]
+    fn run(&self) -> (String, u64) {
+        let report = self.machine.run(&["--json", "run"]).expect(0).json();
+        let target = &report["jobs"][0]["targets"][0];
+        (target["copy"].as_str().unwrap().to_owned(), target["bytes_new"].as_u64().unwrap())
+    }
+
+    /// The local snapshots that stay.
+    fn kept(&self) -> usize {
+        self.disk.subvolumes().iter().filter(|name| name.contains(".stillpoint.")).count()
+    }
+
+    /// Everything in the target's directory that is no copy of ours that is listed.
+    fn strays(&self) -> Vec<String> {
+        let listed: BTreeSet<String> = self.machine.copies("t").into_iter().collect();
+        let names = fs::read_dir(self.copies.path("t")).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name != ".stillpoint" && !listed.contains(name)).collect()
+    }
+
+    fn fill(&self, name: &str, megabytes: usize) {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ megabytes as u64;
+        let mut bytes = Vec::with_capacity(megabytes << 20);
+        while bytes.len() < megabytes << 20 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            bytes.extend(state.to_le_bytes());
+        }
+        fs::write(self.home().join(name), bytes).unwrap();
+    }
+
+    /// A program in the place of btrfs-progs: `body`, in which `real` is them.
+    fn instead(&self, body: &str) {
+        let wrapper = self.machine.script(
+            "btrfs-instead",
+            &format!("real() {{ /usr/bin/btrfs \"$@\"; }}\n{body}\nexec /usr/bin/btrfs \"$@\""),
+        );
+        self.configure(&format!("program = \"{wrapper}\""), "");
+    }
+}
+
+fn uuid(path: &Path) -> String {
+    let shown = must("btrfs", &["subvolume", "show", path.to_str().unwrap()]);
+    let line = shown.lines().find(|line| line.trim_start().starts_with("UUID:")).unwrap();
+    line.rsplit_once([' ', '\t']).unwrap().1.to_owned()
+}
+
+#[test]
+fn a_copy_is_the_subvolume_and_only_differences_are_sent_again() {
+    let scene = scene(600);
+    torture(&scene.home());
+    scene.fill("big", 20);
+    let (first, sent) = scene.run();
+    assert!(sent > 20 << 20, "{sent}");
+    assert_same_tree(&scene.home(), &scene.copy(&first));
+    assert_eq!(scene.kept(), 1);
+
+    fs::write(scene.home().join("plain"), "changed\n").unwrap();
+    fs::remove_file(scene.home().join("empty")).unwrap();
+    must("cp", &["--reflink", &scene.disk.path("home/big"), &scene.disk.path("home/twice")]);
+    let (second, sent) = scene.run();
+    assert!(sent < 1 << 20, "a shared extent and a line were sent as {sent} bytes");
+    assert_same_tree(&scene.home(), &scene.copy(&second));
+    assert_eq!(scene.kept(), 1, "the next base, and no other");
+    let listed = scene.machine.run(&["--json", "list"]).expect(0).json();
+    for copy in listed["copies"].as_array().unwrap() {
+        let at = scene.copy(copy["id"].as_str().unwrap());
+        let names = must("find", &[at.to_str().unwrap(), "-not", "-type", "d", "-printf", "x"]);
+        assert_eq!(copy["files"], names.len(), "{copy}");
+    }
+    assert_eq!(scene.strays(), [] as [String; 0]);
+    scene.machine.assert_clean_except(&scene.machine.path(""));
+
+    // What was there before is in the first copy still, and comes back from it.
+    let to = scene.machine.path("back");
+    fs::create_dir(&to).unwrap();
+    let to = to.to_str().unwrap();
+    scene.machine.run(&["restore", "home", &first, "--to", to]).expect(0);
+    let back = Path::new(to).join(scene.home().strip_prefix("/").unwrap());
+    assert_same_tree(&back, &scene.copy(&first));
+    let printed =
+        scene.machine.run(&["restore", "home", &scene.disk.path("home/plain"), "--stdout"]);
+    assert_eq!(printed.expect(0).stdout, "changed\n");
+    let found = scene.machine.run(&["find", "empty"]).expect(0);
+    found.says(&first);
+    scene.machine.run(&["verify", "home"]).expect(0);
+    scene
+        .machine
+        .run(&["check", "--target", "t", "--read-data", "100%"])
+        .expect(0)
+        .says("all data of 2");
+    scene.machine.run(&["status"]).expect(0);
+}
+
+#[test]
+fn whatever_is_killed_the_next_run_is_whole_and_nothing_is_left() {
+    let scene = scene(600);
+    scene.fill("big", 60);
+    let root = scene.machine.path("").to_string_lossy().into_owned();
+    let victims = ["btrfs send", "pass-stream", "btrfs receive", "stillpoint -c"];
+    for (round, victim) in victims.iter().cycle().take(12).enumerate() {
+        scene.fill(&format!("new-{round}"), 10);
+        let mut child = scene.machine.start(&["run"]);
+        let mut killed = false;
+        let mut seen = 0;
+        wait_until(&mut child, || {
+            let found = processes_about(&root).into_iter().find(|line| line.contains(victim));
+            seen += usize::from(found.is_some());
+            // Each time a little later in the life of the victim.
+            if let Some(found) = found.filter(|_| seen > round * 2) {
+                let pid = found.split(':').next().unwrap();
+                killed = command("kill").args(["-9", pid]).status().unwrap().success();
+            }
+            killed
+        });
+        let _ = child.wait();
+        wait_for_no_process_about(&root);
+        let (copy, _) = scene.run();
+        assert_same_tree(&scene.home(), &scene.copy(&copy));
+        assert_eq!(scene.kept(), 1, "after {victim} was killed in round {round}");
+        assert_eq!(scene.strays(), [] as [String; 0], "after {victim} in round {round}");
+    }
+    scene.machine.assert_clean_except(&scene.machine.path(""));
+}
+
+#[test]
+fn what_a_power_cut_makes_of_a_receive_is_no_copy() {
+    let scene = scene(600);
+    for n in 0..200 {
+        fs::write(scene.home().join(format!("{n}")), format!("file {n}\n").repeat(500)).unwrap();
+    }
+    // What the disk holds when btrfs receive has just ended well.
+    let image = scene.machine.path("copies.img");
+    let cut = scene.machine.path("cut.img");
+    scene.instead(&format!(
+        "if [ \"$1\" = receive ]; then real \"$@\" || exit; cp --sparse=always '{}' '{}'; exit 0; fi",
+        image.display(),
+        cut.display()
+    ));
+    let (whole, _) = scene.run();
+    assert_same_tree(&scene.home(), &scene.copy(&whole));
+    scene.configure("", "");
+    // The power goes at that moment.
+    must_at_last("umount", &[scene.copies.at.to_str().unwrap()]);
+    must("losetup", &["--detach", &scene.copies.device]);
+    wait_for("the loop device goes away", || {
+        must("losetup", &["--associated", image.to_str().unwrap()]).trim().is_empty()
+    });
+    fs::rename(&cut, &image).unwrap();
+    must("losetup", &[&scene.copies.device, image.to_str().unwrap()]);
+    must("mount", &[&scene.copies.device, scene.copies.at.to_str().unwrap()]);
+    let listed = scene.machine.copies("t");
+    assert!(!listed.contains(&whole), "it has no record, and may be hollow: {listed:?}");
+    // History knows of a copy that is gone, which closes retention there until a person has looked; the next copy is
+    // made all the same, and is based on nothing that is not there.
+    let report = scene.machine.run(&["--json", "run"]);
+    let copy = report.json()["jobs"][0]["targets"][0]["copy"].as_str().unwrap().to_owned();
+    assert_same_tree(&scene.home(), &scene.copy(&copy));
+    assert!(scene.machine.copies("t").contains(&copy));
+}
+
+#[test]
+fn a_whole_run_survives_a_power_cut() {
+    let scene = scene(600);
+    for n in 0..200 {
+        fs::write(scene.home().join(format!("{n}")), format!("file {n}\n").repeat(500)).unwrap();
+    }
+    let (copy, _) = scene.run();
+    let cut = scene.machine.path("cut.img");
+    let image = scene.machine.path("copies.img");
+    must("cp", &["--sparse=always", image.to_str().unwrap(), cut.to_str().unwrap()]);
+    // Another UUID: two of one would be one to the kernel.
+    let home = scene.machine.path("expected");
+    must("cp", &["-a", scene.home().to_str().unwrap(), home.to_str().unwrap()]);
+    must_at_last("umount", &[scene.copies.at.to_str().unwrap()]);
+    must("losetup", &["--detach", &scene.copies.device]);
+    fs::rename(&cut, &image).unwrap();
+    must("losetup", &[&scene.copies.device, image.to_str().unwrap()]);
+    must("mount", &[&scene.copies.device, scene.copies.at.to_str().unwrap()]);
+    assert_eq!(scene.machine.copies("t"), [copy.as_str()]);
+    assert_same_tree(&home, &scene.copy(&copy));
+}
+
+#[test]
+fn what_somebody_changed_is_no_copy_and_no_base() {
+    let scene = scene(600);
+    torture(&scene.home());
+    let (first, _) = scene.run();
+    let (second, _) = scene.run();
+    let changed = scene.copy(&second);
+    must("btrfs", &["property", "set", "-f", changed.to_str().unwrap(), "ro", "false"]);
+    fs::write(changed.join("plain"), "forged").unwrap();
+    must("btrfs", &["property", "set", changed.to_str().unwrap(), "ro", "true"]);
+    assert_eq!(scene.machine.copies("t"), [first.as_str()]);
+    scene.machine.run(&["check", "--target", "t"]).expect(14).says(&second);
+    fs::write(scene.home().join("later"), "x").unwrap();
+    let report = scene.machine.run(&["--json", "run"]).json();
+    let third = report["jobs"][0]["targets"][0]["copy"].as_str().unwrap().to_owned();
+    assert_same_tree(&scene.home(), &scene.copy(&third));
+    // Somebody else's subvolume is left alone, whatever its name.
+    let foreign = scene.copies.path("t/home@web1.x.20261126T221410Z.bef28848");
+    must("btrfs", &["-q", "subvolume", "create", &foreign]);
+    let (fourth, _) = {
+        let report = scene.machine.run(&["--json", "run"]).json();
+        let copy = report["jobs"][0]["targets"][0]["copy"].as_str().unwrap().to_owned();
+        (copy, ())
+    };
+    assert!(scene.copy(&fourth).exists() && Path::new(&foreign).exists() && changed.exists());
+    assert!(!scene.machine.copies("t").iter().any(|id| foreign.ends_with(id.as_str())));
+}
+
+#[test]
+fn a_stream_of_something_else_is_not_received() {
+    let scene = scene(600);
+    fs::write(scene.home().join("secret"), "x").unwrap();
+    let other = scene.disk.path("other");
+    must("btrfs", &["-q", "subvolume", "snapshot", "-r", &scene.disk.path("home"), &other]);
+    scene.instead(&format!("if [ \"$1\" = send ]; then exec /usr/bin/btrfs send -q '{other}'; fi"));
+    scene.machine.run(&["run"]).expect(10).says("another subvolume");
+    // One that is cut off, with success.
+    scene.instead("if [ \"$1\" = send ]; then real \"$@\" | head -c 200; exit 0; fi");
+    scene.machine.run(&["run"]).expect(10).says("in the midst");
+    // One that was changed on its way.
+    scene.instead("if [ \"$1\" = send ]; then real \"$@\" | tr x y; exit 0; fi");
+    scene.machine.run(&["run"]).expect(10);
+    assert_eq!(scene.strays(), [] as [String; 0]);
+    assert_eq!(scene.machine.copies("t"), [] as [String; 0]);
+    scene.configure("", "");
+    let (copy, _) = scene.run();
+    assert_same_tree(&scene.home(), &scene.copy(&copy));
+    assert_eq!(scene.kept(), 1);
+}
+
+#[test]
+fn a_receiver_that_cannot_apply_a_difference_gets_all() {
+    let scene = scene(600);
+    torture(&scene.home());
+    scene.run();
+    fs::write(scene.home().join("later"), "x").unwrap();
+    // As kernels have done that refuse to share what lies in the parent.
+    let marker = scene.machine.path("refused");
+    scene.instead(&format!(
+        "if [ \"$1\" = receive ] && ! [ -e '{0}' ]; then touch '{0}'; head -c 100 >/dev/null; echo 'ERROR: clone: did not find source subvol' >&2; exit 1; fi",
+        marker.display()
+    ));
+    let ran = scene.machine.run(&["--json", "run"]).expect(12);
+    let copy = ran.json()["jobs"][0]["targets"][0]["copy"].as_str().unwrap().to_owned();
+    assert_same_tree(&scene.home(), &scene.copy(&copy));
+    assert_eq!(scene.strays(), [] as [String; 0]);
+}
+
+#[test]
+fn a_full_disk_is_told_and_gets_its_space_back() {
+    let scene = scene(300);
+    scene.fill("big", 400);
+    let ran = scene.machine.run(&["run"]).expect(10).says("no space is left");
+    assert!(!ran.stderr.contains("not one that this run made"), "{}", ran.stderr);
+    assert_eq!(scene.strays(), [] as [String; 0]);
+    fs::remove_file(scene.home().join("big")).unwrap();
+    fs::write(scene.home().join("small"), "x").unwrap();
+    // btrfs gives space back in its own time.
+    wait_for("there is room again", || scene.machine.run(&["run"]).code == Some(0));
+    let copy = scene.machine.copies("t").pop().unwrap();
+    assert_same_tree(&scene.home(), &scene.copy(&copy));
+}
+
+#[test]
+fn a_target_that_is_away_keeps_its_base_and_holds_up_nothing_else() {
+    let scene = scene(600);
+    fs::create_dir(scene.copies.path("u")).unwrap();
+    configure(
+        &scene.machine,
+        "[targets.t.btrfs]\nlocation = \"{root}/copies/t\"\n[targets.t.keep]\nlast = 2\n[targets.u.btrfs]\nlocation = \"{root}/copies/u\"\n[jobs.home]\ntargets = [\"t\", \"u\"]\n[jobs.home.subvolumes]\npaths = [\"{root}/disk/home\"]\n",
+    );
+    scene.machine.run(&["init", "u"]).expect(0);
+    scene.fill("big", 20);
+    scene.machine.run(&["run"]).expect(0);
+    assert_eq!(scene.kept(), 1);
+    fs::rename(scene.copies.path("u"), scene.copies.path("away")).unwrap();
+    for n in 0..4 {
+        fs::write(scene.home().join(format!("{n}")), "x").unwrap();
+        scene.machine.run(&["run"]).expect(10).says("u");
+        assert_eq!(
+            scene.kept(),
+            2,
+            "the base of each, in round {n}: {:?}",
+            scene.disk.subvolumes()
+        );
+    }
+    assert_eq!(scene.machine.copies("t").len(), 2);
+    fs::rename(scene.copies.path("away"), scene.copies.path("u")).unwrap();
+    let report = scene.machine.run(&["--json", "run"]).expect(0).json();
+    for target in report["jobs"][0]["targets"].as_array().unwrap() {
+        let sent = target["bytes_new"].as_u64().unwrap();
+        assert!(sent < 1 << 20, "{target}: its base was there");
+    }
+    assert_eq!(scene.kept(), 1);
+}
+
+#[test]
+fn what_cannot_be_sent_is_told_and_nothing_is_silently_empty() {
+    let scene = scene(600);
+    fs::create_dir(scene.disk.path("directory")).unwrap();
+    fs::write(scene.home().join("x"), "x").unwrap();
+    let nested = scene.disk.path("home/nested");
+    must("btrfs", &["-q", "subvolume", "create", &nested]);
+    fs::write(format!("{nested}/y"), "y").unwrap();
+    scene.machine.run(&["run"]).expect(13).says("home/nested").says("leave-out");
+    scene.configure("", "leave-out = [\"{root}/disk/home/nested\"]");
+    scene.machine.run(&["run"]).expect(0);
+    // As a subvolume of its own, and one that is none beside it.
+    let paths =
+        "paths = [\"{root}/disk/home\", \"{root}/disk/home/nested\", \"{root}/disk/directory\"]";
+    configure(
+        &scene.machine,
+        &format!(
+            "[targets.t.btrfs]\nlocation = \"{{root}}/copies/t\"\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\n{paths}\n"
+        ),
+    );
+    let report = scene.machine.run(&["--json", "run"]).expect(4).json();
+    let copies: Vec<bool> = report["jobs"][0]["targets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|target| target["copy"].is_string())
+        .collect();
+    assert_eq!(copies, [true, true, false], "{report:#}");
+    scene.machine.run(&["check-config", "--online"]).expect(4).says("no subvolume");
+    // One that was received and made writable: all its snapshots would be one.
+    scene.configure("", "leave-out = [\"{root}/disk/home/nested\"]");
+    let sent = scene.machine.path("stream");
+    let snapshot = scene.disk.path("snapshot");
+    must("btrfs", &["-q", "subvolume", "snapshot", "-r", &scene.disk.path("home"), &snapshot]);
+    must("btrfs", &["send", "-q", "-f", sent.to_str().unwrap(), &snapshot]);
+    must("btrfs", &["-q", "subvolume", "delete", &snapshot]);
+    let received = scene.copies.path("snapshot");
+    let received = received.as_str();
+    must(
+        "btrfs",
+        &["receive", "-q", "-f", sent.to_str().unwrap(), scene.copies.at.to_str().unwrap()],
+    );
+    assert_ne!(uuid(Path::new(received)), "-");
+    // As the kernel's own call does it, which leaves the UUID.
+    must(
+        "python3",
+        &[
+            "-c",
+            "import fcntl,os,struct,sys; d=os.open(sys.argv[1],os.O_RDONLY); fcntl.ioctl(d,0x4008941a,struct.pack('Q',0))",
+            received,
+        ],
+    );
+    configure(
+        &scene.machine,
+        "[targets.t.btrfs]\nlocation = \"{root}/copies/t\"\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{root}/copies/snapshot\"]\n",
+    );
+    scene.machine.run(&["run"]).expect(4).says("received from elsewhere");
+}
+
+#[test]
+fn a_place_that_is_no_target_is_refused() {
+    let scene = scene(300);
+    fs::write(scene.home().join("x"), "x").unwrap();
+    scene.machine.run(&["init", "t"]).expect(10).says("already");
+    fs::rename(scene.copies.path("t"), scene.copies.path("swapped")).unwrap();
+    fs::create_dir(scene.copies.path("t")).unwrap();
+    scene.machine.run(&["run"]).expect(10).says("stillpoint init");
+    assert_eq!(
+        fs::read_dir(scene.copies.path("t")).unwrap().count(),
+        0,
+        "nothing is made silently"
+    );
+    configure(
+        &scene.machine,
+        "[targets.t.btrfs]\nlocation = \"{root}/src\"\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{root}/disk/home\"]\n",
+    );
+    scene.machine.run(&["init", "t"]).expect(4).says("no btrfs");
+}
+
+#[test]
+fn names_of_any_kind_are_sent_and_copies_are_pinned_and_pruned() {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "btrfs", "disk", 300);
+    let copies = Disk::new(&machine, "btrfs", "copies", 300);
+    let written = "-a b 'd'";
+    must("btrfs", &["-q", "subvolume", "create", &disk.path(written)]);
+    fs::create_dir(copies.path("t")).unwrap();
+    torture(&disk.at.join(written));
+    configure(
+        &machine,
+        &format!(
+            "[targets.t.btrfs]\nlocation = \"{{root}}/copies/t\"\n[targets.t.keep]\nlast = 1\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{{root}}/disk/{written}\"]\n"
+        ),
+    );
+    machine.run(&["init", "t"]).expect(0);
+    machine.run(&["run"]).expect(0);
+    let first = machine.copies("t").remove(0);
+    machine.run(&["pin", "home", &first]).expect(0);
+    for _ in 0..3 {
+        machine.run(&["run"]).expect(0);
+    }
+    let listed = machine.copies("t");
+    assert_eq!((listed.len(), &listed[0]), (2, &first), "the pinned one and the last");
+    machine.run(&["unpin", "home", &first]).expect(0);
+    let would = machine.run(&["prune", "--dry-run"]).expect(0);
+    would.says("1 would be deleted");
+    assert_eq!(machine.copies("t").len(), 2);
+    machine.run(&["prune"]).expect(0);
+    let listed = machine.copies("t");
+    assert_eq!(listed.len(), 1);
+    assert_same_tree(&disk.at.join(written), &copies.at.join("t").join(&listed[0]));
+    let left: Vec<String> =
+        copies.subvolumes().into_iter().filter(|name| !name.ends_with(&listed[0])).collect();
+    assert_eq!(left, [] as [String; 0]);
+}
+
+#[test]
+fn what_the_units_leave_a_run_is_enough_to_send_and_receive() {
+    let scene = scene(300);
+    torture(&scene.home());
+    let units = scene.machine.run(&["generate", "units"]).expect(0).stdout;
+    let named = units.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let set: Vec<String> =
+        named.unwrap().split(' ').map(|name| name.replace("CAP_", "+").to_lowercase()).collect();
+    for _ in 0..2 {
+        let output = command("setpriv")
+            .arg(format!("--bounding-set=-all,{}", set.join(",")))
+            .arg("--no-new-privs")
+            .args([crate::bench_machine::PROGRAM, "-c"])
+            .arg(scene.machine.path("stillpoint.toml"))
+            .arg("run")
+            .output()
+            .unwrap();
+        crate::bench_machine::Ran::from(output).expect(0);
+    }
+    let copy = scene.machine.copies("t").pop().unwrap();
+    assert_same_tree(&scene.home(), &scene.copy(&copy));
+}
