@@ -13,8 +13,8 @@ use crate::model::names::RunId;
 use crate::model::shown::Show;
 use crate::model::undo::{CaptureUndo, Identity, SubvolumeSnapshot};
 
-use super::give_back::GiveBack;
 use super::offer::{Choice, Wanted};
+use super::releasable::Releasable;
 use super::survey::{SNAPSHOT_PREFIX, Volume};
 use super::{Capture, CaptureError, Context, Made, Provider, Still, give_up_hint, mismatch};
 
@@ -138,8 +138,8 @@ fn gone(at: &Path) -> CaptureError {
     CaptureError::Gone { path: at.to_owned() }
 }
 
-impl GiveBack for SubvolumeSnapshot {
-    fn give_back(&self, cx: Context<'_>, identity: Option<&Identity>) -> Result<(), CaptureError> {
+impl Releasable for SubvolumeSnapshot {
+    fn release(&self, cx: Context<'_>, identity: Option<&Identity>) -> Result<(), CaptureError> {
         remove(cx, &[(self, identity)])?.into_iter().collect()
     }
 

@@ -2,8 +2,8 @@
 
 use crate::model::undo::CaptureUndo;
 
-use super::give_back::GiveBack;
 use super::offer::Offer;
+use super::releasable::Releasable;
 use super::{btrfs, lvm, lvm_classic, lvm_thin, remount_readonly};
 
 /// The providers, in the order in which they are asked, whether something is chosen by where it is mounted or by its
@@ -11,8 +11,8 @@ use super::{btrfs, lvm, lvm_classic, lvm_thin, remount_readonly};
 pub(super) const OFFERS: &[Offer] =
     &[remount_readonly::offer, btrfs::offer, lvm_thin::offer, lvm_classic::offer, lvm::refuse];
 
-/// What knows how to give a capture back: the one place that tells the kinds apart.
-pub(super) fn give_back_of(undo: &CaptureUndo) -> &dyn GiveBack {
+/// What knows how to release a capture: the one place that tells the kinds apart.
+pub(super) fn releasable(undo: &CaptureUndo) -> &dyn Releasable {
     match undo {
         CaptureUndo::RemoveSubvolume(snapshot) => snapshot,
         CaptureUndo::RemoveVolume(snapshot) => snapshot,

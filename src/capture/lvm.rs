@@ -8,9 +8,9 @@ use crate::model::undo::{CaptureUndo, Identity, ThinSnapshot, VolumeSnapshot};
 use crate::tools::dmsetup;
 use crate::tools::lvm::{self as tool, LogicalVolume};
 
-use super::give_back::{GiveBack, LOCK_WAIT_TO_GIVE_BACK};
 use super::lvm_seen::{find, volumes};
 use super::offer::{Choice, Wanted};
+use super::releasable::{LOCK_WAIT_TO_RELEASE, Releasable};
 use super::{CaptureError, Context, Made, Still, give_up_hint, mismatch, repair, run};
 
 /// How often a snapshot that is still in use is tried again: udev looks into every new device, and an engine's
@@ -135,12 +135,12 @@ fn is_of(volume: &LogicalVolume, intended: &VolumeSnapshot) -> bool {
         && volume.origin_uuid.as_ref().is_none_or(|origin| *origin == intended.origin_uuid)
 }
 
-impl GiveBack for VolumeSnapshot {
+impl Releasable for VolumeSnapshot {
     fn lock(&self, _: Context<'_>) -> Option<(String, Duration)> {
-        Some((lock_key(&self.group), LOCK_WAIT_TO_GIVE_BACK))
+        Some((lock_key(&self.group), LOCK_WAIT_TO_RELEASE))
     }
 
-    fn give_back(&self, cx: Context<'_>, identity: Option<&Identity>) -> Result<(), CaptureError> {
+    fn release(&self, cx: Context<'_>, identity: Option<&Identity>) -> Result<(), CaptureError> {
         remove(cx, self, identity)
     }
 

@@ -10,7 +10,7 @@ use super::{CaptureError, Context, mismatch, run};
 pub(super) fn volumes(cx: Context<'_>) -> Result<Vec<LogicalVolume>, CaptureError> {
     let mut volumes = tool::parse(&run(cx.host, &tool::list())?.stdout).map_err(mismatch)?;
     for change in cx.host.predicted(tool::SNAPSHOTS) {
-        tool::foretell(&mut volumes, &change).map_err(mismatch)?;
+        tool::apply_prediction(&mut volumes, &change).map_err(mismatch)?;
     }
     Ok(volumes)
 }

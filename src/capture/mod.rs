@@ -1,13 +1,13 @@
 //! How a source is held still: what must be captured, by which provider, what engines then see, and how all
-//! of it is given back.
+//! of it is released.
 //!
 //! [`survey`] finds the volumes below a job's paths; [`choose`] finds a [`Provider`] for each of them, or for a block
 //! device that is named. It says what it intends to make, a [`Capture`], whose undo is written to the ledger before it is
 //! made; it is verified, read, and asked after reading whether it held. [`view`] says what an engine sees of it: the
-//! captures over the original paths, in a mount namespace of its own. [`give_back`] undoes it, after success, after an
+//! captures over the original paths, in a mount namespace of its own. [`release`] undoes it, after success, after an
 //! error and after a crash alike; it decides by looking at what is there.
 //!
-//! Nothing is mounted outside an engine's own namespace, so there is no mount to give back.
+//! Nothing is mounted outside an engine's own namespace, so there is no mount to release.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,13 +23,13 @@ use crate::model::undo::{CaptureUndo, Identity};
 
 mod btrfs;
 mod choose;
-mod give_back;
 mod kinds;
 mod lvm;
 mod lvm_classic;
 mod lvm_seen;
 mod lvm_thin;
 mod offer;
+mod releasable;
 mod release;
 mod remount_readonly;
 mod repair;
@@ -41,10 +41,10 @@ pub mod view;
 pub use btrfs::of_subvolume;
 pub use choose::{choose, choose_device};
 pub use offer::Choice;
-pub use release::{give_back, give_back_held, give_back_together, go_together, kept, wake};
+pub use release::{go_together, kept, release, release_held, release_together, wake};
 pub use remount_readonly::stayed_read_only;
 
-/// What captures are made and given back with.
+/// What captures are made and released with.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The machine.
@@ -79,9 +79,9 @@ pub trait Provider: Send + Sync {
     ) -> Result<Box<dyn Capture>, CaptureError>;
 }
 
-/// One capture, from the intent to make it until it is given back by what its [`Capture::undo`] says.
+/// One capture, from the intent to make it until it is released by what its [`Capture::undo`] says.
 pub trait Capture: Send + Sync {
-    /// How to give it back. This is in the ledger before it is made.
+    /// How to release it. This is in the ledger before it is made.
     fn undo(&self) -> CaptureUndo;
 
     /// Makes it. Writers may be standing still meanwhile, so it does nothing else.
@@ -145,7 +145,7 @@ pub enum Still {
     },
 }
 
-/// Why something could not be held still, or not be given back.
+/// Why something could not be held still, or not be released.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
     /// The machine is not in a state in which a capture may be made.
@@ -219,7 +219,7 @@ impl CaptureError {
     }
 }
 
-/// Takes the lock around making and giving back captures of the same kind of thing: LVM changes a whole
+/// Takes the lock around making and releasing captures of the same kind of thing: LVM changes a whole
 /// group at a time, and a group that another run is about to change looks half-made.
 ///
 /// # Errors

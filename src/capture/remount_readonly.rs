@@ -10,8 +10,8 @@ use crate::model::names::RunId;
 use crate::model::shown::Show;
 use crate::model::undo::{CaptureUndo, Identity, ReadOnlyMount};
 
-use super::give_back::GiveBack;
 use super::offer::{Choice, Wanted};
+use super::releasable::Releasable;
 use super::{Capture, CaptureError, Context, Made, Provider, Still};
 
 /// One mounted file system.
@@ -38,7 +38,7 @@ impl Provider for RemountReadonly {
         Some(lock_key(self.mount.device))
     }
 
-    /// Two runs cannot both give back what one of them took.
+    /// Two runs cannot both release what one of them took.
     fn is_exclusive(&self) -> bool {
         true
     }
@@ -135,14 +135,14 @@ fn lock_key((major, minor): (u32, u32)) -> String {
     format!("remount-{major}-{minor}")
 }
 
-impl GiveBack for ReadOnlyMount {
+impl Releasable for ReadOnlyMount {
     /// Held by whoever reads it now, for as long as that takes.
     fn lock(&self, cx: Context<'_>) -> Option<(String, Duration)> {
         Some((lock_key(self.device), cx.settings.lock_wait))
     }
 
     /// Makes it writable again, if it is still the one.
-    fn give_back(&self, cx: Context<'_>, _: Option<&Identity>) -> Result<(), CaptureError> {
+    fn release(&self, cx: Context<'_>, _: Option<&Identity>) -> Result<(), CaptureError> {
         let ReadOnlyMount { path, device, boot_id } = self;
         if *boot_id == cx.host.boot_id()? {
             let (path, device) = (path.clone(), *device);

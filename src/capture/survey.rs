@@ -116,9 +116,9 @@ pub fn survey(host: &dyn Host, files: &FilesSource, disks: &[PathBuf]) -> Result
     let paths: Vec<PathBuf> = files.paths.iter().map(|path| host.canonical(path)).collect();
     let swaps = swap_files(host);
     for (path, written) in paths.iter().zip(&files.paths) {
-        let look = Look { host, files, disks, paths: &paths, path, written, swaps: &swaps };
-        look.around(&mut found)?;
-        look.for_swap_files(&mut found);
+        let below = PathSurvey { host, files, disks, paths: &paths, path, written, swaps: &swaps };
+        below.around(&mut found)?;
+        below.for_swap_files(&mut found);
     }
     found.volumes.sort_by(|one, other| one.at.cmp(&other.at));
     found.volumes.dedup_by(|one, other| one.at == other.at);
@@ -160,8 +160,8 @@ pub fn closed(host: &dyn Host, files: &FilesSource) -> Result<Vec<String>, ActEr
     Ok(patterns.into_iter().collect())
 }
 
-/// The look below one path.
-struct Look<'a> {
+/// What the survey below one path needs.
+struct PathSurvey<'a> {
     host: &'a dyn Host,
     files: &'a FilesSource,
     disks: &'a [PathBuf],
@@ -172,7 +172,7 @@ struct Look<'a> {
     swaps: &'a [PathBuf],
 }
 
-impl Look<'_> {
+impl PathSurvey<'_> {
     fn around(&self, found: &mut Survey) -> Result<(), ActError> {
         let mounts = found.mounts.clone();
         let Some(home) = mount_of(&mounts, self.path) else { return Ok(()) };

@@ -75,7 +75,7 @@ impl Machine {
         self
     }
 
-    fn look_below(&self, files: &FilesSource) -> Survey {
+    fn survey(&self, files: &FilesSource) -> Survey {
         survey(self, &resolved(self, files).unwrap(), &["/disk".into()]).unwrap()
     }
 }
@@ -286,7 +286,7 @@ fn seen(found: &Survey, captured: &[&str], live: &[&str]) -> Vec<String> {
 #[test]
 fn what_is_mounted_over_is_no_volume() {
     let machine = Machine::default().mounts("ext4", &["/", "/srv", "/srv/old", "/srv", "/srv/new"]);
-    let found = machine.look_below(&files(&["/"]));
+    let found = machine.survey(&files(&["/"]));
     assert_eq!(volumes(&found), ["/", "/srv", "/srv/new"]);
     assert_eq!(found.volumes[1].mount.device, (8, 3), "the later one is on top");
     assert_eq!(found.mounts.len(), 3);
@@ -295,7 +295,7 @@ fn what_is_mounted_over_is_no_volume() {
 #[test]
 fn parents_come_before_what_lies_below_them() {
     let machine = Machine::default().mounts("ext4", &["/", "/a", "/a/b/c", "/a/b", "/a-b"]);
-    let found = machine.look_below(&files(&["/a/b", "/"]));
+    let found = machine.survey(&files(&["/a/b", "/"]));
     // Mounted later, it hides /a/b/c.
     assert_eq!(volumes(&found), ["/", "/a", "/a/b", "/a-b"]);
     let all = ["/", "/a", "/a/b", "/a-b"];
@@ -305,7 +305,7 @@ fn parents_come_before_what_lies_below_them() {
 #[test]
 fn a_path_below_a_mount_point_belongs_to_that_mount() {
     let machine = Machine::default().mounts("ext4", &["/", "/srv", "/srv/www/cache"]);
-    let found = machine.look_below(&one_file_system(&["/srv/www", "/etc"]));
+    let found = machine.survey(&one_file_system(&["/srv/www", "/etc"]));
     assert_eq!(volumes(&found), ["/", "/srv"]);
     assert_eq!(named(&found.missing), ["/srv/www/cache (ext4 file system)"]);
 }
@@ -322,7 +322,7 @@ fn what_root_may_not_look_at_is_left_out_where_file_systems_are_not_crossed() {
         machine
     };
     let left_out = ["/home/u/mnt (fuse.sshfs file system that root may not look at)"];
-    let found = machine().look_below(&one_file_system(&["/"]));
+    let found = machine().survey(&one_file_system(&["/"]));
     assert_eq!(named(&found.left_out), left_out);
     assert_eq!(named(&found.missing), ["/home/u/shared (fuse.sshfs file system)"]);
     assert_eq!(found.exclude, ["/home/u/mnt"]);
@@ -331,14 +331,14 @@ fn what_root_may_not_look_at_is_left_out_where_file_systems_are_not_crossed() {
     assert_eq!(patterns, ["/home/u/mnt", "/link/u/mnt"]);
     assert_eq!(closed(&machine(), &files(&["/"])).unwrap(), Vec::<String>::new());
     // Who crosses file systems asks for what is in it.
-    let found = machine().look_below(&files(&["/"]));
+    let found = machine().survey(&files(&["/"]));
     assert_eq!(volumes(&found), ["/", "/home/u/mnt", "/home/u/shared"]);
 }
 
 #[test]
 fn the_disk_of_a_target_is_not_missed_but_what_is_mounted_in_it_is() {
     let machine = Machine::default().mounts("ext4", &["/", "/disk", "/disk/other", "/disks"]);
-    let found = machine.look_below(&one_file_system(&["/"]));
+    let found = machine.survey(&one_file_system(&["/"]));
     assert_eq!(named(&found.left_out), ["/disk (ext4 file system)"]);
     assert_eq!(
         named(&found.missing),
@@ -346,7 +346,7 @@ fn the_disk_of_a_target_is_not_missed_but_what_is_mounted_in_it_is() {
     );
     assert_eq!(found.exclude, Vec::<String>::new());
     // Who crosses file systems reads it, except for the repository, which the configuration excludes.
-    let found = machine.look_below(&files(&["/"]));
+    let found = machine.survey(&files(&["/"]));
     assert_eq!(volumes(&found), ["/", "/disk", "/disk/other", "/disks"]);
 }
 
@@ -363,7 +363,7 @@ fn what_is_nested_is_missing_unless_somebody_spoke_of_it() {
     };
     let everything =
         ["/srv/disk (xfs file system)", "/srv/sub (subvolume)", "/srv/swap (swap file)"];
-    let found = machine().look_below(&one_file_system(&["/srv"]));
+    let found = machine().survey(&one_file_system(&["/srv"]));
     assert_eq!(named(&found.missing), everything);
     assert_eq!(found.left_out, []);
     assert_eq!(found.holes, [Path::new("/srv/sub")]);
@@ -371,7 +371,7 @@ fn what_is_nested_is_missing_unless_somebody_spoke_of_it() {
 
     let mut wanted = one_file_system(&["/srv"]);
     wanted.capture.leave_out = ["/srv/disk", "/srv/sub", "/srv/swap"].map(PathBuf::from).into();
-    let found = machine().look_below(&wanted);
+    let found = machine().survey(&wanted);
     assert_eq!(
         (named(&found.left_out), found.missing),
         (everything.map(str::to_owned).into(), vec![])
@@ -380,13 +380,13 @@ fn what_is_nested_is_missing_unless_somebody_spoke_of_it() {
 
     let mut wanted = one_file_system(&["/srv"]);
     wanted.exclude = vec!["/srv/disk".into(), "sub".into(), "/srv/swap".into()];
-    let found = machine().look_below(&wanted);
+    let found = machine().survey(&wanted);
     assert_eq!(
         (named(&found.left_out), found.missing),
         (everything.map(str::to_owned).into(), vec![])
     );
 
-    let found = machine().look_below(&files(&["/srv"]));
+    let found = machine().survey(&files(&["/srv"]));
     assert_eq!(volumes(&found), ["/srv", "/srv/disk", "/srv/sub"]);
     assert_eq!(named(&found.missing), ["/srv/swap (swap file)"]);
     assert_eq!(found.holes, [] as [PathBuf; 0]);
@@ -396,7 +396,7 @@ fn what_is_nested_is_missing_unless_somebody_spoke_of_it() {
 fn what_another_path_reads_is_not_missing() {
     let machine = Machine::default().mounts("btrfs", &["/"]).mounts("ext4", &["/home"]);
     let machine = machine.nests("/", &["/var"]);
-    let found = machine.look_below(&one_file_system(&["/", "/home", "/var"]));
+    let found = machine.survey(&one_file_system(&["/", "/home", "/var"]));
     assert_eq!(volumes(&found), ["/", "/home", "/var"]);
     assert_eq!((found.missing, found.left_out), (vec![], vec![]));
 }
@@ -406,16 +406,16 @@ fn what_is_nested_in_a_directory_of_a_btrfs_that_is_mounted_elsewhere_is_found()
     let machine = Machine::default().mounts("ext4", &["/"]).mounts("btrfs", &["/export"]);
     let machine = machine.shows_a_directory("/export").nests("/export", &["/export/vm"]);
     let machine = machine.nests("/export/vm", &["/export/vm/deep"]);
-    let found = machine.look_below(&one_file_system(&["/export"]));
+    let found = machine.survey(&one_file_system(&["/export"]));
     assert_eq!(named(&found.missing), ["/export/vm (subvolume)"]);
     assert_eq!(found.holes, [] as [PathBuf; 0], "it is seen where it lies");
-    let found = machine.look_below(&files(&["/export"]));
+    let found = machine.survey(&files(&["/export"]));
     assert_eq!(volumes(&found), ["/export", "/export/vm", "/export/vm/deep"]);
     let subvolumes = found.volumes.iter().map(|volume| volume.is_subvolume);
     assert!(subvolumes.eq([false, true, true]));
     let mut wanted = one_file_system(&["/export"]);
     wanted.capture.live = vec!["/export".into()];
-    assert!(machine.look_below(&wanted).missing[0].remedy.contains("named in live"));
+    assert!(machine.survey(&wanted).missing[0].remedy.contains("named in live"));
 }
 
 #[test]
@@ -431,7 +431,7 @@ fn links_that_lead_to_a_path_change_nothing_but_names() {
     };
     let mut wanted = files(&["/srv/www"]);
     wanted.capture.leave_out = ["/srv/www/scratch", "/srv/www/swap"].map(PathBuf::from).into();
-    let found = machine().look_below(&wanted);
+    let found = machine().survey(&wanted);
     assert_eq!(volumes(&found), ["/data", "/data/www/kept"]);
     // Patterns are about what engines see, and so is what people are told.
     let patterns = ["/srv/www/jail/proc/*", "/srv/www/scratch/*", "/srv/www/swap"];
@@ -442,14 +442,14 @@ fn links_that_lead_to_a_path_change_nothing_but_names() {
     // The real path will do as well, and a pattern of the job is about the other one.
     wanted.capture.leave_out = vec!["/data/www/scratch".into()];
     wanted.exclude = vec!["/srv/www/swap".into()];
-    let found = machine().look_below(&wanted);
+    let found = machine().survey(&wanted);
     assert_eq!((named(&found.left_out), found.missing), (names.map(str::to_owned).into(), vec![]));
     wanted.exclude = vec!["/data/www/swap".into()];
-    assert_eq!(named(&machine().look_below(&wanted).missing), ["/srv/www/swap (swap file)"]);
+    assert_eq!(named(&machine().survey(&wanted).missing), ["/srv/www/swap (swap file)"]);
 
     // Who comes to it by two names is kept out by both.
     wanted.paths = vec!["/data".into(), "/srv/www".into()];
-    let found = machine().look_below(&wanted);
+    let found = machine().survey(&wanted);
     assert!(found.exclude.contains(&"/data/www/scratch/*".to_owned()), "{:?}", found.exclude);
     assert!(found.exclude.contains(&"/srv/www/scratch/*".to_owned()), "{:?}", found.exclude);
 
@@ -475,7 +475,7 @@ fn a_link_below_a_path_leaves_out_nothing_but_itself() {
     for found in [policy.leave_out, policy.live, policy.remount_readonly] {
         assert_eq!(found, said);
     }
-    let found = machine.look_below(&wanted);
+    let found = machine.survey(&wanted);
     assert_eq!(volumes(&found), ["/", "/home"]);
     assert_eq!((found.left_out, found.exclude), (vec![], vec![]));
 }
@@ -484,7 +484,7 @@ fn a_link_below_a_path_leaves_out_nothing_but_itself() {
 fn a_subvolume_that_another_path_reads_is_no_hole() {
     let machine = Machine::default().mounts("btrfs", &["/"]).mounts("nfs", &["/var/share"]);
     let machine = machine.nests("/", &["/var"]);
-    let found = machine.look_below(&files(&["/", "/var"]));
+    let found = machine.survey(&files(&["/", "/var"]));
     assert_eq!(found.holes, [] as [PathBuf; 0]);
     // What is mounted in it is seen, and not an empty directory.
     assert_eq!(seen(&found, &["/", "/var"], &[]), ["=/", "=/var", "+/var/share"]);
@@ -496,10 +496,10 @@ fn mounts_below_file_systems_of_the_kernels_own_go_away_with_them() {
         .mounts("ext4", &["/"])
         .mounts("tmpfs", &["/run"])
         .mounts("ext4", &["/run/media/disk", "/run/media/disk/inner"]);
-    let found = machine.look_below(&one_file_system(&["/"]));
+    let found = machine.survey(&one_file_system(&["/"]));
     assert_eq!((volumes(&found), named(&found.missing)), (vec!["/"], vec![]));
     // But not for a path that names one of them.
-    let found = machine.look_below(&one_file_system(&["/", "/run/media/disk"]));
+    let found = machine.survey(&one_file_system(&["/", "/run/media/disk"]));
     assert_eq!(volumes(&found), ["/", "/run/media/disk"]);
     assert_eq!(named(&found.missing), ["/run/media/disk/inner (ext4 file system)"]);
 }
@@ -507,7 +507,7 @@ fn mounts_below_file_systems_of_the_kernels_own_go_away_with_them() {
 #[test]
 fn a_swap_file_keeps_btrfs_only_from_a_snapshot_of_its_own_subvolume() {
     let swap_of = |machine: Machine, at: &str| {
-        let found = machine.look_below(&files(&["/"]));
+        let found = machine.survey(&files(&["/"]));
         let volume = found.volumes.iter().find(|volume| volume.at == Path::new(at));
         volume.unwrap_or_else(|| panic!("no volume {at}: {found:?}")).swap_file.clone()
     };
@@ -531,7 +531,7 @@ fn what_a_captured_root_would_hide_is_shown_again() {
         .mounts("devpts", &["/dev/pts"])
         .mounts("ext4", &["/srv"])
         .mounts("vfat", &["/srv/live", "/srv/live/deeper"]);
-    let found = machine.look_below(&one_file_system(&["/", "/srv"]));
+    let found = machine.survey(&one_file_system(&["/", "/srv"]));
     // What lies below something live comes along with it.
     assert_eq!(seen(&found, &["/", "/srv"], &[]), ["=/", "~/dev", "~/proc", "=/srv", "~/srv/live"]);
     assert_eq!(seen(&found, &["/srv"], &[]), ["=/srv", "~/srv/live"]);
@@ -544,7 +544,7 @@ fn what_is_only_mounted_may_go_away_but_not_with_what_is_wanted_in_it() {
     let machine = Machine::default().mounts("ext4", &["/", "/disk", "/mnt", "/mnt/deep", "/var"]);
     let mut wanted = files(&["/"]);
     wanted.capture.leave_out = ["/disk", "/mnt", "/var"].map(PathBuf::from).into();
-    let found = machine.look_below(&wanted);
+    let found = machine.survey(&wanted);
     assert_eq!(seen(&found, &["/"], &[]), ["=/", "~/disk", "~/mnt", "~/var"]);
     // A repository, and a cache two mounts deep.
     let live = ["/disk/repository", "/mnt/deep/cache"];
@@ -552,7 +552,7 @@ fn what_is_only_mounted_may_go_away_but_not_with_what_is_wanted_in_it() {
     // A volume of the job that is captured, in a mount that the job does not read.
     let mut wanted = one_file_system(&["/", "/mnt/deep"]);
     wanted.capture.leave_out = vec!["/disk".into()];
-    let found = machine.look_below(&wanted);
+    let found = machine.survey(&wanted);
     assert_eq!(
         seen(&found, &["/", "/mnt/deep"], &[]),
         ["=/", "~/disk", "+/mnt", "=/mnt/deep", "~/var"]
@@ -564,7 +564,7 @@ fn what_is_only_mounted_may_go_away_but_not_with_what_is_wanted_in_it() {
 #[test]
 fn a_repository_and_a_cache_below_a_captured_path_stay_live() {
     let machine = Machine::default().mounts("ext4", &["/", "/var", "/srv"]);
-    let found = machine.look_below(&one_file_system(&["/", "/var", "/srv"]));
+    let found = machine.survey(&one_file_system(&["/", "/var", "/srv"]));
     let live = ["/var/cache/stillpoint", "/var/lib/stillpoint", "/srv/repository", "/elsewhere"];
     assert_eq!(
         seen(&found, &["/var", "/srv"], &live),
@@ -578,7 +578,7 @@ fn a_repository_and_a_cache_below_a_captured_path_stay_live() {
 #[test]
 fn a_cache_on_a_volume_of_its_own_stays_live_although_that_is_captured() {
     let machine = Machine::default().mounts("ext4", &["/", "/var/cache/stillpoint"]);
-    let found = machine.look_below(&files(&["/"]));
+    let found = machine.survey(&files(&["/"]));
     let captured = ["/", "/var/cache/stillpoint"];
     assert_eq!(
         seen(&found, &captured, &["/var/cache/stillpoint"]),
@@ -595,7 +595,7 @@ fn nothing_is_mounted_below_a_subvolume_that_a_snapshot_does_not_hold() {
             .nests("/", &["/srv/backup"])
             .nests("/srv/backup", &["/srv/backup/deep"])
     };
-    let found = machine().look_below(&one_file_system(&["/"]));
+    let found = machine().survey(&one_file_system(&["/"]));
     assert_eq!(found.holes, [Path::new("/srv/backup")]);
     assert_eq!(seen(&found, &["/"], &[]), ["=/"]);
     // What must be reached there is, with the subvolume around it.
@@ -603,7 +603,7 @@ fn nothing_is_mounted_below_a_subvolume_that_a_snapshot_does_not_hold() {
     assert_eq!(seen(&found, &["/"], &["/srv/backup"]), ["=/", "+/srv/backup"]);
 
     // A path of the job in it is a volume whose place would be missing.
-    let found = machine().look_below(&one_file_system(&["/", "/srv/backup/deep"]));
+    let found = machine().survey(&one_file_system(&["/", "/srv/backup/deep"]));
     assert_eq!(volumes(&found), ["/", "/srv/backup/deep"]);
     assert_eq!(
         seen(&found, &["/", "/srv/backup/deep"], &[]),
@@ -614,7 +614,7 @@ fn nothing_is_mounted_below_a_subvolume_that_a_snapshot_does_not_hold() {
 #[test]
 fn a_nested_subvolume_that_cannot_be_captured_is_seen_live() {
     let machine = Machine::default().mounts("btrfs", &["/"]).nests("/", &["/swapped"]);
-    let found = machine.swaps("/swapped/file").look_below(&files(&["/"]));
+    let found = machine.swaps("/swapped/file").survey(&files(&["/"]));
     assert_eq!(volumes(&found), ["/", "/swapped"]);
     // Its parent's snapshot holds an empty directory of that name.
     assert_eq!(seen(&found, &["/"], &[]), ["=/", "+/swapped"]);
@@ -628,17 +628,17 @@ fn memory_and_automounts_are_not_passed_over_in_silence() {
             .mounts("tmpfs", &["/home/me/ram", "/run", "/tmp"])
             .mounts("autofs", &["/data"])
     };
-    let found = machine().look_below(&one_file_system(&["/"]));
+    let found = machine().survey(&one_file_system(&["/"]));
     assert_eq!(
         named(&found.missing),
         ["/data (automount that is not mounted now)", "/home/me/ram (tmpfs file system)"]
     );
     assert_eq!(found.kernel, ["/run", "/tmp"].map(PathBuf::from));
-    let found = machine().look_below(&files(&["/"]));
+    let found = machine().survey(&files(&["/"]));
     assert_eq!(named(&found.missing), ["/data (automount that is not mounted now)"]);
     assert_eq!(volumes(&found), ["/", "/home/me/ram"]);
     assert_eq!(found.exclude, ["/run/*", "/tmp/*"]);
     // A path of the job itself is not excluded with what is around it.
-    let found = machine().look_below(&files(&["/", "/run/app"]));
+    let found = machine().survey(&files(&["/", "/run/app"]));
     assert_eq!(found.exclude, ["/tmp/*"]);
 }

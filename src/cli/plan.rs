@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::host::dry::{DryHost, PlannedEffect};
-use crate::model::event::{Event, Observer, Place};
+use crate::model::event::{Event, Observer, StepPlace};
 use crate::model::names::{JobName, TargetName};
 use crate::model::report::{RunReport, SCHEMA};
 use crate::pipeline;
@@ -50,18 +50,18 @@ struct Document<'a> {
 }
 
 /// Assigns what the dry machine noted to the step in which it was noted.
-struct Scribe {
+struct StepEffects {
     dry: Arc<DryHost>,
     steps: Arc<Mutex<(usize, Vec<PlannedStep>)>>,
 }
 
-impl Observer for Scribe {
+impl Observer for StepEffects {
     fn on(&self, event: &Event) {
         let Event::StepFinished { place, outcome, detail, .. } = event else { return };
         let mut state = self.steps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let effects: Vec<PlannedEffect> = self.dry.planned().into_iter().skip(state.0).collect();
         state.0 += effects.len();
-        let Place { job, target, item, step } = place.clone();
+        let StepPlace { job, target, item, step } = place.clone();
         state.1.push(PlannedStep {
             job,
             target,
@@ -84,7 +84,7 @@ pub fn plan(global: &Global, jobs: &[JobName], only: Option<&TargetName>) -> Ver
     let mut setup = Setup::new(global, Use::Plan)?.without_progress();
     let steps = Arc::new(Mutex::new((0, Vec::new())));
     if let Some(dry) = setup.dry.clone() {
-        setup.watch(Box::new(Scribe { dry, steps: Arc::clone(&steps) }));
+        setup.watch(Box::new(StepEffects { dry, steps: Arc::clone(&steps) }));
     }
     let jobs = select::jobs_to_run(&setup.config, jobs, only)?;
     refuse_unfit_run(setup.pipeline(), &jobs, only)?;

@@ -40,7 +40,7 @@ pub fn run(global: &Global, args: &RecoverArgs) -> Verdict {
     let setup = Setup::new(global, Use::Recover)?;
     let settings = &setup.config.settings;
     let locks = settings.runtime_dir.join("locks");
-    // After a reboot there is nothing in /run, and what is given back needs all of it.
+    // After a reboot there is nothing in /run, and what is released needs all of it.
     for path in [settings.runtime_dir.clone(), locks].into_iter().chain(workplaces(settings)) {
         setup.host.act(&Action::EnsureDirectory { path, mode: 0o700 }).map_err(StepError::from)?;
     }

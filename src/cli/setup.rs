@@ -21,7 +21,7 @@ use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::pipeline::identity;
 use crate::pipeline::recover::wake;
-use crate::pipeline::session::{Place, session};
+use crate::pipeline::session::{LedgerDirectory, session};
 use crate::pipeline::trust::refuse_unfit_directories;
 use crate::report::terminal::Terminal;
 use crate::source;
@@ -44,7 +44,7 @@ pub struct Setup {
     engines: Engines,
     history: Option<History>,
     unrecorded: Option<StepError>,
-    place: Place,
+    ledger_in: LedgerDirectory,
     observer: Observers,
 }
 
@@ -100,11 +100,13 @@ impl Setup {
         }
         let terminal = Terminal::new(render::terminal_options(global), Box::new(io::stderr()));
         let observer = Observers(vec![Box::new(terminal)]);
-        let place = match how {
-            Use::ReadBack { .. } => Place::StateElseRuntime,
-            Use::Inspect | Use::Report | Use::Change | Use::Recover | Use::Plan => Place::State,
+        let ledger_in = match how {
+            Use::ReadBack { .. } => LedgerDirectory::StateElseRuntime,
+            Use::Inspect | Use::Report | Use::Change | Use::Recover | Use::Plan => {
+                LedgerDirectory::State
+            }
         };
-        Ok(Self { host, dry, config, engines, history, unrecorded, place, observer })
+        Ok(Self { host, dry, config, engines, history, unrecorded, ledger_in, observer })
     }
 
     /// Adds somebody who watches.
@@ -135,8 +137,8 @@ impl Setup {
         self.unrecorded.as_ref()
     }
 
-    /// Runs `work` in a session of its own. Answers with its result, and with the troubles of what could not be given
-    /// back.
+    /// Runs `work` in a session of its own. Answers with its result, and with the troubles of what could not be
+    /// released.
     ///
     /// # Errors
     /// When the session cannot begin, or `work` fails.
@@ -145,7 +147,7 @@ impl Setup {
         work: impl FnOnce(RunContext<'_>) -> Result<T, StepError>,
     ) -> Result<(T, Vec<Trouble>), StepError> {
         let run = RunId::from_bytes(self.host.random());
-        let (result, cleanup) = session(self.pipeline(), &run, self.place, work)?;
+        let (result, cleanup) = session(self.pipeline(), &run, self.ledger_in, work)?;
         if let Some(warning) = &cleanup.volatile {
             render::say(&format!("warning: {warning}"));
         }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::source::{Place, SourceFile};
+use super::source::{SourceFile, Span};
 use crate::model::job::Config;
 use crate::model::near::nearest;
 use crate::model::shown::{Show, is_hostile};
@@ -139,7 +139,7 @@ impl Complaint {
 /// A complaint with the bytes it is about.
 #[derive(Debug, Clone)]
 struct Note {
-    at: Place,
+    at: Span,
     message: String,
     help: Option<String>,
 }
@@ -166,24 +166,24 @@ impl Notes {
     }
 
     /// Something that makes the configuration invalid.
-    pub fn problem(&mut self, at: Place, what: Complaint) {
+    pub fn problem(&mut self, at: Span, what: Complaint) {
         self.problems.push(Note { at, message: what.message, help: what.help });
     }
 
     /// What was read; else what makes the configuration invalid at its place.
-    pub fn taken<T>(&mut self, at: Place, read: Result<T, Complaint>) -> Option<T> {
+    pub fn taken<T>(&mut self, at: Span, read: Result<T, Complaint>) -> Option<T> {
         read.map_err(|complaint| self.problem(at, complaint)).ok()
     }
 
     /// Something that is not there. Kept back while a file is unreadable: it may be in that one.
-    pub fn missing(&mut self, at: Place, what: Complaint) {
+    pub fn missing(&mut self, at: Span, what: Complaint) {
         if !self.partial {
             self.problem(at, what);
         }
     }
 
     /// Something that is valid and yet likely not meant.
-    pub fn warning(&mut self, at: Place, what: Complaint) {
+    pub fn warning(&mut self, at: Span, what: Complaint) {
         self.warnings.push(Note { at, message: what.message, help: what.help });
     }
 
@@ -220,7 +220,7 @@ mod tests {
 
     fn show(text: &str, start: usize, end: usize) -> Problem {
         let files = [SourceFile { path: "a.toml".into(), text: text.into() }];
-        let note = Note { at: Place { file: 0, start, end }, message: "m".into(), help: None };
+        let note = Note { at: Span { file: 0, start, end }, message: "m".into(), help: None };
         Problem::locate(note, &files)
     }
 

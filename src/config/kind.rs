@@ -6,7 +6,7 @@
 use serde_json::json;
 
 use super::diagnostic::{Complaint, suggest};
-use super::source::Place;
+use super::source::Span;
 use super::tree::Node;
 
 /// A value, or what is wrong with it.
@@ -109,8 +109,8 @@ pub struct List<T: 'static> {
     pub called: &'static str,
 }
 
-/// The elements of a list that could be read, each with its place.
-pub type Elements<T> = Vec<(T, Place)>;
+/// The elements of a list that could be read, each with its span.
+pub type Elements<T> = Vec<(T, Span)>;
 
 impl<T> Kind<Elements<T>> for List<T> {
     fn read(&self, node: &Node, say: Say<'_>) -> Option<Elements<T>> {

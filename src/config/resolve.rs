@@ -13,7 +13,7 @@ use super::keys::target::{self, ReadTarget};
 use super::pairing::Pairing;
 use super::repository::Location;
 use super::section::Section;
-use super::source::Place;
+use super::source::Span;
 use super::tree::Table;
 use crate::model::job::Config;
 use crate::model::shown::Show;
@@ -97,13 +97,7 @@ fn between_targets(targets: &[ReadTarget], defined: &[&str], notes: &mut Notes) 
 }
 
 /// What holds between a job and one of its targets. `at` is where the job names it.
-fn job_and_target(
-    job: &ReadJob,
-    read: &ReadTarget,
-    at: Place,
-    defined: &[&str],
-    notes: &mut Notes,
-) {
+fn job_and_target(job: &ReadJob, read: &ReadTarget, at: Span, defined: &[&str], notes: &mut Notes) {
     let target = &read.target;
     let kind = job.job.source.kind();
     let engine = target.engine.name();

@@ -2,7 +2,7 @@
 
 use super::key::{Key, Keyed, Table as Shape};
 use super::kind::Elements;
-use super::source::Place;
+use super::source::Span;
 use super::tree::{Entry, Table};
 
 /// A table under its name.
@@ -11,7 +11,7 @@ pub(super) struct Section<'t> {
     /// The table's key.
     pub key: &'t str,
     /// Where the key stands.
-    pub at: Place,
+    pub at: Span,
     table: &'t Table,
 }
 
@@ -24,7 +24,7 @@ impl<'t> Section<'t> {
 
     /// The whole tree.
     pub fn root(table: &'t Table) -> Self {
-        Self { key: "", at: Place { file: 0, start: 0, end: 0 }, table }
+        Self { key: "", at: Span { file: 0, start: 0, end: 0 }, table }
     }
 
     fn entry(&self, key: &dyn Keyed) -> Option<&'t Entry> {
@@ -37,12 +37,12 @@ impl<'t> Section<'t> {
     }
 
     /// Where the key stands, or the table when it is absent.
-    pub fn key_at(&self, key: &dyn Keyed) -> Place {
+    pub fn key_at(&self, key: &dyn Keyed) -> Span {
         self.entry(key).map_or(self.at, |entry| entry.at)
     }
 
     /// Where the value stands, or the table when it is absent.
-    pub fn value_at(&self, key: &dyn Keyed) -> Place {
+    pub fn value_at(&self, key: &dyn Keyed) -> Span {
         self.entry(key).map_or(self.at, |entry| entry.node.at)
     }
 
@@ -56,7 +56,7 @@ impl<'t> Section<'t> {
         self.given(key).or_else(|| key.of_default())
     }
 
-    /// The readable elements of a list, each with its place; none when it is absent.
+    /// The readable elements of a list, each with its span; none when it is absent.
     pub fn list<T>(&self, key: &Key<Elements<T>>) -> Elements<T> {
         self.given(key).unwrap_or_default()
     }

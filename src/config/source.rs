@@ -1,4 +1,4 @@
-//! The files as they were read, and places in them.
+//! The files as they were read, and spans in them.
 
 use std::path::PathBuf;
 
@@ -11,9 +11,9 @@ pub struct SourceFile {
     pub text: String,
 }
 
-/// Bytes of one of the files.
+/// A range of bytes in one of the files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct Span {
     /// Index of the file.
     pub file: usize,
     /// First byte.

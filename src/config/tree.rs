@@ -6,13 +6,13 @@
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Complaint;
-use super::source::Place;
+use super::source::Span;
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     /// The value's bytes.
-    pub at: Place,
+    pub at: Span,
     /// The value.
     pub value: Value,
 }
@@ -128,7 +128,7 @@ impl Node {
             }
             DeValue::Table(table) => Value::Table(Table::read(file, table)),
         };
-        Self { at: place(file, node.span()), value }
+        Self { at: span_in(file, node.span()), value }
     }
 }
 
@@ -138,7 +138,7 @@ pub(super) struct Entry {
     /// The key.
     pub key: String,
     /// The key's bytes, in the file that gave the value.
-    pub at: Place,
+    pub at: Span,
     /// The value.
     pub node: Node,
 }
@@ -164,11 +164,11 @@ impl Table {
     ///
     /// # Errors
     /// Where the text is no TOML, and why.
-    pub fn parse(file: usize, text: &str) -> Result<Self, (Place, Complaint)> {
+    pub fn parse(file: usize, text: &str) -> Result<Self, (Span, Complaint)> {
         match DeTable::parse(text) {
             Ok(table) => Ok(Table::read(file, table.get_ref())),
             Err(error) => {
-                let at = place(file, error.span().unwrap_or_default());
+                let at = span_in(file, error.span().unwrap_or_default());
                 Err((at, Complaint::new(format!("not valid TOML: {}", error.message()))))
             }
         }
@@ -201,7 +201,7 @@ impl Table {
             .iter()
             .map(|(key, node)| Entry {
                 key: key.get_ref().to_string(),
-                at: place(file, key.span()),
+                at: span_in(file, key.span()),
                 node: Node::read(file, node),
             })
             .collect();
@@ -211,8 +211,8 @@ impl Table {
     }
 }
 
-fn place(file: usize, span: std::ops::Range<usize>) -> Place {
-    Place { file, start: span.start, end: span.end }
+fn span_in(file: usize, span: std::ops::Range<usize>) -> Span {
+    Span { file, start: span.start, end: span.end }
 }
 
 /// A key as it stands in TOML: quoted where it must be.

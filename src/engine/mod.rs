@@ -32,8 +32,8 @@ pub mod secret;
 pub use error::EngineError;
 pub use kinds::{Engines, engine, engines};
 pub use report::{
-    BackupReport, Change, ChangeKind, CheckReport, Compacted, Entry, Initialised, Looked, Probe,
-    RestoreReport,
+    BackupReport, Change, ChangeKind, CheckReport, Compacted, ContentsCheck, Entry, Initialised,
+    Probe, RestoreReport,
 };
 pub use request::{BackupRequest, Expected, Input, RestoreRequest, Snapshot, StillSubvolume};
 
@@ -223,7 +223,7 @@ pub trait Engine: Send + Sync {
     /// When the engine could not carry it out.
     fn delete(&self, cx: Context<'_>, ids: &[String]) -> Result<(), EngineError>;
 
-    /// Gives back the space that deletions left.
+    /// Frees the space that deletions left.
     ///
     /// # Errors
     /// When the engine could not carry it out.
@@ -319,13 +319,13 @@ pub trait Engine: Send + Sync {
     /// beginning of it. `None`: this engine says what is missing while it stores.
     ///
     /// # Errors
-    /// When the copy cannot be looked into.
-    fn look_into(
+    /// When the contents of the copy cannot be read.
+    fn find_absent(
         &self,
         cx: Context<'_>,
         id: &str,
         expected: &[Expected],
-    ) -> Result<Option<Looked>, EngineError> {
+    ) -> Result<Option<ContentsCheck>, EngineError> {
         let _ = (cx, id, expected);
         Ok(None)
     }

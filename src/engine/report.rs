@@ -7,12 +7,12 @@ use chrono::{DateTime, Utc};
 use crate::model::bytes;
 use crate::model::outcome::Outcome;
 
-/// What a look into a new copy found.
+/// What a check of a new copy's contents found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Looked {
-    /// The whole id of the copy that was looked into.
+pub struct ContentsCheck {
+    /// The whole id of the copy that was checked.
     pub id: String,
-    /// What of that which was expected it does not hold.
+    /// The expected paths that it does not hold.
     pub absent: Vec<PathBuf>,
 }
 
@@ -39,7 +39,7 @@ pub struct BackupReport {
     /// What the engine warned of besides, at most the first hundred.
     pub warnings: Vec<String>,
     /// Expected paths that were not stored, where the engine names what it stores; `None` where the copy has to be
-    /// looked into, see [`Engine::look_into`](super::Engine::look_into).
+    /// asked, see [`Engine::find_absent`](super::Engine::find_absent).
     pub absent: Option<Vec<PathBuf>>,
 }
 
@@ -99,14 +99,14 @@ impl CheckReport {
     }
 }
 
-/// What a compaction gave back, as far as it is known: an engine that did its work may still have given nothing.
+/// What a compaction freed, as far as it is known: an engine that did its work may still have freed nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Compacted {
     /// So much, in the engine's own words and rounding.
     Freed(String),
     /// Nothing: the repository only takes in.
     AppendOnly,
-    /// Nothing was left to give back: in such a repository a deletion frees its space by itself.
+    /// Nothing was left to free: in such a repository a deletion frees its space by itself.
     NotNeeded,
     /// The engine named no space.
     Unknown,

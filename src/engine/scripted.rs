@@ -10,9 +10,9 @@ use std::time::Duration;
 use chrono::{DateTime, FixedOffset, Offset, TimeZone, Utc};
 
 use crate::host::{
-    ActError, Action, Capture, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
-    LockError, LockGuard, LockMode, PathKind, PathState, PrivateView, RunError, Shield, Stream,
-    Subvolume, Tool, TrustError, TrustKind, Watch,
+    ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
+    LockError, LockGuard, LockMode, PathKind, PathState, PrivateView, RunError, Shield, StdoutMode,
+    Stream, Subvolume, Tool, TrustError, TrustKind, Watch,
 };
 use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
@@ -54,11 +54,11 @@ impl Answer {
         err: Stream,
         watch: Watch<'_>,
     ) -> Completed {
-        if out == Stream::Out && spec.stdout != Capture::Secret {
+        if out == Stream::Out && spec.stdout != StdoutMode::Secret {
             Self::lines(&self.stdout).for_each(|line| watch(out, line));
         }
         Self::lines(&self.stderr).for_each(|line| watch(err, line));
-        let whole = matches!(spec.stdout, Capture::Whole | Capture::Secret);
+        let whole = matches!(spec.stdout, StdoutMode::Whole | StdoutMode::Secret);
         Completed {
             is_predicted: false,
             exit: self.exit,

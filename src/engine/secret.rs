@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::EngineError;
-use crate::host::{Capture, CommandSpec, Host, RunError, Tool, TrustKind};
+use crate::host::{CommandSpec, Host, RunError, StdoutMode, Tool, TrustKind};
 use crate::model::secret::Secret;
 use crate::model::shown::Show;
 use crate::model::target::SecretSource;
@@ -80,7 +80,7 @@ fn read(host: &dyn Host, path: &Path) -> Result<Secret, EngineError> {
 
 /// The command's standard output; only its standard error may be shown.
 fn output(host: &dyn Host, mut spec: CommandSpec) -> Result<Secret, EngineError> {
-    spec.stdout = Capture::Secret;
+    spec.stdout = StdoutMode::Secret;
     let mut completed = match host.run(&spec, &mut |_, _| {}) {
         // No engine has been started that could have left a lock, and asking again would wait again.
         Err(error @ RunError::TimedOut { .. }) => {

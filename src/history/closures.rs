@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, Row, params};
 use serde::Serialize;
 
-use super::columns::{Moment, Name};
+use super::columns::{Name, Timestamp};
 use super::{History, HistoryError};
 use crate::model::names::{RunId, TargetName};
 
@@ -111,7 +111,7 @@ fn closure(row: &Row<'_>) -> rusqlite::Result<Closure> {
         extent,
         detail: row.get("detail")?,
         run: row.get::<_, Name<_>>("run")?.0,
-        since: row.get::<_, Moment>("since")?.0,
+        since: row.get::<_, Timestamp>("since")?.0,
     })
 }
 
@@ -130,7 +130,7 @@ pub(super) fn close(connection: &rusqlite::Connection, found: &Closure) -> rusql
                 found.extent.map(Extent::word),
                 found.detail,
                 found.run.as_str(),
-                Moment(found.since)
+                Timestamp(found.since)
             ],
         )
         .map(drop)
@@ -234,7 +234,7 @@ impl History {
             connection.execute(
                 "INSERT INTO repository (target, id, since) VALUES (?1, ?2, ?3)
                  ON CONFLICT (target) DO UPDATE SET id = excluded.id, since = excluded.since",
-                params![target.as_str(), id, Moment(since)],
+                params![target.as_str(), id, Timestamp(since)],
             )?;
             Ok(())
         })

@@ -11,19 +11,19 @@ use serde::de::DeserializeOwned;
 use crate::model::outcome::Outcome;
 
 /// A time, as RFC 3339 in UTC with nine decimals: the order of the texts is the order of the times.
-pub(super) struct Moment(pub DateTime<Utc>);
+pub(super) struct Timestamp(pub DateTime<Utc>);
 
-impl ToSql for Moment {
+impl ToSql for Timestamp {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(self.0.to_rfc3339_opts(SecondsFormat::Nanos, true).into())
     }
 }
 
-impl FromSql for Moment {
+impl FromSql for Timestamp {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         let text = value.as_str()?;
         DateTime::parse_from_rfc3339(text)
-            .map(|time| Moment(time.to_utc()))
+            .map(|time| Timestamp(time.to_utc()))
             .map_err(|error| FromSqlError::Other(format!("{text:?} is not a time: {error}").into()))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, Row, params};
 
-use super::columns::{Count, Moment, Name, Word};
+use super::columns::{Count, Name, Timestamp, Word};
 use super::{History, HistoryError};
 use crate::model::copy::{CLOCK_SLACK, Series, later};
 use crate::model::names::{RunId, TargetName};
@@ -90,7 +90,7 @@ fn attempt(row: &Row<'_>) -> rusqlite::Result<Attempt> {
         target: row.get::<_, Name<_>>("target")?.0,
         series: series(row)?,
         name: row.get("name")?,
-        started: row.get::<_, Moment>("started")?.0,
+        started: row.get::<_, Timestamp>("started")?.0,
     })
 }
 
@@ -100,8 +100,8 @@ fn copy(row: &Row<'_>) -> rusqlite::Result<CopyRecord> {
         target: row.get::<_, Name<_>>("target")?.0,
         id: row.get("id")?,
         series: series(row)?,
-        time: row.get::<_, Moment>("time")?.0,
-        recorded: row.get::<_, Moment>("recorded")?.0,
+        time: row.get::<_, Timestamp>("time")?.0,
+        recorded: row.get::<_, Timestamp>("recorded")?.0,
         outcome: row.get::<_, Word>("outcome")?.0,
         size: known(row, "size")?,
         files: known(row, "files")?,
@@ -151,7 +151,7 @@ impl History {
                     attempt.series.job.as_str(),
                     attempt.series.item,
                     attempt.name,
-                    Moment(attempt.started),
+                    Timestamp(attempt.started),
                 ],
             )?;
             Ok(())
@@ -227,8 +227,8 @@ impl History {
                     copy.series.host.as_str(),
                     copy.series.job.as_str(),
                     copy.series.item,
-                    Moment(copy.time),
-                    Moment(copy.recorded),
+                    Timestamp(copy.time),
+                    Timestamp(copy.recorded),
                     Word(copy.outcome.clone()),
                     copy.size.map(Count),
                     copy.files.map(Count),
@@ -316,7 +316,7 @@ impl History {
             let mut count = 0;
             while let Some(row) = rows.next()? {
                 let (time, recorded) =
-                    (row.get::<_, Moment>("time")?.0, row.get::<_, Moment>("recorded")?.0);
+                    (row.get::<_, Timestamp>("time")?.0, row.get::<_, Timestamp>("recorded")?.0);
                 count += u64::from(time > latest.min(later(recorded, CLOCK_SLACK)));
             }
             Ok(if self.disowned.get() { 0 } else { count })
@@ -350,7 +350,7 @@ impl History {
                     ],
                     |row| {
                         Ok(TrendPoint {
-                            time: row.get::<_, Moment>("time")?.0,
+                            time: row.get::<_, Timestamp>("time")?.0,
                             size: known(row, "size")?,
                             files: known(row, "files")?,
                             bytes_new: known(row, "bytes_new")?,
@@ -410,7 +410,7 @@ impl History {
         self.sql("pin a copy", |connection| {
             connection.execute(
                 "INSERT INTO pin (target, id, since) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-                params![target.as_str(), id, Moment(since)],
+                params![target.as_str(), id, Timestamp(since)],
             )?;
             Ok(())
         })

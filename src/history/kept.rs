@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use rusqlite::{Row, params};
 
-use super::columns::{Json, Moment, Name};
+use super::columns::{Json, Name, Timestamp};
 use super::copies::series;
 use super::{History, HistoryError};
 use crate::model::copy::Series;
@@ -42,7 +42,7 @@ impl History {
                         capture.run.as_str(),
                         Json(&capture.kept.undo),
                         Json(&capture.kept.identity),
-                        Moment(capture.made),
+                        Timestamp(capture.made),
                     ],
                 )?;
             }
@@ -66,7 +66,7 @@ impl History {
         })
     }
 
-    /// Forgets a capture that is given back.
+    /// Forgets a capture that is released.
     ///
     /// # Errors
     /// When it cannot be written: it is found gone the next time.
@@ -86,6 +86,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<KeptCapture> {
             undo: row.get::<_, Json<_>>("undo")?.0,
             identity: row.get::<_, Json<_>>("identity")?.0,
         },
-        made: row.get::<_, Moment>("made")?.0,
+        made: row.get::<_, Timestamp>("made")?.0,
     })
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, params};
 
 use super::closures::{self, Closure, ClosureKind};
-use super::columns::{Moment, Word};
+use super::columns::{Timestamp, Word};
 use super::copies::{followed, known, series};
 use super::{History, HistoryError};
 use crate::model::copy::{Copy, Recorded, Series};
@@ -282,7 +282,7 @@ fn remembered(connection: &Connection, target: &TargetName) -> rusqlite::Result<
                 series: series(row)?,
                 recorded: Recorded {
                     order: row.get("sequence")?,
-                    at: row.get::<_, Moment>("recorded")?.0,
+                    at: row.get::<_, Timestamp>("recorded")?.0,
                 },
             })
         })?

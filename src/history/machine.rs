@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::columns::{Count, Moment, Name};
+use super::columns::{Count, Name, Timestamp};
 use super::copies::followed;
 use super::{History, HistoryError};
 use crate::model::copy::Series;
@@ -151,8 +151,8 @@ impl History {
                         host.as_str(),
                         job.as_str(),
                         item,
-                        Moment(copy.time),
-                        Moment(now),
+                        Timestamp(copy.time),
+                        Timestamp(now),
                         copy.size.map(Count),
                         copy.files.map(Count),
                     ],

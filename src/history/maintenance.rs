@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
-use super::columns::{Moment, Word};
+use super::columns::{Timestamp, Word};
 use super::{History, HistoryError};
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Outcome;
@@ -17,7 +17,7 @@ use crate::model::outcome::Outcome;
 pub enum MaintenanceKind {
     /// The repository was checked. Healthy only if nothing was found.
     Check,
-    /// Space was given back.
+    /// Space was freed.
     Compact,
     /// Copies were deleted. Recorded only when at least one was.
     Prune,
@@ -73,7 +73,7 @@ impl History {
                     done.kind.word(),
                     Word(done.outcome.clone()),
                     done.detail,
-                    Moment(done.time)
+                    Timestamp(done.time)
                 ],
             )?;
             Ok(())
@@ -104,7 +104,7 @@ impl History {
                         kind,
                         outcome,
                         detail: row.get("detail")?,
-                        time: row.get::<_, Moment>("time")?.0,
+                        time: row.get::<_, Timestamp>("time")?.0,
                     }));
                 }
             }
@@ -127,13 +127,13 @@ impl History {
                     "SELECT time FROM maintenance WHERE target = ?1 AND kind = 'accept' AND detail = ?2
                      ORDER BY sequence DESC LIMIT 1",
                     params![target.as_str(), job.as_str()],
-                    |row| Ok(row.get::<_, Moment>("time")?.0),
+                    |row| Ok(row.get::<_, Timestamp>("time")?.0),
                 )
                 .optional()
         })
     }
 
-    /// Whether copies were deleted after space was last given back. A target that was never compacted
+    /// Whether copies were deleted after space was last freed. A target that was never compacted
     /// counts from its first deletion.
     ///
     /// # Errors

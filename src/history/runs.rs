@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::columns::{Moment, Name, Word};
+use super::columns::{Name, Timestamp, Word};
 use super::{History, HistoryError};
 use crate::model::names::{JobName, RunId, TargetName};
 use crate::model::outcome::Outcome;
@@ -63,8 +63,8 @@ impl History {
                  RETURNING sequence",
                 params![
                     report.run_id.as_str(),
-                    Moment(report.started),
-                    Moment(report.finished),
+                    Timestamp(report.started),
+                    Timestamp(report.finished),
                     Word(report.outcome.clone()),
                     report.exit_code
                 ],
@@ -133,8 +133,8 @@ impl History {
                     |row| {
                         Ok(RunSummary {
                             run: row.get::<_, Name<_>>("id")?.0,
-                            started: row.get::<_, Moment>("started")?.0,
-                            finished: row.get::<_, Moment>("finished")?.0,
+                            started: row.get::<_, Timestamp>("started")?.0,
+                            finished: row.get::<_, Timestamp>("finished")?.0,
                             outcome: row.get::<_, Word>("outcome")?.0,
                             exit_code: row.get("exit_code")?,
                         })
@@ -184,7 +184,7 @@ impl History {
                     |row| {
                         Ok(LastOutcome {
                             run: row.get::<_, Name<_>>("id")?.0,
-                            finished: row.get::<_, Moment>("finished")?.0,
+                            finished: row.get::<_, Timestamp>("finished")?.0,
                             outcome: row.get::<_, Word>("outcome")?.0,
                         })
                     },
@@ -209,7 +209,7 @@ impl History {
                 connection.execute(
                     "INSERT INTO item (job, name, seen) VALUES (?1, ?2, ?3)
                      ON CONFLICT (job, name) DO UPDATE SET seen = excluded.seen, here = 1",
-                    params![job.as_str(), item, Moment(now)],
+                    params![job.as_str(), item, Timestamp(now)],
                 )?;
             }
             Ok(())

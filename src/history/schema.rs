@@ -167,7 +167,7 @@ CREATE TABLE item (
 ) STRICT;
 ";
 
-/// Captures that stay on purpose, with how they are given back and what proves them ours.
+/// Captures that stay on purpose, with how they are released and what proves them ours.
 const KEPT: &str = "
 CREATE TABLE kept (
     sequence INTEGER PRIMARY KEY,

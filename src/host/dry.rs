@@ -2,8 +2,8 @@
 //!
 //! What a skipped command would have printed, and what would be true afterwards, comes with the command
 //! ([`super::Prediction`]), so that the steps after it go the same way as in a real run; what an [`Action`] or a change
-//! of a guest would leave is foretold here. So whoever looks at something that a dry run did not make finds it, and
-//! nobody has to ask whether the run is a dry one. Where an answer was foretold and not given, it says so
+//! of a guest would leave is predicted here. So whoever looks at something that a dry run did not make finds it, and
+//! nobody has to ask whether the run is a dry one. Where an answer was predicted and not given, it says so
 //! ([`Completed::is_predicted`]).
 
 use std::collections::HashMap;
@@ -18,21 +18,21 @@ use chrono::{DateTime, FixedOffset, Utc};
 
 use super::runner::lines::LineSplitter;
 use super::{
-    ActError, Action, Capture, Chained, ChildRecorder, CommandSpec, Completed, Effect, EnvValue,
-    Exit, GuestChange, Host, Hypervisor, LockError, LockGuard, LockMode, MountEntry, PathState,
-    Placed, Placement, PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool,
+    ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Effect, EnvValue, Exit,
+    GuestChange, Host, Hypervisor, LockError, LockGuard, LockMode, MountEntry, PathState, Placed,
+    Placement, PrivateView, RunError, Shield, StdoutMode, Stream, Subvolume, ThawGuard, Tool,
     TrustError, TrustKind, Watch, Way,
 };
 use crate::model::guest::GuestUuid;
 use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
 
-mod foretold;
 mod guests;
 mod planned;
+mod predicted_state;
 
-use foretold::Foretold;
 pub use planned::{PlannedCommand, PlannedEffect, PlannedVariable};
+use predicted_state::PredictedState;
 
 /// A host that changes nothing.
 pub struct DryHost {
@@ -45,7 +45,7 @@ pub struct DryHost {
 struct Noted {
     effects: Vec<PlannedEffect>,
     facts: HashMap<String, Vec<Vec<u8>>>,
-    foretold: Foretold,
+    predicted_state: PredictedState,
     guests: HashMap<GuestUuid, Vec<GuestChange>>,
 }
 
@@ -140,11 +140,11 @@ impl Drop for Aside {
 fn predict(spec: &CommandSpec, watch: Watch<'_>) -> Completed {
     let mut lines = LineSplitter::default();
     let mut take = |line: &[u8]| watch(Stream::Out, line);
-    if matches!(spec.stdout, Capture::Whole | Capture::Lines) {
+    if matches!(spec.stdout, StdoutMode::Whole | StdoutMode::Lines) {
         lines.push(&spec.prediction.stdout, &mut take);
         lines.finish(&mut take);
     }
-    let whole = matches!(spec.stdout, Capture::Whole | Capture::Secret);
+    let whole = matches!(spec.stdout, StdoutMode::Whole | StdoutMode::Secret);
     Completed {
         is_predicted: true,
         exit: Exit::Code(0),
@@ -210,7 +210,7 @@ impl Host for DryHost {
 
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {
         self.note(PlannedEffect::Action(action.summary()), &[]);
-        Ok(self.noted().foretold.after(action, self.inner.as_ref()))
+        Ok(self.noted().predicted_state.after(action, self.inner.as_ref()))
     }
 
     fn place(&self, placement: &Placement) -> Result<Placed, ActError> {
@@ -249,13 +249,13 @@ impl Host for DryHost {
     fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError> {
         let mut names = self.inner.names_in(directory)?;
         if let Some(names) = &mut names {
-            self.noted().foretold.names_in(directory, names);
+            self.noted().predicted_state.names_in(directory, names);
         }
         Ok(names)
     }
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
-        match self.noted().foretold.file(path) {
+        match self.noted().predicted_state.file(path) {
             Some(Some(content)) => Ok(content),
             Some(None) | None => self.inner.read(path),
         }
@@ -267,20 +267,20 @@ impl Host for DryHost {
 
     fn mounts(&self) -> Result<Vec<MountEntry>, ActError> {
         let mut mounts = self.inner.mounts()?;
-        self.noted().foretold.remount(&mut mounts);
+        self.noted().predicted_state.remount(&mut mounts);
         Ok(mounts)
     }
 
     fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
-        if self.noted().foretold.is_deleted(root) {
+        if self.noted().predicted_state.is_deleted(root) {
             return Ok(None);
         }
         self.inner.subvolume(root)
     }
 
     fn subvolume_on(&self, device: &Path, name: &str) -> Result<Option<Subvolume>, ActError> {
-        let foretold = self.noted().foretold.subvolume_on(device, name);
-        foretold.map_or_else(|| self.inner.subvolume_on(device, name), Ok)
+        let predicted = self.noted().predicted_state.subvolume_on(device, name);
+        predicted.map_or_else(|| self.inner.subvolume_on(device, name), Ok)
     }
 
     /// Nothing of the view exists.

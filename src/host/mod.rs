@@ -48,8 +48,8 @@ pub use sys::trusted::{TrustError, TrustKind};
 pub use sys::way::Way;
 
 pub use spec::{
-    Access, Capture, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, HELPER_LIMIT,
-    Halt, LONGEST_HOST_NAME, Prediction, PrivateMount, PrivateView, Stream, Tool,
+    Access, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, HELPER_LIMIT, Halt,
+    LONGEST_HOST_NAME, Prediction, PrivateMount, PrivateView, StdoutMode, Stream, Tool,
 };
 
 /// What is at a path.

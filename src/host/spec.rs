@@ -84,7 +84,7 @@ pub enum EnvValue {
 
 /// What is kept of standard output, beyond the lines that the watcher sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Capture {
+pub enum StdoutMode {
     /// All of it, in [`Completed::stdout`].
     Whole,
     /// The same for a secret: no watcher sees a line of it, and the memory through which it came is overwritten.
@@ -246,7 +246,7 @@ pub struct CommandSpec {
     /// Secrets by descriptor.
     pub secrets: Vec<SecretFd>,
     /// What is kept of its output.
-    pub stdout: Capture,
+    pub stdout: StdoutMode,
     /// The working directory; `/` when absent.
     pub directory: Option<PathBuf>,
     /// Mounts that only this process and its children see.
@@ -284,7 +284,7 @@ impl CommandSpec {
             args: Vec::new(),
             env: Vec::new(),
             secrets: Vec::new(),
-            stdout: Capture::Whole,
+            stdout: StdoutMode::Whole,
             directory: None,
             view: PrivateView::default(),
             host_name: None,
@@ -409,7 +409,7 @@ pub struct Completed {
     pub is_predicted: bool,
     /// How it ended.
     pub exit: Exit,
-    /// Its standard output, where [`Capture::Whole`] or [`Capture::Secret`] asked for it.
+    /// Its standard output, where [`StdoutMode::Whole`] or [`StdoutMode::Secret`] asked for it.
     pub stdout: Vec<u8>,
     /// The last lines of its standard error (at most 64 KiB).
     pub stderr_tail: Vec<u8>,

@@ -23,19 +23,19 @@ pub enum Event {
     /// A step began.
     StepStarted {
         /// In which step, of which job and target.
-        place: Place,
+        place: StepPlace,
     },
     /// An engine says how far it is. Comes often; an observer may drop it.
     Progress {
         /// In which step, of which job and target.
-        place: Place,
+        place: StepPlace,
         /// How far.
         progress: Progress,
     },
     /// A step ended.
     StepFinished {
         /// In which step, of which job and target.
-        place: Place,
+        place: StepPlace,
         /// The worst outcome in it.
         outcome: Outcome,
         /// One calm line: what was done, or what went wrong.
@@ -74,7 +74,7 @@ pub enum Event {
 
 /// Where in a run something happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct StepPlace {
     /// The job, or `None` for maintenance of a target.
     pub job: Option<JobName>,
     /// The target, if the step has one.

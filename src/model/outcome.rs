@@ -94,7 +94,7 @@ pub enum Trouble {
     Busy,
     /// A copy lacks something, the last good copy is too old, or copies are missing that this machine did not delete.
     Incomplete,
-    /// Copies were made; something could not be given back yet.
+    /// Copies were made; something could not be released yet.
     Cleanup,
     /// Copies were made, with warnings.
     Warning,

@@ -33,7 +33,7 @@ pub struct Target {
     pub keep: Option<KeepPolicy>,
     /// Regular checks; `None` means only on request.
     pub check: Option<CheckPolicy>,
-    /// How often space that deletions left is given back (`borg compact`, `restic prune`).
+    /// How often space that deletions left is freed (`borg compact`, `restic prune`).
     /// `None`: after each run that deleted something.
     pub compact_every: Option<Duration>,
     /// No verb ever deletes, prunes or compacts here.

@@ -1,4 +1,4 @@
-//! What engines of a run leave in the open, and how it is given back.
+//! What engines of a run leave in the open, and how it is released.
 
 use crate::model::names::TargetName;
 use crate::model::undo::{EngineLock, EngineUndo, Identity, Ledger};
@@ -7,11 +7,11 @@ use super::{engine_lock, mount};
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 
-/// Gives it back.
+/// Releases it.
 ///
 /// # Errors
-/// When it could not be given back.
-pub(super) fn give_back(
+/// When it could not be released.
+pub(super) fn release(
     pipeline: Pipeline<'_>,
     ledger: &dyn Ledger,
     undo: &EngineUndo,

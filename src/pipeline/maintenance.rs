@@ -15,7 +15,7 @@ use super::steps::target::require_mount;
 pub enum Work {
     /// Check their repositories, and read so much back; each target's own setting counts where it is not said.
     Check(Option<ReadData>),
-    /// Give back the space that deletions left.
+    /// Free the space that deletions left.
     Compact,
 }
 

@@ -1,4 +1,4 @@
-//! Gives back what dead runs hold. Harmless when nothing is.
+//! Releases what dead runs hold. Harmless when nothing is.
 
 use std::path::{Path, PathBuf};
 
@@ -29,11 +29,11 @@ pub(super) fn volatile_ledgers(settings: &Settings) -> PathBuf {
 /// What a recovery did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// One line for each thing that was given back or stopped.
+    /// One line for each thing that was released or stopped.
     pub done: Vec<String>,
-    /// What could not be given back; it stays in its ledger.
+    /// What could not be released; it stays in its ledger.
     pub failures: Vec<StepError>,
-    /// What nobody can give back any more, since the configuration does not name its target; it stays until a
+    /// What nobody can release any more, since the configuration does not name its target; it stays until a
     /// person gives it up or the target is back, and keeps no other job from being well.
     pub waiting: Vec<StepError>,
 }
@@ -56,16 +56,16 @@ pub fn wake(host: &dyn Host, settings: &Settings) {
     }
 }
 
-/// Goes through the ledgers of dead runs: stops their surviving children first, then gives back what they
+/// Goes through the ledgers of dead runs: stops their surviving children first, then releases what they
 /// held, newest first.
 ///
 /// # Errors
-/// When the ledgers cannot be listed. What cannot be given back is in the answer instead.
+/// When the ledgers cannot be listed. What cannot be released is in the answer instead.
 pub fn recover(pipeline: Pipeline<'_>) -> Result<Recovery, StepError> {
     recover_but(pipeline, None)
 }
 
-/// The same, but what can never be given back of one dead run is given up: the hooks that its ledger holds, which are not
+/// The same, but what can never be released of one dead run is given up: the hooks that its ledger holds, which are not
 /// run, and the locks in repositories that the configuration names no more. They would be tried for ever otherwise,
 /// and what was to be done is for a person to see to.
 ///
@@ -110,7 +110,7 @@ fn recover_but(pipeline: Pipeline<'_>, given_up: Option<&RunId>) -> Result<Recov
             // Its run is alive, or has ended.
             Ok(None) => {}
             Err(error) => {
-                let hint = "look at it, give back by hand what it names, then remove it";
+                let hint = "look at it, release by hand what it names, then remove it";
                 recovery.failures.push(StepError::from_error(Trouble::Cleanup, &error, Some(hint)));
             }
         }
@@ -119,7 +119,7 @@ fn recover_but(pipeline: Pipeline<'_>, given_up: Option<&RunId>) -> Result<Recov
 }
 
 impl Recovery {
-    /// Gives back what a dead run holds.
+    /// Releases what a dead run holds.
     fn of_run(
         &mut self,
         pipeline: Pipeline<'_>,
@@ -128,7 +128,7 @@ impl Recovery {
         replay: Replay,
         is_given_up: bool,
     ) {
-        // Giving back a directory or a lock that a survivor still uses would harm what it does.
+        // Releasing a directory or a lock that a survivor still uses would harm what it does.
         if !self.stop_children(pipeline, &replay) {
             return;
         }
@@ -144,7 +144,7 @@ impl Recovery {
         self.failures.extend(undo::unwind(pipeline, run, &ledger, &outstanding));
         if self.failures.len() == before {
             let entries = counted(outstanding.len() as u64, "entry", "entries");
-            self.done.push(format!("gave back what run {run} held ({entries})"));
+            self.done.push(format!("released what run {run} left behind ({entries})"));
         }
         self.failures.extend(ledger.close().err().map(StepError::from));
     }
@@ -164,7 +164,7 @@ impl Recovery {
             return;
         }
         let text = format!(
-            "the ledger {} does not say of which run it is, so nothing that it names was given back — look at it, give back by hand what it names, then remove it",
+            "the ledger {} does not say of which run it is, so nothing that it names was released — look at it, release by hand what it names, then remove it",
             path.shown()
         );
         self.failures.push(StepError::new(Trouble::Cleanup, text));
@@ -196,7 +196,7 @@ impl Recovery {
         }
     }
 
-    /// Settles what can never be given back, without doing anything about it. Answers whether it was such a thing: one
+    /// Settles what can never be released, without doing anything about it. Answers whether it was such a thing: one
     /// that could not be settled must not be tried either.
     fn let_go(
         &mut self,

@@ -118,7 +118,7 @@ fn restore_copy(
 ) -> Result<RestoreReport, StepError> {
     let plan = plan(cx, engine, copy, wanted)?;
     if wanted.dry_run {
-        return foretell(cx, engine, &plan);
+        return predict(cx, engine, &plan);
     }
     carry_out(cx, engine, wanted, plan)
 }
@@ -162,7 +162,7 @@ fn plan(
 }
 
 /// What a restore would do, by the engine's own dry run.
-fn foretell(
+fn predict(
     cx: RunContext<'_>,
     engine: &dyn Engine,
     Plan { to, survey, own, request, .. }: &Plan,

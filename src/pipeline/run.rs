@@ -13,7 +13,7 @@ use crate::model::report::RunReport;
 use crate::model::shown::Show;
 
 use super::job::{not_begun, run_job};
-use super::session::{Place, session};
+use super::session::{LedgerDirectory, session};
 use super::steps::maintain::maintain;
 use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
@@ -29,7 +29,7 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
     });
     let mut report = RunReport::begun(run.clone(), pipeline.host.now());
     let ended = room_for_records(pipeline).and_then(|()| {
-        session(pipeline, &run, Place::State, |cx| carry_out(cx, jobs, only, &mut report))
+        session(pipeline, &run, LedgerDirectory::State, |cx| carry_out(cx, jobs, only, &mut report))
     });
     let maintained = match ended {
         Ok((maintained, cleanup)) => {

@@ -32,11 +32,11 @@ pub struct Cleanup {
 
 /// Where the ledger of a session may lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum LedgerDirectory {
     /// In the state directory, where it outlives a reboot.
     State,
     /// There or, if nothing can be written there, in the runtime directory, the run's own directory with it.
-    /// For what holds nothing over a reboot that an engine does not give back by itself: its own directory goes
+    /// For what holds nothing over a reboot that an engine does not release by itself: its own directory goes
     /// with the ledger then, children end with the machine, and an engine's lock bears the machine's own name, by
     /// which the engine itself knows one of an earlier boot to be stale. What a restore has laid out is the exception: cut off by a reboot in such an hour, it stays in
     /// a directory `.stillpoint-restore-RUN` of root's, which the warning about the ledger lets a person expect.
@@ -92,7 +92,7 @@ impl crate::host::ChildRecorder for Children {
     }
 }
 
-/// Runs `work` in a session. A dry host gets neither ledger nor recovery nor a directory. `place` says
+/// Runs `work` in a session. A dry host gets neither ledger nor recovery nor a directory. `ledger_in` says
 /// whether it may do with a volatile ledger.
 ///
 /// # Errors
@@ -100,7 +100,7 @@ impl crate::host::ChildRecorder for Children {
 pub fn session<T>(
     pipeline: Pipeline<'_>,
     run: &RunId,
-    place: Place,
+    ledger_in: LedgerDirectory,
     work: impl FnOnce(RunContext<'_>) -> T,
 ) -> Result<(T, Cleanup), StepError> {
     // Ledger, locks and recovery are there for effects, and a dry run has none.
@@ -116,7 +116,7 @@ pub fn session<T>(
         ensure(pipeline, path)?;
     }
     let recovery = match recover(pipeline) {
-        Err(error) if place == Place::StateElseRuntime => {
+        Err(error) if ledger_in == LedgerDirectory::StateElseRuntime => {
             let failure = StepError { trouble: Trouble::Cleanup, ..error };
             Recovery { failures: vec![failure], ..Recovery::default() }
         }
@@ -127,7 +127,7 @@ pub fn session<T>(
     cleanup.recovered.extend(recovery.waiting.into_iter().map(|waiting| waiting.message));
 
     let (ledger, staging) = match begin(pipeline, run, &Directories::in_state_dir(pipeline)) {
-        Err(error) if place == Place::StateElseRuntime => {
+        Err(error) if ledger_in == LedgerDirectory::StateElseRuntime => {
             let fallback = Directories::in_runtime_dir(settings);
             cleanup.volatile = Some(format!(
                 "{error}; until then the ledger of a command that only reads copies lies in {}, which a reboot empties",
@@ -179,7 +179,7 @@ fn begin(
     }
 }
 
-/// Gives back what the session holds, and ends its ledger. Answers with what could not be given back.
+/// Releases what the session holds, and ends its ledger. Answers with what could not be released.
 fn end(pipeline: Pipeline<'_>, run: &RunId, ledger: Arc<FileLedger>) -> Vec<StepError> {
     let cleanup = |error| StepError { trouble: Trouble::Cleanup, ..StepError::from(error) };
     let mut leftovers = match ledger.replay() {

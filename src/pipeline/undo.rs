@@ -13,13 +13,13 @@ use super::{engine_undo, staging};
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 use crate::step::hook;
-use crate::step::release::give_back_all;
+use crate::step::release::release_all;
 
-/// Gives one thing back. Idempotent: what is already gone is success, decided by looking.
+/// Releases one thing. Idempotent: what is already gone is success, decided by looking.
 ///
 /// # Errors
-/// When it could not be given back; the caller leaves it in the ledger.
-pub fn give_back(
+/// When it could not be released; the caller leaves it in the ledger.
+pub fn release(
     pipeline: Pipeline<'_>,
     run: &RunId,
     ledger: &dyn Ledger,
@@ -27,15 +27,15 @@ pub fn give_back(
     identity: Option<&Identity>,
 ) -> Result<(), StepError> {
     match undo {
-        Undo::Capture(undo) => Ok(capture::give_back(pipeline.capture_context(), undo, identity)?),
-        Undo::Engine(undo) => engine_undo::give_back(pipeline, ledger, undo, identity),
-        Undo::Hook(hook) => hook::give_back(pipeline.host, run, hook),
+        Undo::Capture(undo) => Ok(capture::release(pipeline.capture_context(), undo, identity)?),
+        Undo::Engine(undo) => engine_undo::release(pipeline, ledger, undo, identity),
+        Undo::Hook(hook) => hook::run_pending(pipeline.host, run, hook),
         Undo::Staging(directory) => staging::remove(pipeline.host, directory, identity),
-        Undo::Thaw(group) => quiesce::give_back(pipeline.host, group, identity),
+        Undo::Thaw(group) => quiesce::release(pipeline.host, group, identity),
     }
 }
 
-/// What has to be held while a thing is given back, where that may not happen at any time.
+/// What has to be held while a thing is released, where that may not happen at any time.
 fn permit(
     pipeline: Pipeline<'_>,
     run: &RunId,
@@ -47,7 +47,7 @@ fn permit(
     }
 }
 
-/// What can be done about a thing that cannot be given back.
+/// What can be done about a thing that cannot be released.
 pub(super) enum Prospect {
     /// It is tried again.
     TriedAgain,
@@ -85,7 +85,7 @@ pub(super) fn prospect(pipeline: Pipeline<'_>, undo: &Undo) -> Prospect {
     }
 }
 
-/// Gives back everything a ledger holds, newest first, never stopping at a failure. Answers with what
+/// Releases everything a ledger holds, newest first, never stopping at a failure. Answers with what
 /// failed; that stays in the ledger.
 pub fn unwind(
     pipeline: Pipeline<'_>,
@@ -93,14 +93,14 @@ pub fn unwind(
     ledger: &FileLedger,
     outstanding: &[Outstanding],
 ) -> Vec<StepError> {
-    // What a signal stopped must still be given back.
+    // What a signal stopped must still be released.
     let _shield = pipeline.host.shield();
     let one = |Outstanding { undo, identity, .. }: &Outstanding| {
         let _lock = permit(pipeline, run, undo)?;
-        give_back(pipeline, run, ledger, undo, identity.as_ref())
+        release(pipeline, run, ledger, undo, identity.as_ref())
     };
     let mut failures = Vec::new();
-    for (undo, error) in give_back_all(pipeline.capture_context(), ledger, outstanding, &one) {
+    for (undo, error) in release_all(pipeline.capture_context(), ledger, outstanding, &one) {
         let mut failure = left(Some(run), &error.message);
         if let Prospect::MayBeGivenUp { .. } = prospect(pipeline, undo) {
             failure.message += &format!(", and {}", gives_up(run));
@@ -115,7 +115,7 @@ pub(super) fn gives_up(run: &RunId) -> String {
     format!("`stillpoint recover --give-up {run}` gives it up")
 }
 
-/// Something that could not be given back, of which run, and what becomes of it.
+/// Something that could not be released, of which run, and what becomes of it.
 pub(super) fn left(run: Option<&RunId>, why: &str) -> StepError {
     let of = run.map(|run| format!("left by run {run}: ")).unwrap_or_default();
     let message = format!("{of}{why}; the next run or `stillpoint recover` tries again");

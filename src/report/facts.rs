@@ -60,7 +60,7 @@ impl SlotFacts {
 pub struct TargetFacts {
     /// When the last check that found nothing ended.
     pub checked: Option<DateTime<Utc>>,
-    /// When space was last given back.
+    /// When space was last freed.
     pub compacted: Option<DateTime<Utc>>,
     /// Whether copies were deleted since then.
     pub has_deletions: bool,

@@ -19,7 +19,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use self::screen::Screen;
-use crate::model::event::{Event, Observer, Place, Progress};
+use crate::model::event::{Event, Observer, Progress, StepPlace};
 use crate::model::names::JobName;
 use crate::model::outcome::Outcome;
 use crate::model::shown;
@@ -73,7 +73,7 @@ pub struct Terminal {
 #[derive(Default)]
 struct State {
     /// The steps at work, with their bars; more than one when jobs run in parallel.
-    active: Vec<(Place, ProgressBar)>,
+    active: Vec<(StepPlace, ProgressBar)>,
     /// What went wrong so far, as it was told.
     troubles: Vec<String>,
     /// How many lines were written.
@@ -131,7 +131,7 @@ impl Terminal {
         }
     }
 
-    fn step_started(&self, state: &mut State, place: &Place) {
+    fn step_started(&self, state: &mut State, place: &StepPlace) {
         self.say(state, Priority::Debug, &format!("{}: started", label(place)));
         if self.bars.is_hidden() {
             return;
@@ -144,7 +144,7 @@ impl Terminal {
         state.active.push((place.clone(), bar));
     }
 
-    fn progress(&self, state: &State, place: &Place, progress: &Progress) {
+    fn progress(&self, state: &State, place: &StepPlace, progress: &Progress) {
         let Some((_, bar)) = state.active.iter().find(|(active, _)| active == place) else {
             return;
         };
@@ -163,7 +163,7 @@ impl Terminal {
     fn step_finished(
         &self,
         state: &mut State,
-        place: &Place,
+        place: &StepPlace,
         outcome: &Outcome,
         detail: &str,
         elapsed: Duration,
@@ -250,7 +250,7 @@ fn is_fine(outcome: &Outcome) -> bool {
 }
 
 /// `job[item]/target step`, without what the place does not have.
-fn label(place: &Place) -> String {
+fn label(place: &StepPlace) -> String {
     let job = place.job.as_ref().map(JobName::as_str);
     let item = place.item.as_ref().map(|item| format!("[{item}]")).unwrap_or_default();
     let target = place.target.as_ref().map(|target| target.as_str());

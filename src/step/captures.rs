@@ -1,4 +1,4 @@
-//! Captures in a run: their locks, their place in the ledger, and what becomes of them in the end: given back, or kept.
+//! Captures in a run: their locks, their place in the ledger, and what becomes of them in the end: released, or kept.
 //!
 //! A source finds its providers, and between [`intend`] and [`verify`] has each capture made when it is time for that.
 
@@ -11,7 +11,7 @@ use crate::model::undo::{EntryId, Kept, Outstanding};
 
 use super::context::RunContext;
 use super::error::{StepError, ledger_error};
-use super::release::give_back_all;
+use super::release::release_all;
 
 /// One capture that the ledger holds.
 pub struct Held {
@@ -35,8 +35,8 @@ pub struct Locks {
 
 /// Takes the locks that keep what is intended possible until it is made.
 ///
-/// All runs take them in one order, and those first that are held until everything is given back: whoever gives
-/// back a volume takes its group's lock while it still holds them, and whoever waits for one of them keeps
+/// All runs take them in one order, and those first that are held until everything is released: whoever
+/// releases a volume takes its group's lock while it still holds them, and whoever waits for one of them keeps
 /// nobody from a group meanwhile.
 ///
 /// # Errors
@@ -105,22 +105,22 @@ impl Held {
     /// Lets go of what was not made after all, under the lock that it needs.
     ///
     /// # Errors
-    /// When something was made, and cannot be given back.
+    /// When something was made, and cannot be released.
     pub fn forget(&self, cx: RunContext<'_>) -> Result<(), StepError> {
-        capture::give_back_held(cx.capture(), &self.capture.undo(), None)?;
+        capture::release_held(cx.capture(), &self.capture.undo(), None)?;
         cx.ledger.settled(self.entry).map_err(ledger_error)
     }
 
-    /// Keeps it beyond the run, as the base of the next one, and gives back the bases that it replaces. The ledger records
-    /// that as one exchange: at no moment there are both to be given back, or none. What nothing proves to be the one is
-    /// not kept, but given back with the ledger.
+    /// Keeps it beyond the run, as the base of the next one, and releases the bases that it replaces. The ledger records
+    /// that as one exchange: at no moment there are both to be released, or none. What nothing proves to be the one is
+    /// not kept, but released with the ledger.
     ///
     /// Before this is called, whoever looks for the base later has it written down beside those that it replaces
     /// ([`Held::to_keep`]): a crash on the way leaves one of them, and [`capture::kept`] says which is there.
     ///
     /// # Errors
     /// When the exchange cannot be recorded: then nothing has changed, and the ledger holds it as before. When a base
-    /// that it replaces could not be given back: then that is tried again by the next run.
+    /// that it replaces could not be released: then that is tried again by the next run.
     pub fn keep(self, cx: RunContext<'_>, replaced: &[Kept]) -> Result<(), StepError> {
         if self.to_keep().is_none() {
             return Ok(());
@@ -132,7 +132,7 @@ impl Held {
         let old: Vec<Outstanding> = old
             .map(|(entry, (undo, identity))| Outstanding { entry, undo, identity: Some(identity) })
             .collect();
-        all_or_left(give_back(cx, &old, &BTreeSet::new()))
+        all_or_left(release_entries(cx, &old, &BTreeSet::new()))
     }
 
     /// How it is known once it is kept. `None` until it is verified, and where nothing proves it the one.
@@ -148,29 +148,33 @@ impl Held {
     }
 }
 
-/// Gives captures back, in this order. What cannot be given back stays in the ledger.
+/// Releases captures, in this order. What cannot be released stays in the ledger.
 ///
 /// # Errors
-/// When one could not be given back.
+/// When one could not be released.
 pub fn release(cx: RunContext<'_>, held: Vec<Held>) -> Result<(), StepError> {
-    // Who waits for an exclusive capture must not get it before it is given back.
+    // Who waits for an exclusive capture must not get it before it is released.
     let is_exclusive = |held: &&Held| held.provider.is_exclusive();
     let locked = held.iter().filter(is_exclusive).map(|held| held.entry).collect();
     let held: Vec<Outstanding> = held.into_iter().map(Held::outstanding).collect();
-    all_or_left(give_back(cx, &held, &locked))
+    all_or_left(release_entries(cx, &held, &locked))
 }
 
-/// Gives back what a ledger holds of captures. `locked` are those whose lock we hold. Answers with what failed.
-fn give_back(cx: RunContext<'_>, held: &[Outstanding], locked: &BTreeSet<EntryId>) -> Vec<String> {
+/// Releases what a ledger holds of captures. `locked` are those whose lock we hold. Answers with what failed.
+fn release_entries(
+    cx: RunContext<'_>,
+    held: &[Outstanding],
+    locked: &BTreeSet<EntryId>,
+) -> Vec<String> {
     let one = |held: &Outstanding| match held.capture() {
         Some((undo, identity)) if locked.contains(&held.entry) => {
-            Ok(capture::give_back_held(cx.capture(), undo, identity)?)
+            Ok(capture::release_held(cx.capture(), undo, identity)?)
         }
-        Some((undo, identity)) => Ok(capture::give_back(cx.capture(), undo, identity)?),
-        // To settle what was not given back would be to forget it.
+        Some((undo, identity)) => Ok(capture::release(cx.capture(), undo, identity)?),
+        // To settle what was not released would be to forget it.
         None => Err(StepError::new(Trouble::Unexpected, "what is held is no capture")),
     };
-    let failures = give_back_all(cx.capture(), cx.ledger, held, &one);
+    let failures = release_all(cx.capture(), cx.ledger, held, &one);
     failures.into_iter().map(|(_, error)| error.message).collect()
 }
 

@@ -72,7 +72,7 @@ impl<'a> Pipeline<'a> {
         (self.sources)(job)
     }
 
-    /// What captures are made and given back with.
+    /// What captures are made and released with.
     pub fn capture_context(&self) -> capture::Context<'a> {
         capture::Context { host: self.host, settings: &self.config.settings }
     }
@@ -138,7 +138,7 @@ impl<'a> RunContext<'a> {
         self.pipeline.config
     }
 
-    /// What captures are made and given back with.
+    /// What captures are made and released with.
     pub fn capture(&self) -> capture::Context<'a> {
         self.pipeline.capture_context()
     }
@@ -235,6 +235,6 @@ pub trait HeldBatch {
     /// Calls `read`, in which engines read, while somebody watches over what holding it does to the machine.
     fn watch(&self, cx: RunContext<'_>, read: &mut dyn FnMut());
 
-    /// Lets it go. What cannot be given back is in the record, and stays in the ledger.
+    /// Lets it go. What cannot be released is in the record, and stays in the ledger.
     fn release(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>);
 }

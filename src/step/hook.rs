@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::host::{Capture, CommandSpec, Effect, Host, LockGuard, Stream, Tool};
+use crate::host::{CommandSpec, Effect, Host, LockGuard, StdoutMode, Stream, Tool};
 use crate::model::exit::exit_code;
 use crate::model::job::{Hooks, Job};
 use crate::model::names::{JobName, RunId};
@@ -18,9 +18,9 @@ use crate::step::recorder::{Done, Recorder};
 /// The exit status by which a `before` hook says "not this time" (sysexits' `EX_TEMPFAIL`, as borgmatic uses it).
 const SKIP: i32 = 75;
 
-/// When a hook runs, for its environment.
+/// What the environment of a hook says of it and its run.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment<'a> {
+pub struct HookEnv<'a> {
     /// `before`, `quiesce`, `resume`, `after`, `on-failure` or `finally`.
     name: &'static str,
     job: &'a JobName,
@@ -73,13 +73,13 @@ impl Ending {
     }
 }
 
-impl<'a> Moment<'a> {
-    /// When a hook runs that the ledger holds, in the job's own run or in `recover`, where its outcome is not known.
+impl<'a> HookEnv<'a> {
+    /// Of a hook that the ledger holds, which runs in the job's own run or in `recover`, where its outcome is not known.
     fn pending(hook: &'a PendingHook, run: &'a RunId) -> Self {
         Self { name: hook.kind.name(), job: &hook.job, run, ending: None }
     }
 
-    /// Just before the captures are made.
+    /// Of a hook that runs just before the captures are made.
     pub fn quiesce(job: &'a JobName, run: &'a RunId) -> Self {
         Self { name: "quiesce", job, run, ending: None }
     }
@@ -102,22 +102,22 @@ pub fn run_one(
     host: &dyn Host,
     argv: &[String],
     timeout: Option<Duration>,
-    moment: &Moment<'_>,
+    env: &HookEnv<'_>,
 ) -> Result<bool, StepError> {
     let Some(mut spec) = hook_command(argv) else { return Ok(false) };
     spec.time_limit = timeout;
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     spec = spec
-        .env("STILLPOINT_HOOK", moment.name)
-        .env("STILLPOINT_JOB", moment.job.as_str())
-        .env("STILLPOINT_RUN", moment.run.as_str());
-    if let Some(ending) = moment.ending {
+        .env("STILLPOINT_HOOK", env.name)
+        .env("STILLPOINT_JOB", env.job.as_str())
+        .env("STILLPOINT_RUN", env.run.as_str());
+    if let Some(ending) = env.ending {
         spec = spec
             .env("STILLPOINT_OUTCOME", ending.outcome.word())
             .env("STILLPOINT_EXIT_CODE", ending.exit_code.to_string())
             .env("STILLPOINT_ERROR", &ending.error);
     }
-    let hook = moment.name;
+    let hook = env.name;
     let ran = host.run(&spec, &mut |stream, line| {
         let line = String::from_utf8_lossy(line);
         match stream {
@@ -127,13 +127,13 @@ pub fn run_one(
     });
     let completed = ran.map_err(|error| {
         let error = StepError::from(error);
-        let message = format!("the {hook} hook of job {}: {}", moment.job, error.message);
+        let message = format!("the {hook} hook of job {}: {}", env.job, error.message);
         StepError { message, ..error }
     })?;
     if completed.success() {
         return Ok(false);
     }
-    if moment.name == "before" && completed.code() == Some(SKIP) {
+    if env.name == "before" && completed.code() == Some(SKIP) {
         return Ok(true);
     }
     let lines = completed.last_lines(5);
@@ -199,8 +199,8 @@ fn intend(cx: RunContext<'_>, job: &Job, kind: HookKind) -> Result<Vec<Held>, St
 ///
 /// # Errors
 /// As [`run_one`].
-pub fn give_back(host: &dyn Host, run: &RunId, hook: &PendingHook) -> Result<(), StepError> {
-    run_one(host, &hook.argv, hook.timeout, &Moment::pending(hook, run)).map(|_| ())
+pub fn run_pending(host: &dyn Host, run: &RunId, hook: &PendingHook) -> Result<(), StepError> {
+    run_one(host, &hook.argv, hook.timeout, &HookEnv::pending(hook, run)).map(|_| ())
 }
 
 /// Whether a hook that a ledger holds may run now: under its job's lock, which no live run of that job gives away between
@@ -227,9 +227,9 @@ pub fn before(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) -> Option<V
         return Some(Verdict::Proceed);
     }
     rec.step("before", None, None, |_| {
-        let moment = Moment { name: "before", job: &job.name, run: cx.run, ending: None };
+        let env = HookEnv { name: "before", job: &job.name, run: cx.run, ending: None };
         for argv in &job.hooks.before {
-            if run_one(cx.host(), argv, job.hooks.timeout, &moment)? {
+            if run_one(cx.host(), argv, job.hooks.timeout, &env)? {
                 let reason = format!("the before hook {} exited with {SKIP}", argv[0]);
                 return Ok((Verdict::Skip(reason.clone()), Done::skipped(reason)));
             }
@@ -250,10 +250,10 @@ pub fn after(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
     }
     let _shield = cx.host().shield();
     rec.step(name, None, None, |_| {
-        let moment = Moment { name, job: &job.name, run: cx.run, ending: Some(&ending) };
+        let env = HookEnv { name, job: &job.name, run: cx.run, ending: Some(&ending) };
         let mut failure = None;
         for argv in hooks {
-            if let Err(error) = run_one(cx.host(), argv, job.hooks.timeout, &moment) {
+            if let Err(error) = run_one(cx.host(), argv, job.hooks.timeout, &env) {
                 failure.get_or_insert(error);
             }
         }
@@ -291,9 +291,9 @@ fn run_held(
         let mut failures = Vec::new();
         for Held { entry, hook } in held {
             // Here it is known how the job ended, which recover would not know.
-            let moment = Moment { ending, ..Moment::pending(hook, cx.run) };
+            let env = HookEnv { ending, ..HookEnv::pending(hook, cx.run) };
             let settle = |_| cx.ledger.settled(*entry).map_err(ledger_error);
-            let ran = run_one(cx.host(), &hook.argv, hook.timeout, &moment);
+            let ran = run_one(cx.host(), &hook.argv, hook.timeout, &env);
             if let Err(error) = ran.and_then(settle) {
                 failures.push(error.message);
             }

@@ -1,5 +1,5 @@
 //! What every step of a run has: the context it works in, the record it writes, the error it fails with,
-//! the hooks around it, what it protects, the captures it holds, and how it gives back what it took.
+//! the hooks around it, what it protects, the captures it holds, and how it releases what it took.
 //!
 //! It lies below [`pipeline`](crate::pipeline), which puts the steps in order, because sources have steps of their own.
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::model::event::{Event, Observer, Place, Progress};
+use crate::model::event::{Event, Observer, Progress, StepPlace};
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::StepReport;
@@ -72,7 +72,7 @@ impl<'a> Recorder<'a> {
         item: Option<&str>,
         work: impl FnOnce(&mut dyn FnMut(Progress)) -> Result<(T, Done), StepError>,
     ) -> Option<T> {
-        let place = Place {
+        let place = StepPlace {
             job: self.job.clone(),
             target: target.cloned(),
             item: item.map(str::to_owned),
@@ -95,7 +95,7 @@ impl<'a> Recorder<'a> {
         value
     }
 
-    fn note(&mut self, place: Place, started: Instant, done: Done) {
+    fn note(&mut self, place: StepPlace, started: Instant, done: Done) {
         let elapsed = started.elapsed();
         self.troubles.extend(done.trouble);
         // A step left out on purpose does not make its job a skipped one.

@@ -1,14 +1,14 @@
-//! Giving back what a ledger holds, and letting the ledger go of it: at the end of a step, of a run, and after a crash.
+//! Releasing what a ledger holds, and letting the ledger go of it: at the end of a step, of a run, and after a crash.
 
 use crate::capture;
 use crate::model::undo::{Ledger, Outstanding, Undo};
 
 use super::error::{StepError, ledger_error};
 
-/// Gives back what a ledger holds, in this order, never stopping at a failure, and settles it. Answers with what failed;
-/// that stays in the ledger. `one` gives back a single thing; captures that follow each other and [`capture::go_together`]
-/// are given back at once.
-pub fn give_back_all<'o>(
+/// Releases what a ledger holds, in this order, never stopping at a failure, and settles it. Answers with what failed;
+/// that stays in the ledger. `one` releases a single thing; captures that follow each other and [`capture::go_together`]
+/// are released at once.
+pub fn release_all<'o>(
     cx: capture::Context<'_>,
     ledger: &dyn Ledger,
     outstanding: &'o [Outstanding],
@@ -24,7 +24,7 @@ pub fn give_back_all<'o>(
             [alone] => Ok(vec![one(alone)]),
             several => {
                 let captures: Vec<_> = several.iter().filter_map(Outstanding::capture).collect();
-                capture::give_back_together(cx, &captures).map(|each| {
+                capture::release_together(cx, &captures).map(|each| {
                     each.into_iter().map(|one| one.map_err(StepError::from)).collect::<Vec<_>>()
                 })
             }

@@ -119,7 +119,7 @@ impl Unit<'_> {
              ExecStopPost={command} recover\n\
              # 12: the copies were made, with warnings.\n\
              SuccessExitStatus=12\n\
-             # The run stops its engines and gives back what it holds before it ends.\n\
+             # The run stops its engines and releases what it holds before it ends.\n\
              KillMode=mixed\n\
              TimeoutStopSec=180\n\
              # An engine that runs out of memory is the run's to report.\n\

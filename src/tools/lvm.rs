@@ -169,7 +169,7 @@ impl Change {
 ///
 /// # Errors
 /// When it is no prediction of ours.
-pub fn foretell(volumes: &mut Vec<LogicalVolume>, change: &[u8]) -> Result<(), String> {
+pub fn apply_prediction(volumes: &mut Vec<LogicalVolume>, change: &[u8]) -> Result<(), String> {
     let change = serde_json::from_slice(change)
         .map_err(|error| format!("a prediction about LVM snapshots: {error}"))?;
     match change {
@@ -372,7 +372,7 @@ mod tests {
         let changes = |spec: CommandSpec| spec.prediction.facts;
         for fact in changes(super::snapshot(&snapshot, None)) {
             assert_eq!(fact.about, SNAPSHOTS);
-            foretell(&mut volumes, &fact.value).unwrap();
+            apply_prediction(&mut volumes, &fact.value).unwrap();
         }
         let made = volumes[1].clone();
         assert_eq!((made.name.as_str(), made.thin_id, made.device), ("snap", Some(3), None));
@@ -382,20 +382,20 @@ mod tests {
         // A classic one is of no pool.
         let classic = VolumeSnapshot { thin: None, name: "old".into(), ..snapshot.clone() };
         for fact in changes(super::snapshot(&classic, Some(1 << 20))) {
-            foretell(&mut volumes, &fact.value).unwrap();
+            apply_prediction(&mut volumes, &fact.value).unwrap();
         }
         assert_eq!((&volumes[2].pool, volumes[2].thin_id), (&None, None));
         for fact in changes(remove(&snapshot, Some(&made.uuid))) {
-            foretell(&mut volumes, &fact.value).unwrap();
+            apply_prediction(&mut volumes, &fact.value).unwrap();
         }
         let left: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
         assert_eq!(left, ["data", "old"]);
         // Of an origin that is not there nothing can be made.
         let orphan = VolumeSnapshot { origin_uuid: "u-2".into(), ..snapshot };
         let made = &changes(super::snapshot(&orphan, None))[0].value;
-        foretell(&mut volumes, made).unwrap();
+        apply_prediction(&mut volumes, made).unwrap();
         assert_eq!(volumes.len(), 2);
-        assert!(foretell(&mut volumes, b"nonsense").is_err());
+        assert!(apply_prediction(&mut volumes, b"nonsense").is_err());
     }
 
     #[test]

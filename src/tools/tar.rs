@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::host::{Capture, CommandSpec, Effect, Tool};
+use crate::host::{CommandSpec, Effect, StdoutMode, Tool};
 
 /// GNU tar.
 const TAR: Tool = Tool::Known { name: "tar", hint: "install it (Debian: apt install tar)" };
@@ -33,7 +33,7 @@ pub fn pack(below: &Path, what: &Members, stall_limit: Duration) -> CommandSpec 
         spec = spec.arg("--no-recursion").args(what.alone.iter().cloned());
     }
     spec = spec.arg("--recursion").args(what.whole.iter().cloned());
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     spec.stall_limit = Some(stall_limit);
     spec
 }
@@ -52,7 +52,7 @@ pub fn unpack(below: &Path, stall_limit: Duration) -> CommandSpec {
 /// Writes a file to our own standard output.
 pub fn print(file: &Path, stall_limit: Duration) -> CommandSpec {
     let mut spec = CommandSpec::new(CAT, Effect::Inspect).arg("--").arg(file);
-    spec.stdout = Capture::PassOn;
+    spec.stdout = StdoutMode::PassOn;
     spec.stall_limit = Some(stall_limit);
     spec
 }
@@ -88,7 +88,7 @@ mod tests {
         let printed = print(Path::new("/srv/copy/-x"), limit);
         assert_eq!(
             (printed.display().as_str(), printed.stdout),
-            ("cat -- /srv/copy/-x", Capture::PassOn)
+            ("cat -- /srv/copy/-x", StdoutMode::PassOn)
         );
     }
 }

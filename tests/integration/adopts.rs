@@ -4,7 +4,7 @@ use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::pipeline::adopt::{Request, adopt, offers};
 use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::session::{Place, session};
+use stillpoint::pipeline::session::{LedgerDirectory, session};
 use stillpoint::step::context::RunContext;
 
 use crate::faults::{Bench, LIVE};
@@ -26,8 +26,8 @@ fn take_all(bench: &Bench) -> Result<usize, String> {
     let offered = offers(bench.pipeline(), target, &request).map_err(|error| error.message)?;
     let work = |cx: RunContext<'_>| adopt(cx, bench.engines[target].as_ref(), &offered);
     let run = RunId::parse("00000abd").unwrap();
-    let (adopted, _) =
-        session(bench.pipeline(), &run, Place::State, work).map_err(|error| error.message)?;
+    let (adopted, _) = session(bench.pipeline(), &run, LedgerDirectory::State, work)
+        .map_err(|error| error.message)?;
     adopted.map_err(|error| error.message)
 }
 
@@ -57,14 +57,14 @@ fn adopting_at_any_fault() {
             assert_eq!(bench.host.world().borg.archives, archives, "{after}: nothing is rewritten");
             bench.host.arm(Fault::None);
             assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
-            bench.assert_given_back(&after);
+            bench.assert_released(&after);
             let taken = ours(&bench);
             assert!(taken == 2 || (taken == 0 && said.is_err()), "{after}: {taken}, {said:?}");
             assert_eq!(take_all(&bench).unwrap(), 2 - taken, "{after}");
             assert_eq!(ours(&bench), 2, "{after}");
             let report = bench.run();
             assert!(report.outcome <= Outcome::Warning, "{after}: {report:#?}");
-            bench.assert_given_back(&after);
+            bench.assert_released(&after);
         }
     }
 }

@@ -152,7 +152,7 @@ fn a_capture_that_fails_fails_the_job_before_anything_is_read() {
         assert_eq!(archives(&bench), before, "{after}");
         assert_eq!(effects(&bench, "borg"), Vec::<String>::new(), "{after}");
         // In this very run, without any help.
-        bench.assert_given_back(&after);
+        bench.assert_released(&after);
         assert_eq!(job(&report).targets[0].outcome, Outcome::Failed, "{after}");
         assert_eq!(job(&report).targets[0].copy, None, "{after}");
     }
@@ -173,7 +173,7 @@ fn a_copy_from_a_snapshot_that_overflowed_never_counts() {
     );
     assert!(step(&report, "backup").detail.contains("overflowed"), "{report:#?}");
     assert_eq!(job(&report).targets[0].outcome, Outcome::Failed);
-    bench.assert_given_back("an overflow");
+    bench.assert_released("an overflow");
 
     // Two good copies are kept beside it, and it is not one of them.
     bench.host.world().while_reading = None;
@@ -202,7 +202,7 @@ fn reading_stops_when_a_snapshot_overflows_or_its_pool_runs_full() {
         assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
         assert!(step(&report, "backup").detail.contains(word), "{report:#?}");
         assert_eq!(archives(&bench), before);
-        bench.assert_given_back(word);
+        bench.assert_released(word);
     }
 }
 
@@ -234,7 +234,7 @@ fn a_pool_that_is_too_full_is_left_alone_when_a_capture_is_required() {
             assert_eq!(effects(&bench, word), Vec::<String>::new(), "nothing was begun");
         }
         assert_eq!(archives(&bench), before);
-        bench.assert_given_back("a full pool");
+        bench.assert_released("a full pool");
     }
 }
 
@@ -260,7 +260,7 @@ fn a_pool_that_is_too_full_is_read_live_when_that_is_allowed() {
         job(&report).captures.iter().filter(|volume| volume.consistency == "live").collect();
     assert_eq!(live.len(), 2, "{live:?}");
     assert!(live.iter().all(|volume| volume.provider == "none" && volume.reason.is_some()));
-    bench.assert_given_back("a full pool");
+    bench.assert_released("a full pool");
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn a_file_system_that_is_in_use_is_read_live_when_that_is_allowed() {
     assert_eq!((boot.provider, boot.consistency), ("none", "live"));
     assert!(boot.reason.is_some());
     assert_eq!(archives(&bench).len(), 2, "the policy keeps two, the new one among them");
-    bench.assert_given_back("a file system in use");
+    bench.assert_released("a file system in use");
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn a_file_system_that_is_in_use_fails_the_job_when_a_capture_is_required() {
     assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
     assert!(step(&report, "read-only").detail.contains("/boot cannot be made read-only"));
     assert_eq!(archives(&bench), before);
-    bench.assert_given_back("a file system in use");
+    bench.assert_released("a file system in use");
 }
 
 #[test]
@@ -351,8 +351,8 @@ fn passing_over_a_file_system_in_use_joins_the_loops() {
     let bench = busy(CaptureMode::Auto);
     bench.run();
     let effects = bench.host.world().effects.clone();
-    let given_back = "make the file system at /boot writable again";
-    let n = effects.iter().position(|effect| effect.starts_with(given_back)).expect(given_back);
+    let released = "make the file system at /boot writable again";
+    let n = effects.iter().position(|effect| effect.starts_with(released)).expect(released);
     for n in [n, n + 1] {
         loops::any_fault_at(
             || busy(CaptureMode::Auto),
@@ -449,7 +449,7 @@ fn what_captures_do_not_hold_makes_the_copy_incomplete() {
         }
     }
     assert_eq!(archives(&bench).len(), 3, "retention waits");
-    bench.assert_given_back("an incomplete copy");
+    bench.assert_released("an incomplete copy");
 }
 
 #[test]
@@ -514,7 +514,7 @@ fn what_is_nested_is_captured_too_where_file_systems_are_crossed() {
         captured_places(&bench),
         ["/home", "/home/sub", "/opt", "/srv", "/srv/extra", "/var"].map(PathBuf::from)
     );
-    bench.assert_given_back("six captures");
+    bench.assert_released("six captures");
 }
 
 #[test]
@@ -537,13 +537,13 @@ fn a_subvolume_that_is_deleted_after_it_was_found_fails_only_what_requires_it() 
     let is_there = |mount: &PrivateMount| mount.at() == Path::new("/home/sub");
     assert!(!bench.host.world().seen.iter().any(is_there));
     assert!(job(&report).captures.iter().all(|volume| volume.path != Path::new("/home/sub")));
-    bench.assert_given_back("a subvolume that is gone");
+    bench.assert_released("a subvolume that is gone");
 
     let bench = gone(CaptureMode::Required);
     let report = bench.run();
     assert_eq!(report.troubles, [Trouble::Environment], "{report:#?}");
     assert!(step(&report, "intend").detail.starts_with(told), "{report:#?}");
-    bench.assert_given_back("a subvolume that is gone");
+    bench.assert_released("a subvolume that is gone");
 }
 
 /// A user's subvolume below `/home` that is captured as well, and somebody else's that the job does not read.
@@ -597,7 +597,7 @@ fn what_a_user_puts_in_the_place_of_his_subvolume_is_never_captured() {
         origins(&bench);
         let report = bench.run();
         assert_eq!(origins(&bench), expected, "{report:#?}");
-        bench.assert_given_back("a swap");
+        bench.assert_released("a swap");
         if expected.len() == 1 {
             let told = "the subvolume /home/sub was deleted before it could be captured";
             assert_eq!(step(&report, "capture").detail.split("; ").last(), Some(told));
@@ -649,13 +649,13 @@ fn a_capture_that_lost_its_place_is_not_shown_and_the_copy_is_incomplete() {
     assert!(step(&report, "backup").detail.contains(told), "{report:#?}");
     let is_there = |mount: &PrivateMount| mount.at() == Path::new("/home/sub");
     assert!(!bench.host.world().seen.iter().any(is_there), "not live either");
-    bench.assert_given_back("a place that is gone");
+    bench.assert_released("a place that is gone");
 
     let bench = misplaced(CaptureMode::Required);
     let report = bench.run();
     assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
     assert!(step(&report, "verify").detail.contains(told), "{report:#?}");
-    bench.assert_given_back("a place that is gone");
+    bench.assert_released("a place that is gone");
 }
 
 #[test]
@@ -731,7 +731,7 @@ fn a_volume_that_took_the_place_of_ours_is_not_ours_to_remove() {
     let left: Vec<String> =
         bench.host.world().lvm.snapshots().iter().map(|volume| volume.uuid.clone()).collect();
     assert_eq!(left, ["somebody-elses"]);
-    assert_eq!(bench.ledgers(), Vec::<PathBuf>::new(), "ours is gone, so it is given back");
+    assert_eq!(bench.ledgers(), Vec::<PathBuf>::new(), "ours is gone, so it is released");
 }
 
 #[test]
@@ -786,7 +786,7 @@ fn a_snapshot_in_a_group_that_is_away_is_not_forgotten() {
             }
             let recovery = recover(bench.pipeline()).unwrap();
             assert_eq!(recovery.failures, []);
-            bench.assert_given_back("the group is back");
+            bench.assert_released("the group is back");
             bench.assert_mended("the group is back");
         }
     }
@@ -823,7 +823,7 @@ fn a_repair_that_fails_is_tried_again() {
         bench.host.arm(Fault::None);
         let recovery = recover(bench.pipeline()).unwrap();
         assert_eq!(recovery.failures, [], "failing {what}");
-        bench.assert_given_back(&what);
+        bench.assert_released(&what);
         bench.assert_mended(&what);
     }
 }

@@ -36,7 +36,7 @@ remount-readonly.paths = ["/boot"]
     configured(&faults::text(state, files, quiet))
 }
 
-/// Several subvolumes of one btrfs, which are promised, looked at and given back together.
+/// Several subvolumes of one btrfs, which are promised, looked at and released together.
 pub const SUBVOLUMES: Scene =
     Scene { config: subvolumes_config, world: subvolumes_world, ..faults::LIVE };
 
@@ -124,7 +124,7 @@ fn every_step_of_a_capture_is_an_effect_of_the_loops() {
 }
 
 #[test]
-fn subvolumes_are_given_back_with_one_wait_for_their_disk() {
+fn subvolumes_are_released_with_one_wait_for_their_disk() {
     let effects = loops::effects(&SUBVOLUMES);
     let deletes = |effect: &&String| effect.starts_with("delete the btrfs snapshot");
     assert_eq!(effects.iter().filter(deletes).count(), 3, "{effects:#?}");

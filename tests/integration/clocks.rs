@@ -7,7 +7,7 @@ use stillpoint::model::names::{JobName, RunId};
 use stillpoint::model::outcome::Outcome;
 use stillpoint::pipeline::prune::{Pruned, Request, prune};
 use stillpoint::pipeline::query::{self, Query};
-use stillpoint::pipeline::session::{Place, session};
+use stillpoint::pipeline::session::{LedgerDirectory, session};
 use stillpoint::step::context::RunContext;
 
 use crate::faults::Bench;
@@ -45,7 +45,7 @@ fn prune_all(bench: &Bench) -> Pruned {
         let targets = vec![(&bench.config.targets[0], vec![&bench.config.jobs[0]])];
         prune(cx, &request, targets).unwrap()
     };
-    session(bench.pipeline(), &run, Place::State, work).unwrap().0
+    session(bench.pipeline(), &run, LedgerDirectory::State, work).unwrap().0
 }
 
 #[test]

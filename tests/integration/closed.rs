@@ -13,7 +13,7 @@ use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::closed;
 use stillpoint::pipeline::prune::{Pruned, Request, prune};
 use stillpoint::pipeline::run::run;
-use stillpoint::pipeline::session::{Place, session};
+use stillpoint::pipeline::session::{LedgerDirectory, session};
 use stillpoint::report::closed::why;
 use stillpoint::report::facts::Facts;
 use stillpoint::report::status::status;
@@ -25,7 +25,7 @@ use crate::faults::{Bench, LIVE};
 
 fn in_a_session<T>(bench: &Bench, work: impl FnOnce(RunContext<'_>) -> T) -> T {
     let run = RunId::parse("00000abc").unwrap();
-    session(bench.pipeline(), &run, Place::State, work).unwrap().0
+    session(bench.pipeline(), &run, LedgerDirectory::State, work).unwrap().0
 }
 
 fn pruned(bench: &Bench, request: &Request) -> Pruned {

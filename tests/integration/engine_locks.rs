@@ -10,7 +10,7 @@ use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::closed;
 use stillpoint::pipeline::engine_lock::{bracketed, bracketed_with};
 use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::session::{Place, session};
+use stillpoint::pipeline::session::{LedgerDirectory, session};
 use stillpoint::pipeline::steps::maintain::{WhenBusy, check, compact};
 use stillpoint::step::context::{Pipeline, RunContext};
 use stillpoint::step::recorder::Recorder;
@@ -58,11 +58,12 @@ fn the_lock_is_looked_for_after_whatever_an_engine_may_have_left_it_behind_with(
             bracketed::<()>(cx, engine, |_, _| Err(failure("r".into(), "words".into())))
                 .unwrap_err()
         };
-        let (said, cleanup) = session(bench.pipeline(), &run_id(), Place::State, work).unwrap();
+        let (said, cleanup) =
+            session(bench.pipeline(), &run_id(), LedgerDirectory::State, work).unwrap();
         assert!(cleanup.leftovers.is_empty(), "{said}: {:?}", cleanup.leftovers);
         let released = notes.lock().unwrap().iter().filter(|n| n.starts_with("release")).count();
         assert_eq!(released, usize::from(looks), "{said}");
-        bench.assert_given_back("a look");
+        bench.assert_released("a look");
     }
 }
 
@@ -74,14 +75,15 @@ fn a_lock_that_cannot_be_released_stays_in_the_ledger() {
         bracketed::<()>(cx, engine, |_, _| Err(unreachable("r".into(), "words".into())))
             .unwrap_err()
     };
-    let (said, cleanup) = session(bench.pipeline(), &run_id(), Place::State, work).unwrap();
+    let (said, cleanup) =
+        session(bench.pipeline(), &run_id(), LedgerDirectory::State, work).unwrap();
     assert!(said.message.contains("cannot reach"), "the first failure is told: {said}");
     assert_eq!(cleanup.leftovers.len(), 1, "{:?}", cleanup.leftovers);
     assert_eq!(bench.ledgers().len(), 1);
     let engine = FakeEngine::new(&bench.config.targets[0], bench.host.clone(), notes);
     bench.engines.insert(target, Box::new(engine));
     assert_eq!(recover(bench.pipeline()).unwrap().failures, []);
-    bench.assert_given_back("recover");
+    bench.assert_released("recover");
 }
 
 #[test]
@@ -95,19 +97,20 @@ fn a_lock_bears_the_name_of_the_run_where_the_ledger_outlives_a_reboot_and_nowhe
     };
     let owned = Some("web1.stillpoint-00000abc".to_owned());
     let (named, _) =
-        session(bench.pipeline(), &run_id(), Place::StateElseRuntime, name_in).unwrap();
+        session(bench.pipeline(), &run_id(), LedgerDirectory::StateElseRuntime, name_in).unwrap();
     assert_eq!(named, (false, owned));
     // No ledger can be begun where a file is in its place.
     std::fs::remove_dir_all(bench.state.path().join("ledger")).unwrap();
     std::fs::write(bench.state.path().join("ledger"), "").unwrap();
     let (named, cleanup) =
-        session(bench.pipeline(), &run_id(), Place::StateElseRuntime, name_in).unwrap();
+        session(bench.pipeline(), &run_id(), LedgerDirectory::StateElseRuntime, name_in).unwrap();
     assert!(cleanup.volatile.is_some());
     assert_eq!(named, (true, None));
     // A dry run carries out what only looks, and has no ledger at all.
     let dry = DryHost::new(Arc::new(bench.host.clone()));
     let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
-    let (named, _) = session(pipeline, &run_id(), Place::StateElseRuntime, name_in).unwrap();
+    let (named, _) =
+        session(pipeline, &run_id(), LedgerDirectory::StateElseRuntime, name_in).unwrap();
     assert_eq!(named, (true, None));
 }
 
@@ -126,12 +129,12 @@ fn a_copy_that_fails_leaves_no_lock_in_either_repository() {
         })
         .unwrap_err()
     };
-    session(bench.pipeline(), &run_id(), Place::State, work).unwrap();
+    session(bench.pipeline(), &run_id(), LedgerDirectory::State, work).unwrap();
     let notes = notes.lock().unwrap();
     for name in [target.as_str(), "source"] {
         assert!(notes.iter().any(|note| note.starts_with(&format!("release the lock of {name}"))));
     }
-    bench.assert_given_back("a copy that failed");
+    bench.assert_released("a copy that failed");
 }
 
 /// A check that somebody else makes finds damage while the compaction waits for the target's lock.
@@ -156,7 +159,7 @@ fn damage_that_is_found_while_a_compaction_waits_stops_it() {
             History::open(&path).unwrap().close(&theirs).unwrap();
         }
     }));
-    let (troubled, _) = session(bench.pipeline(), &run_id(), Place::State, |cx| {
+    let (troubled, _) = session(bench.pipeline(), &run_id(), LedgerDirectory::State, |cx| {
         let mut rec = Recorder::new(&Nobody, None);
         assert!(compact(cx, &mut rec, cx.pipeline.engine(&target), WhenBusy::Fail).is_none());
         rec.steps.last().unwrap().detail.clone()
@@ -180,7 +183,7 @@ fn what_a_check_found_is_recorded_before_the_lock_goes() {
             told.lock().unwrap().push((taken, closures.len()));
         }
     }));
-    session(bench.pipeline(), &run_id(), Place::State, |cx| {
+    session(bench.pipeline(), &run_id(), LedgerDirectory::State, |cx| {
         let mut rec = Recorder::new(&Nobody, None);
         let engine = cx.pipeline.engine(&target);
         check(cx, &mut rec, engine, ReadData::None, WhenBusy::Fail);

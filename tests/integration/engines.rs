@@ -15,7 +15,7 @@ use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::prune::{Request, prune};
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::run::run;
-use stillpoint::pipeline::session::{Cleanup, Place, session};
+use stillpoint::pipeline::session::{Cleanup, LedgerDirectory, session};
 use stillpoint::step::context::{Pipeline, RunContext};
 use stillpoint::step::error::StepError;
 
@@ -38,7 +38,7 @@ fn in_a_session<T>(
     work: impl FnOnce(RunContext<'_>) -> Result<T, StepError>,
 ) -> (Result<T, StepError>, Cleanup) {
     let run = RunId::parse("00000abc").unwrap();
-    session(bench.pipeline(), &run, Place::State, work).unwrap()
+    session(bench.pipeline(), &run, LedgerDirectory::State, work).unwrap()
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_restore_lays_out_and_moves_and_gives_back_through_every_fault() {
             assert!(died.unwrap_err().is::<PowerCut>(), "{fault:?}");
             bench.host.arm(Fault::None);
             assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{fault:?}");
-            bench.assert_given_back(&format!("{fault:?}"));
+            bench.assert_released(&format!("{fault:?}"));
         }
     }
 }
@@ -146,6 +146,6 @@ fn what_it_does_not_have_is_refused_and_leaves_nothing() {
     refused(served, "cannot be mounted");
     let (pinned, _) = in_a_session(&bench, |cx| pin(cx, engine, &copy, true).map(drop));
     refused(pinned, "mark a copy");
-    bench.assert_given_back("refusing");
+    bench.assert_released("refusing");
     assert_eq!(ids(&bench).len(), 2);
 }

@@ -208,7 +208,7 @@ impl Bench {
 
     /// Nothing is held, nothing is down.
     #[track_caller]
-    pub fn assert_given_back(&self, after: &str) {
+    pub fn assert_released(&self, after: &str) {
         let mut world = self.host.world();
         let kept = self.history.kept(&self.config.jobs[0].name).unwrap();
         if !kept.is_empty() {
@@ -245,7 +245,7 @@ impl Bench {
         self.host.arm(Fault::None);
         let report = self.run();
         assert_eq!(report.outcome, Outcome::Ok, "{after}: {report:#?}");
-        self.assert_given_back(after);
+        self.assert_released(after);
         let kept = self.host.world().copies().len();
         assert_eq!(kept, self.kept, "{after}: the policy keeps so many");
     }
@@ -353,7 +353,7 @@ fn a_lock_of_a_target_that_is_not_configured_any_more_waits_for_a_person() {
         "{:?}",
         recovery.done
     );
-    bench.assert_given_back("giving up a lock");
+    bench.assert_released("giving up a lock");
 }
 
 #[test]
@@ -513,7 +513,7 @@ fn a_missing_or_empty_source_fails_before_anything_is_stored() {
         assert_eq!(report.outcome, Outcome::Failed, "{path}");
         assert_eq!(report.troubles, [Trouble::JobFailed], "{path}");
         assert_eq!(bench.host.world().borg.archives, before, "{path}");
-        bench.assert_given_back(path);
+        bench.assert_released(path);
     }
 }
 

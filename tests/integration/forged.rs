@@ -1,18 +1,18 @@
 //! Who writes to the same repository sees a run's marks while it is at work, and may put them on what he adds.
 
 use stillpoint::engine::Engines;
-use stillpoint::engine::{EngineError, Looked};
+use stillpoint::engine::{ContentsCheck, EngineError};
 use stillpoint::history::ClosureKind;
 use stillpoint::model::copy::Copy;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::{RunId, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::pipeline::pin::pin;
-use stillpoint::pipeline::session::{Place, session};
+use stillpoint::pipeline::session::{LedgerDirectory, session};
 
 use crate::captures::target;
 use crate::faults::Bench;
-use crate::support::fake_engine::{FakeEngine, Look, Notes};
+use crate::support::fake_engine::{FakeEngine, FindAbsent, Notes};
 
 /// A job with these targets, the second of which is filled from the first.
 fn bench(names: &[&str], change: impl Fn(&str, &mut FakeEngine)) -> Bench {
@@ -139,19 +139,19 @@ fn damage_met_while_copying_closes_the_target_that_has_it() {
     }
 }
 
-/// What nobody could look into may hold nothing: nothing is deleted to make room for it.
+/// A copy whose contents could not be read may hold nothing: nothing is deleted to make room for it.
 #[test]
 fn a_copy_that_could_not_be_looked_into_is_not_a_good_one() {
-    let failing: Look = |id| match id {
-        "copy-0" => Ok(Some(Looked { id: id.to_owned(), absent: Vec::new() })),
+    let failing: FindAbsent = |id| match id {
+        "copy-0" => Ok(Some(ContentsCheck { id: id.to_owned(), absent: Vec::new() })),
         _ => Err(EngineError::Unreachable { repository: "/one".into(), detail: "gone".into() }),
     };
-    let silent: Look = |id| match id {
-        "copy-0" => Ok(Some(Looked { id: id.to_owned(), absent: Vec::new() })),
+    let silent: FindAbsent = |id| match id {
+        "copy-0" => Ok(Some(ContentsCheck { id: id.to_owned(), absent: Vec::new() })),
         _ => Ok(None),
     };
-    for (look, expected) in [(failing, Outcome::Failed), (silent, Outcome::Incomplete)] {
-        let bench = bench(&["one"], |_, engine| engine.look = Some(look));
+    for (contents, expected) in [(failing, Outcome::Failed), (silent, Outcome::Incomplete)] {
+        let bench = bench(&["one"], |_, engine| engine.contents = Some(contents));
         assert_eq!(bench.run().outcome, Outcome::Ok);
         let report = bench.run();
         assert_eq!(report.outcome, expected, "{report:#?}");
@@ -177,9 +177,10 @@ fn a_pin_does_not_move_a_record_to_a_twin() {
         let engine = bench.engines.values().next().unwrap().as_ref();
         let chosen = Copy { id: "copy-0".into(), ..listed(&bench, 0)[1].clone() };
         let run = RunId::parse("00000abc").unwrap();
-        let (said, _) =
-            session(bench.pipeline(), &run, Place::State, |cx| pin(cx, engine, &chosen, true))
-                .unwrap();
+        let (said, _) = session(bench.pipeline(), &run, LedgerDirectory::State, |cx| {
+            pin(cx, engine, &chosen, true)
+        })
+        .unwrap();
         match idle {
             true => assert!(said.unwrap_err().message.contains("does not show")),
             false => assert_eq!(said.unwrap(), expected),

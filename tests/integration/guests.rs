@@ -1,5 +1,5 @@
 //! Calls to the hypervisor go through the host's door: the fault loops count each, let it fail and die around it, and
-//! a dry run carries out none of them and foretells what would be after it.
+//! a dry run carries out none of them and predicts what would be after it.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -195,7 +195,7 @@ fn the_power_can_go_and_we_can_die_around_any_call() {
 
 #[test]
 fn what_is_left_of_a_guest_is_told() {
-    // The last call of a crash, and what is to be given back then.
+    // The last call of a crash, and what is to be released then.
     let left = |fault: fn(usize) -> Fault, until: usize| {
         let host = FakeHost::over(world());
         host.arm(fault(until));
@@ -259,7 +259,7 @@ fn the_hypervisor_refuses_what_libvirt_refuses() {
 }
 
 #[test]
-fn a_dry_run_changes_no_guest_and_foretells_each() {
+fn a_dry_run_changes_no_guest_and_predicts_each() {
     let fake = FakeHost::over(world());
     let real = FakeHost::over(world());
     let dry = DryHost::new(Arc::new(fake.clone()));
@@ -267,24 +267,24 @@ fn a_dry_run_changes_no_guest_and_foretells_each() {
         dry.hypervisor().change(call).unwrap();
         real.hypervisor().change(call).unwrap();
         ask_everything(&dry);
-        let (foretold, true_one) = (dry.hypervisor(), real.hypervisor());
+        let (predicted, true_one) = (dry.hypervisor(), real.hypervisor());
         let after = format!("after {}", call.summary());
         // What it is asked next is answered as a real run would be, but for numbers that only a start gives.
         let guest = |of: &dyn stillpoint::host::Hypervisor| {
             let guest = of.guest(&uuid()).unwrap().unwrap();
             (guest.state, guest.persistent, guest.autostart, guest.managed_save)
         };
-        assert_eq!(guest(foretold), guest(true_one), "{after}");
+        assert_eq!(guest(predicted), guest(true_one), "{after}");
         let busy = |of: &dyn stillpoint::host::Hypervisor| {
             let job = of.job(&uuid()).unwrap().map(|job| matches!(job, GuestJob::Backup { .. }));
             let ready = of.block_job(&uuid(), "vda").unwrap().map(|job| job.ready);
             (job, ready)
         };
-        assert_eq!(busy(foretold), busy(true_one), "{after}");
+        assert_eq!(busy(predicted), busy(true_one), "{after}");
         let checkpoints = |of: &dyn stillpoint::host::Hypervisor| of.checkpoints(&uuid()).unwrap();
-        assert_eq!(checkpoints(foretold), checkpoints(true_one), "{after}");
+        assert_eq!(checkpoints(predicted), checkpoints(true_one), "{after}");
         if let Ok(state) = true_one.freeze_state(&uuid()) {
-            assert_eq!(foretold.freeze_state(&uuid()).unwrap(), state, "{after}");
+            assert_eq!(predicted.freeze_state(&uuid()).unwrap(), state, "{after}");
         }
         assert_eq!(dry.planned().len(), n + 1);
     }

@@ -44,11 +44,11 @@ pub fn failing_any_effect(scene: &Scene) {
             assert!(!report.troubles.is_empty(), "{after} has no exit code");
         }
         assert!(bench.host.world().copies().contains(&survivor), "{after} lost a copy");
-        // A failed undo stays in the ledger; then recover gives it back.
+        // A failed undo stays in the ledger; then recover releases it.
         bench.host.arm(Fault::None);
         let recovery = recover(bench.pipeline()).unwrap();
         assert_eq!(recovery.failures, [], "{after}");
-        bench.assert_given_back(&after);
+        bench.assert_released(&after);
         bench.assert_mended(&after);
     }
 }
@@ -85,7 +85,7 @@ pub fn dying(seed: &Bench, scene: &Scene, fault: Fault, what: &str) {
             bench.host.arm(Fault::None);
             let recovery = recover(bench.pipeline()).unwrap();
             assert_eq!(recovery.failures, [], "{after}");
-            bench.assert_given_back(&after);
+            bench.assert_released(&after);
             // Harmless when nothing is held.
             assert_eq!(recover(bench.pipeline()).unwrap().done, Vec::<String>::new());
         }
@@ -94,7 +94,7 @@ pub fn dying(seed: &Bench, scene: &Scene, fault: Fault, what: &str) {
 }
 
 /// Everything that can happen at one effect of a run: it fails, a signal comes, or it is the last one before we die.
-/// `recover` then gives back what is held, and `look` sees what else must be so.
+/// `recover` then releases what is held, and `look` sees what else must be so.
 pub fn any_fault_at(scene: impl Fn() -> Bench, n: usize, what: &str, look: impl Fn(&Bench, &str)) {
     for fault in Fault::all_at(n) {
         let bench = scene();
@@ -107,7 +107,7 @@ pub fn any_fault_at(scene: impl Fn() -> Bench, n: usize, what: &str, look: impl 
         bench.host.arm(Fault::None);
         let after = format!("{fault:?} ({what})");
         assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
-        bench.assert_given_back(&after);
+        bench.assert_released(&after);
         look(&bench, &after);
     }
 }
@@ -118,7 +118,7 @@ pub fn failing_any_effect_of_a_recovery(scene: &Scene) {
     failing_any_effect_of(scene, |bench| recover(bench.pipeline()).unwrap(), |_, _| ());
 }
 
-/// The same where a person gives up the hooks of the dead run: they never run, and all else is given back.
+/// The same where a person gives up the hooks of the dead run: they never run, and all else is released.
 pub fn failing_any_effect_of_giving_up_hooks(scene: &Scene) {
     let give_up = |bench: &Bench| match dead_run(bench) {
         Some(run) => give_up(bench.pipeline(), &run).unwrap(),
@@ -167,7 +167,7 @@ fn failing_any_effect_of(
                 bench.host.arm(Fault::None);
                 assert_eq!(recover(&bench).failures, [], "{after}");
                 look(&bench, &after);
-                bench.assert_given_back(&after);
+                bench.assert_released(&after);
             }
         }
     }
@@ -231,7 +231,7 @@ pub fn cutting_the_ledger(scene: &Scene) {
             let recovery = recover(bench.pipeline()).unwrap();
             let after = format!("{keep} lines, torn: {torn}");
             assert_eq!(recovery.failures, [], "{after}");
-            bench.assert_given_back(&after);
+            bench.assert_released(&after);
             bench.assert_mended(&after);
         }
     }
@@ -247,10 +247,10 @@ pub fn a_signal_at_any_effect(scene: &Scene) {
         let after = format!("SIGTERM at effect {n} ({})", bench.host.world().effects[n]);
         assert_eq!(report.outcome, Outcome::Interrupted, "{after}");
         assert!(report.troubles.contains(&Trouble::Signal(15)), "{after}");
-        // A signal does not stop what gives back.
+        // A signal does not stop what releases.
         assert!(!report.troubles.contains(&Trouble::Cleanup), "{after}: {report:#?}");
         assert!(bench.host.world().copies().contains(&survivor), "{after} lost a copy");
-        bench.assert_given_back(&after);
+        bench.assert_released(&after);
         bench.assert_mended(&after);
     }
 }

@@ -10,7 +10,7 @@ use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Trouble;
 use stillpoint::pipeline::mount::mount;
 use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::session::{Cleanup, Place, session};
+use stillpoint::pipeline::session::{Cleanup, LedgerDirectory, session};
 use stillpoint::step::error::StepError;
 
 use crate::faults::{Bench, LIVE};
@@ -29,7 +29,7 @@ fn serve(bench: &Bench, copy: &Copy) -> Result<(Result<(), StepError>, Cleanup),
     let engine = bench.pipeline().engine(&bench.config.targets[0]);
     let host = &bench.host;
     let ready = || host.world().is_told = true;
-    session(bench.pipeline(), &RunId::from_bytes([9; 4]), Place::State, |cx| {
+    session(bench.pipeline(), &RunId::from_bytes([9; 4]), LedgerDirectory::State, |cx| {
         mount(cx, engine, copy, Path::new(AT), &ready)
     })
 }
@@ -40,7 +40,7 @@ fn effects(seed: &Bench, copy: &Copy) -> Vec<String> {
     let (served, cleanup) = serve(&bench, copy).unwrap();
     served.unwrap();
     assert_eq!(cleanup, Cleanup::default());
-    bench.assert_given_back("a good end");
+    bench.assert_released("a good end");
     let effects = bench.host.world().effects.clone();
     assert!(effects.iter().any(|effect| effect.contains(" mount ")), "{effects:?}");
     effects
@@ -56,7 +56,7 @@ fn die(bench: &Bench, copy: &Copy) {
 fn recovers(bench: &Bench, after: &str) {
     bench.host.arm(Fault::None);
     assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
-    bench.assert_given_back(after);
+    bench.assert_released(after);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_killed_engine_leaves_nothing_mounted() {
     let (served, cleanup) = serve(&seed, &copy).unwrap();
     assert!(served.unwrap_err().message.contains("killed by signal 9"));
     assert_eq!(cleanup, Cleanup::default());
-    seed.assert_given_back("the engine was killed");
+    seed.assert_released("the engine was killed");
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn what_others_mount_there_stays() {
         assert_eq!(bench.host.world().held(), [format!("mount 200 at {AT}")]);
         assert_eq!(bench.ledgers().len(), 0);
 
-        // Something of theirs lies over ours: ours is told, and given back when theirs is gone.
+        // Something of theirs lies over ours: ours is told, and released when theirs is gone.
         let bench = seed.duplicate(&LIVE);
         bench.host.arm(fault);
         die(&bench, &copy);

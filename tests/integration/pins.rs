@@ -8,7 +8,7 @@ use stillpoint::model::outcome::Outcome;
 use stillpoint::pipeline::adopt::{Request, adopt, offers};
 use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::session::{Place, session};
+use stillpoint::pipeline::session::{LedgerDirectory, session};
 use stillpoint::step::context::RunContext;
 
 use crate::captures::target;
@@ -37,8 +37,8 @@ fn change(bench: &Bench, base: &str, pinned: bool) -> Result<String, String> {
     let copy: Copy = listed.into_iter().find(|copy| copy.answers_to(base)).unwrap();
     let run = RunId::parse("00000abc").unwrap();
     let work = |cx: stillpoint::step::context::RunContext<'_>| pin(cx, engine, &copy, pinned);
-    let (said, _) =
-        session(bench.pipeline(), &run, Place::State, work).map_err(|error| error.message)?;
+    let (said, _) = session(bench.pipeline(), &run, LedgerDirectory::State, work)
+        .map_err(|error| error.message)?;
     said.map_err(|error| error.message)
 }
 
@@ -81,7 +81,7 @@ fn a_pin_is_in_the_repository_and_outlives_history() {
     assert_eq!(offered.len(), 2, "{offered:#?}");
     let work = |cx: RunContext<'_>| adopt(cx, lost.engines[target].as_ref(), &offered);
     let run = RunId::parse("00000abd").unwrap();
-    session(lost.pipeline(), &run, Place::State, work).unwrap().0.unwrap();
+    session(lost.pipeline(), &run, LedgerDirectory::State, work).unwrap().0.unwrap();
     lost.accept();
     lost.run();
     assert_eq!(names_of(&lost, &base), std::slice::from_ref(&id), "adopted");
@@ -152,7 +152,7 @@ fn a_pin_at_any_fault() {
                 assert_eq!(names_of(&bench, &base).len(), 1, "{after}");
                 bench.host.arm(Fault::None);
                 assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
-                bench.assert_given_back(&after);
+                bench.assert_released(&after);
                 three_runs(&bench, &after);
                 let names = names_of(&bench, &base);
                 let marked = [format!("{base}.pinned")];

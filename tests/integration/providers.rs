@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use stillpoint::capture::{Choice, Still, choose_device, give_back, kept};
+use stillpoint::capture::{Choice, Still, choose_device, kept, release};
 use stillpoint::host::PrivateMount;
 use stillpoint::host::dry::DryHost;
 use stillpoint::model::job::Source;
@@ -58,11 +58,11 @@ fn the_snapshot_that_was_read_is_kept_and_the_one_before_goes() {
     let seen = bench.host.world().seen.clone();
     let [PrivateMount::Device { options, .. }] = seen.as_slice() else { panic!("{seen:?}") };
     assert_eq!(*options, format!("subvolid={}", new.id));
-    bench.assert_given_back("a good run");
+    bench.assert_released("a good run");
 }
 
 #[test]
-fn what_no_engine_has_read_is_given_back_and_the_base_stays() {
+fn what_no_engine_has_read_is_released_and_the_base_stays() {
     let bench = bench();
     let before = base(&bench);
     let effects = loops::effects(&KEPT);
@@ -181,10 +181,10 @@ fn a_block_device_is_held_still_by_any_of_its_names() {
         assert_eq!(kept(cx, &known).unwrap(), Some(found.still));
         let stranger = Identity::LogicalVolume { uuid: "another".into() };
         assert_eq!(kept(cx, &Kept { identity: stranger, ..known.clone() }).unwrap(), None);
-        give_back(cx, undo, Some(&identity)).unwrap();
+        release(cx, undo, Some(&identity)).unwrap();
         assert_eq!(kept(cx, &known).unwrap(), None);
     }
-    bench.assert_given_back("block devices");
+    bench.assert_released("block devices");
     for (name, told) in [("vg/pool", "of type thin-pool"), ("/dev/sdz", "it is no LVM volume")] {
         match choose_device(cx, &files.capture, name.as_ref()).unwrap() {
             Choice::Live(reason) => assert!(reason.contains(told), "{name}: {reason}"),

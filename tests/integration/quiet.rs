@@ -13,7 +13,7 @@ use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::report::StepReport;
 use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::session::{Place, session};
+use stillpoint::pipeline::session::{LedgerDirectory, session};
 use stillpoint::source::files::quiesce::while_quiesced;
 use stillpoint::step::context::Pipeline;
 use stillpoint::step::recorder::Recorder;
@@ -86,7 +86,7 @@ fn groups() -> Vec<PathBuf> {
 fn capture(bench: &Bench, pipeline: Pipeline<'_>) -> Came {
     let run = RunId::from_bytes(bench.host.random());
     let mut begun = false;
-    let (came, _) = session(pipeline, &run, Place::State, |cx| {
+    let (came, _) = session(pipeline, &run, LedgerDirectory::State, |cx| {
         let job = &bench.config.jobs[0];
         let mut rec = Recorder::new(&Nobody, Some(job.name.clone()));
         let made = while_quiesced(cx, &mut rec, job, policy(job), |_| {
@@ -188,7 +188,7 @@ fn a_panic_while_captures_are_made_thaws_at_once() {
     let bench = bench(UNITS);
     let run = RunId::from_bytes([1; 4]);
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        session(bench.pipeline(), &run, Place::State, |cx| {
+        session(bench.pipeline(), &run, LedgerDirectory::State, |cx| {
             let mut rec = Recorder::new(&Nobody, None);
             let job = &bench.config.jobs[0];
             while_quiesced(cx, &mut rec, job, policy(job), |_| -> Option<()> { panic!("a bug") })
@@ -236,7 +236,7 @@ fn nothing_is_frozen_nor_captured_when_the_guard_has_gone() {
 fn captures_during_which_somebody_else_thawed_do_not_count() {
     let bench = bench(UNITS);
     let run = RunId::from_bytes([1; 4]);
-    let ((made, detail), _) = session(bench.pipeline(), &run, Place::State, |cx| {
+    let ((made, detail), _) = session(bench.pipeline(), &run, LedgerDirectory::State, |cx| {
         let mut rec = Recorder::new(&Nobody, None);
         let job = &bench.config.jobs[0];
         let made = while_quiesced(cx, &mut rec, job, policy(job), |_| {

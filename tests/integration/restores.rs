@@ -15,7 +15,7 @@ use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::query::Query;
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::restore::{STAGING, Wanted, restore};
-use stillpoint::pipeline::session::{Cleanup, Place, session};
+use stillpoint::pipeline::session::{Cleanup, LedgerDirectory, session};
 use stillpoint::step::error::StepError;
 
 use crate::faults::{Bench, LIVE};
@@ -46,7 +46,7 @@ fn restore_to(
         dry_run: false,
     };
     let run = RunId::parse("0badcafe").unwrap();
-    session(pipeline, &run, Place::StateElseRuntime, |cx| {
+    session(pipeline, &run, LedgerDirectory::StateElseRuntime, |cx| {
         restore(cx, &query, "latest", &wanted).map(drop)
     })
 }
@@ -83,12 +83,12 @@ fn a_restore_that_fails_anywhere_says_so_and_leaves_nothing() {
         }
         bench.host.arm(Fault::None);
         assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
-        bench.assert_given_back(&after);
+        bench.assert_released(&after);
     }
 }
 
 #[test]
-fn a_restore_that_dies_anywhere_is_given_back() {
+fn a_restore_that_dies_anywhere_is_released() {
     let seed = Bench::with_history();
     for n in 0..effects(&seed).len() {
         for fault in Fault::deaths_at(n) {
@@ -98,7 +98,7 @@ fn a_restore_that_dies_anywhere_is_given_back() {
             assert!(died.unwrap_err().is::<PowerCut>(), "{fault:?}");
             bench.host.arm(Fault::None);
             assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{fault:?}");
-            bench.assert_given_back(&format!("{fault:?}"));
+            bench.assert_released(&format!("{fault:?}"));
         }
     }
 }
@@ -114,7 +114,7 @@ fn a_signal_at_any_effect_of_a_restore_unwinds() {
             assert_eq!(error.trouble, Trouble::Signal(15), "{error}");
         }
         assert_eq!(cleanup.leftovers, []);
-        bench.assert_given_back(&format!("a signal at effect {n}"));
+        bench.assert_released(&format!("a signal at effect {n}"));
     }
 }
 
@@ -139,7 +139,7 @@ fn damage_that_a_restore_meets_closes_the_target_whether_it_can_be_recorded_or_n
         assert_eq!(cleanup.leftovers, []);
         let closures = bench.history.closures(&bench.config.targets[0].name).unwrap();
         assert_eq!(closures.len(), usize::from(!is_full), "{closures:?}");
-        bench.assert_given_back("damage");
+        bench.assert_released("damage");
     }
 }
 
@@ -295,5 +295,5 @@ fn where_nothing_can_be_stored_nothing_is_laid_out_and_the_place_is_named() {
     let failing = duplicate();
     failing.host.arm(Fault::Fail(nth));
     says(&failing, &["nothing can be stored at /data", "fix that and restore"]);
-    failing.assert_given_back("a directory that cannot be made");
+    failing.assert_released("a directory that cannot be made");
 }

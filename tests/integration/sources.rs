@@ -104,7 +104,7 @@ fn a_batch_that_fails_stops_neither_the_others_nor_the_run() {
         }
         assert!(!steps.contains(&format!("backup {failing}")), "{steps:?}");
         assert_eq!(bench.host.world().hooks, ["stop", "on-failure", "start"]);
-        bench.assert_given_back(failing);
+        bench.assert_released(failing);
         bench.assert_mended(failing);
     }
 }
@@ -217,5 +217,5 @@ fn a_job_that_finds_nothing_has_failed() {
     assert_eq!(step.detail, "there is nothing to back up: the job finds no databases");
     assert_eq!(items_known(&bench), ["db", "web"]);
     assert!(outcomes(&report.jobs[0]).iter().all(|(.., outcome)| *outcome == Outcome::Failed));
-    bench.assert_given_back("finding nothing");
+    bench.assert_released("finding nothing");
 }

@@ -66,7 +66,7 @@ fn only_what_is_needed_stays() {
     let report = bench.run();
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
     assert_eq!(bench.host.world().btrfs.top.len(), 2);
-    bench.assert_given_back("a run");
+    bench.assert_released("a run");
 }
 
 #[test]

@@ -234,7 +234,7 @@ fn copies_are_read_back_where_history_is_damaged() {
 }
 
 #[test]
-fn what_a_killed_restore_held_by_a_volatile_ledger_is_given_back() {
+fn what_a_killed_restore_held_by_a_volatile_ledger_is_released() {
     let machine = Machine::bare(HOST);
     let disk = SmallDisk::new(&machine, &["state"]);
     machine.run(&["init", "b", "r"]).expect(0);
@@ -265,7 +265,7 @@ fn what_a_killed_restore_held_by_a_volatile_ledger_is_given_back() {
     assert_eq!(mode & 0o777, 0o700);
     restoring.kill().unwrap();
     restoring.wait().unwrap();
-    machine.run(&["recover"]).expect(0).says("gave back");
+    machine.run(&["recover"]).expect(0).says("released what run");
     wait_for_no_process_about(&to.to_string_lossy());
     no_ledger_is_left(&machine);
 }

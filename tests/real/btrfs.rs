@@ -420,7 +420,7 @@ fn subvolumes_that_come_and_go_while_they_are_listed_are_no_error() {
 }
 
 #[test]
-fn a_snapshot_of_a_run_that_a_reboot_ended_is_given_back_by_recover() {
+fn a_snapshot_of_a_run_that_a_reboot_ended_is_released_by_recover() {
     let (machine, mut disk) = home("paths = [\"{root}/disk/home\"]");
     let body =
         "case \"$*\" in 'backup '*) kill -KILL $PPID; sleep 2;; esac; exec /usr/bin/restic \"$@\"";

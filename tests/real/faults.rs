@@ -308,10 +308,10 @@ finally = [["{root}/finally"]]
     machine.run(&["run"]).expect(11);
     machine.run(&["recover"]).expect(11);
     machine.write("mended", "", 0o644);
-    // What is held is given back also where nothing can be remembered (the disk may be full of it).
+    // What is held is released also where nothing can be remembered (the disk may be full of it).
     machine.write("state/history.sqlite", "no database", 0o600);
     machine.run(&["run"]).expect(4).says("move it away");
-    machine.run(&["recover"]).expect(0).says("gave back");
+    machine.run(&["recover"]).expect(0).says("released what run");
     machine.assert_clean();
 }
 

@@ -115,7 +115,7 @@ fn a_living_restic_elsewhere_with_our_host_name_loses_neither_lock_nor_data() {
     let living = restic_locks(&machine);
     container.feed(&noise(48 << 20));
     kill_a_run(&machine);
-    machine.run(&["recover"]).expect(0).says("gave back");
+    machine.run(&["recover"]).expect(0).says("released what run");
     assert_eq!(restic_locks(&machine), living, "only ours goes");
     // What it has written so far belongs to no snapshot yet: a prune would take it for garbage.
     machine.run(&["compact", "--target", "r"]).expect(5).says("locked");
@@ -163,7 +163,7 @@ fn a_borg_lock_goes_although_its_process_number_is_somebody_elses_now() {
     // Beside it, somebody else's of the same number, who is elsewhere.
     let mut daemon = take_number(pid).expect("a number can be taken as root");
     assert_eq!(holders(), [name]);
-    machine.run(&["recover"]).expect(0).says("gave back");
+    machine.run(&["recover"]).expect(0).says("released what run");
     assert_eq!(holders(), Vec::<String>::new());
     let ran = machine.run(&["run", "host"]);
     daemon.kill().unwrap();
@@ -180,7 +180,7 @@ fn the_lock_of_a_run_that_was_killed_goes_by_its_name() {
     let shown = restic(&machine, &["cat", "lock", "--no-lock", &restic_locks(&machine)[0]]);
     let shown = String::from_utf8({ shown }.output().unwrap().stdout).unwrap();
     assert!(shown.contains("\"hostname\": \"web1.stillpoint-"), "{shown}");
-    machine.run(&["recover"]).expect(0).says("gave back");
+    machine.run(&["recover"]).expect(0).says("released what run");
     assert_eq!(restic_locks(&machine), Vec::<String>::new());
     machine.assert_clean();
 }
@@ -236,7 +236,7 @@ fn the_lock_of_a_killed_reader_is_known_and_goes() {
         reading.wait().unwrap();
         wait_for("it is reaped", || !std::path::Path::new(&format!("/proc/{engine}")).exists());
         assert!(!held_in(&machine, target).is_empty(), "{target}: it gave its lock back");
-        machine.run(&["recover"]).expect(0).says("gave back");
+        machine.run(&["recover"]).expect(0).says("released what run");
         assert_eq!(held_in(&machine, target), "", "{target}");
     }
     machine.run(&["run"]).expect(0);
@@ -277,7 +277,7 @@ fn whatever_a_restore_started_is_known_to_recover() {
 fn what_a_dead_child_started_is_stopped_and_what_only_has_its_numbers_is_not() {
     let machine = Machine::new(DUMP);
     let marker = machine.path("grandchild").to_string_lossy().into_owned();
-    // A shell that dies at once, and two that it started: one deaf to what it gets when its parent dies.
+    // A shell that dies at once, and two that it started: one that ignores what it gets when its parent dies.
     let body = format!(
         "echo data; sh -c 'trap \"\" TERM; while :; do sleep 1; done' {marker} | cat; wait"
     );
@@ -290,7 +290,7 @@ fn what_a_dead_child_started_is_stopped_and_what_only_has_its_numbers_is_not() {
     run.wait().unwrap();
     wait_for("the child itself is gone", || processes_about(&script).is_empty());
     assert!(!processes_about(&marker).is_empty(), "the scene is another one");
-    machine.run(&["recover"]).expect(0).says("gave back");
+    machine.run(&["recover"]).expect(0).says("released what run");
     assert_eq!(processes_about(&marker), Vec::<String>::new());
     wait_for_no_process_about(&machine.path("").to_string_lossy());
     machine.assert_clean();

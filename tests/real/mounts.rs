@@ -82,7 +82,7 @@ fn whoever_is_killed_nothing_stays_mounted() {
                     wait_for("the engine is gone", || is_dead(&engine));
                     assert!(is_mounted(&at), "the scene is another one");
                 }
-                machine.run(&["recover"]).expect(0).says("gave back");
+                machine.run(&["recover"]).expect(0).says("released what run");
             }
             assert!(!is_mounted(&at), "{after}");
             machine.run(&["recover"]).expect(0).says("nothing to release");
@@ -116,7 +116,7 @@ fn a_mount_of_somebody_else_at_the_same_place_stays() {
     let stays = is_mounted(&at) && fs::read_dir(&at).unwrap().next().is_some();
     must("kill", &["-INT", &theirs.id().to_string()]);
     theirs.wait().unwrap();
-    recovered.expect(0).says("gave back");
+    recovered.expect(0).says("released what run");
     assert!(stays, "somebody else's mount is gone");
     machine.assert_clean();
 }

@@ -22,7 +22,7 @@ use stillpoint::model::job::{CapturePolicy, Config, Job, Source};
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::undo::Identity;
-use stillpoint::pipeline::session::{Place, session};
+use stillpoint::pipeline::session::{LedgerDirectory, session};
 use stillpoint::source;
 use stillpoint::source::files::quiesce::while_quiesced;
 use stillpoint::step::context::Pipeline;
@@ -305,7 +305,7 @@ fn the_limit_thaws_and_is_told() {
 }
 
 #[test]
-fn a_guard_is_deaf_to_stop_signals_and_one_that_was_killed_is_missed() {
+fn a_guard_ignores_stop_signals_and_one_that_was_killed_is_missed() {
     let Some(group) = Group::new() else { return };
     let host = host();
     let guarding = guard(&host, &group, NEVER);
@@ -395,7 +395,7 @@ fn quietly_make<T>(config: &Config, make: impl FnOnce() -> T) -> (Option<T>, Out
         observer: &Nobody,
     };
     let run = RunId::from_bytes(host.random());
-    let (came, cleanup) = session(pipeline, &run, Place::State, |cx| {
+    let (came, cleanup) = session(pipeline, &run, LedgerDirectory::State, |cx| {
         let job = &config.jobs[0];
         let mut rec = Recorder::new(&Nobody, None);
         let made = while_quiesced(cx, &mut rec, job, policy(job), |_| Some(make()));

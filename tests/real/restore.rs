@@ -489,7 +489,7 @@ fn a_killed_restore_leaves_what_was_there_and_recover_takes_the_rest_away() {
     restoring.kill().unwrap();
     restoring.wait().unwrap();
     assert_eq!(fs::read_to_string(src.join("hello.txt")).unwrap(), "changed");
-    machine.run(&["recover"]).expect(0).says("gave back");
+    machine.run(&["recover"]).expect(0).says("released what run");
     assert!(!staged.exists());
     assert_eq!(fs::read_to_string(src.join("hello.txt")).unwrap(), "changed");
     machine.assert_clean();

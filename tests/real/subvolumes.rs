@@ -209,7 +209,7 @@ fn what_a_power_cut_makes_of_a_receive_is_no_copy() {
     must("losetup", &[&scene.copies.device, image.to_str().unwrap()]);
     must("mount", &[&scene.copies.device, scene.copies.at.to_str().unwrap()]);
     let listed = scene.machine.copies("t");
-    assert!(!listed.contains(&whole), "it has no record, and may be hollow: {listed:?}");
+    assert!(!listed.contains(&whole), "it has no record, and may be empty: {listed:?}");
     // History knows of a copy that is gone, which closes retention there until a person has looked; the next copy is
     // made all the same, and is based on nothing that is not there.
     let report = scene.machine.run(&["--json", "run"]);

@@ -8,7 +8,7 @@ use crate::config::key::{Key, Keyed, Table};
 use crate::config::kinds::{LONG_SPAN, PATH, TEXT, Whole};
 use crate::config::repository::Location;
 use crate::config::section::Section;
-use crate::config::source::Place;
+use crate::config::source::Span;
 use crate::model::names::TargetName;
 use crate::model::shown::Show;
 use crate::model::target::{EngineConfig, SecretSource};
@@ -26,7 +26,7 @@ pub struct ReadEngine {
     /// The repository as the engine is told it.
     pub repository: String,
     /// Where the repository stands in the file.
-    pub repository_at: Place,
+    pub repository_at: Span,
     /// Where the repository is; `None` when that could not be read.
     pub location: Option<Location>,
     /// Where the passphrase comes from.
@@ -34,7 +34,7 @@ pub struct ReadEngine {
     /// The target that this one is filled from.
     pub copy_from: Option<TargetName>,
     /// Where that stands in the file.
-    pub copy_from_at: Place,
+    pub copy_from_at: Span,
     /// See [`REQUIRE_MOUNT`].
     pub require_mount: Option<PathBuf>,
     /// See [`PROGRAM`].

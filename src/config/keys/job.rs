@@ -14,7 +14,7 @@ use crate::config::kind::{Elements, Read, Scalar, wrong_type};
 use crate::config::kinds::{LONG_SPAN, TEXTS, whole_percent};
 use crate::config::pairing::PAIRINGS;
 use crate::config::section::Section;
-use crate::config::source::Place;
+use crate::config::source::Span;
 #[cfg(test)]
 use crate::config::testing::Effects;
 use crate::config::tree::{Node, bare};
@@ -68,7 +68,7 @@ const MAX_AGE: Key<Duration> = Key::new("max-age", &LONG_SPAN)
 pub struct ReadJob {
     /// The job itself.
     pub job: Job,
-    /// Each target it lists that exists, with the place of the mention.
+    /// Each target it lists that exists, with the span of the mention.
     pub targets: Elements<TargetName>,
     /// The trees that it reads.
     pub trees: Trees,
@@ -169,7 +169,7 @@ fn read_targets(
 
 fn read_keeps(
     section: &Section<'_>,
-    targets: &[(TargetName, Place)],
+    targets: &[(TargetName, Span)],
     defined: &[&str],
     notes: &mut Notes,
 ) -> BTreeMap<TargetName, KeepPolicy> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::config::diagnostic::Notes;
 use crate::config::key::Item;
 use crate::config::section::Section;
-use crate::config::source::Place;
+use crate::config::source::Span;
 use crate::model::job::Source;
 
 /// A kind of source: its keys, and who reads and judges them.
@@ -29,8 +29,8 @@ pub struct ReadSource {
 /// Trees of files that a job reads.
 #[derive(Debug, Default)]
 pub struct Trees {
-    /// Their roots, each with its place.
-    pub paths: Vec<(PathBuf, Place)>,
+    /// Their roots, each with its span.
+    pub paths: Vec<(PathBuf, Span)>,
     /// What in them is not read.
     pub exclude: Vec<String>,
     /// What is mounted in them is not read.

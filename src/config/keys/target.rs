@@ -12,7 +12,7 @@ use crate::config::kinds::{FLAG, SPAN};
 use crate::config::pairing::ENGINES;
 use crate::config::repository::Location;
 use crate::config::section::Section;
-use crate::config::source::Place;
+use crate::config::source::Span;
 #[cfg(test)]
 use crate::config::testing::Effects;
 use crate::config::tree::bare;
@@ -51,13 +51,13 @@ pub struct ReadTarget {
     /// The target itself.
     pub target: Target,
     /// Where its name stands.
-    pub at: Place,
+    pub at: Span,
     /// Where it keeps copies; `None` when that could not be read.
     pub location: Option<Location>,
     /// Where the repository stands.
-    pub repository_at: Place,
+    pub repository_at: Span,
     /// Where `copy-from` stands, if it does.
-    pub copy_from_at: Place,
+    pub copy_from_at: Span,
 }
 
 /// Reads one target; `None` when it has no name or engine to speak of, which has then been noted.

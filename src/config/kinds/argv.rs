@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::config::diagnostic::Complaint;
 use crate::config::kind::{Elements, Kind, Read, Say, Scalar, each, list, wrong_type};
-use crate::config::source::Place;
+use crate::config::source::Span;
 use crate::config::tree::{Node, Value};
 
 /// A program with its arguments.
@@ -56,9 +56,9 @@ fn as_argv(text: &str) -> Option<String> {
         return None;
     }
     let words: Vec<Node> = (text.split_whitespace())
-        .map(|word| Node { at: Place::default(), value: Value::Text(word.to_owned()) })
+        .map(|word| Node { at: Span::default(), value: Value::Text(word.to_owned()) })
         .collect();
-    let node = Node { at: Place::default(), value: Value::List(words) };
+    let node = Node { at: Span::default(), value: Value::List(words) };
     argv(&node).ok().map(|_| node.to_toml())
 }
 

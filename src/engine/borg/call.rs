@@ -138,11 +138,11 @@ impl BorgEngine {
         journal: &Journal,
     ) -> Result<(), EngineError> {
         let fault = fault(&self.target.repository, || spec.display(), completed.exit, journal);
-        fault.map_or(Ok(()), |error| Err(self.looked_at(cx, error)))
+        fault.map_or(Ok(()), |error| Err(self.refined(cx, error)))
     }
 
-    /// The failure, as a look at the repository itself has it, where it is on this machine.
-    fn looked_at(&self, cx: Context<'_>, error: EngineError) -> EngineError {
+    /// The failure, as the files of the repository tell it apart, where it is on this machine.
+    fn refined(&self, cx: Context<'_>, error: EngineError) -> EngineError {
         let Some(path) = self.target.local.as_deref() else { return error };
         let there = |part: &str| cx.host.path_state(&path.join(part)).ok().flatten();
         match error {

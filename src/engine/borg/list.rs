@@ -13,9 +13,9 @@ use crate::tools::borg::output::{Listing, parse_listing, parse_machines};
 use crate::tools::borg::{copies_of, name};
 
 impl BorgEngine {
-    /// Looks at the repository under another host id, by which borg takes away the locks that bear it and whose
+    /// Lists the repository under another host id, by which borg takes away the locks that bear it and whose
     /// processes are no more.
-    pub(super) fn look_as(&self, cx: Context<'_>, owner: &str) -> Result<(), EngineError> {
+    pub(super) fn list_as(&self, cx: Context<'_>, owner: &str) -> Result<(), EngineError> {
         let spec = self.repository(cx)?.list(true).env("BORG_HOST_ID", owner);
         self.ask(cx, &spec).map(drop)
     }

@@ -6,7 +6,7 @@
 //! lock is taken. A lock of who changes something is removed by its exact name. One of who reads is an entry in a
 //! file that all readers share; borg itself takes it out, when it is called under the same host id.
 //!
-//! In a repository behind ssh the lock is that of a `borg serve` over there, which gives it back when the line is
+//! In a repository behind ssh the lock is that of a `borg serve` over there, which releases it when the line is
 //! cut. Nothing about it can be known from here, so nothing is done to it; the lock of the cache is ours all the same.
 
 use std::io::ErrorKind;
@@ -59,7 +59,7 @@ fn release_in(
         require_dead(engine, cx, claim, *pid)?;
     }
     if !shared.is_empty() {
-        engine.look_as(cx, owner)?;
+        engine.list_as(cx, owner)?;
     }
     let left = exclusive(cx, place, owner)?.into_iter().map(|(_, pid)| pid);
     match left.chain(sharing(cx, place, owner)?).next() {

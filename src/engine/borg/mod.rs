@@ -197,7 +197,7 @@ impl Engine for BorgEngine {
     }
 
     fn compact(&self, cx: Context<'_>, progress: OnProgress<'_>) -> Result<Compacted, EngineError> {
-        self.give_back(cx, progress)
+        self.free_space(cx, progress)
     }
 
     fn check(

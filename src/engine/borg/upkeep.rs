@@ -1,4 +1,4 @@
-//! Upkeep of a repository: check, trial extraction, and giving back space.
+//! Upkeep of a repository: check, trial extraction, and freeing space.
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
@@ -146,7 +146,7 @@ impl BorgEngine {
     }
 
     /// Compacts; see [`crate::engine::Engine::compact`].
-    pub(super) fn give_back(
+    pub(super) fn free_space(
         &self,
         cx: Context<'_>,
         progress: OnProgress<'_>,

@@ -182,7 +182,7 @@ impl<'a> Catalog<'a> {
     }
 
     /// The records of all copies that are there and what they were, each with the subvolume; `None` for that where a dry
-    /// run only foretells it.
+    /// run only predicts it.
     ///
     /// # Errors
     /// When one cannot be read: then it is not known what is there.
@@ -196,7 +196,7 @@ impl<'a> Catalog<'a> {
                     "{} is not what was received there any more, so it is not listed as a copy",
                     path.shown()
                 ),
-                None if !self.cx.host.predicted(&foretold(&path)).is_empty() => {
+                None if !self.cx.host.predicted(&prediction_about(&path)).is_empty() => {
                     copies.push((record, None));
                 }
                 None => {}
@@ -300,8 +300,8 @@ pub(super) fn finished_name(name: &str) -> Option<&str> {
     name.strip_prefix(INCOMING).filter(|name| !name.is_empty())
 }
 
-/// What a dry run says of a copy that it foretells.
-pub(super) fn foretold(path: &Path) -> String {
+/// What a dry run files its prediction of a copy under; see [`Fact::about`](crate::host::Fact::about).
+pub(super) fn prediction_about(path: &Path) -> String {
     format!("btrfs copy {}", path.shown())
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::catalog::{Catalog, Record, foretold};
+use super::catalog::{Catalog, Record, prediction_about};
 use super::{BtrfsEngine, culprit};
 use crate::engine::{
     BackupReport, BackupRequest, Context, Engine, EngineError, Input, OnProgress, Snapshot,
@@ -36,7 +36,7 @@ impl BtrfsEngine {
         };
         let catalog = self.open(cx)?;
         let copies = catalog.copies()?;
-        // What a dry run only foretells is no base of anything.
+        // What a dry run only predicts is no base of anything.
         let there = || copies.iter().filter(|(_, found)| found.is_some()).map(|(record, _)| record);
         let base = still.earlier.iter().find_map(|sent| {
             let received = there().find(|record| record.sent == sent.uuid)?;
@@ -122,7 +122,7 @@ impl Transfer<'_> {
         // The name is new, and nobody but our receiver makes it.
         if let Some(found) = host.subvolume(&path)? {
             host.act(&Action::DeleteSubvolume { path, found })?;
-            // The file system gives its space back only after that.
+            // The file system frees its space only after that.
             self.catalog.flush()?;
         }
         Ok(())
@@ -182,7 +182,7 @@ impl Transfer<'_> {
             view: self.still.view.clone(),
         };
         let mut receive = command::receive(&program, &self.catalog.location, limit);
-        let about = foretold(&self.catalog.path(&self.name));
+        let about = prediction_about(&self.catalog.path(&self.name));
         receive.prediction.facts = vec![Fact { about, value: b"received".to_vec() }];
         [
             command::send(&program, &sending, limit),
@@ -238,7 +238,7 @@ impl Transfer<'_> {
         let (path, _) = self.catalog.incoming(&self.name);
         let found = match told {
             Some(_) => host.subvolume(&path)?,
-            // Foretold, as far as anybody will ask.
+            // Predicted, as far as anybody will ask.
             None => Some(Subvolume { uuid: Some(self.name.clone()), ..Subvolume::default() }),
         };
         let Some((found, uuid)) = found.and_then(|it| Some((it.clone(), it.uuid?))) else {

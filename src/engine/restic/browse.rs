@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::session::{Session, broken, exact};
-use crate::engine::{Change, ChangeKind, EngineError, Entry, Expected, Looked};
+use crate::engine::{Change, ChangeKind, ContentsCheck, EngineError, Entry, Expected};
 use crate::host::Stream;
 use crate::tools::restic::command;
 use crate::tools::restic::message::{self, Compared, Line, Listed, Node};
@@ -20,11 +20,11 @@ pub(super) fn contents(
 
 /// Looks for paths in a new snapshot, of which restic 0.14 says only the first digits of its id. Each directory costs
 /// the names in it; nothing else is walked.
-pub(super) fn look_into(
+pub(super) fn find_absent(
     session: &Session<'_>,
     id: &str,
     expected: &[Expected],
-) -> Result<Looked, EngineError> {
+) -> Result<ContentsCheck, EngineError> {
     if id.len() < 8 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(broken(format!("expected a snapshot id, found {id:?}")));
     }
@@ -35,7 +35,7 @@ pub(super) fn look_into(
     let id = entries(session, id, &paths, &mut |entry| {
         names.retain(|(shown, path)| entry.path != *path && entry.path != Path::new(shown));
     })?;
-    Ok(Looked { id, absent: names.into_iter().map(|(_, path)| path.to_owned()).collect() })
+    Ok(ContentsCheck { id, absent: names.into_iter().map(|(_, path)| path.to_owned()).collect() })
 }
 
 /// The entries of a snapshot: all, or those of some paths and what lies directly in them. Answers with its id.

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::needs::of_target;
 use super::{
-    BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, Context, Engine,
-    EngineError, Entry, Expected, Initialised, Looked, OnProgress, Probe, RestoreReport,
+    BackupReport, BackupRequest, Change, CheckReport, Claim, Compacted, ContentsCheck, Context,
+    Engine, EngineError, Entry, Expected, Initialised, OnProgress, Probe, RestoreReport,
     RestoreRequest, tell_read_only,
 };
 use crate::host::{CommandSpec, Tool};
@@ -261,13 +261,13 @@ impl Engine for ResticEngine {
         browse::contents(&self.open(cx)?, &copy.id, each)
     }
 
-    fn look_into(
+    fn find_absent(
         &self,
         cx: Context<'_>,
         id: &str,
         expected: &[Expected],
-    ) -> Result<Option<Looked>, EngineError> {
-        browse::look_into(&self.open(cx)?, id, expected).map(Some)
+    ) -> Result<Option<ContentsCheck>, EngineError> {
+        browse::find_absent(&self.open(cx)?, id, expected).map(Some)
     }
 
     fn diff(

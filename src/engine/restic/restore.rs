@@ -42,7 +42,7 @@ pub(super) fn restore(
     // What nobody wrote cannot be there.
     let written = !preview && !completed.is_predicted;
     for wanted in wanted.iter().filter(|_| written) {
-        look_again(session, &spec, id, wanted)?;
+        verify_restored(session, &spec, id, wanted)?;
     }
     journal.report(session)
 }
@@ -114,7 +114,7 @@ fn wanted<'a>(
 }
 
 /// A path that is not there afterwards was not in the copy, or is a link that leads nowhere from here.
-fn look_again(
+fn verify_restored(
     session: &Session<'_>,
     spec: &CommandSpec,
     id: &str,

@@ -578,8 +578,8 @@ fn a_pin_is_found_under_its_new_id() {
     // What was there before only claims to be it.
     let answers =
         [Answer::new(0, &listing, ""), Answer::new(0, "", ""), Answer::new(0, &listing, "")];
-    let twin = host("0.14.0", answers);
-    let refused = engine().set_pin(cx(&twin, &settings), &copy(&id('a')), true).unwrap_err();
+    let stale = host("0.14.0", answers);
+    let refused = engine().set_pin(cx(&stale, &settings), &copy(&id('a')), true).unwrap_err();
     assert!(refused.to_string().contains("are as before"), "{refused}");
 }
 

@@ -35,7 +35,7 @@ impl Hypervisor for DryHost {
         Ok(found.and_then(|found| predict::guest(found, &self.done_to(guest))))
     }
 
-    /// As it is: what a change would make of it is not foretold.
+    /// As it is: what a change would make of it is not predicted.
     fn definition(&self, guest: &GuestUuid, which: Definition) -> Result<Secret, HypervisorError> {
         self.inner.hypervisor().definition(guest, which)
     }

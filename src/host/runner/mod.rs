@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::sys::signals::StopFlag;
-use super::{Capture, Chained, ChildRecorder, CommandSpec, Completed, RunError, Watch};
+use super::{Chained, ChildRecorder, CommandSpec, Completed, RunError, StdoutMode, Watch};
 
 pub(super) mod guard;
 pub(super) mod lines;
@@ -86,8 +86,10 @@ impl Runner {
         let specs = before.iter().chain([last]);
         specs.into_iter().try_for_each(|spec| self.refuse_when_stopped(spec))?;
         let ours = match last.stdout {
-            Capture::PassOn => Some(own_stdout().map_err(|source| lost(last, source))?),
-            Capture::Whole | Capture::Secret | Capture::Lines | Capture::Discard => None,
+            StdoutMode::PassOn => Some(own_stdout().map_err(|source| lost(last, source))?),
+            StdoutMode::Whole | StdoutMode::Secret | StdoutMode::Lines | StdoutMode::Discard => {
+                None
+            }
         };
         self.chain_to(before, last, ours, watch)
     }

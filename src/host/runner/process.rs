@@ -18,7 +18,7 @@ use zeroize::Zeroize;
 use super::lines::{LineSplitter, Tail};
 use super::spawn::{Role, Spawned, signal_of};
 use crate::host::sys::process;
-use crate::host::{Capture, CommandSpec, Completed, Exit, Fatal, Halt, Stream, Watch};
+use crate::host::{CommandSpec, Completed, Exit, Fatal, Halt, StdoutMode, Stream, Watch};
 use crate::model::shown::Show;
 use crate::model::undo::ChildProcess;
 
@@ -192,12 +192,12 @@ impl Process {
         let Spawned { mut child, exited, keeper, mark } = spawned;
         let mut outputs = Vec::new();
         if !role.feeds
-            && spec.stdout != Capture::PassOn
+            && spec.stdout != StdoutMode::PassOn
             && let Some(pipe) = child.stdout.take()
         {
             let mut output = Output::new(pipe.into(), Stream::Out);
-            output.is_secret = spec.stdout == Capture::Secret;
-            output.whole = (output.is_secret || spec.stdout == Capture::Whole).then(Vec::new);
+            output.is_secret = spec.stdout == StdoutMode::Secret;
+            output.whole = (output.is_secret || spec.stdout == StdoutMode::Whole).then(Vec::new);
             outputs.push(output);
         }
         if let Some(pipe) = child.stderr.take() {

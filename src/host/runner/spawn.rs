@@ -21,7 +21,7 @@ use nix::sys::signal::Signal;
 
 use super::locate::FIXED_PATH;
 use crate::host::sys::{confine, namespace, private};
-use crate::host::{Capture, CommandSpec, EnvValue, Exit, FdStyle};
+use crate::host::{CommandSpec, EnvValue, Exit, FdStyle, StdoutMode};
 use crate::model::secret::Secret;
 use crate::model::undo::CHILD_MARK;
 
@@ -109,10 +109,11 @@ fn build(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Command> 
     });
     command.stdout(match (role.feeds, spec.stdout) {
         (true, _)
-        | (false, Capture::Whole | Capture::Secret | Capture::Lines | Capture::PassOn) => {
-            Stdio::piped()
-        }
-        (false, Capture::Discard) => Stdio::null(),
+        | (
+            false,
+            StdoutMode::Whole | StdoutMode::Secret | StdoutMode::Lines | StdoutMode::PassOn,
+        ) => Stdio::piped(),
+        (false, StdoutMode::Discard) => Stdio::null(),
     });
     command.stderr(Stdio::piped());
     detach(&mut command, spec)?;

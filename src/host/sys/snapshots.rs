@@ -149,7 +149,7 @@ fn is_on(top: &File, device: &Path, wanted: &str) -> io::Result<()> {
 
 /// The number of a subvolume that is there.
 fn number_of(found: &Subvolume) -> io::Result<u64> {
-    found.id.ok_or_else(|| io::Error::other("it was only foretold"))
+    found.id.ok_or_else(|| io::Error::other("it was only predicted"))
 }
 
 fn arguments(flags: u64) -> Box<Arguments> {

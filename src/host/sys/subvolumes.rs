@@ -102,7 +102,7 @@ mod calls {
 pub struct Subvolume {
     /// The UUID of its file system.
     pub file_system: String,
-    /// Its number in that, which is never given to another one. `None` of one that a dry run only foretells.
+    /// Its number in that, which is never given to another one. `None` of one that a dry run only predicts.
     pub id: Option<u64>,
     /// Its UUID, as btrfs-progs print it. The top-level subvolume of an old file system has none.
     pub uuid: Option<String>,

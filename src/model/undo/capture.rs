@@ -1,4 +1,4 @@
-//! How captures are given back. The room that makes them (`capture`) is the one that carries these out.
+//! How captures are released. The room that makes them (`capture`) is the one that carries these out.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::bytes;
 
-/// How to give back one capture. One more kind is a variant here and its rows in `capture::kinds`.
+/// How to release one capture. One more kind is a variant here and its rows in `capture::kinds`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CaptureUndo {

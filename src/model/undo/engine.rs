@@ -1,4 +1,4 @@
-//! How what engines leave in the open is given back. `pipeline::engine_undo` carries these out.
+//! How what engines leave in the open is released. `pipeline::engine_undo` carries these out.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::bytes;
 use super::super::names::TargetName;
 
-/// How to give back one thing that an engine has left. One more kind is a variant here and an arm in
+/// How to release one thing that an engine has left. One more kind is a variant here and an arm in
 /// `pipeline::engine_undo`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,12 +1,12 @@
-//! What outlives the process and must be given back, as values that survive it.
+//! What outlives the process and must be released, as values that survive it.
 //!
 //! An [`Undo`] is written to the ledger and fsynced *before* the effect it undoes, so that a crash at any
-//! point leaves a record. Undoing is idempotent: what is already gone counts as given back, and that is
+//! point leaves a record. Undoing is idempotent: what is already gone counts as released, and that is
 //! decided by looking, never by an error text. Intents are written through the [`Ledger`] trait; the
 //! pipeline owns the file and hands each undo back to the room that knows how to carry it out.
 //!
-//! Not everything is given back: a capture may be kept as the base of the next run ([`Ledger::promote`]), and then it is
-//! the base before it that is given back.
+//! Not everything is released: a capture may be kept as the base of the next run ([`Ledger::promote`]), and then it is
+//! the base before it that is released.
 //!
 //! A path is bytes: one that is not UTF-8 is written by them ([`super::bytes::exact`]), and all others as ever.
 
@@ -25,7 +25,7 @@ mod engine;
 pub use capture::{CaptureUndo, ReadOnlyMount, SubvolumeSnapshot, ThinSnapshot, VolumeSnapshot};
 pub use engine::{EngineLock, EngineUndo, ServedMount};
 
-/// How to give back one thing, by the room that wrote it and knows how to carry it out: one more kind is a variant of
+/// How to release one thing, by the room that wrote it and knows how to carry it out: one more kind is a variant of
 /// its room's, which the one `match` there must name. Rooms are told apart in `pipeline::undo` and nowhere else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", from = "Written")]
@@ -192,12 +192,12 @@ pub enum Identity {
     },
 }
 
-/// A capture that is kept beyond its run, as the base of the next one: how it is given back in the end, and what proves
+/// A capture that is kept beyond its run, as the base of the next one: how it is released in the end, and what proves
 /// it the one. No ledger holds it; whoever keeps it writes this down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Kept {
-    /// How it is given back.
+    /// How it is released.
     pub undo: CaptureUndo,
     /// What it must be then.
     pub identity: Identity,
@@ -236,12 +236,12 @@ impl ChildProcess {
     }
 }
 
-/// Something a run acquired and has not given back.
+/// Something a run acquired and has not released.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outstanding {
     /// Its number in the ledger.
     pub entry: EntryId,
-    /// How to give it back.
+    /// How to release it.
     pub undo: Undo,
     /// What proves it ours; absent when the crash came before it was recorded.
     pub identity: Option<Identity>,
@@ -257,7 +257,7 @@ impl Outstanding {
     }
 }
 
-/// The durable list of what a run has acquired and must give back.
+/// The durable list of what a run has acquired and must release.
 pub trait Ledger: Send + Sync {
     /// Records, durably and with one wait for the disk, that the effects which these reverse are about to happen.
     /// Answers with the number of each, in the same order.
@@ -272,7 +272,7 @@ pub trait Ledger: Send + Sync {
     /// When the records cannot be made durable. The intents stand, so nothing is lost.
     fn made_all(&self, made: &[(EntryId, Identity)]) -> io::Result<()>;
 
-    /// Records, in the same way, that things have been given back (or never came to be). Whatever would bring one of
+    /// Records, in the same way, that things have been released (or never came to be). Whatever would bring one of
     /// them back after a power cut must be out of the way by then.
     ///
     /// # Errors
@@ -280,11 +280,11 @@ pub trait Ledger: Send + Sync {
     fn settled_all(&self, entries: &[EntryId]) -> io::Result<()>;
 
     /// Records, durably and as one, that what an entry holds is kept on purpose beyond the run, and that what it replaces,
-    /// of which no ledger had an entry, is about to be given back. From then on the first is never given back for this
+    /// of which no ledger had an entry, is about to be released. From then on the first is never released for this
     /// entry, and the others are until that is done. Answers with their numbers, in the same order.
     ///
     /// # Errors
-    /// When the record cannot be made durable; then nothing of it holds, and nothing must be given back.
+    /// When the record cannot be made durable; then nothing of it holds, and nothing must be released.
     fn promote(&self, entry: EntryId, replaced: &[(Undo, Identity)]) -> io::Result<Vec<EntryId>>;
 
     /// [`Ledger::intend_all`] for one effect.

@@ -29,7 +29,7 @@ pub(super) enum Line {
     ChildEnded { pid: i32, start_time: u64 },
 }
 
-/// What was kept so far, and is to be given back since something else is kept in its place.
+/// What was kept so far, and is to be released since something else is kept in its place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Replaced {
     pub entry: EntryId,
@@ -94,7 +94,7 @@ impl From<LedgerError> for StepError {
 pub struct Replay {
     /// The run; `None` when the crash came before the first line was complete.
     pub run: Option<RunId>,
-    /// What must be given back, newest first.
+    /// What must be released, newest first.
     pub outstanding: Vec<Outstanding>,
     /// Children that were not seen to end.
     pub children: Vec<ChildProcess>,

@@ -1,4 +1,4 @@
-//! The ledger file: an append-only list of what a run must give back, durable before it is acted upon.
+//! The ledger file: an append-only list of what a run must release, durable before it is acted upon.
 //!
 //! One file a run, `state-dir/ledger/RUN`, one JSON object a line. The run holds a lock on its own file as
 //! long as it lives, so a ledger that can be locked belongs to a dead run. What belongs together is written

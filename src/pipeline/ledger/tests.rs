@@ -171,7 +171,7 @@ fn what_is_kept_is_exchanged_in_one_line() {
         let (_, replay) = FileLedger::adopt(&path).unwrap().unwrap();
         let of_the_exchange: Vec<_> =
             replay.outstanding.into_iter().filter(|held| held.undo != staging("/next")).collect();
-        // One of both is given back, and the other one is not.
+        // One of both is released, and the other one is not.
         let expected = if cut < after { &is_new } else { &is_old };
         assert_eq!(of_the_exchange, [expected.clone(), held.clone()], "cut at {cut}");
     }

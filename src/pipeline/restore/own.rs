@@ -1,5 +1,5 @@
 //! What this program works in: the state, runtime and cache directories, and the repositories on this machine. A
-//! copy may hold some of it as it was once. Put back while it is in use, it would have the next command give back
+//! copy may hold some of it as it was once. Put back while it is in use, it would have the next command release
 //! what an old ledger holds, and a repository lose the copies that it got since.
 //!
 //! Each is known by its identity, since mounts and links give it any number of paths.

@@ -1,4 +1,4 @@
-//! What belongs to a target and not to a job: giving back space, and checking. Once per run, when due.
+//! What belongs to a target and not to a job: freeing space, and checking. Once per run, when due.
 
 use crate::engine::{CheckReport, Compacted, Engine};
 use crate::history::{Maintenance, MaintenanceKind};
@@ -45,7 +45,7 @@ pub fn maintain(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine,
     }
 }
 
-/// Gives back the space that deletions left in a target.
+/// Frees the space that deletions left in a target.
 pub fn compact(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
@@ -70,7 +70,7 @@ pub fn compact(
         }
         let compacted = bracketed(cx, engine, |engine, context| engine.compact(context, progress));
         compacted
-            .map(|compacted| ((), given_back(&compacted)))
+            .map(|compacted| ((), freed(&compacted)))
             .or_else(|error| put_off(error, when_busy).map(|done| ((), done)))
     });
     remember(cx, rec, &target.name, MaintenanceKind::Compact);
@@ -124,7 +124,7 @@ fn would_read(read_data: ReadData) -> String {
 }
 
 /// What a compaction did, as far as it is known.
-fn given_back(compacted: &Compacted) -> Done {
+fn freed(compacted: &Compacted) -> Done {
     match compacted {
         Compacted::Predicted => Done::ok("would free the space of deleted copies"),
         Compacted::Freed(space) => Done::ok(format!("{space} freed")),

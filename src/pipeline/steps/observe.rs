@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use crate::engine::{Engine, EngineError, Expected, Looked};
+use crate::engine::{ContentsCheck, Engine, EngineError, Expected};
 use crate::history::{Closure, CopyRecord};
 use crate::model::copy::{Copy, Recorded, abridged};
 use crate::model::job::Job;
@@ -173,7 +173,7 @@ fn settle(
 }
 
 /// What a copy was read to hold; `None` where the engine has no need to be asked.
-type Contents = Result<Option<Looked>, EngineError>;
+type Contents = Result<Option<ContentsCheck>, EngineError>;
 
 /// Lists the target, and reads the contents of this run's copies meanwhile, where the engine did not say what it stored.
 /// An engine starts slowly, and both only read.
@@ -192,13 +192,13 @@ fn list_and_read_contents(
     }
     let context = cx.engine();
     let read = move || -> Vec<Contents> {
-        wanted.iter().map(|(id, expected)| engine.look_into(context, id, expected)).collect()
+        wanted.iter().map(|(id, expected)| engine.find_absent(context, id, expected)).collect()
     };
     std::thread::scope(|scope| {
         let spawned = std::thread::Builder::new().spawn_scoped(scope, &read);
         let listing = listing(cx, engine);
         let contents = match spawned.map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(looks)) => looks,
+            Ok(Ok(checks)) => checks,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
             // There is no thread to be had: one after the other, then.
             Err(_) => read(),
@@ -219,8 +219,8 @@ fn what_is_lacking(
     let source = cx.pipeline.source(job);
     let (mut lacks, mut failed) = (Vec::new(), None);
     for read in contents {
-        let Looked { id, absent } = match read {
-            Ok(Some(looked)) => looked,
+        let ContentsCheck { id, absent } = match read {
+            Ok(Some(check)) => check,
             Ok(None) => continue,
             Err(error) => {
                 let error = closed::noting(cx, &engine.target().name, error);

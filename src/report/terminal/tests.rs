@@ -19,8 +19,13 @@ impl Write for Buffer {
     }
 }
 
-fn place(job: Option<&str>, target: Option<&str>, item: Option<&str>, step: &'static str) -> Place {
-    Place {
+fn place(
+    job: Option<&str>,
+    target: Option<&str>,
+    item: Option<&str>,
+    step: &'static str,
+) -> StepPlace {
+    StepPlace {
         job: job.map(|name| JobName::new(name).unwrap()),
         target: target.map(|name| TargetName::new(name).unwrap()),
         item: item.map(str::to_owned),
@@ -28,7 +33,7 @@ fn place(job: Option<&str>, target: Option<&str>, item: Option<&str>, step: &'st
     }
 }
 
-fn finished(place: Place, outcome: Outcome, detail: &str, seconds: u64) -> Event {
+fn finished(place: StepPlace, outcome: Outcome, detail: &str, seconds: u64) -> Event {
     let elapsed = Duration::from_secs(seconds);
     Event::StepFinished { place, outcome, detail: detail.into(), elapsed }
 }

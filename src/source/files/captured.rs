@@ -1,4 +1,4 @@
-//! What is held still: the captures that exist, what engines see of them, and how they are given back.
+//! What is held still: the captures that exist, what engines see of them, and how they are released.
 
 use std::path::{Path, PathBuf};
 
@@ -151,14 +151,14 @@ impl HeldBatch for Captured<'_> {
     }
 }
 
-/// Gives every capture back, newest first. What cannot be given back stays in the ledger.
+/// Releases every capture, newest first. What cannot be released stays in the ledger.
 pub(super) fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, captured: Captured<'_>) {
     let Captured { holds, lapsed, locks, .. } = captured;
     if holds.is_empty() && lapsed.is_empty() {
         return;
     }
     let count = holds.len();
-    // What a signal stopped must still be given back.
+    // What a signal stopped must still be released.
     let _shield = cx.host().shield();
     rec.step("release", None, None, |_| {
         let held = holds.into_iter().rev().map(|hold| hold.held).chain(lapsed).collect();

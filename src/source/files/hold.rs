@@ -83,7 +83,7 @@ fn resolve_paths(
     Ok(((), done))
 }
 
-/// Captures the volumes. Whatever comes of it, what there is to give back is in `captured`.
+/// Captures the volumes. Whatever comes of it, what there is to release is in `captured`.
 fn capture(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,

@@ -47,7 +47,7 @@ struct Frost {
 ///
 /// `None` when the writers could not be made to stand still (then `make` was not called), when `make` answers
 /// so, and when the writers ran before all captures were made: what `make` has made then does not show one
-/// moment, and is the ledger's to give back. A failed step says which.
+/// moment, and is the ledger's to release. A failed step says which.
 pub fn while_quiesced<T>(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
@@ -205,9 +205,9 @@ fn quiesce(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) -> Option<()> 
         return Some(());
     }
     rec.step("quiesce", None, None, |_| {
-        let moment = hook::Moment::quiesce(&job.name, cx.run);
+        let env = hook::HookEnv::quiesce(&job.name, cx.run);
         for argv in &job.hooks.quiesce {
-            hook::run_one(cx.host(), argv, job.hooks.timeout, &moment)?;
+            hook::run_one(cx.host(), argv, job.hooks.timeout, &env)?;
         }
         Ok(((), Done::ok(hook::counted(job.hooks.quiesce.len()))))
     })
@@ -371,7 +371,7 @@ fn thaw(cx: RunContext<'_>, groups: &[Frost], guard: Box<dyn ThawGuard>) -> LetG
 ///
 /// # Errors
 /// When it cannot be thawed.
-pub fn give_back(
+pub fn release(
     host: &dyn Host,
     group: &FrozenGroup,
     identity: Option<&Identity>,

@@ -59,7 +59,7 @@ enum Within {
 pub(super) fn resolve(host: &dyn Host, files: &FilesSource) -> Result<Roots, ActError> {
     let mounts = if files.paths.len() > 1 { host.mounts()? } else { Vec::new() };
     let there = resolve_all(host, files)?;
-    let place = Place { host, files, mounts: &mounts };
+    let nesting = Nesting { host, files, mounts: &mounts };
     let mut within: Vec<Vec<(usize, Within)>> = Vec::new();
     for (at, root) in there.iter().enumerate() {
         let mut holders = Vec::new();
@@ -68,7 +68,7 @@ pub(super) fn resolve(host: &dyn Host, files: &FilesSource) -> Result<Roots, Act
                 root.is_directory && holder.is_directory && root.identity == holder.identity;
             if is_same && other < at {
                 holders.push((other, Within::As(holder.written.to_owned())));
-            } else if !is_same && let Some(found) = place.within(root, holder)? {
+            } else if !is_same && let Some(found) = nesting.within(root, holder)? {
                 holders.push((other, found));
             }
         }
@@ -116,7 +116,7 @@ pub(super) fn kept_out(
     }
     let mounts = host.mounts()?;
     let roots = resolve_all(host, files)?;
-    let place = Place { host, files, mounts: &mounts };
+    let nesting = Nesting { host, files, mounts: &mounts };
     for directory in directories {
         let Some(inner) = resolve_one(host, directory)?.filter(|inner| inner.is_directory) else {
             continue;
@@ -126,7 +126,7 @@ pub(super) fn kept_out(
                 found.push((root.written.to_owned(), content_of(root.written)));
                 continue;
             }
-            let name = match place.within(&inner, root)? {
+            let name = match nesting.within(&inner, root)? {
                 Some(Within::ByName) => directory.clone(),
                 Some(Within::As(name)) => name,
                 None => continue,
@@ -165,13 +165,13 @@ fn resolve_one<'a>(host: &dyn Host, written: &'a Path) -> Result<Option<Root<'a>
     }))
 }
 
-struct Place<'a> {
+struct Nesting<'a> {
     host: &'a dyn Host,
     files: &'a FilesSource,
     mounts: &'a [MountEntry],
 }
 
-impl Place<'_> {
+impl Nesting<'_> {
     /// Whether an engine that is given `holder` comes to `root` from there.
     fn within(&self, root: &Root<'_>, holder: &Root<'_>) -> Result<Option<Within>, ActError> {
         if !holder.is_directory {

@@ -78,7 +78,7 @@ pub(super) fn hold<'a>(
     if is_held {
         return Some(snapshots);
     }
-    kept::give_back(cx, rec, snapshots.holds.into_iter().map(|hold| hold.held).collect());
+    kept::release(cx, rec, snapshots.holds.into_iter().map(|hold| hold.held).collect());
     None
 }
 

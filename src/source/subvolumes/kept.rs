@@ -55,7 +55,7 @@ pub(super) fn of_item(
     Ok(found)
 }
 
-/// Has this run's snapshots stay. What cannot be recorded is given back.
+/// Has this run's snapshots stay. What cannot be recorded is released.
 pub(super) fn keep(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
@@ -73,7 +73,7 @@ pub(super) fn keep(
         .collect();
     if let Err(error) = cx.pipeline.remember(|history| history.record_kept(&recorded)) {
         rec.warn(StepError::from(error).message);
-        return give_back(cx, rec, made.into_iter().map(|(_, held)| held).collect());
+        return release(cx, rec, made.into_iter().map(|(_, held)| held).collect());
     }
     rec.step("keep", None, None, |_| {
         for (_, held) in made {
@@ -84,8 +84,8 @@ pub(super) fn keep(
     });
 }
 
-/// Gives back snapshots of this run.
-pub(super) fn give_back(cx: RunContext<'_>, rec: &mut Recorder<'_>, held: Vec<Held>) {
+/// Releases snapshots of this run.
+pub(super) fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, held: Vec<Held>) {
     if held.is_empty() {
         return;
     }
@@ -96,7 +96,7 @@ pub(super) fn give_back(cx: RunContext<'_>, rec: &mut Recorder<'_>, held: Vec<He
     });
 }
 
-/// Gives back the snapshots that no target of the job needs any more: a target needs the one of which it has its last
+/// Releases the snapshots that no target of the job needs any more: a target needs the one of which it has its last
 /// good copy. One that is away keeps its own for as long as that takes.
 pub(super) fn release_unneeded(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
     let Some(history) = cx.pipeline.history else { return };
@@ -109,12 +109,12 @@ pub(super) fn release_unneeded(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: 
     rec.step("release", None, None, |_| {
         let mut failures = Vec::new();
         for kept in &unneeded {
-            let given_back =
-                capture::give_back(cx.capture(), &kept.kept.undo, Some(&kept.kept.identity));
-            let given_back = given_back.map_err(StepError::from).and_then(|()| {
+            let released =
+                capture::release(cx.capture(), &kept.kept.undo, Some(&kept.kept.identity));
+            let released = released.map_err(StepError::from).and_then(|()| {
                 Ok(cx.pipeline.remember(|history| history.forget_kept(&kept.kept.undo))?)
             });
-            failures.extend(given_back.err().map(|error| error.message));
+            failures.extend(released.err().map(|error| error.message));
         }
         let text = cx.tense("earlier released", "earlier would be released");
         let done = format!("{} {text}", unneeded.len() - failures.len());

@@ -331,7 +331,7 @@ pub fn path_of(text: &str) -> (&str, &str) {
     (head, shorter)
 }
 
-/// The space that `compact` says it gave back, as borg rounds it, if the line says that. An append-only repository
+/// The space that `compact` says it freed, as borg rounds it, if the line says that. An append-only repository
 /// has no such line.
 pub fn freed_space(line: &[u8]) -> Option<String> {
     let Ok(Line::Message(message)) = parse_line(line) else { return None };

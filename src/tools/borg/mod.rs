@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use crate::host::{
-    Capture, CommandSpec, Effect, EnvValue, Fact, Fatal, FdStyle, Prediction, SecretFd, Tool,
+    CommandSpec, Effect, EnvValue, Fact, Fatal, FdStyle, Prediction, SecretFd, StdoutMode, Tool,
 };
 use crate::model::copy::Series;
 use crate::model::job::Settings;
@@ -338,9 +338,9 @@ impl Repository<'_> {
         spec
     }
 
-    /// Gives back the space that deletions left.
+    /// Frees the space that deletions left.
     pub fn compact(&self) -> CommandSpec {
-        // How much it gave back, borg says only when it is asked to talk.
+        // How much it freed, borg says only when it is asked to talk.
         self.verb(Effect::Mutate, &["compact", "--info", "--"], true).arg(&self.target.repository)
     }
 
@@ -388,7 +388,7 @@ impl Repository<'_> {
             .reader(Effect::Inspect, &["extract", "--stdout", "--"], false)
             .arg(self.archive(name))
             .args(only(path));
-        spec.stdout = Capture::PassOn;
+        spec.stdout = StdoutMode::PassOn;
         spec
     }
 
@@ -397,7 +397,7 @@ impl Repository<'_> {
         let mut spec = self
             .reader(Effect::Inspect, &["list", "--json-lines", "--"], false)
             .arg(self.archive(name));
-        spec.stdout = Capture::Lines;
+        spec.stdout = StdoutMode::Lines;
         spec
     }
 
@@ -406,7 +406,7 @@ impl Repository<'_> {
         let mut spec = self
             .reader(Effect::Inspect, &["diff", "--json-lines", "--"], false)
             .args([self.archive(older), double_braces(newer)]);
-        spec.stdout = Capture::Lines;
+        spec.stdout = StdoutMode::Lines;
         spec
     }
 

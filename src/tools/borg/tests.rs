@@ -261,7 +261,7 @@ fn extraction_takes_exact_paths_below_a_directory() {
     assert!(words(&dry).ends_with(" -- /srv/r::a"));
     assert_eq!(dry.directory, None);
     let streamed = repository.extract_to_stdout("a", Path::new("/x/y"));
-    assert_eq!(streamed.stdout, Capture::PassOn);
+    assert_eq!(streamed.stdout, StdoutMode::PassOn);
     assert!(words(&streamed).ends_with("extract --stdout -- /srv/r::a 're:\\Ax\\/y\\Z'"));
 }
 

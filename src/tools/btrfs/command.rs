@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::stage::{Expectation, Passed, Uuid};
-use crate::host::{Capture, CommandSpec, Effect, PrivateView, Tool};
+use crate::host::{CommandSpec, Effect, PrivateView, StdoutMode, Tool};
 
 /// The verb of ours that a [`stage`] is.
 pub const STAGE: &str = "pass-stream";
@@ -29,7 +29,7 @@ pub fn send(program: &Tool, sending: &Sending, stall_limit: Duration) -> Command
         spec = spec.arg("-p").arg(parent);
     }
     spec = spec.arg("--").arg(&sending.snapshot);
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     spec.view = sending.view.clone();
     spec.stall_limit = Some(stall_limit);
     spec
@@ -47,7 +47,7 @@ pub fn stage(expected: &Expectation, reader: Reader, stall_limit: Duration) -> C
     if reader == Reader::Nobody {
         spec = spec.arg("--to-nobody");
     }
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     // It tells again and again how far it is.
     spec.repeats_itself = true;
     spec.stall_limit = Some(stall_limit);

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::{Access, Repository};
-use crate::host::{Capture, CommandSpec, Effect, EnvValue, FdStyle, SecretFd, Tool};
+use crate::host::{CommandSpec, Effect, EnvValue, FdStyle, SecretFd, StdoutMode, Tool};
 use crate::model::target::ReadData;
 use crate::tools::Tree;
 
@@ -160,7 +160,7 @@ fn identified(access: &Access, identity: &Identity<'_>) -> CommandSpec {
         .arg("--time")
         .arg(identity.time.format("%Y-%m-%d %H:%M:%S").to_string())
         .env("TZ", "UTC");
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     spec
 }
 
@@ -205,7 +205,7 @@ pub fn forget(access: &Access, ids: &[String]) -> CommandSpec {
 /// `restic prune`. In text: its JSON came after 0.19.
 pub fn prune(access: &Access) -> CommandSpec {
     let mut spec = storing(access, base(access, Effect::Mutate, Lock::Taken, "prune"));
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     spec
 }
 
@@ -219,7 +219,7 @@ pub fn check(access: &Access, read_data: ReadData) -> CommandSpec {
         ReadData::Percent(share) => spec.arg(format!("--read-data-subset={share}%")),
         ReadData::All => spec.arg("--read-data"),
     };
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     spec
 }
 
@@ -228,14 +228,14 @@ pub fn check(access: &Access, read_data: ReadData) -> CommandSpec {
 pub fn dump_all(access: &Access, id: &str) -> CommandSpec {
     let mut spec =
         base(access, Effect::Mutate, Lock::ToRead, "dump").args(["--archive", "tar", id, "/"]);
-    spec.stdout = Capture::Discard;
+    spec.stdout = StdoutMode::Discard;
     spec
 }
 
 /// `restic dump ID PATH`, to our own standard output.
 pub fn dump(access: &Access, id: &str, path: &Path) -> CommandSpec {
     let mut spec = base(access, Effect::Inspect, Lock::ToRead, "dump").args(["--", id]).arg(path);
-    spec.stdout = Capture::PassOn;
+    spec.stdout = StdoutMode::PassOn;
     spec
 }
 
@@ -260,7 +260,7 @@ pub fn restore(
     if preview {
         spec = spec.arg("--dry-run");
     }
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     spec.arg("--").arg(id)
 }
 
@@ -288,7 +288,7 @@ pub fn mount(access: &Access, host: Option<&str>, tags: &[String], at: &Path) ->
         spec = spec.arg("--tag").arg(tags.join(","));
     }
     spec.stall_limit = None;
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     spec.args(["--path-template", "%i", "--"]).arg(at)
 }
 
@@ -296,7 +296,7 @@ pub fn mount(access: &Access, host: Option<&str>, tags: &[String], at: &Path) ->
 pub fn ls(access: &Access, id: &str, paths: &[&Path]) -> CommandSpec {
     let mut spec =
         base(access, Effect::Inspect, Lock::ToRead, "ls").args(["--json", "--", id]).args(paths);
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     spec
 }
 
@@ -308,7 +308,7 @@ pub fn diff(access: &Access, older: &str, newer: &str) -> CommandSpec {
         older,
         newer,
     ]);
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     spec
 }
 
@@ -326,7 +326,7 @@ pub fn tag(access: &Access, id: &str, tag: &str, add: bool) -> CommandSpec {
 pub fn copy(access: &Access, source: &Repository, ids: &[String]) -> CommandSpec {
     let spec = storing(access, base(access, Effect::Mutate, Lock::Taken, "copy"));
     let mut spec = from(spec, source).args(ids);
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     spec
 }
 

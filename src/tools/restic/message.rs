@@ -385,7 +385,7 @@ pub fn compared(bytes: &[u8]) -> Result<Compared, String> {
     }
 }
 
-/// The space that `prune` says it gave back, as restic rounds it: `total prune: 2 blobs / 496 B`.
+/// The space that `prune` says it freed, as restic rounds it: `total prune: 2 blobs / 496 B`.
 pub fn pruned(line: &str) -> Option<String> {
     let (_, space) = line.trim().strip_prefix("total prune:")?.split_once(" / ")?;
     Some(space.trim().to_owned())

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use stillpoint::engine::{
-    BackupReport, BackupRequest, Claim, Compacted, Context, Engine, EngineError, Entry, Expected,
-    Initialised, Looked, OnProgress, Probe, RestoreReport, RestoreRequest,
+    BackupReport, BackupRequest, Claim, Compacted, ContentsCheck, Context, Engine, EngineError,
+    Entry, Expected, Initialised, OnProgress, Probe, RestoreReport, RestoreRequest,
 };
 use stillpoint::host::Tool;
 use stillpoint::model::copy::Copy;
@@ -21,7 +21,7 @@ pub type Notes = Arc<Mutex<Vec<String>>>;
 /// What somebody else does to the copies of a repository.
 type Meanwhile = fn(&mut Vec<Copy>);
 /// Looks into a copy, as a function that tests put in its place.
-pub type Look = fn(&str) -> Result<Option<Looked>, EngineError>;
+pub type FindAbsent = fn(&str) -> Result<Option<ContentsCheck>, EngineError>;
 
 pub struct FakeEngine {
     target: Target,
@@ -30,8 +30,8 @@ pub struct FakeEngine {
     copies: Mutex<Vec<Copy>>,
     /// What somebody else does to the copies, when they are listed for the so many-th time.
     pub meanwhile: Option<(usize, Meanwhile)>,
-    /// What a look into a copy finds, where the engine does not say itself what it stored.
-    pub look: Option<Look>,
+    /// What a check of a copy's contents finds, where the engine does not say itself what it stored.
+    pub contents: Option<FindAbsent>,
     /// The engine says that it set a pin, and did not.
     pub idle: bool,
     /// Why nothing can be copied here from there.
@@ -49,7 +49,7 @@ impl FakeEngine {
             notes,
             copies: Mutex::default(),
             meanwhile: None,
-            look: None,
+            contents: None,
             idle: false,
             uncopied: None,
             listed: AtomicUsize::new(0),
@@ -114,7 +114,7 @@ impl Engine for FakeEngine {
             unreadable: Vec::new(),
             unreadable_count: 0,
             warnings: Vec::new(),
-            absent: self.look.is_none().then(Vec::new),
+            absent: self.contents.is_none().then(Vec::new),
         })
     }
 
@@ -190,13 +190,13 @@ impl Engine for FakeEngine {
         unreachable!("a run does not look into copies")
     }
 
-    fn look_into(
+    fn find_absent(
         &self,
         _: Context<'_>,
         id: &str,
         _: &[Expected],
-    ) -> Result<Option<Looked>, EngineError> {
-        self.look.expect("nothing is left unsaid")(id)
+    ) -> Result<Option<ContentsCheck>, EngineError> {
+        self.contents.expect("nothing is left unsaid")(id)
     }
 
     fn set_pin(&self, _: Context<'_>, copy: &Copy, pinned: bool) -> Result<String, EngineError> {

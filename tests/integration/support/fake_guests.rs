@@ -70,7 +70,7 @@ impl FakeGuest {
         self.guest.run.is_some()
     }
 
-    /// What a run of ours must have given back.
+    /// What a run of ours must have released.
     pub fn held(&self) -> Vec<String> {
         let mut held = Vec::new();
         if self.should_run && self.guest.state != GuestState::Running {

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, FixedOffset, Offset, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
-    ActError, Action, Capture, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
+    ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
     Hypervisor, LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, Placed, Placement,
-    PrivateView, RunError, Shield, Stream, Subvolume, ThawGuard, Tool, TrustError, TrustKind,
-    Watch,
+    PrivateView, RunError, Shield, StdoutMode, Stream, Subvolume, ThawGuard, Tool, TrustError,
+    TrustKind, Watch,
 };
 use stillpoint::model::shown::Show;
 use stillpoint::model::undo::{ChildProcess, Identity};
@@ -308,7 +308,7 @@ impl Host for FakeHost {
             }
             answer.unwrap_or_else(|| injected(&spec.tool))
         };
-        if spec.stdout == Capture::Lines {
+        if spec.stdout == StdoutMode::Lines {
             for line in answer.stdout.lines() {
                 watch(Stream::Out, line.as_bytes());
             }

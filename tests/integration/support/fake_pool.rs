@@ -1,4 +1,4 @@
-//! A directory of another btrfs that receives subvolumes, in memory: what is not on the disk yet is hollow after a power
+//! A directory of another btrfs that receives subvolumes, in memory: what is not on the disk yet is emptied by a power
 //! cut, and what was deleted is there again.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub struct Received {
     /// Its data is on the disk.
     is_durable: bool,
     /// It looks whole and is empty.
-    is_hollow: bool,
+    is_emptied: bool,
 }
 
 /// The directory.
@@ -61,7 +61,7 @@ impl FakePool {
         assert_eq!(parent.is_some(), option(send, "-p").is_some());
         let base = self.subvolumes.values().find(|there| Some(&there.uuid) == parent.as_ref());
         assert_eq!(base.is_some(), parent.is_some(), "a difference to what is not there");
-        assert!(base.is_none_or(|base| !base.is_hollow), "a difference to what is hollow");
+        assert!(base.is_none_or(|base| !base.is_emptied), "a difference to what is empty");
         let at = Path::new(LOCATION).join(option(stage, "--name").unwrap());
         self.made += 1;
         let received = Received {
@@ -70,7 +70,7 @@ impl FakePool {
             sent: sent.clone(),
             parent,
             is_durable: false,
-            is_hollow: false,
+            is_emptied: false,
         };
         assert_eq!(self.subvolumes.insert(at, received), None, "two of one name");
         // A difference names nothing new.
@@ -106,10 +106,10 @@ impl FakePool {
         names.filter(|name| !name.starts_with('.')).map(str::to_owned)
     }
 
-    /// Those of them that are hollow.
-    pub fn hollow(&self) -> impl Iterator<Item = String> {
-        let hollow = |name: &String| self.subvolumes[&Path::new(LOCATION).join(name)].is_hollow;
-        self.copies().filter(hollow)
+    /// Those of them that a power cut emptied.
+    pub fn emptied(&self) -> impl Iterator<Item = String> {
+        let emptied = |name: &String| self.subvolumes[&Path::new(LOCATION).join(name)].is_emptied;
+        self.copies().filter(emptied)
     }
 
     /// Renames what was found. Answers whether it was still that.
@@ -141,7 +141,7 @@ impl FakePool {
     pub fn reboot(&mut self) {
         self.subvolumes.append(&mut self.uncommitted);
         for there in self.subvolumes.values_mut().filter(|there| !there.is_durable) {
-            there.is_hollow = true;
+            there.is_emptied = true;
             there.is_durable = true;
         }
     }

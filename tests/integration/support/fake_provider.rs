@@ -121,7 +121,7 @@ fn bases(cx: RunContext<'_>) -> Result<Vec<Kept>, StepError> {
 }
 
 impl Vault {
-    /// Holds it. Whatever comes of it, what there is to give back is in `batch`.
+    /// Holds it. Whatever comes of it, what there is to release is in `batch`.
     fn capture(
         &self,
         cx: RunContext<'_>,

@@ -148,7 +148,7 @@ impl World {
         named.chain(self.pool.copies()).collect()
     }
 
-    /// Everything that a run must have given back when it is over, and has not.
+    /// Everything that a run must have released when it is over, and has not.
     pub fn held(&self) -> Vec<String> {
         let mut held: Vec<String> = Vec::new();
         held.extend(self.staging.keys().map(|path| format!("staging {}", path.display())));
@@ -157,7 +157,7 @@ impl World {
             held.extend(self.btrfs.top.keys().map(|name| format!("snapshot {name}")));
             held.push(format!("{} is to be kept", self.bases));
         }
-        held.extend(self.pool.hollow().map(|name| format!("a hollow copy {name}")));
+        held.extend(self.pool.emptied().map(|name| format!("an empty copy {name}")));
         held.extend(self.lvm.snapshots().iter().map(|volume| format!("volume {}", volume.name)));
         held.extend(self.lvm.ailments());
         held.extend(self.guests.values().flat_map(FakeGuest::held));

@@ -145,7 +145,7 @@ fn the_fault_matrix_on_lvm() {
     fs::write(source.data.join("file"), "content").unwrap();
     let machine = machine(&[&source.data], "");
     matrix::configure(&machine, &source, r#""r""#);
-    // From the promise of the snapshot until it is given back; the btrfs of this matrix has the others.
+    // From the promise of the snapshot until it is released; the btrfs of this matrix has the others.
     let kills = Kills { after: "remove-volume", at_most: 5 };
     println!("{}", matrix::run(&machine, &source, kills));
 }

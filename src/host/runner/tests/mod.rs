@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::*;
-use crate::host::{Capture, Effect, EnvValue, Exit, FdStyle, SecretFd, Stream, Tool};
+use crate::host::{Effect, EnvValue, Exit, FdStyle, SecretFd, StdoutMode, Stream, Tool};
 use crate::model::secret::Secret;
 use crate::model::shown::Show;
 use crate::model::undo::ChildProcess;
@@ -201,7 +201,7 @@ fn lines_come_while_the_child_runs() {
     );
     let mut spec = shell(&script);
     spec.time_limit = Some(IN_TIME);
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     let mut seen = Vec::new();
     let completed = runner()
         .0
@@ -242,7 +242,7 @@ for number in range(200000):
 /// Reads the long output by line, and says so if that takes far less memory than to keep it.
 fn read_flat(runner: &Runner) {
     let mut spec = long_output();
-    spec.stdout = Capture::Lines;
+    spec.stdout = StdoutMode::Lines;
     // Without the pages of files: of how much of our own program is mapped, the page cache decides.
     let resident = || {
         let status = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -282,7 +282,7 @@ for number in range(100000):
     assert!(completed.stderr_tail.len() <= 64 * 1024);
     assert_eq!(completed.last_lines(2), "line 99998\nline 99999");
     let mut quiet = shell("echo unseen");
-    quiet.stdout = Capture::Discard;
+    quiet.stdout = StdoutMode::Discard;
     let discarded = runner().0.run(&quiet, &mut |_, _| panic!("nothing is read")).unwrap();
     assert!(discarded.success() && discarded.stdout.is_empty());
 }

@@ -7,7 +7,7 @@ use super::*;
 
 fn talks(script: &str) -> CommandSpec {
     let mut spec = python(script);
-    spec.stdout = Capture::PassOn;
+    spec.stdout = StdoutMode::PassOn;
     spec
 }
 
@@ -46,7 +46,7 @@ fn all_of_it_arrives_however_slowly_it_is_taken() {
     assert_eq!(reader.join().unwrap(), vec![b'x'; 3_000_000]);
     // The last one of a chain passes on, too.
     let file = tempfile::NamedTempFile::new().unwrap();
-    let last = CommandSpec { stdout: Capture::PassOn, ..shell("tr x y") };
+    let last = CommandSpec { stdout: StdoutMode::PassOn, ..shell("tr x y") };
     let sent = file.reopen().unwrap();
     let chained = runner().0.chain_to(&[python(MUCH)], &last, Some(sent), &mut |_, _| {}).unwrap();
     assert!(chained.failed_before().is_none() && chained.last.success());

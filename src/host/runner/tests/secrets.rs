@@ -56,7 +56,7 @@ fn a_secret_that_a_command_prints_is_in_our_memory_as_long_as_it_is_held() {
     );
     for script in [at_once, in_parts] {
         let mut spec = python(&script);
-        spec.stdout = Capture::Secret;
+        spec.stdout = StdoutMode::Secret;
         let mut completed = runner().0.run(&spec, &mut |_, line| panic!("{line:?}")).unwrap();
         assert!(completed.success());
         let secret = Secret::new(std::mem::take(&mut completed.stdout));

@@ -1,4 +1,4 @@
-//! What each kind of capture answers when it is to be given back.
+//! What each kind of capture answers when it is to be released.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use crate::model::undo::{Identity, SubvolumeSnapshot};
 
 use super::{CaptureError, Context, Still};
 
-/// How long the lock of a volume is waited for when something is given back, whatever the settings say:
+/// How long the lock of a volume is waited for when something is released, whatever the settings say:
 /// a snapshot that is left grows.
-pub(super) const LOCK_WAIT_TO_GIVE_BACK: Duration = Duration::from_secs(600);
+pub(super) const LOCK_WAIT_TO_RELEASE: Duration = Duration::from_secs(600);
 
-/// How one kind of capture is given back; beside the provider that makes it.
-pub(super) trait GiveBack {
+/// How one kind of capture is released; beside the provider that makes it.
+pub(super) trait Releasable {
     /// The lock that is needed, and how long it is waited for.
     fn lock(&self, _: Context<'_>) -> Option<(String, Duration)> {
         None
     }
 
-    /// Gives it back, under that lock. What is already gone is given back.
-    fn give_back(&self, cx: Context<'_>, identity: Option<&Identity>) -> Result<(), CaptureError>;
+    /// Releases it, under that lock. What is already gone is released.
+    fn release(&self, cx: Context<'_>, identity: Option<&Identity>) -> Result<(), CaptureError>;
 
     /// What holds still of it, if it is there and the one that was made. Nothing does that is never kept.
     fn still(&self, _: Context<'_>, _: &Identity) -> Result<Option<Still>, CaptureError> {

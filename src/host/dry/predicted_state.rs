@@ -1,4 +1,4 @@
-//! The machine as actions would leave it that were only noted.
+//! The state that a dry run predicts: the machine as actions would leave it that were only noted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use crate::model::undo::Identity;
 
 /// What would be there, or be otherwise.
 #[derive(Default)]
-pub(super) struct Foretold {
+pub(super) struct PredictedState {
     /// By device and name, the btrfs snapshots that would be made; `None`: that would be deleted.
     snapshots: HashMap<(PathBuf, String), Option<Subvolume>>,
     /// By mount point and device, whether the file system would be read-only.
@@ -23,9 +23,9 @@ pub(super) struct Foretold {
     deleted: HashSet<PathBuf>,
 }
 
-impl Foretold {
+impl PredictedState {
     /// Takes an action in, and answers as it would have been answered: with the identity of what would be made or
-    /// let go. Nobody looks at the directories that would be made, so nothing is foretold of them.
+    /// let go. Nobody looks at the directories that would be made, so nothing is predicted of them.
     pub(super) fn after(&mut self, action: &Action, machine: &dyn Host) -> Option<Identity> {
         match action {
             Action::MakeSnapshot { device, origin, name, .. } => {
@@ -93,7 +93,7 @@ impl Foretold {
         }
     }
 
-    /// What a file would hold, if something is foretold of it; `None` inside: it would be gone.
+    /// What a file would hold, if something is predicted of it; `None` inside: it would be gone.
     pub(super) fn file(&self, path: &Path) -> Option<Option<Vec<u8>>> {
         self.files.get(path).cloned()
     }
@@ -115,7 +115,7 @@ impl Foretold {
         self.deleted.contains(path)
     }
 
-    /// The snapshot of that name, if something is foretold of it: that it would be there, or would not.
+    /// The snapshot of that name, if something is predicted of it: that it would be there, or would not.
     pub(super) fn subvolume_on(&self, device: &Path, name: &str) -> Option<Option<Subvolume>> {
         self.snapshots.get(&(device.to_owned(), name.to_owned())).cloned()
     }
