@@ -70,6 +70,8 @@ pub struct Job {
     pub source: Source,
     /// Retention that overrides the target's own.
     pub keep: BTreeMap<TargetName, KeepPolicy>,
+    /// Which snapshots stay on this machine besides those that the next run needs; `None`: no others.
+    pub keep_snapshots: Option<KeepPolicy>,
     /// Programs that run around the job.
     pub hooks: Hooks,
     /// How much smaller than the last good copy a copy may be before retention refuses to run, in
@@ -91,6 +93,14 @@ pub enum Source {
 }
 
 impl Source {
+    /// Whether its captures can stay on this machine from run to run.
+    pub fn keeps_snapshots(&self) -> bool {
+        match self {
+            Source::Files(_) | Source::Commands(_) => false,
+            Source::Subvolumes(_) => true,
+        }
+    }
+
     /// The key that chose it.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use stillpoint::host::dry::DryHost;
 use stillpoint::model::job::Config;
+use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::pipeline::run::run;
 use stillpoint::step::context::Pipeline;
@@ -67,6 +68,22 @@ fn only_what_is_needed_stays() {
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
     assert_eq!(bench.host.world().btrfs.top.len(), 2);
     bench.assert_released("a run");
+}
+
+#[test]
+fn snapshots_stay_as_the_job_says() {
+    let config = |state: &Path| {
+        let mut config = config(state);
+        config.jobs[0].keep_snapshots = Some(KeepPolicy { last: Some(3), ..KeepPolicy::default() });
+        config
+    };
+    let bench = Bench::of(&Scene { config, ..SENT });
+    for run in 1..=5 {
+        let report = bench.run();
+        assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+        assert_eq!(bench.host.world().btrfs.top.len(), 2 * run.min(3), "after run {run}");
+        bench.assert_given_back("a run");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::hooks::{self, HOOKS};
-use super::keep::{self, OF_JOB as KEEP};
+use super::keep::{self, OF_JOB as KEEP, OF_SNAPSHOTS as KEEP_SNAPSHOTS};
 use super::source::{ReadSource, Trees};
 use crate::config::diagnostic::{Complaint, Notes, suggest};
 use crate::config::key::{Item, Key, Keyed, Names, Start, Table};
@@ -35,7 +35,7 @@ pub const JOB: Table = Table {
         Item::Value(&TARGETS),
         // Whether it is the name of a target is known only when all targets are.
         Item::Named(&KEEP, Names { word: "TARGET", fits: |_| Ok(()) }),
-        Item::Later("keep-snapshots", "keep local snapshots"),
+        Item::Table(&KEEP_SNAPSHOTS),
         Item::Table(&HOOKS),
         Item::Value(&MAX_SHRINK),
         Item::Value(&MAX_AGE),
@@ -82,12 +82,18 @@ pub fn read(section: &Section<'_>, defined: &[&str], notes: &mut Notes) -> Optio
     let source = read_source(section, hooks.as_ref(), notes);
     let hooks = hooks.map(|hooks| hooks::read(&hooks, notes)).unwrap_or_default();
     let keep = read_keeps(section, &targets, defined, notes);
+    let keep_snapshots = section.table(&KEEP_SNAPSHOTS).map(|keep| keep::read(&keep, notes));
     let ReadSource { source, trees } = source?;
+    if keep_snapshots.is_some() && !source.keeps_snapshots() {
+        let message = format!("a job of {} keeps no snapshots on this machine", source.kind());
+        notes.problem(section.key_at(&KEEP_SNAPSHOTS), Complaint::new(message));
+    }
     let job = Job {
         name: JobName::new(section.key).ok()?,
         targets: targets.iter().map(|(name, _)| name.clone()).collect(),
         source,
         keep,
+        keep_snapshots,
         hooks,
         max_shrink_percent: section.get(&MAX_SHRINK)?,
         max_age: section.get(&MAX_AGE),

@@ -37,6 +37,29 @@ pub const OF_JOB: Table = Table {
     items: &[KEYS],
 };
 
+/// The table of the snapshots that a job keeps on this machine.
+pub const OF_SNAPSHOTS: Table = Table {
+    name: "keep-snapshots",
+    says: "Which snapshots of subvolumes stay on this machine, besides those that the next differences need",
+    start: Start::lines(
+        "Which snapshots of subvolumes stay on this machine, besides those that the next differences need.\n\
+         #[jobs.home.keep-snapshots]\n\
+         #hourly = 24",
+    ),
+    variants: no_variants,
+    items: &[PERIODS],
+};
+
+const PERIODS: &[Item] = &[
+    Item::Value(&LAST),
+    Item::Value(&HOURLY),
+    Item::Value(&DAILY),
+    Item::Value(&WEEKLY),
+    Item::Value(&MONTHLY),
+    Item::Value(&YEARLY),
+    Item::Value(&WITHIN),
+];
+
 const KEYS: &[Item] = &[
     Item::Value(&LAST),
     Item::Value(&HOURLY),
@@ -129,5 +152,10 @@ const ROWS: &[(&str, &str, &str)] = &[
 #[cfg(test)]
 pub const EFFECTS: &[Effects] = &[
     Effects { table: "targets.NAME.keep", file: "[targets.t.keep]\nKEY\nTARGET JOB", rows: ROWS },
+    Effects {
+        table: "jobs.NAME.keep-snapshots",
+        file: "[targets.t.btrfs]\nlocation='/r'\n[jobs.j]\ntargets=['t']\nsubvolumes.paths=['/a']\n[jobs.j.keep-snapshots]\nKEY\n",
+        rows: ROWS.split_at(ROWS.len() - 1).0,
+    },
     Effects { table: "jobs.NAME.keep.NAME", file: "[jobs.j.keep.t]\nKEY\nTARGET JOB", rows: ROWS },
 ];

@@ -1,12 +1,13 @@
-//! Snapshots that stay: the newest one of which each target has a copy, and no other.
+//! Snapshots that stay: the newest one of which each target has a copy, and those that the job wants to keep here.
 
 use std::collections::BTreeSet;
 
 use crate::capture::{self, Still};
 use crate::history::{History, KeptCapture};
-use crate::model::copy::{CLOCK_SLACK, Series, later};
+use crate::model::copy::{CLOCK_SLACK, Copy, Series, later};
 use crate::model::job::Job;
 use crate::model::outcome::{Outcome, Trouble};
+use crate::retention::{self, Guards};
 use crate::step::captures::{self, Held};
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
@@ -96,8 +97,8 @@ pub(super) fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, held: Vec<Held
     });
 }
 
-/// Releases the snapshots that no target of the job needs any more: a target needs the one of which it has its last
-/// good copy. One that is away keeps its own for as long as that takes.
+/// Releases the snapshots that nobody needs any more, neither the job's own policy nor a target: a target needs the one of
+/// which it has its last good copy. One that is away keeps its own for as long as that takes.
 pub(super) fn release_unneeded(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
     let Some(history) = cx.pipeline.history else { return };
     let unneeded = match unneeded(cx, job, history) {
@@ -146,6 +147,31 @@ fn unneeded(
     let is_needed = |kept: &KeptCapture| {
         kept.run == *cx.run || needed.contains(&(kept.series.clone(), kept.run.clone()))
     };
-    let unneeded = kept.iter().filter(|kept| !is_needed(kept)).cloned().collect();
-    Ok(unneeded)
+    let staying = staying(cx, job, &kept);
+    let unneeded = kept.iter().filter(|kept| !is_needed(kept) && !staying.contains(&name(kept)));
+    Ok(unneeded.cloned().collect())
+}
+
+/// The snapshots that stay because the job says so.
+fn staying(cx: RunContext<'_>, job: &Job, kept: &[KeptCapture]) -> BTreeSet<String> {
+    let Some(policy) = &job.keep_snapshots else { return BTreeSet::new() };
+    let snapshot = |kept: &KeptCapture| Copy {
+        id: name(kept),
+        series: Some(kept.series.clone()),
+        time: kept.made,
+        ours: true,
+        ..Copy::default()
+    };
+    let snapshots: Vec<Copy> = kept.iter().map(snapshot).collect();
+    let host = cx.host();
+    let plan = retention::plan(policy, &snapshots, host.now(), &Guards::default(), &|at| {
+        host.ahead_of_utc(at)
+    });
+    let going: BTreeSet<String> = plan.deletions().into_iter().collect();
+    snapshots.into_iter().map(|it| it.id).filter(|id| !going.contains(id)).collect()
+}
+
+/// What tells a snapshot from all others of the job.
+fn name(kept: &KeptCapture) -> String {
+    format!("{}/{}", kept.series, kept.run)
 }
