@@ -21,6 +21,7 @@ mod find;
 mod generate;
 mod init;
 mod list;
+mod list_changes;
 mod list_tree;
 mod mount;
 mod options;
@@ -100,6 +101,9 @@ enum Verb {
     /// List what lies in a tree
     #[command(name = crate::tools::listing::VERB, hide = true)]
     ListTree(list_tree::ListTreeArgs),
+    /// Tell what a stream of btrfs changes
+    #[command(name = crate::tools::btrfs::command::CHANGES, hide = true)]
+    ListChanges(list_changes::ListChangesArgs),
 }
 
 /// Parses the command line, carries out the verb and answers with the exit code.
@@ -130,6 +134,7 @@ pub fn main() -> ExitCode {
         Verb::ThawGuard(args) => thaw_guard::run(&args),
         Verb::PassStream(args) => pass_stream::run(&args),
         Verb::ListTree(args) => list_tree::run(&args),
+        Verb::ListChanges(args) => list_changes::run(&args),
     };
     let troubles = verdict.unwrap_or_else(|error| {
         render::error(&error);

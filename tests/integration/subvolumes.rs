@@ -82,7 +82,7 @@ fn snapshots_stay_as_the_job_says() {
         let report = bench.run();
         assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
         assert_eq!(bench.host.world().btrfs.top.len(), 2 * run.min(3), "after run {run}");
-        bench.assert_given_back("a run");
+        bench.assert_released("a run");
     }
 }
 

@@ -494,3 +494,79 @@ fn what_the_units_leave_a_run_is_enough_to_send_and_receive() {
     let copy = scene.machine.copies("t").pop().unwrap();
     assert_same_tree(&scene.home(), &scene.copy(&copy));
 }
+
+#[test]
+fn what_changed_between_copies_is_told() {
+    let scene = scene(300);
+    let home = scene.home();
+    let write = |path: &str, text: &str| fs::write(home.join(path), text).unwrap();
+    for directory in ["gone", "moved", "stays", "stays/deep"] {
+        fs::create_dir(home.join(directory)).unwrap();
+    }
+    for file in [
+        "gone/x",
+        "moved/x",
+        "stays/x",
+        "stays/deep/y",
+        "edited",
+        "renamed",
+        "replaced",
+        "mode",
+        "touched",
+    ] {
+        write(file, file);
+    }
+    let (first, _) = scene.run();
+    fs::remove_dir_all(home.join("gone")).unwrap();
+    fs::rename(home.join("moved"), home.join("here")).unwrap();
+    fs::rename(home.join("renamed"), home.join("stays/new-name")).unwrap();
+    fs::remove_file(home.join("replaced")).unwrap();
+    write("replaced", "another");
+    write("edited", "edited again");
+    write("stays/deep/y", "longer than before");
+    must("chmod", &["600", home.join("mode").to_str().unwrap()]);
+    must("touch", &["-d", "2001-01-01", home.join("touched").to_str().unwrap()]);
+    fs::create_dir_all(home.join("fresh/inner")).unwrap();
+    write("fresh/inner/file", "x");
+    write("caf\u{e9}\nx", "x");
+    std::os::unix::fs::symlink("edited", home.join("link")).unwrap();
+    fs::hard_link(home.join("edited"), home.join("hard")).unwrap();
+    let (second, _) = scene.run();
+    let told = scene.machine.run(&["--json", "diff", "home", &first, &second]).expect(0).json();
+    let root = format!("{}/", home.display());
+    let changes: Vec<(String, String)> = told["changes"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{told:#}"))
+        .iter()
+        .map(|change| {
+            let path = change["path"].as_str().unwrap();
+            let path = path.strip_prefix(&root).unwrap_or(path).to_owned();
+            (path, change["kind"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    let wanted = [
+        ("caf\u{e9}\nx", "added"),
+        ("edited", "modified"),
+        ("fresh", "added"),
+        ("fresh/inner", "added"),
+        ("fresh/inner/file", "added"),
+        ("gone", "removed"),
+        ("gone/x", "removed"),
+        ("hard", "added"),
+        ("here", "added"),
+        ("link", "added"),
+        ("mode", "metadata"),
+        ("moved", "removed"),
+        ("renamed", "removed"),
+        ("replaced", "modified"),
+        ("stays/deep/y", "modified"),
+        ("stays/new-name", "added"),
+        ("touched", "metadata"),
+    ];
+    let wanted: Vec<(String, String)> =
+        wanted.iter().map(|(path, kind)| ((*path).to_owned(), (*kind).to_owned())).collect();
+    assert_eq!(changes, wanted);
+    // The other way round, and with itself.
+    let told = scene.machine.run(&["--json", "diff", "home", &second, &second]).expect(0).json();
+    assert_eq!(told["changes"].as_array().unwrap().len(), 0);
+}

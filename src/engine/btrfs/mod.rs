@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::{
-    BackupReport, BackupRequest, CheckReport, Context, Engine, EngineError, Entry, Initialised,
-    OnProgress, Probe, RestoreReport, RestoreRequest,
+    BackupReport, BackupRequest, Change, CheckReport, Context, Engine, EngineError, Entry,
+    Initialised, OnProgress, Probe, RestoreReport, RestoreRequest,
 };
 use crate::host::{Action, Completed, Exit, Tool};
 use crate::model::copy::Copy;
@@ -20,6 +20,7 @@ use crate::tools::btrfs::{PROGRAM, command};
 
 mod catalog;
 mod check;
+mod compare;
 mod receive;
 mod restore;
 
@@ -198,6 +199,16 @@ impl Engine for BtrfsEngine {
         each: &mut dyn FnMut(Entry),
     ) -> Result<(), EngineError> {
         self.walk(cx, copy, each)
+    }
+
+    fn diff(
+        &self,
+        cx: Context<'_>,
+        older: &Copy,
+        newer: &Copy,
+        each: &mut dyn FnMut(Change),
+    ) -> Result<(), EngineError> {
+        self.compare(cx, older, newer, each)
     }
 
     fn set_pin(&self, cx: Context<'_>, copy: &Copy, pinned: bool) -> Result<String, EngineError> {

@@ -118,7 +118,7 @@ impl BtrfsEngine {
 }
 
 /// The subvolume's path on the machine that the copy is of.
-fn root_of(copy: &Copy) -> Result<PathBuf, EngineError> {
+pub(super) fn root_of(copy: &Copy) -> Result<PathBuf, EngineError> {
     let item = copy.series.as_ref().and_then(|series| series.item.as_ref());
     item.map(PathBuf::from).ok_or_else(|| EngineError::Output {
         engine: "btrfs",

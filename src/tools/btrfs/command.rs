@@ -11,6 +11,9 @@ use crate::host::{CommandSpec, Effect, PrivateView, StdoutMode, Tool};
 /// The verb of ours that a [`stage`] is.
 pub const STAGE: &str = "pass-stream";
 
+/// The verb of ours that tells what a stream changes.
+pub const CHANGES: &str = "list-changes";
+
 /// What is sent, and how it is seen.
 #[derive(Debug, Clone)]
 pub struct Sending {
@@ -31,6 +34,31 @@ pub fn send(program: &Tool, sending: &Sending, stall_limit: Duration) -> Command
     spec = spec.arg("--").arg(&sending.snapshot);
     spec.stdout = StdoutMode::Lines;
     spec.view = sending.view.clone();
+    spec.stall_limit = Some(stall_limit);
+    spec
+}
+
+/// Sends how one snapshot differs from another, without any data, to standard output.
+pub fn send_differences(
+    program: &Tool,
+    older: &Path,
+    newer: &Path,
+    stall_limit: Duration,
+) -> CommandSpec {
+    let mut spec = CommandSpec::new(program.clone(), Effect::Inspect)
+        .args(["send", "-q", "--no-data", "-p"])
+        .arg(older)
+        .arg("--")
+        .arg(newer);
+    spec.stdout = StdoutMode::Lines;
+    spec.stall_limit = Some(stall_limit);
+    spec
+}
+
+/// Tells what such a stream changes, a [`Differing`](super::changes::Differing) a line.
+pub fn list_changes(stall_limit: Duration) -> CommandSpec {
+    let mut spec = CommandSpec::new(Tool::Own, Effect::Inspect).arg(CHANGES);
+    spec.stdout = StdoutMode::Lines;
     spec.stall_limit = Some(stall_limit);
     spec
 }

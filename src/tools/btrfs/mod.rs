@@ -2,6 +2,7 @@
 
 use crate::host::Tool;
 
+pub mod changes;
 pub mod command;
 pub mod stage;
 pub mod stream;

@@ -29,6 +29,16 @@ pub mod kind {
     pub const SNAPSHOT: u16 = 2;
     /// What gives something that is no directory its first name: a file, a device, a pipe, a socket, a symbolic link.
     pub const MADE: &[u16] = &[3, 5, 6, 7, 8];
+    /// A new directory.
+    pub const DIRECTORY: u16 = 4;
+    /// Another name in the place of one.
+    pub const RENAME: u16 = 9;
+    /// Takes a directory away.
+    pub const RMDIR: u16 = 12;
+    /// The times of something.
+    pub const UTIMES: u16 = 20;
+    /// What changes the content of a file: data, a shared part, another length, holes; and that there is some.
+    pub const CONTENT: &[u16] = &[WRITE, CLONE, 17, UPDATE_EXTENT, 23, ENCODED_WRITE];
     /// Takes a name away, of anything but a directory.
     pub const UNLINK: u16 = 11;
     /// Gives it another name. Its link is a path that exists, not a text as that of a symbolic link.

@@ -3,6 +3,7 @@
 use btrfs_stream::{StreamCommand as Other, StreamReader, StreamWriter, Timespec};
 use proptest::prelude::*;
 
+use super::changes::{Changes, Difference, Differing};
 use super::stage::{Expectation, Parent, Passed, Stage};
 use super::stream::{Command, Decoder, StreamError, attribute, command, header, kind};
 
@@ -337,4 +338,80 @@ proptest! {
         let taken = decoder.push(&sent, each).and_then(|()| decoder.finish());
         prop_assert!(taken.is_err() || ended);
     }
+}
+
+fn differences(commands: &[Other]) -> Vec<(String, Difference)> {
+    let mut changes = Changes::default();
+    let mut decoder = Decoder::default();
+    let mut all = vec![begin(Some(PARENT))];
+    for command in commands {
+        all.push(again(command));
+    }
+    decoder.push(&stream(1, &all), &mut |command| changes.take(command)).unwrap();
+    decoder.finish().unwrap();
+    let shown = |it: Differing| (it.path.to_str().unwrap().to_owned(), it.how);
+    changes.into_all().into_iter().map(shown).collect()
+}
+
+/// The other implementation's commands cannot be copied.
+fn again(command: &Other) -> Other {
+    match command {
+        Other::Mkfile { path } => Other::Mkfile { path: path.clone() },
+        Other::Mkdir { path } => Other::Mkdir { path: path.clone() },
+        Other::Rename { from, to } => Other::Rename { from: from.clone(), to: to.clone() },
+        Other::Unlink { path } => Other::Unlink { path: path.clone() },
+        Other::Rmdir { path } => Other::Rmdir { path: path.clone() },
+        Other::Chmod { path, mode } => Other::Chmod { path: path.clone(), mode: *mode },
+        Other::UpdateExtent { path, offset, len } => {
+            Other::UpdateExtent { path: path.clone(), offset: *offset, len: *len }
+        }
+        Other::Utimes { path, .. } => times(path),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn times(path: &str) -> Other {
+    let now = || Timespec { sec: 1, nsec: 2 };
+    Other::Utimes { path: path.into(), atime: now(), mtime: now(), ctime: now() }
+}
+
+fn renamed(from: &str, to: &str) -> Other {
+    Other::Rename { from: from.into(), to: to.into() }
+}
+
+#[test]
+fn what_is_left_of_the_ways_of_a_stream_is_the_difference() {
+    let file = |path: &str| Other::Mkfile { path: path.into() };
+    let directory = |path: &str| Other::Mkdir { path: path.into() };
+    let unlink = |path: &str| Other::Unlink { path: path.into() };
+    let data = |path: &str| Other::UpdateExtent { path: path.into(), offset: 0, len: 1 };
+    let chmod = |path: &str| Other::Chmod { path: path.into(), mode: 0o600 };
+    // Something new is made at the top and moved into place.
+    let made = [file("o257-7-0"), renamed("o257-7-0", "a"), data("a"), chmod("a"), times("")];
+    assert_eq!(differences(&made), [("a".into(), Difference::Added)]);
+    // What is in the way is moved aside, and goes.
+    let replaced =
+        [renamed("a", "o256-1-0"), file("o257-7-0"), renamed("o257-7-0", "a"), unlink("o256-1-0")];
+    assert_eq!(differences(&replaced), [("a".into(), Difference::Modified)]);
+    // A directory that goes with what is in it.
+    let gone = [
+        renamed("d", "o256-1-0"),
+        unlink("o256-1-0/x"),
+        Other::Rmdir { path: "o256-1-0".into() },
+        times(""),
+    ];
+    let want = [("d".to_owned(), Difference::Removed), ("d/x".to_owned(), Difference::Removed)];
+    assert_eq!(differences(&gone), want);
+    // What is in a new directory comes along where that is moved.
+    let nested = [directory("o257-7-0"), file("o257-7-0/x"), renamed("o257-7-0", "e")];
+    let want = [("e".to_owned(), Difference::Added), ("e/x".to_owned(), Difference::Added)];
+    assert_eq!(differences(&nested), want);
+    let stronger = [chmod("f"), data("f"), chmod("f"), times("f"), times("g"), chmod("h")];
+    let want = [
+        ("f".to_owned(), Difference::Modified),
+        ("g".to_owned(), Difference::Metadata),
+        ("h".to_owned(), Difference::Metadata),
+    ];
+    assert_eq!(differences(&stronger), want);
+    assert_eq!(differences(&[]), []);
 }

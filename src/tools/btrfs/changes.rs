@@ -1,0 +1,156 @@
+//! What differs between two snapshots, read from the stream that turns one into the other.
+//!
+//! The kernel makes everything new under a name of its own at the top (`o257-7-0`) and renames it into place, moves what
+//! is in the way aside in the same manner, and tells the times of every directory whose entries changed. What is left of
+//! all that in the end is the difference.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::stream::{Command, StreamError, attribute, kind};
+use crate::model::bytes;
+
+/// How a path differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Difference {
+    /// It is new.
+    Added,
+    /// It is gone. What is in a directory that is gone or was moved is not told one by one.
+    Removed,
+    /// Its content changed, or something else is at its place.
+    Modified,
+    /// Only its owner, mode, times or attributes changed.
+    Metadata,
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Differing {
+    /// The path below the root of the subvolume; empty: the root.
+    #[serde(with = "bytes::exact")]
+    pub path: PathBuf,
+    /// How it differs.
+    pub how: Difference,
+}
+
+/// Gathers the differences.
+#[derive(Debug, Default)]
+pub struct Changes {
+    told: BTreeMap<Vec<u8>, Difference>,
+    /// Paths of which only the times were told.
+    times: Vec<Vec<u8>>,
+    /// Where directories are now, and where they were: what is in them is taken away there after it was moved.
+    moved: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Changes {
+    /// Takes a command.
+    ///
+    /// # Errors
+    /// When it lacks what it should have.
+    pub fn take(&mut self, command: Command<'_>) -> Result<(), StreamError> {
+        match command.kind {
+            kind::SUBVOLUME | kind::SNAPSHOT | kind::END => return Ok(()),
+            kind::RENAME => {
+                let to = command.attribute(attribute::PATH_TO)?.to_vec();
+                self.rename(command.attribute(attribute::PATH)?, to);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let path = command.attribute(attribute::PATH)?.to_vec();
+        match command.kind {
+            made if kind::MADE.contains(&made) || made == kind::DIRECTORY || made == kind::LINK => {
+                self.add(path);
+            }
+            kind::UNLINK | kind::RMDIR => self.remove(path),
+            kind::UTIMES => self.times.push(path),
+            content if kind::CONTENT.contains(&content) => self.change(path, Difference::Modified),
+            _ => self.change(path, Difference::Metadata),
+        }
+        Ok(())
+    }
+
+    /// All differences, by path.
+    pub fn into_all(mut self) -> Vec<Differing> {
+        for path in std::mem::take(&mut self.times) {
+            // Of a directory, the times change with every entry.
+            if !self.told.contains_key(&path) && !self.has_entries_in(&path) {
+                self.told.insert(path, Difference::Metadata);
+            }
+        }
+        let path = |bytes| PathBuf::from(OsString::from_vec(bytes));
+        self.told.into_iter().map(|(bytes, how)| Differing { path: path(bytes), how }).collect()
+    }
+
+    fn has_entries_in(&self, directory: &[u8]) -> bool {
+        let parent = |path: &[u8]| {
+            let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+            path[..slash].to_vec()
+        };
+        self.told.keys().any(|path| !path.is_empty() && parent(path) == directory)
+    }
+
+    fn add(&mut self, path: Vec<u8>) {
+        let how = match self.told.get(&path) {
+            Some(Difference::Removed) => Difference::Modified,
+            _ => Difference::Added,
+        };
+        self.told.insert(path, how);
+    }
+
+    fn remove(&mut self, path: Vec<u8>) {
+        match self.told.get(&path) {
+            // It was never there, but for the time that this took.
+            Some(Difference::Added) => self.told.remove(&path),
+            _ => self.told.insert(self.original(path), Difference::Removed),
+        };
+    }
+
+    /// Where something was that is in a directory which was moved since.
+    fn original(&self, path: Vec<u8>) -> Vec<u8> {
+        let moved = self.moved.iter().rev().find_map(|(now, before)| {
+            let rest = path.strip_prefix(now.as_slice())?;
+            rest.starts_with(b"/").then(|| [before, rest].concat())
+        });
+        moved.unwrap_or(path)
+    }
+
+    fn change(&mut self, path: Vec<u8>, how: Difference) {
+        match (self.told.get(&path), how) {
+            (Some(Difference::Added | Difference::Modified), _) => {}
+            (Some(Difference::Metadata | Difference::Removed) | None, how) => {
+                self.told.insert(path, how);
+            }
+        }
+    }
+
+    fn rename(&mut self, from: &[u8], to: Vec<u8>) {
+        // What was in a directory that is made under another name is told by that name.
+        let inside: Vec<Vec<u8>> = self
+            .told
+            .keys()
+            .filter(|path| path.strip_prefix(from).is_some_and(|rest| rest.first() == Some(&b'/')))
+            .cloned()
+            .collect();
+        for path in inside {
+            if let Some(how) = self.told.remove(&path) {
+                let moved = [to.as_slice(), &path[from.len()..]].concat();
+                self.told.insert(moved, how);
+            }
+        }
+        for path in self.times.iter_mut().filter(|path| path.as_slice() == from) {
+            path.clone_from(&to);
+        }
+        if self.told.get(from) != Some(&Difference::Added) {
+            self.moved.push((to.clone(), self.original(from.to_vec())));
+        }
+        self.remove(from.to_vec());
+        self.add(to);
+    }
+}
