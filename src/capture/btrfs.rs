@@ -84,7 +84,7 @@ impl Provider for Btrfs {
 struct Intended {
     /// Where its origin was found.
     at: PathBuf,
-    /// Its origin.
+    /// The subvolume that it is a snapshot of.
     found: Subvolume,
     snapshot: SubvolumeSnapshot,
 }

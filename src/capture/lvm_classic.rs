@@ -14,7 +14,7 @@ use super::{Capture, CaptureError, Context, Made, Provider, lvm, lvm_seen, run};
 /// Snapshots of one linear, striped or mirrored volume.
 #[derive(Debug)]
 struct LvmClassic {
-    /// The volume.
+    /// The volume that is captured.
     origin: LogicalVolume,
     /// How much the snapshot can take in.
     size: ClassicSize,

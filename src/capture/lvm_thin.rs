@@ -21,7 +21,7 @@ const TOO_FULL_METADATA: u32 = 9_000;
 /// Snapshots of one thin volume.
 #[derive(Debug)]
 struct LvmThin {
-    /// The volume.
+    /// The volume that is captured.
     origin: LogicalVolume,
     /// When the pool is too full.
     limits: ThinLimits,

@@ -47,7 +47,7 @@ pub use remount_readonly::stayed_read_only;
 /// What captures are made and released with.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// The machine.
+    /// The machine that captures are made on.
     pub host: &'a dyn Host,
     /// Where locks and the private mount point lie, and how long a lock is waited for.
     pub settings: &'a Settings,
@@ -165,7 +165,7 @@ pub enum CaptureError {
     /// A tool failed.
     #[error("{command} failed ({exit}): {stderr_tail}")]
     Failed {
-        /// The command.
+        /// The command as it was run, secrets masked.
         command: String,
         /// How it ended.
         exit: String,
@@ -175,13 +175,13 @@ pub enum CaptureError {
     /// A tool said something that was not understood, or the machine is not as it said.
     #[error("{what}")]
     Mismatch {
-        /// What.
+        /// What was expected, and what was found instead.
         what: String,
     },
     /// A capture did not last until it was read.
     #[error("{what}")]
     Broken {
-        /// What happened.
+        /// What became of the capture.
         what: String,
         /// What to do about it.
         hint: String,
@@ -189,7 +189,7 @@ pub enum CaptureError {
     /// What is there under a name of ours is not what was made.
     #[error("{what} is not the one that this run made, so it is left alone")]
     NotOurs {
-        /// The object.
+        /// The snapshot, volume or subvolume that is there.
         what: String,
     },
     /// A tool could not be run to its end.

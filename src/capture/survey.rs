@@ -42,7 +42,7 @@ pub struct Volume {
 /// Something below the paths that the copy will not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Absent {
-    /// Where.
+    /// The path of it on this machine.
     pub path: PathBuf,
     /// What it is: `ext4 file system`, `subvolume`, `swap file`.
     pub what: String,

@@ -18,20 +18,22 @@ pub enum EngineError {
     /// `init` found one.
     #[error("there is already a repository at {repository}")]
     RepositoryExists {
-        /// Where.
+        /// The repository, as the engine is told it.
         repository: String,
     },
     /// The passphrase does not open the repository.
     #[error("the passphrase does not open the repository {repository}")]
     WrongPassphrase {
-        /// Which.
+        /// The repository, as the engine is told it.
         repository: String,
     },
     /// The key file that the repository needs is not there.
     #[error("the key for the repository {repository} is not on this machine")]
     KeyMissing {
-        /// Which.
+        /// The repository, as the engine is told it.
         repository: String,
+        /// What to do about it, since each engine keeps its keys in a way of its own.
+        remedy: &'static str,
     },
     /// The passphrase cannot be had.
     #[error("cannot get the passphrase: {what}")]
@@ -47,23 +49,23 @@ pub enum EngineError {
         "nothing can be written to the repository {repository}: its file system is mounted read-only"
     )]
     ReadOnly {
-        /// Which.
+        /// The repository, as the engine is told it.
         repository: String,
     },
     /// There is a repository of another engine.
     #[error("{repository} is a {found} repository, and the target is for {wanted}")]
     OtherEngine {
-        /// Where.
+        /// The repository, as the engine is told it.
         repository: String,
         /// The target's engine.
         wanted: &'static str,
         /// Whose repository it is.
         found: &'static str,
     },
-    /// borg remembers the repository at another place.
+    /// The engine remembers the repository at another place.
     #[error("the repository {repository} was at another place before: {detail}")]
     Moved {
-        /// Which.
+        /// The repository, as the engine is told it.
         repository: String,
         /// What the engine said.
         detail: String,
@@ -73,7 +75,7 @@ pub enum EngineError {
         "the repository {repository} has no list of copies: either its `init` did not end, or the list was lost: {detail}"
     )]
     Unfinished {
-        /// Which.
+        /// The repository, as the engine is told it.
         repository: String,
         /// What the engine said.
         detail: String,
@@ -81,7 +83,7 @@ pub enum EngineError {
     /// Somebody else holds the repository's lock.
     #[error("the repository {repository} is locked: {detail}")]
     Locked {
-        /// Which.
+        /// The repository, as the engine is told it.
         repository: String,
         /// What the engine said.
         detail: String,
@@ -89,7 +91,7 @@ pub enum EngineError {
     /// No space is left in the repository, or its quota is used up.
     #[error("no space is left for the repository {repository}: {detail}")]
     Full {
-        /// Which.
+        /// The repository, as the engine is told it.
         repository: String,
         /// What the engine said.
         detail: String,
@@ -97,7 +99,7 @@ pub enum EngineError {
     /// The repository cannot be reached.
     #[error("cannot reach the repository {repository}: {detail}")]
     Unreachable {
-        /// Which.
+        /// The repository, as the engine is told it.
         repository: String,
         /// What the engine said.
         detail: String,
@@ -105,7 +107,7 @@ pub enum EngineError {
     /// The repository is damaged.
     #[error("the repository {repository} is damaged: {detail}")]
     Damaged {
-        /// Which.
+        /// The repository, as the engine is told it.
         repository: String,
         /// What the engine said.
         detail: String,
@@ -115,7 +117,7 @@ pub enum EngineError {
         "the cache that {engine} keeps on this machine is damaged, not the repository: {detail}"
     )]
     CacheDamaged {
-        /// The engine.
+        /// The engine's name.
         engine: &'static str,
         /// What the engine said; it names the file.
         detail: String,
@@ -135,9 +137,9 @@ pub enum EngineError {
     /// The engine asked a question that only a person may answer (moved or unknown unencrypted repository).
     #[error("{engine} refuses to use the repository {repository}: {detail}")]
     Refused {
-        /// The engine.
+        /// The engine's name.
         engine: &'static str,
-        /// Which.
+        /// The repository, as the engine is told it.
         repository: String,
         /// What the engine said.
         detail: String,
@@ -145,7 +147,7 @@ pub enum EngineError {
     /// The place that a restore writes to has no space left.
     #[error("no space is left at {} for what is restored: {detail}", to.shown())]
     DestinationFull {
-        /// Where.
+        /// The directory that is restored to.
         to: std::path::PathBuf,
         /// What the engine said.
         detail: String,
@@ -159,7 +161,7 @@ pub enum EngineError {
     /// The command whose output was to be stored failed; no copy was made.
     #[error("{command} failed ({exit}), so no copy was made of its output")]
     Producer {
-        /// The command.
+        /// The command that was to be stored, secrets masked.
         command: String,
         /// How it ended.
         exit: String,
@@ -169,7 +171,7 @@ pub enum EngineError {
     /// The command whose output was to be stored ended well and printed nothing; no copy was made.
     #[error("{command} printed nothing, so no copy was made of its output")]
     EmptyStream {
-        /// The command.
+        /// The command that was to be stored, secrets masked.
         command: String,
     },
     /// The engine, in this version, cannot do it.
@@ -183,7 +185,7 @@ pub enum EngineError {
     /// A message of the engine that cannot be read. Nothing is guessed from it.
     #[error("cannot understand what {engine} printed: {what}")]
     Output {
-        /// The engine.
+        /// The engine's name.
         engine: &'static str,
         /// What was expected and found.
         what: String,
@@ -261,9 +263,9 @@ impl EngineError {
             }
             EngineError::RepositoryExists { .. } => "use it as it is, or choose another path".into(),
             EngineError::WrongPassphrase { .. } => {
-                "check the target's passphrase-file or passphrase-command (restic: password-…)".into()
+                "check where the target's passphrase comes from: its …-file, …-command or …-credential".into()
             }
-            EngineError::KeyMissing { .. } => "set key-file, or import the exported key with `borg key import`".into(),
+            EngineError::KeyMissing { remedy, .. } => (*remedy).into(),
             EngineError::Secret { .. } => "check the passphrase settings of the target".into(),
             EngineError::Untrusted(error) => return error.hint(),
             EngineError::OtherEngine { found, .. } => {

@@ -16,6 +16,7 @@ use crate::model::names::RunId;
 use crate::model::needs::Needs;
 use crate::model::target::{ReadData, Target};
 use crate::model::undo::ChildProcess;
+use crate::tools::fuse;
 
 pub mod borg;
 pub mod btrfs;
@@ -40,7 +41,7 @@ pub use request::{BackupRequest, Expected, Input, RestoreRequest, Snapshot, Stil
 /// What every engine call gets from the run.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// The machine.
+    /// The machine that everything is done on.
     pub host: &'a dyn Host,
     /// The settings; engines use the directories and the host name.
     pub settings: &'a Settings,
@@ -137,9 +138,20 @@ pub trait Engine: Send + Sync {
         true
     }
 
+    /// Whether it takes locks in a repository, which it leaves there when it is killed; see
+    /// [`Engine::release_dead_lock`].
+    fn takes_locks(&self) -> bool {
+        false
+    }
+
     /// What [`Engine::mount`] calls the source of its mounts; `None` where it serves none.
     fn mount_source(&self) -> Option<&'static str> {
         None
+    }
+
+    /// What this machine lacks for [`Engine::mount`], with its remedy, if what the engine printed says so.
+    fn missing_for_mount(&self, said: &str) -> Option<&'static str> {
+        fuse::missing(said)
     }
 
     /// What it needs of the machine: to reach the repository, to open it, and for its own program.
@@ -232,7 +244,8 @@ pub trait Engine: Send + Sync {
         Ok(Compacted::NotNeeded)
     }
 
-    /// Checks the whole repository.
+    /// Checks the whole repository. The configuration refuses `[targets.NAME.check]` for an engine whose row there says
+    /// that it cannot.
     ///
     /// # Errors
     /// When the check could not be carried out: not the same as damage, which is in the report.
@@ -255,7 +268,7 @@ pub trait Engine: Send + Sync {
         Err(EngineError::unsupported(self.target(), "read a copy back without restoring it"))
     }
 
-    /// Restores.
+    /// Restores what is asked for of a copy.
     ///
     /// # Errors
     /// When something was not restored.
@@ -379,7 +392,7 @@ pub trait Engine: Send + Sync {
     }
 
     /// Releases the locks that a run left and whose processes are proven dead, and nobody else's. They are gone
-    /// when this succeeds: it has looked. An engine that takes no locks leaves none.
+    /// when this succeeds: it has looked. An engine without locks is never asked; see [`Engine::takes_locks`].
     ///
     /// # Errors
     /// When the engine could not carry it out, or not without taking somebody else's lock with it.

@@ -136,7 +136,7 @@ pub struct Entry {
 /// One difference between two copies.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Change {
-    /// The path.
+    /// The path as it is in the copy.
     #[serde(flatten, serialize_with = "bytes::path")]
     pub path: PathBuf,
     /// How it differs.

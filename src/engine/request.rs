@@ -22,7 +22,7 @@ pub struct BackupRequest {
     pub machine: Option<MachineId>,
     /// The moment the copy stands for; part of a borg archive's name.
     pub time: DateTime<Utc>,
-    /// The data.
+    /// What is stored.
     pub input: Input,
 }
 
@@ -38,7 +38,7 @@ pub enum Input {
     },
     /// The standard output of a command, stored as one file. If the command fails, no copy may result.
     Stream {
-        /// The command.
+        /// The command whose standard output is stored.
         producer: Box<CommandSpec>,
         /// The file's name in the copy.
         file_name: String,
@@ -72,7 +72,7 @@ pub struct Snapshot {
 /// A path that a copy must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
-    /// The path.
+    /// The path as the engine sees it.
     pub path: PathBuf,
     /// Whether it is a directory.
     pub is_directory: bool,
@@ -81,7 +81,7 @@ pub struct Expected {
 /// What to restore, and where to.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
-    /// The copy.
+    /// The copy that is restored from.
     pub copy: Copy,
     /// Paths inside the copy, absolute as they were; empty means everything.
     pub paths: Vec<PathBuf>,
@@ -93,7 +93,7 @@ pub struct RestoreRequest {
     pub owners_by_name: bool,
     /// Where alone the engine may write.
     pub confinement: Option<Confinement>,
-    /// Write nothing.
+    /// Whether only what would be restored is told.
     pub dry_run: bool,
 }
 

@@ -17,7 +17,7 @@ pub const CLOCK_SLACK: Duration = Duration::from_secs(5 * 60);
 pub struct Series {
     /// The host in whose name the copy was made.
     pub host: HostName,
-    /// The job.
+    /// The job that makes its copies.
     pub job: JobName,
     /// The stream, guest or volume, if the job has several.
     pub item: Option<String>,

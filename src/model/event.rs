@@ -10,7 +10,7 @@ use super::outcome::Outcome;
 pub enum Event {
     /// A run began.
     RunStarted {
-        /// Its identity.
+        /// The id of the run.
         run: RunId,
         /// Its jobs, in order.
         jobs: Vec<JobName>,
@@ -29,7 +29,7 @@ pub enum Event {
     Progress {
         /// In which step, of which job and target.
         place: StepPlace,
-        /// How far.
+        /// What the engine says of it.
         progress: Progress,
     },
     /// A step ended.
@@ -49,7 +49,7 @@ pub enum Event {
         job: Option<JobName>,
         /// Whether it should stand out.
         warning: bool,
-        /// The text.
+        /// What is to be read, in one or more sentences.
         text: String,
     },
     /// A job ended.
@@ -63,7 +63,7 @@ pub enum Event {
     },
     /// The run ended.
     RunFinished {
-        /// Its identity.
+        /// The id of the run.
         run: RunId,
         /// The worst outcome in it.
         outcome: Outcome,

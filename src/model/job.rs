@@ -114,7 +114,7 @@ impl Source {
 /// Files and directories.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilesSource {
-    /// Absolute paths.
+    /// The paths that are protected; absolute.
     pub paths: Vec<PathBuf>,
     /// Exclude patterns in restic's dialect.
     pub exclude: Vec<String>,
@@ -137,7 +137,7 @@ pub enum CaptureMode {
     Auto,
     /// By a provider, or not at all.
     Required,
-    /// Read live.
+    /// Nothing is captured: files are read as they are at that time.
     None,
 }
 

@@ -15,7 +15,7 @@ pub enum Outcome {
     Warning,
     /// A copy exists but lacks something that was asked for.
     Incomplete,
-    /// Not done.
+    /// Not done: an error ended it.
     Failed,
     /// Stopped by a signal and unwound.
     Interrupted,

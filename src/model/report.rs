@@ -21,7 +21,7 @@ fn seconds<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_f64((span.as_secs_f64() * 1_000.0).round() / 1_000.0)
 }
 
-/// One run.
+/// What a run did.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunReport {
     /// Always [`SCHEMA`].
@@ -79,7 +79,7 @@ impl RunReport {
 /// One job of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct JobReport {
-    /// The job.
+    /// The name of the job in the configuration.
     pub name: JobName,
     /// The worst outcome of its steps.
     pub outcome: Outcome,
@@ -111,7 +111,7 @@ pub struct VolumeReport {
     pub reason: Option<String>,
 }
 
-/// One step.
+/// What a step of a job did.
 #[derive(Debug, Clone, Serialize)]
 pub struct StepReport {
     /// `before`, `capture`, `backup`, `observe`, `retain`, …
@@ -132,7 +132,7 @@ pub struct StepReport {
 /// What a job left in one target.
 #[derive(Debug, Clone, Serialize)]
 pub struct TargetReport {
-    /// The target.
+    /// The target that the copy went to.
     pub target: TargetName,
     /// The stream, guest or volume.
     pub item: Option<String>,

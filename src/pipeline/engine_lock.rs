@@ -30,7 +30,7 @@ pub fn bracketed<T>(
 /// The same for a call that takes the locks of other repositories too.
 ///
 /// # Errors
-/// The same.
+/// See [`bracketed`].
 pub fn bracketed_with<T>(
     cx: RunContext<'_>,
     engine: &dyn Engine,
@@ -43,7 +43,7 @@ pub fn bracketed_with<T>(
     }
     let context = Context { run: Some(cx.run), ..cx.engine() };
     let mut intended = Vec::new();
-    for locked in [engine].iter().chain(others) {
+    for locked in [engine].iter().chain(others).filter(|engine| engine.takes_locks()) {
         let target = locked.target().name.clone();
         let lock = EngineLock { target, owner: locked.lock_owner(context) };
         let undo = EngineUndo::from(lock.clone());

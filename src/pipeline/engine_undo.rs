@@ -7,7 +7,7 @@ use super::{engine_lock, mount};
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 
-/// Releases it.
+/// Releases one thing that an engine left.
 ///
 /// # Errors
 /// When it could not be released.

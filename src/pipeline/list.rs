@@ -11,7 +11,7 @@ use super::select::{self, Unread};
 /// One copy as its target lists it.
 #[derive(Debug)]
 pub struct Listed {
-    /// The target.
+    /// The target that lists the copy.
     pub target: TargetName,
     /// The copy, with what history knows of it.
     pub copy: Copy,

@@ -69,7 +69,7 @@ pub fn mount(
     let entry = cx.ledger.intend(undo.into()).map_err(ledger_error)?;
     let waiting = Waiting { host, ledger: cx.ledger, entry, intended: &intended, ready };
     bracketed(cx, engine, |engine, context| {
-        waiting.serve(&engine.mount(context, copy, &intended.path)?)
+        waiting.serve(engine, &engine.mount(context, copy, &intended.path)?)
     })
 }
 
@@ -94,7 +94,7 @@ impl Drop for Ended<'_> {
 
 impl Waiting<'_> {
     /// Lets the engine serve the copy until it ends.
-    fn serve(&self, spec: &CommandSpec) -> Result<(), EngineError> {
+    fn serve(&self, engine: &dyn Engine, spec: &CommandSpec) -> Result<(), EngineError> {
         let mut said = Vec::new();
         let ended = (Mutex::new(false), Condvar::new());
         let completed = std::thread::scope(|scope| {
@@ -114,7 +114,7 @@ impl Waiting<'_> {
         if completed.success() {
             return Ok(());
         }
-        if let Some(what) = fuse::missing(&said.join("\n")) {
+        if let Some(what) = engine.missing_for_mount(&said.join("\n")) {
             return Err(EngineError::Unsupported { engine: spec.tool.name(), what: what.into() });
         }
         Err(EngineError::Failed {

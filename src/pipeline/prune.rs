@@ -59,7 +59,7 @@ pub struct Ruling {
     pub job: JobName,
     /// The stream, guest or volume.
     pub item: Option<String>,
-    /// Its id.
+    /// The id of the copy.
     pub copy: String,
     /// The moment it stands for.
     pub time: DateTime<Utc>,
@@ -197,16 +197,7 @@ fn prune_target(
     }
     let mut judge =
         Judge { cx, request, engine, copies: &copies, closures: &closures, ids: &mut ids, pruned };
-    for job in jobs {
-        if request.is_choice() {
-            judge.by_choice(job);
-        } else {
-            judge.by_policy(job)?;
-            if request.accept {
-                record(cx, target, job.name.to_string())?;
-            }
-        }
-    }
+    judge.jobs(jobs)?;
     // What a refusal spares stays in the table as what it is: kept.
     if ids.is_empty() {
         return Ok(());
@@ -343,6 +334,20 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
+    fn jobs(&mut self, jobs: &[&Job]) -> Result<(), StepError> {
+        for job in jobs {
+            if self.request.is_choice() {
+                self.by_choice(job);
+                continue;
+            }
+            self.by_policy(job)?;
+            if self.request.accept {
+                record(self.cx, self.engine.target(), job.name.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Copies of the job that its policy does not keep.
     fn by_policy(&mut self, job: &Job) -> Result<(), StepError> {
         let Self { cx, request, engine, copies, closures, .. } = *self;

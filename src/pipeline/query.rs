@@ -21,7 +21,7 @@ use super::select::{all_copies, targets_of};
 /// configuration has no such job (any more).
 #[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
-    /// The job.
+    /// The job whose copies are meant.
     pub job: &'a JobName,
     /// The host whose copies are meant; this one's when absent.
     pub host: Option<&'a HostName>,

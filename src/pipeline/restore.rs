@@ -51,7 +51,7 @@ pub struct Wanted {
     pub owners_by_name: bool,
     /// Try it although it does not seem to fit.
     pub ignore_space: bool,
-    /// Write nothing.
+    /// Whether only what would be restored is told.
     pub dry_run: bool,
 }
 
@@ -67,7 +67,7 @@ impl Wanted {
 pub struct Restored {
     /// The target that served it.
     pub target: TargetName,
-    /// The copy.
+    /// The copy that is restored from.
     pub copy: Copy,
     /// What the engine and the placement said.
     pub report: RestoreReport,

@@ -173,7 +173,7 @@ pub fn targets_to_read<'a>(
 /// A target, or one copy in it, that could not be read by a verb that goes on with the others.
 #[derive(Debug)]
 pub struct Unread {
-    /// The target.
+    /// The target that holds the copy.
     pub target: TargetName,
     /// The copy's id; absent when the target as a whole could not be listed.
     pub copy: Option<String>,

@@ -15,7 +15,7 @@ use super::steps::target::lock_for_writing;
 pub struct Verified {
     /// The target that holds it.
     pub target: TargetName,
-    /// Its id.
+    /// The id of the copy that was read back.
     pub copy: String,
     /// What was found.
     pub report: CheckReport,

@@ -192,7 +192,8 @@ pub trait Source {
         targets: &[&Target],
     ) -> Option<Box<dyn HeldBatch + 's>>;
 
-    /// Tidies up what it keeps from run to run, when all targets have been served and what they hold is recorded.
+    /// Tidies up what it keeps from run to run, when all targets have been served. Which of them took a copy is read from
+    /// history, where the run has recorded that by now; neither this nor [`HeldBatch::release`] is told.
     fn settle(&self, _: RunContext<'_>, _: &mut Recorder<'_>) {}
 
     /// Whether a copy that an engine reports so holds nothing, and should.
@@ -235,6 +236,8 @@ pub trait HeldBatch {
     /// Calls `read`, in which engines read, while somebody watches over what holding it does to the machine.
     fn watch(&self, cx: RunContext<'_>, read: &mut dyn FnMut());
 
-    /// Lets it go. What cannot be released is in the record, and stays in the ledger.
+    /// Lets it go, or keeps it for the next run where the source does that. It is not told which targets took a copy:
+    /// that is not known before they are listed, so what nobody needs is released later, by [`Source::settle`]. What cannot
+    /// be released is in the record, and stays in the ledger.
     fn release(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>);
 }

@@ -23,7 +23,7 @@ pub fn pool_name(group: &str, pool: &str) -> String {
 /// One device of device-mapper.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// Its name.
+    /// The name of the device below `/dev/mapper`.
     pub name: String,
     /// Whatever reads or writes it waits.
     pub suspended: bool,

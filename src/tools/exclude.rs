@@ -16,31 +16,31 @@ pub enum ExcludeError {
     /// Nothing would be left to back up, or nothing was written.
     #[error("the exclude pattern {pattern:?} names no path")]
     Empty {
-        /// The pattern.
+        /// The pattern as the configuration has it.
         pattern: String,
     },
     /// Negated patterns: the engines disagree about what they bring back.
     #[error("the exclude pattern {pattern:?} is negated, which not every engine can do")]
     Negated {
-        /// The pattern.
+        /// The pattern as the configuration has it.
         pattern: String,
     },
     /// A part `..`, which no absolute path holds.
     #[error("the exclude pattern {pattern:?} holds \"..\"")]
     Parent {
-        /// The pattern.
+        /// The pattern as the configuration has it.
         pattern: String,
     },
     /// More than two parts `**`.
     #[error("the exclude pattern {pattern:?} holds \"**\" more than twice")]
     TooManyDoubleStars {
-        /// The pattern.
+        /// The pattern as the configuration has it.
         pattern: String,
     },
     /// A class or an escape that does not end, or an empty class.
     #[error("the exclude pattern {pattern:?} is malformed: {what}")]
     Malformed {
-        /// The pattern.
+        /// The pattern as the configuration has it.
         pattern: String,
         /// What is wrong.
         what: &'static str,

@@ -1,4 +1,4 @@
-//! What engines need to serve a copy as a file system, and how they say that it is missing.
+//! What every engine needs to serve a copy as a file system, and how it is said that it is missing.
 
 use crate::host::Tool;
 
@@ -6,14 +6,8 @@ use crate::host::Tool;
 pub const FUSERMOUNT: Tool =
     Tool::Known { name: "fusermount3", hint: "install it (Debian: apt install fuse3)" };
 
-/// What is missing on this machine, with its remedy, if an engine that could not mount says so.
+/// What is missing on this machine, with its remedy, if whoever could not mount says so in the words of libfuse.
 pub fn missing(said: &str) -> Option<&'static str> {
-    // borg 1.1: "loading FUSE support failed", since 1.2: "no FUSE support"; both after these words.
-    if said.contains("mount not available") {
-        return Some(
-            "borg has no FUSE support here — install it (Debian: apt install python3-pyfuse3 fuse3; borg before 1.2: python3-llfuse), or restore instead",
-        );
-    }
     let is_absent = |line: &&str| {
         ["not found", "No such file", "no such file"].iter().any(|words| line.contains(words))
     };
@@ -33,14 +27,6 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_with_its_package() {
         for (said, words) in [
-            (
-                "borg mount not available: no FUSE support, BORG_FUSE_IMPL=pyfuse3,llfuse.",
-                "python3-pyfuse3",
-            ),
-            (
-                "borg mount not available: loading FUSE support failed [ImportError: No module named 'llfuse']",
-                "python3-llfuse",
-            ),
             (
                 "unable to mount: fusermount: exec: \"fusermount3\": executable file not found in $PATH",
                 "fuse3",

@@ -13,7 +13,7 @@ use crate::model::bytes;
 /// The verb of ours that lists a tree.
 pub const VERB: &str = "list-tree";
 
-/// An entry.
+/// An entry of a tree, as the verb lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// Its path below the root of the tree; empty: the root itself.

@@ -27,7 +27,7 @@ const FIELDS: &str = "vg_name,vg_uuid,vg_free,vg_extent_size,lv_name,lv_uuid,lv_
 /// A logical volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogicalVolume {
-    /// Volume group.
+    /// The name of its volume group.
     pub group: String,
     /// UUID of the group.
     pub group_uuid: String,

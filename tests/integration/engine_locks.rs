@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use stillpoint::engine::EngineError;
+use stillpoint::engine::{Context, Engine, EngineError};
 use stillpoint::history::{Closure, ClosureKind, Extent, FILE_NAME, History};
 use stillpoint::host::dry::DryHost;
 use stillpoint::model::names::{RunId, TargetName};
@@ -16,7 +16,9 @@ use stillpoint::step::context::{Pipeline, RunContext};
 use stillpoint::step::recorder::Recorder;
 
 use crate::faults::{Bench, Nobody};
+use crate::subvolumes::SENT;
 use crate::support::fake_engine::{FakeEngine, Notes};
+use crate::support::fake_vault::vaults;
 
 fn run_id() -> RunId {
     RunId::parse("00000abc").unwrap()
@@ -84,6 +86,27 @@ fn a_lock_that_cannot_be_released_stays_in_the_ledger() {
     bench.engines.insert(target, Box::new(engine));
     assert_eq!(recover(bench.pipeline()).unwrap().failures, []);
     bench.assert_released("recover");
+}
+
+/// How many locks the ledger has while the engine of the only target is called.
+fn locks_in_the_ledger(bench: &Bench) -> usize {
+    let engine = bench.engines.values().next().unwrap().as_ref();
+    let count = |_: &dyn Engine, _: Context<'_>| {
+        let ledgers = bench.ledgers().into_iter();
+        let texts = ledgers.map(|ledger| std::fs::read_to_string(ledger).unwrap());
+        Ok(texts.map(|text| text.matches("release-lock").count()).sum())
+    };
+    let work = |cx: RunContext<'_>| bracketed(cx, engine, count).unwrap();
+    session(bench.pipeline(), &run_id(), LedgerDirectory::State, work).unwrap().0
+}
+
+#[test]
+fn an_engine_that_takes_no_locks_has_none_in_the_ledger() {
+    assert_eq!(locks_in_the_ledger(&Bench::new()), 1, "borg");
+    assert_eq!(locks_in_the_ledger(&Bench::of(&SENT)), 0, "btrfs");
+    let mut bench = Bench::new();
+    bench.engines = vaults(&bench.config);
+    assert_eq!(locks_in_the_ledger(&bench), 0, "one that has nothing which it need not have");
 }
 
 #[test]

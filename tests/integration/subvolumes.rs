@@ -20,7 +20,7 @@ use crate::support::fake_host::World;
 use crate::support::fake_pool::FakePool;
 
 /// Two subvolumes, sent to one directory.
-const SENT: Scene = Scene { config, world, kept: 4, ..LIVE };
+pub const SENT: Scene = Scene { config, world, kept: 4, ..LIVE };
 
 fn config(state: &Path) -> Config {
     configured(&format!(

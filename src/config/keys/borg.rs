@@ -17,8 +17,8 @@ use crate::config::testing::Effects;
 use crate::config::tree::Node;
 use crate::model::target::{BorgOptions, EngineConfig};
 
-/// The engine.
-pub const ROW: Engine = Engine { table: &BORG, read };
+/// The engine's row.
+pub const ROW: Engine = Engine { table: &BORG, read, can_check: true };
 
 const BORG: Table = Table {
     name: "borg",

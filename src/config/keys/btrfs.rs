@@ -13,8 +13,8 @@ use crate::config::section::Section;
 use crate::config::testing::Effects;
 use crate::model::target::EngineConfig;
 
-/// The engine.
-pub const ROW: Engine = Engine { table: &BTRFS, read };
+/// The engine's row.
+pub const ROW: Engine = Engine { table: &BTRFS, read, can_check: true };
 
 const BTRFS: Table = Table {
     name: "btrfs",

@@ -17,8 +17,10 @@ use crate::model::target::{EngineConfig, SecretSource};
 pub struct Engine {
     /// `[targets.NAME.ENGINE]`.
     pub table: &'static Table,
-    /// The reader.
+    /// Reads its table.
     pub read: fn(&Section<'_>, &mut Notes) -> Option<ReadEngine>,
+    /// Whether it can check a repository, so that `[targets.NAME.check]` goes with it.
+    pub can_check: bool,
 }
 
 /// What the table of an engine says.

@@ -16,8 +16,8 @@ use crate::config::testing::Effects;
 use crate::model::names::TargetName;
 use crate::model::target::{EngineConfig, ResticOptions};
 
-/// The engine.
-pub const ROW: Engine = Engine { table: &RESTIC, read };
+/// The engine's row.
+pub const ROW: Engine = Engine { table: &RESTIC, read, can_check: true };
 
 const RESTIC: Table = Table {
     name: "restic",

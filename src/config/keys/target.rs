@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::check::{self, CHECK};
-use super::engine::ReadEngine;
+use super::engine::{Engine, ReadEngine};
 use super::keep::{self, OF_TARGET as KEEP};
 use crate::config::diagnostic::{Complaint, Notes};
 use crate::config::key::{Item, Key, Start, Table};
@@ -113,10 +113,21 @@ fn read_engine(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
     }
     let mut first = None;
     for row in ENGINES.iter().filter_map(|engine| engine.served()) {
-        let read = section.table(row.table).and_then(|part| (row.read)(&part, notes));
-        first = first.or(read);
+        let Some(part) = section.table(row.table) else { continue };
+        refuse_check(section, row, notes);
+        first = first.or((row.read)(&part, notes));
     }
     first
+}
+
+/// Refuses checks of what the engine cannot check.
+fn refuse_check(section: &Section<'_>, engine: &Engine, notes: &mut Notes) {
+    if section.has(&CHECK) && !engine.can_check {
+        let complaint =
+            Complaint::new(format!("{} cannot check what it stores", engine.table.name))
+                .help(format!("remove [targets.{}.check]", bare(section.key)));
+        notes.problem(section.key_at(&CHECK), complaint);
+    }
 }
 
 fn no_engine(section: &Section<'_>, notes: &mut Notes) {
@@ -139,3 +150,32 @@ pub const EFFECTS: &[Effects] = &[Effects {
     file: "[targets.t]\nKEY\nTARGET JOB",
     rows: &[("compact-every", "", "compact-every='7d'"), ("append-only", "", "append-only=true")],
 }];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::BORG;
+    use crate::config::source::SourceFile;
+    use crate::config::tree::Table as Tree;
+
+    #[test]
+    fn what_cannot_be_checked_takes_no_check() {
+        let text = "[targets.t.check]\nevery = \"30d\"\n".to_owned();
+        let tree = Tree::parse(0, &text).unwrap();
+        let section = Section::root(&tree).table(&TARGET).unwrap().tables().remove(0);
+        let files = [SourceFile { path: "/c.toml".into(), text: text.clone() }];
+        let refused = |can_check| {
+            let mut notes = Notes::new(|_| None);
+            refuse_check(&section, &Engine { can_check, ..BORG }, &mut notes);
+            notes.finish(&files, None).unwrap_err().to_string()
+        };
+        assert_eq!(refused(true), "");
+        assert_eq!(
+            refused(false),
+            "/c.toml:1:12: borg cannot check what it stores\n\
+             \x20   [targets.t.check]\n\
+             \x20              ^^^^^\n\
+             \x20 help: remove [targets.t.check]"
+        );
+    }
+}

@@ -170,7 +170,10 @@ pub(super) fn fault(
         Some(Cause::NoPassphrase) => EngineError::Secret {
             what: format!("the repository {repository} needs one and none is configured"),
         },
-        Some(Cause::NoKey) => EngineError::KeyMissing { repository },
+        Some(Cause::NoKey) => EngineError::KeyMissing {
+            repository,
+            remedy: "set key-file, or import the exported key with `borg key import`",
+        },
         Some(Cause::Locked) => EngineError::Locked { repository, detail },
         Some(Cause::Full) => EngineError::Full { repository, detail },
         Some(Cause::Unreachable) => EngineError::Unreachable { repository, detail },

@@ -19,8 +19,9 @@ use crate::model::job::Settings;
 use crate::model::needs::{Needs, Network};
 use crate::model::secret::Secret;
 use crate::model::target::{BorgOptions, ReadData, Target};
-use crate::tools::borg::output::parse_version;
+use crate::tools::borg::output::{fuse_missing, parse_version};
 use crate::tools::borg::{MOUNT_SOURCE, PROGRAM, cache_directory, name, state_directory};
+use crate::tools::fuse;
 
 mod backup;
 mod call;
@@ -85,8 +86,16 @@ impl Engine for BorgEngine {
         false
     }
 
+    fn takes_locks(&self) -> bool {
+        true
+    }
+
     fn mount_source(&self) -> Option<&'static str> {
         Some(MOUNT_SOURCE)
+    }
+
+    fn missing_for_mount(&self, said: &str) -> Option<&'static str> {
+        fuse_missing(said).or_else(|| fuse::missing(said))
     }
 
     fn needs(&self) -> Needs {

@@ -61,7 +61,7 @@ pub(super) struct Record {
     pub parent: Option<String>,
     /// In whose name it was made.
     pub host: HostName,
-    /// The job.
+    /// The job whose copy it is.
     pub job: JobName,
     /// The subvolume's path on that host.
     pub item: Option<String>,

@@ -71,7 +71,7 @@ impl BtrfsEngine {
 enum Failure {
     /// The receiver refused by itself what came: some kernels refuse to share what lies in the parent.
     Receiver(EngineError),
-    /// Anything else.
+    /// Any other failure, which another parent would not mend.
     Other(EngineError),
 }
 

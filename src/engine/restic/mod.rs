@@ -130,6 +130,10 @@ impl Engine for ResticEngine {
         vec![cache_directory(settings)]
     }
 
+    fn takes_locks(&self) -> bool {
+        true
+    }
+
     fn mount_source(&self) -> Option<&'static str> {
         Some(MOUNT_SOURCE)
     }

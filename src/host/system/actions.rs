@@ -36,67 +36,68 @@ const POLL: Duration = Duration::from_millis(50);
 /// Carries out one action; see [`crate::host::Host::act`].
 pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
     match action {
-        Action::CreateDirectory { path, mode } => create_directory(path, *mode)
-            .map(Some)
-            .map_err(|source| ActError::Io { what: "create", path: path.clone(), source }),
-        Action::EnsureDirectory { path, mode } => ensure_directory(path, *mode)
-            .map_err(|source| ActError::Io { what: "create", path: path.clone(), source }),
-        Action::ReplaceFile { path, mode, content } => replace_file(path, *mode, content)
-            .map(Some)
-            .map_err(|source| ActError::Io { what: "replace", path: path.clone(), source }),
+        Action::CreateDirectory { path, mode } => {
+            create_directory(path, *mode).map(Some).map_err(failed("create", path))
+        }
+        Action::EnsureDirectory { path, mode } => {
+            ensure_directory(path, *mode).map_err(failed("create", path))
+        }
+        Action::ReplaceFile { path, mode, content } => {
+            replace_file(path, *mode, content).map(Some).map_err(failed("replace", path))
+        }
         Action::RemoveStaging { path, identity } => {
             remove_staging(path, identity.as_ref()).map(|()| None)
         }
-        Action::RemoveFile { path } => remove_file(path)
-            .map(|()| None)
-            .map_err(|source| ActError::Io { what: "remove", path: path.clone(), source }),
+        Action::RemoveFile { path } => {
+            remove_file(path).map(|()| None).map_err(failed("remove", path))
+        }
         Action::Remount { path, device, read_only } => mounts::remount(path, *device, *read_only)
             .map(|()| None)
-            .map_err(|source| ActError::Io { what: "remount", path: path.clone(), source }),
+            .map_err(failed("remount", path)),
         Action::MakeSnapshot { device, origin, path, name } => {
-            let made = snapshots::make(device, origin, name).map_err(|source| ActError::Io {
-                what: "make a snapshot of",
-                path: path.clone(),
-                source,
-            })?;
+            let made = snapshots::make(device, origin, name)
+                .map_err(failed("make a snapshot of", path))?;
             Ok(made.uuid.map(|uuid| Identity::Subvolume { uuid }))
         }
         Action::DeleteSnapshot { device, name, found } => {
             let not_ours = || ActError::NotOurs { path: name.into() };
-            let is_deleted = snapshots::delete(device, found, name)
-                .map_err(|source| ActError::Io { what: "delete", path: name.into(), source })?;
+            let is_deleted =
+                snapshots::delete(device, found, name).map_err(failed("delete", name))?;
             if is_deleted { Ok(None) } else { Err(not_ours()) }
         }
         Action::CommitDeletions { device, file_system } => {
-            snapshots::commit(device, file_system.as_deref()).map(|()| None).map_err(|source| {
-                ActError::Io { what: "wait for the btrfs on", path: device.clone(), source }
-            })
+            snapshots::commit(device, file_system.as_deref())
+                .map(|()| None)
+                .map_err(failed("wait for the btrfs on", device))
         }
-        Action::FlushFileSystem { path } => received::flush(path)
-            .map(|()| None)
-            .map_err(|source| ActError::Io { what: "write out", path: path.clone(), source }),
+        Action::FlushFileSystem { path } => {
+            received::flush(path).map(|()| None).map_err(failed("write out", path))
+        }
         Action::RenameSubvolume { path, name, found } => {
-            let is_renamed = received::rename(path, found, name)
-                .map_err(|source| ActError::Io { what: "rename", path: path.clone(), source })?;
+            let is_renamed = received::rename(path, found, name).map_err(failed("rename", path))?;
             if is_renamed { Ok(None) } else { Err(ActError::NotOurs { path: path.clone() }) }
         }
         Action::DeleteSubvolume { path, found } => {
-            let is_deleted = received::delete(path, found).map_err(|source| ActError::Io {
-                what: "delete",
-                path: path.clone(),
-                source,
-            })?;
+            let is_deleted = received::delete(path, found).map_err(failed("delete", path))?;
             if is_deleted { Ok(None) } else { Err(ActError::NotOurs { path: path.clone() }) }
         }
         Action::Freeze { cgroup } => cgroup::freeze(cgroup).map(Some),
         Action::Thaw { cgroup, identity } => cgroup::thaw(cgroup, identity.as_ref()),
         Action::Unmount { path, id, device } => {
-            let is_unmounted = mounts::unmount_unserved(path, *id, *device)
-                .map_err(|source| ActError::Io { what: "unmount", path: path.clone(), source })?;
+            let is_unmounted =
+                mounts::unmount_unserved(path, *id, *device).map_err(failed("unmount", path))?;
             Ok(is_unmounted.then_some(Identity::Mount { id: *id, device: *device }))
         }
         Action::StopProcess { child, grace } => stop_process(child, *grace).map(|()| None),
     }
+}
+
+/// Says of an error what was tried, and with what.
+fn failed(
+    what: &'static str,
+    path: &(impl AsRef<Path> + ?Sized),
+) -> impl FnOnce(io::Error) -> ActError {
+    move |source| ActError::Io { what, path: path.as_ref().to_owned(), source }
 }
 
 fn create_directory(path: &Path, mode: u32) -> io::Result<Identity> {

@@ -69,7 +69,7 @@ pub struct SubvolumeSnapshot {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct VolumeSnapshot {
-    /// Volume group.
+    /// The name of its volume group.
     pub group: String,
     /// The group's UUID. Ledgers of earlier versions do not say it.
     #[serde(default)]

@@ -133,7 +133,7 @@ pub struct PendingHook {
     /// When. Ledgers of the first versions, which held no others than `finally`, do not say it.
     #[serde(default, alias = "promise")]
     pub kind: HookKind,
-    /// The job.
+    /// The job that the hook belongs to.
     pub job: JobName,
     /// The program and its arguments.
     pub argv: Vec<String>,

@@ -16,7 +16,7 @@ use crate::step::error::{StepError, write_hint};
 /// it is read all the same.
 pub(super) const FORMAT: u32 = 2;
 
-/// One line.
+/// One line of a ledger file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Line {
@@ -43,31 +43,31 @@ pub enum LedgerError {
     /// The operating system refused.
     #[error("cannot {what} the ledger {}", path.shown())]
     Io {
-        /// The verb.
+        /// What was tried, a verb for the message.
         what: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         #[source]
         source: io::Error,
     },
     /// A line in the middle cannot be read.
     #[error("line {line} of the ledger {} cannot be read", path.shown())]
     Unreadable {
-        /// The file.
+        /// The ledger file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// Why.
+        /// What the system says.
         #[source]
         source: serde_json::Error,
     },
     /// It was written by a later Stillpoint.
     #[error("the ledger {} has format {format}, which this version does not know", path.shown())]
     Newer {
-        /// The file.
+        /// The ledger file.
         path: PathBuf,
-        /// Its format.
+        /// The format that the file says it has.
         format: u32,
     },
 }

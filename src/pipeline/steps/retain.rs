@@ -27,7 +27,7 @@ use super::target::lock_for_deleting;
 
 /// What retention is to decide for one series.
 pub struct Question<'a> {
-    /// The series.
+    /// The series that is judged.
     pub series: &'a Series,
     /// What to keep; `None` keeps everything.
     pub policy: Option<&'a KeepPolicy>,
@@ -42,7 +42,7 @@ pub struct Question<'a> {
 /// What is to be deleted in a target, and why nothing is where nothing is.
 #[derive(Debug, Default)]
 pub struct Decided {
-    /// Exact ids.
+    /// The ids of the copies to delete, as the target lists them.
     pub ids: Vec<String>,
     /// The plan of each series, for people.
     pub plans: Vec<(Series, Plan)>,
@@ -241,7 +241,7 @@ pub fn delete(
 pub struct JobRetention<'a> {
     /// The target's engine.
     pub engine: &'a dyn Engine,
-    /// The job.
+    /// The job whose policy is applied.
     pub job: &'a Job,
     /// This run's good copies. Only their series are decided about.
     pub good: &'a [(&'a Series, &'a Copy)],

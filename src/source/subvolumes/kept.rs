@@ -56,7 +56,8 @@ pub(super) fn of_item(
     Ok(found)
 }
 
-/// Has this run's snapshots stay. What cannot be recorded is released.
+/// Has this run's snapshots stay, whichever targets took them: that is not recorded yet, and [`release_unneeded`] decides
+/// by it. What cannot be recorded is released.
 pub(super) fn keep(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
@@ -98,7 +99,8 @@ pub(super) fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, held: Vec<Held
 }
 
 /// Releases the snapshots that nobody needs any more, neither the job's own policy nor a target: a target needs the one of
-/// which it has its last good copy. One that is away keeps its own for as long as that takes.
+/// which it has its last good copy. One that is away keeps its own for as long as that takes. History says which target has
+/// which, so this comes after the copies of the run are recorded ([`crate::step::context::Source::settle`]).
 pub(super) fn release_unneeded(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
     let Some(history) = cx.pipeline.history else { return };
     let unneeded = match unneeded(cx, job, history) {

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
-/// One line.
+/// One line of what borg prints on standard error with `--log-json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
     /// A log message.
@@ -53,7 +53,7 @@ pub struct Message {
     pub level: Level,
     /// The logger (`borg.archiver`, `borg.repository`).
     pub logger: String,
-    /// The text.
+    /// What borg says, for a person.
     pub text: String,
     /// The class of an error or, since borg 1.4, of a warning.
     pub id: Option<String>,
@@ -62,13 +62,13 @@ pub struct Message {
 /// How bad a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// For developers.
+    /// `DEBUG`: for whoever develops borg.
     Debug,
     /// For the curious.
     Info,
     /// Something was left out or is odd.
     Warning,
-    /// It failed.
+    /// `ERROR`: something failed.
     Error,
     /// It failed badly.
     Critical,

@@ -74,7 +74,7 @@ pub struct Reading {
 
 /// What a new archive's comment says of it.
 pub struct Marks<'a> {
-    /// The series.
+    /// The series that the archive belongs to.
     pub series: &'a Series,
     /// The run that makes it.
     pub run: &'a RunId,
@@ -92,7 +92,7 @@ pub struct Extraction<'a> {
     pub to: &'a Path,
     /// Owners by name, not by number.
     pub owners_by_name: bool,
-    /// Write nothing.
+    /// Whether only what would be extracted is listed (`--dry-run`).
     pub dry_run: bool,
 }
 

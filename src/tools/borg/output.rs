@@ -272,6 +272,14 @@ fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
         .map_err(|error| format!("the time {text:?}: {error}"))
 }
 
+/// What `mount` lacks of Python's bindings of libfuse, with its remedy, if borg says so.
+pub fn fuse_missing(said: &str) -> Option<&'static str> {
+    // borg 1.1: "loading FUSE support failed", since 1.2: "no FUSE support"; both after these words.
+    said.contains("mount not available").then_some(
+        "borg has no FUSE support here — install it (Debian: apt install python3-pyfuse3 fuse3; borg before 1.2: python3-llfuse), or restore instead",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,6 +345,21 @@ mod tests {
         assert_eq!(difference.changes[0].kind, "removed");
         use std::os::unix::ffi::OsStrExt;
         assert_eq!(difference.path.as_os_str().as_bytes(), b"src/n\xff");
+    }
+
+    #[test]
+    fn what_a_mount_lacks_is_named_with_its_package() {
+        for (why, package) in [
+            ("no FUSE support, BORG_FUSE_IMPL=pyfuse3,llfuse.", "python3-pyfuse3"),
+            (
+                "loading FUSE support failed [ImportError: No module named 'llfuse']",
+                "python3-llfuse",
+            ),
+        ] {
+            let remedy = fuse_missing(&format!("borg mount not available: {why}"));
+            assert!(remedy.is_some_and(|remedy| remedy.contains(package)), "{why}");
+        }
+        assert_eq!(fuse_missing("Repository /r does not exist."), None);
     }
 
     #[test]

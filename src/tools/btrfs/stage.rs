@@ -35,7 +35,7 @@ pub struct Parent {
 pub struct Passed {
     /// Bytes of the stream.
     pub bytes: u64,
-    /// Commands.
+    /// The number of commands that passed.
     pub commands: u64,
     /// Names that were given to what is no directory.
     pub named: u64,

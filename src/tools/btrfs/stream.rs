@@ -47,7 +47,7 @@ pub mod kind {
     pub const WRITE: u16 = 15;
     /// A part of a file that is one of another file as well.
     pub const CLONE: u16 = 16;
-    /// The end.
+    /// The command that ends a stream.
     pub const END: u16 = 21;
     /// In place of data, where none is asked for (`--no-data`).
     pub const UPDATE_EXTENT: u16 = 22;
@@ -61,7 +61,7 @@ pub mod kind {
 pub mod attribute {
     /// Which subvolume it is.
     pub const UUID: u16 = 1;
-    /// Its generation.
+    /// The generation of the subvolume that is sent.
     pub const GENERATION: u16 = 2;
     /// A size in bytes.
     pub const SIZE: u16 = 4;
@@ -71,7 +71,7 @@ pub mod attribute {
     pub const PATH_TO: u16 = 16;
     /// What a link leads to.
     pub const PATH_LINK: u16 = 17;
-    /// Data.
+    /// The bytes that are written.
     pub const DATA: u16 = 19;
     /// From which subvolume a snapshot or a clone is made.
     pub const CLONE_UUID: u16 = 20;
@@ -119,7 +119,7 @@ pub enum StreamError {
     Path {
         /// Where in the stream.
         at: u64,
-        /// The path.
+        /// The path below the subvolume that the command names.
         path: std::path::PathBuf,
     },
     /// It is not the subvolume that was asked for, or is based on another one.
@@ -142,7 +142,7 @@ pub enum StreamError {
     },
 }
 
-/// One command.
+/// One command of a stream, with its attributes.
 #[derive(Debug, Clone, Copy)]
 pub struct Command<'a> {
     /// Which, see [`kind`].

@@ -27,7 +27,7 @@ pub enum Kind {
     NoSource,
     /// restic itself crashed; its lock is left behind.
     Crashed,
-    /// Anything else.
+    /// None of these: the message is all that is known.
     Other,
 }
 

@@ -50,7 +50,7 @@ pub struct Status {
 /// Something that went wrong with one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file.
+    /// The path that it is about, if restic names one.
     pub item: Option<String>,
     /// `scan`, `archival`, `restore`.
     pub during: Option<String>,
@@ -178,7 +178,7 @@ pub struct BackupSummary {
     pub snapshot_id: String,
     /// Files in the snapshot.
     pub total_files_processed: Option<u64>,
-    /// Their bytes.
+    /// The bytes of all of them.
     pub total_bytes_processed: Option<u64>,
     /// Bytes added before compression.
     pub data_added: Option<u64>,
@@ -215,7 +215,7 @@ pub struct RestoreSummary {
 /// What `check` found (0.18). Also printed when nothing was checked: see the exit status first.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct CheckSummary {
-    /// How many.
+    /// The number of errors that it found.
     pub num_errors: u64,
 }
 
@@ -245,7 +245,7 @@ pub struct Snapshot {
 pub struct SnapshotSummary {
     /// Files in it.
     pub total_files_processed: Option<u64>,
-    /// Their bytes.
+    /// The bytes of all of them.
     pub total_bytes_processed: Option<u64>,
 }
 
@@ -274,7 +274,7 @@ pub fn is_id(text: &str) -> bool {
 pub struct LockFile {
     /// The machine, as its kernel names it.
     pub hostname: String,
-    /// The process.
+    /// The number of the process that holds it.
     pub pid: i32,
     /// When it was made or last refreshed, which restic does every five minutes.
     pub time: DateTime<Utc>,
@@ -292,7 +292,7 @@ pub struct RepositoryConfig {
 pub enum Listed {
     /// The first: which snapshot it is.
     Snapshot(String),
-    /// An entry.
+    /// A file, directory or other entry.
     Node(Node),
 }
 

@@ -174,9 +174,9 @@ fn credentials(location: &str) -> Option<std::ops::Range<usize>> {
 /// How restic is run: program, version, repository and the limits of every call.
 #[derive(Debug, Clone)]
 pub struct Access {
-    /// The program.
+    /// The restic to run.
     pub program: Tool,
-    /// Its version.
+    /// What `restic version` says of it.
     pub version: Version,
     /// What it works on.
     pub repository: Repository,

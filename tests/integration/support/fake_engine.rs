@@ -149,6 +149,10 @@ impl Engine for FakeEngine {
         }
     }
 
+    fn takes_locks(&self) -> bool {
+        true
+    }
+
     fn init(&self, _: Context<'_>) -> Result<Initialised, EngineError> {
         unreachable!("a run makes no repository")
     }
