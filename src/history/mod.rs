@@ -154,7 +154,7 @@ impl History {
     /// The same, waiting no longer than this for another program that has it locked.
     ///
     /// # Errors
-    /// The same.
+    /// See [`History::open`].
     pub fn open_within(path: &Path, patience: Duration) -> Result<History, HistoryError> {
         let refused = |source| HistoryError::Open { path: path.to_owned(), source };
         // SQLite gives its side files the permissions of the main file, so it must be private first.

@@ -51,7 +51,7 @@ pub(super) fn release_dead(session: &Session<'_>, claim: Claim<'_>) -> Result<()
     let locked = |detail| Err(EngineError::Locked { repository: session.shown(), detail });
     let mut waited = Duration::ZERO;
     loop {
-        let locks = look(session, claim)?;
+        let locks = list_locks(session, claim)?;
         if let Some(held) = locks.held {
             return locked(format!("process {} on {} still runs", held.pid, held.hostname));
         }
@@ -100,7 +100,7 @@ struct Locks {
     forgotten: Option<LockFile>,
 }
 
-fn look(session: &Session<'_>, claim: Claim<'_>) -> Result<Locks, EngineError> {
+fn list_locks(session: &Session<'_>, claim: Claim<'_>) -> Result<Locks, EngineError> {
     let host = session.cx.host;
     let listed = session.run(&command::list_locks(&session.access))?;
     let listed = String::from_utf8_lossy(&listed.stdout);

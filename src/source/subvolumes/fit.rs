@@ -24,11 +24,15 @@ pub(super) struct Fit {
     pub absent: Vec<PathBuf>,
 }
 
-/// Looks at what is at a path of the job.
+/// Examines what is at a path of the job.
 ///
 /// # Errors
 /// When it is no subvolume, or none of which copies can be told from others.
-pub(super) fn look(host: &dyn Host, job: &SubvolumesSource, path: &Path) -> Result<Fit, StepError> {
+pub(super) fn examine(
+    host: &dyn Host,
+    job: &SubvolumesSource,
+    path: &Path,
+) -> Result<Fit, StepError> {
     let unfit =
         |what: &str| StepError::new(Trouble::Environment, format!("{} {what}", path.shown()));
     let at = host.canonical(path);

@@ -56,7 +56,7 @@ pub(super) fn hold<'a>(
             continue;
         }
         let fit = rec.step("source", None, Some(&item), |_| {
-            let fit = fit::look(cx.host(), source, path)?;
+            let fit = fit::examine(cx.host(), source, path)?;
             Ok((fit, Done::ok("a subvolume that can be sent")))
         });
         found.extend(fit.map(|fit| (item, fit)));

@@ -56,13 +56,17 @@ impl Source for Subvolumes<'_> {
     }
 
     fn preflight(&self, pipeline: Pipeline<'_>, _: &[&Target]) -> Findings {
-        let look = |path: &Path| {
-            let found = fit::look(pipeline.host, self.subvolumes, path)?;
+        let examined = |path: &Path| {
+            let found = fit::examine(pipeline.host, self.subvolumes, path)?;
             Ok(match found.absent.is_empty() {
                 true => "a subvolume that can be sent".to_owned(),
                 false => fit::said(&found),
             })
         };
-        self.subvolumes.paths.iter().map(|path| (path.shown().to_string(), look(path))).collect()
+        self.subvolumes
+            .paths
+            .iter()
+            .map(|path| (path.shown().to_string(), examined(path)))
+            .collect()
     }
 }
