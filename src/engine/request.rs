@@ -52,8 +52,6 @@ pub enum Input {
 pub struct StillSubvolume {
     /// The read-only snapshot.
     pub snapshot: Snapshot,
-    /// The generation in which it was made.
-    pub generation: u64,
     /// Earlier snapshots of the same subvolume that are still there, the newest first.
     pub earlier: Vec<Snapshot>,
     /// How whoever sends them sees them all.
@@ -67,6 +65,8 @@ pub struct Snapshot {
     pub path: PathBuf,
     /// Its UUID.
     pub uuid: String,
+    /// The generation of its file system in which it was changed last: when it was made, or somebody has meddled with it.
+    pub generation: u64,
 }
 
 /// A path that a copy must hold.

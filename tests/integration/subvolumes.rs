@@ -1,13 +1,14 @@
 //! Subvolumes that are sent to another btrfs, by the loops of [`crate::loops`]: whatever happens, no copy is listed whose
 //! data is on no disk, none is a difference to such a one, and one snapshot stays.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use stillpoint::host::dry::DryHost;
 use stillpoint::model::job::Config;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::outcome::Outcome;
+use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::run::run;
 use stillpoint::step::context::Pipeline;
 
@@ -16,7 +17,7 @@ use crate::configured::configured;
 use crate::faults::{Bench, LIVE, Scene};
 use crate::loops;
 use crate::support::fake_btrfs;
-use crate::support::fake_host::World;
+use crate::support::fake_host::{Fault, World};
 use crate::support::fake_pool::FakePool;
 
 /// Two subvolumes, sent to one directory.
@@ -117,6 +118,92 @@ fn a_signal_at_any_effect_unwinds() {
 #[test]
 fn failing_any_effect_of_a_recovery_is_recovered_from() {
     loops::failing_any_effect_of_a_recovery(&SENT);
+}
+
+/// What a check finds, and what lies in the target that is neither a copy nor its record.
+fn strays(bench: &Bench) -> Vec<String> {
+    let engine = bench.pipeline().engine(&bench.config.targets[0]);
+    let context = bench.pipeline().engine_context();
+    let mut strays = engine.check(context, ReadData::None, &mut |_| {}).unwrap().damage;
+    let world = bench.host.world();
+    let copies: Vec<String> = world.pool.copies().collect();
+    let is_copy = |path: &&PathBuf| copies.iter().any(|copy| path.ends_with(copy));
+    let others = world.pool.nested();
+    strays.extend(others.iter().filter(|path| !is_copy(path)).map(|path| format!("{path:?}")));
+    let records = world.pool.names_in(&FakePool::own().join("copies"));
+    let records = records.iter().map(|name| name.to_str().unwrap());
+    let is_record = |name: &&str| copies.iter().any(|copy| *name == format!("{copy}.json"));
+    strays.extend(records.filter(|name| !is_record(name)).map(str::to_owned));
+    strays
+}
+
+#[test]
+fn whatever_happens_a_check_finds_nothing_wrong_and_the_next_good_copy_leaves_nothing_else() {
+    let seed = Bench::with_history_of(&SENT);
+    for (n, what) in loops::effects(&SENT).iter().enumerate() {
+        loops::any_fault_at(
+            || seed.duplicate(&SENT),
+            n,
+            what,
+            |bench, after| {
+                let engine = bench.pipeline().engine(&bench.config.targets[0]);
+                let context = bench.pipeline().engine_context();
+                let checked = engine.check(context, ReadData::None, &mut |_| {}).unwrap();
+                assert_eq!(checked.damage, [] as [String; 0], "{after}");
+                let names = bench.host.world().pool.nested();
+                let is_incoming = |path: &&PathBuf| path.to_str().unwrap().contains(".incoming.");
+                if after.starts_with("Fail") {
+                    assert_eq!(names.iter().find(is_incoming), None, "{after}");
+                }
+                bench.assert_mended(after);
+                assert_eq!(strays(bench), [] as [String; 0], "{after}");
+            },
+        );
+    }
+}
+
+#[test]
+fn a_base_that_somebody_changed_is_none() {
+    let meddled: [fn(&mut World); 2] = [
+        |world| world.btrfs.top.values_mut().for_each(|snapshot| snapshot.changed += 1),
+        |world| world.pool.subvolumes.values_mut().for_each(|copy| copy.changed += 1),
+    ];
+    for meddle in meddled {
+        let bench = Bench::with_history_of(&SENT);
+        let plan = || {
+            let dry = DryHost::new(Arc::new(bench.host.clone()));
+            let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
+            run(pipeline, &bench.config.jobs.iter().collect::<Vec<_>>(), None);
+            let planned: Vec<String> = dry.planned().iter().map(ToString::to_string).collect();
+            planned.iter().filter(|line| line.contains("--known-as")).count()
+        };
+        assert_eq!(plan(), 2);
+        meddle(&mut bench.host.world());
+        assert_eq!(plan(), 0, "both must be sent as a whole");
+    }
+}
+
+#[test]
+fn a_dry_run_foretells_that_what_a_dead_run_left_goes() {
+    let bench = Bench::with_history_of(&SENT);
+    let effects = loops::effects(&SENT);
+    let named = effects.iter().position(|effect| effect.starts_with("rename the subvolume"));
+    bench.host.arm(Fault::KillBefore(named.unwrap()));
+    loops::die(&bench);
+    bench.host.arm(Fault::None);
+    let left = |bench: &Bench| {
+        let names = bench.host.world().pool.nested();
+        names.iter().filter(|path| path.to_str().unwrap().contains(".incoming.")).count()
+    };
+    assert_eq!(left(&bench), 1);
+    let dry = DryHost::new(Arc::new(bench.host.clone()));
+    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
+    let report = run(pipeline, &bench.config.jobs.iter().collect::<Vec<_>>(), None);
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    let planned: Vec<String> = dry.planned().iter().map(ToString::to_string).collect();
+    let goes = |line: &&String| line.starts_with("delete the subvolume /pool/.incoming.");
+    assert_eq!(planned.iter().filter(goes).count(), 1, "{planned:#?}");
+    assert_eq!(left(&bench), 1);
 }
 
 #[test]

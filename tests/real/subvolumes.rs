@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::bench_machine::{
@@ -22,7 +24,7 @@ fn scene(megabytes: u64) -> Scene {
     let disk = Disk::new(&machine, "btrfs", "disk", 600);
     let copies = Disk::new(&machine, "btrfs", "copies", megabytes);
     must("btrfs", &["-q", "subvolume", "create", &disk.path("home")]);
-    fs::create_dir(copies.path("t")).unwrap();
+    closed_directory(&copies.path("t"));
     let scene = Scene { machine, disk, copies };
     scene.configure("", "");
     scene.machine.run(&["init", "t"]).expect(0);
@@ -96,6 +98,20 @@ impl Scene {
         );
         self.configure(&format!("program = \"{wrapper}\""), "");
     }
+}
+
+/// A directory into which nobody else comes, as a target must be.
+fn closed_directory(path: &str) {
+    fs::DirBuilder::new().mode(0o700).create(path).unwrap();
+}
+
+nix::ioctl_write_ptr!(set_flags, 0x94, 26, u64);
+
+/// Makes a subvolume read-only or not by the kernel's own call, which keeps what it was received as.
+#[expect(unsafe_code, reason = "the number is what this call reads")]
+fn set_read_only(path: &Path, read_only: bool) {
+    let flags = if read_only { 1 << 1 } else { 0 };
+    unsafe { set_flags(fs::File::open(path).unwrap().as_raw_fd(), &raw const flags) }.unwrap();
 }
 
 fn uuid(path: &Path) -> String {
@@ -269,6 +285,100 @@ fn what_somebody_changed_is_no_copy_and_no_base() {
 }
 
 #[test]
+fn what_was_changed_behind_the_back_of_btrfs_progs_is_no_copy_and_no_base() {
+    let scene = scene(600);
+    torture(&scene.home());
+    scene.fill("big", 20);
+    let (first, _) = scene.run();
+    let changed = scene.copy(&first);
+    set_read_only(&changed, false);
+    fs::write(changed.join("plain"), "forged").unwrap();
+    set_read_only(&changed, true);
+    assert_eq!(scene.machine.copies("t"), [] as [String; 0]);
+    scene.machine.run(&["check", "--target", "t"]).expect(14).says(&first);
+    let report = scene.machine.run(&["--json", "run"]).json();
+    let target = &report["jobs"][0]["targets"][0];
+    let second = target["copy"].as_str().unwrap().to_owned();
+    assert!(target["bytes_new"].as_u64().unwrap() > 20 << 20, "{target}");
+    assert_same_tree(&scene.home(), &scene.copy(&second));
+
+    // The same of the snapshot that stays here. The changed file is in no difference to it.
+    let kept = scene.disk.subvolumes().into_iter().find(|name| name.contains(".stillpoint."));
+    let kept = scene.disk.at.join(kept.unwrap());
+    set_read_only(&kept, false);
+    fs::write(kept.join("plain"), "changed\n").unwrap();
+    set_read_only(&kept, true);
+    fs::write(scene.home().join("plain"), "changed\n").unwrap();
+    let report = scene.machine.run(&["--json", "run"]).json();
+    let third = report["jobs"][0]["targets"][0]["copy"].as_str().unwrap().to_owned();
+    assert_same_tree(&scene.home(), &scene.copy(&third));
+}
+
+#[test]
+fn a_place_to_which_others_have_access_takes_no_copies() {
+    let scene = scene(300);
+    fs::write(scene.home().join("x"), "x").unwrap();
+    let (copy, _) = scene.run();
+    let (place, open) = (scene.copies.at.join("t"), fs::Permissions::from_mode(0o711));
+    fs::set_permissions(&place, open.clone()).unwrap();
+    scene.machine.run(&["run"]).expect(4).says("chmod go-rwx");
+    scene.machine.run(&["check-config", "--online"]).expect(4).says("chmod go-rwx");
+    // What is there can still be read.
+    assert_eq!(scene.machine.copies("t"), [copy.as_str()]);
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o700)).unwrap();
+    // Records are believed, so nobody else may write them.
+    for place in [place.clone(), place.join(".stillpoint/copies")] {
+        chown(&place, Some(1234), None).unwrap();
+        scene.machine.run(&["list"]).expect(3).says("chown root");
+        chown(&place, Some(0), None).unwrap();
+    }
+    scene.run();
+    let new = scene.copies.at.join("u");
+    fs::create_dir(&new).unwrap();
+    fs::set_permissions(&new, open).unwrap();
+    configure(
+        &scene.machine,
+        "[targets.t.btrfs]\nlocation = \"{root}/copies/u\"\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{root}/disk/home\"]\n",
+    );
+    scene.machine.run(&["init", "t"]).expect(4).says("chmod go-rwx");
+}
+
+#[test]
+fn a_link_in_a_copy_leads_nowhere() {
+    use std::os::unix::ffi::OsStrExt;
+    let scene = scene(300);
+    let outside = scene.machine.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret"), "secret").unwrap();
+    fs::write(scene.home().join("x"), "x").unwrap();
+    // Names that can be looked for in a listing, and others.
+    let names = [b"link".as_slice(), b"caf\xe9"].map(std::ffi::OsStr::from_bytes);
+    for name in names {
+        symlink(&outside, scene.home().join(name)).unwrap();
+    }
+    scene.run();
+    let config = scene.machine.path("stillpoint.toml");
+    for name in names {
+        let inside = scene.home().join(name).join("secret");
+        for how in [vec!["--stdout"], vec!["--to", "back"]] {
+            let output = command(crate::bench_machine::PROGRAM)
+                .current_dir(scene.machine.path(""))
+                .arg("-c")
+                .arg(&config)
+                .args(["restore", "home"])
+                .arg(&inside)
+                .args(how)
+                .output()
+                .unwrap();
+            let ran = crate::bench_machine::Ran::from(output).expect(10);
+            assert_eq!(ran.stdout, "");
+        }
+    }
+    let back = fs::read_dir(scene.machine.path("back"));
+    assert_eq!(back.map_or(0, Iterator::count), 0, "nothing was restored");
+}
+
+#[test]
 fn a_stream_of_something_else_is_not_received() {
     let scene = scene(600);
     fs::write(scene.home().join("secret"), "x").unwrap();
@@ -326,7 +436,7 @@ fn a_full_disk_is_told_and_gets_its_space_back() {
 #[test]
 fn a_target_that_is_away_keeps_its_base_and_holds_up_nothing_else() {
     let scene = scene(600);
-    fs::create_dir(scene.copies.path("u")).unwrap();
+    closed_directory(&scene.copies.path("u"));
     configure(
         &scene.machine,
         "[targets.t.btrfs]\nlocation = \"{root}/copies/t\"\n[targets.t.keep]\nlast = 2\n[targets.u.btrfs]\nlocation = \"{root}/copies/u\"\n[jobs.home]\ntargets = [\"t\", \"u\"]\n[jobs.home.subvolumes]\npaths = [\"{root}/disk/home\"]\n",
@@ -442,7 +552,7 @@ fn names_of_any_kind_are_sent_and_copies_are_pinned_and_pruned() {
     let copies = Disk::new(&machine, "btrfs", "copies", 300);
     let written = "-a b 'd'";
     must("btrfs", &["-q", "subvolume", "create", &disk.path(written)]);
-    fs::create_dir(copies.path("t")).unwrap();
+    closed_directory(&copies.path("t"));
     torture(&disk.at.join(written));
     configure(
         &machine,

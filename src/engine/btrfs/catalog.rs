@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Context, EngineError};
-use crate::host::{Action, Subvolume};
+use crate::host::{Action, Subvolume, TrustKind};
 use crate::model::copy::{Copy, Series};
 use crate::model::names::{HostName, JobName, MachineId, RunId};
 use crate::model::shown::Show;
@@ -57,6 +57,8 @@ pub(super) struct Record {
     pub sent: String,
     /// The generation that the snapshot had.
     pub generation: u64,
+    /// The generation here in which the received subvolume was changed last, when it was whole.
+    pub changed: u64,
     /// The UUID of the subvolume here that it is based on.
     pub parent: Option<String>,
     /// In whose name it was made.
@@ -85,13 +87,15 @@ impl Record {
         Series { host: self.host.clone(), job: self.job.clone(), item: self.item.clone() }
     }
 
-    /// Whether a subvolume is the one that was recorded, and nobody has written to it since. (What was made writable
-    /// by btrfs-progs is no longer received as anything.)
+    /// Whether a subvolume is the one that was recorded, and nobody has written to it since. What was made writable by
+    /// btrfs-progs is no longer received as anything; whoever asks the kernel itself leaves all but the generation of the
+    /// last change as it was.
     pub fn is_of(&self, found: &Subvolume) -> bool {
         found.read_only
             && found.uuid.as_ref() == Some(&self.uuid)
             && found.received_uuid.as_ref() == Some(&self.sent)
             && found.received == self.generation
+            && found.changed == self.changed
     }
 
     /// The copy as it is listed.
@@ -121,19 +125,35 @@ impl<'a> Catalog<'a> {
     /// Opens a target.
     ///
     /// # Errors
-    /// When there is none at that place.
+    /// When there is none at that place, or others may put there what they like.
     pub fn open(cx: Context<'a>, location: &Path) -> Result<Self, EngineError> {
         let location = cx.host.canonical(location);
         let marker = marker(cx, &location)?.ok_or_else(|| EngineError::RepositoryMissing {
             repository: location.shown().to_string(),
         })?;
-        Ok(Self { cx, location, marker })
+        let catalog = Self { cx, location, marker };
+        // What a record says is believed, so nobody else may write one, nor move what it speaks of.
+        for directory in [&catalog.location, &catalog.records()] {
+            cx.host
+                .check_trusted(directory, TrustKind::Directory)
+                .map_err(EngineError::Untrusted)?;
+        }
+        Ok(catalog)
+    }
+
+    /// Refuses a place into which others can come. Whoever owns the root of a subvolume owns that of its copies as well,
+    /// and as soon as he reaches one, the kernel lets him make it writable.
+    ///
+    /// # Errors
+    /// When others can come there.
+    pub fn require_closed(&self) -> Result<(), EngineError> {
+        require_closed(self.cx, &self.location)
     }
 
     /// Makes one in a directory of a btrfs.
     ///
     /// # Errors
-    /// When there is one, or no directory, or no btrfs.
+    /// When there is one, or no directory, or no btrfs, or others have access to it.
     pub fn make(cx: Context<'a>, location: &Path) -> Result<Self, EngineError> {
         let location = cx.host.canonical(location);
         let repository = location.shown().to_string();
@@ -147,11 +167,14 @@ impl<'a> Catalog<'a> {
             return Err(EngineError::RepositoryExists { repository });
         }
         let mounts = cx.host.mounts()?;
-        let around = mounts.iter().rev().filter(|mount| location.starts_with(&mount.at));
+        // Of several mounts at one place, the last one is seen.
+        let around = mounts.iter().filter(|mount| location.starts_with(&mount.at));
         let around = around.max_by_key(|mount| mount.at.components().count());
         if around.is_none_or(|mount| mount.file_system != "btrfs") {
             return Err(unfit(format!("{repository} is on no btrfs, and only one can receive")));
         }
+        require_closed(cx, &location)?;
+        cx.host.check_trusted(&location, TrustKind::Directory).map_err(EngineError::Untrusted)?;
         let id: String =
             (0..4).map(|_| format!("{:08x}", u32::from_be_bytes(cx.host.random()))).collect();
         let made = Self { cx, location, marker: Marker { format: FORMAT, id } };
@@ -205,12 +228,20 @@ impl<'a> Catalog<'a> {
         Ok(copies)
     }
 
-    /// The names of all that is recorded, whether it is there or not.
+    /// The names of copies in whose place something else is by now. That one is gone is for history to tell, which knows
+    /// whether somebody deleted it.
     ///
     /// # Errors
-    /// When a record cannot be read.
-    pub fn recorded(&self) -> Result<Vec<String>, EngineError> {
-        Ok(self.all_records()?.into_iter().map(|record| record.name).collect())
+    /// When one cannot be looked at.
+    pub fn replaced(&self) -> Result<Vec<String>, EngineError> {
+        let mut replaced = Vec::new();
+        for record in self.all_records()? {
+            let found = self.cx.host.subvolume(&self.path(&record.name))?;
+            if found.is_some_and(|found| !record.is_of(&found)) {
+                replaced.push(record.name);
+            }
+        }
+        Ok(replaced)
     }
 
     /// Every record, also of what is gone.
@@ -243,11 +274,15 @@ impl<'a> Catalog<'a> {
     pub fn unfinished(&self) -> Result<Vec<String>, EngineError> {
         let there = self.cx.host.nested_subvolumes(&self.location)?;
         let names = there.iter().filter(|path| path.parent() == Some(&self.location));
-        Ok(names
-            .filter_map(|path| path.file_name().and_then(OsStr::to_str))
-            .filter(|name| finished_name(name).is_some())
-            .map(str::to_owned)
-            .collect())
+        let mut unfinished = Vec::new();
+        for path in names {
+            let name = path.file_name().and_then(OsStr::to_str);
+            let Some(name) = name.filter(|name| finished_name(name).is_some()) else { continue };
+            if self.cx.host.subvolume(path)?.is_some() {
+                unfinished.push(name.to_owned());
+            }
+        }
+        Ok(unfinished)
     }
 
     /// Writes the record of a copy.
@@ -258,12 +293,32 @@ impl<'a> Catalog<'a> {
         self.write(&self.record_of(&record.name), record)
     }
 
-    /// Forgets a copy that is gone.
+    /// Forgets a copy that came to nothing.
     ///
     /// # Errors
-    /// When the file cannot be removed.
+    /// When its record cannot be removed.
     pub fn forget(&self, name: &str) -> Result<(), EngineError> {
         self.cx.host.act(&Action::RemoveFile { path: self.record_of(name) })?;
+        Ok(())
+    }
+
+    /// Forgets all copies that are gone: what was deleted just now, and what a crash kept somebody from forgetting. Nothing
+    /// that was deleted may come back after this, so [`Catalog::flush`] comes first.
+    ///
+    /// # Errors
+    /// When a record cannot be read or removed.
+    pub fn forget_what_is_gone(&self) -> Result<(), EngineError> {
+        for record in self.all_records()? {
+            let path = self.path(&record.name);
+            let (incoming, _) = self.incoming(&record.name);
+            // In this order: one that just gets its name is at one of both.
+            let is_there = self.cx.host.subvolume(&incoming)?.is_some()
+                || self.cx.host.subvolume(&path)?.is_some()
+                || !self.cx.host.predicted(&foretold(&path)).is_empty();
+            if !is_there {
+                self.forget(&record.name)?;
+            }
+        }
         Ok(())
     }
 
@@ -303,6 +358,19 @@ pub(super) fn finished_name(name: &str) -> Option<&str> {
 /// What a dry run files its prediction of a copy under; see [`Fact::about`](crate::host::Fact::about).
 pub(super) fn prediction_about(path: &Path) -> String {
     format!("btrfs copy {}", path.shown())
+}
+
+fn require_closed(cx: Context<'_>, location: &Path) -> Result<(), EngineError> {
+    // The permission to go through a directory, of its group and of others.
+    const OPEN: u32 = 0o011;
+    match cx.host.path_state(location)? {
+        Some(found) if found.mode & OPEN != 0 => Err(unfit(format!(
+            "others can go into {0} (mode {1:04o}), and who owns a subvolume could make the copies of it writable — chmod go-rwx {0}",
+            location.shown(),
+            found.mode
+        ))),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn marker(cx: Context<'_>, location: &Path) -> Result<Option<Marker>, EngineError> {

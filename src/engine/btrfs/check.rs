@@ -22,13 +22,15 @@ impl BtrfsEngine {
         let catalog = self.open(cx)?;
         let copies = catalog.copies()?;
         let mut damage: Vec<String> = catalog
-            .recorded()?
+            .replaced()?
             .into_iter()
-            .filter(|name| copies.iter().all(|(record, _)| record.name != *name))
-            .map(|name| format!("{name} is recorded, and is not there or not what was received"))
+            .map(|name| format!("{name} is not what was received there"))
             .collect();
         let count = share(copies.len(), read_data);
-        for (done, (record, _)) in copies.iter().rev().take(count).enumerate() {
+        // Another share each time, so that each copy has its turn.
+        let start = u32::from_be_bytes(cx.host.random()) as usize % copies.len().max(1);
+        let chosen = copies.iter().cycle().skip(start).take(count);
+        for (done, (record, _)) in chosen.enumerate() {
             progress(Progress { current: Some(record.name.clone()), ..Progress::default() });
             tracing::debug!(done, of = count, "reading back");
             damage.extend(self.read_back(cx, record, &catalog.path(&record.name))?);

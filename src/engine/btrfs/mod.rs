@@ -96,7 +96,12 @@ impl Engine for BtrfsEngine {
 
     fn probe(&self, cx: Context<'_>) -> Result<Probe, EngineError> {
         let catalog = self.open(cx)?;
-        let completed = cx.host.run(&command::version(&self.program()), &mut |_, _| {})?;
+        catalog.require_closed()?;
+        let spec = command::version(&self.program());
+        let completed = cx.host.run(&spec, &mut |_, _| {})?;
+        if !completed.success() {
+            return Err(self.failure(spec.display(), &completed));
+        }
         let version = String::from_utf8_lossy(&completed.stdout).trim().to_owned();
         Ok(Probe { version, repository_id: Some(catalog.marker.id), encryption: None })
     }
@@ -152,10 +157,7 @@ impl Engine for BtrfsEngine {
         }
         // Until it is gone for good, a power cut brings back the copy and must find its record.
         catalog.flush()?;
-        for id in ids {
-            catalog.forget(id)?;
-        }
-        Ok(())
+        catalog.forget_what_is_gone()
     }
 
     fn check(

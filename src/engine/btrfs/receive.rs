@@ -35,11 +35,16 @@ impl BtrfsEngine {
             return Err(EngineError::unsupported(&self.target, "store anything but subvolumes"));
         };
         let catalog = self.open(cx)?;
+        catalog.require_closed()?;
         let copies = catalog.copies()?;
         // What a dry run only predicts is no base of anything.
         let there = || copies.iter().filter(|(_, found)| found.is_some()).map(|(record, _)| record);
         let base = still.earlier.iter().find_map(|sent| {
-            let received = there().find(|record| record.sent == sent.uuid)?;
+            // Somebody may have made the snapshot writable, changed it and made it read-only again.
+            let is_of = |record: &&Record| {
+                (&record.sent, record.generation) == (&sent.uuid, sent.generation)
+            };
+            let received = there().find(is_of)?;
             Some(Base { sent, received })
         });
         let transfer = Transfer {
@@ -98,13 +103,17 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Sends and receives. When that fails, nothing of it is left: it would take up space on a disk that may be full.
+    /// Sends and receives.
     fn carry_out(
         &self,
         base: Option<Base<'_>>,
         progress: OnProgress<'_>,
     ) -> Result<Option<Told>, Failure> {
-        let result = self.try_to_carry_out(base, progress);
+        self.or_cleared_away(self.try_to_carry_out(base, progress))
+    }
+
+    /// When something failed, nothing of the copy is left: it would take up space on a disk that may be full.
+    fn or_cleared_away<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
         if result.is_err()
             && let Err(error) = self.clear_away()
         {
@@ -124,6 +133,7 @@ impl Transfer<'_> {
             host.act(&Action::DeleteSubvolume { path, found })?;
             // The file system frees its space only after that.
             self.catalog.flush()?;
+            self.catalog.forget(&self.name)?;
         }
         Ok(())
     }
@@ -222,12 +232,22 @@ impl Transfer<'_> {
         found.read_only
             && found.received_uuid.as_ref() == Some(&self.still.snapshot.uuid)
             && found.received == told.generation
-            && told.generation == self.still.generation
+            && told.generation == self.still.snapshot.generation
             && found.parent_uuid.as_ref() == base.map(|base| &base.received.uuid)
     }
 
     /// Records the copy, and gives it the name of a whole one: that one never has without a record.
     fn seal(
+        &self,
+        request: &BackupRequest,
+        base: Option<Base<'_>>,
+        told: &Option<Told>,
+        warnings: Vec<String>,
+    ) -> Result<BackupReport, EngineError> {
+        self.or_cleared_away(self.try_to_seal(request, base, told, warnings))
+    }
+
+    fn try_to_seal(
         &self,
         request: &BackupRequest,
         base: Option<Base<'_>>,
@@ -256,7 +276,8 @@ impl Transfer<'_> {
             name: self.name.clone(),
             uuid,
             sent: self.still.snapshot.uuid.clone(),
-            generation: self.still.generation,
+            generation: self.still.snapshot.generation,
+            changed: found.changed,
             parent: base.map(|base| base.received.uuid.clone()),
             host: series.host.clone(),
             job: series.job.clone(),

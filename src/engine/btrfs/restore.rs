@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{BtrfsEngine, culprit};
 use crate::engine::{Context, EngineError, Entry, RestoreReport, RestoreRequest};
-use crate::host::{Action, Stream};
+use crate::host::{Action, PathKind, Stream};
 use crate::model::copy::Copy;
 use crate::model::shown::Show;
 use crate::tools::listing;
@@ -37,6 +37,10 @@ impl BtrfsEngine {
                 .collect()
         };
         let what = tar::Members { alone: within(&request.above)?, whole: within(&named)? };
+        for member in what.alone.iter().chain(&what.whole) {
+            // The last name may well be one of a link.
+            path.join(member).parent().map_or(Ok(()), |above| follows_no_link(cx, above))?;
+        }
         let pack = tar::pack(&path, &what, self.target.stall_timeout);
         let place = request.place_of(&root);
         cx.host.act(&Action::EnsureDirectory { path: place, mode: 0o755 })?;
@@ -72,6 +76,12 @@ impl BtrfsEngine {
         let catalog = self.open(cx)?;
         let (_, path) = self.held(&catalog, &copy.id)?;
         let file = path.join(below(&root_of(copy)?, wanted)?);
+        follows_no_link(cx, &file)?;
+        let found = cx.host.path_state(&file)?;
+        if found.is_none_or(|found| found.kind != PathKind::File) {
+            let detail = format!("there is no file {} in {}", wanted.shown(), copy.id);
+            return Err(EngineError::NoSource { detail });
+        }
         let spec = tar::print(&file, self.target.stall_timeout);
         let completed = cx.host.run(&spec, &mut |_, _| {})?;
         if completed.success() || completed.is_predicted {
@@ -124,6 +134,16 @@ pub(super) fn root_of(copy: &Copy) -> Result<PathBuf, EngineError> {
         engine: "btrfs",
         what: format!("the record of {} does not say of which subvolume it is", copy.id),
     })
+}
+
+/// Refuses a path in a copy that leads through a link: behind one lies what the machine has now.
+fn follows_no_link(cx: Context<'_>, path: &Path) -> Result<(), EngineError> {
+    match cx.host.way(path)?.links.first() {
+        None => Ok(()),
+        Some((link, _)) => Err(EngineError::NoSource {
+            detail: format!("{} is a symbolic link, which is not followed", link.shown()),
+        }),
+    }
 }
 
 /// A path of the machine as one below the root of the copy.

@@ -156,8 +156,8 @@ impl Snapshots<'_> {
         Ok(((), Done::ok(about.join(", "))))
     }
 
-    fn seen(&self, name: &str, uuid: &str) -> Snapshot {
-        Snapshot { path: self.seen_at.join(name), uuid: uuid.to_owned() }
+    fn seen(&self, name: &str, uuid: &str, generation: u64) -> Snapshot {
+        Snapshot { path: self.seen_at.join(name), uuid: uuid.to_owned(), generation }
     }
 }
 
@@ -174,9 +174,12 @@ impl HeldBatch for Snapshots<'_> {
             access: Access::Read,
         };
         Some(Input::Subvolume(Box::new(StillSubvolume {
-            snapshot: self.seen(hold.name()?, uuid),
-            generation: *generation,
-            earlier: hold.earlier.iter().map(|kept| self.seen(&kept.name, &kept.uuid)).collect(),
+            snapshot: self.seen(hold.name()?, uuid, *generation),
+            earlier: hold
+                .earlier
+                .iter()
+                .map(|kept| self.seen(&kept.name, &kept.uuid, kept.generation))
+                .collect(),
             view: PrivateView {
                 mounts: vec![top],
                 workplace: capture::workplace(cx.capture()),

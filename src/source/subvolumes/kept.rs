@@ -22,6 +22,8 @@ pub(super) struct Earlier {
     pub name: String,
     /// Its UUID.
     pub uuid: String,
+    /// The generation in which it was changed last.
+    pub generation: u64,
 }
 
 /// The earlier snapshots of a subvolume, the newest first: those that are there and what they were.
@@ -49,9 +51,8 @@ pub(super) fn of_item(
         // made it writable may have changed it.
         let there = cx.host().subvolume_on(&device, &name)?;
         let there = there.filter(|it| it.read_only && it.parent_uuid.as_ref() == origin);
-        if let Some(uuid) = there.and_then(|it| it.uuid) {
-            found.push(Earlier { name, uuid });
-        }
+        let known = there.and_then(|it| Some((it.uuid?, it.changed)));
+        found.extend(known.map(|(uuid, generation)| Earlier { name, uuid, generation }));
     }
     Ok(found)
 }

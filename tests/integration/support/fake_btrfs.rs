@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub uuid: String,
     pub parent_uuid: String,
     pub read_only: bool,
+    /// The generation in which it was changed last.
+    pub changed: u64,
 }
 
 /// The file system.
@@ -64,6 +66,7 @@ impl FakeBtrfs {
             uuid: Some(found.uuid.clone()),
             parent_uuid: Some(found.parent_uuid.clone()),
             read_only: found.read_only,
+            changed: found.changed,
             ..Subvolume::default()
         })
     }
@@ -84,8 +87,13 @@ impl FakeBtrfs {
         self.made += 1;
         self.origins.push(parent_uuid.clone());
         let uuid = format!("00000000-0000-0000-0000-{:012}", self.made);
-        let snapshot =
-            Snapshot { id: 1000 + self.made, uuid: uuid.clone(), parent_uuid, read_only: true };
+        let snapshot = Snapshot {
+            id: 1000 + self.made,
+            uuid: uuid.clone(),
+            parent_uuid,
+            read_only: true,
+            changed: 10 + self.made,
+        };
         self.top.insert(name.to_owned(), snapshot);
         Ok(uuid)
     }

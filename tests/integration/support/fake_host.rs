@@ -564,7 +564,7 @@ impl Host for FakeHost {
             size: 0,
             uid: 0,
             gid: 0,
-            mode: 0o755,
+            mode: if FakePool::holds(path) { 0o700 } else { 0o755 },
         }))
     }
 

@@ -24,7 +24,11 @@ pub struct Received {
     uuid: String,
     /// What was sent.
     sent: String,
+    /// The generation that it had.
+    generation: u64,
     parent: Option<String>,
+    /// The generation in which it was changed last.
+    pub changed: u64,
     /// Its data is on the disk.
     is_durable: bool,
     /// It looks whole and is empty.
@@ -55,7 +59,8 @@ impl FakePool {
     pub fn receive(&mut self, source: &FakeBtrfs, chain: &[&CommandSpec]) -> Vec<Answer> {
         let [send, stage, _] = chain else { panic!("a chain of {}", chain.len()) };
         let snapshot = send.args.last().map(Path::new).unwrap();
-        let sent = &source.top[snapshot.file_name().unwrap().to_str().unwrap()].uuid;
+        let snapshot = &source.top[snapshot.file_name().unwrap().to_str().unwrap()];
+        let (sent, generation) = (&snapshot.uuid, snapshot.changed);
         assert_eq!(option(stage, "--uuid").as_deref(), Some(sent.as_str()));
         let parent = parent_of(stage);
         assert_eq!(parent.is_some(), option(send, "-p").is_some());
@@ -68,14 +73,17 @@ impl FakePool {
             id: 2000 + self.made,
             uuid: format!("00000000-0000-0000-0001-{:012}", self.made),
             sent: sent.clone(),
+            generation,
             parent,
+            changed: 100 + self.made,
             is_durable: false,
             is_emptied: false,
         };
         assert_eq!(self.subvolumes.insert(at, received), None, "two of one name");
         // A difference names nothing new.
         let named = if parent_of(stage).is_some() { 0 } else { 5 };
-        let told = Told { bytes: 100, commands: 9, named, whole: true, ..Told::default() };
+        let told =
+            Told { bytes: 100, commands: 9, named, generation, whole: true, ..Told::default() };
         let said = [Vec::new(), vec![serde_json::to_string(&told).unwrap()], Vec::new()];
         let answer = |stderr| Answer { exit: Exit::Code(0), stdout: String::new(), stderr };
         said.map(answer).into()
@@ -91,6 +99,8 @@ impl FakePool {
             parent_uuid: found.parent.clone(),
             read_only: true,
             received_uuid: Some(found.sent.clone()),
+            changed: found.changed,
+            received: found.generation,
             ..Subvolume::default()
         })
     }
