@@ -7,8 +7,10 @@ use std::sync::Arc;
 use stillpoint::host::dry::DryHost;
 use stillpoint::model::job::Config;
 use stillpoint::model::keep::KeepPolicy;
+use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::target::ReadData;
+use stillpoint::model::undo::{Identity, Kept, SubvolumeSnapshot};
 use stillpoint::pipeline::run::run;
 use stillpoint::step::context::Pipeline;
 
@@ -180,6 +182,30 @@ fn a_base_that_somebody_changed_is_none() {
         assert_eq!(plan(), 2);
         meddle(&mut bench.host.world());
         assert_eq!(plan(), 0, "both must be sent as a whole");
+    }
+}
+
+#[test]
+fn a_disk_that_was_replaced_by_another_one_is_done_without() {
+    let bench = Bench::with_history_of(&SENT);
+    let mut lost = bench.history.kept(&bench.config.jobs[0].name).unwrap();
+    for kept in &mut lost {
+        let undo = SubvolumeSnapshot {
+            file_system: Some("a lost one".into()),
+            device: "/dev/lost".into(),
+            mounted_at: kept.series.item.as_ref().unwrap().into(),
+            name: ".stillpoint.0badc0de.0".into(),
+            origin: "of the lost one".into(),
+        };
+        let identity = Identity::Subvolume { uuid: "lost".into() };
+        kept.kept = Kept { undo: undo.into(), identity };
+        kept.run = RunId::parse("0badc0de").unwrap();
+    }
+    lost.truncate(1);
+    bench.history.record_kept(&lost).unwrap();
+    for _ in 0..2 {
+        let report = bench.run();
+        assert_eq!((report.outcome, report.warnings), (Outcome::Ok, Vec::new()));
     }
 }
 

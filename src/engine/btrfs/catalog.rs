@@ -314,7 +314,7 @@ impl<'a> Catalog<'a> {
             // In this order: one that just gets its name is at one of both.
             let is_there = self.cx.host.subvolume(&incoming)?.is_some()
                 || self.cx.host.subvolume(&path)?.is_some()
-                || !self.cx.host.predicted(&foretold(&path)).is_empty();
+                || !self.cx.host.predicted(&prediction_about(&path)).is_empty();
             if !is_there {
                 self.forget(&record.name)?;
             }

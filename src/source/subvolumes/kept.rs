@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::capture::{self, Still};
+use crate::capture::{self, CaptureError, Still};
 use crate::history::{History, KeptCapture};
 use crate::model::copy::{CLOCK_SLACK, Copy, Series, later};
 use crate::model::job::Job;
@@ -41,6 +41,10 @@ pub(super) fn of_item(
     let mut found = Vec::new();
     for kept in history.kept(&job.name)?.into_iter().rev() {
         if kept.series.item.as_deref() != Some(item) {
+            continue;
+        }
+        // Another disk may have taken the place of the one that it is on, for good.
+        if is_away(cx, &kept) {
             continue;
         }
         let Some(Still::Subvolume { device, name, .. }) = capture::kept(cx.capture(), &kept.kept)?
@@ -152,7 +156,13 @@ fn unneeded(
     };
     let staying = staying(cx, job, &kept);
     let unneeded = kept.iter().filter(|kept| !is_needed(kept) && !staying.contains(&name(kept)));
-    Ok(unneeded.cloned().collect())
+    // One on a disk that is not here takes up no space here. It is released when the disk is back, if ever.
+    Ok(unneeded.filter(|kept| !is_away(cx, kept)).cloned().collect())
+}
+
+/// Whether the file system that a snapshot is on is not here.
+fn is_away(cx: RunContext<'_>, kept: &KeptCapture) -> bool {
+    matches!(capture::kept(cx.capture(), &kept.kept), Err(CaptureError::Unfit { .. }))
 }
 
 /// The snapshots that stay because the job says so.

@@ -4,7 +4,7 @@
 //! is in the way aside in the same manner, and tells the times of every directory whose entries changed. What is left of
 //! all that in the end is the difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -42,8 +42,8 @@ pub struct Differing {
 #[derive(Debug, Default)]
 pub struct Changes {
     told: BTreeMap<Vec<u8>, Difference>,
-    /// Paths of which only the times were told.
-    times: Vec<Vec<u8>>,
+    /// Paths of which the times were told.
+    times: BTreeSet<Vec<u8>>,
     /// Where directories are now, and where they were: what is in them is taken away there after it was moved.
     moved: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -69,7 +69,7 @@ impl Changes {
                 self.add(path);
             }
             kind::UNLINK | kind::RMDIR => self.remove(path),
-            kind::UTIMES => self.times.push(path),
+            kind::UTIMES => drop(self.times.insert(path)),
             content if kind::CONTENT.contains(&content) => self.change(path, Difference::Modified),
             _ => self.change(path, Difference::Metadata),
         }
@@ -89,11 +89,21 @@ impl Changes {
     }
 
     fn has_entries_in(&self, directory: &[u8]) -> bool {
-        let parent = |path: &[u8]| {
-            let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-            path[..slash].to_vec()
+        let start = match directory {
+            [] => 0,
+            _ => directory.len() + 1,
         };
-        self.told.keys().any(|path| !path.is_empty() && parent(path) == directory)
+        self.inside(directory).any(|path| path.len() > start && !path[start..].contains(&b'/'))
+    }
+
+    /// What is told of anything in a directory, at whatever depth; it lies together.
+    fn inside(&self, directory: &[u8]) -> impl Iterator<Item = &Vec<u8>> {
+        let prefix = match directory {
+            [] => Vec::new(),
+            _ => [directory, b"/"].concat(),
+        };
+        let all = self.told.range(prefix.clone()..);
+        all.map(|(path, _)| path).take_while(move |path| path.starts_with(&prefix))
     }
 
     fn add(&mut self, path: Vec<u8>) {
@@ -132,20 +142,15 @@ impl Changes {
 
     fn rename(&mut self, from: &[u8], to: Vec<u8>) {
         // What was in a directory that is made under another name is told by that name.
-        let inside: Vec<Vec<u8>> = self
-            .told
-            .keys()
-            .filter(|path| path.strip_prefix(from).is_some_and(|rest| rest.first() == Some(&b'/')))
-            .cloned()
-            .collect();
+        let inside: Vec<Vec<u8>> = self.inside(from).cloned().collect();
         for path in inside {
             if let Some(how) = self.told.remove(&path) {
                 let moved = [to.as_slice(), &path[from.len()..]].concat();
                 self.told.insert(moved, how);
             }
         }
-        for path in self.times.iter_mut().filter(|path| path.as_slice() == from) {
-            path.clone_from(&to);
+        if self.times.remove(from) {
+            self.times.insert(to.clone());
         }
         if self.told.get(from) != Some(&Difference::Added) {
             self.moved.push((to.clone(), self.original(from.to_vec())));
