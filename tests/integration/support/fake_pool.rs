@@ -101,7 +101,6 @@ impl FakePool {
             received_uuid: Some(found.sent.clone()),
             changed: found.changed,
             received: found.generation,
-            ..Subvolume::default()
         })
     }
 
