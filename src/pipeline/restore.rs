@@ -86,8 +86,9 @@ pub fn restore(
     wanted: &Wanted,
 ) -> Result<Restored, StepError> {
     let (engine, copy) = query::copy(cx.pipeline, query, named)?;
-    // Only what commands print has an item.
-    if wanted.to.is_none() && copy.series.as_ref().is_some_and(|series| series.item.is_some()) {
+    // What commands print has a name for an item, and not a path.
+    let item = copy.series.as_ref().and_then(|series| series.item.as_ref());
+    if wanted.to.is_none() && item.is_some_and(|item| !Path::new(item).is_absolute()) {
         let text = format!(
             "job {} stores what commands print, which has no place on this machine — write it out with --stdout, or name a directory with --to",
             query.job

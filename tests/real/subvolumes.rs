@@ -153,6 +153,10 @@ fn a_copy_is_the_subvolume_and_only_differences_are_sent_again() {
     scene.machine.run(&["restore", "home", &first, "--to", to]).expect(0);
     let back = Path::new(to).join(scene.home().strip_prefix("/").unwrap());
     assert_same_tree(&back, &scene.copy(&first));
+    fs::write(scene.home().join("plain"), "lost").unwrap();
+    let plain = scene.disk.path("home/plain");
+    scene.machine.run(&["restore", "home", &second, &plain, "--in-place", "--yes"]).expect(0);
+    assert_eq!(fs::read_to_string(&plain).unwrap(), "changed\n");
     let printed =
         scene.machine.run(&["restore", "home", &scene.disk.path("home/plain"), "--stdout"]);
     assert_eq!(printed.expect(0).stdout, "changed\n");
