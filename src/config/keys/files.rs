@@ -3,16 +3,15 @@
 use std::path::PathBuf;
 
 use super::capture;
-use super::source::{ReadSource, SourceKind, Trees};
+use super::source::{ReadSource, SourceKind, Trees, read_paths};
 use crate::config::diagnostic::{Complaint, Notes};
-use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
+use crate::config::key::{Item, Key, Start, Table, no_variants};
 use crate::config::kind::Elements;
 use crate::config::kinds::{FLAG, PATHS as LIST_OF_PATHS, PATTERNS};
 use crate::config::section::Section;
 #[cfg(test)]
 use crate::config::testing::Effects;
 use crate::model::job::{FilesSource, Source};
-use crate::model::shown::Show;
 
 /// The kind of source.
 pub const ROW: SourceKind =
@@ -70,7 +69,7 @@ const ALLOW_EMPTY: Key<bool> = Key::new("allow-empty", &FLAG)
     .prose("A directory without any entry is an error, unless it may be empty.");
 
 fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadSource> {
-    let paths = read_paths(section, notes);
+    let paths = read_paths(section, &PATHS, notes);
     for (pattern, at) in section.list(&EXCLUDE) {
         if let Some(fault) = (notes.pattern_fault)(&pattern) {
             notes.problem(at, Complaint::new(fault));
@@ -94,25 +93,6 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadSource> {
     let (exclude, one_file_system) = (files.exclude.clone(), files.one_file_system);
     let trees = Trees { paths, exclude, one_file_system };
     Some(ReadSource { source: Source::Files(files), trees })
-}
-
-fn read_paths(section: &Section<'_>, notes: &mut Notes) -> Elements<PathBuf> {
-    if !section.has(&PATHS) {
-        let complaint =
-            Complaint::new("files names no paths").help(format!("add {} = [\"/…\"]", PATHS.key()));
-        notes.missing(section.at, complaint);
-    } else if section.is_empty_list(&PATHS) {
-        let complaint = Complaint::new("the list of paths is empty: nothing would be protected");
-        notes.problem(section.value_at(&PATHS), complaint);
-    }
-    let paths = section.list(&PATHS);
-    for (n, (path, at)) in paths.iter().enumerate() {
-        if paths[..n].iter().any(|(earlier, _)| earlier == path) {
-            let message = format!("the path {} is listed twice", path.shown());
-            notes.problem(*at, Complaint::new(message));
-        }
-    }
-    paths
 }
 
 /// What a change of each key changes.

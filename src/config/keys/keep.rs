@@ -21,7 +21,7 @@ pub const OF_TARGET: Table = Table {
          months and years are those of the machine's time zone (/etc/localtime; TZ is not asked).",
     ),
     variants: no_variants,
-    items: &[KEYS],
+    items: &[PERIODS, &[Item::Value(&TAGS)]],
 };
 
 /// The tables of a job, one for each target.
@@ -34,7 +34,7 @@ pub const OF_JOB: Table = Table {
          #daily = 14",
     ),
     variants: no_variants,
-    items: &[KEYS],
+    items: &[PERIODS, &[Item::Value(&TAGS)]],
 };
 
 /// The table of the snapshots that a job keeps on this machine.
@@ -58,17 +58,6 @@ const PERIODS: &[Item] = &[
     Item::Value(&MONTHLY),
     Item::Value(&YEARLY),
     Item::Value(&WITHIN),
-];
-
-const KEYS: &[Item] = &[
-    Item::Value(&LAST),
-    Item::Value(&HOURLY),
-    Item::Value(&DAILY),
-    Item::Value(&WEEKLY),
-    Item::Value(&MONTHLY),
-    Item::Value(&YEARLY),
-    Item::Value(&WITHIN),
-    Item::Value(&TAGS),
 ];
 
 const LAST: Key<u32> = Key::new("last", &Whole(0)).says("The newest copies").on("3");

@@ -3,16 +3,15 @@
 use std::path::PathBuf;
 
 use super::hooks;
-use super::source::{ReadSource, SourceKind, Trees};
-use crate::config::diagnostic::{Complaint, Notes};
-use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
+use super::source::{ReadSource, SourceKind, Trees, read_paths};
+use crate::config::diagnostic::Notes;
+use crate::config::key::{Item, Key, Start, Table, no_variants};
 use crate::config::kind::Elements;
 use crate::config::kinds::PATHS as LIST_OF_PATHS;
 use crate::config::section::Section;
 #[cfg(test)]
 use crate::config::testing::Effects;
 use crate::model::job::{Source, SubvolumesSource};
-use crate::model::shown::Show;
 
 /// The kind of source.
 pub const ROW: SourceKind = SourceKind {
@@ -48,21 +47,7 @@ const LEAVE_OUT: Key<Elements<PathBuf>> = Key::new("leave-out", &LIST_OF_PATHS)
     .told();
 
 fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadSource> {
-    if !section.has(&PATHS) {
-        let complaint = Complaint::new("subvolumes names no paths")
-            .help(format!("add {} = [\"/…\"]", PATHS.key()));
-        notes.missing(section.at, complaint);
-    } else if section.is_empty_list(&PATHS) {
-        let complaint = Complaint::new("the list of paths is empty: nothing would be protected");
-        notes.problem(section.value_at(&PATHS), complaint);
-    }
-    let paths = section.list(&PATHS);
-    for (n, (path, at)) in paths.iter().enumerate() {
-        if paths[..n].iter().any(|(earlier, _)| earlier == path) {
-            let complaint = Complaint::new(format!("{} is named twice", path.shown()));
-            notes.problem(*at, complaint);
-        }
-    }
+    let paths = read_paths(section, &PATHS, notes);
     let source = SubvolumesSource {
         paths: paths.iter().map(|(path, _)| path.clone()).collect(),
         leave_out: section.values(&LEAVE_OUT),

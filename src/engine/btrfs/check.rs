@@ -60,15 +60,14 @@ impl BtrfsEngine {
         let send = command::send(&self.program(), &sending, limit);
         let stage = command::stage(&expected, Reader::Nobody, limit);
         let chained = cx.host.chain(std::slice::from_ref(&send), &stage, &mut |_, _| {})?;
-        let Some(at) = culprit(&chained.before, &chained.last) else { return Ok(None) };
-        let completed = chained.before.get(at).unwrap_or(&chained.last);
+        let culprit = culprit(std::slice::from_ref(&send), &stage, &chained);
+        let Some((spec, completed)) = culprit else { return Ok(None) };
         let said = completed.last_lines(3);
         // The kernel's word for data that does not match its checksum, at the end of the line.
         if said.lines().any(|line| line.ends_with(": Input/output error")) {
             return Ok(Some(format!("{}: {said}", record.name)));
         }
-        let spec = if at == 0 { &send } else { &stage };
-        Err(self.failure(spec.display(), completed))
+        Err(self.failure(spec, completed))
     }
 }
 

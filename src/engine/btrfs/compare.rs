@@ -39,12 +39,8 @@ impl BtrfsEngine {
                 Err(error) => torn = Some(error.to_string()),
             }
         })?;
-        if let Some(at) = culprit(&chained.before, &chained.last) {
-            let (spec, ended) = match chained.before.get(at) {
-                Some(sent) => (&send, sent),
-                None => (&list, &chained.last),
-            };
-            return Err(self.failure(spec.display(), ended));
+        if let Some((spec, ended)) = culprit(std::slice::from_ref(&send), &list, &chained) {
+            return Err(self.failure(spec, ended));
         }
         match torn {
             Some(what) => Err(EngineError::Output { engine: "btrfs", what }),

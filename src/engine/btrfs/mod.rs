@@ -11,7 +11,7 @@ use super::{
     BackupReport, BackupRequest, Change, CheckReport, Context, Engine, EngineError, Entry,
     Initialised, OnProgress, Probe, RestoreReport, RestoreRequest,
 };
-use crate::host::{Action, Completed, Exit, Tool};
+use crate::host::{Action, Chained, CommandSpec, Completed, Exit, Tool};
 use crate::model::copy::Copy;
 use crate::model::shown::Show;
 use crate::model::target::{ReadData, Target};
@@ -59,25 +59,30 @@ impl BtrfsEngine {
     }
 
     /// Why a process failed.
-    fn failure(&self, command: String, completed: &Completed) -> EngineError {
+    fn failure(&self, spec: &CommandSpec, completed: &Completed) -> EngineError {
         let detail = completed.last_lines(5);
         // The words of the kernel stand at the end; a name before them may say anything.
         if detail.lines().any(|line| line.ends_with(": No space left on device")) {
             return EngineError::Full { repository: self.target.repository.clone(), detail };
         }
-        EngineError::Failed { command, exit: completed.exit.to_string(), detail }
+        EngineError::Failed { command: spec.display(), exit: completed.exit.to_string(), detail }
     }
 }
 
 /// The process of a chain that failed by itself, the last one first: the others were stopped because of it, or lost
 /// their reader.
-fn culprit<'c>(before: &'c [Completed], last: &'c Completed) -> Option<usize> {
+fn culprit<'c>(
+    before: &'c [CommandSpec],
+    last: &'c CommandSpec,
+    chained: &'c Chained,
+) -> Option<(&'c CommandSpec, &'c Completed)> {
     let failed = |completed: &Completed| matches!(completed.exit, Exit::Code(code) if code != 0);
-    if failed(last) {
-        return Some(before.len());
+    let ended = || before.iter().zip(&chained.before).chain([(last, &chained.last)]);
+    if failed(&chained.last) {
+        return Some((last, &chained.last));
     }
-    let by_itself = before.iter().position(failed);
-    by_itself.or_else(|| before.iter().chain([last]).position(|completed| !completed.success()))
+    let by_itself = ended().find(|(_, completed)| failed(completed));
+    by_itself.or_else(|| ended().find(|(_, completed)| !completed.success()))
 }
 
 impl Engine for BtrfsEngine {
@@ -100,7 +105,7 @@ impl Engine for BtrfsEngine {
         let spec = command::version(&self.program());
         let completed = cx.host.run(&spec, &mut |_, _| {})?;
         if !completed.success() {
-            return Err(self.failure(spec.display(), &completed));
+            return Err(self.failure(&spec, &completed));
         }
         let version = String::from_utf8_lossy(&completed.stdout).trim().to_owned();
         Ok(Probe { version, repository_id: Some(catalog.marker.id), encryption: None })

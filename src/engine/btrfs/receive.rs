@@ -208,14 +208,12 @@ impl Transfer<'_> {
         receive: &CommandSpec,
         chained: &Chained,
     ) -> Result<Told, Failure> {
-        if let Some(at) = culprit(&chained.before, &chained.last) {
-            let last = &chained.last;
-            return Err(match before.get(at).zip(chained.before.get(at)) {
-                Some((spec, ended)) => Failure::Other(self.engine.failure(spec.display(), ended)),
-                None if last.code().is_some() => {
-                    Failure::Receiver(self.engine.failure(receive.display(), last))
-                }
-                None => Failure::Other(self.engine.failure(receive.display(), last)),
+        if let Some((spec, ended)) = culprit(before, receive, chained) {
+            let error = self.engine.failure(spec, ended);
+            let is_receivers = std::ptr::eq(ended, &chained.last) && ended.code().is_some();
+            return Err(match is_receivers {
+                true => Failure::Receiver(error),
+                false => Failure::Other(error),
             });
         }
         let told = chained.before.get(1).and_then(|stage| Told::last(&stage.stderr_tail));

@@ -54,14 +54,9 @@ impl BtrfsEngine {
                     warnings.push(String::from_utf8_lossy(line).into_owned());
                 }
             })?;
-        if let Some(at) = culprit(&chained.before, &chained.last) {
-            let (spec, completed) = match chained.before.get(at) {
-                Some(packed) => (&pack, packed),
-                None => (&unpack, &chained.last),
-            };
-            let error = self.failure(spec.display(), completed);
-            let is_there = at == chained.before.len();
-            return Err(request.judged(cx.host, error, is_there));
+        if let Some((spec, ended)) = culprit(std::slice::from_ref(&pack), &unpack, &chained) {
+            let is_there = std::ptr::eq(ended, &chained.last);
+            return Err(request.judged(cx.host, self.failure(spec, ended), is_there));
         }
         Ok(RestoreReport { warnings, ..RestoreReport::default() })
     }
@@ -87,7 +82,7 @@ impl BtrfsEngine {
         if completed.success() || completed.is_predicted {
             return Ok(());
         }
-        Err(self.failure(spec.display(), &completed))
+        Err(self.failure(&spec, &completed))
     }
 
     /// Hands on what a copy holds; see [`crate::engine::Engine::contents`].
@@ -122,7 +117,7 @@ impl BtrfsEngine {
         match torn {
             Some(line) => Err(EngineError::Output { engine: "btrfs", what: line }),
             None if completed.success() => Ok(()),
-            None => Err(self.failure(spec.display(), &completed)),
+            None => Err(self.failure(&spec, &completed)),
         }
     }
 }
