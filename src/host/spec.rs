@@ -54,7 +54,7 @@ impl Tool {
     pub fn hint(&self) -> String {
         match self {
             Tool::Known { hint, .. } => (*hint).into(),
-            Tool::Own => "it was removed or replaced while it ran: run it again".into(),
+            Tool::Own => "mount /proc".into(),
             Tool::Path(path) => format!("check the path {} in the configuration", path.shown()),
             Tool::Named(name) => format!(
                 "{} is looked up in /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin, /sbin and /bin; give a full path if it is elsewhere",

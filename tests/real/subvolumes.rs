@@ -587,6 +587,59 @@ fn names_of_any_kind_are_sent_and_copies_are_pinned_and_pruned() {
 }
 
 #[test]
+fn a_path_that_no_name_can_hold_is_in_the_record() {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "btrfs", "disk", 300);
+    let copies = Disk::new(&machine, "btrfs", "copies", 300);
+    let names = [
+        "Документы и фотографии всей семьи за все годы",
+        "Документы и фотографии всей семьи за все годы 2",
+    ];
+    for name in names {
+        must("btrfs", &["-q", "subvolume", "create", &disk.path(name)]);
+        fs::write(disk.at.join(name).join("x"), name).unwrap();
+    }
+    closed_directory(&copies.path("t"));
+    configure(
+        &machine,
+        &format!(
+            "[targets.t.btrfs]\nlocation = \"{{root}}/copies/t\"\n[targets.t.keep]\nlast = 1\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{{root}}/disk/{}\", \"{{root}}/disk/{}\"]\n",
+            names[0], names[1]
+        ),
+    );
+    machine.run(&["init", "t"]).expect(0);
+    for _ in 0..2 {
+        machine.run(&["run"]).expect(0);
+    }
+    let listed = machine.run(&["--json", "list"]).expect(0).json();
+    let items = listed["copies"].as_array().unwrap().iter();
+    let items: BTreeSet<&str> = items.map(|copy| copy["item"].as_str().unwrap()).collect();
+    let wanted = names.map(|name| disk.path(name));
+    assert_eq!(items, wanted.iter().map(String::as_str).collect());
+    for path in &wanted {
+        let file = format!("{path}/x");
+        let printed =
+            machine.run(&["restore", "home", &file, "--item", path, "--stdout"]).expect(0);
+        assert!(path.ends_with(&printed.stdout), "{}", printed.stdout);
+    }
+}
+
+#[test]
+fn a_program_that_is_replaced_while_it_runs_goes_on() {
+    let scene = scene(300);
+    fs::write(scene.home().join("x"), "x").unwrap();
+    let own = scene.machine.path("replaced");
+    fs::copy(crate::bench_machine::PROGRAM, &own).unwrap();
+    scene.configure("", "[jobs.home.hooks]\nbefore = [[\"/bin/rm\", \"{root}/replaced\"]]\n");
+    let config = scene.machine.path("stillpoint.toml");
+    let output = command(own.to_str().unwrap()).arg("-c").arg(config).arg("run").output().unwrap();
+    crate::bench_machine::Ran::from(output).expect(0);
+    assert!(!own.exists());
+    let copy = scene.machine.copies("t").pop().unwrap();
+    assert_same_tree(&scene.home(), &scene.copy(&copy));
+}
+
+#[test]
 fn what_the_units_leave_a_run_is_enough_to_send_and_receive() {
     let scene = scene(300);
     torture(&scene.home());

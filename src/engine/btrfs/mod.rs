@@ -12,7 +12,8 @@ use super::{
     Initialised, OnProgress, Probe, RestoreReport, RestoreRequest,
 };
 use crate::host::{Action, Chained, CommandSpec, Completed, Exit, Tool};
-use crate::model::copy::Copy;
+use crate::model::copy::{Copy, Series};
+use crate::model::hash::fnv;
 use crate::model::shown::Show;
 use crate::model::target::{ReadData, Target};
 use crate::tools::borg::name;
@@ -67,6 +68,21 @@ impl BtrfsEngine {
         }
         EngineError::Failed { command: spec.display(), exit: completed.exit.to_string(), detail }
     }
+}
+
+/// The longest name that a copy gets, in bytes: a file system takes 255, and a record is written as `.NAME.json.` and 16
+/// digits first.
+const LONGEST_NAME: usize = 255 - 23;
+
+/// The name of a copy. A path that is too long for it is told by the record alone.
+fn name_of(request: &BackupRequest) -> String {
+    let BackupRequest { series, time, run, .. } = request;
+    let name = name::archive_name(series, *time, run);
+    if name.len() <= LONGEST_NAME {
+        return name;
+    }
+    let item = series.item.as_ref().map(|item| format!("{:016x}", fnv(item.as_bytes())));
+    name::archive_name(&Series { item, ..series.clone() }, *time, run)
 }
 
 /// The process of a chain that failed by itself, the last one first: the others were stopped because of it, or lost
@@ -138,7 +154,7 @@ impl Engine for BtrfsEngine {
     }
 
     fn name_for(&self, request: &BackupRequest) -> Option<String> {
-        Some(name::archive_name(&request.series, request.time, &request.run))
+        Some(name_of(request))
     }
 
     fn unfinished(&self, copy: &Copy) -> Option<String> {

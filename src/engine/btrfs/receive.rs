@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::catalog::{Catalog, Record, prediction_about};
-use super::{BtrfsEngine, culprit};
+use super::{BtrfsEngine, culprit, name_of};
 use crate::engine::{
     BackupReport, BackupRequest, Context, Engine, EngineError, Input, OnProgress, Snapshot,
     StillSubvolume,
@@ -12,7 +12,6 @@ use crate::host::{Action, Chained, CommandSpec, Fact, Stream, Subvolume};
 use crate::model::event::Progress;
 use crate::model::outcome::Outcome;
 use crate::model::shown::Show;
-use crate::tools::borg::name;
 use crate::tools::btrfs::command::{self, Reader, Sending, Told, parse_uuid};
 use crate::tools::btrfs::stage::{Expectation, Parent, Uuid};
 
@@ -47,12 +46,7 @@ impl BtrfsEngine {
             let received = there().find(is_of)?;
             Some(Base { sent, received })
         });
-        let transfer = Transfer {
-            engine: self,
-            catalog: &catalog,
-            still,
-            name: name::archive_name(&request.series, request.time, &request.run),
-        };
+        let transfer = Transfer { engine: self, catalog: &catalog, still, name: name_of(request) };
         let Some(base) = base else {
             let told = transfer.carry_out(None, progress)?;
             return transfer.seal(request, None, &told, Vec::new());

@@ -23,7 +23,8 @@ fn find_in(tool: &Tool, search_path: &str) -> Result<PathBuf, RunError> {
     let path = match tool {
         Tool::Path(path) if path.is_absolute() => path.clone(),
         Tool::Path(_) => return Err(missing("give its full path, from / on".into())),
-        Tool::Own => std::env::current_exe().map_err(|_| missing(tool.hint()))?,
+        // The kernel's own link to this very program, also when its file has been replaced meanwhile.
+        Tool::Own => return Ok("/proc/self/exe".into()),
         Tool::Known { .. } | Tool::Named(_) => {
             by_name(&tool.name(), search_path).ok_or_else(|| missing(tool.hint()))?
         }
