@@ -35,15 +35,21 @@ pub(super) fn offer(wanted: &Wanted<'_>) -> Option<Choice> {
     let volume = wanted.volume.filter(|volume| volume.mount.file_system == "btrfs")?;
     let at = volume.at.shown();
     Some(match (&volume.swap_file, volume.is_subvolume) {
-        (Some(swap), _) => Choice::Live(format!(
-            "btrfs makes no snapshot of {at} while the swap file {0} in it is in use: move it into a subvolume of its own, or switch it off meanwhile (before = [[\"swapoff\", \"{0}\"]], finally = [[\"swapon\", \"{0}\"]])",
-            swap.shown()
-        )),
+        (Some(swap), _) => Choice::Live(swapped_to(&volume.at, swap)),
         (None, false) => Choice::Live(format!(
             "{at} shows a directory inside a subvolume, of which btrfs makes no snapshot"
         )),
         (None, true) => Choice::Held(of_subvolume(volume)),
     })
+}
+
+/// Why there is no snapshot of a subvolume that the kernel swaps to.
+pub fn swapped_to(at: &Path, swap: &Path) -> String {
+    format!(
+        "btrfs makes no snapshot of {at} while the swap file {0} in it is in use: move it into a subvolume of its own, or switch it off meanwhile (before = [[\"swapoff\", \"{0}\"]], finally = [[\"swapon\", \"{0}\"]])",
+        swap.shown(),
+        at = at.shown()
+    )
 }
 
 impl Provider for Btrfs {

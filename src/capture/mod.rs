@@ -38,7 +38,7 @@ pub mod survey;
 mod tests;
 pub mod view;
 
-pub use btrfs::of_subvolume;
+pub use btrfs::{of_subvolume, swapped_to};
 pub use choose::{choose, choose_device};
 pub use offer::Choice;
 pub use release::{go_together, kept, release, release_held, release_together, wake};

@@ -252,11 +252,7 @@ impl PathSurvey<'_> {
         }
         // Not only what lies below the path: a mount below any of them would have no place in the snapshot.
         for nested in self.host.nested_subvolumes(&at)? {
-            let ours = nested
-                .file_name()
-                .is_some_and(|name| name.as_bytes().starts_with(SNAPSHOT_PREFIX.as_bytes()));
-            // Elsewhere a user may have called something of his own so.
-            if ours && is_top_level && nested.parent() == Some(&at) {
+            if is_top_level && is_snapshot_of_ours(&at, &nested) {
                 // An empty directory of that name would be in the copy, of another run's snapshot.
                 self.exclude(found, &nested, literal);
                 continue;
@@ -404,8 +400,15 @@ pub fn mount_of<'m>(mounts: &'m [MountEntry], path: &Path) -> Option<&'m MountEn
         .max_by_key(|mount| mount.at.components().count())
 }
 
+/// Whether a subvolume in the top-level one that is seen at `top` is a snapshot of ours, of whichever run. Elsewhere a user
+/// may have called something of his own so.
+pub fn is_snapshot_of_ours(top: &Path, nested: &Path) -> bool {
+    let name = nested.file_name().unwrap_or_default().as_bytes();
+    name.starts_with(SNAPSHOT_PREFIX.as_bytes()) && nested.parent() == Some(top)
+}
+
 /// The files that the kernel swaps to, from `/proc/swaps` (proc(5)). Without that file there are none.
-fn swap_files(host: &dyn Host) -> Vec<PathBuf> {
+pub fn swap_files(host: &dyn Host) -> Vec<PathBuf> {
     let Ok(table) = host.read(Path::new("/proc/swaps")) else { return Vec::new() };
     let table = String::from_utf8_lossy(&table).into_owned();
     table

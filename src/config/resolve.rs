@@ -136,7 +136,7 @@ fn job_and_target(job: &ReadJob, read: &ReadTarget, at: Span, defined: &[&str], 
                 target.name.as_str(),
                 path.shown()
             ))
-            .help(format!("add {} to exclude", covering(repository)));
+            .help(format!("add {} to {}", covering(repository), trees.excluded_by));
             notes.problem(*path_at, complaint);
         }
     }

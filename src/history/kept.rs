@@ -66,6 +66,21 @@ impl History {
         })
     }
 
+    /// The captures that stay, of all jobs that there ever were.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn all_kept(&self) -> Result<Vec<KeptCapture>, HistoryError> {
+        self.sql("read the captures that stay", |connection| {
+            connection
+                .prepare(
+                    "SELECT host, job, item, run, undo, identity, made FROM kept ORDER BY sequence",
+                )?
+                .query_map([], read)?
+                .collect()
+        })
+    }
+
     /// Forgets a capture that is released.
     ///
     /// # Errors

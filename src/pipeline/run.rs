@@ -17,6 +17,7 @@ use super::session::{LedgerDirectory, session};
 use super::steps::maintain::maintain;
 use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
+use crate::step::kept;
 use crate::step::recorder::Recorder;
 
 /// Runs jobs and answers with the record. Nothing that goes wrong is an error here: it is in the record.
@@ -85,6 +86,9 @@ fn carry_out(
         }
     }
     let mut rec = Recorder::new(cx.pipeline.observer, None);
+    if cx.host().stop_signal().is_none() {
+        kept::tell_of_unnamed(cx, &mut rec);
+    }
     for target in &cx.config().targets {
         let Some(deleted) = served.get(&target.name) else { continue };
         if cx.host().stop_signal().is_none() {

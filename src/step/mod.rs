@@ -7,6 +7,7 @@ pub mod captures;
 pub mod context;
 pub mod error;
 pub mod hook;
+pub mod kept;
 pub mod recorder;
 pub mod release;
 pub mod source;

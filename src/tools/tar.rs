@@ -42,7 +42,9 @@ pub fn pack(below: &Path, what: &Members, stall_limit: Duration) -> CommandSpec 
 pub fn unpack(below: &Path, stall_limit: Duration) -> CommandSpec {
     let mut spec = CommandSpec::new(TAR, Effect::Mutate)
         .args(["--extract", "--file=-", "--same-owner", "--preserve-permissions"])
-        .args(["--delay-directory-restore"])
+        // With the last, it reads on to the end of its input, beyond that of the archive: who feeds it would otherwise lose
+        // it now and then while it still has padding to hand over.
+        .args(["--delay-directory-restore", "--ignore-zeros"])
         .args(FAITHFUL.iter().copied())
         .arg(directory(below));
     spec.stall_limit = Some(stall_limit);
@@ -81,7 +83,7 @@ mod tests {
         let unpacked = unpack(Path::new("/to"), limit);
         assert_eq!(
             unpacked.display(),
-            "tar --extract --file=- --same-owner --preserve-permissions --delay-directory-restore \
+            "tar --extract --file=- --same-owner --preserve-permissions --delay-directory-restore --ignore-zeros \
              --numeric-owner --xattrs '--xattrs-include=*' --acls --directory=/to"
         );
         assert_eq!(unpacked.effect, Effect::Mutate);

@@ -248,6 +248,9 @@ impl Bench {
         self.assert_released(after);
         let kept = self.host.world().copies().len();
         assert_eq!(kept, self.kept, "{after}: the policy keeps so many");
+        // A check would hold them to be lost.
+        let orphans = self.host.world().pool.orphans().len();
+        assert_eq!(orphans, 0, "{after}: records of copies that are gone");
     }
 }
 

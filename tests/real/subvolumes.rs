@@ -737,3 +737,137 @@ fn what_changed_between_copies_is_told() {
     let told = scene.machine.run(&["--json", "diff", "home", &second, &second]).expect(0).json();
     assert_eq!(told["changes"].as_array().unwrap().len(), 0);
 }
+
+#[test]
+fn a_damaged_record_hides_its_own_copy_and_no_other() {
+    let scene = scene(300);
+    fs::write(scene.home().join("x"), "x").unwrap();
+    let (first, _) = scene.run();
+    let (second, _) = scene.run();
+    let record = scene.copies.at.join("t/.stillpoint/copies").join(format!("{first}.json"));
+    let whole = fs::read(&record).unwrap();
+    fs::write(&record, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(scene.machine.copies("t"), [second.as_str()]);
+    let printed = scene.machine.run(&["restore", "home", &scene.disk.path("home/x"), "--stdout"]);
+    assert_eq!(printed.expect(0).stdout, "x");
+    // Copies are made, and the target is closed until it is back.
+    scene.machine.run(&["run"]).expect(13).says(&first);
+    scene.machine.run(&["check", "--target", "t"]).expect(14).says(record.to_str().unwrap());
+    fs::write(&record, &whole).unwrap();
+    scene.machine.run(&["check", "--target", "t"]).expect(0);
+    assert_eq!(scene.machine.copies("t").len(), 3);
+}
+
+#[test]
+fn what_could_not_be_recorded_leaves_nothing() {
+    let scene = scene(300);
+    fs::write(scene.home().join("x"), "x").unwrap();
+    let records = scene.copies.path("t/.stillpoint/copies");
+    must("chattr", &["+i", &records]);
+    scene.machine.run(&["run"]).expect(10);
+    must("chattr", &["-i", &records]);
+    assert_eq!(scene.strays(), [] as [String; 0]);
+    scene.run();
+    scene.machine.run(&["check", "--target", "t"]).expect(0);
+}
+
+#[test]
+fn the_snapshot_of_a_job_that_is_gone_is_told_of() {
+    let scene = scene(300);
+    fs::write(scene.home().join("x"), "x").unwrap();
+    scene.run();
+    let text = fs::read_to_string(scene.machine.path("stillpoint.toml")).unwrap();
+    scene.machine.write("stillpoint.toml", &text.replace("jobs.home", "jobs.other"), 0o600);
+    let is_kept = |name: &String| name.contains(".stillpoint.");
+    let snapshot = scene.disk.subvolumes().into_iter().find(is_kept).unwrap();
+    scene.machine.run(&["run"]).expect(12).says(&snapshot);
+    must("btrfs", &["-q", "subvolume", "delete", &scene.disk.path(&snapshot)]);
+    scene.run();
+    assert_eq!(scene.kept(), 1, "that of the job as it is called now");
+}
+
+#[test]
+fn a_subvolume_is_restored_to_its_place() {
+    let scene = scene(300);
+    for name in ["x", "y"] {
+        fs::write(scene.home().join(name), name).unwrap();
+    }
+    scene.run();
+    fs::write(scene.home().join("x"), "changed").unwrap();
+    fs::remove_file(scene.home().join("y")).unwrap();
+    fs::write(scene.home().join("new"), "new").unwrap();
+    let x = scene.disk.path("home/x");
+    scene.machine.run(&["restore", "home", &x, "--in-place"]).expect(0);
+    assert_eq!(fs::read_to_string(&x).unwrap(), "x");
+    assert!(!scene.home().join("y").exists(), "it was not asked for");
+    scene.machine.run(&["restore", "home", "--in-place", "--yes"]).expect(0);
+    assert_eq!(fs::read_to_string(scene.home().join("y")).unwrap(), "y");
+    assert_eq!(fs::read_to_string(scene.home().join("new")).unwrap(), "new");
+}
+
+#[test]
+fn long_names_are_sent() {
+    let scene = scene(300);
+    let long = ["y".repeat(250), format!("{}z", "y".repeat(249))];
+    let paths = long.each_ref().map(|name| scene.disk.path(name));
+    for path in &paths {
+        must("btrfs", &["-q", "subvolume", "create", path]);
+        fs::write(format!("{path}/x"), path).unwrap();
+    }
+    configure(
+        &scene.machine,
+        &format!(
+            "[targets.t.btrfs]\nlocation = \"{{root}}/copies/t\"\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{}\", \"{}\"]\n",
+            paths[0], paths[1]
+        ),
+    );
+    for _ in 0..2 {
+        scene.machine.run(&["run"]).expect(0);
+    }
+    assert_eq!(scene.machine.copies("t").len(), 4);
+    for path in &paths {
+        let file = format!("{path}/x");
+        let args = ["restore", "home", "latest", "--item", path, &file, "--stdout"];
+        assert_eq!(scene.machine.run(&args).expect(0).stdout, *path);
+    }
+}
+
+#[test]
+fn our_own_snapshots_are_not_missed_in_a_copy_of_the_top_level_subvolume() {
+    let scene = scene(300);
+    fs::write(scene.disk.path("x"), "x").unwrap();
+    configure(
+        &scene.machine,
+        "[targets.t.btrfs]\nlocation = \"{root}/copies/t\"\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{root}/disk\"]\nleave-out = [\"{root}/disk/home\"]\n",
+    );
+    for _ in 0..2 {
+        scene.machine.run(&["run"]).expect(0);
+    }
+    assert_eq!(scene.kept(), 1);
+}
+
+#[test]
+fn a_swap_file_hinders_its_own_subvolume_alone() {
+    let scene = scene(300);
+    let swap = scene.disk.path("home/swap");
+    fs::write(&swap, "").unwrap();
+    must("chattr", &["+C", &swap]);
+    fs::write(&swap, vec![0; 16 << 20]).unwrap();
+    must("chmod", &["600", &swap]);
+    must("mkswap", &[&swap]);
+    let other = scene.disk.path("other");
+    must("btrfs", &["-q", "subvolume", "create", &other]);
+    fs::write(format!("{other}/x"), "x").unwrap();
+    configure(
+        &scene.machine,
+        "[targets.t.btrfs]\nlocation = \"{root}/copies/t\"\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{root}/disk/home\", \"{root}/disk/other\"]\n",
+    );
+    must("swapon", &[&swap]);
+    let checked = scene.machine.run(&["check-config", "--online"]);
+    let ran = scene.machine.run(&["run"]);
+    must("swapoff", &[&swap]);
+    checked.expect(0).says("swapoff");
+    ran.expect(4).says("swapoff");
+    assert_eq!(scene.machine.copies("t").len(), 1);
+    scene.machine.run(&["run"]).expect(0);
+}

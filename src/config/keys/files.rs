@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::capture;
 use super::source::{ReadSource, SourceKind, Trees, read_paths};
 use crate::config::diagnostic::{Complaint, Notes};
-use crate::config::key::{Item, Key, Start, Table, no_variants};
+use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
 use crate::config::kind::Elements;
 use crate::config::kinds::{FLAG, PATHS as LIST_OF_PATHS, PATTERNS};
 use crate::config::section::Section;
@@ -91,7 +91,7 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadSource> {
         allow_empty: section.get(&ALLOW_EMPTY)?,
     };
     let (exclude, one_file_system) = (files.exclude.clone(), files.one_file_system);
-    let trees = Trees { paths, exclude, one_file_system };
+    let trees = Trees { paths, exclude, excluded_by: EXCLUDE.key(), one_file_system };
     Some(ReadSource { source: Source::Files(files), trees })
 }
 

@@ -33,8 +33,10 @@ pub struct ReadSource {
 pub struct Trees {
     /// Their roots, each with its span.
     pub paths: Vec<(PathBuf, Span)>,
-    /// What in them is not read.
+    /// What in them is not read: patterns.
     pub exclude: Vec<String>,
+    /// The key that says so.
+    pub excluded_by: &'static str,
     /// What is mounted in them is not read.
     pub one_file_system: bool,
 }

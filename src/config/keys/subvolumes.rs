@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::hooks;
 use super::source::{ReadSource, SourceKind, Trees, read_paths};
 use crate::config::diagnostic::Notes;
-use crate::config::key::{Item, Key, Start, Table, no_variants};
+use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
 use crate::config::kind::Elements;
 use crate::config::kinds::PATHS as LIST_OF_PATHS;
 use crate::config::section::Section;
@@ -52,7 +52,8 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadSource> {
         paths: paths.iter().map(|(path, _)| path.clone()).collect(),
         leave_out: section.values(&LEAVE_OUT),
     };
-    let trees = Trees { paths, exclude: Vec::new(), one_file_system: true };
+    let exclude = source.leave_out.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+    let trees = Trees { paths, exclude, excluded_by: LEAVE_OUT.key(), one_file_system: true };
     Some(ReadSource { source: Source::Subvolumes(source), trees })
 }
 

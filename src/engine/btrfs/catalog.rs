@@ -125,12 +125,14 @@ impl<'a> Catalog<'a> {
     /// Opens a target.
     ///
     /// # Errors
-    /// When there is none at that place, or others may put there what they like.
+    /// When there is none at that place, or it lies on no btrfs since somebody has copied its files, or others may put there
+    /// what they like.
     pub fn open(cx: Context<'a>, location: &Path) -> Result<Self, EngineError> {
         let location = cx.host.canonical(location);
         let marker = marker(cx, &location)?.ok_or_else(|| EngineError::RepositoryMissing {
             repository: location.shown().to_string(),
         })?;
+        require_btrfs(cx, &location)?;
         let catalog = Self { cx, location, marker };
         // What a record says is believed, so nobody else may write one, nor move what it speaks of.
         for directory in [&catalog.location, &catalog.records()] {
@@ -166,13 +168,7 @@ impl<'a> Catalog<'a> {
         if marker(cx, &location)?.is_some() {
             return Err(EngineError::RepositoryExists { repository });
         }
-        let mounts = cx.host.mounts()?;
-        // Of several mounts at one place, the last one is seen.
-        let around = mounts.iter().filter(|mount| location.starts_with(&mount.at));
-        let around = around.max_by_key(|mount| mount.at.components().count());
-        if around.is_none_or(|mount| mount.file_system != "btrfs") {
-            return Err(unfit(format!("{repository} is on no btrfs, and only one can receive")));
-        }
+        require_btrfs(cx, &location)?;
         require_closed(cx, &location)?;
         cx.host.check_trusted(&location, TrustKind::Directory).map_err(EngineError::Untrusted)?;
         let id: String =
@@ -208,10 +204,14 @@ impl<'a> Catalog<'a> {
     /// run only predicts it.
     ///
     /// # Errors
-    /// When one cannot be read: then it is not known what is there.
+    /// When the target cannot be looked at.
     pub fn copies(&self) -> Result<Vec<(Record, Option<Subvolume>)>, EngineError> {
         let mut copies = Vec::new();
-        for record in self.all_records()? {
+        let (records, damaged) = self.all_records()?;
+        for text in damaged {
+            tracing::warn!("{text}, so that copy is not listed");
+        }
+        for record in records {
             let path = self.path(&record.name);
             match self.cx.host.subvolume(&path)? {
                 Some(found) if record.is_of(&found) => copies.push((record, Some(found))),
@@ -228,28 +228,29 @@ impl<'a> Catalog<'a> {
         Ok(copies)
     }
 
-    /// The names of copies in whose place something else is by now. That one is gone is for history to tell, which knows
+    /// Copies in whose place something else is by now, or whose record is damaged. That one is gone is for history to tell, which knows
     /// whether somebody deleted it.
     ///
     /// # Errors
     /// When one cannot be looked at.
-    pub fn replaced(&self) -> Result<Vec<String>, EngineError> {
-        let mut replaced = Vec::new();
-        for record in self.all_records()? {
+    pub fn damaged(&self) -> Result<Vec<String>, EngineError> {
+        let (records, mut damaged) = self.all_records()?;
+        for record in records {
             let found = self.cx.host.subvolume(&self.path(&record.name))?;
             if found.is_some_and(|found| !record.is_of(&found)) {
-                replaced.push(record.name);
+                damaged.push(format!("{} is not what was received there", record.name));
             }
         }
-        Ok(replaced)
+        Ok(damaged)
     }
 
-    /// Every record, also of what is gone.
-    fn all_records(&self) -> Result<Vec<Record>, EngineError> {
+    /// Every record, also of what is gone; and what is wrong with those that cannot be read, which keep nobody from the
+    /// other copies.
+    fn all_records(&self) -> Result<(Vec<Record>, Vec<String>), EngineError> {
         let directory = self.records();
         let names: BTreeSet<_> =
             self.cx.host.names_in(&directory)?.unwrap_or_default().into_iter().collect();
-        let mut records = Vec::new();
+        let (mut records, mut damaged) = (Vec::new(), Vec::new());
         for name in names {
             // A record is written under another name first, which a power cut may leave.
             let Some(copy) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
@@ -258,13 +259,17 @@ impl<'a> Catalog<'a> {
             if copy.starts_with('.') {
                 continue;
             }
-            let record: Record = read(self.cx, &directory.join(&name))?;
-            if record.name != copy || record.format != FORMAT {
-                return Err(broken(&directory.join(&name), "it is of another copy or format"));
+            let file = directory.join(&name);
+            match record_in(self.cx, &file, copy) {
+                Ok(record) => records.push(record),
+                // Somebody has deleted the copy meanwhile.
+                Err(_) if self.cx.host.path_state(&file)?.is_none() => {}
+                Err(error) => {
+                    damaged.push(format!("the record of {copy} cannot be read ({error})"))
+                }
             }
-            records.push(record);
         }
-        Ok(records)
+        Ok((records, damaged))
     }
 
     /// The names of copies that were not received to their end, each as it is there.
@@ -308,7 +313,7 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// When a record cannot be read or removed.
     pub fn forget_what_is_gone(&self) -> Result<(), EngineError> {
-        for record in self.all_records()? {
+        for record in self.all_records()?.0 {
             let path = self.path(&record.name);
             let (incoming, _) = self.incoming(&record.name);
             // In this order: one that just gets its name is at one of both.
@@ -360,6 +365,17 @@ pub(super) fn prediction_about(path: &Path) -> String {
     format!("btrfs copy {}", path.shown())
 }
 
+fn require_btrfs(cx: Context<'_>, location: &Path) -> Result<(), EngineError> {
+    let mounts = cx.host.mounts()?;
+    // Of several mounts at one place, the last one is seen.
+    let around = mounts.iter().filter(|mount| location.starts_with(&mount.at));
+    let around = around.max_by_key(|mount| mount.at.components().count());
+    if around.is_some_and(|mount| mount.file_system == "btrfs") {
+        return Ok(());
+    }
+    Err(unfit(format!("{} is on no btrfs, and only one can receive", location.shown())))
+}
+
 fn require_closed(cx: Context<'_>, location: &Path) -> Result<(), EngineError> {
     // The permission to go through a directory, of its group and of others.
     const OPEN: u32 = 0o011;
@@ -390,8 +406,17 @@ fn read<T: for<'d> Deserialize<'d>>(cx: Context<'_>, path: &Path) -> Result<T, E
     serde_json::from_slice(&content).map_err(|error| broken(path, &error.to_string()))
 }
 
+fn record_in(cx: Context<'_>, file: &Path, copy: &str) -> Result<Record, EngineError> {
+    let record: Record = read(cx, file)?;
+    if record.name != copy || record.format != FORMAT {
+        return Err(broken(file, "it is of another copy or format"));
+    }
+    Ok(record)
+}
+
 fn broken(path: &Path, what: &str) -> EngineError {
-    EngineError::Output { engine: "btrfs", what: format!("{}: {what}", path.shown()) }
+    let repository = path.shown().to_string();
+    EngineError::Damaged { repository, detail: what.to_owned() }
 }
 
 fn unfit(what: String) -> EngineError {

@@ -21,11 +21,7 @@ impl BtrfsEngine {
     ) -> Result<CheckReport, EngineError> {
         let catalog = self.open(cx)?;
         let copies = catalog.copies()?;
-        let mut damage: Vec<String> = catalog
-            .replaced()?
-            .into_iter()
-            .map(|name| format!("{name} is not what was received there"))
-            .collect();
+        let mut damage = catalog.damaged()?;
         let count = share(copies.len(), read_data);
         // Another share each time, so that each copy has its turn.
         let start = u32::from_be_bytes(cx.host.random()) as usize % copies.len().max(1);

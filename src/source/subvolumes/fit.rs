@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::capture::survey::Volume;
-use crate::host::Host;
+use crate::capture;
+use crate::capture::survey::{self, Volume};
+use crate::host::{Host, Subvolume};
 use crate::model::job::SubvolumesSource;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
@@ -58,9 +59,33 @@ pub(super) fn examine(
             || job.leave_out.iter().any(|path| nested.starts_with(host.canonical(path)))
     };
     let mut absent = host.nested_subvolumes(&at)?;
-    absent.retain(|nested| !named(nested));
-    let volume = Volume { at, mount, is_subvolume: true, subvolume: Some(found), swap_file: None };
+    absent.retain(|nested| {
+        !(named(nested) || found.is_top_level() && survey::is_snapshot_of_ours(&at, nested))
+    });
+    let mut swap_file = None;
+    for swap in survey::swap_files(host) {
+        if holds(host, &found, &swap)? {
+            swap_file = Some(swap);
+        }
+    }
+    let volume = Volume { at, mount, is_subvolume: true, subvolume: Some(found), swap_file };
     Ok(Fit { volume, absent })
+}
+
+/// Whether a file lies in a subvolume, and in none that lies in it. It may be seen there by another mount.
+fn holds(host: &dyn Host, subvolume: &Subvolume, file: &Path) -> Result<bool, StepError> {
+    for above in file.ancestors().skip(1) {
+        if let Some(around) = host.subvolume(above)? {
+            return Ok(around.id == subvolume.id && around.file_system == subvolume.file_system);
+        }
+    }
+    Ok(false)
+}
+
+/// Why there can be no snapshot of it now, if so. A hook of the job may see to that.
+pub(super) fn hindered(fit: &Fit) -> Option<String> {
+    let swap = fit.volume.swap_file.as_ref()?;
+    Some(capture::swapped_to(&fit.volume.at, swap))
 }
 
 /// What to say of what a copy will lack.

@@ -57,6 +57,9 @@ pub(super) fn hold<'a>(
         }
         let fit = rec.step("source", None, Some(&item), |_| {
             let fit = fit::examine(cx.host(), source, path)?;
+            if let Some(what) = fit::hindered(&fit) {
+                return Err(StepError::new(Trouble::Environment, what));
+            }
             Ok((fit, Done::ok("a subvolume that can be sent")))
         });
         found.extend(fit.map(|fit| (item, fit)));

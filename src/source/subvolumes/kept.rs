@@ -6,11 +6,11 @@ use crate::capture::{self, CaptureError, Still};
 use crate::history::{History, KeptCapture};
 use crate::model::copy::{CLOCK_SLACK, Copy, Series, later};
 use crate::model::job::Job;
-use crate::model::outcome::{Outcome, Trouble};
 use crate::retention::{self, Guards};
 use crate::step::captures::{self, Held};
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
+use crate::step::kept;
 use crate::step::recorder::{Done, Recorder};
 use crate::step::source::series_of;
 
@@ -108,30 +108,10 @@ pub(super) fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, held: Vec<Held
 /// which, so this comes after the copies of the run are recorded ([`crate::step::context::Source::settle`]).
 pub(super) fn release_unneeded(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
     let Some(history) = cx.pipeline.history else { return };
-    let unneeded = match unneeded(cx, job, history) {
-        Ok(unneeded) if unneeded.is_empty() => return,
-        Ok(unneeded) => unneeded,
-        Err(error) => return rec.warn(error.message),
-    };
-    let _shield = cx.host().shield();
-    rec.step("release", None, None, |_| {
-        let mut failures = Vec::new();
-        for kept in &unneeded {
-            let released =
-                capture::release(cx.capture(), &kept.kept.undo, Some(&kept.kept.identity));
-            let released = released.map_err(StepError::from).and_then(|()| {
-                Ok(cx.pipeline.remember(|history| history.forget_kept(&kept.kept.undo))?)
-            });
-            failures.extend(released.err().map(|error| error.message));
-        }
-        let text = cx.tense("earlier released", "earlier would be released");
-        let done = format!("{} {text}", unneeded.len() - failures.len());
-        if failures.is_empty() {
-            return Ok(((), Done::ok(done)));
-        }
-        let said = format!("{done}; {}", failures.join("; "));
-        Ok(((), Done::with(Outcome::Warning, Trouble::Warning, said)))
-    });
+    match unneeded(cx, job, history) {
+        Ok(unneeded) => kept::release(cx, rec, &unneeded, "earlier"),
+        Err(error) => rec.warn(error.message),
+    }
 }
 
 fn unneeded(

@@ -58,9 +58,11 @@ impl Source for Subvolumes<'_> {
     fn preflight(&self, pipeline: Pipeline<'_>, _: &[&Target]) -> Findings {
         let examined = |path: &Path| {
             let found = fit::examine(pipeline.host, self.subvolumes, path)?;
-            Ok(match found.absent.is_empty() {
+            let lacking = (!found.absent.is_empty()).then(|| fit::said(&found));
+            let told: Vec<String> = fit::hindered(&found).into_iter().chain(lacking).collect();
+            Ok(match told.is_empty() {
                 true => "a subvolume that can be sent".to_owned(),
-                false => fit::said(&found),
+                false => told.join("; "),
             })
         };
         self.subvolumes

@@ -89,6 +89,16 @@ impl FakePool {
         said.map(answer).into()
     }
 
+    /// The records of copies that are not there.
+    pub fn orphans(&self) -> Vec<&PathBuf> {
+        let records = self.files.keys().filter(|path| {
+            path.parent() == Some(&Self::own().join("copies"))
+                && path.extension().is_some_and(|it| it == "json")
+        });
+        let copy = |record: &Path| Path::new(LOCATION).join(record.file_stem().unwrap());
+        records.filter(|record| !self.subvolumes.contains_key(&copy(record))).collect()
+    }
+
     /// The subvolume at a path.
     pub fn at(&self, path: &Path) -> Option<Subvolume> {
         let found = self.subvolumes.get(path)?;

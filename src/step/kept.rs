@@ -1,0 +1,75 @@
+//! Captures that stayed beyond their run, and are needed no longer.
+
+use crate::capture::{self, CaptureError, Still};
+use crate::history::KeptCapture;
+use crate::model::outcome::{Outcome, Trouble};
+use crate::model::shown::Show;
+
+use super::context::RunContext;
+use super::error::StepError;
+use super::recorder::{Done, Recorder};
+use super::source::all_series;
+
+/// Releases captures, and forgets them. `which` says of what kind they are.
+pub fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, kept: &[KeptCapture], which: &str) {
+    if kept.is_empty() {
+        return;
+    }
+    let _shield = cx.host().shield();
+    rec.step("release", None, None, |_| {
+        let failures: Vec<String> = kept
+            .iter()
+            .filter_map(|kept| release_one(cx, kept).err())
+            .map(|error| error.message)
+            .collect();
+        let released = cx.tense("released", "would be released");
+        let done = format!("{} {which} {released}", kept.len() - failures.len());
+        if failures.is_empty() {
+            return Ok(((), Done::ok(done)));
+        }
+        let said = format!("{done}; {}", failures.join("; "));
+        Ok(((), Done::with(Outcome::Warning, Trouble::Warning, said)))
+    });
+}
+
+fn release_one(cx: RunContext<'_>, kept: &KeptCapture) -> Result<(), StepError> {
+    let kept = &kept.kept;
+    match capture::release(cx.capture(), &kept.undo, Some(&kept.identity)) {
+        // What has its name and is not it was put there by somebody else, who has taken it away.
+        Ok(()) | Err(CaptureError::NotOurs { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(cx.pipeline.remember(|history| history.forget_kept(&kept.undo))?)
+}
+
+/// Tells of those of what no job names any more: of a job that is gone or has another name, of a path or a host name that
+/// the configuration does not say now. Nobody else would, and they fill up the disk; but a job may have kept them for their
+/// own sake, so they are a person's to delete. What is on a disk that is not here is nobody's trouble.
+pub fn tell_of_unnamed(cx: RunContext<'_>, rec: &mut Recorder<'_>) {
+    let Some(history) = cx.pipeline.history else { return };
+    let unnamed = all_series(cx.pipeline).and_then(|named| {
+        let mut kept = history.all_kept()?;
+        kept.retain(|kept| !named.contains(&kept.series));
+        Ok(kept)
+    });
+    let unnamed = match unnamed {
+        Ok(unnamed) => unnamed,
+        Err(error) => return rec.warn(StepError::from(error).message),
+    };
+    for kept in unnamed {
+        match capture::kept(cx.capture(), &kept.kept) {
+            Ok(Some(Still::Subvolume { device, name, .. })) => rec.warn(format!(
+                "the snapshot {name} in the top-level subvolume of {} is of {}, which no job names any more: delete it (btrfs subvolume delete), or name that again",
+                device.shown(),
+                kept.series,
+            )),
+            Ok(Some(Still::Path(_) | Still::Device(_))) | Err(_) => {}
+            Ok(None) => {
+                let forgotten = cx.pipeline.remember(|history| history.forget_kept(&kept.kept.undo));
+                if let Err(error) = forgotten {
+                    rec.warn(StepError::from(error).message);
+                }
+            }
+        }
+    }
+}
