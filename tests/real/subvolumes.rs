@@ -253,6 +253,9 @@ fn a_whole_run_survives_a_power_cut() {
     must("cp", &["-a", scene.home().to_str().unwrap(), home.to_str().unwrap()]);
     must_at_last("umount", &[scene.copies.at.to_str().unwrap()]);
     must("losetup", &["--detach", &scene.copies.device]);
+    wait_for("the loop device goes away", || {
+        must("losetup", &["--associated", image.to_str().unwrap()]).trim().is_empty()
+    });
     fs::rename(&cut, &image).unwrap();
     must("losetup", &[&scene.copies.device, image.to_str().unwrap()]);
     must("mount", &[&scene.copies.device, scene.copies.at.to_str().unwrap()]);
