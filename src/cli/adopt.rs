@@ -144,7 +144,7 @@ fn shown(offers: &[Offer]) -> String {
         .map(|offer| {
             vec![
                 render::or_dash(offer.copy.series.as_ref()),
-                offer.copy.id.chars().take(60).collect(),
+                offer.copy.id.clone(),
                 offer.copy.time.format("%Y-%m-%d %H:%M:%SZ").to_string(),
                 offer.maker.to_string(),
                 offer.into.to_string(),

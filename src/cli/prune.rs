@@ -99,7 +99,7 @@ fn told(document: &Document, is_told: bool) -> anyhow::Result<()> {
             if row.delete { "delete" } else { "keep" }.into(),
             row.target.to_string(),
             format!("{}{item}", row.job),
-            row.copy.chars().take(60).collect(),
+            row.copy.clone(),
             row.reason.clone(),
         ]
     };

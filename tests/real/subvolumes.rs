@@ -14,9 +14,10 @@ use crate::btrfs::Disk;
 
 /// A job on the subvolume `disk/home`, whose copies go to `copies/t`, a directory of another btrfs.
 struct Scene {
-    machine: Machine,
-    disk: Disk,
+    // In this order: what is mounted below the machine's directory goes before that.
     copies: Disk,
+    disk: Disk,
+    machine: Machine,
 }
 
 fn scene(megabytes: u64) -> Scene {
@@ -25,7 +26,7 @@ fn scene(megabytes: u64) -> Scene {
     let copies = Disk::new(&machine, "btrfs", "copies", megabytes);
     must("btrfs", &["-q", "subvolume", "create", &disk.path("home")]);
     closed_directory(&copies.path("t"));
-    let scene = Scene { machine, disk, copies };
+    let scene = Scene { copies, disk, machine };
     scene.configure("", "");
     scene.machine.run(&["init", "t"]).expect(0);
     scene
@@ -873,4 +874,39 @@ fn a_swap_file_hinders_its_own_subvolume_alone() {
     ran.expect(4).says("swapoff");
     assert_eq!(scene.machine.copies("t").len(), 1);
     scene.machine.run(&["run"]).expect(0);
+}
+
+#[test]
+fn sockets_are_not_missed_and_a_record_that_is_no_file_is_not_waited_for() {
+    let scene = scene(300);
+    fs::write(scene.home().join("x"), "x").unwrap();
+    drop(std::os::unix::net::UnixListener::bind(scene.home().join("socket")).unwrap());
+    let (copy, _) = scene.run();
+    let to = scene.machine.path("back");
+    fs::create_dir(&to).unwrap();
+    scene.machine.run(&["restore", "home", "--to", to.to_str().unwrap()]).expect(0);
+    must("mkfifo", &[&scene.copies.path("t/.stillpoint/copies/pipe.json")]);
+    assert_eq!(scene.machine.copies("t"), [copy]);
+    scene.machine.run(&["check", "--target", "t"]).expect(14).says("it is no file");
+}
+
+#[test]
+fn a_copy_that_was_taken_elsewhere_is_one_again_when_it_is_back() {
+    let scene = scene(300);
+    fs::write(scene.home().join("x"), "x").unwrap();
+    let (first, _) = scene.run();
+    fs::write(scene.home().join("x"), "y").unwrap();
+    let (second, _) = scene.run();
+    let (third, _) = scene.run();
+    let home = scene.copy(&first);
+    // A copy is read-only, and so stays in its directory.
+    let hidden = scene.copies.path(&format!("t/{first}.away"));
+    fs::rename(&home, &hidden).unwrap();
+    assert_eq!(scene.machine.copies("t"), [second.as_str(), third.as_str()]);
+    // Somebody has looked, or another machine deletes there.
+    scene.machine.run(&["prune", "--accept", "--target", "t"]).expect(0);
+    scene.machine.run(&["prune", "--target", "t", &second]).expect(0);
+    assert_eq!(scene.machine.copies("t"), [third.as_str()]);
+    fs::rename(&hidden, &home).unwrap();
+    assert!(scene.machine.copies("t").contains(&first), "its record was forgotten");
 }

@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Context, EngineError};
-use crate::host::{Action, Subvolume, TrustKind};
+use crate::host::{Action, PathKind, Subvolume, TrustKind};
 use crate::model::copy::{Copy, Series};
 use crate::model::names::{HostName, JobName, MachineId, RunId};
 use crate::model::shown::Show;
@@ -79,6 +79,10 @@ pub(super) struct Record {
     pub files: Option<u64>,
     /// Never to be pruned while this holds.
     pub pinned: bool,
+    /// It is about to be deleted by us: when it is gone, so may this be. What is gone without that was taken away by
+    /// somebody else, who may bring it back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub going: bool,
 }
 
 impl Record {
@@ -307,13 +311,17 @@ impl<'a> Catalog<'a> {
         Ok(())
     }
 
-    /// Forgets all copies that are gone: what was deleted just now, and what a crash kept somebody from forgetting. Nothing
-    /// that was deleted may come back after this, so [`Catalog::flush`] comes first.
+    /// Forgets the copies that were deleted: just now, or by a run that a crash kept from forgetting them; and those of
+    /// these names that never got theirs. Nothing that was deleted may come back after this, so [`Catalog::flush`] comes
+    /// first.
     ///
     /// # Errors
     /// When a record cannot be read or removed.
-    pub fn forget_what_is_gone(&self) -> Result<(), EngineError> {
+    pub fn forget_deleted(&self, unfinished: &[&str]) -> Result<(), EngineError> {
         for record in self.all_records()?.0 {
+            if !record.going && !unfinished.contains(&record.name.as_str()) {
+                continue;
+            }
             let path = self.path(&record.name);
             let (incoming, _) = self.incoming(&record.name);
             // In this order: one that just gets its name is at one of both.
@@ -407,6 +415,10 @@ fn read<T: for<'d> Deserialize<'d>>(cx: Context<'_>, path: &Path) -> Result<T, E
 }
 
 fn record_in(cx: Context<'_>, file: &Path, copy: &str) -> Result<Record, EngineError> {
+    // To read a pipe would be to wait for ever.
+    if cx.host.path_state(file)?.is_some_and(|found| found.kind == PathKind::Other) {
+        return Err(broken(file, "it is no file"));
+    }
     let record: Record = read(cx, file)?;
     if record.name != copy || record.format != FORMAT {
         return Err(broken(file, "it is of another copy or format"));

@@ -167,18 +167,23 @@ impl Engine for BtrfsEngine {
         for id in ids {
             let path = catalog.path(id);
             let Some(found) = cx.host.subvolume(&path)? else { continue };
-            let is_recorded = known.iter().any(|(record, _)| record.name == *id);
-            // One that was not received to its end is known by its name alone, which holds its run's.
-            if !is_recorded && finished_name(id).is_none() {
-                let detail = format!("{} is not what was received there", path.shown());
-                let repository = self.target.repository.clone();
-                return Err(EngineError::Refused { engine: "btrfs", repository, detail });
+            let record = known.iter().map(|(record, _)| record).find(|it| it.name == *id);
+            match record {
+                Some(record) => catalog.record(&Record { going: true, ..record.clone() })?,
+                // One that was not received to its end is known by its name alone, which holds its run's.
+                None if finished_name(id).is_some() => {}
+                None => {
+                    let detail = format!("{} is not what was received there", path.shown());
+                    let repository = self.target.repository.clone();
+                    return Err(EngineError::Refused { engine: "btrfs", repository, detail });
+                }
             }
             cx.host.act(&Action::DeleteSubvolume { path, found })?;
         }
         // Until it is gone for good, a power cut brings back the copy and must find its record.
         catalog.flush()?;
-        catalog.forget_what_is_gone()
+        let unfinished: Vec<&str> = ids.iter().filter_map(|id| finished_name(id)).collect();
+        catalog.forget_deleted(&unfinished)
     }
 
     fn check(

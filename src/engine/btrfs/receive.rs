@@ -280,6 +280,7 @@ impl Transfer<'_> {
             bytes: bytes.unwrap_or_default(),
             files,
             pinned: false,
+            going: false,
         })?;
         host.act(&Action::RenameSubvolume { path, name: self.name.clone(), found })?;
         let outcome = if warnings.is_empty() { Outcome::Ok } else { Outcome::Warning };

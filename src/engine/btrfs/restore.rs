@@ -10,6 +10,9 @@ use crate::model::shown::Show;
 use crate::tools::listing;
 use crate::tools::tar;
 
+/// What GNU tar says at the end of a line about a socket, of which it stores nothing.
+const SOCKET: &[u8] = b": socket ignored";
+
 impl BtrfsEngine {
     /// Lays files out; see [`crate::engine::Engine::restore`].
     pub(super) fn lay_out(
@@ -47,18 +50,23 @@ impl BtrfsEngine {
         let seen = request.to.join(root.strip_prefix("/").unwrap_or(&root));
         let mut unpack = tar::unpack(&seen, self.target.stall_timeout);
         unpack.confinement = request.confined_to(&[]);
-        let mut warnings = Vec::new();
+        let (mut warnings, mut notes) = (Vec::new(), Vec::new());
         let chained =
             cx.host.chain(std::slice::from_ref(&pack), &unpack, &mut |stream, line| {
-                if matches!(stream, Stream::Err | Stream::ProducerErr) && warnings.len() < 100 {
-                    warnings.push(String::from_utf8_lossy(line).into_owned());
+                if !matches!(stream, Stream::Err | Stream::ProducerErr) {
+                    return;
+                }
+                // Whoever listens on a socket makes it anew; nothing is lost with it.
+                let said = if line.ends_with(SOCKET) { &mut notes } else { &mut warnings };
+                if said.len() < 100 {
+                    said.push(String::from_utf8_lossy(line).into_owned());
                 }
             })?;
         if let Some((spec, ended)) = culprit(std::slice::from_ref(&pack), &unpack, &chained) {
             let is_there = std::ptr::eq(ended, &chained.last);
             return Err(request.judged(cx.host, self.failure(spec, ended), is_there));
         }
-        Ok(RestoreReport { warnings, ..RestoreReport::default() })
+        Ok(RestoreReport { warnings, notes, ..RestoreReport::default() })
     }
 
     /// Prints one file; see [`crate::engine::Engine::stream`].
