@@ -70,8 +70,7 @@ pub fn offers(
     request: &Request<'_>,
 ) -> Result<Vec<Offer>, StepError> {
     let engine = pipeline.engine(select::target(pipeline.config, target)?);
-    let mut copies = select::all_copies(pipeline, engine)?;
-    copies.retain(|copy| engine.unfinished(copy).is_none());
+    let mut copies = select::finished_copies(pipeline, engine)?;
     engine.read_machines(pipeline.engine_context(), &mut copies)?;
     let mut offers = if request.copies.is_empty() {
         by_series(pipeline, target, request, copies)

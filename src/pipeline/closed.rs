@@ -13,7 +13,7 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::size::counted;
 use crate::model::target::{ReadData, Target};
 
-use crate::step::context::RunContext;
+use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
 
 /// Who lists a target, for history.
@@ -111,8 +111,8 @@ pub fn after_init(
 ///
 /// # Errors
 /// When history cannot be read.
-pub fn known(cx: RunContext<'_>, target: &TargetName) -> Result<Vec<Closure>, StepError> {
-    match cx.pipeline.history {
+pub fn known(pipeline: Pipeline<'_>, target: &TargetName) -> Result<Vec<Closure>, StepError> {
+    match pipeline.history {
         Some(history) => Ok(history.closures(target)?),
         None => Ok(Vec::new()),
     }
@@ -177,7 +177,7 @@ pub fn after_check(
     if !damage.is_empty() {
         return found(cx, &target.name, String::new(), extent, damage);
     }
-    for closure in known(cx, &target.name)? {
+    for closure in known(cx.pipeline, &target.name)? {
         if closure.kind == ClosureKind::Damage && extent.clears(closure.extent) {
             cx.pipeline.remember(|history| history.reopen(&closure))?;
         }
@@ -200,7 +200,7 @@ pub fn after_verify(
     if !damage.is_empty() {
         return found(cx, &target.name, subject, Extent::Copy, damage);
     }
-    for closure in known(cx, &target.name)? {
+    for closure in known(cx.pipeline, &target.name)? {
         if closure.kind == ClosureKind::Damage && closure.subject == subject {
             cx.pipeline.remember(|history| history.reopen(&closure))?;
         }

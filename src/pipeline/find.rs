@@ -93,7 +93,7 @@ pub fn find(cx: RunContext<'_>, search: &Search<'_>) -> Result<Found, StepError>
     let mut found = Found::default();
     for target in select::targets_to_read(cx.config(), search.job, search.target)? {
         let engine = cx.pipeline.engine(target);
-        match select::all_copies(cx.pipeline, engine) {
+        match select::finished_copies(cx.pipeline, engine) {
             Ok(copies) => search_target(cx, search, engine, &copies, &mut found)?,
             Err(error) => {
                 found.unread.push(Unread { target: target.name.clone(), copy: None, error });
@@ -111,14 +111,9 @@ fn search_target(
     copies: &[Copy],
     found: &mut Found,
 ) -> Result<(), StepError> {
-    let is_asked_for = |copy: &&Copy| {
-        let series = copy.series.as_ref();
-        series.is_some_and(|series| search.job.is_none_or(|job| series.job == *job))
-            && engine.unfinished(copy).is_none()
-    };
     let target = &engine.target().name;
     let mut last_state = BTreeMap::new();
-    for copy in copies.iter().filter(is_asked_for) {
+    for copy in copies.iter().filter(|copy| select::is_of(copy, search.job)) {
         let mut each = |entry: Entry| {
             if !search.pattern.matches(&entry.path) {
                 return;

@@ -6,6 +6,7 @@ use crate::report::closed::told;
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 
+use super::closed;
 use super::select::{self, Unread};
 
 /// One copy as its target lists it.
@@ -53,14 +54,13 @@ pub fn list(
                 continue;
             }
         };
-        let why = why_closed(pipeline, target)?;
-        listing.closed.extend(why.map(|why| (target.clone(), why)));
+        let closures = closed::known(pipeline, target)?;
+        if !closures.is_empty() {
+            listing.closed.push((target.clone(), told(target, &closures)));
+        }
         for copy in copies {
             let finished = engine.unfinished(&copy).is_none();
-            let series = copy.series.as_ref();
-            let is_asked_for =
-                series.is_some_and(|series| job.is_none_or(|job| series.job == *job)) && finished;
-            if all || is_asked_for {
+            if all || finished && select::is_of(&copy, job) {
                 let in_the_future = copy.is_in_the_future(now, CLOCK_SLACK);
                 let target = target.clone();
                 listing.copies.push(Listed { target, copy, finished, in_the_future });
@@ -68,11 +68,4 @@ pub fn list(
         }
     }
     Ok(listing)
-}
-
-/// Why nothing is deleted in a target, as far as history knows.
-fn why_closed(pipeline: Pipeline<'_>, target: &TargetName) -> Result<Option<String>, StepError> {
-    let Some(history) = pipeline.history else { return Ok(None) };
-    let closures = history.closures(target)?;
-    Ok((!closures.is_empty()).then(|| told(target, &closures)))
 }

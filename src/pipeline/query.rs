@@ -15,7 +15,7 @@ use crate::source::series;
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 
-use super::select::{all_copies, targets_of};
+use super::select::{finished_copies, targets_of};
 
 /// The copies that a person means by a job: those of one host, which need not be this one, also when the
 /// configuration has no such job (any more).
@@ -62,12 +62,6 @@ impl<'a> Query<'a> {
     }
 }
 
-fn finished(pipeline: Pipeline<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, StepError> {
-    let mut copies = all_copies(pipeline, engine)?;
-    copies.retain(|copy| engine.unfinished(copy).is_none());
-    Ok(copies)
-}
-
 /// One copy of a job: `latest`, an id (six characters or more of it), or a run id. The first target in
 /// which it is found serves it; a target that cannot be read is passed over as long as another one can.
 /// `latest` is the newest good copy in any of them: a target that missed the last nights does not serve it.
@@ -86,7 +80,7 @@ pub fn copy<'a>(
     let mut listings: Vec<(&dyn Engine, Vec<Copy>)> = Vec::new();
     for target in targets_of(pipeline.config, query.job, query.target)? {
         let engine = pipeline.engine(target);
-        match finished(pipeline, engine) {
+        match finished_copies(pipeline, engine) {
             Ok(copies) => {
                 // A named copy that is there needs no other target.
                 if wanted != "latest"

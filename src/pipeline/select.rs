@@ -129,6 +129,24 @@ pub fn all_copies(pipeline: Pipeline<'_>, engine: &dyn Engine) -> Result<Vec<Cop
     Ok(copies)
 }
 
+/// The same without the copies that the engine did not finish.
+///
+/// # Errors
+/// As [`all_copies`].
+pub fn finished_copies(
+    pipeline: Pipeline<'_>,
+    engine: &dyn Engine,
+) -> Result<Vec<Copy>, StepError> {
+    let mut copies = all_copies(pipeline, engine)?;
+    copies.retain(|copy| engine.unfinished(copy).is_none());
+    Ok(copies)
+}
+
+/// Whether a copy is of this job, or of any where none is asked for.
+pub fn is_of(copy: &Copy, job: Option<&JobName>) -> bool {
+    copy.series.as_ref().is_some_and(|series| job.is_none_or(|job| series.job == *job))
+}
+
 /// The targets in which the copies of a job are looked for: the one named, whether the job uses it now or not;
 /// else those that the job uses.
 ///

@@ -52,9 +52,7 @@ fn ask_targets(pipeline: Pipeline<'_>, report: &mut StatusReport) {
         let answer = answers.entry(entry.target.clone()).or_insert_with(|| {
             let target = select::target(pipeline.config, &entry.target);
             let engine = pipeline.engine(target.map_err(|error| error.message)?);
-            let mut copies = select::all_copies(pipeline, engine).map_err(|error| error.message)?;
-            copies.retain(|copy| engine.unfinished(copy).is_none());
-            Ok(copies)
+            select::finished_copies(pipeline, engine).map_err(|error| error.message)
         });
         let series = Series {
             host: pipeline.config.settings.host.clone(),

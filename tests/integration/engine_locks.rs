@@ -210,7 +210,7 @@ fn what_a_check_found_is_recorded_before_the_lock_goes() {
         let mut rec = Recorder::new(&Nobody, None);
         let engine = cx.pipeline.engine(&target);
         check(cx, &mut rec, engine, ReadData::None, WhenBusy::Fail);
-        assert_eq!(closed::known(cx, &target.name).unwrap().len(), 1);
+        assert_eq!(closed::known(cx.pipeline, &target.name).unwrap().len(), 1);
     })
     .unwrap();
     assert_eq!(*seen.lock().unwrap(), [(true, 0), (false, 1)]);

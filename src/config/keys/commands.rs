@@ -15,11 +15,7 @@ use crate::model::names::LONGEST_NAME;
 pub const ROW: SourceKind = SourceKind {
     item: Item::Named(&COMMANDS, Names { word: "ITEM", fits: item_name }),
     read,
-    judge_hooks: |_, hooks, notes| {
-        if let Some(hooks) = hooks {
-            hooks::refuse_quiet(hooks, notes);
-        }
-    },
+    judge_hooks: hooks::refuse_quiet,
 };
 
 const COMMANDS: Table = Table {

@@ -85,7 +85,8 @@ pub fn read(section: &Section<'_>, notes: &mut Notes) -> Hooks {
 }
 
 /// Refuses the hooks around captures where the source is never captured.
-pub fn refuse_quiet(hooks: &Section<'_>, notes: &mut Notes) {
+pub fn refuse_quiet(_: &Section<'_>, hooks: Option<&Section<'_>>, notes: &mut Notes) {
+    let Some(hooks) = hooks else { return };
     for key in [&QUIESCE, &RESUME].into_iter().filter(|key| hooks.has(*key)) {
         let message = format!("{} has no effect: this job makes no captures", key.key());
         let complaint = Complaint::new(message).help("use before and finally");

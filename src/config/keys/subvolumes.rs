@@ -14,15 +14,8 @@ use crate::config::testing::Effects;
 use crate::model::job::{Source, SubvolumesSource};
 
 /// The kind of source.
-pub const ROW: SourceKind = SourceKind {
-    item: Item::Table(&SUBVOLUMES),
-    read,
-    judge_hooks: |_, hooks, notes| {
-        if let Some(hooks) = hooks {
-            hooks::refuse_quiet(hooks, notes);
-        }
-    },
-};
+pub const ROW: SourceKind =
+    SourceKind { item: Item::Table(&SUBVOLUMES), read, judge_hooks: hooks::refuse_quiet };
 
 const SUBVOLUMES: Table = Table {
     name: "subvolumes",

@@ -59,7 +59,7 @@ pub fn compact(
             Ok(lock) => lock,
             Err(error) => return put_off(error, when_busy).map(|done| ((), done)),
         };
-        let closures = closed::known(cx, &target.name)?;
+        let closures = closed::known(cx.pipeline, &target.name)?;
         if !closures.is_empty() {
             let text = format!("not compacted: {}", told(&target.name, &closures));
             return match when_busy {
