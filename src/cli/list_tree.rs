@@ -13,6 +13,7 @@ use crate::model::shown::Show;
 use crate::tools::listing::Listed;
 
 use super::options::Verdict;
+use super::piped;
 
 /// Arguments of `list-tree`.
 #[derive(Debug, Args)]
@@ -61,9 +62,7 @@ fn tell(out: &mut impl Write, path: PathBuf, found: &Metadata) -> anyhow::Result
         uid: found.uid(),
         gid: found.gid(),
     };
-    serde_json::to_writer(&mut *out, &listed)?;
-    out.write_all(b"\n").context("cannot write the list")?;
-    Ok(())
+    piped::entry(out, &listed)
 }
 
 fn kind_of(found: &Metadata) -> char {

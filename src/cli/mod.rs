@@ -27,6 +27,7 @@ mod mount;
 mod options;
 mod pass_stream;
 mod pin;
+mod piped;
 mod plan;
 mod prune;
 mod recover;

@@ -1,6 +1,6 @@
 //! `pass-stream`: not for people. It stands between `btrfs send` and `btrfs receive`; see [`crate::tools::btrfs::stage`].
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -10,10 +10,7 @@ use crate::tools::btrfs::command::{Told, parse_uuid};
 use crate::tools::btrfs::stage::{Expectation, Parent, Stage, Uuid};
 
 use super::options::Verdict;
-use super::render;
-
-/// How much is read at once.
-const PIECE: usize = 256 * 1024;
+use super::{piped, render};
 
 /// How often it is told how far it is.
 const EVERY: Duration = Duration::from_secs(1);
@@ -51,25 +48,17 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
         parent: parent.map(|(sent, received)| Parent { sent, received }),
     };
     let mut stage = Stage::new(expected);
-    let (mut from, mut to) = (std::io::stdin().lock(), std::io::stdout().lock());
-    let (mut piece, mut out) = (vec![0; PIECE], Vec::new());
+    let (mut to, mut out) = (std::io::stdout().lock(), Vec::new());
     let mut told = Instant::now();
-    loop {
-        let count = match from.read(&mut piece) {
-            Ok(count) => count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error).context("cannot read the stream"),
-        };
-        if count == 0 {
-            break;
-        }
-        stage.push(&piece[..count], &mut out)?;
+    piped::each_piece(|piece| {
+        stage.push(piece, &mut out)?;
         pass(&mut to, &mut out, args.to_nobody)?;
         if told.elapsed() >= EVERY {
             told = Instant::now();
             tell(Told::of(stage.passed(), false))?;
         }
-    }
+        Ok(())
+    })?;
     let passed = stage.finish(&mut out)?;
     pass(&mut to, &mut out, args.to_nobody)?;
     tell(Told::of(passed, true))?;

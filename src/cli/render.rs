@@ -1,4 +1,4 @@
-//! Printing: JSON documents, tables, errors and the diagnostic log. stdout is only ever written here.
+//! Printing: JSON documents, tables, errors and the diagnostic log. stdout is written here, and by the verbs that are not for people.
 
 use std::io::{self, IsTerminal, Write};
 
