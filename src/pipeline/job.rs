@@ -18,7 +18,7 @@ use crate::model::target::Target;
 
 use super::steps::archive::{Archived, archive};
 use super::steps::doubtful;
-use super::steps::observe::{Observation, Replicated, observe};
+use super::steps::observe::{Observation, Replicated, know, observe};
 use super::steps::replicate::replicate;
 use super::steps::retain::{JobRetention, retain};
 use super::steps::target::{lock_for_writing, lock_path, require_mount};
@@ -371,14 +371,8 @@ fn finish(
         return None;
     }
     let mut observation = observe(cx, rec, job, engine, made)?;
-    for observed in &observation.observed {
-        // The gate judges by what this run knows of its copy.
-        if let Some(listed) =
-            observation.listing.iter_mut().find(|copy| copy.id == observed.copy.id)
-        {
-            *listed = observed.copy.clone();
-        }
-    }
+    let Observation { listing, observed, .. } = &mut observation;
+    know(listing, observed.iter().map(|observed| &observed.copy));
     doubtful::tell(cx, rec, job, engine, &observation.listing);
     let good: Vec<(&Series, &Copy)> = observation
         .observed

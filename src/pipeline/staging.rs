@@ -21,24 +21,14 @@ pub(super) fn stage(
     below: &Path,
 ) -> Result<PathBuf, StepError> {
     let path = below.join(run.as_str());
-    own_directory(pipeline, ledger, &path)?;
-    Ok(path)
+    match try_own_directory(pipeline, ledger, &path)? {
+        Ok(_) => Ok(path),
+        Err(error) => Err(StepError::from_error(Trouble::Environment, &error, None)),
+    }
 }
 
-/// Makes a directory of the run's, which goes with the run. Answers with its identity; a dry host makes none.
-///
-/// # Errors
-/// When it cannot be made or written down.
-fn own_directory(
-    pipeline: Pipeline<'_>,
-    ledger: &dyn Ledger,
-    path: &Path,
-) -> Result<Option<Identity>, StepError> {
-    try_own_directory(pipeline, ledger, path)?
-        .map_err(|error| StepError::from_error(Trouble::Environment, &error, None))
-}
-
-/// The same for who knows what to do when it cannot be made, which is the inner error.
+/// Makes a directory of the run's, which goes with the run. Answers with its identity; a dry host makes none. That it
+/// cannot be made is the inner error, for who knows what to do then.
 ///
 /// # Errors
 /// When it cannot be written down.

@@ -275,6 +275,16 @@ pub fn listing(cx: RunContext<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, Ste
     Ok(listing)
 }
 
+/// Puts what a run knows of its copies in the place of what a listing says of them, for the gate to judge by: history may
+/// not have been told, as in a dry run. A pin is as it is listed.
+pub fn know<'c>(listing: &mut [Copy], known: impl Iterator<Item = &'c Copy>) {
+    for copy in known {
+        if let Some(listed) = listing.iter_mut().find(|listed| listed.id == copy.id) {
+            *listed = Copy { pinned: listed.pinned, ..copy.clone() };
+        }
+    }
+}
+
 /// The listed copy that an engine said it made: the one of its id or, where another machine has pinned it meanwhile,
 /// the one that had that id first.
 ///

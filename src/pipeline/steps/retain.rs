@@ -22,7 +22,7 @@ use crate::step::context::RunContext;
 use crate::step::error::StepError;
 use crate::step::recorder::{Done, Recorder};
 
-use super::observe::{Observation, listing};
+use super::observe::{Observation, know, listing};
 use super::target::lock_for_deleting;
 
 /// What retention is to decide for one series.
@@ -320,12 +320,7 @@ impl JobRetention<'_> {
         lock.take();
         *lock = Some(lock_for_deleting(cx.pipeline, cx.run, self.engine.target())?);
         let mut copies = listing(cx, self.engine)?;
-        for listed in &mut copies {
-            // What history was not told, as in a dry run, is known here all the same.
-            if let Some((_, known)) = self.good.iter().find(|(_, known)| known.id == listed.id) {
-                *listed = Copy { pinned: listed.pinned, ..(*known).clone() };
-            }
-        }
+        know(&mut copies, self.good.iter().map(|(_, copy)| *copy));
         let good = found_again(self.good, &copies);
         let good: Vec<(&Series, &Copy)> = good.iter().map(|(s, copy)| (*s, copy)).collect();
         let closures = closed::examine(cx, self.engine, &copies)?;
