@@ -1,8 +1,7 @@
 //! Everything a verb needs before it starts: the configuration, the machine, the engines, the history.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::pipeline::identity;
 use crate::pipeline::recover::wake;
-use crate::pipeline::session::{LedgerDirectory, session};
+use crate::pipeline::session::{LedgerDirectory, own_directories, session};
 use crate::pipeline::trust::refuse_unfit_directories;
 use crate::report::terminal::Terminal;
 use crate::source;
@@ -253,9 +252,8 @@ pub fn host_name() -> anyhow::Result<String> {
 
 /// A machine that only looks, and leaves nothing of the engines' own where they have not been yet.
 fn dry_host(system: &Arc<dyn Host>, engines: &Engines, settings: &Settings) -> DryHost {
-    let own = engines.values().flat_map(|engine| engine.own_directories(settings));
-    let absent: BTreeSet<PathBuf> = own.filter(|path| !path.exists()).collect();
-    let absent = absent.into_iter().collect();
+    let own = own_directories(engines, settings).into_iter();
+    let absent = own.filter(|path| !path.exists()).collect();
     DryHost::new(Arc::clone(system)).with_aside(absent, settings.runtime_dir.clone())
 }
 

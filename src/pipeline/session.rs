@@ -1,10 +1,12 @@
 //! A session surrounds everything that changes something: what crashed runs left behind is released first, the ledger
 //! is open while it lasts, and whatever it acquired is released at the end.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::capture::workplaces;
+use crate::engine::Engines;
 use crate::host::Action;
 use crate::model::job::Settings;
 use crate::model::names::RunId;
@@ -51,13 +53,18 @@ struct Directories {
     needed: Vec<PathBuf>,
 }
 
+/// What the engines of all targets make for themselves on this machine, each once.
+pub fn own_directories(engines: &Engines, settings: &Settings) -> BTreeSet<PathBuf> {
+    engines.values().flat_map(|engine| engine.own_directories(settings)).collect()
+}
+
 impl Directories {
     fn in_state_dir(pipeline: Pipeline<'_>) -> Self {
         let settings = &pipeline.config.settings;
         let mut needed = vec![settings.state_dir.clone(), settings.cache_dir.clone()];
         // What engines make for themselves must have a place in a snapshot, where the live one is shown; the cache
         // directory is shown as a whole.
-        let own = pipeline.engines.values().flat_map(|engine| engine.own_directories(settings));
+        let own = own_directories(pipeline.engines, settings).into_iter();
         needed.extend(own.filter(|path| !path.starts_with(&settings.cache_dir)));
         Self {
             ledgers: durable_ledgers(settings),
