@@ -2,17 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use stillpoint::host::PrivateMount;
-use stillpoint::host::dry::DryHost;
 use stillpoint::model::job::{CaptureMode, FilesSource, Source};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::{JobReport, RunReport, StepReport};
 use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::run::run;
-use stillpoint::step::context::Pipeline;
 
 use crate::captures::{HELD, mount};
 use crate::configured::configured;
@@ -846,11 +842,8 @@ fn a_plan_takes_a_device_for_resumed_that_it_would_resume() {
     let bench = bench(|world, _| {
         world.lvm.suspended.insert("vg-srv".into());
     });
-    let dry = DryHost::new(Arc::new(bench.host.clone()));
-    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
-    let planned = run(pipeline, &bench.config.jobs.iter().collect::<Vec<_>>(), None);
+    let (planned, plan) = bench.plan();
     assert_eq!(planned.outcome, Outcome::Ok, "{planned:#?}");
-    let plan: Vec<String> = dry.planned().iter().map(ToString::to_string).collect();
     let resumed = plan.iter().filter(|line| line.starts_with("dmsetup resume")).count();
     assert_eq!(resumed, 1, "{plan:#?}");
     assert_eq!(bench.host.world().effects, Vec::<String>::new());
@@ -876,9 +869,7 @@ fn a_snapshot_that_is_in_use_is_tried_again_and_at_last_left_to_recover() {
 #[test]
 fn a_plan_shows_every_capture_and_makes_none() {
     let bench = bench(|_, _| ());
-    let dry = DryHost::new(Arc::new(bench.host.clone()));
-    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
-    let planned = run(pipeline, &bench.config.jobs.iter().collect::<Vec<_>>(), None);
+    let (planned, plan) = bench.plan();
     assert_eq!(planned.outcome, Outcome::Ok, "{planned:#?}");
     assert_eq!(bench.host.world().effects, Vec::<String>::new(), "a dry run has no effect");
     assert_eq!(bench.host.world().held(), Vec::<String>::new());
@@ -891,22 +882,19 @@ fn a_plan_shows_every_capture_and_makes_none() {
         "make the file system",
         "/hook",
     ];
-    let of_captures = |text: String, run: &str| {
+    let of_captures = |text: &str, run: &str| {
         let line = text.lines().next().unwrap_or_default().replace(run, "RUN");
         // A plan cannot know the UUID that a volume will have.
         let line = line.split(" --select").next().unwrap_or_default().to_owned();
         tools.iter().any(|tool| line.starts_with(tool)).then_some(line)
     };
-    let plan: Vec<String> = dry
-        .planned()
-        .iter()
-        .filter_map(|effect| of_captures(effect.to_string(), planned.run_id.as_str()))
-        .collect();
+    let plan: Vec<String> =
+        plan.iter().filter_map(|effect| of_captures(effect, planned.run_id.as_str())).collect();
     let world = bench.host.world();
     let real: Vec<String> = world
         .effects
         .iter()
-        .filter_map(|effect| of_captures(effect.clone(), done.run_id.as_str()))
+        .filter_map(|effect| of_captures(effect, done.run_id.as_str()))
         .collect();
     assert!(plan.len() >= 12, "{plan:#?}");
     assert_eq!(plan, real, "the plan is what the run does");

@@ -3,9 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use stillpoint::host::dry::DryHost;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::{Outcome, Trouble};
@@ -14,9 +12,8 @@ use stillpoint::pipeline::mount::mount;
 use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::prune::{Request, prune};
 use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::run::run;
 use stillpoint::pipeline::session::{Cleanup, LedgerDirectory, session};
-use stillpoint::step::context::{Pipeline, RunContext};
+use stillpoint::step::context::RunContext;
 use stillpoint::step::error::StepError;
 
 use crate::faults::{Bench, LIVE, Scene};
@@ -81,14 +78,11 @@ fn failing_any_effect_of_a_recovery_is_recovered_from() {
 fn a_plan_does_nothing_and_shows_what_would_be_done() {
     let bench = Bench::with_history_of(&VAULT);
     let before = ids(&bench);
-    let dry = DryHost::new(Arc::new(bench.host.clone()));
-    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
-    let report = run(pipeline, &[&bench.config.jobs[0]], None);
+    let (report, planned) = bench.plan();
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
     assert_eq!(bench.host.world().effects, Vec::<String>::new());
     assert_eq!(bench.ledgers(), Vec::<PathBuf>::new());
     assert_eq!(ids(&bench), before);
-    let planned: Vec<String> = dry.planned().iter().map(ToString::to_string).collect();
     let of = |verb: &str| planned.iter().filter(|what| what.contains(verb)).count();
     assert_eq!((of("vault keep"), of("vault drop /repo v002")), (1, 1), "{planned:#?}");
 }

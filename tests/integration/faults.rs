@@ -156,7 +156,18 @@ impl Bench {
     }
 
     pub fn run(&self) -> RunReport {
-        run(self.pipeline(), &self.config.jobs.iter().collect::<Vec<_>>(), None)
+        self.run_by(self.pipeline())
+    }
+
+    /// A dry run of the same: what it says, and every effect that it would have.
+    pub fn plan(&self) -> (RunReport, Vec<String>) {
+        let dry = DryHost::new(Arc::new(self.host.clone()));
+        let report = self.run_by(Pipeline { host: &dry, ..self.pipeline() });
+        (report, dry.planned().iter().map(ToString::to_string).collect())
+    }
+
+    fn run_by(&self, pipeline: Pipeline<'_>) -> RunReport {
+        run(pipeline, &self.config.jobs.iter().collect::<Vec<_>>(), None)
     }
 
     pub fn ledgers(&self) -> Vec<PathBuf> {
@@ -632,17 +643,12 @@ fn timeless(text: &str) -> String {
 fn a_plan_shows_what_the_run_does_and_does_none_of_it() {
     let bench = Bench::with_history();
     bench.host.arm(Fault::None);
-    let dry = DryHost::new(Arc::new(bench.host.clone()));
-    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
-    let planned_report = run(pipeline, &bench.config.jobs.iter().collect::<Vec<_>>(), None);
+    let (planned_report, planned) = bench.plan();
     assert_eq!(planned_report.outcome, Outcome::Ok, "{planned_report:#?}");
     assert_eq!(bench.host.world().effects, Vec::<String>::new(), "a dry run has no effect");
     assert_eq!(bench.ledgers(), Vec::<PathBuf>::new());
-    let planned: Vec<String> = dry
-        .planned()
-        .iter()
-        .map(|effect| timeless(effect.to_string().lines().next().unwrap_or_default()))
-        .collect();
+    let planned: Vec<String> =
+        planned.iter().map(|effect| timeless(effect.lines().next().unwrap_or_default())).collect();
 
     let report = bench.run();
     let done: Vec<String> = bench

@@ -2,18 +2,14 @@
 //! and all the loops. It is a file of its own and a row here; nothing else knows of it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use stillpoint::capture::{Choice, Still, choose_device, kept, release};
 use stillpoint::host::PrivateMount;
-use stillpoint::host::dry::DryHost;
 use stillpoint::model::job::Source;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::undo::{CaptureUndo, Identity, Kept};
 use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::run::run;
-use stillpoint::step::context::Pipeline;
 
 use crate::captures::HELD;
 use crate::faults::{self, Bench, Scene};
@@ -127,14 +123,11 @@ fn failing_any_effect_of_a_recovery_is_recovered_from() {
 fn a_plan_exchanges_nothing() {
     let bench = bench();
     let before = base(&bench);
-    let dry = DryHost::new(Arc::new(bench.host.clone()));
-    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
-    let report = run(pipeline, &[&bench.config.jobs[0]], None);
+    let (report, planned) = bench.plan();
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
     assert_eq!(bench.host.world().effects, Vec::<String>::new());
     assert_eq!(base(&bench), before);
     assert_eq!(bench.ledgers(), Vec::<PathBuf>::new());
-    let planned: Vec<String> = dry.planned().iter().map(ToString::to_string).collect();
     let at = |what: &str| {
         let position = planned.iter().position(|effect| effect.contains(what));
         position.unwrap_or_else(|| panic!("{what}: {planned:#?}"))

@@ -2,15 +2,11 @@
 //! pipeline, a dry run and all the loops. It is a file of its own and a row here; nothing else knows of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use stillpoint::history::FILE_NAME;
-use stillpoint::host::dry::DryHost;
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::{JobReport, RunReport};
-use stillpoint::pipeline::run::run;
 use stillpoint::pipeline::status::{recorded, status};
-use stillpoint::step::context::Pipeline;
 
 use crate::faults::{self, Bench, Scene};
 use crate::loops;
@@ -138,16 +134,13 @@ fn failing_any_effect_of_a_recovery_is_recovered_from() {
 fn a_plan_does_nothing_and_learns_nothing() {
     let bench = bench();
     bench.host.world().databases.push("new".into());
-    let dry = DryHost::new(Arc::new(bench.host.clone()));
-    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
-    let report = run(pipeline, &[&bench.config.jobs[0]], None);
+    let (report, planned) = bench.plan();
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
     let items: Vec<_> = outcomes(&report.jobs[0]).into_iter().map(|(_, item, _)| item).collect();
     assert_eq!(items, [Some("web"), Some("db"), Some("new")]);
     assert_eq!(bench.host.world().effects, Vec::<String>::new());
     assert_eq!(bench.ledgers(), Vec::<PathBuf>::new());
     assert_eq!(items_known(&bench), ["db", "web"]);
-    let planned: Vec<String> = dry.planned().iter().map(ToString::to_string).collect();
     for database in ["web", "db", "new"] {
         let place = place(database);
         let about = planned.iter().filter(|effect| effect.contains(place.to_str().unwrap()));

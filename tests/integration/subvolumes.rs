@@ -2,17 +2,13 @@
 //! data is on no disk, none is a difference to such a one, and one snapshot stays.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use stillpoint::host::dry::DryHost;
 use stillpoint::model::job::Config;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::target::ReadData;
 use stillpoint::model::undo::{Identity, Kept, SubvolumeSnapshot};
-use stillpoint::pipeline::run::run;
-use stillpoint::step::context::Pipeline;
 
 use crate::captures::mount;
 use crate::configured::configured;
@@ -172,16 +168,13 @@ fn a_base_that_somebody_changed_is_none() {
     ];
     for meddle in meddled {
         let bench = Bench::with_history_of(&SENT);
-        let plan = || {
-            let dry = DryHost::new(Arc::new(bench.host.clone()));
-            let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
-            run(pipeline, &bench.config.jobs.iter().collect::<Vec<_>>(), None);
-            let planned: Vec<String> = dry.planned().iter().map(ToString::to_string).collect();
+        let differences = || {
+            let (_, planned) = bench.plan();
             planned.iter().filter(|line| line.contains("--known-as")).count()
         };
-        assert_eq!(plan(), 2);
+        assert_eq!(differences(), 2);
         meddle(&mut bench.host.world());
-        assert_eq!(plan(), 0, "both must be sent as a whole");
+        assert_eq!(differences(), 0, "both must be sent as a whole");
     }
 }
 
@@ -222,11 +215,8 @@ fn a_dry_run_foretells_that_what_a_dead_run_left_goes() {
         names.iter().filter(|path| path.to_str().unwrap().contains(".incoming.")).count()
     };
     assert_eq!(left(&bench), 1);
-    let dry = DryHost::new(Arc::new(bench.host.clone()));
-    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
-    let report = run(pipeline, &bench.config.jobs.iter().collect::<Vec<_>>(), None);
+    let (report, planned) = bench.plan();
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
-    let planned: Vec<String> = dry.planned().iter().map(ToString::to_string).collect();
     let goes = |line: &&String| line.starts_with("delete the subvolume /pool/.incoming.");
     assert_eq!(planned.iter().filter(goes).count(), 1, "{planned:#?}");
     assert_eq!(left(&bench), 1);
@@ -236,13 +226,9 @@ fn a_dry_run_foretells_that_what_a_dead_run_left_goes() {
 fn a_dry_run_changes_nothing_and_says_what_it_would_do() {
     let bench = Bench::with_history_of(&SENT);
     bench.host.world().effects.clear();
-    let dry = DryHost::new(Arc::new(bench.host.clone()));
-    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
-    let jobs: Vec<_> = bench.config.jobs.iter().collect();
-    let report = run(pipeline, &jobs, None);
+    let (report, planned) = bench.plan();
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
     assert_eq!(bench.host.world().effects, [] as [String; 0]);
-    let planned: Vec<String> = dry.planned().iter().map(ToString::to_string).collect();
     let sent: Vec<&String> = planned.iter().filter(|it| it.contains("btrfs receive")).collect();
     assert_eq!(sent.len(), 2, "{planned:#?}");
     assert!(sent.iter().all(|it| it.contains("--known-as")), "differences: {sent:#?}");
