@@ -1,7 +1,6 @@
 //! One more engine, which has only what every engine must have: through the whole pipeline, a dry run and the loops. It
 //! is a file of its own and a row here; nothing else knows of it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use stillpoint::model::keep::KeepPolicy;
@@ -11,15 +10,14 @@ use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::mount::mount;
 use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::prune::{Request, prune};
-use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{Cleanup, LedgerDirectory, session};
 use stillpoint::step::context::RunContext;
 use stillpoint::step::error::StepError;
 
 use crate::faults::{Bench, LIVE, Scene};
 use crate::loops;
-use crate::restores::restore_one;
-use crate::support::fake_host::{Fault, PowerCut};
+use crate::restores::{self, restore_one};
+use crate::support::fake_host::Fault;
 use crate::support::fake_vault::vaults;
 
 /// The files of the machine, into a vault.
@@ -107,17 +105,7 @@ fn a_restore_lays_out_and_moves_and_gives_back_through_every_fault() {
     let effects = bench.host.world().effects.clone();
     let laid = |what: &&String| what.starts_with("vault lay /repo v003 ");
     assert_eq!(effects.iter().filter(laid).count(), 1, "{effects:?}");
-    for n in 0..effects.len() {
-        for fault in Fault::deaths_at(n) {
-            let bench = seed.duplicate(&VAULT);
-            bench.host.arm(fault);
-            let died = catch_unwind(AssertUnwindSafe(|| restore_one(&bench).map(drop)));
-            assert!(died.unwrap_err().is::<PowerCut>(), "{fault:?}");
-            bench.host.arm(Fault::None);
-            assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{fault:?}");
-            bench.assert_released(&format!("{fault:?}"));
-        }
-    }
+    restores::dying_at_any_effect(&seed, &VAULT, effects.len());
 }
 
 #[test]

@@ -18,7 +18,7 @@ use stillpoint::pipeline::restore::{STAGING, Wanted, restore};
 use stillpoint::pipeline::session::{Cleanup, LedgerDirectory, session};
 use stillpoint::step::error::StepError;
 
-use crate::faults::{Bench, LIVE};
+use crate::faults::{Bench, LIVE, Scene};
 use crate::support::fake_host::{Fault, PowerCut};
 
 /// Restores one file in place, as the verb does.
@@ -90,16 +90,20 @@ fn a_restore_that_fails_anywhere_says_so_and_leaves_nothing() {
 #[test]
 fn a_restore_that_dies_anywhere_is_released() {
     let seed = Bench::with_history();
-    for n in 0..effects(&seed).len() {
-        for fault in Fault::deaths_at(n) {
-            let bench = seed.duplicate(&LIVE);
-            bench.host.arm(fault);
-            let died = catch_unwind(AssertUnwindSafe(|| restore_one(&bench).map(drop)));
-            assert!(died.unwrap_err().is::<PowerCut>(), "{fault:?}");
-            bench.host.arm(Fault::None);
-            assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{fault:?}");
-            bench.assert_released(&format!("{fault:?}"));
-        }
+    let effects = effects(&seed);
+    dying_at_any_effect(&seed, &LIVE, effects.len());
+}
+
+/// A restore dies at each of its effects, of which there are so many; `recover` releases what it held.
+pub fn dying_at_any_effect(seed: &Bench, scene: &Scene, effects: usize) {
+    for fault in (0..effects).flat_map(Fault::deaths_at) {
+        let bench = seed.duplicate(scene);
+        bench.host.arm(fault);
+        let died = catch_unwind(AssertUnwindSafe(|| restore_one(&bench).map(drop)));
+        assert!(died.unwrap_err().is::<PowerCut>(), "{fault:?}");
+        bench.host.arm(Fault::None);
+        assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{fault:?}");
+        bench.assert_released(&format!("{fault:?}"));
     }
 }
 
