@@ -118,11 +118,23 @@ fn failing_any_effect_of_a_recovery_is_recovered_from() {
     loops::failing_any_effect_of_a_recovery(&SENT);
 }
 
-/// What a check finds, and what lies in the target that is neither a copy nor its record.
-fn strays(bench: &Bench) -> Vec<String> {
+/// What a check finds.
+fn damage(bench: &Bench) -> Vec<String> {
     let engine = bench.pipeline().engine(&bench.config.targets[0]);
     let context = bench.pipeline().engine_context();
-    let mut strays = engine.check(context, ReadData::None, &mut |_| {}).unwrap().damage;
+    engine.check(context, ReadData::None, &mut |_| {}).unwrap().damage
+}
+
+/// What was received in part, or has not got its name yet.
+fn incoming(bench: &Bench) -> Vec<PathBuf> {
+    let mut found = bench.host.world().pool.nested();
+    found.retain(|path| path.to_str().unwrap().contains(".incoming."));
+    found
+}
+
+/// What a check finds, and what lies in the target that is neither a copy nor its record.
+fn strays(bench: &Bench) -> Vec<String> {
+    let mut strays = damage(bench);
     let world = bench.host.world();
     let copies: Vec<String> = world.pool.copies().collect();
     let is_copy = |path: &&PathBuf| copies.iter().any(|copy| path.ends_with(copy));
@@ -144,14 +156,9 @@ fn whatever_happens_a_check_finds_nothing_wrong_and_the_next_good_copy_leaves_no
             n,
             what,
             |bench, after| {
-                let engine = bench.pipeline().engine(&bench.config.targets[0]);
-                let context = bench.pipeline().engine_context();
-                let checked = engine.check(context, ReadData::None, &mut |_| {}).unwrap();
-                assert_eq!(checked.damage, [] as [String; 0], "{after}");
-                let names = bench.host.world().pool.nested();
-                let is_incoming = |path: &&PathBuf| path.to_str().unwrap().contains(".incoming.");
+                assert_eq!(damage(bench), [] as [String; 0], "{after}");
                 if after.starts_with("Fail") {
-                    assert_eq!(names.iter().find(is_incoming), None, "{after}");
+                    assert_eq!(incoming(bench), [] as [PathBuf; 0], "{after}");
                 }
                 bench.assert_mended(after);
                 assert_eq!(strays(bench), [] as [String; 0], "{after}");
@@ -210,16 +217,12 @@ fn a_dry_run_foretells_that_what_a_dead_run_left_goes() {
     bench.host.arm(Fault::KillBefore(named.unwrap()));
     loops::die(&bench);
     bench.host.arm(Fault::None);
-    let left = |bench: &Bench| {
-        let names = bench.host.world().pool.nested();
-        names.iter().filter(|path| path.to_str().unwrap().contains(".incoming.")).count()
-    };
-    assert_eq!(left(&bench), 1);
+    assert_eq!(incoming(&bench).len(), 1);
     let (report, planned) = bench.plan();
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
     let goes = |line: &&String| line.starts_with("delete the subvolume /pool/.incoming.");
     assert_eq!(planned.iter().filter(goes).count(), 1, "{planned:#?}");
-    assert_eq!(left(&bench), 1);
+    assert_eq!(incoming(&bench).len(), 1);
 }
 
 #[test]

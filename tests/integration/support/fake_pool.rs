@@ -62,11 +62,13 @@ impl FakePool {
         let snapshot = &source.top[snapshot.file_name().unwrap().to_str().unwrap()];
         let (sent, generation) = (&snapshot.uuid, snapshot.changed);
         assert_eq!(option(stage, "--uuid").as_deref(), Some(sent.as_str()));
-        let parent = parent_of(stage);
+        let parent = option(stage, "--known-as");
         assert_eq!(parent.is_some(), option(send, "-p").is_some());
         let base = self.subvolumes.values().find(|there| Some(&there.uuid) == parent.as_ref());
         assert_eq!(base.is_some(), parent.is_some(), "a difference to what is not there");
         assert!(base.is_none_or(|base| !base.is_emptied), "a difference to what is empty");
+        // A difference names nothing new.
+        let named = if parent.is_some() { 0 } else { 5 };
         let at = Path::new(LOCATION).join(option(stage, "--name").unwrap());
         self.made += 1;
         let received = Received {
@@ -80,8 +82,6 @@ impl FakePool {
             is_emptied: false,
         };
         assert_eq!(self.subvolumes.insert(at, received), None, "two of one name");
-        // A difference names nothing new.
-        let named = if parent_of(stage).is_some() { 0 } else { 5 };
         let told =
             Told { bytes: 100, commands: 9, named, generation, whole: true, ..Told::default() };
         let said = [Vec::new(), vec![serde_json::to_string(&told).unwrap()], Vec::new()];
@@ -185,10 +185,6 @@ impl FakePool {
         let here = self.files.keys().filter(|path| path.parent() == Some(directory));
         here.filter_map(|path| Some(path.file_name()?.to_owned())).collect()
     }
-}
-
-fn parent_of(stage: &CommandSpec) -> Option<String> {
-    option(stage, "--known-as")
 }
 
 /// What follows an option.
