@@ -54,24 +54,23 @@ impl Changes {
     /// # Errors
     /// When it lacks what it should have.
     pub fn take(&mut self, command: Command<'_>) -> Result<(), StreamError> {
+        let path = || command.attribute(attribute::PATH).map(<[u8]>::to_vec);
         match command.kind {
-            kind::SUBVOLUME | kind::SNAPSHOT | kind::END => return Ok(()),
+            // They name the subvolume, and nothing in it.
+            kind::SUBVOLUME | kind::SNAPSHOT | kind::END => {}
             kind::RENAME => {
                 let to = command.attribute(attribute::PATH_TO)?.to_vec();
                 self.rename(command.attribute(attribute::PATH)?, to);
-                return Ok(());
             }
-            _ => {}
-        }
-        let path = command.attribute(attribute::PATH)?.to_vec();
-        match command.kind {
-            made if kind::MADE.contains(&made) || made == kind::DIRECTORY || made == kind::LINK => {
-                self.add(path);
+            kind::DIRECTORY | kind::LINK => self.add(path()?),
+            made if kind::MADE.contains(&made) => self.add(path()?),
+            kind::UNLINK | kind::RMDIR => self.remove(path()?),
+            kind::UTIMES => drop(self.times.insert(path()?)),
+            content if kind::CONTENT.contains(&content) => {
+                self.change(path()?, Difference::Modified);
             }
-            kind::UNLINK | kind::RMDIR => self.remove(path),
-            kind::UTIMES => drop(self.times.insert(path)),
-            content if kind::CONTENT.contains(&content) => self.change(path, Difference::Modified),
-            _ => self.change(path, Difference::Metadata),
+            // What is left sets an owner, a mode or attributes; a decoder lets no other kind through.
+            _ => self.change(path()?, Difference::Metadata),
         }
         Ok(())
     }
@@ -132,9 +131,9 @@ impl Changes {
     }
 
     fn change(&mut self, path: Vec<u8>, how: Difference) {
-        match (self.told.get(&path), how) {
-            (Some(Difference::Added | Difference::Modified), _) => {}
-            (Some(Difference::Metadata | Difference::Removed) | None, how) => {
+        match self.told.get(&path) {
+            Some(Difference::Added | Difference::Modified) => {}
+            Some(Difference::Metadata | Difference::Removed) | None => {
                 self.told.insert(path, how);
             }
         }
