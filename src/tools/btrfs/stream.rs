@@ -63,8 +63,6 @@ pub mod attribute {
     pub const UUID: u16 = 1;
     /// The generation of the subvolume that is sent.
     pub const GENERATION: u16 = 2;
-    /// A size in bytes.
-    pub const SIZE: u16 = 4;
     /// A path below the subvolume.
     pub const PATH: u16 = 15;
     /// Another one, to which something is renamed.
@@ -77,10 +75,6 @@ pub mod attribute {
     pub const CLONE_UUID: u16 = 20;
     /// From which file of that.
     pub const CLONE_PATH: u16 = 22;
-    /// How much of it.
-    pub const CLONE_LENGTH: u16 = 24;
-    /// How much a compressed extent holds.
-    pub const UNENCODED_FILE_LENGTH: u16 = 27;
 }
 
 /// What is wrong with a stream.
