@@ -304,6 +304,13 @@ impl CommandSpec {
         Self { time_limit: Some(HELPER_LIMIT), ..Self::new(tool, Effect::Inspect) }
     }
 
+    /// A command that only looks and prints more than is to be held: its output is for the watcher, line by line, or for
+    /// the next of a chain. It is stopped when nothing of it moves for so long.
+    pub fn lines(tool: Tool, stall_limit: Duration) -> Self {
+        let (stdout, stall_limit) = (StdoutMode::Lines, Some(stall_limit));
+        Self { stdout, stall_limit, ..Self::new(tool, Effect::Inspect) }
+    }
+
     /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, value: impl Into<OsString>) -> Self {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::host::{CommandSpec, Effect, StdoutMode, Tool};
+use crate::host::{CommandSpec, Tool};
 use crate::model::bytes;
 
 /// The verb of ours that lists a tree.
@@ -35,10 +35,7 @@ pub struct Listed {
 
 /// Lists a tree.
 pub fn command(root: &Path, stall_limit: Duration) -> CommandSpec {
-    let mut spec = CommandSpec::new(Tool::Own, Effect::Inspect).args([VERB, "--"]).arg(root);
-    spec.stdout = StdoutMode::Lines;
-    spec.stall_limit = Some(stall_limit);
-    spec
+    CommandSpec::lines(Tool::Own, stall_limit).args([VERB, "--"]).arg(root)
 }
 
 /// Reads a line; `None` when it is none.

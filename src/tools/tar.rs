@@ -25,17 +25,14 @@ pub struct Members {
 
 /// Writes what lies below a directory to standard output.
 pub fn pack(below: &Path, what: &Members, stall_limit: Duration) -> CommandSpec {
-    let mut spec = CommandSpec::new(TAR, Effect::Inspect)
+    let mut spec = CommandSpec::lines(TAR, stall_limit)
         .args(["--create", "--file=-", "--sparse"])
         .args(FAITHFUL.iter().copied())
         .arg(directory(below));
     if !what.alone.is_empty() {
         spec = spec.arg("--no-recursion").args(what.alone.iter().cloned());
     }
-    spec = spec.arg("--recursion").args(what.whole.iter().cloned());
-    spec.stdout = StdoutMode::Lines;
-    spec.stall_limit = Some(stall_limit);
-    spec
+    spec.arg("--recursion").args(what.whole.iter().cloned())
 }
 
 /// Lays out below a directory what comes from standard input.

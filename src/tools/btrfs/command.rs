@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::stage::{Expectation, Passed, Uuid};
-use crate::host::{CommandSpec, Effect, PrivateView, StdoutMode, Tool};
+use crate::host::{CommandSpec, Effect, PrivateView, Tool};
 
 /// The verb of ours that a [`stage`] is.
 pub const STAGE: &str = "pass-stream";
@@ -27,14 +27,12 @@ pub struct Sending {
 
 /// Sends a snapshot to standard output.
 pub fn send(program: &Tool, sending: &Sending, stall_limit: Duration) -> CommandSpec {
-    let mut spec = CommandSpec::new(program.clone(), Effect::Inspect).args(["send", "-q"]);
+    let mut spec = CommandSpec::lines(program.clone(), stall_limit).args(["send", "-q"]);
     if let Some(parent) = &sending.parent {
         spec = spec.arg("-p").arg(parent);
     }
     spec = spec.arg("--").arg(&sending.snapshot);
-    spec.stdout = StdoutMode::Lines;
     spec.view = sending.view.clone();
-    spec.stall_limit = Some(stall_limit);
     spec
 }
 
@@ -45,27 +43,21 @@ pub fn send_differences(
     newer: &Path,
     stall_limit: Duration,
 ) -> CommandSpec {
-    let mut spec = CommandSpec::new(program.clone(), Effect::Inspect)
+    CommandSpec::lines(program.clone(), stall_limit)
         .args(["send", "-q", "--no-data", "-p"])
         .arg(older)
         .arg("--")
-        .arg(newer);
-    spec.stdout = StdoutMode::Lines;
-    spec.stall_limit = Some(stall_limit);
-    spec
+        .arg(newer)
 }
 
 /// Tells what such a stream changes, a [`Differing`](super::changes::Differing) a line.
 pub fn list_changes(stall_limit: Duration) -> CommandSpec {
-    let mut spec = CommandSpec::new(Tool::Own, Effect::Inspect).arg(CHANGES);
-    spec.stdout = StdoutMode::Lines;
-    spec.stall_limit = Some(stall_limit);
-    spec
+    CommandSpec::lines(Tool::Own, stall_limit).arg(CHANGES)
 }
 
 /// Passes a stream on that is what is expected, see [`super::stage`]; to nobody, if it is only to be read.
 pub fn stage(expected: &Expectation, reader: Reader, stall_limit: Duration) -> CommandSpec {
-    let mut spec = CommandSpec::new(Tool::Own, Effect::Inspect)
+    let mut spec = CommandSpec::lines(Tool::Own, stall_limit)
         .args([STAGE, "--uuid", &shown(expected.uuid)])
         .args(["--name", &expected.name]);
     if let Some(parent) = &expected.parent {
@@ -75,10 +67,8 @@ pub fn stage(expected: &Expectation, reader: Reader, stall_limit: Duration) -> C
     if reader == Reader::Nobody {
         spec = spec.arg("--to-nobody");
     }
-    spec.stdout = StdoutMode::Lines;
     // It tells again and again how far it is.
     spec.repeats_itself = true;
-    spec.stall_limit = Some(stall_limit);
     spec
 }
 
