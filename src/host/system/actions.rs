@@ -60,10 +60,9 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
             Ok(made.uuid.map(|uuid| Identity::Subvolume { uuid }))
         }
         Action::DeleteSnapshot { device, name, found } => {
-            let not_ours = || ActError::NotOurs { path: name.into() };
             let is_deleted =
                 snapshots::delete(device, found, name).map_err(failed("delete", name))?;
-            if is_deleted { Ok(None) } else { Err(not_ours()) }
+            if_ours(is_deleted, name.as_ref())
         }
         Action::CommitDeletions { device, file_system } => {
             snapshots::commit(device, file_system.as_deref())
@@ -75,11 +74,11 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
         }
         Action::RenameSubvolume { path, name, found } => {
             let is_renamed = received::rename(path, found, name).map_err(failed("rename", path))?;
-            if is_renamed { Ok(None) } else { Err(ActError::NotOurs { path: path.clone() }) }
+            if_ours(is_renamed, path)
         }
         Action::DeleteSubvolume { path, found } => {
             let is_deleted = received::delete(path, found).map_err(failed("delete", path))?;
-            if is_deleted { Ok(None) } else { Err(ActError::NotOurs { path: path.clone() }) }
+            if_ours(is_deleted, path)
         }
         Action::Freeze { cgroup } => cgroup::freeze(cgroup).map(Some),
         Action::Thaw { cgroup, identity } => cgroup::thaw(cgroup, identity.as_ref()),
@@ -98,6 +97,11 @@ fn failed(
     path: &(impl AsRef<Path> + ?Sized),
 ) -> impl FnOnce(io::Error) -> ActError {
     move |source| ActError::Io { what, path: path.as_ref().to_owned(), source }
+}
+
+/// What is answered for something that is only changed if it is still the one that was found.
+fn if_ours(is_done: bool, path: &Path) -> Result<Option<Identity>, ActError> {
+    if is_done { Ok(None) } else { Err(ActError::NotOurs { path: path.to_owned() }) }
 }
 
 fn create_directory(path: &Path, mode: u32) -> io::Result<Identity> {
