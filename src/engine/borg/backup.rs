@@ -28,10 +28,9 @@ impl BorgEngine {
         let marks = Marks { series, run: &request.run, machine: request.machine.as_ref() };
         match &request.input {
             Input::Tree { tree, expected } => {
-                let spec = repository.create_tree(&marks, &archive, tree).map_err(|error| {
-                    let what = error.to_string();
-                    EngineError::Unsupported { engine: "borg".into(), what }
-                })?;
+                let spec = repository
+                    .create_tree(&marks, &archive, tree)
+                    .map_err(|error| EngineError::unsupported(&self.target, &error.to_string()))?;
                 self.make_of_tree(cx, archive, &spec, &tree.paths, expected, progress)
             }
             Input::Subvolume(_) => {

@@ -38,10 +38,9 @@ impl BorgEngine {
     pub(super) fn repository<'a>(&'a self, cx: Context<'a>) -> Result<Repository<'a>, EngineError> {
         let path = &self.target.repository;
         if path.contains(['{', '}']) || path.contains("::") {
-            return Err(EngineError::Unsupported {
-                engine: "borg".into(),
-                what: format!("{path:?} holds braces or \"::\", which borg reads as its own signs"),
-            });
+            let what =
+                format!("{path:?} holds braces or \"::\", which borg reads as its own signs");
+            return Err(EngineError::unsupported(&self.target, &what));
         }
         let repository = Repository {
             target: &self.target,
