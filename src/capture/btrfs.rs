@@ -125,9 +125,9 @@ impl Capture for Intended {
             .ok_or_else(|| {
             mismatch(format!("{name} is not a read-only snapshot of {}", self.at.shown()))
         })?;
-        let uuid = made.uuid.ok_or_else(|| mismatch(format!("{name} has no UUID")))?;
+        let uuid = made.uuid.clone().ok_or_else(|| mismatch(format!("{name} has no UUID")))?;
         Ok(Made {
-            still: Still::Subvolume { device: device.clone(), name: name.clone(), id: made.id },
+            still: Still::Subvolume { device: device.clone(), name: name.clone(), found: made },
             identity: Some(Identity::Subvolume { uuid }),
             about: format!("snapshot {name} of {}", self.at.shown()),
         })
@@ -154,7 +154,7 @@ impl Releasable for SubvolumeSnapshot {
         let found = cx.host.subvolume_on(&device, &self.name)?;
         let found = found.filter(|found| is_identical(found, identity));
         let name = self.name.clone();
-        Ok(found.map(|found| Still::Subvolume { device, name, id: found.id }))
+        Ok(found.map(|found| Still::Subvolume { device, name, found }))
     }
 
     fn snapshot(&self) -> Option<&SubvolumeSnapshot> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::host::sys::private;
 use crate::host::{
-    ActError, CommandSpec, Completed, Host, LockError, LockGuard, LockMode, RunError,
+    ActError, CommandSpec, Completed, Host, LockError, LockGuard, LockMode, RunError, Subvolume,
 };
 use crate::model::job::Settings;
 use crate::model::names::RunId;
@@ -140,8 +140,8 @@ pub enum Still {
         device: PathBuf,
         /// Its name in the top-level subvolume.
         name: String,
-        /// Its number, by which it is mounted: another one may lie at the name by then. `None` in a dry run.
-        id: Option<u64>,
+        /// What was found there. It is mounted by its number, since another one may lie at the name by then.
+        found: Subvolume,
     },
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::excluded;
-use crate::host::{ActError, Host, MountEntry, Subvolume};
+use crate::host::{ActError, Host, MountEntry, Subvolume, mount_of};
 use crate::model::job::{CapturePolicy, FilesSource};
 
 use super::is_at_or_below;
@@ -390,14 +390,6 @@ fn visible(mounts: Vec<MountEntry>) -> Vec<MountEntry> {
         }
     }
     visible
-}
-
-/// The mount that holds a path.
-pub fn mount_of<'m>(mounts: &'m [MountEntry], path: &Path) -> Option<&'m MountEntry> {
-    mounts
-        .iter()
-        .filter(|mount| path.starts_with(&mount.at))
-        .max_by_key(|mount| mount.at.components().count())
 }
 
 /// Whether a subvolume in the top-level one that is seen at `top` is a snapshot of ours, of whichever run. Elsewhere a user

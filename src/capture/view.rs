@@ -20,8 +20,10 @@ pub fn mount(still: &Still, volume: &Volume, programs: &[PathBuf]) -> Option<Pri
             (device, options.to_owned(), (root.as_os_str() != "/").then(|| root.clone()))
         }
         // Not by its name, behind which another one may be by then; in a plan there is nothing else.
-        Still::Subvolume { device, id: Some(id), .. } => (device, format!("subvolid={id}"), None),
-        Still::Subvolume { device, id: None, name } => (device, format!("subvol=/{name}"), None),
+        Still::Subvolume { device, name, found } => {
+            let by_name = || format!("subvol=/{name}");
+            (device, found.id.map_or_else(by_name, |id| format!("subvolid={id}")), None)
+        }
     };
     Some(PrivateMount::Device {
         device: device.clone(),

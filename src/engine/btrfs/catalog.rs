@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Context, EngineError};
-use crate::host::{Action, PathKind, Subvolume, TrustKind};
+use crate::host::{Action, PathKind, Subvolume, TrustKind, mount_of};
 use crate::model::copy::{Copy, Series};
 use crate::model::names::{HostName, JobName, MachineId, RunId};
 use crate::model::shown::Show;
@@ -374,11 +374,7 @@ pub(super) fn prediction_about(path: &Path) -> String {
 }
 
 fn require_btrfs(cx: Context<'_>, location: &Path) -> Result<(), EngineError> {
-    let mounts = cx.host.mounts()?;
-    // Of several mounts at one place, the last one is seen.
-    let around = mounts.iter().filter(|mount| location.starts_with(&mount.at));
-    let around = around.max_by_key(|mount| mount.at.components().count());
-    if around.is_some_and(|mount| mount.file_system == "btrfs") {
+    if mount_of(&cx.host.mounts()?, location).is_some_and(|mount| mount.file_system == "btrfs") {
         return Ok(());
     }
     Err(unfit(format!("{} is on no btrfs, and only one can receive", location.shown())))

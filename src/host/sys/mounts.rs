@@ -162,6 +162,12 @@ pub fn parse_mount_table(table: &[u8]) -> io::Result<Vec<MountEntry>> {
     Ok(walked(mounts))
 }
 
+/// The mount by which a path is seen. Of several at one place that is the last one.
+pub fn mount_of<'m>(mounts: &'m [MountEntry], path: &Path) -> Option<&'m MountEntry> {
+    let around = mounts.iter().filter(|mount| path.starts_with(&mount.at));
+    around.max_by_key(|mount| mount.at.components().count())
+}
+
 /// One mount, with its number and that of the mount that it is mounted on.
 type Numbered = (u32, u32, MountEntry);
 

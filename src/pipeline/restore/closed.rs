@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use crate::capture::survey::mount_of;
 use crate::host::spec::quote;
-use crate::host::{ActError, Host, MountEntry};
+use crate::host::{ActError, Host, MountEntry, mount_of};
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::step::error::StepError;

@@ -15,8 +15,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::capture::survey::mount_of;
-use crate::host::{Host, InUse, MountEntry};
+use crate::host::{Host, InUse, MountEntry, mount_of};
 use crate::model::job::Config;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;

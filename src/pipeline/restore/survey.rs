@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::capture::survey::mount_of;
 use crate::engine::{Engine, Entry};
-use crate::host::{Host, MountEntry, Refused};
+use crate::host::{Host, MountEntry, Refused, mount_of};
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;

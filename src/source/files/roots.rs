@@ -8,10 +8,10 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::capture::survey::{content_of, mount_of};
+use crate::capture::survey::content_of;
 use crate::config::excluded;
 use crate::engine::Expected;
-use crate::host::{ActError, Host, MountEntry, PathKind};
+use crate::host::{ActError, Host, MountEntry, PathKind, mount_of};
 use crate::model::job::FilesSource;
 use crate::model::shown::Show;
 use crate::model::undo::Identity;

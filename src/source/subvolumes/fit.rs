@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::capture;
 use crate::capture::survey::{self, Volume};
-use crate::host::{Host, Subvolume};
+use crate::host::{Host, Subvolume, mount_of};
 use crate::model::job::SubvolumesSource;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
@@ -48,10 +48,8 @@ pub(super) fn examine(
         ));
     }
     let mounts = host.mounts()?;
-    let around = mounts.iter().filter(|mount| at.starts_with(&mount.at));
-    // Of several mounts at one place, the last one is seen.
-    let mount = around.max_by_key(|mount| mount.at.components().count());
-    let Some(mount) = mount.filter(|mount| mount.file_system == "btrfs").cloned() else {
+    let mount = mount_of(&mounts, &at).filter(|mount| mount.file_system == "btrfs");
+    let Some(mount) = mount.cloned() else {
         return Err(unfit("is not seen by a mount of a btrfs"));
     };
     let named = |nested: &PathBuf| {

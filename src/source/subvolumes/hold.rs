@@ -18,7 +18,7 @@ use crate::step::recorder::{Done, Recorder};
 use crate::step::source::{HeldBatch, Item};
 
 use super::fit::{self, Fit, item_of};
-use super::kept::{self, Earlier};
+use super::kept;
 
 /// Snapshots that exist.
 pub(super) struct Snapshots<'a> {
@@ -32,13 +32,9 @@ pub(super) struct Snapshots<'a> {
 
 struct Hold {
     item: String,
-    /// The device of its file system.
-    device: PathBuf,
     held: Held,
-    /// The snapshot's UUID and generation, once it was looked at.
-    identity: (String, u64),
     /// Earlier ones of the same subvolume, the newest first.
-    earlier: Vec<Earlier>,
+    earlier: Vec<Snapshot>,
 }
 
 /// Looks at the subvolumes and makes snapshots of them. One that is not fit keeps no other from its turn.
@@ -94,15 +90,6 @@ fn volume(fit: &Fit) -> VolumeReport {
     }
 }
 
-impl Hold {
-    fn name(&self) -> Option<&str> {
-        match &self.held.made.as_ref()?.still {
-            Still::Subvolume { name, .. } => Some(name),
-            Still::Path(_) | Still::Device(_) => None,
-        }
-    }
-}
-
 impl Snapshots<'_> {
     fn intend(
         &mut self,
@@ -116,20 +103,14 @@ impl Snapshots<'_> {
             let capture = provider.intend(cx.capture(), cx.run, &undos)?;
             undos.push(capture.undo());
             intended.push((provider, capture));
-            let earlier = kept::of_item(cx, self.job, &item, &fit)?;
-            beside.push((item, fit.volume.mount.source, earlier));
+            let earlier = kept::of_item(cx, self.job, &item, &fit, &self.seen_at)?;
+            beside.push((item, earlier));
         }
         let held = captures::intend(cx, intended)?;
         self.holds = beside
             .into_iter()
             .zip(held)
-            .map(|((item, device, earlier), held)| Hold {
-                item,
-                device,
-                held,
-                identity: (String::new(), 0),
-                earlier,
-            })
+            .map(|((item, earlier), held)| Hold { item, held, earlier })
             .collect();
         Ok(((), Done::ok(hook::in_ledger(cx, &self.holds.len().to_string()))))
     }
@@ -146,30 +127,19 @@ impl Snapshots<'_> {
 
     fn verify(&mut self, cx: RunContext<'_>) -> Result<((), Done), StepError> {
         captures::verify(cx, self.holds.iter_mut().map(|hold| &mut hold.held))?;
-        let mut about = Vec::new();
-        for hold in &mut self.holds {
-            let Some(made) = &hold.held.made else { continue };
-            about.push(made.about.clone());
-            if let Still::Subvolume { device, name, .. } = &made.still
-                && let Some(found) = cx.host().subvolume_on(device, name)?
-            {
-                hold.identity = (found.uuid.unwrap_or_default(), found.changed);
-            }
-        }
+        let made = self.holds.iter().filter_map(|hold| hold.held.made.as_ref());
+        let about: Vec<&str> = made.map(|made| made.about.as_str()).collect();
         Ok(((), Done::ok(about.join(", "))))
-    }
-
-    fn seen(&self, name: &str, uuid: &str, generation: u64) -> Snapshot {
-        Snapshot { path: self.seen_at.join(name), uuid: uuid.to_owned(), generation }
     }
 }
 
 impl HeldBatch for Snapshots<'_> {
     fn input(&self, cx: RunContext<'_>, item: &Item, _: &Target) -> Option<Input> {
         let hold = self.holds.iter().find(|hold| Some(&hold.item) == item.as_ref())?;
-        let (uuid, generation) = &hold.identity;
+        let still = &hold.held.made.as_ref()?.still;
+        let Still::Subvolume { device, .. } = still else { return None };
         let top = PrivateMount::Device {
-            device: hold.device.clone(),
+            device: device.clone(),
             at: self.seen_at.clone(),
             file_system: "btrfs".into(),
             options: "subvolid=5".into(),
@@ -177,12 +147,8 @@ impl HeldBatch for Snapshots<'_> {
             access: Access::Read,
         };
         Some(Input::Subvolume(Box::new(StillSubvolume {
-            snapshot: self.seen(hold.name()?, uuid, *generation),
-            earlier: hold
-                .earlier
-                .iter()
-                .map(|kept| self.seen(&kept.name, &kept.uuid, kept.generation))
-                .collect(),
+            snapshot: kept::seen(still, &self.seen_at)?,
+            earlier: hold.earlier.clone(),
             view: PrivateView {
                 mounts: vec![top],
                 workplace: capture::workplace(cx.capture()),

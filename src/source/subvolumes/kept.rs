@@ -1,8 +1,10 @@
 //! Snapshots that stay: the newest one of which each target has a copy, and those that the job wants to keep here.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::capture::{self, CaptureError, Still};
+use crate::engine::Snapshot;
 use crate::history::{History, KeptCapture};
 use crate::model::copy::{CLOCK_SLACK, Copy, Series, later};
 use crate::model::job::Job;
@@ -16,17 +18,19 @@ use crate::step::source::series_of;
 
 use super::fit::Fit;
 
-/// An earlier snapshot that is still there.
-pub(super) struct Earlier {
-    /// Its name in the top-level subvolume.
-    pub name: String,
-    /// Its UUID.
-    pub uuid: String,
-    /// The generation in which it was changed last.
-    pub generation: u64,
+/// A snapshot as whoever sends it sees it, who sees the top-level subvolume at `top`.
+pub(super) fn seen(still: &Still, top: &Path) -> Option<Snapshot> {
+    match still {
+        Still::Subvolume { name, found, .. } => Some(Snapshot {
+            path: top.join(name),
+            uuid: found.uuid.clone()?,
+            generation: found.changed,
+        }),
+        Still::Path(_) | Still::Device(_) => None,
+    }
 }
 
-/// The earlier snapshots of a subvolume, the newest first: those that are there and what they were.
+/// The earlier snapshots of a subvolume, the newest first, as they are [`seen`]: those that are there and what they were.
 ///
 /// # Errors
 /// When history or the file system cannot be asked.
@@ -35,30 +39,32 @@ pub(super) fn of_item(
     job: &Job,
     item: &str,
     fit: &Fit,
-) -> Result<Vec<Earlier>, StepError> {
+    top: &Path,
+) -> Result<Vec<Snapshot>, StepError> {
     let Some(history) = cx.pipeline.history else { return Ok(Vec::new()) };
     let origin = fit.volume.subvolume.as_ref().and_then(|it| it.uuid.as_ref());
-    let mut found = Vec::new();
+    // One of another subvolume that was at this path is no base: a difference to it would be a full one. And whoever made
+    // it writable may have changed it.
+    let is_of_it = |still: &Still| match still {
+        Still::Subvolume { found, .. } => found.read_only && found.parent_uuid.as_ref() == origin,
+        Still::Path(_) | Still::Device(_) => false,
+    };
+    let mut earlier = Vec::new();
     for kept in history.kept(&job.name)?.into_iter().rev() {
         if kept.series.item.as_deref() != Some(item) {
             continue;
         }
-        // Another disk may have taken the place of the one that it is on, for good.
-        if is_away(cx, &kept) {
-            continue;
+        match capture::kept(cx.capture(), &kept.kept) {
+            Ok(still) => {
+                let still = still.filter(is_of_it);
+                earlier.extend(still.and_then(|still| seen(&still, top)));
+            }
+            // Another disk may have taken the place of the one that it is on, for good.
+            Err(error) if is_away(&error) => {}
+            Err(error) => return Err(error.into()),
         }
-        let Some(Still::Subvolume { device, name, .. }) = capture::kept(cx.capture(), &kept.kept)?
-        else {
-            continue;
-        };
-        // One of another subvolume that was at this path is no base: a difference to it would be a full one. And whoever
-        // made it writable may have changed it.
-        let there = cx.host().subvolume_on(&device, &name)?;
-        let there = there.filter(|it| it.read_only && it.parent_uuid.as_ref() == origin);
-        let known = there.and_then(|it| Some((it.uuid?, it.changed)));
-        found.extend(known.map(|(uuid, generation)| Earlier { name, uuid, generation }));
     }
-    Ok(found)
+    Ok(earlier)
 }
 
 /// Has this run's snapshots stay, whichever targets took them: that is not recorded yet, and [`release_unneeded`] decides
@@ -137,12 +143,15 @@ fn unneeded(
     let staying = staying(cx, job, &kept);
     let unneeded = kept.iter().filter(|kept| !is_needed(kept) && !staying.contains(&name(kept)));
     // One on a disk that is not here takes up no space here. It is released when the disk is back, if ever.
-    Ok(unneeded.filter(|kept| !is_away(cx, kept)).cloned().collect())
+    let is_here = |kept: &&KeptCapture| {
+        !capture::kept(cx.capture(), &kept.kept).is_err_and(|it| is_away(&it))
+    };
+    Ok(unneeded.filter(is_here).cloned().collect())
 }
 
-/// Whether the file system that a snapshot is on is not here.
-fn is_away(cx: RunContext<'_>, kept: &KeptCapture) -> bool {
-    matches!(capture::kept(cx.capture(), &kept.kept), Err(CaptureError::Unfit { .. }))
+/// Whether a capture cannot be found because the file system that it is on is not here.
+fn is_away(error: &CaptureError) -> bool {
+    matches!(error, CaptureError::Unfit { .. })
 }
 
 /// The snapshots that stay because the job says so.

@@ -88,8 +88,8 @@ impl Capture for Shelved {
         let made = made.ok_or(CaptureError::Mismatch { what: format!("there is no {name}") })?;
         let about = name.clone();
         Ok(Made {
-            still: Still::Subvolume { device: DEVICE.into(), name, id: made.id },
-            identity: made.uuid.map(|uuid| Identity::Subvolume { uuid }),
+            identity: made.uuid.clone().map(|uuid| Identity::Subvolume { uuid }),
+            still: Still::Subvolume { device: DEVICE.into(), name, found: made },
             about,
         })
     }
@@ -209,12 +209,12 @@ impl HeldBatch for VaultBatch {
     fn input(&self, cx: RunContext<'_>, item: &Item, _: &Target) -> Option<Input> {
         assert_eq!(*item, None);
         let made = self.held[0].made.as_ref().unwrap();
-        let Still::Subvolume { device, name, id } = &made.still else { panic!("{made:?}") };
+        let Still::Subvolume { device, name, found } = &made.still else { panic!("{made:?}") };
         let mount = PrivateMount::Device {
             device: device.clone(),
             at: VAULT.into(),
             file_system: "btrfs".into(),
-            options: id.map_or(format!("subvol=/{name}"), |id| format!("subvolid={id}")),
+            options: found.id.map_or(format!("subvol=/{name}"), |id| format!("subvolid={id}")),
             directory: None,
             access: Access::Read,
         };
