@@ -55,15 +55,7 @@ impl History {
     /// # Errors
     /// When they cannot be read.
     pub fn kept(&self, job: &JobName) -> Result<Vec<KeptCapture>, HistoryError> {
-        self.sql("read the captures that stay", |connection| {
-            connection
-                .prepare(
-                    "SELECT host, job, item, run, undo, identity, made FROM kept
-                     WHERE job = ?1 ORDER BY sequence",
-                )?
-                .query_map([job.as_str()], read)?
-                .collect()
-        })
+        self.kept_where("job = ?1", &[job.as_str()])
     }
 
     /// The captures that stay, of all jobs that there ever were.
@@ -71,12 +63,21 @@ impl History {
     /// # Errors
     /// When they cannot be read.
     pub fn all_kept(&self) -> Result<Vec<KeptCapture>, HistoryError> {
+        self.kept_where("TRUE", &[])
+    }
+
+    fn kept_where(
+        &self,
+        condition: &str,
+        values: &[&str],
+    ) -> Result<Vec<KeptCapture>, HistoryError> {
         self.sql("read the captures that stay", |connection| {
             connection
-                .prepare(
-                    "SELECT host, job, item, run, undo, identity, made FROM kept ORDER BY sequence",
-                )?
-                .query_map([], read)?
+                .prepare(&format!(
+                    "SELECT host, job, item, run, undo, identity, made FROM kept
+                     WHERE {condition} ORDER BY sequence"
+                ))?
+                .query_map(rusqlite::params_from_iter(values), read)?
                 .collect()
         })
     }

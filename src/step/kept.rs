@@ -17,13 +17,20 @@ pub fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, kept: &[KeptCapture],
     }
     let _shield = cx.host().shield();
     rec.step("release", None, None, |_| {
-        let failures: Vec<String> = kept
-            .iter()
-            .filter_map(|kept| release_one(cx, kept).err())
-            .map(|error| error.message)
-            .collect();
-        let released = cx.tense("released", "would be released");
-        let done = format!("{} {which} {released}", kept.len() - failures.len());
+        let captures: Vec<_> =
+            kept.iter().map(|kept| (&kept.kept.undo, Some(&kept.kept.identity))).collect();
+        let (count, failures) = match capture::release_together(cx.capture(), &captures) {
+            Ok(results) => {
+                let forgotten =
+                    kept.iter().zip(results).map(|(kept, result)| forget(cx, kept, result));
+                let failures: Vec<String> =
+                    forgotten.filter_map(Result::err).map(|error| error.message).collect();
+                (kept.len() - failures.len(), failures)
+            }
+            // Nothing is known of any of them.
+            Err(error) => (0, vec![StepError::from(error).message]),
+        };
+        let done = format!("{count} {which} {}", cx.tense("released", "would be released"));
         if failures.is_empty() {
             return Ok(((), Done::ok(done)));
         }
@@ -32,14 +39,18 @@ pub fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, kept: &[KeptCapture],
     });
 }
 
-fn release_one(cx: RunContext<'_>, kept: &KeptCapture) -> Result<(), StepError> {
-    let kept = &kept.kept;
-    match capture::release(cx.capture(), &kept.undo, Some(&kept.identity)) {
+/// Forgets a capture whose release had this result.
+fn forget(
+    cx: RunContext<'_>,
+    kept: &KeptCapture,
+    result: Result<(), CaptureError>,
+) -> Result<(), StepError> {
+    match result {
         // What has its name and is not it was put there by somebody else, who has taken it away.
         Ok(()) | Err(CaptureError::NotOurs { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(cx.pipeline.remember(|history| history.forget_kept(&kept.undo))?)
+    Ok(cx.pipeline.remember(|history| history.forget_kept(&kept.kept.undo))?)
 }
 
 /// Tells of those of what no job names any more: of a job that is gone or has another name, of a path or a host name that
@@ -47,9 +58,12 @@ fn release_one(cx: RunContext<'_>, kept: &KeptCapture) -> Result<(), StepError> 
 /// own sake, so they are a person's to delete. What is on a disk that is not here is nobody's trouble.
 pub fn tell_of_unnamed(cx: RunContext<'_>, rec: &mut Recorder<'_>) {
     let Some(history) = cx.pipeline.history else { return };
-    let unnamed = all_series(cx.pipeline).and_then(|named| {
-        let mut kept = history.all_kept()?;
-        kept.retain(|kept| !named.contains(&kept.series));
+    let unnamed = history.all_kept().and_then(|mut kept| {
+        // What jobs name is asked only where there is something to compare it with.
+        if !kept.is_empty() {
+            let named = all_series(cx.pipeline)?;
+            kept.retain(|kept| !named.contains(&kept.series));
+        }
         Ok(kept)
     });
     let unnamed = match unnamed {
