@@ -43,7 +43,7 @@ pub use placement::{Confinement, InUse, Placed, Placement, Refused, Staged};
 pub use run_error::RunError;
 pub use secret_fd::{FdStyle, SecretFd};
 pub use sys::mounts::{MountEntry, mount_of};
-pub use sys::subvolumes::Subvolume;
+pub use sys::subvolumes::{Subvolume, uuid_text};
 pub use sys::trusted::{TrustError, TrustKind};
 pub use sys::way::Way;
 

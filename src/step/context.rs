@@ -12,6 +12,7 @@ use crate::model::event::Observer;
 use crate::model::job::{Config, Job};
 use crate::model::names::{JobName, RunId, TargetName};
 use crate::model::needs::Needs;
+use crate::model::outcome::Trouble;
 use crate::model::report::VolumeReport;
 use crate::model::shown::Show;
 use crate::model::target::Target;
@@ -136,6 +137,17 @@ impl<'a> RunContext<'a> {
     /// The configuration.
     pub fn config(&self) -> &'a Config {
         self.pipeline.config
+    }
+
+    /// Goes on unless we were told to stop.
+    ///
+    /// # Errors
+    /// With the signal.
+    pub fn unless_stopped(&self) -> Result<(), StepError> {
+        match self.host().stop_signal() {
+            Some(signal) => Err(StepError::new(Trouble::Signal(signal), "interrupted")),
+            None => Ok(()),
+        }
     }
 
     /// What captures are made and released with.

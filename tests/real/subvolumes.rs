@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bench_machine::{
     Machine, assert_same_tree, command, must, must_at_last, processes_about, torture, wait_for,
-    wait_for_no_process_about, wait_until,
+    wait_for_no_loop_device, wait_for_no_process_about, wait_until,
 };
 use crate::btrfs::Disk;
 
@@ -89,6 +89,25 @@ impl Scene {
             bytes.extend(state.to_le_bytes());
         }
         fs::write(self.home().join(name), bytes).unwrap();
+    }
+
+    fn fill_with_small_files(&self) {
+        for n in 0..200 {
+            let content = format!("file {n}\n").repeat(500);
+            fs::write(self.home().join(format!("{n}")), content).unwrap();
+        }
+    }
+
+    /// The power goes, and the target's disk has what this image has.
+    fn target_becomes(&self, cut: &Path) {
+        let image = self.machine.path("copies.img");
+        let at = self.copies.at.to_str().unwrap();
+        must_at_last("umount", &[at]);
+        must("losetup", &["--detach", &self.copies.device]);
+        wait_for_no_loop_device(&image);
+        fs::rename(cut, &image).unwrap();
+        must("losetup", &[&self.copies.device, image.to_str().unwrap()]);
+        must("mount", &[&self.copies.device, at]);
     }
 
     /// A program in the place of btrfs-progs: `body`, in which `real` is them.
@@ -206,9 +225,7 @@ fn whatever_is_killed_the_next_run_is_whole_and_nothing_is_left() {
 #[test]
 fn what_a_power_cut_makes_of_a_receive_is_no_copy() {
     let scene = scene(600);
-    for n in 0..200 {
-        fs::write(scene.home().join(format!("{n}")), format!("file {n}\n").repeat(500)).unwrap();
-    }
+    scene.fill_with_small_files();
     // What the disk holds when btrfs receive has just ended well.
     let image = scene.machine.path("copies.img");
     let cut = scene.machine.path("cut.img");
@@ -220,15 +237,7 @@ fn what_a_power_cut_makes_of_a_receive_is_no_copy() {
     let (whole, _) = scene.run();
     assert_same_tree(&scene.home(), &scene.copy(&whole));
     scene.configure("", "");
-    // The power goes at that moment.
-    must_at_last("umount", &[scene.copies.at.to_str().unwrap()]);
-    must("losetup", &["--detach", &scene.copies.device]);
-    wait_for("the loop device goes away", || {
-        must("losetup", &["--associated", image.to_str().unwrap()]).trim().is_empty()
-    });
-    fs::rename(&cut, &image).unwrap();
-    must("losetup", &[&scene.copies.device, image.to_str().unwrap()]);
-    must("mount", &[&scene.copies.device, scene.copies.at.to_str().unwrap()]);
+    scene.target_becomes(&cut);
     let listed = scene.machine.copies("t");
     assert!(!listed.contains(&whole), "it has no record, and may be empty: {listed:?}");
     // History knows of a copy that is gone, which closes retention there until a person has looked; the next copy is
@@ -242,9 +251,7 @@ fn what_a_power_cut_makes_of_a_receive_is_no_copy() {
 #[test]
 fn a_whole_run_survives_a_power_cut() {
     let scene = scene(600);
-    for n in 0..200 {
-        fs::write(scene.home().join(format!("{n}")), format!("file {n}\n").repeat(500)).unwrap();
-    }
+    scene.fill_with_small_files();
     let (copy, _) = scene.run();
     let cut = scene.machine.path("cut.img");
     let image = scene.machine.path("copies.img");
@@ -252,14 +259,7 @@ fn a_whole_run_survives_a_power_cut() {
     // Another UUID: two of one would be one to the kernel.
     let home = scene.machine.path("expected");
     must("cp", &["-a", scene.home().to_str().unwrap(), home.to_str().unwrap()]);
-    must_at_last("umount", &[scene.copies.at.to_str().unwrap()]);
-    must("losetup", &["--detach", &scene.copies.device]);
-    wait_for("the loop device goes away", || {
-        must("losetup", &["--associated", image.to_str().unwrap()]).trim().is_empty()
-    });
-    fs::rename(&cut, &image).unwrap();
-    must("losetup", &[&scene.copies.device, image.to_str().unwrap()]);
-    must("mount", &[&scene.copies.device, scene.copies.at.to_str().unwrap()]);
+    scene.target_becomes(&cut);
     assert_eq!(scene.machine.copies("t"), [copy.as_str()]);
     assert_same_tree(&home, &scene.copy(&copy));
 }

@@ -117,6 +117,9 @@ impl Record {
     }
 }
 
+/// The records of copies, each with the subvolume; `None` for that where a dry run only predicts it.
+pub(super) type Copies = Vec<(Record, Option<Subvolume>)>;
+
 /// The catalog of a target that was found to be one.
 pub(super) struct Catalog<'a> {
     pub cx: Context<'a>,
@@ -204,48 +207,43 @@ impl<'a> Catalog<'a> {
         (self.location.join(&incoming), incoming)
     }
 
-    /// The records of all copies that are there and what they were, each with the subvolume; `None` for that where a dry
-    /// run only predicts it.
+    /// All copies that are there and what they were.
     ///
     /// # Errors
     /// When the target cannot be looked at.
-    pub fn copies(&self) -> Result<Vec<(Record, Option<Subvolume>)>, EngineError> {
+    pub fn copies(&self) -> Result<Copies, EngineError> {
+        Ok(self.examine()?.0)
+    }
+
+    /// The same; and what is wrong with copies in whose place something else is by now, or whose record is damaged. That
+    /// one is gone is for history to tell, which knows whether somebody deleted it.
+    ///
+    /// # Errors
+    /// When the target cannot be looked at.
+    pub fn examine(&self) -> Result<(Copies, Vec<String>), EngineError> {
         let mut copies = Vec::new();
-        let (records, damaged) = self.all_records()?;
-        for text in damaged {
+        let (records, mut damaged) = self.all_records()?;
+        for text in &damaged {
             tracing::warn!("{text}, so that copy is not listed");
         }
         for record in records {
             let path = self.path(&record.name);
             match self.cx.host.subvolume(&path)? {
                 Some(found) if record.is_of(&found) => copies.push((record, Some(found))),
-                Some(_) => tracing::warn!(
-                    "{} is not what was received there any more, so it is not listed as a copy",
-                    path.shown()
-                ),
+                Some(_) => {
+                    tracing::warn!(
+                        "{} is not what was received there any more, so it is not listed as a copy",
+                        path.shown()
+                    );
+                    damaged.push(format!("{} is not what was received there", record.name));
+                }
                 None if !self.cx.host.predicted(&prediction_about(&path)).is_empty() => {
                     copies.push((record, None));
                 }
                 None => {}
             }
         }
-        Ok(copies)
-    }
-
-    /// Copies in whose place something else is by now, or whose record is damaged. That one is gone is for history to tell, which knows
-    /// whether somebody deleted it.
-    ///
-    /// # Errors
-    /// When one cannot be looked at.
-    pub fn damaged(&self) -> Result<Vec<String>, EngineError> {
-        let (records, mut damaged) = self.all_records()?;
-        for record in records {
-            let found = self.cx.host.subvolume(&self.path(&record.name))?;
-            if found.is_some_and(|found| !record.is_of(&found)) {
-                damaged.push(format!("{} is not what was received there", record.name));
-            }
-        }
-        Ok(damaged)
+        Ok((copies, damaged))
     }
 
     /// Every record, also of what is gone; and what is wrong with those that cannot be read, which keep nobody from the

@@ -20,8 +20,7 @@ impl BtrfsEngine {
         progress: OnProgress<'_>,
     ) -> Result<CheckReport, EngineError> {
         let catalog = self.open(cx)?;
-        let copies = catalog.copies()?;
-        let mut damage = catalog.damaged()?;
+        let (copies, mut damage) = catalog.examine()?;
         let count = share(copies.len(), read_data);
         // Another share each time, so that each copy has its turn.
         let start = u32::from_be_bytes(cx.host.random()) as usize % copies.len().max(1);

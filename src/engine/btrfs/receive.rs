@@ -1,7 +1,5 @@
 //! Making a copy: a snapshot is sent, passes our stage, is received, made durable, looked at, recorded and named.
 
-use std::path::Path;
-
 use super::catalog::{Catalog, Record, prediction_about};
 use super::{BtrfsEngine, culprit, name_of};
 use crate::engine::{
@@ -47,23 +45,29 @@ impl BtrfsEngine {
             Some(Base { sent, received })
         });
         let transfer = Transfer { engine: self, catalog: &catalog, still, name: name_of(request) };
-        let Some(base) = base else {
-            let told = transfer.carry_out(None, progress)?;
-            return transfer.seal(request, None, &told, Vec::new());
-        };
-        match transfer.carry_out(Some(base), progress) {
-            Ok(told) => transfer.seal(request, Some(base), &told, Vec::new()),
-            Err(Failure::Receiver(error @ EngineError::Failed { .. })) => {
-                let warning = format!(
+        let mut warnings = Vec::new();
+        let (base, received) = match (transfer.carry_out(base, progress), base) {
+            (Err(Failure::Receiver(error @ EngineError::Failed { .. })), Some(refused)) => {
+                warnings.push(format!(
                     "the difference to {} could not be received, so all was sent: {error}",
-                    base.received.name
-                );
-                let told = transfer.carry_out(None, progress)?;
-                transfer.seal(request, None, &told, vec![warning])
+                    refused.received.name
+                ));
+                (None, transfer.carry_out(None, progress)?)
             }
-            Err(failure) => Err(failure.into()),
-        }
+            (received, base) => (base, received?),
+        };
+        transfer.seal(request, base, received, warnings)
     }
+}
+
+/// What was received, whole and on the disk.
+struct Received {
+    /// What passed on the way; `None` in a dry run.
+    told: Option<Told>,
+    /// The subvolume.
+    found: Subvolume,
+    /// Its UUID.
+    uuid: String,
 }
 
 /// Why nothing was received.
@@ -102,7 +106,7 @@ impl Transfer<'_> {
         &self,
         base: Option<Base<'_>>,
         progress: OnProgress<'_>,
-    ) -> Result<Option<Told>, Failure> {
+    ) -> Result<Received, Failure> {
         self.or_cleared_away(self.try_to_carry_out(base, progress))
     }
 
@@ -132,12 +136,11 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Answers what passed; `None` in a dry run.
     fn try_to_carry_out(
         &self,
         base: Option<Base<'_>>,
         progress: OnProgress<'_>,
-    ) -> Result<Option<Told>, Failure> {
+    ) -> Result<Received, Failure> {
         let cx = self.catalog.cx;
         let (path, incoming) = self.catalog.incoming(&self.name);
         let parent = base.map(|base| -> Result<Parent, EngineError> {
@@ -159,22 +162,27 @@ impl Transfer<'_> {
         });
         let chained = chained.map_err(EngineError::from)?;
         if chained.last.is_predicted {
-            return Ok(None);
+            // As far as anybody will ask.
+            let uuid = self.name.clone();
+            let found = Subvolume { uuid: Some(uuid.clone()), ..Subvolume::default() };
+            return Ok(Received { told: None, found, uuid });
         }
         let told = self.judge(&before, &receive, &chained)?;
         // What was received is nowhere yet.
         self.catalog.flush()?;
         let found = cx.host.subvolume(&path).map_err(EngineError::from)?;
-        if found.as_ref().is_some_and(|found| self.is_it(found, base, &told)) {
-            return Ok(Some(told));
-        }
-        Err(Failure::Other(EngineError::Output {
-            engine: "btrfs",
-            what: format!(
-                "btrfs receive ended well, and {} is not what was sent: {found:?}",
-                path.shown()
-            ),
-        }))
+        let whole = found.clone().filter(|found| self.is_it(found, base, &told));
+        whole
+            .and_then(|found| Some(Received { told: Some(told), uuid: found.uuid.clone()?, found }))
+            .ok_or_else(|| {
+                Failure::Other(EngineError::Output {
+                    engine: "btrfs",
+                    what: format!(
+                        "btrfs receive ended well, and {} is not what was sent: {found:?}",
+                        path.shown()
+                    ),
+                })
+            })
     }
 
     fn commands(&self, base: Option<Base<'_>>, expected: &Expectation) -> [CommandSpec; 3] {
@@ -233,29 +241,21 @@ impl Transfer<'_> {
         &self,
         request: &BackupRequest,
         base: Option<Base<'_>>,
-        told: &Option<Told>,
+        received: Received,
         warnings: Vec<String>,
     ) -> Result<BackupReport, EngineError> {
-        self.or_cleared_away(self.try_to_seal(request, base, told, warnings))
+        self.or_cleared_away(self.try_to_seal(request, base, received, warnings))
     }
 
     fn try_to_seal(
         &self,
         request: &BackupRequest,
         base: Option<Base<'_>>,
-        told: &Option<Told>,
+        Received { told, found, uuid }: Received,
         warnings: Vec<String>,
     ) -> Result<BackupReport, EngineError> {
         let host = self.catalog.cx.host;
         let (path, _) = self.catalog.incoming(&self.name);
-        let found = match told {
-            Some(_) => host.subvolume(&path)?,
-            // Predicted, as far as anybody will ask.
-            None => Some(Subvolume { uuid: Some(self.name.clone()), ..Subvolume::default() }),
-        };
-        let Some((found, uuid)) = found.and_then(|it| Some((it.clone(), it.uuid?))) else {
-            return Err(lost(&path));
-        };
         let files = told.and_then(|told| {
             // A difference says which names came and went.
             let before = base.map_or(Some(0), |base| base.received.files)?;
@@ -297,11 +297,6 @@ impl Transfer<'_> {
             absent: Some(Vec::new()),
         })
     }
-}
-
-fn lost(path: &Path) -> EngineError {
-    let what = format!("{} is gone, and it was just received", path.shown());
-    EngineError::Output { engine: "btrfs", what }
 }
 
 fn uuid(text: &str) -> Result<Uuid, EngineError> {

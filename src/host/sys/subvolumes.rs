@@ -222,10 +222,13 @@ fn is_no_device(error: &io::Error) -> bool {
 
 /// A UUID in its usual form; `None` when it is all zeros, as one is that was never given.
 fn shown(uuid: [u8; 16]) -> Option<String> {
-    let number = u128::from_be_bytes(uuid);
-    let digits = format!("{number:032x}");
-    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
-    (number != 0).then(|| parts.join("-"))
+    (uuid != [0; 16]).then(|| uuid_text(uuid))
+}
+
+/// A UUID as btrfs-progs print it.
+pub fn uuid_text(uuid: [u8; 16]) -> String {
+    let digits = format!("{:032x}", u128::from_be_bytes(uuid));
+    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }
 
 /// A directory, and never what somebody put in its place or in that of a directory above it; `None` when there is

@@ -157,7 +157,7 @@ fn make_exclusive(
             next += 1;
             continue;
         }
-        unless_stopped(cx)?;
+        cx.unless_stopped()?;
         match hold.held.capture.make(cx.capture()) {
             Ok(()) => {
                 names.push(hold.held.provider.name());
@@ -187,7 +187,7 @@ fn make(
         if hold.held.provider.is_exclusive() {
             continue;
         }
-        unless_stopped(cx)?;
+        cx.unless_stopped()?;
         match hold.held.capture.make(cx.capture()) {
             Ok(()) => names.push(hold.held.provider.name()),
             Err(error @ CaptureError::Gone { .. }) if !is_strict(files) => {
@@ -205,13 +205,6 @@ fn make(
         passed_over.insert(0, said);
     }
     Ok(((), or_warning(names.join(", "), &passed_over)))
-}
-
-fn unless_stopped(cx: RunContext<'_>) -> Result<(), StepError> {
-    match cx.host().stop_signal() {
-        Some(signal) => Err(StepError::new(Trouble::Signal(signal), "interrupted".to_owned())),
-        None => Ok(()),
-    }
 }
 
 /// A step that went well, but for what is read live instead.

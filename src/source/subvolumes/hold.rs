@@ -117,9 +117,7 @@ impl Snapshots<'_> {
 
     fn make(&self, cx: RunContext<'_>) -> Result<((), Done), StepError> {
         for hold in &self.holds {
-            if let Some(signal) = cx.host().stop_signal() {
-                return Err(StepError::new(Trouble::Signal(signal), "interrupted"));
-            }
+            cx.unless_stopped()?;
             hold.held.capture.make(cx.capture())?;
         }
         Ok(((), Done::ok("btrfs")))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::stage::{Expectation, Passed, Uuid};
-use crate::host::{CommandSpec, Effect, PrivateView, Tool};
+use crate::host::{CommandSpec, Effect, PrivateView, Tool, uuid_text};
 
 /// The verb of ours that a [`stage`] is.
 pub const STAGE: &str = "pass-stream";
@@ -58,11 +58,15 @@ pub fn list_changes(stall_limit: Duration) -> CommandSpec {
 /// Passes a stream on that is what is expected, see [`super::stage`]; to nobody, if it is only to be read.
 pub fn stage(expected: &Expectation, reader: Reader, stall_limit: Duration) -> CommandSpec {
     let mut spec = CommandSpec::lines(Tool::Own, stall_limit)
-        .args([STAGE, "--uuid", &shown(expected.uuid)])
+        .args([STAGE, "--uuid", &uuid_text(expected.uuid)])
         .args(["--name", &expected.name]);
     if let Some(parent) = &expected.parent {
-        spec =
-            spec.args(["--based-on", &shown(parent.sent), "--known-as", &shown(parent.received)]);
+        spec = spec.args([
+            "--based-on",
+            &uuid_text(parent.sent),
+            "--known-as",
+            &uuid_text(parent.received),
+        ]);
     }
     if reader == Reader::Nobody {
         spec = spec.arg("--to-nobody");
@@ -130,12 +134,6 @@ impl Told {
     }
 }
 
-/// A UUID as btrfs-progs print it.
-pub fn shown(uuid: Uuid) -> String {
-    let digits = format!("{:032x}", u128::from_be_bytes(uuid));
-    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
-}
-
 /// Reads a UUID; `None` when it is none.
 pub fn parse_uuid(text: &str) -> Option<Uuid> {
     let digits = text.replace('-', "");
@@ -152,8 +150,8 @@ mod tests {
     #[test]
     fn a_uuid_is_written_and_read_back() {
         let uuid: Uuid = std::array::from_fn(|n| u8::try_from(n).unwrap() * 17);
-        assert_eq!(shown(uuid), "00112233-4455-6677-8899-aabbccddeeff");
-        assert_eq!(parse_uuid(&shown(uuid)), Some(uuid));
+        assert_eq!(uuid_text(uuid), "00112233-4455-6677-8899-aabbccddeeff");
+        assert_eq!(parse_uuid(&uuid_text(uuid)), Some(uuid));
         for wrong in
             ["", "x", "00112233-4455-6677-8899-aabbccddeef", "+0112233-4455-6677-8899-aabbccddeeff"]
         {
