@@ -7,10 +7,16 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::bench_machine::{
-    Machine, assert_same_tree, command, must, must_at_last, processes_about, torture, wait_for,
-    wait_for_no_loop_device, wait_for_no_process_about, wait_until,
+    Machine, Ran, assert_same_tree, command, must, must_at_last, processes_about, torture,
+    wait_for, wait_for_no_loop_device, wait_for_no_process_about, wait_until,
 };
 use crate::btrfs::Disk;
+
+/// The copy that a run made, and what was sent for it, in bytes.
+fn made(ran: &Ran) -> (String, u64) {
+    let target = &ran.json()["jobs"][0]["targets"][0];
+    (target["copy"].as_str().unwrap().to_owned(), target["bytes_new"].as_u64().unwrap())
+}
 
 /// A job on the subvolume `disk/home`, whose copies go to `copies/t`, a directory of another btrfs.
 struct Scene {
@@ -61,9 +67,7 @@ impl Scene {
     /// Runs the job, which must go well, and answers with the new copy's id and what was sent for it, in bytes.
     #[track_caller]
     fn run(&self) -> (String, u64) {
-        let report = self.machine.run(&["--json", "run"]).expect(0).json();
-        let target = &report["jobs"][0]["targets"][0];
-        (target["copy"].as_str().unwrap().to_owned(), target["bytes_new"].as_u64().unwrap())
+        made(&self.machine.run(&["--json", "run"]).expect(0))
     }
 
     /// The local snapshots that stay.
@@ -242,8 +246,7 @@ fn what_a_power_cut_makes_of_a_receive_is_no_copy() {
     assert!(!listed.contains(&whole), "it has no record, and may be empty: {listed:?}");
     // History knows of a copy that is gone, which closes retention there until a person has looked; the next copy is
     // made all the same, and is based on nothing that is not there.
-    let report = scene.machine.run(&["--json", "run"]);
-    let copy = report.json()["jobs"][0]["targets"][0]["copy"].as_str().unwrap().to_owned();
+    let (copy, _) = made(&scene.machine.run(&["--json", "run"]));
     assert_same_tree(&scene.home(), &scene.copy(&copy));
     assert!(scene.machine.copies("t").contains(&copy));
 }
@@ -277,17 +280,12 @@ fn what_somebody_changed_is_no_copy_and_no_base() {
     assert_eq!(scene.machine.copies("t"), [first.as_str()]);
     scene.machine.run(&["check", "--target", "t"]).expect(14).says(&second);
     fs::write(scene.home().join("later"), "x").unwrap();
-    let report = scene.machine.run(&["--json", "run"]).json();
-    let third = report["jobs"][0]["targets"][0]["copy"].as_str().unwrap().to_owned();
+    let (third, _) = made(&scene.machine.run(&["--json", "run"]));
     assert_same_tree(&scene.home(), &scene.copy(&third));
     // Somebody else's subvolume is left alone, whatever its name.
     let foreign = scene.copies.path("t/home@web1.x.20261126T221410Z.bef28848");
     must("btrfs", &["-q", "subvolume", "create", &foreign]);
-    let (fourth, _) = {
-        let report = scene.machine.run(&["--json", "run"]).json();
-        let copy = report["jobs"][0]["targets"][0]["copy"].as_str().unwrap().to_owned();
-        (copy, ())
-    };
+    let (fourth, _) = made(&scene.machine.run(&["--json", "run"]));
     assert!(scene.copy(&fourth).exists() && Path::new(&foreign).exists() && changed.exists());
     assert!(!scene.machine.copies("t").iter().any(|id| foreign.ends_with(id.as_str())));
 }
@@ -304,10 +302,8 @@ fn what_was_changed_behind_the_back_of_btrfs_progs_is_no_copy_and_no_base() {
     set_read_only(&changed, true);
     assert_eq!(scene.machine.copies("t"), [] as [String; 0]);
     scene.machine.run(&["check", "--target", "t"]).expect(14).says(&first);
-    let report = scene.machine.run(&["--json", "run"]).json();
-    let target = &report["jobs"][0]["targets"][0];
-    let second = target["copy"].as_str().unwrap().to_owned();
-    assert!(target["bytes_new"].as_u64().unwrap() > 20 << 20, "{target}");
+    let (second, sent) = made(&scene.machine.run(&["--json", "run"]));
+    assert!(sent > 20 << 20, "{sent}");
     assert_same_tree(&scene.home(), &scene.copy(&second));
 
     // The same of the snapshot that stays here. The changed file is in no difference to it.
@@ -317,8 +313,7 @@ fn what_was_changed_behind_the_back_of_btrfs_progs_is_no_copy_and_no_base() {
     fs::write(kept.join("plain"), "changed\n").unwrap();
     set_read_only(&kept, true);
     fs::write(scene.home().join("plain"), "changed\n").unwrap();
-    let report = scene.machine.run(&["--json", "run"]).json();
-    let third = report["jobs"][0]["targets"][0]["copy"].as_str().unwrap().to_owned();
+    let (third, _) = made(&scene.machine.run(&["--json", "run"]));
     assert_same_tree(&scene.home(), &scene.copy(&third));
 }
 
@@ -378,7 +373,7 @@ fn a_link_in_a_copy_leads_nowhere() {
                 .args(how)
                 .output()
                 .unwrap();
-            let ran = crate::bench_machine::Ran::from(output).expect(10);
+            let ran = Ran::from(output).expect(10);
             assert_eq!(ran.stdout, "");
         }
     }
@@ -420,8 +415,7 @@ fn a_receiver_that_cannot_apply_a_difference_gets_all() {
         "if [ \"$1\" = receive ] && ! [ -e '{0}' ]; then touch '{0}'; head -c 100 >/dev/null; echo 'ERROR: clone: did not find source subvol' >&2; exit 1; fi",
         marker.display()
     ));
-    let ran = scene.machine.run(&["--json", "run"]).expect(12);
-    let copy = ran.json()["jobs"][0]["targets"][0]["copy"].as_str().unwrap().to_owned();
+    let (copy, _) = made(&scene.machine.run(&["--json", "run"]).expect(12));
     assert_same_tree(&scene.home(), &scene.copy(&copy));
     assert_eq!(scene.strays(), [] as [String; 0]);
 }
@@ -637,7 +631,7 @@ fn a_program_that_is_replaced_while_it_runs_goes_on() {
     scene.configure("", "[jobs.home.hooks]\nbefore = [[\"/bin/rm\", \"{root}/replaced\"]]\n");
     let config = scene.machine.path("stillpoint.toml");
     let output = command(own.to_str().unwrap()).arg("-c").arg(config).arg("run").output().unwrap();
-    crate::bench_machine::Ran::from(output).expect(0);
+    Ran::from(output).expect(0);
     assert!(!own.exists());
     let copy = scene.machine.copies("t").pop().unwrap();
     assert_same_tree(&scene.home(), &scene.copy(&copy));
@@ -660,7 +654,7 @@ fn what_the_units_leave_a_run_is_enough_to_send_and_receive() {
             .arg("run")
             .output()
             .unwrap();
-        crate::bench_machine::Ran::from(output).expect(0);
+        Ran::from(output).expect(0);
     }
     let copy = scene.machine.copies("t").pop().unwrap();
     assert_same_tree(&scene.home(), &scene.copy(&copy));
