@@ -15,7 +15,7 @@ use stillpoint::host::{
     ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
     Hypervisor, LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, Placed, Placement,
     PrivateView, RunError, Shield, StdoutMode, Stream, Subvolume, ThawGuard, Tool, TrustError,
-    TrustKind, Watch,
+    TrustKind, Watch, mount_of,
 };
 use stillpoint::model::shown::Show;
 use stillpoint::model::undo::{ChildProcess, Identity};
@@ -552,8 +552,7 @@ impl Host for FakeHost {
         let own = path.as_os_str().as_encoded_bytes().iter();
         let own = own.fold(1 << 20, |hash: u64, byte| hash.wrapping_mul(31) + u64::from(*byte));
         let inode = if is_root { 256 } else { own };
-        let around = world.mounts.iter().filter(|mount| path.starts_with(&mount.at));
-        let around = around.max_by_key(|mount| mount.at.components().count());
+        let around = mount_of(&world.mounts, path);
         let mounted = around.map_or(1, |mount| u64::from(mount.device.0 * 1000 + mount.device.1));
         // Each subvolume has a device number of its own.
         let device = if is_root { own } else { mounted };
@@ -666,8 +665,7 @@ impl Host for FakeHost {
 
     fn is_read_only(&self, path: &Path) -> Result<bool, ActError> {
         let world = self.world();
-        let around = world.mounts.iter().filter(|mount| path.starts_with(&mount.at));
-        let around = around.max_by_key(|mount| mount.at.components().count());
+        let around = mount_of(&world.mounts, path);
         Ok(around.is_some_and(MountEntry::is_frozen_read_only))
     }
 
