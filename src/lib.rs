@@ -12,7 +12,7 @@
 //! | [`pipeline`] | a run from top to bottom; ledger, undo, recover |
 //! | [`source`] | what a job protects: how it is looked at, held still, given to engines and let go |
 //! | [`step`] | what every step of a run has: context, record, error, hooks, captures, release |
-//! | [`engine`] [`capture`] [`machine`] [`report`] [`systemd`] | borg, restic and btrfs; how a source is held still; the hypervisor; status, metrics, terminal; unit files |
+//! | [`engine`] [`capture`] [`machine`] [`report`] [`systemd`] [`import`] | borg, restic, btrfs and stored streams; how a source is held still; the hypervisor; status, metrics, terminal; unit files; other programs' configurations |
 //! | [`tools`] [`retention`] [`config`] [`history`] | argument lists and parsers; what to keep; the configuration; what happened |
 //! | [`host`] | the one door to the machine |
 //! | [`model`] [`lock`] | the words |
@@ -70,7 +70,16 @@
 //! - Copies dated in the future are told by each run, and do not change its outcome.
 //! - What sources need of a run, which the page leaves open, is a module [`step`] on a layer of its own. Their trait is
 //!   there as well, since a run's context finds them by it.
-//! - `adopt` takes another tool's copies by their ids: nothing but a person knows what they are copies of.
+//! - No program of btrfs-progs deletes a subvolume by its UUID. So a snapshot on another machine lies in a directory that
+//!   only root can change there, and is looked at before and after. It has a directory of its own, which goes with it: what
+//!   a run had begun there that was killed cannot come about after somebody has looked for it. Its copies bear that
+//!   machine's name and this one's identity.
+//! - `adopt` takes another tool's copies in borg and restic repositories by their ids: nothing but a person knows what
+//!   they are copies of. In a btrfs target, also on a server, the UUID of the snapshot that was sent tells it, as long as that is here. What
+//!   was received there by another program is pinned, and is the base of nothing before it was compared with its
+//!   snapshot (`verify`) or a person says so: `btrfs receive` ends long before its data is on a disk. There is no verb
+//!   `convert` beside it: the snapshots of other programs are bases without further ado, and their configurations are
+//!   what `import` reads.
 
 pub mod capture;
 pub mod cli;
@@ -78,6 +87,7 @@ pub mod config;
 pub mod engine;
 pub mod history;
 pub mod host;
+pub mod import;
 pub mod lock;
 pub mod machine;
 pub mod model;

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::host::{ActError, Action, MountEntry, Subvolume};
+use crate::host::{ActError, Action, MountEntry, Subvolume, SubvolumeAction, device_of_btrfs};
 use crate::model::names::RunId;
 use crate::model::shown::Show;
 use crate::model::undo::{CaptureUndo, Identity, SubvolumeSnapshot};
@@ -64,7 +64,7 @@ impl Provider for Btrfs {
 
     fn intend(
         &self,
-        _: Context<'_>,
+        cx: Context<'_>,
         run: &RunId,
         earlier: &[CaptureUndo],
     ) -> Result<Box<dyn Capture>, CaptureError> {
@@ -75,14 +75,33 @@ impl Provider for Btrfs {
             hint: "its file system was made before Linux 3.12; read it live (capture = \"none\")"
                 .into(),
         })?;
+        let device = self.volume.mount.source.clone();
         let snapshot = SubvolumeSnapshot {
             file_system: Some(found.file_system.clone()),
-            device: self.volume.mount.source.clone(),
+            name: free_name(cx, &device, run, earlier),
+            device,
             mounted_at: self.volume.mount.at.clone(),
-            name: format!("{SNAPSHOT_PREFIX}{run}.{}", earlier.len()),
             origin,
         };
         Ok(Box::new(Intended { at: at.clone(), found, snapshot }))
+    }
+}
+
+/// A name that no snapshot has or is to have: those that an earlier job of the run made may be there still, and stay.
+fn free_name(cx: Context<'_>, device: &Path, run: &RunId, earlier: &[CaptureUndo]) -> String {
+    let is_taken = |name: &str| {
+        let mut intended = earlier.iter().filter_map(CaptureUndo::subvolume);
+        let is_intended = intended.any(|snapshot| snapshot.name == name);
+        // Where that cannot be told, to make it tells it.
+        is_intended || matches!(cx.host.subvolume_on(device, name.as_ref()), Ok(Some(_)))
+    };
+    let mut number = earlier.len();
+    loop {
+        let name = format!("{SNAPSHOT_PREFIX}{run}.{number}");
+        if !is_taken(&name) {
+            return name;
+        }
+        number += 1;
     }
 }
 
@@ -101,12 +120,12 @@ impl Capture for Intended {
     }
 
     fn make(&self, cx: Context<'_>) -> Result<(), CaptureError> {
-        let made = cx.host.act(&Action::MakeSnapshot {
+        let made = cx.host.act(&Action::Subvolume(SubvolumeAction::MakeSnapshot {
             device: self.snapshot.device.clone(),
             origin: self.found.clone(),
             path: self.at.clone(),
             name: self.snapshot.name.clone(),
-        });
+        }));
         match made {
             Ok(_) => Ok(()),
             Err(ActError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
@@ -120,11 +139,11 @@ impl Capture for Intended {
         let SubvolumeSnapshot { device, name, .. } = &self.snapshot;
         let made = cx
             .host
-            .subvolume_on(device, name)?
+            .subvolume_on(device, name.as_ref())?
             .filter(|made| is_of(made, &self.snapshot))
             .ok_or_else(|| {
-            mismatch(format!("{name} is not a read-only snapshot of {}", self.at.shown()))
-        })?;
+                mismatch(format!("{name} is not a read-only snapshot of {}", self.at.shown()))
+            })?;
         let uuid = made.uuid.clone().ok_or_else(|| mismatch(format!("{name} has no UUID")))?;
         Ok(Made {
             still: Still::Subvolume { device: device.clone(), name: name.clone(), found: made },
@@ -150,8 +169,8 @@ impl Releasable for SubvolumeSnapshot {
     }
 
     fn still(&self, cx: Context<'_>, identity: &Identity) -> Result<Option<Still>, CaptureError> {
-        let device = device_of(cx, &cx.host.mounts()?, self)?;
-        let found = cx.host.subvolume_on(&device, &self.name)?;
+        let device = device_of(cx, &cx.host.mounts()?, self).map_err(of_what_is_kept)?;
+        let found = cx.host.subvolume_on(&device, self.name.as_ref())?;
         let found = found.filter(|found| is_identical(found, identity));
         let name = self.name.clone();
         Ok(found.map(|found| Still::Subvolume { device, name, found }))
@@ -162,6 +181,17 @@ impl Releasable for SubvolumeSnapshot {
     }
 }
 
+/// No ledger holds what is kept.
+fn of_what_is_kept(error: CaptureError) -> CaptureError {
+    match error {
+        CaptureError::Unfit { what, .. } => {
+            let hint = "mount it; until then what is kept there can be neither used nor released";
+            CaptureError::Unfit { what, hint: hint.into() }
+        }
+        error => error,
+    }
+}
+
 /// Whether a subvolume is what was intended. The name, which holds a random number that was written down
 /// before, is not enough: it can be read in the ledger of a run or in the list of subvolumes.
 fn is_of(found: &Subvolume, intended: &SubvolumeSnapshot) -> bool {
@@ -169,39 +199,33 @@ fn is_of(found: &Subvolume, intended: &SubvolumeSnapshot) -> bool {
 }
 
 /// Whether a subvolume is the one that was made.
-fn is_identical(found: &Subvolume, identity: &Identity) -> bool {
+pub(super) fn is_identical(found: &Subvolume, identity: &Identity) -> bool {
     match identity {
         Identity::Subvolume { uuid } => found.uuid.as_ref() == Some(uuid),
-        Identity::Inode { .. } | Identity::LogicalVolume { .. } | Identity::Mount { .. } => false,
+        Identity::Inode { .. }
+        | Identity::Directory { .. }
+        | Identity::LogicalVolume { .. }
+        | Identity::Mount { .. } => false,
     }
 }
 
-/// A device by which the snapshot's file system can be reached now. Names of devices change over a reboot, and
-/// another file system may be mounted in its place.
+/// A device by which the snapshot's file system can be reached now.
 fn device_of(
     cx: Context<'_>,
     mounts: &[MountEntry],
     snapshot: &SubvolumeSnapshot,
 ) -> Result<PathBuf, CaptureError> {
-    let mut mounts: Vec<&MountEntry> =
-        mounts.iter().rev().filter(|entry| entry.file_system == "btrfs").collect();
-    mounts.sort_by_key(|entry| entry.at != snapshot.mounted_at);
+    let at = snapshot.mounted_at.as_path();
     let Some(wanted) = &snapshot.file_system else {
         // A ledger of a version that did not write it down.
-        let found = mounts.iter().find(|entry| entry.at == snapshot.mounted_at);
+        let found = mounts.iter().rfind(|entry| entry.file_system == "btrfs" && entry.at == at);
         return Ok(found.map_or(&snapshot.device, |entry| &entry.source).clone());
     };
-    let sources = mounts.iter().map(|entry| &entry.source).chain([&snapshot.device]);
-    for device in sources {
-        // One that does not answer is not the one; another device of it may be.
-        if cx.host.btrfs_on(device).is_ok_and(|found| found.as_ref() == Some(wanted)) {
-            return Ok(device.clone());
-        }
-    }
-    Err(CaptureError::Unfit {
+    let found = device_of_btrfs(cx.host, mounts, wanted, Some(at), &snapshot.device);
+    found.ok_or_else(|| CaptureError::Unfit {
         what: format!(
             "the btrfs {wanted}, once at {}, is not here, and {} is still in it",
-            snapshot.mounted_at.shown(),
+            at.shown(),
             snapshot.name
         ),
         hint: give_up_hint(cx, "mount it and run `stillpoint recover`"),
@@ -229,7 +253,8 @@ pub(super) fn remove(
         }));
     }
     for (device, file_system) in touched {
-        cx.host.act(&Action::CommitDeletions { device, file_system })?;
+        cx.host
+            .act(&Action::Subvolume(SubvolumeAction::CommitDeletions { device, file_system }))?;
     }
     Ok(removed)
 }
@@ -240,7 +265,7 @@ fn remove_one(
     snapshot: &SubvolumeSnapshot,
     identity: Option<&Identity>,
 ) -> Result<(), CaptureError> {
-    let (device, name) = (device.to_owned(), snapshot.name.clone());
+    let (device, name) = (device.to_owned(), PathBuf::from(&snapshot.name));
     let Some(found) = cx.host.subvolume_on(&device, &name)? else { return Ok(()) };
     let is_ours = match identity {
         Some(identity) => is_identical(&found, identity),
@@ -248,8 +273,8 @@ fn remove_one(
         None => is_of(&found, snapshot),
     };
     if !is_ours {
-        return Err(CaptureError::NotOurs { what: format!("the subvolume {name}") });
+        return Err(CaptureError::NotOurs { what: format!("the subvolume {}", snapshot.name) });
     }
-    cx.host.act(&Action::DeleteSnapshot { device, name, found })?;
+    cx.host.act(&Action::Subvolume(SubvolumeAction::DeleteSnapshot { device, name, found }))?;
     Ok(())
 }

@@ -17,5 +17,6 @@ pub(super) fn releasable(undo: &CaptureUndo) -> &dyn Releasable {
         CaptureUndo::RemoveSubvolume(snapshot) => snapshot,
         CaptureUndo::RemoveVolume(snapshot) => snapshot,
         CaptureUndo::RemountWritable(mount) => mount,
+        CaptureUndo::RemoveFarSubvolume(snapshot) => snapshot,
     }
 }

@@ -25,7 +25,12 @@ pub(super) fn find<'v>(
         Some(Identity::LogicalVolume { uuid }) => volume.uuid == *uuid,
         None => volume.group == intended.group && volume.name == intended.name,
         // No volume was ever known by it.
-        Some(Identity::Inode { .. } | Identity::Subvolume { .. } | Identity::Mount { .. }) => false,
+        Some(
+            Identity::Inode { .. }
+            | Identity::Directory { .. }
+            | Identity::Subvolume { .. }
+            | Identity::Mount { .. },
+        ) => false,
     })
 }
 

@@ -19,10 +19,12 @@ use crate::host::{
 use crate::model::job::Settings;
 use crate::model::names::RunId;
 use crate::model::shown::Show;
+use crate::model::target::Server;
 use crate::model::undo::{CaptureUndo, Identity};
 
 mod btrfs;
 mod choose;
+pub mod far;
 mod kinds;
 mod lvm;
 mod lvm_classic;
@@ -41,7 +43,7 @@ pub mod view;
 pub use btrfs::{of_subvolume, swapped_to};
 pub use choose::{choose, choose_device};
 pub use offer::Choice;
-pub use release::{go_together, kept, release, release_held, release_together, wake};
+pub use release::{go_together, is_away, kept, release, release_held, release_together, wake};
 pub use remount_readonly::stayed_read_only;
 
 /// What captures are made and released with.
@@ -143,6 +145,15 @@ pub enum Still {
         /// What was found there. It is mounted by its number, since another one may lie at the name by then.
         found: Subvolume,
     },
+    /// A read-only subvolume of a btrfs of another machine.
+    Far {
+        /// How that is reached.
+        server: Server,
+        /// Where it is there, in a directory that only root can change.
+        path: PathBuf,
+        /// What was found there.
+        found: Subvolume,
+    },
 }
 
 /// Why something could not be held still, or not be released.
@@ -152,6 +163,14 @@ pub enum CaptureError {
     #[error("{what}")]
     Unfit {
         /// What is in the way.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Another machine cannot be asked: the line to it broke, or never came about.
+    #[error("{what}")]
+    Unreached {
+        /// What ssh said, and of which machine.
         what: String,
         /// What to do about it.
         hint: String,
@@ -204,10 +223,17 @@ pub enum CaptureError {
 }
 
 impl CaptureError {
+    /// Whether another machine gave no answer, so that the next question to it would wait as long.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, CaptureError::Unreached { .. } | CaptureError::Run(_))
+    }
+
     /// What to do about it, if there is something to say beyond the error itself.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            CaptureError::Unfit { hint, .. } | CaptureError::Broken { hint, .. } => Some(hint),
+            CaptureError::Unfit { hint, .. }
+            | CaptureError::Unreached { hint, .. }
+            | CaptureError::Broken { hint, .. } => Some(hint),
             CaptureError::Gone { .. } => Some("the next run captures what is there then"),
             CaptureError::Run(error) => error.hint(),
             CaptureError::Act(error) => error.hint(),

@@ -25,6 +25,11 @@ pub(super) trait Releasable {
         Ok(None)
     }
 
+    /// Whether it is known to be on something that is not here now, where nothing can be released.
+    fn is_away(&self, cx: Context<'_>, identity: &Identity) -> bool {
+        matches!(self.still(cx, identity), Err(CaptureError::Unfit { .. }))
+    }
+
     /// Lets go on what a provider that was killed holds up, so that the machine can be written to at all.
     fn wake(&self, _: Context<'_>) -> Result<(), CaptureError> {
         Ok(())

@@ -68,6 +68,11 @@ pub fn kept(cx: Context<'_>, kept: &Kept) -> Result<Option<Still>, CaptureError>
     releasable(&kept.undo).still(cx, &kept.identity)
 }
 
+/// Whether a capture that an earlier run has kept is known to be on something that is not here now, such as a disk.
+pub fn is_away(cx: Context<'_>, kept: &Kept) -> bool {
+    releasable(&kept.undo).is_away(cx, &kept.identity)
+}
+
 /// Lets go on what a provider that was killed holds up: devices that `lvcreate` left suspended.
 ///
 /// # Errors

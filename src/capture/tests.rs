@@ -95,8 +95,12 @@ impl Host for Machine {
         }))
     }
 
-    fn subvolume_on(&self, _: &Path, _: &str) -> Result<Option<Subvolume>, ActError> {
+    fn subvolume_on(&self, _: &Path, _: &Path) -> Result<Option<Subvolume>, ActError> {
         unreachable!("a survey looks for no snapshot")
+    }
+
+    fn subvolumes_on(&self, _: &Path) -> Result<Vec<(PathBuf, Subvolume)>, ActError> {
+        unreachable!("a survey looks at no device")
     }
 
     fn btrfs_on(&self, _: &Path) -> Result<Option<String>, ActError> {
@@ -175,6 +179,10 @@ impl Host for Machine {
 
     fn find_program(&self, _: &Tool) -> Result<PathBuf, RunError> {
         unreachable!("a survey runs nothing")
+    }
+
+    fn total_space(&self, _: &Path) -> Result<u64, ActError> {
+        unreachable!("a survey needs no space")
     }
 
     fn free_space(&self, _: &Path) -> Result<u64, ActError> {
@@ -277,7 +285,9 @@ fn seen(found: &Survey, captured: &[&str], live: &[&str]) -> Vec<String> {
             assert_eq!((from, read_only), (at, &false));
             format!("+{}", at.shown())
         }
-        PrivateMount::Mounted { at } => format!("~{}", at.shown()),
+        PrivateMount::Mounted { at } | PrivateMount::Unlinked { at, .. } => {
+            format!("~{}", at.shown())
+        }
         PrivateMount::Device { at, .. } => format!("={}", at.shown()),
     };
     view(found, &captures, &live).iter().map(shown).collect()

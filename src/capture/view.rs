@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::host::{Access, PrivateMount};
+use crate::host::{Access, PrivateMount, PrivateView};
 
-use super::Still;
 use super::survey::{Survey, Volume};
+use super::{Context, Still, bare_workplace, workplace};
 
 /// How an engine sees what holds a volume still, over its original path; `None` when it is read where it is. `programs`
 /// are what engines are started from: what holds one of them must let it be executed.
 pub fn mount(still: &Still, volume: &Volume, programs: &[PathBuf]) -> Option<PrivateMount> {
     let (device, options, directory) = match still {
-        Still::Path(_) => return None,
+        // And nothing of another machine can be mounted here.
+        Still::Path(_) | Still::Far { .. } => return None,
         Still::Device(device) => {
             // A second XFS of the same UUID is refused otherwise.
             let options = if volume.mount.file_system == "xfs" { "nouuid" } else { "" };
@@ -33,6 +34,20 @@ pub fn mount(still: &Still, volume: &Volume, programs: &[PathBuf]) -> Option<Pri
         directory,
         access: access(volume, programs),
     })
+}
+
+/// What a process sees that reads snapshots: the top-level subvolume of the btrfs on a device, at the
+/// [bare workplace](super::bare_workplace), and besides what is there anyway.
+pub fn of_top_level(cx: Context<'_>, device: &Path) -> PrivateView {
+    let top = PrivateMount::Device {
+        device: device.to_owned(),
+        at: bare_workplace(cx),
+        file_system: "btrfs".into(),
+        options: "subvolid=5".into(),
+        directory: None,
+        access: Access::Read,
+    };
+    PrivateView { mounts: vec![top], workplace: workplace(cx), ..PrivateView::default() }
 }
 
 /// What an engine may do with the view of a volume: where its own program, an interpreter or a library may

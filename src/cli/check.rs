@@ -6,11 +6,10 @@ use serde::Serialize;
 use crate::model::names::TargetName;
 use crate::model::outcome::Outcome;
 use crate::model::report::{SCHEMA, StepReport};
-use crate::model::target::ReadData;
 use crate::pipeline::maintenance::{Work, maintain};
 use crate::pipeline::select;
 
-use super::options::{Global, Selection, Verdict};
+use super::options::{Global, Selection, Share, Verdict, share};
 use super::render;
 use super::setup::{Setup, Use};
 
@@ -35,21 +34,6 @@ pub struct CompactArgs {
     /// Show what would be done, change nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-/// How much to read; a type of its own, since clap wants one that can be cloned and parsed.
-#[derive(Debug, Clone, Copy)]
-struct Share(ReadData);
-
-fn share(text: &str) -> Result<Share, String> {
-    let percent: f64 = text
-        .strip_suffix('%')
-        .and_then(|number| number.parse().ok())
-        .ok_or_else(|| format!("expected a share such as 5%, not {text:?}"))?;
-    if !(percent > 0.0 && percent <= 100.0) {
-        return Err(format!("a share is above 0% and at most 100%, not {text}"));
-    }
-    Ok(Share(if percent == 100.0 { ReadData::All } else { ReadData::Percent(percent) }))
 }
 
 #[derive(Serialize)]
@@ -89,7 +73,8 @@ fn carry_out(global: &Global, selection: &Selection, how: Use, work: Work) -> Ve
     }
     let job = selection.job.as_ref().map(|name| select::job(&setup.config, name)).transpose()?;
     let targets = select::targets(&setup.config, job, selection.target.as_ref())?;
-    let (done, mut troubles) = setup.session(|cx| Ok(maintain(cx, &targets, work)))?;
+    let is_named = selection.target.is_some();
+    let (done, mut troubles) = setup.session(|cx| Ok(maintain(cx, &targets, work, is_named)))?;
     troubles.extend(done.troubles);
     if let Some(error) = setup.unrecorded() {
         render::say(&format!("warning: {error}; the check of the targets is not recorded"));
@@ -116,7 +101,8 @@ fn told(document: &Document, dry_run: bool, quiet: bool) -> anyhow::Result<()> {
     }
     let is_told = |step: &&StepReport| {
         let fine = step.outcome == Outcome::Ok && quiet;
-        (step.step != "prepare" || (dry_run && step.outcome != Outcome::Ok)) && !fine
+        let told_meanwhile = step.step == "prepare" && !dry_run;
+        !(told_meanwhile || step.step == "prepare" && step.outcome == Outcome::Ok || fine)
     };
     for step in document.steps.iter().filter(is_told) {
         let target = step.target.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -116,6 +116,8 @@ fn check(
     } else {
         None
     };
+    // Whoever sets up tells them.
+    let untold = if findings.is_some() { &[][..] } else { warnings.as_slice() };
     let faults = findings.iter().flatten().filter_map(|(_, answer)| answer.as_ref().err());
     troubles.extend(faults.map(|error| error.trouble));
     let online = findings.map(|findings| findings.into_iter().map(finding).collect());
@@ -139,7 +141,7 @@ fn check(
         return Ok(troubles);
     }
     show_values(values.as_deref())?;
-    for warning in &warnings {
+    for warning in untold {
         render::say(&format!("warning: {warning}"));
     }
     for problem in &unfit {

@@ -8,7 +8,7 @@ use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::size;
 use crate::pipeline::find::{FilePattern, Search, Version, find};
-use crate::pipeline::select;
+use crate::pipeline::select::{self, Unread};
 use crate::step::error::StepError;
 
 use super::options::{Global, OPENS_SESSION, Selection, Verdict};
@@ -50,7 +50,7 @@ pub fn run(global: &Global, args: &FindArgs) -> Verdict {
     select::targets_to_read(&setup.config, job, target)?;
     let search = Search { pattern, job, target, every_copy: args.all };
     let (found, mut troubles) = setup.session(|cx| find(cx, &search))?;
-    troubles.extend(found.unread.iter().map(|unread| unread.error.trouble));
+    troubles.extend(found.unread.iter().filter_map(Unread::trouble));
     unread::warn(&found.unread);
     if global.json {
         let unreadable = unread::rows(&found.unread);

@@ -10,6 +10,7 @@ use crate::model::names::{JobName, MachineId, RunId, TargetName};
 use crate::model::report::SCHEMA;
 use crate::model::size;
 use crate::pipeline::list::{Listed, list};
+use crate::pipeline::select::Unread;
 
 use super::options::{Global, Selection, Verdict};
 use super::setup::{Setup, Use};
@@ -40,6 +41,8 @@ struct Row<'a> {
     tags: &'a [String],
     pinned: bool,
     healthy: Option<bool>,
+    /// Another program made it, and nobody has compared it with what it is of.
+    unproven: bool,
     finished: bool,
     /// The machine whose mark it carries, where the listing says it.
     machine: Option<&'a MachineId>,
@@ -72,7 +75,7 @@ pub fn run(global: &Global, args: &ListArgs) -> Verdict {
     } else {
         render::text(&table(&copies))?;
     }
-    Ok(listing.unread.iter().map(|unread| unread.error.trouble).collect())
+    Ok(listing.unread.iter().filter_map(Unread::trouble).collect())
 }
 
 fn row(listed: &Listed) -> Row<'_> {
@@ -91,6 +94,7 @@ fn row(listed: &Listed) -> Row<'_> {
         tags: &copy.tags,
         pinned: copy.pinned,
         healthy: copy.healthy,
+        unproven: copy.unproven,
         finished: *finished,
         machine: copy.machine.as_ref(),
         ours: copy.ours,
@@ -140,6 +144,7 @@ fn notes(row: &Row<'_>, any_ours: bool) -> Vec<String> {
     for (is_so, note) in [
         (row.pinned, "pinned"),
         (row.healthy == Some(false), "incomplete"),
+        (row.unproven, "unproven"),
         (!row.finished, "unfinished"),
         (row.in_the_future, "in the future"),
         (is_foreign, "not this machine's"),

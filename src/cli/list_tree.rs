@@ -1,16 +1,16 @@
 //! `list-tree`: not for people. It says what lies in a copy that is a tree of its own; see [`crate::tools::listing`].
 
 use std::fs::Metadata;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use chrono::DateTime;
 use clap::Args;
 
 use crate::model::shown::Show;
-use crate::tools::listing::Listed;
+use crate::tools::listing::{Listed, parse_found};
 
 use super::options::Verdict;
 use super::piped;
@@ -19,13 +19,39 @@ use super::piped;
 #[derive(Debug, Args)]
 pub struct ListTreeArgs {
     /// The root of the tree
-    #[arg(value_name = "DIR")]
-    root: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "of_find")]
+    root: Option<PathBuf>,
+
+    /// List what `find` on another machine has found, as it comes from standard input
+    #[arg(long, conflicts_with = "root")]
+    of_find: bool,
 }
 
 /// Runs the verb. Links are not followed, and what is another file system or subvolume is not entered.
 pub fn run(args: &ListTreeArgs) -> Verdict {
-    let root = &args.root;
+    match &args.root {
+        Some(root) => list(root),
+        None => read_found(std::io::stdin().lock()),
+    }
+}
+
+/// Lists what find has found.
+fn read_found(mut input: impl BufRead) -> Verdict {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut entry = Vec::new();
+    while input.read_until(0, &mut entry).context("cannot read what find says")? > 0 {
+        let found = entry.strip_suffix(b"\0").and_then(parse_found);
+        let found = found.with_context(|| {
+            format!("find did not say this: {:?}", String::from_utf8_lossy(&entry))
+        })?;
+        piped::entry(&mut out, &found)?;
+        entry.clear();
+    }
+    out.flush().context("cannot write the list")?;
+    Ok(Vec::new())
+}
+
+fn list(root: &Path) -> Verdict {
     let found = std::fs::symlink_metadata(root);
     let found = found.with_context(|| format!("cannot look at {}", root.shown()))?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
@@ -65,7 +91,8 @@ fn tell(out: &mut impl Write, path: PathBuf, found: &Metadata) -> anyhow::Result
     piped::entry(out, &listed)
 }
 
-fn kind_of(found: &Metadata) -> char {
+/// The letter that a kind of entries is told by.
+pub(super) fn kind_of(found: &Metadata) -> char {
     let kind = found.file_type();
     match () {
         () if kind.is_dir() => 'd',
@@ -80,8 +107,6 @@ fn kind_of(found: &Metadata) -> char {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

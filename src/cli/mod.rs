@@ -16,15 +16,22 @@ use crate::step::error::StepError;
 mod adopt;
 mod check;
 mod check_config;
+mod compare_tree;
+mod confirm;
+mod describe_tree;
 mod diff;
+mod estimate;
 mod find;
+mod forget;
 mod generate;
+mod import;
 mod init;
 mod list;
 mod list_changes;
 mod list_tree;
 mod mount;
 mod options;
+mod pass_object;
 mod pass_stream;
 mod pin;
 mod piped;
@@ -34,9 +41,11 @@ mod recover;
 mod render;
 mod restore;
 mod run;
+mod serve;
 mod setup;
 mod status;
 mod thaw_guard;
+mod tree_walk;
 mod unread;
 mod verify;
 
@@ -73,6 +82,8 @@ enum Verb {
     Find(find::FindArgs),
     /// Show what changed between two copies, or between a copy and the machine
     Diff(diff::DiffArgs),
+    /// Tell how much the next run of a job would store
+    Estimate(estimate::EstimateArgs),
     /// Delete what the policy does not keep, or the copies named
     Prune(prune::PruneArgs),
     /// Free the space of deleted copies
@@ -87,24 +98,40 @@ enum Verb {
     Unpin(pin::PinArgs),
     /// Take over copies that this machine did not make
     Adopt(adopt::AdoptArgs),
+    /// Give up a target whose disk is lost: nothing is kept for it any more
+    ForgetTarget(forget::ForgetArgs),
     /// Show the last good copy of each job in each target, and what is due
     Status(status::StatusArgs),
     /// Release what crashed runs left behind: snapshots, mounts, paused services
     Recover(recover::RecoverArgs),
     /// Write unit files, the manual page, completions or a commented configuration
     Generate(generate::GenerateArgs),
+    /// Print the configuration of btrbk, btrfs-backup-ng or snapper as one of Stillpoint's
+    Import(import::ImportArgs),
+    /// Answer another machine that keeps copies of its subvolumes here; started by sshd
+    #[command(name = crate::engine::btrfs::serve::VERB)]
+    Serve(serve::ServeArgs),
     /// Thaw frozen control groups when the run that froze them cannot
     #[command(name = crate::host::guard::VERB, hide = true)]
     ThawGuard(thaw_guard::ThawGuardArgs),
     /// Let through a stream of btrfs that is what was asked for
     #[command(name = crate::tools::btrfs::command::STAGE, hide = true)]
     PassStream(pass_stream::PassStreamArgs),
+    /// Read, pass on or store an object
+    #[command(name = crate::tools::object::VERB, hide = true)]
+    PassObject(pass_object::PassObjectArgs),
     /// List what lies in a tree
     #[command(name = crate::tools::listing::VERB, hide = true)]
     ListTree(list_tree::ListTreeArgs),
     /// Tell what a stream of btrfs changes
     #[command(name = crate::tools::btrfs::command::CHANGES, hide = true)]
     ListChanges(list_changes::ListChangesArgs),
+    /// Tell what a tree holds
+    #[command(name = crate::tools::manifest::DESCRIBE, hide = true)]
+    DescribeTree(describe_tree::DescribeTreeArgs),
+    /// Compare a tree with what another one holds
+    #[command(name = crate::tools::manifest::COMPARE, hide = true)]
+    CompareTree(compare_tree::CompareTreeArgs),
 }
 
 /// Parses the command line, carries out the verb and answers with the exit code.
@@ -122,6 +149,7 @@ pub fn main() -> ExitCode {
         Verb::Mount(args) => mount::run(global, &args),
         Verb::Find(args) => find::run(global, &args),
         Verb::Diff(args) => diff::run(global, &args),
+        Verb::Estimate(args) => estimate::run(global, &args),
         Verb::Prune(args) => prune::run(global, &args),
         Verb::Compact(args) => check::compact(global, &args),
         Verb::Check(args) => check::run(global, &args),
@@ -129,13 +157,19 @@ pub fn main() -> ExitCode {
         Verb::Pin(args) => pin::run(global, &args, true),
         Verb::Unpin(args) => pin::run(global, &args, false),
         Verb::Adopt(args) => adopt::run(global, &args),
+        Verb::ForgetTarget(args) => forget::run(global, &args),
         Verb::Status(args) => status::run(global, &args),
         Verb::Recover(args) => recover::run(global, &args),
         Verb::Generate(args) => generate::run(global, &args, &command()),
+        Verb::Import(args) => import::run(&args),
+        Verb::Serve(args) => serve::run(&args),
         Verb::ThawGuard(args) => thaw_guard::run(&args),
         Verb::PassStream(args) => pass_stream::run(&args),
+        Verb::PassObject(args) => pass_object::run(&args),
         Verb::ListTree(args) => list_tree::run(&args),
         Verb::ListChanges(args) => list_changes::run(&args),
+        Verb::DescribeTree(args) => describe_tree::run(&args),
+        Verb::CompareTree(args) => compare_tree::run(&args),
     };
     let troubles = verdict.unwrap_or_else(|error| {
         render::error(&error);

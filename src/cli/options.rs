@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
+use crate::model::job::{Part, Scope};
 use crate::model::names::{HostName, JobName, TargetName};
 use crate::model::outcome::Trouble;
+use crate::model::target::ReadData;
 use crate::pipeline::query::Query;
 use crate::report::terminal::ColorChoice;
 
@@ -78,6 +80,35 @@ pub struct Selection {
     pub target: Option<TargetName>,
 }
 
+/// What a run is to do.
+#[derive(Debug, Args)]
+pub struct Wanted {
+    /// The jobs; all of them when none is named
+    #[arg(value_name = "JOB", value_parser = job_name)]
+    pub jobs: Vec<JobName>,
+    /// Use only this target
+    #[arg(long, value_name = "TARGET", value_parser = target_name)]
+    target: Option<TargetName>,
+    /// Make the snapshots that jobs keep here (keep-snapshots), and send nothing
+    #[arg(long, conflicts_with_all = ["no_snapshot", "target"])]
+    snapshots_only: bool,
+    /// Make no snapshot: send the newest one that is kept here to the targets that lack it
+    #[arg(long)]
+    no_snapshot: bool,
+}
+
+impl Wanted {
+    /// What is done, and for whom.
+    pub fn scope(&self) -> Scope<'_> {
+        let part = match (self.snapshots_only, self.no_snapshot) {
+            (true, _) => Part::Snapshots,
+            (false, true) => Part::Transfer,
+            (false, false) => Part::Whole,
+        };
+        Scope { target: self.target.as_ref(), part }
+    }
+}
+
 /// Which of a job's copies are looked at.
 #[derive(Debug, Args)]
 pub struct CopyOptions {
@@ -117,4 +148,20 @@ pub fn host_name(text: &str) -> Result<HostName, String> {
 /// Reads a target's name.
 pub fn target_name(text: &str) -> Result<TargetName, String> {
     TargetName::new(text).map_err(|error| error.to_string())
+}
+
+/// How much to read; a type of its own, since clap wants one that can be cloned and parsed.
+#[derive(Debug, Clone, Copy)]
+pub struct Share(pub ReadData);
+
+/// Reads a share of the data, such as `5%`.
+pub fn share(text: &str) -> Result<Share, String> {
+    let percent: f64 = text
+        .strip_suffix('%')
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(|| format!("expected a share such as 5%, not {text:?}"))?;
+    if !(percent > 0.0 && percent <= 100.0) {
+        return Err(format!("a share is above 0% and at most 100%, not {text}"));
+    }
+    Ok(Share(if percent == 100.0 { ReadData::All } else { ReadData::Percent(percent) }))
 }

@@ -7,7 +7,10 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::tools::btrfs::command::{Told, parse_uuid};
+use crate::tools::btrfs::pace::Pace;
+use crate::tools::btrfs::parts::{Behind, Cutting, Mark, told_of};
 use crate::tools::btrfs::stage::{Expectation, Parent, Stage, Uuid};
+use crate::tools::object::Digesting;
 
 use super::options::Verdict;
 use super::{piped, render};
@@ -22,7 +25,7 @@ pub struct PassStreamArgs {
     #[arg(long, value_name = "UUID", value_parser = uuid)]
     uuid: Uuid,
     /// The name that the receiver gives the subvolume
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     name: String,
     /// The UUID that the stream must be based on
     #[arg(long, value_name = "UUID", value_parser = uuid, requires = "known_as")]
@@ -33,10 +36,45 @@ pub struct PassStreamArgs {
     /// Pass nothing on
     #[arg(long)]
     to_nobody: bool,
+    /// Pass no more than so much, KiB per second
+    #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Tell the hash of what passed
+    #[arg(long)]
+    digest: bool,
+    /// So many bytes make a part
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    part_size: Option<u64>,
+    /// Take the stream apart, and make the UUIDs of the parts of this one
+    #[arg(long, value_name = "UUID", value_parser = uuid, requires = "part_size")]
+    part_seed: Option<Uuid>,
+    /// Go on behind this part
+    #[arg(long, value_name = "MARK", value_parser = mark, requires = "part_size")]
+    behind: Option<Mark>,
+    /// The UUID by which the receiver finds that
+    #[arg(long, value_name = "UUID", value_parser = uuid, requires = "behind")]
+    behind_known_as: Option<Uuid>,
+    /// The stream comes from its beginning: leave out what is in that part
+    #[arg(long, requires = "behind")]
+    leave_out: bool,
 }
 
 fn uuid(text: &str) -> Result<Uuid, String> {
     parse_uuid(text).ok_or_else(|| "expected a UUID".into())
+}
+
+fn mark(text: &str) -> Result<Mark, String> {
+    Mark::parse(text).ok_or_else(|| "expected the end of a part".into())
+}
+
+/// How the stream is taken apart.
+fn cutting(args: &PassStreamArgs) -> Option<Cutting> {
+    let behind = args.behind.clone().map(|mark| Behind {
+        mark,
+        received: args.behind_known_as,
+        leave_out: args.leave_out,
+    });
+    Some(Cutting { every: args.part_size?, seed: args.part_seed, behind })
 }
 
 /// Runs the verb: until standard input ends. Whoever starts it lets that end only when the sender has ended well.
@@ -47,12 +85,25 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
         uuid: args.uuid,
         parent: parent.map(|(sent, received)| Parent { sent, received }),
     };
-    let mut stage = Stage::new(expected);
-    let (mut to, mut out) = (std::io::stdout().lock(), Vec::new());
-    let mut told = Instant::now();
+    let mut stage = Stage::new(expected).cutting(cutting(args));
+    let (mut to, mut out) = (piped::stdout()?, Vec::new());
+    let (begun, mut told) = (Instant::now(), Instant::now());
+    let mut pace = args.limit.map(Pace::new);
+    let mut digesting = args.digest.then(Digesting::default);
     piped::each_piece(|piece| {
-        stage.push(piece, &mut out)?;
-        pass(&mut to, &mut out, args.to_nobody)?;
+        stage.push(piece, &mut out).inspect_err(|error| {
+            if let Some(line) = told_of(error) {
+                render::say(line);
+            }
+        })?;
+        let passing = out.len();
+        pass(&mut to, &mut out, &mut digesting, args.to_nobody)?;
+        for cut in stage.cuts() {
+            render::say(&serde_json::to_string(&cut)?);
+        }
+        if let Some(pace) = &mut pace {
+            std::thread::sleep(pace.wait_after(passing, begun.elapsed()));
+        }
         if told.elapsed() >= EVERY {
             told = Instant::now();
             tell(Told::of(stage.passed(), false))?;
@@ -60,14 +111,25 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
         Ok(())
     })?;
     let passed = stage.finish(&mut out)?;
-    pass(&mut to, &mut out, args.to_nobody)?;
+    pass(&mut to, &mut out, &mut digesting, args.to_nobody)?;
     tell(Told::of(passed, true))?;
+    if let Some(digesting) = digesting {
+        render::say(&serde_json::to_string(&digesting.finish())?);
+    }
     Ok(Vec::new())
 }
 
-fn pass(to: &mut impl Write, out: &mut Vec<u8>, to_nobody: bool) -> anyhow::Result<()> {
+fn pass(
+    to: &mut impl Write,
+    out: &mut Vec<u8>,
+    digesting: &mut Option<Digesting>,
+    to_nobody: bool,
+) -> anyhow::Result<()> {
+    if let Some(digesting) = digesting {
+        digesting.take(out);
+    }
     if !to_nobody {
-        to.write_all(out).and_then(|()| to.flush()).context("cannot pass the stream on")?;
+        to.write_all(out).context("cannot pass the stream on")?;
     }
     out.clear();
     Ok(())

@@ -51,7 +51,7 @@ pub fn run(global: &Global, args: &PinArgs, pinned: bool) -> Verdict {
     };
     let (engine, copy) = query::copy(pipeline, &query, &args.copy)?;
     let target = engine.target();
-    let ours = &setup.config.settings.host;
+    let ours = setup.config.host_of(&args.job);
     if copy.series.as_ref().is_none_or(|of| of.host != *ours || of.job != args.job) {
         let text = format!(
             "{} is no copy of job {} on host {ours}, so it is not marked",

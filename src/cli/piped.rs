@@ -1,9 +1,11 @@
 //! What the verbs that are not for people have in common: another process is at the other end.
 
-use std::io::{ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{BufRead, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -12,8 +14,28 @@ const PIECE: usize = 256 * 1024;
 ///
 /// # Errors
 /// When it cannot be read, or `take` fails.
-pub fn each_piece(mut take: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let mut from = std::io::stdin().lock();
+pub fn each_piece(take: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    each_piece_of(std::io::stdin().lock(), take)
+}
+
+/// Standard output as it is: the one of the standard library looks for ends of lines in what is written, and writes what
+/// follows the last one by itself.
+///
+/// # Errors
+/// When there is no file descriptor left.
+pub fn stdout() -> anyhow::Result<File> {
+    let fd = std::io::stdout().as_fd().try_clone_to_owned();
+    Ok(File::from(fd.context("cannot open standard output again")?))
+}
+
+/// Reads anything to its end, piece by piece.
+///
+/// # Errors
+/// See [`each_piece`].
+pub fn each_piece_of(
+    mut from: impl Read,
+    mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut piece = vec![0; PIECE];
     loop {
         match from.read(&mut piece) {
@@ -23,6 +45,25 @@ pub fn each_piece(mut take: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::
             Err(error) => return Err(error).context("cannot read the stream"),
         }
     }
+}
+
+/// The longest line of a list, in bytes: some paths, of which each byte may take several.
+const LONGEST_LINE: u64 = 1 << 20;
+
+/// Reads one entry of a list; `None` at its end. Whoever wrote it may be anybody.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub fn read_entry<T: for<'d> Deserialize<'d>>(
+    from: &mut impl BufRead,
+) -> anyhow::Result<Option<T>> {
+    let mut line = Vec::new();
+    from.take(LONGEST_LINE).read_until(b'\n', &mut line).context("cannot read the list")?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    let line = line.strip_suffix(b"\n").context("the list is torn")?;
+    serde_json::from_slice(line).context("the list is torn").map(Some)
 }
 
 /// Writes one entry of a list as a line of JSON.

@@ -13,19 +13,15 @@ use crate::pipeline;
 use crate::pipeline::select;
 use crate::pipeline::trust::refuse_unfit_run;
 
-use super::options::{Global, Verdict, job_name, target_name};
+use super::options::{Global, Verdict, Wanted};
 use super::render;
 use super::setup::{Setup, Use};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// The jobs to show; all of them when none is named
-    #[arg(value_name = "JOB", value_parser = job_name)]
-    jobs: Vec<JobName>,
-    /// Use only this target
-    #[arg(long, value_name = "TARGET", value_parser = target_name)]
-    target: Option<TargetName>,
+    #[command(flatten)]
+    wanted: Wanted,
 }
 
 /// What one step would do.
@@ -76,19 +72,20 @@ impl Observer for StepEffects {
 
 /// Runs the verb.
 pub fn run(global: &Global, args: &PlanArgs) -> Verdict {
-    plan(global, &args.jobs, args.target.as_ref())
+    plan(global, &args.wanted)
 }
 
 /// Shows what `run` would do with these jobs.
-pub fn plan(global: &Global, jobs: &[JobName], only: Option<&TargetName>) -> Verdict {
+pub fn plan(global: &Global, wanted: &Wanted) -> Verdict {
     let mut setup = Setup::new(global, Use::Plan)?.without_progress();
     let steps = Arc::new(Mutex::new((0, Vec::new())));
     if let Some(dry) = setup.dry.clone() {
         setup.watch(Box::new(StepEffects { dry, steps: Arc::clone(&steps) }));
     }
-    let jobs = select::jobs_to_run(&setup.config, jobs, only)?;
-    refuse_unfit_run(setup.pipeline(), &jobs, only)?;
-    let report = pipeline::run::run(setup.pipeline(), &jobs, only);
+    let scope = wanted.scope();
+    let jobs = select::jobs_to_run(&setup.config, &wanted.jobs, scope)?;
+    refuse_unfit_run(setup.pipeline(), &jobs, scope.target)?;
+    let report = pipeline::run::run(setup.pipeline(), &jobs, scope);
     let steps = steps.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone();
     if global.json {
         render::json(&Document { schema: SCHEMA, dry_run: true, steps: &steps, report: &report })?;

@@ -4,6 +4,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
+use crate::model::names::TargetName;
 use crate::model::report::SCHEMA;
 use crate::pipeline::prune::{Request, Ruling, prune, scope};
 
@@ -41,6 +42,8 @@ impl PruneArgs {
             before: self.before,
             between: self.between.as_ref().map(|span| (span[0], span[1])),
             accept: self.accept,
+            named: self.selection.target.is_some(),
+            ..Request::default()
         }
     }
 }
@@ -64,6 +67,16 @@ struct Document {
     decisions: Vec<Ruling>,
     deleted: Vec<String>,
     refusals: Vec<String>,
+    /// What was done, or would be, where space must stay free.
+    space: Vec<String>,
+    /// Targets that were left out, being absent as they may be.
+    absent: Vec<Absent>,
+}
+
+#[derive(Debug, Serialize)]
+struct Absent {
+    target: TargetName,
+    reason: String,
 }
 
 /// Runs the verb.
@@ -82,6 +95,10 @@ pub fn run(global: &Global, args: &PruneArgs) -> Verdict {
         decisions: pruned.decisions,
         deleted: pruned.deleted,
         refusals: pruned.refusals,
+        space: pruned.space,
+        absent: (pruned.absent.into_iter())
+            .map(|(target, reason)| Absent { target, reason })
+            .collect(),
     };
     if global.json {
         render::json(&document)?;
@@ -96,7 +113,12 @@ fn told(document: &Document, is_told: bool) -> anyhow::Result<()> {
     let row = |row: &Ruling| {
         let item = row.item.as_ref().map(|item| format!("/{item}")).unwrap_or_default();
         vec![
-            if row.delete { "delete" } else { "keep" }.into(),
+            match (row.delete, row.if_needed) {
+                (true, _) => "delete",
+                (false, true) => "keep?",
+                (false, false) => "keep",
+            }
+            .into(),
             row.target.to_string(),
             format!("{}{item}", row.job),
             row.copy.clone(),
@@ -106,6 +128,12 @@ fn told(document: &Document, is_told: bool) -> anyhow::Result<()> {
     let rows: Vec<Vec<String>> = document.decisions.iter().map(row).collect();
     if !rows.is_empty() && is_told {
         render::text(&render::table(&["", "TARGET", "JOB", "COPY", "REASON"], &rows))?;
+    }
+    for line in document.space.iter().filter(|_| is_told) {
+        render::text(line)?;
+    }
+    for Absent { target, reason } in &document.absent {
+        render::say(&format!("target {target} is skipped: {reason}"));
     }
     for refusal in &document.refusals {
         render::say(&format!("warning: {refusal}"));

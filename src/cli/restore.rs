@@ -1,7 +1,6 @@
 //! `restore`: a copy, or paths of it, below a directory.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -14,12 +13,19 @@ use crate::model::outcome::Trouble;
 use crate::model::report::SCHEMA;
 use crate::model::shown::Show;
 use crate::model::size;
+use crate::pipeline::query;
 use crate::pipeline::restore::{self, Restored, Wanted};
 use crate::step::error::StepError;
 
+use super::confirm::{Consent, confirm};
 use super::options::{CopyOptions, Global, OPENS_SESSION, Verdict, job_name};
 use super::render;
 use super::setup::{Setup, Use};
+
+mod subvolume;
+mod told;
+
+use told::to_bytes;
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
@@ -40,6 +46,10 @@ pub struct RestoreArgs {
     /// Write one file, or the dump of a commands job, to standard output
     #[arg(long, conflicts_with_all = ["to", "in_place", "dry_run"])]
     stdout: bool,
+    /// Restore as a subvolume: --to names what it is to become, and with --in-place it changes places with what is there,
+    /// which is kept beside it (copies of subvolumes only)
+    #[arg(long, conflicts_with_all = ["stdout", "into_existing", "owners_by_name", "ignore_space"])]
+    as_subvolume: bool,
     /// Restore even if the directory has something in it; what has the same path is replaced
     #[arg(long, requires = "to")]
     into_existing: bool,
@@ -76,10 +86,6 @@ struct Document<'a> {
     notes: &'a [String],
 }
 
-fn to_bytes<S: Serializer>(to: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    bytes::field("to", "to_bytes", Some(to), serializer)
-}
-
 fn paths_bytes<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
     bytes::list("paths", "paths_bytes", paths, serializer)
 }
@@ -88,7 +94,9 @@ fn paths_bytes<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok,
 pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
     let (named, paths) = split(&args.rest)?;
     let setup = Setup::new(global, Use::ReadBack { dry_run: args.dry_run })?;
-    let query = args.of.query(&args.job);
+    let mut query = args.of.query(&args.job);
+    let stream = query::stream_of(setup.pipeline(), &args.job, named, &paths);
+    query.item = query.item.or(stream.as_deref());
     if args.stdout {
         let path = match paths.as_slice() {
             [] => None,
@@ -102,6 +110,12 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
         permit_in_place(&args.job, &paths, args.yes)?;
     }
     let wanted = wanted(args, paths)?;
+    if args.as_subvolume {
+        if !wanted.paths.is_empty() {
+            return Err(usage("--as-subvolume restores all of a copy: name no path").into());
+        }
+        return subvolume::restore(global, &setup, &query, named, wanted.to.as_deref());
+    }
     let (restored, mut troubles) =
         setup.session(|cx| restore::restore(cx, &query, named, &wanted))?;
     if !restored.report.warnings.is_empty() {
@@ -150,36 +164,21 @@ fn document<'a>(
     }
 }
 
-/// What a person reads: warnings, notes, what a dry run would do, and the sum.
+/// What a person reads.
 fn tell(
     global: &Global,
     setup: &Setup,
     wanted: &Wanted,
     Restored { target, copy, report }: &Restored,
 ) -> anyhow::Result<()> {
-    for warning in &report.warnings {
-        render::say(&format!("warning: {warning}"));
-    }
-    for note in report.notes.iter().filter(|_| !global.quiet) {
-        render::say(&format!("note: {note}"));
-    }
-    for effect in setup.dry.iter().flat_map(|dry| dry.planned()) {
-        render::text(&effect.to_string())?;
-    }
     let counted = match (report.files, report.bytes) {
         (Some(files), Some(bytes)) => {
             format!(" ({}, {})", size::counted(files, "file", "files"), size::show(bytes))
         }
         _ => String::new(),
     };
-    let verb = if wanted.dry_run { "would restore" } else { "restored" };
-    let line = format!(
-        "{verb} {} of {} from target {target} to {}{counted}",
-        copy.id,
-        copy.time.format("%Y-%m-%d %H:%M:%SZ"),
-        wanted.below().shown()
-    );
-    render::done(global, &line)
+    let whither = format!("to {}{counted}", wanted.below().shown());
+    told::tell(global, setup, (&report.warnings, &report.notes), (copy, target), &whither)
 }
 
 /// The copy, `latest` when none is named, and the paths.
@@ -215,22 +214,10 @@ fn usage(text: &str) -> StepError {
 /// Asks before everything of a job replaces what lives; where nobody can be asked, it must have been said.
 fn permit_in_place(job: &JobName, paths: &[PathBuf], yes: bool) -> Result<(), StepError> {
     let is_whole = paths.is_empty() || paths.iter().any(|path| path == Path::new("/"));
-    if yes || !is_whole {
-        return Ok(());
-    }
-    let what = format!("everything of job {job}");
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(usage(&format!(
-            "{what} would replace what is in its place now, so nothing was restored and no directory made — name the paths that are needed, restore to another directory with --to, or use --yes"
-        )));
-    }
-    render::say(&format!(
-        "{what} is going to replace what is in its place now. Type yes to continue:"
-    ));
-    let mut answer = String::new();
-    match io::stdin().read_line(&mut answer) {
-        Ok(_) if answer.trim() == "yes" => Ok(()),
-        Ok(_) => Err(usage("not confirmed, so nothing was restored")),
-        Err(error) => Err(StepError::from_error(Trouble::Environment, &error, None)),
-    }
+    let question = format!("everything of job {job} is going to replace what is in its place now.");
+    let unasked = format!(
+        "everything of job {job} would replace what is in its place now, so nothing was restored and no directory made — name the paths that are needed, restore to another directory with --to, or use --yes"
+    );
+    let declined = "not confirmed, so nothing was restored";
+    confirm(yes || !is_whole, Consent::Word, &question, &unasked, declined)
 }

@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Outcome;
 use crate::model::report::RunReport;
 use crate::pipeline;
@@ -11,7 +10,7 @@ use crate::pipeline::select;
 use crate::pipeline::trust::refuse_unfit_run;
 use crate::step::hook::VARIABLES;
 
-use super::options::{Global, Verdict, job_name, target_name};
+use super::options::{Global, Verdict, Wanted};
 use super::setup::{Setup, Use};
 use super::{plan, render};
 
@@ -19,12 +18,8 @@ use super::{plan, render};
 #[derive(Debug, Args)]
 #[command(after_help = hook_variables())]
 pub struct RunArgs {
-    /// The jobs to run; all of them when none is named
-    #[arg(value_name = "JOB", value_parser = job_name)]
-    jobs: Vec<JobName>,
-    /// Use only this target
-    #[arg(long, value_name = "TARGET", value_parser = target_name)]
-    target: Option<TargetName>,
+    #[command(flatten)]
+    wanted: Wanted,
     /// Show what would be done, change nothing (the same as plan)
     #[arg(long)]
     dry_run: bool,
@@ -42,12 +37,13 @@ fn hook_variables() -> String {
 /// Runs the verb.
 pub fn run(global: &Global, args: &RunArgs) -> Verdict {
     if args.dry_run {
-        return plan::plan(global, &args.jobs, args.target.as_ref());
+        return plan::plan(global, &args.wanted);
     }
     let setup = Setup::new(global, Use::Change)?;
-    let jobs = select::jobs_to_run(&setup.config, &args.jobs, args.target.as_ref())?;
-    refuse_unfit_run(setup.pipeline(), &jobs, args.target.as_ref())?;
-    let mut report = pipeline::run::run(setup.pipeline(), &jobs, args.target.as_ref());
+    let scope = args.wanted.scope();
+    let jobs = select::jobs_to_run(&setup.config, &args.wanted.jobs, scope)?;
+    refuse_unfit_run(setup.pipeline(), &jobs, scope.target)?;
+    let mut report = pipeline::run::run(setup.pipeline(), &jobs, scope);
     for failure in publish(setup.pipeline(), &mut report) {
         render::say(&format!("stillpoint: {failure}"));
     }

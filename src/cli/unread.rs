@@ -28,7 +28,7 @@ fn row(unread: &Unread) -> Row<'_> {
 
 /// Tells a person.
 pub fn warn(unread: &[Unread]) {
-    for Unread { target, copy, error } in unread {
+    for Unread { target, copy, error, .. } in unread {
         let place = copy.as_ref().map_or_else(String::new, |copy| format!(", copy {copy}"));
         render::say(&format!("stillpoint: target {target}{place}: {error}"));
     }

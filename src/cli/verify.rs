@@ -1,4 +1,4 @@
-//! `verify`: reads one copy back whole, as a restore would.
+//! `verify`: compares one copy with what it is of, or reads it back whole, as a restore would.
 
 use clap::Args;
 use serde::Serialize;
@@ -7,10 +7,10 @@ use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::SCHEMA;
 use crate::pipeline::query;
-use crate::pipeline::steps::maintain::judge;
+use crate::pipeline::steps::maintain::{SHOWN, judge};
 use crate::pipeline::verify::{Verified, verify};
 
-use super::options::{CopyOptions, Global, OPENS_SESSION, Verdict, job_name};
+use super::options::{CopyOptions, Global, OPENS_SESSION, Share, Verdict, job_name, share};
 use super::render;
 use super::setup::{Setup, Use};
 
@@ -26,6 +26,11 @@ pub struct VerifyArgs {
     copy: String,
     #[command(flatten)]
     of: CopyOptions,
+    /// Compare names and attributes with the snapshot that was sent, where that is still kept, and the content of this share
+    /// of the files (copies of subvolumes, also on a server whose key may restore; all by default). Stored streams are
+    /// compared as a whole, by the hash of what was sent
+    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_value = "100%", default_missing_value = "100%", value_parser = share)]
+    read_data: Share,
     /// Show what would be read, read nothing
     #[arg(long)]
     dry_run: bool,
@@ -38,6 +43,8 @@ struct Document<'a> {
     target: &'a TargetName,
     copy: &'a str,
     outcome: Option<Outcome>,
+    /// `ok`, `failed`, or `unverifiable`: it can be read, and there is nothing to compare it with.
+    verdict: Option<&'a str>,
     extent: Option<&'a str>,
     damage: &'a [String],
 }
@@ -49,8 +56,9 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
     }
     let setup = Setup::new(global, Use::ReadBack { dry_run: false })?;
     let query = args.of.query(&args.job);
-    let (verified, mut troubles) = setup.session(|cx| verify(cx, &query, &args.copy))?;
-    let Verified { target, copy, report, unrecorded } = &verified;
+    let (verified, mut troubles) =
+        setup.session(|cx| verify(cx, &query, &args.copy, args.read_data.0))?;
+    let Verified { target, copy, report, verdict, unrecorded } = &verified;
     if let Some(error) = unrecorded {
         // What was found stands all the same.
         render::say(&format!("warning: {error}; what verify found is not recorded"));
@@ -65,11 +73,16 @@ pub fn run(global: &Global, args: &VerifyArgs) -> Verdict {
             target,
             copy,
             outcome: Some(done.outcome),
+            verdict: Some(verdict.name()),
             extent: Some(&report.extent),
             damage: &report.damage,
         })?;
     } else if !global.quiet || !troubles.is_empty() {
         render::text(&format!("{copy} in target {target}: {}", done.detail))?;
+        // The first ones are in the line above.
+        for damage in report.damage.iter().skip(SHOWN) {
+            render::text(&format!("  {damage}"))?;
+        }
     }
     Ok(troubles)
 }
@@ -86,6 +99,7 @@ fn show_choice(global: &Global, args: &VerifyArgs) -> Verdict {
             target,
             copy: &copy.id,
             outcome: None,
+            verdict: None,
             extent: None,
             damage: &[],
         })?;

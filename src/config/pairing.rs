@@ -4,7 +4,7 @@
 use super::key::Item;
 use super::keys::engine::Engine;
 use super::keys::source::SourceKind;
-use super::keys::{BORG, BTRFS, COMMANDS, FILES, RESTIC, SUBVOLUMES};
+use super::keys::{BORG, BTRFS, COMMANDS, FILES, RESTIC, STREAMS, SUBVOLUMES};
 
 /// A kind of source, and the engines that can take it.
 pub struct Pairing {
@@ -44,7 +44,7 @@ pub const PAIRINGS: &[Pairing] = &[
         engines: &["borg", "restic"],
         how: Served::Later("back up volumes"),
     },
-    Pairing { source: "subvolumes", engines: &["btrfs"], how: Served::Now(&SUBVOLUMES) },
+    Pairing { source: "subvolumes", engines: &["btrfs", "streams"], how: Served::Now(&SUBVOLUMES) },
 ];
 
 /// Every engine there is, also those that this version cannot serve yet.
@@ -52,6 +52,7 @@ pub const ENGINES: &[EngineRow] = &[
     EngineRow { name: "borg", how: Served::Now(&BORG) },
     EngineRow { name: "restic", how: Served::Now(&RESTIC) },
     EngineRow { name: "btrfs", how: Served::Now(&BTRFS) },
+    EngineRow { name: "streams", how: Served::Now(&STREAMS) },
 ];
 
 impl<T> Served<T> {
@@ -139,7 +140,7 @@ mod tests {
              commands    borg, restic\n\
              machines    borg, restic  (not in this version)\n\
              volumes     borg, restic  (not in this version)\n\
-             subvolumes  btrfs\n"
+             subvolumes  btrfs, streams\n"
         );
     }
 }

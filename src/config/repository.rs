@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::diagnostic::Complaint;
 use crate::model::near::nearest;
+use crate::model::target::{RemoteSide, Server};
 
 /// Where a repository is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,6 +149,63 @@ pub(super) fn restic(text: &str) -> Result<(Location, Option<Complaint>), Compla
     }
 }
 
+/// Reads where copies of btrfs are; with the machine that has them, if that is another one.
+pub(super) fn btrfs(text: &str) -> Result<(Location, Option<Server>), Complaint> {
+    const FORMS: &str = "write an absolute path or \"ssh://user@host:port/path\"";
+    let Some(rest) = text.strip_prefix("ssh://") else {
+        return Ok((local(text).map_err(|complaint| complaint.help(FORMS))?, None));
+    };
+    let Some((at, path)) = rest.split_once('/') else {
+        return Err(Complaint::new("the location names no path").help(FORMS));
+    };
+    let (login, port) = login_and_port(at).map_err(|complaint| complaint.help(FORMS))?;
+    if path.trim_matches('/').is_empty() {
+        return Err(Complaint::new("the location names no path").help(FORMS));
+    }
+    let Location::Local(directory) = local(&format!("/{path}")).map_err(|it| it.help(FORMS))?
+    else {
+        return Err(Complaint::new("the location names no path").help(FORMS));
+    };
+    let (ssh_command, side) = (Vec::new(), RemoteSide::Stillpoint);
+    let program = "stillpoint".to_owned();
+    let server = Server { login, port, directory, ssh_command, side, program };
+    Ok((remote(text), Some(server)))
+}
+
+/// Reads a machine behind ssh, of which no path is named: who logs in where, and at which port.
+pub(super) fn machine(text: &str) -> Result<(String, Option<u16>), Complaint> {
+    const FORMS: &str = "write \"ssh://user@host:port\"";
+    let at = text.strip_prefix("ssh://").filter(|at| !at.contains('/'));
+    let wrong = || Complaint::new(format!("{text:?} is no machine behind ssh"));
+    at.ok_or_else(wrong).and_then(login_and_port).map_err(|complaint| complaint.help(FORMS))
+}
+
+/// Reads what stands between `ssh://` and a path.
+fn login_and_port(at: &str) -> Result<(String, Option<u16>), Complaint> {
+    let wrong = |at: &str| Complaint::new(format!("{at:?} is no user, host and port"));
+    let (user, place) = match at.rsplit_once('@') {
+        Some((user, place)) => (Some(user), place),
+        None => (None, at),
+    };
+    // An IPv6 address stands in brackets, and ssh takes it without.
+    let bracketed = place.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let (host, port) = match bracketed {
+        Some((host, "")) => (host, None),
+        Some((host, rest)) => (host, Some(rest.strip_prefix(':').ok_or_else(|| wrong(at))?)),
+        None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
+    };
+    let port = port.map(|port| port.parse().map_err(|_| wrong(at))).transpose()?;
+    let of_a_name = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+    let of_an_address = |c: char| of_a_name(c) || c == '%' || (bracketed.is_some() && c == ':');
+    let is_name = |user: &str| !user.is_empty() && user.chars().all(of_a_name);
+    if !host.chars().all(of_an_address) || !user.is_none_or(is_name) || port == Some(0) {
+        return Err(wrong(at));
+    }
+    let login_name = user.map_or_else(|| host.to_owned(), |user| format!("{user}@{host}"));
+    login(&login_name)?;
+    Ok((login_name, port))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +235,46 @@ mod tests {
             "/srv/{hostname}",
         ] {
             assert!(borg(bad).is_err(), "{bad:?} was taken as a borg repository");
+        }
+    }
+
+    #[test]
+    fn places_of_btrfs() {
+        assert_eq!(btrfs("/srv//b/").unwrap(), (Location::Local("/srv/b".into()), None));
+        for (text, login, port, directory) in [
+            ("ssh://nas/srv/b/", "nas", None, "/srv/b"),
+            ("ssh://u@h.example:22/a b", "u@h.example", Some(22), "/a b"),
+            ("ssh://u@[fe80::1%eth0]:22/b", "u@fe80::1%eth0", Some(22), "/b"),
+            ("ssh://[::1]/b", "::1", None, "/b"),
+        ] {
+            let (location, server) = btrfs(text).unwrap();
+            assert_eq!(location, Location::Remote(text.trim_end_matches('/').into()));
+            let server = server.unwrap();
+            let found = (server.login.as_str(), server.port, server.directory.to_str().unwrap());
+            assert_eq!(found, (login, port, directory));
+        }
+        for bad in [
+            "srv/b",
+            "/srv/../b",
+            "ssh://h",
+            "ssh://h/",
+            "ssh:///b",
+            "ssh://h/../b",
+            "ssh://-oX=y/b",
+            "ssh://u@-oX=y/b",
+            "ssh://-u@h/b",
+            "ssh://u v@h/b",
+            "ssh://u:secret@h/b",
+            "ssh://h:x/b",
+            "ssh://h:0/b",
+            "ssh://h:65536/b",
+            "ssh://[::1/b",
+            "ssh://[::1]x/b",
+            "ssh://a:b:c/b",
+            "u@h:b",
+            "sftp://h/b",
+        ] {
+            assert!(btrfs(bad).is_err(), "{bad:?} was taken as a place of btrfs");
         }
     }
 

@@ -15,6 +15,7 @@ use super::repository::Location;
 use super::section::Section;
 use super::source::Span;
 use super::tree::Table;
+use crate::model::glob::glob;
 use crate::model::job::Config;
 use crate::model::shown::Show;
 
@@ -49,6 +50,19 @@ pub(super) fn resolve(
             notes.warning(target.at, Complaint::new(message));
         }
     }
+    for job in &jobs {
+        let host = job.job.source.host();
+        if let Some(host) =
+            host.filter(|host| settings.as_ref().is_some_and(|it| it.host == **host))
+        {
+            let message = format!(
+                "its subvolumes are on {host}, which is the name of this machine: their copies would claim to be of here"
+            );
+            let complaint = Complaint::new(message)
+                .help("protect what is here without host, or give that machine another name in ~/.ssh/config");
+            notes.problem(job.at, complaint);
+        }
+    }
     if jobs.is_empty() {
         let at = root.at;
         notes.warning(at, Complaint::new("no job is defined: nothing is protected"));
@@ -66,10 +80,8 @@ fn between_targets(targets: &[ReadTarget], defined: &[&str], notes: &mut Notes) 
     for (n, target) in targets.iter().enumerate() {
         let same =
             |other: &&ReadTarget| target.location.is_some() && other.location == target.location;
-        if let Some(other) = targets[..n].iter().find(same) {
-            let message =
-                format!("the target {:?} has the same repository", other.target.name.as_str());
-            notes.problem(target.repository_at, Complaint::new(message));
+        for other in targets[..n].iter().filter(same) {
+            same_place(target, other, notes);
         }
         let Some(from) = target.target.copy_from.as_ref() else { continue };
         let at = target.copy_from_at;
@@ -93,6 +105,33 @@ fn between_targets(targets: &[ReadTarget], defined: &[&str], notes: &mut Notes) 
                 notes.problem(at, complaint);
             }
         }
+    }
+}
+
+/// Two targets at one place: disks that take turns there, or a mistake.
+fn same_place(target: &ReadTarget, other: &ReadTarget, notes: &mut Notes) {
+    let (one, other) = (&target.target, &other.target);
+    let (name, other_name) = (one.name.as_str(), other.name.as_str());
+    if !one.takes_turns_with(other) {
+        let message = format!("the target {other_name:?} has the same repository");
+        let complaint = Complaint::new(message);
+        let is_here = target.location.as_ref().and_then(Location::local).is_some();
+        notes.problem(
+            target.repository_at,
+            match is_here {
+                true => complaint.help(
+                    "for disks that take turns there, give both require-mount and when-absent = \"skip\"",
+                ),
+                false => complaint,
+            },
+        );
+    } else if one.copy_from.as_ref() == Some(&other.name)
+        || other.copy_from.as_ref() == Some(&one.name)
+    {
+        let message = format!(
+            "{name:?} and {other_name:?} take turns at one place, so neither can be filled from the other"
+        );
+        notes.problem(target.repository_at, Complaint::new(message));
     }
 }
 
@@ -179,32 +218,9 @@ fn covers(parts: &[&str], names: &[&str]) -> bool {
         (Some((&"**", rest)), _) => {
             (0..=names.len()).any(|skipped| covers(rest, &names[skipped..]))
         }
-        (Some((part, parts)), Some((name, names))) => {
-            glob(part.as_bytes(), name.as_bytes()) && covers(parts, names)
-        }
+        (Some((part, parts)), Some((name, names))) => glob(part, name) && covers(parts, names),
         (Some(_), None) => false,
     }
-}
-
-/// Whether `*` and `?` in a pattern can be filled so that it is the name. Only the last `*` is ever
-/// tried again, so a pattern of many stars takes no longer than its length times the name's.
-fn glob(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while n < name.len() {
-        if pattern.get(p) == Some(&b'*') {
-            star = Some((p, n));
-            p += 1;
-        } else if pattern.get(p).is_some_and(|byte| *byte == b'?' || *byte == name[n]) {
-            (p, n) = (p + 1, n + 1);
-        } else if let Some((at, taken)) = star {
-            star = Some((at, taken + 1));
-            (p, n) = (at + 1, taken + 1);
-        } else {
-            return false;
-        }
-    }
-    pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ mod tests {
             .collect();
         let all = loaded(text);
         assert_eq!(all.warnings, []);
-        assert_eq!((all.config.targets.len(), all.config.jobs.len()), (3, 3));
+        assert_eq!((all.config.targets.len(), all.config.jobs.len()), (4, 3));
     }
 
     #[test]

@@ -388,8 +388,8 @@ fn streams_of_commands_have_no_captures_around_which_to_be_quiet() {
     assert_eq!(
         found,
         [
-            "11:1 quiesce has no effect: this job makes no captures",
-            "12:1 resume has no effect: this job makes no captures",
+            "11:1 quiesce has no effect: only jobs of files run it",
+            "12:1 resume has no effect: only jobs of files run it",
         ]
     );
 }
@@ -437,6 +437,21 @@ fn copies_of_copies() {
         ),
         ("s3:host/bucket", "local:/srv/disk/", "6:14 the target \"disk\" has the same repository"),
         (
+            "s3:host/bucket\"",
+            "s3:host/bucket\"\nwhen-absent = \"skip\"",
+            "7:15 when-absent looks at this machine, the repository is elsewhere",
+        ),
+        (
+            "repository = \"/srv/disk\"",
+            "repository = \"/srv/disk\"\nwhen-absent = \"skip\"",
+            "4:15 when-absent = \"skip\" needs require-mount",
+        ),
+        (
+            "repository = \"/srv/disk\"",
+            "repository = \"/srv/disk\"\nrequire-mount = \"/mnt\"\nwhen-absent = \"skip\"",
+            "5:15 whether the disk is there is told by /mnt, and the repository is not below it",
+        ),
+        (
             "password-file = \"/p\"\n[targets.cloud",
             "password-file = \"/p\"\ncopy-from = \"cloud\"\n[targets.cloud",
             "5:13 \"cloud\" is itself filled by copy-from",
@@ -461,6 +476,128 @@ fn a_repository_below_a_path_is_fine_when_it_is_not_read() {
     };
     assert!(load_one(&mounted("/srv")).is_ok(), "it is on another file system");
     assert!(load_one(&mounted("/mnt")).is_err());
+}
+
+#[test]
+fn what_only_one_way_of_counting_knows_is_refused_in_the_other() {
+    let keep = |more: &str| {
+        base_with("[targets.usb.borg]", &format!("[targets.usb.keep]\n{more}\n[targets.usb.borg]"))
+    };
+    let btrbk = |more: &str| keep(&format!("semantics = 'btrbk'\n{more}"));
+    for good in ["preserve-min = 'no'\ndaily = '*'", "preserve-min = '0h'", "preserve-min = 'all'"]
+    {
+        assert_eq!(wrong(&btrbk(good)), [] as [String; 0], "{good}");
+    }
+    assert_eq!(wrong(&btrbk("daily = 3")), ["3:1 semantics = \"btrbk\" needs preserve-min"]);
+    let refused = wrong(&btrbk("preserve-min = 'latest'\nlast = 2\nwithin = '2d'"));
+    assert_eq!(
+        refused,
+        [
+            "5:1 last means nothing to btrbk: see preserve-min",
+            "6:1 within means nothing to btrbk: see preserve-min"
+        ]
+    );
+    assert_eq!(wrong(&btrbk("preserve-min = 'no'")), ["2:14 this policy would keep nothing"]);
+    assert_eq!(
+        wrong(&btrbk("preserve-min = 'all'\npreserve-hour-of-day = 24")),
+        ["5:24 a day has the hours 0 to 23"]
+    );
+    assert_eq!(
+        wrong(&keep("daily = 1\npreserve-min = 'all'")),
+        ["4:1 preserve-min means nothing without semantics = \"btrbk\""]
+    );
+    for bad in ["'d'", "'2x'", "'+2d'", "'-2d'", "2", "'99999999999d'", "'2 d'", "''", "'é'"] {
+        assert_eq!(wrong(&btrbk(&format!("preserve-min = {bad}"))).len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn space_is_promised_only_where_a_deletion_frees_it() {
+    let text = |engine: &str, min_free: &str| {
+        format!(
+            "[targets.t.keep]\nmin-free = '{min_free}'\n[targets.t.{engine}\n[jobs.j]\ntargets = ['t']\n"
+        )
+    };
+    let borg = "borg]\nrepository = '/r'\nencryption = 'none'";
+    let files = "files.paths = ['/a']";
+    let refused = wrong(&format!("{}{files}", text(borg, "10%")));
+    assert_eq!(
+        refused,
+        [
+            "2:1 min-free cannot be kept to with borg: what a deletion frees shows only when it is compacted"
+        ]
+    );
+    for side in ["stillpoint", "btrfs-progs"] {
+        let engine = format!("btrfs]\nlocation = 'ssh://nas/r'\nremote-side = '{side}'");
+        let refused = wrong(&format!("{}subvolumes.paths = ['/a']", text(&engine, "10%")));
+        assert_eq!(
+            refused,
+            ["2:1 min-free looks at this machine, the copies are elsewhere"],
+            "{side}"
+        );
+    }
+    let btrfs = |min_free| {
+        format!("{}subvolumes.paths = ['/a']", text("btrfs]\nlocation = '/r'", min_free))
+    };
+    for good in ["1%", "99%", "20G", "1T", "500M"] {
+        assert_eq!(wrong(&btrfs(good)), [] as [String; 0], "{good}");
+    }
+    for bad in ["0%", "100%", "0G", "5", "-1G", "10 %", "99999999999T", "1P", ""] {
+        assert_eq!(wrong(&btrfs(bad)).len(), 1, "{bad}");
+    }
+}
+
+#[test]
+fn subvolumes_of_another_machine_are_named_so_that_they_are_found_and_told_apart() {
+    let job = |keys: &str| {
+        format!(
+            "[settings]\nhost = 'backup'\n[targets.t.btrfs]\nlocation = '/r'\n[jobs.j]\ntargets = ['t']\n[jobs.j.subvolumes]\npaths = ['/a']\n{keys}\n"
+        )
+    };
+    let pulled = "host = 'ssh://pull@web1:22'\nsnapshots = '/mnt/s'";
+    // A directory of that machine may have the name of one of this.
+    assert_eq!(wrong(&job(pulled).replace("'/a'", "'/r'")), [] as [String; 0]);
+    let refused = |keys: &str, says: &str| {
+        let refused = wrong(&job(keys));
+        assert!(matches!(&*refused, [one] if one.contains(says)), "{keys}: {refused:?}");
+    };
+    refused("host = 'ssh://web1'", "where on that machine snapshots are made");
+    refused("snapshots = '/s'", "snapshots has no effect: the subvolumes are on this machine");
+    refused("remote-sudo = true", "remote-sudo has no effect");
+    refused("host = 'web1'\nsnapshots = '/s'", "is no machine behind ssh");
+    refused("host = 'ssh://web1/srv'\nsnapshots = '/s'", "is no machine behind ssh");
+    refused("host = 'ssh://-oProxyCommand=x'\nsnapshots = '/s'", "");
+    refused("host = 'ssh://web1:x'\nsnapshots = '/s'", "no user, host and port");
+    refused("host = 'ssh://[fe80::1]'\nsnapshots = '/s'", "host name");
+    refused("host = 'ssh://web1'\nsnapshots = 's'", "not an absolute path");
+    refused("host = 'ssh://root@backup'\nsnapshots = '/s'", "which is the name of this machine");
+    let keeping = format!("{pulled}\n[jobs.j.keep-snapshots]\nlast = 2\n");
+    assert_eq!(wrong(&job(&keeping)), [] as [String; 0]);
+    refused(&format!("{keeping}min-free = '5%'"), "how much space is free on web1");
+}
+
+#[test]
+fn disks_may_take_turns_at_one_place_when_they_may_be_absent() {
+    let target = |name: &str, more: &str| {
+        format!(
+            "[targets.{name}.restic]\nrepository='/mnt/disk/r'\npassword-file='/p'\nrequire-mount='/mnt/disk'\n{more}\n"
+        )
+    };
+    let both = |odd: &str, even: &str| {
+        let targets = format!("{}{}", target("odd", odd), target("even", even));
+        format!("{targets}[jobs.j]\ntargets=['odd', 'even']\nfiles.paths=['/a']\n")
+    };
+    let skip = "when-absent='skip'";
+    assert!(load_one(&both(skip, skip)).is_ok());
+    let refused = wrong(&both(skip, ""));
+    assert_eq!(refused, ["7:12 the target \"odd\" has the same repository"]);
+    let refused = wrong(&both(skip, &format!("{skip}\ncopy-from='odd'")));
+    assert_eq!(
+        refused,
+        [
+            "7:12 \"even\" and \"odd\" take turns at one place, so neither can be filled from the other"
+        ]
+    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Why an engine call failed, in terms that are the same for every engine.
 
+use std::path::Path;
+
 use crate::host::{ActError, RunError, TrustError};
 use crate::model::names::TargetName;
 use crate::model::outcome::Trouble;
@@ -88,6 +90,14 @@ pub enum EngineError {
         /// What the engine said.
         detail: String,
     },
+    /// Somebody reads a copy, or works on it, so that it cannot be deleted or judged now.
+    #[error("what is in {repository} is in use: {detail}")]
+    InUse {
+        /// The repository, as the engine is told it.
+        repository: String,
+        /// What is in use, and what the engine said.
+        detail: String,
+    },
     /// No space is left in the repository, or its quota is used up.
     #[error("no space is left for the repository {repository}: {detail}")]
     Full {
@@ -144,6 +154,14 @@ pub enum EngineError {
         /// What the engine said.
         detail: String,
     },
+    /// The machine that has the repository does not let this one do it.
+    #[error("{repository} does not let this machine do it: {detail}")]
+    Denied {
+        /// The repository, as the engine is told it.
+        repository: String,
+        /// What is not let.
+        detail: String,
+    },
     /// The place that a restore writes to has no space left.
     #[error("no space is left at {} for what is restored: {detail}", to.shown())]
     DestinationFull {
@@ -157,6 +175,16 @@ pub enum EngineError {
     NoSource {
         /// What the engine said.
         detail: String,
+    },
+    /// What another machine sends of a snapshot did not come to its end; no copy was made.
+    #[error("{login} does not send the snapshot: {detail}")]
+    Sender {
+        /// Who logs in there.
+        login: String,
+        /// What went wrong.
+        detail: String,
+        /// What to do about it.
+        hint: String,
     },
     /// The command whose output was to be stored failed; no copy was made.
     #[error("{command} failed ({exit}), so no copy was made of its output")]
@@ -221,6 +249,16 @@ impl EngineError {
         EngineError::Unsupported { engine: target.engine.name().into(), what: what.into() }
     }
 
+    /// The same of whoever writes below a place: what is full is that, and not the target.
+    pub(super) fn of_destination(self, to: &Path) -> EngineError {
+        match self {
+            EngineError::Full { detail, .. } => {
+                EngineError::DestinationFull { detail, to: to.to_owned() }
+            }
+            error => error,
+        }
+    }
+
     /// The kind of trouble this is for the run.
     pub fn trouble(&self) -> Trouble {
         match self {
@@ -228,10 +266,12 @@ impl EngineError {
             EngineError::Run(
                 RunError::NotFound { .. } | RunError::Unsafe { .. } | RunError::Output { .. },
             )
-            | EngineError::Unsupported { .. } => Trouble::Environment,
+            | EngineError::Unsupported { .. }
+            | EngineError::Denied { .. } => Trouble::Environment,
             EngineError::Untrusted(_) | EngineError::OtherEngine { .. } => Trouble::Configuration,
             EngineError::ReadOnly { .. } => Trouble::Environment,
             EngineError::Locked { .. } => Trouble::Busy,
+            EngineError::InUse { .. } => Trouble::Cleanup,
             EngineError::Damaged { .. } | EngineError::DamagedBetween { .. } => Trouble::Damage,
             EngineError::Run(_)
             | EngineError::Act(_)
@@ -248,6 +288,7 @@ impl EngineError {
             | EngineError::Moved { .. }
             | EngineError::Unfinished { .. }
             | EngineError::NoSource { .. }
+            | EngineError::Sender { .. }
             | EngineError::Producer { .. }
             | EngineError::EmptyStream { .. }
             | EngineError::Output { .. }
@@ -298,13 +339,18 @@ impl EngineError {
                 "remove the directory of that file below cache-dir: the engine makes its cache anew; then look whether that disk is sound".into()
             }
             EngineError::Refused { .. } => "look at the repository before you use it: it is not what it was".into(),
+            EngineError::Denied { .. } => {
+                "what a key may do stands in authorized_keys there, behind --allow; for a target whose copies this machine may not delete, say append-only = true".into()
+            }
             EngineError::NoSource { .. } => "check the job's paths; nothing was deleted".into(),
+            EngineError::Sender { hint, .. } => hint.clone(),
             EngineError::Producer { .. } => "run the command by hand as root to see why it fails".into(),
             EngineError::EmptyStream { .. } => {
                 "an empty dump is never taken for a good copy: run the command by hand as root to see what it prints".into()
             }
             EngineError::Run(error) => return error.hint().map(str::to_owned),
             EngineError::Unsupported { .. }
+            | EngineError::InUse { .. }
             | EngineError::Output { .. }
             | EngineError::Failed { .. }
             | EngineError::Act(_) => return None,

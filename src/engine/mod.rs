@@ -1,4 +1,4 @@
-//! What writes and reads copies: borg, restic and btrfs behind one trait.
+//! What writes and reads copies: borg, restic, btrfs and stored streams behind one trait.
 //!
 //! An engine turns a request into commands for the host, classifies what the program said by its message
 //! ids (never by an exit status alone, see `facts` in each engine's own file), and reports. It decides no
@@ -6,60 +6,49 @@
 //! exists is not believed because [`Engine::backup`] returned, but because [`Engine::list`] shows it.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::host::{ActError, CommandSpec, Host, Tool};
+use crate::host::{ActError, CommandSpec, Host, Subvolume, Tool};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
 use crate::model::job::Settings;
-use crate::model::names::RunId;
 use crate::model::needs::Needs;
 use crate::model::target::{ReadData, Target};
 use crate::model::undo::ChildProcess;
 use crate::tools::fuse;
 
+mod adoption;
 pub mod borg;
 pub mod btrfs;
+mod comparison;
+mod context;
 mod error;
+mod estimate;
 mod kinds;
+mod made;
 mod needs;
+mod received;
 mod report;
 mod request;
 pub mod restic;
 #[cfg(test)]
 pub(crate) mod scripted;
 pub mod secret;
+mod sent;
+pub mod streams;
+mod tree;
 
+pub use adoption::{Adoption, Foreign, Found, TakeOver};
+pub use comparison::{Comparison, SentAs};
+pub use context::Context;
 pub use error::EngineError;
 pub use kinds::{Engines, engine, engines};
 pub use report::{
-    BackupReport, Change, ChangeKind, CheckReport, Compacted, ContentsCheck, Entry, Initialised,
-    Probe, RestoreReport,
+    BackupReport, Change, ChangeKind, CheckReport, Compacted, ContentsCheck, Entry, Estimate,
+    Initialised, LocalCopy, Probe, RestoreReport, SentCopy,
 };
-pub use request::{BackupRequest, Expected, Input, RestoreRequest, Snapshot, StillSubvolume};
-
-/// What every engine call gets from the run.
-#[derive(Clone, Copy)]
-pub struct Context<'a> {
-    /// The machine that everything is done on.
-    pub host: &'a dyn Host,
-    /// The settings; engines use the directories and the host name.
-    pub settings: &'a Settings,
-    /// Where children put temporary files (`TMPDIR`); the engine's own default when absent.
-    pub temporary: Option<&'a std::path::Path>,
-    /// How long the engine waits for its own lock.
-    pub lock_wait: Duration,
-    /// The run whose ledger knows of the locks that the engine takes, which bear its name; `None` where no ledger does.
-    pub run: Option<&'a RunId>,
-}
-
-impl Context<'_> {
-    /// Whether the repository of a target lies on a file system here that is mounted read-only.
-    fn is_read_only(&self, target: &Target) -> bool {
-        let path = target.local.as_deref();
-        path.is_some_and(|path| self.host.is_read_only(path).unwrap_or(false))
-    }
-}
+pub use request::{
+    AsSubvolume, BackupRequest, Expected, Input, RestoreRequest, SentFrom, Snapshot, StillSubvolume,
+};
 
 /// Tells a person that a repository, shown as this, can only be read.
 fn tell_read_only(target: &Target, repository: &str) {
@@ -204,6 +193,16 @@ pub trait Engine: Send + Sync {
         Ok(())
     }
 
+    /// How what other programs made becomes a copy, where that takes more than that history knows of it.
+    fn adoption(&self) -> Option<&dyn Adoption> {
+        None
+    }
+
+    /// How its copies are compared with what they are of, where they are trees that can be told entry by entry.
+    fn comparison(&self) -> Option<&dyn Comparison> {
+        None
+    }
+
     /// Makes a copy.
     ///
     /// # Errors
@@ -214,6 +213,43 @@ pub trait Engine: Send + Sync {
         request: &BackupRequest,
         progress: OnProgress<'_>,
     ) -> Result<BackupReport, EngineError>;
+
+    /// Whether a copy that was not made to its end may be gone on with in a later run, with the snapshot that it is of.
+    fn resumes(&self) -> bool {
+        false
+    }
+
+    /// Whether the target has a part of the copy that [`Engine::backup`] would make of this, and it would go on behind that.
+    ///
+    /// # Errors
+    /// When the target cannot be asked.
+    fn has_begun(&self, cx: Context<'_>, request: &BackupRequest) -> Result<bool, EngineError> {
+        let _ = (cx, request);
+        Ok(false)
+    }
+
+    /// Of which snapshots of subvolumes it has copies, as far as it says itself; those of no others are named.
+    ///
+    /// # Errors
+    /// When the target cannot be asked.
+    fn sent(&self, cx: Context<'_>) -> Result<Vec<SentCopy>, EngineError> {
+        let _ = cx;
+        Ok(Vec::new())
+    }
+
+    /// Whether it can tell beforehand how much a copy would take.
+    fn can_estimate(&self) -> bool {
+        false
+    }
+
+    /// Tells how much a copy of this would take. Stores nothing.
+    ///
+    /// # Errors
+    /// When it cannot tell.
+    fn estimate(&self, cx: Context<'_>, input: &Input) -> Result<Estimate, EngineError> {
+        let _ = (cx, input);
+        Err(EngineError::unsupported(self.target(), "tell beforehand how much a copy would take"))
+    }
 
     /// The name or id under which [`Engine::backup`] will store this request, where the engine lets us
     /// choose it (borg).
@@ -234,6 +270,15 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When the engine could not carry it out.
     fn delete(&self, cx: Context<'_>, ids: &[String]) -> Result<(), EngineError>;
+
+    /// Waits until what was deleted has left free space behind, where that takes its time.
+    ///
+    /// # Errors
+    /// When that has not come about within a long time, or cannot be asked.
+    fn await_freed(&self, cx: Context<'_>) -> Result<(), EngineError> {
+        let _ = cx;
+        Ok(())
+    }
 
     /// Frees the space that deletions left.
     ///
@@ -268,6 +313,32 @@ pub trait Engine: Send + Sync {
         Err(EngineError::unsupported(self.target(), "read a copy back without restoring it"))
     }
 
+    /// Whether a copy can be looked into only after [`Engine::unpack`].
+    fn is_packed(&self) -> bool {
+        false
+    }
+
+    /// A directory of this machine below which copies are to be unpacked, if the configuration names one.
+    fn scratch(&self) -> Option<&std::path::Path> {
+        None
+    }
+
+    /// Unpacks a copy into an empty directory of ours. As long as it lies there, calls that look into that copy do so
+    /// there; the caller removes it.
+    ///
+    /// # Errors
+    /// When it is not all there.
+    fn unpack(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+        into: &std::path::Path,
+        progress: OnProgress<'_>,
+    ) -> Result<(), EngineError> {
+        let _ = (cx, copy, into, progress);
+        Err(EngineError::unsupported(self.target(), "unpack a copy"))
+    }
+
     /// Restores what is asked for of a copy.
     ///
     /// # Errors
@@ -278,6 +349,21 @@ pub trait Engine: Send + Sync {
         request: &RestoreRequest,
         progress: OnProgress<'_>,
     ) -> Result<RestoreReport, EngineError>;
+
+    /// Restores a copy whole, as a read-only subvolume of a btrfs of this machine. It is on the disk when this answers with
+    /// it; an empty one in a dry run.
+    ///
+    /// # Errors
+    /// When it was not restored whole: something of it may lie there then.
+    fn restore_as_subvolume(
+        &self,
+        cx: Context<'_>,
+        wanted: &AsSubvolume<'_>,
+        progress: OnProgress<'_>,
+    ) -> Result<Subvolume, EngineError> {
+        let _ = (cx, wanted, progress);
+        Err(EngineError::unsupported(self.target(), "restore a copy as a subvolume"))
+    }
 
     /// The paths of which a copy was made, where the repository says it. `None`: the copy lists them and what is
     /// below them, and nothing above them.
@@ -301,6 +387,16 @@ pub trait Engine: Send + Sync {
     ) -> Result<(), EngineError> {
         let _ = (cx, copy, path);
         Err(EngineError::unsupported(self.target(), "write a file of a copy to standard output"))
+    }
+
+    /// Where a copy lies on this machine as a tree of its own; `None` where it must be served to be looked at
+    /// ([`Engine::mount`]).
+    ///
+    /// # Errors
+    /// When the repository cannot be asked.
+    fn local_copy(&self, cx: Context<'_>, copy: &Copy) -> Result<Option<LocalCopy>, EngineError> {
+        let _ = (cx, copy);
+        Ok(None)
     }
 
     /// The command that serves a copy as a file system at a directory, in the foreground until stopped.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
+use crate::host::Subvolume;
 use crate::model::bytes;
 use crate::model::outcome::Outcome;
 
@@ -41,6 +42,24 @@ pub struct BackupReport {
     /// Expected paths that were not stored, where the engine names what it stores; `None` where the copy has to be
     /// asked, see [`Engine::find_absent`](super::Engine::find_absent).
     pub absent: Option<Vec<PathBuf>>,
+}
+
+/// How much a copy would take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Estimate {
+    /// Bytes that would be sent, about.
+    pub bytes: u64,
+    /// The copy that it would be a difference to; `None`: all would be sent.
+    pub based_on: Option<String>,
+}
+
+/// A copy that is a tree of its own on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalCopy {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The subvolume that it is.
+    pub found: Subvolume,
 }
 
 /// What a look at a repository found.
@@ -83,6 +102,8 @@ pub struct CheckReport {
     pub damage: Vec<String>,
     /// What was read: `structure`, `structure and 5% of the data`, …
     pub extent: String,
+    /// Why what was read proves less than that what was stored can be restored, where nothing more could be read.
+    pub unverifiable: Option<String>,
     /// Nothing was read, so nothing was found either: a dry run only noted it.
     pub is_predicted: bool,
 }
@@ -90,12 +111,17 @@ pub struct CheckReport {
 impl CheckReport {
     /// What was found in what was read.
     pub fn found(damage: Vec<String>, extent: String) -> Self {
-        Self { damage, extent, is_predicted: false }
+        Self { damage, extent, ..Self::default() }
+    }
+
+    /// Whether it says that there is damage, or that there is none.
+    pub fn proves_something(&self) -> bool {
+        self.unverifiable.is_none() || !self.damage.is_empty()
     }
 
     /// That it was only noted.
     pub fn predicted() -> Self {
-        Self { damage: Vec::new(), extent: "nothing (dry run)".into(), is_predicted: true }
+        Self { extent: "nothing (dry run)".into(), is_predicted: true, ..Self::default() }
     }
 }
 
@@ -157,4 +183,17 @@ pub enum ChangeKind {
     Metadata,
     /// It is another sort of thing now.
     Type,
+}
+
+/// A copy of a snapshot of a subvolume, and what was sent for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentCopy {
+    /// The copy's id.
+    pub id: String,
+    /// The moment it stands for.
+    pub time: DateTime<Utc>,
+    /// The UUID of the snapshot that was sent.
+    pub uuid: String,
+    /// The generation that it had.
+    pub generation: u64,
 }

@@ -1,12 +1,14 @@
 //! What engines are asked for: a copy of something, or something of a copy.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
 use crate::host::{CommandSpec, Confinement, Host, PrivateView};
 use crate::model::copy::{Copy, Series};
 use crate::model::names::{MachineId, RunId};
+use crate::model::target::Server;
 use crate::tools::Tree;
 
 use super::error::EngineError;
@@ -54,11 +56,23 @@ pub struct StillSubvolume {
     pub snapshot: Snapshot,
     /// Earlier snapshots of the same subvolume that are still there, the newest first.
     pub earlier: Vec<Snapshot>,
-    /// How whoever sends them sees them all.
-    pub view: PrivateView,
+    /// The ids of the copies of it in the target that this machine made, as its own history says, which nobody else can
+    /// write: what a target says of its copies may have been put there with a stolen key.
+    pub ours: BTreeSet<String>,
+    /// Where they all are.
+    pub from: SentFrom,
 }
 
-/// A read-only snapshot on this machine.
+/// Where snapshots are that are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SentFrom {
+    /// On this machine, where whoever sends them sees them so.
+    Here(PrivateView),
+    /// On another one, of which btrfs-progs are asked to send them.
+    There(Server),
+}
+
+/// A read-only snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// Where it is seen.
@@ -67,6 +81,14 @@ pub struct Snapshot {
     pub uuid: String,
     /// The generation of its file system in which it was changed last: when it was made, or somebody has meddled with it.
     pub generation: u64,
+}
+
+impl Snapshot {
+    /// Whether it is still what was sent as this. Somebody may have made it writable, changed it and made it read-only
+    /// again.
+    pub(crate) fn was_sent_as(&self, uuid: &str, generation: u64) -> bool {
+        self.uuid == uuid && self.generation == generation
+    }
 }
 
 /// A path that a copy must hold.
@@ -97,6 +119,19 @@ pub struct RestoreRequest {
     pub dry_run: bool,
 }
 
+/// A copy that is to be restored as a subvolume.
+#[derive(Debug)]
+pub struct AsSubvolume<'a> {
+    /// The copy.
+    pub copy: &'a Copy,
+    /// The directory of a btrfs in which it comes to lie, empty but for what was restored before.
+    pub into: &'a Path,
+    /// Its name there.
+    pub name: &'a str,
+    /// Where alone the engine may write: that directory, first of all.
+    pub confinement: Option<Confinement>,
+}
+
 impl RestoreRequest {
     /// A request for all of a copy, with owners by number, by an engine that is not kept from anything.
     pub fn new(copy: Copy, to: PathBuf) -> Self {
@@ -112,7 +147,7 @@ impl RestoreRequest {
     }
 
     /// Where the machine finds what the engine lays out for this path of the copy.
-    pub(crate) fn place_of(&self, path: &std::path::Path) -> PathBuf {
+    pub(crate) fn place_of(&self, path: &Path) -> PathBuf {
         let seen: PathBuf =
             self.to.join(path.strip_prefix("/").unwrap_or(path)).components().collect();
         self.confinement.as_ref().map_or_else(|| seen.clone(), |confined| confined.outside(&seen))
@@ -132,7 +167,7 @@ impl RestoreRequest {
             return error;
         };
         let is_full = matches!(error, EngineError::Full { .. });
-        let to = self.place_of(std::path::Path::new("/"));
+        let to = self.place_of(Path::new("/"));
         let is_exhausted = || host.free_space(&to).is_ok_and(|free| free < EXHAUSTED);
         match said || (is_full && is_exhausted()) {
             true => EngineError::DestinationFull { detail: detail.clone(), to },

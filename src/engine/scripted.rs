@@ -217,8 +217,12 @@ impl Host for ScriptedHost {
         unreachable!("an engine does not ask for subvolumes")
     }
 
-    fn subvolume_on(&self, _: &Path, _: &str) -> Result<Option<Subvolume>, ActError> {
+    fn subvolume_on(&self, _: &Path, _: &Path) -> Result<Option<Subvolume>, ActError> {
         unreachable!("engines look for no snapshot")
+    }
+
+    fn subvolumes_on(&self, _: &Path) -> Result<Vec<(PathBuf, Subvolume)>, ActError> {
+        unreachable!("engines look at no device")
     }
 
     fn without_a_place(&self, _: &PrivateView) -> Result<Vec<PathBuf>, ActError> {
@@ -239,6 +243,10 @@ impl Host for ScriptedHost {
 
     fn find_program(&self, tool: &Tool) -> Result<PathBuf, RunError> {
         panic!("not in the script: where {} is", tool.name())
+    }
+
+    fn total_space(&self, _: &Path) -> Result<u64, ActError> {
+        Ok(1 << 40)
     }
 
     fn free_space(&self, _: &Path) -> Result<u64, ActError> {

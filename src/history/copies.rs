@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, Row, params};
 
 use super::columns::{Count, Name, Timestamp, Word};
@@ -25,6 +25,10 @@ pub struct Attempt {
     pub name: Option<String>,
     /// When the engine was about to start.
     pub started: DateTime<Utc>,
+    /// The moment for which the copy was to stand.
+    pub time: DateTime<Utc>,
+    /// The UUID of the snapshot that was to be sent, where one is.
+    pub snapshot: Option<String>,
 }
 
 /// A copy that was seen in its target after it was made.
@@ -91,6 +95,8 @@ fn attempt(row: &Row<'_>) -> rusqlite::Result<Attempt> {
         series: series(row)?,
         name: row.get("name")?,
         started: row.get::<_, Timestamp>("started")?.0,
+        time: row.get::<_, Timestamp>("time")?.0,
+        snapshot: row.get("snapshot")?,
     })
 }
 
@@ -134,6 +140,10 @@ pub(super) fn followed(
     Ok(())
 }
 
+/// How long it is tried to finish what an attempt began. It holds space on both sides, and whatever keeps it from its end
+/// keeps newer copies back as well.
+pub const GOES_ON_FOR: TimeDelta = TimeDelta::days(30);
+
 impl History {
     /// Records that a copy is about to be made.
     ///
@@ -142,8 +152,8 @@ impl History {
     pub fn record_attempt(&self, attempt: &Attempt) -> Result<(), HistoryError> {
         self.sql("record an attempt", |connection| {
             connection.execute(
-                "INSERT INTO attempt (run, target, host, job, item, name, started)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO attempt (run, target, host, job, item, name, started, time, snapshot)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 params![
                     attempt.run.as_str(),
                     attempt.target.as_str(),
@@ -152,6 +162,8 @@ impl History {
                     attempt.series.item,
                     attempt.name,
                     Timestamp(attempt.started),
+                    Timestamp(attempt.time),
+                    attempt.snapshot,
                 ],
             )?;
             Ok(())
@@ -159,7 +171,7 @@ impl History {
     }
 
     /// Attempts for this target that no copy followed, in the order of recording. The attempt of a run
-    /// that is still at work is among them.
+    /// that is still at work is among them. A run may make several copies of a series, each by an attempt of its own.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -167,17 +179,43 @@ impl History {
         self.sql("read the attempts", |connection| {
             connection
                 .prepare(
-                    "SELECT run, target, host, job, item, name, started FROM attempt
+                    "SELECT run, target, host, job, item, name, started,
+                            COALESCE(time, started) AS time, snapshot
+                     FROM attempt
                      WHERE target = ?1 AND NOT EXISTS (
                          SELECT 1 FROM copy
                          WHERE copy.target = attempt.target AND copy.run = attempt.run
                            AND copy.host = attempt.host AND copy.job = attempt.job
-                           AND copy.item IS attempt.item)
+                           AND copy.item IS attempt.item
+                           AND COALESCE(attempt.name IN (copy.first_id, copy.id), TRUE))
                      ORDER BY sequence",
                 )?
                 .query_map([target.as_str()], attempt)?
                 .collect()
         })
+    }
+
+    /// The one of those of a series that may be gone on with at this moment: no good copy came after it, and it is not older
+    /// than [`GOES_ON_FOR`].
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn unfinished_attempt(
+        &self,
+        target: &TargetName,
+        series: &Series,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Attempt>, HistoryError> {
+        let last = self.last_good_until(target, series, DateTime::<Utc>::MAX_UTC)?;
+        let is_overtaken = |it: &Attempt| last.as_ref().is_some_and(|last| last.time > it.time);
+        let mut attempts = self.attempts(target)?;
+        attempts.retain(|it| it.series == *series);
+        let Some(attempt) = attempts.last() else { return Ok(None) };
+        // Each time that it is gone on with is an attempt of its own.
+        let of_it = attempts.iter().filter(|it| it.name == attempt.name && it.run == attempt.run);
+        let begun = of_it.map(|it| it.started).min().unwrap_or(attempt.started);
+        let may_go_on = now - begun <= GOES_ON_FOR && !is_overtaken(attempt);
+        Ok(may_go_on.then(|| attempt.clone()))
     }
 
     /// Forgets an attempt, once it is known that nothing of it is left in the target.
@@ -189,13 +227,14 @@ impl History {
         self.sql("settle an attempt", |connection| {
             connection.execute(
                 "DELETE FROM attempt WHERE target = ?1 AND run = ?2 AND host = ?3 AND job = ?4
-                     AND item IS ?5",
+                     AND item IS ?5 AND name IS ?6",
                 params![
                     attempt.target.as_str(),
                     attempt.run.as_str(),
                     host.as_str(),
                     job.as_str(),
-                    item
+                    item,
+                    attempt.name
                 ],
             )?;
             Ok(())
@@ -254,6 +293,78 @@ impl History {
                 ))?
                 .query_map([target.as_str()], copy)?
                 .collect()
+        })
+    }
+
+    /// The ids of the copies of a series that this machine made itself and that are not known to be deleted. What a person
+    /// adopted is one of them when it is proven: otherwise, that somebody made it elsewhere is all that is known.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn made_here(
+        &self,
+        target: &TargetName,
+        series: &Series,
+    ) -> Result<BTreeSet<String>, HistoryError> {
+        self.ours(target, series, "adopted IS NULL OR proven")
+    }
+
+    /// The ids of all copies of a series that this machine made or a person adopted, and that are not known to be deleted.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn held(
+        &self,
+        target: &TargetName,
+        series: &Series,
+    ) -> Result<BTreeSet<String>, HistoryError> {
+        self.ours(target, series, "TRUE")
+    }
+
+    fn ours(
+        &self,
+        target: &TargetName,
+        series: &Series,
+        condition: &str,
+    ) -> Result<BTreeSet<String>, HistoryError> {
+        if self.disowned.get() {
+            return Ok(BTreeSet::new());
+        }
+        self.sql("read the copies", |connection| {
+            let Series { host, job, item } = series;
+            connection
+                .prepare(&format!(
+                    "SELECT id FROM copy
+                     WHERE target = ?1 AND host = ?2 AND job = ?3 AND item IS ?4 AND NOT deleted
+                         AND ours AND ({condition})"
+                ))?
+                .query_map(params![target.as_str(), host.as_str(), job.as_str(), item], |row| {
+                    row.get("id")
+                })?
+                .collect()
+        })
+    }
+
+    /// The latest moment not after `latest` for which a copy of ours of a series stands, be it deleted by now.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn last_time(
+        &self,
+        target: &TargetName,
+        series: &Series,
+        latest: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, HistoryError> {
+        self.sql("read the last time", |connection| {
+            let Series { host, job, item } = series;
+            let time: Option<Timestamp> = connection.query_row(
+                "SELECT max(time) FROM copy
+                 WHERE target = ?1 AND host = ?2 AND job = ?3 AND item IS ?4 AND ours
+                     AND time <= ?5",
+                params![target.as_str(), host.as_str(), job.as_str(), item, Timestamp(latest)],
+                |row| row.get(0),
+            )?;
+            Ok(time.map(|time| time.0))
         })
     }
 

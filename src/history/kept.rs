@@ -82,6 +82,18 @@ impl History {
         })
     }
 
+    /// Has a capture that stays be released in another way from now on.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn replace_kept(&self, undo: &CaptureUndo, by: &CaptureUndo) -> Result<(), HistoryError> {
+        self.sql("note how a capture is released", |connection| {
+            let words = params![Json(undo), Json(by)];
+            connection.execute("UPDATE kept SET undo = ?2 WHERE undo = ?1", words)?;
+            Ok(())
+        })
+    }
+
     /// Forgets a capture that is released.
     ///
     /// # Errors

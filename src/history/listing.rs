@@ -66,7 +66,8 @@ impl History {
                     continue;
                 }
                 connection.execute(
-                    "UPDATE copy SET deleted = ?3, leaving = 0 WHERE target = ?1 AND id = ?2",
+                    "UPDATE copy SET deleted = ?3, leaving = 0, forgotten = NULL
+                     WHERE target = ?1 AND id = ?2",
                     params![target.as_str(), row.id, !is_there],
                 )?;
                 if !is_there && !row.leaving {

@@ -35,6 +35,8 @@ pub struct Adopted {
     pub size: Option<u64>,
     /// Number of files.
     pub files: Option<u64>,
+    /// A person says that it is whole; see [`History::prove`].
+    pub proven: bool,
 }
 
 /// By what a machine is known from its clones. What cannot be read is not compared.
@@ -139,11 +141,12 @@ impl History {
                 }
                 connection.execute(
                     "INSERT INTO copy (target, id, first_id, run, host, job, item, time, recorded, outcome,
-                                       size, files, files_changed, unreadable, adopted, unseen)
-                     VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'ok', ?9, ?10, 0, 0, ?8, 1)
+                                       size, files, files_changed, unreadable, adopted, unseen, proven)
+                     VALUES (?1, ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'ok', ?9, ?10, 0, 0, ?8, 1, ?11)
                      ON CONFLICT (target, id) DO UPDATE SET
                          host = excluded.host, job = excluded.job, item = excluded.item,
-                         ours = 1, adopted = excluded.adopted, deleted = 0",
+                         ours = 1, adopted = excluded.adopted, deleted = 0,
+                         proven = excluded.proven",
                     params![
                         copy.target.as_str(),
                         copy.id,
@@ -155,9 +158,24 @@ impl History {
                         Timestamp(now),
                         copy.size.map(Count),
                         copy.files.map(Count),
+                        copy.proven,
                     ],
                 )?;
             }
+            Ok(())
+        })
+    }
+
+    /// Records of a copy that all of it was compared with what was sent: a difference may be based on it, whoever made it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn prove(&self, target: &TargetName, id: &str) -> Result<(), HistoryError> {
+        self.sql("record what was proven", |connection| {
+            connection.execute(
+                "UPDATE copy SET proven = 1 WHERE target = ?1 AND id = ?2",
+                [target.as_str(), id],
+            )?;
             Ok(())
         })
     }

@@ -22,6 +22,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 mod closures;
 mod columns;
 mod copies;
+mod forgotten;
 mod kept;
 mod listing;
 mod machine;

@@ -7,7 +7,7 @@ use super::columns::{Name, Timestamp, Word};
 use super::{History, HistoryError};
 use crate::model::names::{JobName, RunId, TargetName};
 use crate::model::outcome::Outcome;
-use crate::model::report::{RunReport, StepReport};
+use crate::model::report::{RunReport, SNAPSHOTS_ALONE, StepReport};
 
 /// One run in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,7 +157,7 @@ impl History {
 
     /// How the last run of the job ended for this target and item. A run in which the job ended before it
     /// came to any target (a failed hook, a skip) counts for all of them; one that was narrowed to
-    /// other targets does not count.
+    /// other targets, or to making snapshots, does not count.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -179,8 +179,9 @@ impl History {
                      WHERE job.name = ?1 AND (result.outcome IS NOT NULL OR NOT EXISTS (
                          SELECT 1 FROM result AS other
                          WHERE other.run = job.run AND other.job = job.name))
+                         AND job.reason IS NOT ?4
                      ORDER BY job.run DESC, result.rowid DESC LIMIT 1",
-                    params![job.as_str(), target.as_str(), item],
+                    params![job.as_str(), target.as_str(), item, SNAPSHOTS_ALONE],
                     |row| {
                         Ok(LastOutcome {
                             run: row.get::<_, Name<_>>("id")?.0,

@@ -8,7 +8,8 @@
 //! What is not known is NULL. `sequence` orders rows by when they were recorded, whatever the clock showed.
 
 /// The steps, oldest first.
-pub(super) const STEPS: &[&str] = &[VERSION_1, CLOSURES, MACHINES, FORMER_IDS, ITEMS, KEPT];
+pub(super) const STEPS: &[&str] =
+    &[VERSION_1, CLOSURES, MACHINES, FORMER_IDS, ITEMS, KEPT, FORGOTTEN, PROVEN, SENT];
 
 /// The format of this version: how many steps there are.
 pub(super) const FORMAT: u32 = STEPS.len() as u32;
@@ -180,4 +181,21 @@ CREATE TABLE kept (
     made     TEXT NOT NULL
 ) STRICT;
 CREATE INDEX kept_by_job ON kept (job, sequence);
+";
+
+/// When a copy was given up with its target. It counts as deleted, and no more than that when a listing shows it again.
+const FORGOTTEN: &str = "
+ALTER TABLE copy ADD COLUMN forgotten TEXT;
+";
+
+/// Whether a copy that was adopted is known to be whole, by a comparison or a person's word.
+const PROVEN: &str = "
+ALTER TABLE copy ADD COLUMN proven INTEGER NOT NULL DEFAULT 0;
+";
+
+/// The moment for which the copy of an attempt is to stand, where that is another one than that of the attempt, and the
+/// UUID of the snapshot that is sent for it.
+const SENT: &str = "
+ALTER TABLE attempt ADD COLUMN time TEXT;
+ALTER TABLE attempt ADD COLUMN snapshot TEXT;
 ";

@@ -147,7 +147,11 @@ fn a_newer_file_is_refused_and_left_alone() {
 
     let error = History::open(&path).unwrap_err();
     assert!(matches!(error, HistoryError::Version { found: 99, known: schema::FORMAT, .. }));
-    assert!(error.to_string().ends_with("has format 99, and this version reads format 6"));
+    assert!(
+        error
+            .to_string()
+            .ends_with(&format!("has format 99, and this version reads format {}", schema::FORMAT))
+    );
     assert!(error.hint().contains("newer version"));
     assert!(matches!(
         History::open_existing(&path).unwrap_err(),
@@ -303,17 +307,59 @@ fn an_attempt_stands_until_its_copy_or_its_end_is_recorded() {
         series: series(item),
         name: Some(format!("dumps@web1-{number}")),
         started: at("2026-01-01T00:00:00Z"),
+        time: at("2026-01-01T00:00:00Z"),
+        snapshot: None,
     };
     let (plain, item, dead) = (attempt(1, None), attempt(1, Some("mysql")), attempt(2, None));
-    for attempt in [&plain, &item, &dead] {
+    let second = Attempt { name: Some("dumps@web1-2nd".into()), ..dead.clone() };
+    for attempt in [&plain, &item, &dead, &second] {
         history.record_attempt(attempt).unwrap();
     }
-    assert_eq!(history.attempts(&usb).unwrap(), [plain, item.clone(), dead.clone()]);
-    history.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
-    assert_eq!(history.attempts(&usb).unwrap(), [item.clone(), dead.clone()]);
+    let all = [plain, item.clone(), dead.clone(), second.clone()];
+    assert_eq!(history.attempts(&usb).unwrap(), all);
+    history.record_copy(&record(1, "another", "2026-01-01T00:00:00Z")).unwrap();
+    assert_eq!(history.attempts(&usb).unwrap().len(), 4, "a run may make several copies");
+    history.record_copy(&record(1, "dumps@web1-1", "2026-01-01T00:00:00Z")).unwrap();
+    assert_eq!(history.attempts(&usb).unwrap(), [item.clone(), dead.clone(), second.clone()]);
     history.settle_attempt(&dead).unwrap();
-    assert_eq!(history.attempts(&usb).unwrap(), [item]);
+    assert_eq!(history.attempts(&usb).unwrap(), [item, second]);
     assert!(history.attempts(&target("nas")).unwrap().is_empty());
+}
+
+#[test]
+fn only_the_last_attempt_is_gone_on_with_and_not_for_ever() {
+    let (_directory, history) = fresh();
+    let usb = target("usb");
+    let attempt = |number, started| Attempt {
+        run: run(number),
+        target: usb.clone(),
+        series: series(None),
+        name: None,
+        started: at(started),
+        time: at(started),
+        snapshot: Some("sent-uuid".into()),
+    };
+    let goes_on = |now| history.unfinished_attempt(&usb, &series(None), at(now)).unwrap();
+    let (first, second) = (attempt(1, "2026-01-01T00:00:00Z"), attempt(2, "2026-01-02T00:00:00Z"));
+    history.record_attempt(&first).unwrap();
+    assert_eq!(goes_on("2026-01-01T00:00:01Z"), Some(first.clone()));
+    history.record_attempt(&second).unwrap();
+    assert_eq!(goes_on("2026-01-03T00:00:00Z"), Some(second.clone()));
+    assert_eq!(goes_on("2026-01-31T23:59:00Z"), Some(second));
+    assert_eq!(goes_on("2026-02-02T00:00:00Z"), None, "it was tried for a month");
+    // Each time that it is gone on with makes an attempt of its own, and the month is not begun anew by that.
+    history
+        .record_attempt(&Attempt {
+            started: at("2026-01-30T00:00:00Z"),
+            ..attempt(2, "2026-01-02T00:00:00Z")
+        })
+        .unwrap();
+    assert!(goes_on("2026-01-31T23:59:00Z").is_some());
+    assert_eq!(goes_on("2026-02-02T00:00:00Z"), None, "it was tried for a month");
+    // The second one made its copy, so nothing is to be finished of the first.
+    history.record_copy(&record(2, "b", "2026-01-02T00:00:00Z")).unwrap();
+    assert_eq!(history.attempts(&usb).unwrap(), [first]);
+    assert_eq!(goes_on("2026-01-03T00:00:00Z"), None);
 }
 
 #[test]
@@ -494,6 +540,7 @@ fn adopting_a_version_of_a_copy_leaves_the_record_of_one_that_is_there() {
             time: at("2026-01-01T00:00:00Z"),
             size: None,
             files: None,
+            proven: false,
         };
         let there = ["a", "b"].into_iter().filter(|id| is_there || *id == "b");
         let there = there.map(str::to_owned).collect();
@@ -853,4 +900,40 @@ fn a_history_of_the_first_format_is_read_as_it_is_and_brought_up_to_date() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
     let history = History::open(&path).unwrap();
     assert_eq!(whose(&history, &["a", "b"]), [true, false]);
+}
+
+#[test]
+fn a_target_that_was_given_up_counts_again_where_it_is_seen_again() {
+    let (_directory, history) = fresh();
+    let (usb, now) = (target("usb"), at("2026-03-01T00:00:00Z"));
+    history.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
+    history.record_copy(&record(2, "b", "2026-01-02T00:00:00Z")).unwrap();
+    history
+        .record_copy(&CopyRecord {
+            target: target("nas"),
+            ..record(2, "c", "2026-01-02T00:00:00Z")
+        })
+        .unwrap();
+    history.pin(&usb, "a", now).unwrap();
+    history.remember_repository(&usb, "disk", now).unwrap();
+    assert_eq!(history.known_targets().unwrap(), [target("nas"), usb.clone()].into());
+    assert_eq!(history.forgotten(&usb).unwrap(), None);
+
+    history.forget_target(&usb, now).unwrap();
+    assert_eq!(history.copies(&usb).unwrap(), []);
+    assert_eq!(history.last_good_until(&usb, &series(None), now).unwrap(), None);
+    assert!(history.pins(&usb).unwrap().is_empty());
+    assert_eq!(history.repository(&usb).unwrap(), None);
+    assert_eq!(history.known_targets().unwrap(), [target("nas")].into());
+    assert_eq!(history.forgotten(&usb).unwrap(), Some((now, 2)));
+    assert_eq!(history.copies(&target("nas")).unwrap().len(), 1, "another target's");
+
+    // The disk is found again, and one copy is still there. That the other one is not surprises nobody.
+    let this = run(3);
+    let by = ListedBy { run: &this, now, others_delete: false };
+    assert_eq!(history.reconcile(&usb, &[listed("b")], &by).unwrap(), [] as [String; 0]);
+    assert_eq!(history.closures(&usb).unwrap(), []);
+    let there: Vec<String> = history.copies(&usb).unwrap().into_iter().map(|it| it.id).collect();
+    assert_eq!(there, ["b"]);
+    assert_eq!(history.forgotten(&usb).unwrap(), Some((now, 1)));
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::subvolume_action::SubvolumeAction;
 use super::sys::subvolumes::Subvolume;
 use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
@@ -57,59 +58,13 @@ pub enum Action {
         /// Whether it is to be read-only.
         read_only: bool,
     },
-    /// Makes a read-only btrfs snapshot in the top-level subvolume. Answers with its identity. Whatever lies at
-    /// the origin's path by then, it is a snapshot of this subvolume or there is none.
-    MakeSnapshot {
-        /// The block device of the file system.
-        device: PathBuf,
-        /// The subvolume that it is made of.
-        origin: Subvolume,
-        /// Where that was found; for people.
-        path: PathBuf,
-        /// The snapshot's name.
-        name: String,
-    },
-    /// Deletes a btrfs snapshot in the top-level subvolume, if it is still the one that was looked at. A power cut
-    /// brings it back unless [`Action::CommitDeletions`] came in between.
-    DeleteSnapshot {
-        /// The block device of the file system.
-        device: PathBuf,
-        /// The snapshot's name.
-        name: String,
-        /// What was found there.
-        found: Subvolume,
-    },
-    /// Waits until a power cut cannot bring back what was deleted from a btrfs by now, by whomever.
-    CommitDeletions {
-        /// A block device of the file system.
-        device: PathBuf,
-        /// The UUID of the file system: with another one there, nothing is known of this one. `None` where nobody
-        /// wrote it down.
-        file_system: Option<String>,
-    },
+    /// Makes, moves or deletes a subvolume of btrfs.
+    Subvolume(SubvolumeAction),
     /// Waits until everything that was written to a file system by now, by whomever, is on its disk, and asks whether
     /// anything of it was lost: a received subvolume looks whole long before its data is anywhere.
     FlushFileSystem {
         /// A directory in it.
         path: PathBuf,
-    },
-    /// Gives a subvolume another name in the directory in which it lies, if it is still the one that was looked at.
-    /// Whatever has that name already stays.
-    RenameSubvolume {
-        /// Where it is.
-        path: PathBuf,
-        /// Its new name.
-        name: String,
-        /// What was found there.
-        found: Subvolume,
-    },
-    /// Deletes a subvolume, if it is still the one that was looked at. A power cut brings it back unless
-    /// [`Action::FlushFileSystem`] comes in between.
-    DeleteSubvolume {
-        /// Where it is.
-        path: PathBuf,
-        /// What was found there.
-        found: Subvolume,
     },
     /// Freezes a control group: all processes in it and below it stand still. Answers with its identity.
     Freeze {
@@ -124,8 +79,19 @@ pub enum Action {
         /// What it must be; `None` when the crash came between intent and record.
         identity: Option<Identity>,
     },
-    /// Unmounts a FUSE mount that nobody serves any more, whoever still uses it. Answers with its identity if that
-    /// was done: one that is served is somebody else's, and so is one of another number or device.
+    /// Shows a subvolume at another place as well, read-only and without devices and set-user-id programs, if it is still
+    /// the one that was looked at. Answers with the mount's identity.
+    Show {
+        /// Where it lies.
+        path: PathBuf,
+        /// What was found there.
+        found: Subvolume,
+        /// The directory at which it is shown.
+        at: PathBuf,
+    },
+    /// Unmounts a FUSE mount that nobody serves any more, or a subvolume that was shown, whoever still uses it. Answers
+    /// with its identity if that was done: one that is served is somebody else's, and so is one of another number,
+    /// device or subvolume.
     Unmount {
         /// Where it is mounted.
         path: PathBuf,
@@ -133,6 +99,8 @@ pub enum Action {
         id: u32,
         /// Its device: major, minor.
         device: (u32, u32),
+        /// The UUID of the subvolume that is shown there; `None` of a FUSE mount.
+        subvolume: Option<String>,
     },
     /// Stops a child of a dead run, its process group and its session, also when the child itself has ended:
     /// SIGTERM, and SIGKILL after `grace`. A process whose start time or boot differs is somebody else's and is
@@ -167,26 +135,9 @@ impl Action {
                 path.shown(),
                 if *read_only { "read-only" } else { "writable again" }
             ),
-            Action::MakeSnapshot { device, path, name, .. } => {
-                format!("make the btrfs snapshot {name} of {} on {}", path.shown(), device.shown())
-            }
-            Action::DeleteSnapshot { device, name, .. } => {
-                format!("delete the btrfs snapshot {name} on {}", device.shown())
-            }
-            Action::CommitDeletions { device, .. } => {
-                format!(
-                    "wait until what was deleted from the btrfs on {} is gone for good",
-                    device.shown()
-                )
-            }
+            Action::Subvolume(action) => action.summary(),
             Action::FlushFileSystem { path } => {
                 format!("wait until the file system at {} is on its disk", path.shown())
-            }
-            Action::RenameSubvolume { path, name, .. } => {
-                format!("rename the subvolume {} to {name}", path.shown())
-            }
-            Action::DeleteSubvolume { path, .. } => {
-                format!("delete the subvolume {}", path.shown())
             }
             Action::Freeze { cgroup } => {
                 format!("freeze the processes in the control group {}", cgroup.shown())
@@ -194,9 +145,13 @@ impl Action {
             Action::Thaw { cgroup, .. } => {
                 format!("let the processes in the control group {} run on", cgroup.shown())
             }
-            Action::Unmount { path, .. } => {
+            Action::Show { path, at, .. } => {
+                format!("show {} at {}", path.shown(), at.shown())
+            }
+            Action::Unmount { path, subvolume: None, .. } => {
                 format!("unmount {}, which nobody serves any more", path.shown())
             }
+            Action::Unmount { path, subvolume: Some(_), .. } => format!("unmount {}", path.shown()),
             Action::StopProcess { child, .. } => format!("stop the process group {}", child.pid),
         }
     }

@@ -272,15 +272,17 @@ impl Host for DryHost {
     }
 
     fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
-        if self.noted().predicted_state.is_deleted(root) {
-            return Ok(None);
-        }
-        self.inner.subvolume(root)
+        let predicted = self.noted().predicted_state.subvolume(root);
+        predicted.map_or_else(|| self.inner.subvolume(root), Ok)
     }
 
-    fn subvolume_on(&self, device: &Path, name: &str) -> Result<Option<Subvolume>, ActError> {
-        let predicted = self.noted().predicted_state.subvolume_on(device, name);
-        predicted.map_or_else(|| self.inner.subvolume_on(device, name), Ok)
+    fn subvolume_on(&self, device: &Path, path: &Path) -> Result<Option<Subvolume>, ActError> {
+        let predicted = self.noted().predicted_state.subvolume_on(device, path);
+        predicted.map_or_else(|| self.inner.subvolume_on(device, path), Ok)
+    }
+
+    fn subvolumes_on(&self, device: &Path) -> Result<Vec<(PathBuf, Subvolume)>, ActError> {
+        self.inner.subvolumes_on(device)
     }
 
     /// Nothing of the view exists.
@@ -306,6 +308,10 @@ impl Host for DryHost {
 
     fn free_space(&self, path: &Path) -> Result<u64, ActError> {
         self.inner.free_space(path)
+    }
+
+    fn total_space(&self, path: &Path) -> Result<u64, ActError> {
+        self.inner.total_space(path)
     }
 
     fn free_files(&self, path: &Path) -> Result<Option<u64>, ActError> {
@@ -377,7 +383,7 @@ mod tests {
     use super::*;
     use crate::host::sys::signals::StopFlag;
     use crate::host::system::SystemHost;
-    use crate::host::{Access, Fact, FdStyle, PrivateMount, SecretFd};
+    use crate::host::{Access, Fact, FdStyle, PrivateMount, SecretFd, SubvolumeAction};
     use crate::model::secret::Secret;
     use crate::model::undo::ChildProcess;
 
@@ -406,7 +412,7 @@ mod tests {
             Action::RemoveStaging { path: dir.path().to_owned(), identity: None },
             Action::Freeze { cgroup: staging.clone() },
             Action::Thaw { cgroup: staging.clone(), identity: None },
-            Action::Unmount { path: staging.clone(), id: 1, device: (0, 1) },
+            Action::Unmount { path: staging.clone(), id: 1, device: (0, 1), subvolume: None },
             Action::StopProcess {
                 child: ChildProcess {
                     pid: 1,
@@ -483,22 +489,27 @@ mod tests {
             read_only: false,
             ..Subvolume::default()
         };
-        let make = Action::MakeSnapshot {
+        let make = Action::Subvolume(SubvolumeAction::MakeSnapshot {
             device: device(),
             origin,
             path: "/data".into(),
             name: "snap".into(),
-        };
+        });
         let made = dry.act(&make).unwrap();
-        let found = dry.subvolume_on(&device(), "snap").unwrap().unwrap();
+        let found = dry.subvolume_on(&device(), Path::new("snap")).unwrap().unwrap();
         assert_eq!(made, found.uuid.clone().map(|uuid| Identity::Subvolume { uuid }));
         assert!(found.read_only && found.id.is_none());
         assert_eq!(found.parent_uuid.as_deref(), Some("origin"));
         let name = || "snap".to_owned();
-        dry.act(&Action::DeleteSnapshot { device: device(), name: name(), found }).unwrap();
-        assert_eq!(dry.subvolume_on(&device(), "snap").unwrap(), None);
+        dry.act(&Action::Subvolume(SubvolumeAction::DeleteSnapshot {
+            device: device(),
+            name: name().into(),
+            found,
+        }))
+        .unwrap();
+        assert_eq!(dry.subvolume_on(&device(), Path::new("snap")).unwrap(), None);
         // Of others nothing is known: the machine is asked, and there is no such device.
-        assert!(dry.subvolume_on(&device(), "other").is_err());
+        assert!(dry.subvolume_on(&device(), Path::new("other")).is_err());
 
         // A control group that is there; the real one of nobody.
         let group = || dir.path().to_owned();

@@ -22,6 +22,7 @@ pub use crate::lock::{LockError, LockMode};
 use crate::model::undo::{ChildProcess, Identity};
 
 mod action;
+mod btrfs_device;
 pub mod dry;
 pub mod guard;
 mod hypervisor;
@@ -30,10 +31,12 @@ mod run_error;
 pub mod runner;
 mod secret_fd;
 pub mod spec;
+mod subvolume_action;
 pub mod sys;
 pub mod system;
 
 pub use action::{ActError, Action};
+pub use btrfs_device::device_of_btrfs;
 pub use hypervisor::{
     BackupDisk, BlockJob, Checkpoint, Definition, FreezeState, Guest, GuestCall, GuestChange,
     GuestJob, GuestState, Hypervisor, HypervisorError, NoHypervisor, OffReason, Overlay,
@@ -42,13 +45,15 @@ pub use hypervisor::{
 pub use placement::{Confinement, InUse, Placed, Placement, Refused, Staged};
 pub use run_error::RunError;
 pub use secret_fd::{FdStyle, SecretFd};
+pub use subvolume_action::{Located, SubvolumeAction};
+pub use sys::attributes::extended_attributes;
 pub use sys::mounts::{MountEntry, mount_of};
 pub use sys::subvolumes::{Subvolume, uuid_text};
 pub use sys::trusted::{TrustError, TrustKind};
 pub use sys::way::Way;
 
 pub use spec::{
-    Access, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, HELPER_LIMIT, Halt,
+    Access, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, HELPER_LIMIT, Halt, Input,
     LONGEST_HOST_NAME, Prediction, PrivateMount, PrivateView, StdoutMode, Stream, Tool,
 };
 
@@ -254,11 +259,19 @@ pub trait Host: Send + Sync {
     /// When the file system does not answer.
     fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError>;
 
-    /// The subvolume of that name in the top-level subvolume of the btrfs on a device; `None` when there is none.
+    /// The subvolume at a path from the top-level subvolume on of the btrfs on a device; `None` when there is none, or only
+    /// behind a link.
     ///
     /// # Errors
     /// When the file system cannot be asked.
-    fn subvolume_on(&self, device: &Path, name: &str) -> Result<Option<Subvolume>, ActError>;
+    fn subvolume_on(&self, device: &Path, path: &Path) -> Result<Option<Subvolume>, ActError>;
+
+    /// All subvolumes of the btrfs on a device, with their paths in the top-level one. One that is deleted or moved
+    /// meanwhile may be left out.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    fn subvolumes_on(&self, device: &Path) -> Result<Vec<(PathBuf, Subvolume)>, ActError>;
 
     /// The places of a view's devices at which they cannot be shown: in what is shown around them there is no such
     /// directory, or only behind a link.
@@ -294,6 +307,12 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// When the file system cannot be asked.
     fn free_space(&self, path: &Path) -> Result<u64, ActError>;
+
+    /// How large the file system is that holds the path, in bytes.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    fn total_space(&self, path: &Path) -> Result<u64, ActError>;
 
     /// How many files can still be made in the file system that holds the path; `None` where it makes them as they
     /// are needed.

@@ -39,6 +39,16 @@ impl Tool {
         }
     }
 
+    /// The word by which a shell of another machine finds it.
+    pub fn word(&self) -> OsString {
+        match self {
+            Tool::Known { name, .. } => name.into(),
+            Tool::Own => "stillpoint".into(),
+            Tool::Path(path) => path.clone().into(),
+            Tool::Named(name) => name.clone(),
+        }
+    }
+
     /// The program that the configuration names in place of this tool, or the tool.
     #[must_use]
     pub fn or(self, program: Option<&PathBuf>) -> Tool {
@@ -98,6 +108,18 @@ pub enum StdoutMode {
     PassOn,
 }
 
+/// What a process reads on its standard input, besides what the one before it in a chain writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Input {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// These bytes; in a chain they come before what the one before it writes.
+    Bytes(Vec<u8>),
+    /// What is left of our own standard input. Only for the first of a chain.
+    Own,
+}
+
 /// One mount in the private mount namespace of one process. No path in it has a link in it: where somebody put
 /// one since it was found, nothing is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +139,14 @@ pub enum PrivateMount {
     /// such place.
     Mounted {
         /// The mount point.
+        at: PathBuf,
+    },
+    /// Something of the host's is shown at another place, and no symbolic link in it is followed there: for whoever writes
+    /// what somebody else says, as `btrfs receive` does. What is mounted below it is not shown.
+    Unlinked {
+        /// What is shown.
+        from: PathBuf,
+        /// Where; must exist.
         at: PathBuf,
     },
     /// The file system on a device, with `nosuid` and `nodev`.
@@ -142,6 +172,7 @@ impl PrivateMount {
         match self {
             PrivateMount::Bind { at, .. }
             | PrivateMount::Mounted { at }
+            | PrivateMount::Unlinked { at, .. }
             | PrivateMount::Device { at, .. } => at,
         }
     }
@@ -245,6 +276,8 @@ pub struct CommandSpec {
     pub env: Vec<(String, EnvValue)>,
     /// Secrets by descriptor.
     pub secrets: Vec<SecretFd>,
+    /// What it reads.
+    pub input: Input,
     /// What is kept of its output.
     pub stdout: StdoutMode,
     /// The working directory; `/` when absent.
@@ -284,6 +317,7 @@ impl CommandSpec {
             args: Vec::new(),
             env: Vec::new(),
             secrets: Vec::new(),
+            input: Input::Nothing,
             stdout: StdoutMode::Whole,
             directory: None,
             view: PrivateView::default(),
@@ -343,8 +377,7 @@ impl CommandSpec {
     }
 }
 
-/// Quotes one word for a POSIX shell, so that a person can paste what a plan shows; also what ssh needs,
-/// since its remote side is a shell.
+/// Quotes one word, so that a person can paste what a plan shows into a shell.
 ///
 /// What a terminal would obey, and bytes that are not UTF-8, are written as bash, zsh and ksh read them (`$'…'`).
 pub fn quote(word: impl AsRef<OsStr>) -> String {
@@ -379,6 +412,27 @@ pub fn quote(word: impl AsRef<OsStr>) -> String {
     quoted + "'"
 }
 
+/// Quotes one word for the shell of another machine, which ssh hands it to: whichever POSIX shell that is reads it back
+/// byte by byte. What a terminal would obey stays in it as it is, so this is for no person's eyes.
+pub fn quote_for_ssh(word: impl AsRef<OsStr>) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let bytes = word.as_ref().as_bytes();
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(byte);
+    if !bytes.is_empty() && bytes.iter().all(is_plain) {
+        return word.as_ref().to_owned();
+    }
+    let mut quoted = vec![b'\''];
+    for byte in bytes {
+        match byte {
+            // Within quotes, fish reads these otherwise than others do.
+            b'\'' | b'\\' => quoted.extend([b'\'', b'\\', *byte, b'\'']),
+            other => quoted.push(*other),
+        }
+    }
+    quoted.push(b'\'');
+    OsString::from_vec(quoted)
+}
+
 /// Which of a child's outputs a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -397,6 +451,13 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+}
+
+impl Exit {
+    /// Whether it failed by itself: a signal is somebody else's doing.
+    pub fn is_own_failure(self) -> bool {
+        matches!(self, Exit::Code(code) if code != 0)
+    }
 }
 
 impl fmt::Display for Exit {
@@ -466,5 +527,41 @@ mod tests {
         assert_eq!(quote("a\x1b[2J\nit's"), r"$'a\x1b[2J\x0ait\'s'");
         assert_eq!(quote(OsStr::from_bytes(b"caf\xe9")), r"$'caf\xe9'");
         assert_eq!(quote(""), "''");
+    }
+
+    #[test]
+    fn a_word_is_the_same_behind_ssh_whichever_shell_is_there() {
+        use std::os::unix::ffi::OsStrExt;
+        // What a shell reads of a quoted word; within quotes, fish knows two escapes and the others none.
+        let read = |quoted: &[u8], is_fish: bool| {
+            let (mut word, mut is_quoted, mut rest) =
+                (Vec::new(), false, quoted.iter().copied().peekable());
+            while let Some(byte) = rest.next() {
+                match byte {
+                    b'\'' => is_quoted = !is_quoted,
+                    b'\\' if !is_quoted => word.extend(rest.next()),
+                    b'\\' if is_fish && matches!(rest.peek(), Some(b'\'' | b'\\')) => {
+                        word.extend(rest.next());
+                    }
+                    other => word.push(other),
+                }
+            }
+            assert!(!is_quoted);
+            word
+        };
+        const BYTES: &[u8] = b"a'\\\n $\"`;*~\xff";
+        for first in BYTES {
+            for second in BYTES {
+                for third in BYTES {
+                    let word = [*first, *second, *third];
+                    let quoted = quote_for_ssh(OsStr::from_bytes(&word));
+                    for is_fish in [false, true] {
+                        assert_eq!(read(quoted.as_bytes(), is_fish), word, "{quoted:?}");
+                    }
+                }
+            }
+        }
+        assert_eq!(quote_for_ssh(""), "''");
+        assert_eq!(quote_for_ssh("/srv/a-b.c"), "/srv/a-b.c");
     }
 }

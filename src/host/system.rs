@@ -220,9 +220,17 @@ impl Host for SystemHost {
         })
     }
 
-    fn subvolume_on(&self, device: &Path, name: &str) -> Result<Option<Subvolume>, ActError> {
-        snapshots::find(device, name).map_err(|source| ActError::Io {
+    fn subvolume_on(&self, device: &Path, path: &Path) -> Result<Option<Subvolume>, ActError> {
+        snapshots::find(device, path).map_err(|source| ActError::Io {
             what: "look for a snapshot on",
+            path: device.into(),
+            source,
+        })
+    }
+
+    fn subvolumes_on(&self, device: &Path) -> Result<Vec<(PathBuf, Subvolume)>, ActError> {
+        snapshots::all(device).map_err(|source| ActError::Io {
+            what: "list the subvolumes on",
             path: device.into(),
             source,
         })
@@ -263,6 +271,14 @@ impl Host for SystemHost {
     fn free_space(&self, path: &Path) -> Result<u64, ActError> {
         mounts::free_space(existing(path)).map_err(|source| ActError::Io {
             what: "ask for the free space at",
+            path: path.into(),
+            source,
+        })
+    }
+
+    fn total_space(&self, path: &Path) -> Result<u64, ActError> {
+        mounts::total_space(existing(path)).map_err(|source| ActError::Io {
+            what: "ask for the size of the file system at",
             path: path.into(),
             source,
         })

@@ -61,6 +61,10 @@ pub struct Copy {
     /// Other ids by which a person may know it: what a pin has made of its id or would, as far as the engine or
     /// history can tell.
     pub aliases: Vec<String>,
+    /// The id of the copy in the same target that it is a difference to, and without which it is nothing.
+    pub based_on: Option<String>,
+    /// Another program made it, and nobody has compared it with what it is of: it may look whole and hold empty files.
+    pub unproven: bool,
     /// What Stillpoint recorded about its making; `None` when there is no record.
     pub healthy: Option<bool>,
     /// The machine whose mark it carries, where the listing says it (restic). Marks can be forged.

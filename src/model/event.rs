@@ -102,6 +102,11 @@ pub struct Progress {
 pub trait Observer: Send + Sync {
     /// Takes notice of one event.
     fn on(&self, event: &Event);
+
+    /// Whether somebody sees how far things are: only then it is worth a look how far there is to go.
+    fn shows_progress(&self) -> bool {
+        false
+    }
 }
 
 /// Tells several observers, in order.
@@ -112,5 +117,9 @@ impl Observer for Observers {
         for observer in &self.0 {
             observer.on(event);
         }
+    }
+
+    fn shows_progress(&self) -> bool {
+        self.0.iter().any(|observer| observer.shows_progress())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::keep::KeepPolicy;
 use super::names::{HostName, JobName, TargetName};
-use super::target::Target;
+use super::target::{Server, Target};
 
 /// The whole configuration, validated: every reference in it leads somewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,12 @@ impl Config {
     /// The job of that name.
     pub fn job(&self, name: &JobName) -> Option<&Job> {
         self.jobs.iter().find(|job| job.name == *name)
+    }
+
+    /// In whose name the copies of a job are made: that of the machine which its source is on. A job that there is not, or
+    /// not any more, is taken for one of this machine.
+    pub fn host_of(&self, job: &JobName) -> &HostName {
+        self.job(job).and_then(|job| job.source.host()).unwrap_or(&self.settings.host)
     }
 
     /// What a job keeps in a target: its own policy, else the target's.
@@ -93,11 +99,32 @@ pub enum Source {
 }
 
 impl Source {
+    /// Whether what is held still and what is sent can be had apart from each other.
+    pub fn can_be_had_apart(&self) -> bool {
+        match self {
+            Source::Files(_) | Source::Commands(_) => false,
+            Source::Subvolumes(_) => true,
+        }
+    }
+
     /// Whether its captures can stay on this machine from run to run.
     pub fn keeps_snapshots(&self) -> bool {
         match self {
             Source::Files(_) | Source::Commands(_) => false,
-            Source::Subvolumes(_) => true,
+            Source::Subvolumes(source) => source.existing.is_none(),
+        }
+    }
+
+    /// The name of the machine that it is on, if that is another one.
+    pub fn host(&self) -> Option<&HostName> {
+        self.far_machine().map(|from| &from.host)
+    }
+
+    /// The machine that it is on, if that is another one.
+    pub fn far_machine(&self) -> Option<&FarMachine> {
+        match self {
+            Source::Files(_) | Source::Commands(_) => None,
+            Source::Subvolumes(subvolumes) => subvolumes.from.as_ref(),
         }
     }
 
@@ -191,6 +218,49 @@ pub struct SubvolumesSource {
     pub paths: Vec<PathBuf>,
     /// What lies in them and is knowingly in no copy: other subvolumes, each with everything below it.
     pub leave_out: Vec<PathBuf>,
+    /// The machine that they are on; `None`: this one.
+    pub from: Option<FarMachine>,
+    /// The snapshots that another program makes of them, which are sent instead of own ones; `None`: a run makes its own.
+    pub existing: Option<ExistingSnapshots>,
+}
+
+/// Another machine, whose subvolumes are pulled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FarMachine {
+    /// Whose copies they are.
+    pub host: HostName,
+    /// How it is reached, and the directory there in which snapshots are made.
+    pub server: Server,
+}
+
+/// Snapshots that another program makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExistingSnapshots {
+    /// How they are called, as patterns: where the machine sees them, or their paths from the top-level subvolume on.
+    pub called: Vec<String>,
+    /// Each of them is sent, not only the newest one.
+    pub all: bool,
+}
+
+/// What a run does of what jobs say, and for whom.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scope<'a> {
+    /// The only target that is served.
+    pub target: Option<&'a TargetName>,
+    /// What is done.
+    pub part: Part,
+}
+
+/// A part of what jobs of subvolumes do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    Whole,
+    /// The snapshots alone, which go to no target.
+    Snapshots,
+    /// What was made before is sent; no snapshot is made.
+    Transfer,
 }
 
 /// One stream: the standard output of a command, stored as one file.

@@ -27,6 +27,78 @@ pub struct KeepPolicy {
     pub within: Option<Duration>,
     /// Every copy that carries one of these tags.
     pub tags: Vec<String>,
+    /// Count as btrbk does; `None` is our own way.
+    pub btrbk: Option<BtrbkSchedule>,
+    /// How much space must stay free, whatever the rules keep.
+    pub min_free: Option<MinFree>,
+}
+
+/// How much of a file system must stay free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MinFree {
+    /// So many percent of its size, 1 to 100.
+    Percent(u8),
+    /// So many bytes.
+    Bytes(u64),
+}
+
+impl MinFree {
+    /// The bytes that it means in a file system of this size.
+    pub fn of(self, size: u64) -> u64 {
+        match self {
+            MinFree::Bytes(bytes) => bytes,
+            MinFree::Percent(percent) => {
+                let part = u128::from(size) * u128::from(percent) / 100;
+                u64::try_from(part).unwrap_or(u64::MAX)
+            }
+        }
+    }
+}
+
+/// A number of periods that means all of them.
+pub const ALL: u32 = u32::MAX;
+
+/// What btrbk's schedule knows besides the numbers of its periods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BtrbkSchedule {
+    /// What stays whatever the numbers say.
+    pub preserve_min: PreserveMin,
+    /// The day with which weeks begin, and months and years with the first one in them; days from Sunday.
+    pub day_of_week: u8,
+    /// The hour with which days begin.
+    pub hour_of_day: u8,
+}
+
+/// btrbk's `preserve_min`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PreserveMin {
+    /// Nothing.
+    No,
+    /// The newest copy.
+    Latest,
+    /// Every copy.
+    All,
+    /// Every copy of this period and of so many before it.
+    Within(u32, Period),
+}
+
+/// A period of btrbk's calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Period {
+    /// `h`.
+    Hour,
+    /// `d`.
+    Day,
+    /// `w`.
+    Week,
+    /// `m`.
+    Month,
+    /// `y`.
+    Year,
 }
 
 impl KeepPolicy {
@@ -36,5 +108,6 @@ impl KeepPolicy {
         counts.into_iter().flatten().all(|count| count == 0)
             && self.within.is_none_or(|span| span.is_zero())
             && self.tags.is_empty()
+            && self.btrbk.is_none_or(|btrbk| btrbk.preserve_min == PreserveMin::No)
     }
 }

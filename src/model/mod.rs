@@ -8,6 +8,7 @@ pub mod columns;
 pub mod copy;
 pub mod event;
 pub mod exit;
+pub mod glob;
 pub mod guest;
 pub mod hash;
 pub mod job;

@@ -116,6 +116,14 @@ name!(
     /// A target's name: the key of `[targets.NAME]`.
     TargetName, "target name", "-_", "letters, digits, '-' and '_'"
 );
+
+impl TargetName {
+    /// The name of what is served to other machines, where nothing asks for it.
+    pub(super) fn of_served() -> Self {
+        Self("served".to_owned())
+    }
+}
+
 name!(
     /// The host as it stands in every copy's identity. Dots are allowed, since host names have them.
     HostName, "host name", "-_.", "letters, digits, '-', '_' and '.'"

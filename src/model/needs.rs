@@ -12,6 +12,8 @@ pub struct Needs {
     pub writes: Vec<PathBuf>,
     /// What is read: it must be seen as it is on the machine.
     pub reads: Vec<PathBuf>,
+    /// The same of files of the configuration that hold no secret: others may read them, but not change them.
+    pub public: Vec<PathBuf>,
     /// Directories that must be mount points, and must not look like ones when nothing is mounted there.
     pub mount_points: Vec<PathBuf>,
     /// How much of a network there must be.
@@ -44,6 +46,7 @@ impl Needs {
             foreign_programs,
             writes,
             reads,
+            public,
             mount_points,
             network,
             credentials,
@@ -53,6 +56,7 @@ impl Needs {
         self.foreign_programs |= foreign_programs;
         self.writes.extend(writes);
         self.reads.extend(reads);
+        self.public.extend(public);
         self.mount_points.extend(mount_points);
         self.network = self.network.max(network);
         for credential in credentials {
@@ -83,6 +87,7 @@ mod tests {
             foreign_programs: true,
             writes: vec!["/srv/b".into()],
             reads: vec!["/etc".into()],
+            public: vec!["/etc/names".into()],
             mount_points: vec!["/srv".into()],
             network: Network::Addresses,
             credentials: vec!["usb".into(), "cloud".into()],
@@ -93,6 +98,7 @@ mod tests {
             foreign_programs: true,
             writes: vec!["/srv/a".into(), "/srv/b".into()],
             reads: vec!["/etc".into()],
+            public: vec!["/etc/names".into()],
             mount_points: vec!["/srv".into()],
             network: Network::Reached,
             credentials: vec!["usb".into(), "cloud".into()],

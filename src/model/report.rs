@@ -17,6 +17,9 @@ use super::outcome::{Outcome, Trouble};
 /// The version of every JSON document that Stillpoint prints.
 pub const SCHEMA: u32 = 1;
 
+/// Why a job made no copy that was to make its snapshots alone: it went to no target.
+pub const SNAPSHOTS_ALONE: &str = "only snapshots were asked for, and no copy";
+
 fn seconds<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((span.as_secs_f64() * 1_000.0).round() / 1_000.0)
 }

@@ -68,8 +68,9 @@ mod tests {
         let address = secret.reveal().as_ptr() as u64;
         assert_eq!(signs_at(address).unwrap(), 4096);
         drop(secret);
-        // The allocator may have given it back to the kernel.
-        assert_eq!(signs_at(address).unwrap_or(0), 0);
+        // The allocator may have given it back to the kernel, or to another thread, whose bytes are of any kind.
+        let left = signs_at(address).unwrap_or(0);
+        assert!(left < 256, "{left} of 4096 bytes are left");
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub fn diff(
     let (engine, older, newer) = match pair {
         Pair::Live { copy } => {
             let (engine, copy) = query::copy(cx.pipeline, query, copy)?;
+            let instead = "compare it with another copy, or restore it to a directory with --to";
+            query::refuse_elsewhere(cx.config(), query, &copy, instead)?;
             against_live(cx, engine, &copy, &mut each)?;
             (engine, copy.id, LIVE.to_owned())
         }

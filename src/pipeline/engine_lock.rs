@@ -104,6 +104,8 @@ fn may_leave_a_lock(error: &EngineError) -> bool {
         | EngineError::Untrusted(_)
         | EngineError::OtherEngine { .. }
         | EngineError::NoSource { .. }
+        | EngineError::Denied { .. }
+        | EngineError::InUse { .. }
         | EngineError::Unsupported { .. } => false,
         // The engine was stopped, lost the repository, or said nothing that can be relied on.
         EngineError::Locked { .. }
@@ -117,6 +119,7 @@ fn may_leave_a_lock(error: &EngineError) -> bool {
         | EngineError::Moved { .. }
         | EngineError::Unfinished { .. }
         | EngineError::CacheDamaged { .. }
+        | EngineError::Sender { .. }
         | EngineError::Producer { .. }
         | EngineError::EmptyStream { .. }
         | EngineError::Output { .. }

@@ -96,7 +96,7 @@ pub fn find(cx: RunContext<'_>, search: &Search<'_>) -> Result<Found, StepError>
         match select::finished_copies(cx.pipeline, engine) {
             Ok(copies) => search_target(cx, search, engine, &copies, &mut found)?,
             Err(error) => {
-                found.unread.push(Unread { target: target.name.clone(), copy: None, error });
+                found.unread.push(Unread::target(cx.pipeline, target, search.target, error));
             }
         }
     }
@@ -131,7 +131,7 @@ fn search_target(
             Err(error) if matches!(error.trouble, Trouble::Signal(_)) => return Err(error),
             Err(error) => {
                 let (target, copy) = (target.clone(), Some(copy.id.clone()));
-                found.unread.push(Unread { target, copy, error });
+                found.unread.push(Unread { target, copy, error, is_excused: false });
             }
         }
     }

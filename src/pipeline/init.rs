@@ -10,9 +10,10 @@ use crate::model::target::Target;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
+use super::absent;
 use super::closed;
 use super::engine_lock::bracketed;
-use super::steps::target::{lock_for_deleting, require_mount};
+use super::steps::target::lock_for_deleting;
 
 /// What is wanted of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub struct Ready {
 /// When it is not there afterwards, or cannot be opened with the configured passphrase.
 pub fn init(cx: RunContext<'_>, engine: &dyn Engine, wanted: Wanted) -> Result<Ready, StepError> {
     let target = engine.target();
-    require_mount(cx.host(), target)?;
+    require_mount(cx, target)?;
     let created = {
         let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
         match wanted {
@@ -55,6 +56,14 @@ pub fn init(cx: RunContext<'_>, engine: &dyn Engine, wanted: Wanted) -> Result<R
         }
     };
     let probe = engine.probe(cx.engine())?;
+    let owner = probe.repository_id.as_deref().map(|id| absent::owner(cx.pipeline, target, id));
+    if let Some(owner) = owner.transpose()?.flatten() {
+        let text = format!(
+            "the repository at {} is that of target {}, which takes turns with {} — put in the other disk",
+            target.repository, owner.name, target.name
+        );
+        return Err(StepError::new(Trouble::Environment, text));
+    }
     let noted = closed::after_init(cx, target, probe.repository_id.as_deref(), created.is_some());
     let (warning, unrecorded) = match noted {
         Ok(warning) => (warning, None),
@@ -62,6 +71,14 @@ pub fn init(cx: RunContext<'_>, engine: &dyn Engine, wanted: Wanted) -> Result<R
     };
     let made = created.as_ref().and_then(|made| made.repository_id.clone());
     Ok(Ready { created, repository_id: made.or(probe.repository_id), warning, unrecorded })
+}
+
+/// Refuses to make a repository below a mount point at which nothing is mounted.
+fn require_mount(cx: RunContext<'_>, target: &Target) -> Result<(), StepError> {
+    match &target.require_mount {
+        Some(mount) if !cx.host().is_mount_point(mount)? => Err(absent::unmounted(target, mount)),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Creates the repository; `None` when it is there and may be. What a failure leaves behind is told with what to do

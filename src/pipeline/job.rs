@@ -1,28 +1,27 @@
 //! One job, from its lock to its last hook. Read it top to bottom.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::engine::Engine;
 use crate::host::LockGuard;
-use crate::model::copy::{CLOCK_SLACK, Copy, Series};
+use crate::model::copy::{Copy, Series};
 use crate::model::event::Event;
-use crate::model::job::{Config, Job};
+use crate::model::job::{Config, Job, Part, Scope};
 use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
-use crate::model::report::{JobReport, TargetReport, VolumeReport};
+use crate::model::report::{JobReport, SNAPSHOTS_ALONE, TargetReport, VolumeReport};
 use crate::model::target::Target;
 
-use super::steps::archive::{Archived, archive};
+use super::steps::archive::{Archived, Batch};
+use super::steps::bring::{Brought, bring};
 use super::steps::doubtful;
 use super::steps::observe::{Observation, Replicated, know, observe};
+use super::steps::prepare::{Absences, Locks, Looked, lock_targets, look_for};
 use super::steps::replicate::replicate;
 use super::steps::retain::{JobRetention, retain};
-use super::steps::target::{lock_for_writing, lock_path, require_mount};
-use crate::source::{HeldBatch, Item, Source, series, series_of};
+use super::steps::served::{Served, report, unserved, without_copy};
+use crate::source::{Item, Source, series_of};
 use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
 use crate::step::hook::{self, Verdict};
@@ -43,43 +42,55 @@ pub struct JobResult {
 /// What a job gathers besides its steps.
 #[derive(Default)]
 struct Gathered {
-    /// Why a hook asked to leave the job out.
+    /// Why there is no copy although nothing failed: a hook asked to leave the job out, or its targets are away.
     skipped: Option<String>,
+    /// A target has all there is.
+    is_up_to_date: bool,
     captures: Vec<VolumeReport>,
     targets: Vec<TargetReport>,
     served: BTreeMap<TargetName, bool>,
 }
 
-/// Items that are held still together.
-#[derive(Clone, Copy)]
-struct Batch<'a> {
-    job: &'a Job,
-    source: &'a dyn Source,
-    items: &'a [Item],
-    held: &'a dyn HeldBatch,
+impl Gathered {
+    /// Why there is no copy although all went well, if so.
+    fn without_copy(&self, part: Part) -> Option<String> {
+        if part == Part::Snapshots {
+            return Some(SNAPSHOTS_ALONE.to_owned());
+        }
+        let is_skipped = |target: &TargetReport| matches!(target.outcome, Outcome::Skipped(_));
+        if self.targets.is_empty() || !self.targets.iter().all(is_skipped) {
+            return None;
+        }
+        Some(match self.is_up_to_date {
+            true => "there is nothing new for the targets that are here".to_owned(),
+            false => "every target is absent: there is a snapshot, and no copy".to_owned(),
+        })
+    }
+
+    /// What there is where nothing was made.
+    fn without_copies(targets: Vec<TargetReport>) -> Self {
+        Self { targets, ..Self::default() }
+    }
 }
 
-/// What a target of the job holds after it was served.
-struct Served {
-    observation: Observation,
-    deleted: Vec<String>,
-}
-
-type Locks<'a> = BTreeMap<&'a TargetName, Option<Box<dyn LockGuard>>>;
+/// What targets have already, and why that is known.
+type UpToDate<'t> = BTreeMap<(&'t TargetName, Series), String>;
 
 /// Runs one job.
-pub fn run_job(cx: RunContext<'_>, job: &Job, only: Option<&TargetName>) -> JobResult {
+pub fn run_job(cx: RunContext<'_>, job: &Job, scope: Scope<'_>) -> JobResult {
     let started = Instant::now();
     cx.pipeline.observer.on(&Event::JobStarted { job: job.name.clone() });
     let mut rec = Recorder::new(cx.pipeline.observer, Some(job.name.clone()));
-    let gathered = carry_out(cx, &mut rec, job, &targets_of(cx.config(), job, only));
+    let gathered = carry_out(cx, &mut rec, job, scope.part, &targets_of(cx.config(), job, scope));
 
     let interrupted = cx.host().stop_signal();
     if let Some(signal) = interrupted {
         rec.troubles.push(Trouble::Signal(signal));
     }
     let targets = &gathered.targets;
-    let mut outcome = targets.iter().fold(rec.outcome(), |worst, t| worst.worst(t.outcome.clone()));
+    // A target that is away does not make the job a skipped one; all of them do.
+    let served = targets.iter().filter(|target| !matches!(target.outcome, Outcome::Skipped(_)));
+    let mut outcome = served.fold(rec.outcome(), |worst, t| worst.worst(t.outcome.clone()));
     if interrupted.is_some() {
         outcome = Outcome::Interrupted;
     } else if let Some(reason) = &gathered.skipped
@@ -97,7 +108,11 @@ pub fn run_job(cx: RunContext<'_>, job: &Job, only: Option<&TargetName>) -> JobR
         report: JobReport {
             name: job.name.clone(),
             outcome,
-            reason: gathered.skipped,
+            // Whatever became of it, history tells by this that no target was to get anything.
+            reason: match scope.part {
+                Part::Snapshots => Some(SNAPSHOTS_ALONE.to_owned()),
+                Part::Transfer | Part::Whole => gathered.skipped,
+            },
             elapsed,
             steps: rec.steps,
             captures: gathered.captures,
@@ -114,10 +129,11 @@ fn carry_out(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
     job: &Job,
+    part: Part,
     targets: &[&Target],
 ) -> Gathered {
     let unserved =
-        || Gathered { targets: unserved(cx.pipeline, job, targets), ..Gathered::default() };
+        |absent: &Absences| Gathered::without_copies(unserved(cx.pipeline, job, targets, absent));
     // 1. Locks, before anything is changed: the job's, then those of its targets, always in one order.
     let job_lock = rec.step("lock", None, None, |_| {
         let wait = cx.config().settings.lock_wait;
@@ -125,13 +141,21 @@ fn carry_out(
     });
     let Some(_job_lock) = job_lock else {
         // No hook either: the run that holds the lock is between its own.
-        return unserved();
+        return unserved(&Absences::new());
     };
-    let mut locks = lock_targets(cx, rec, targets);
-    if locks.is_empty() {
+    let Looked { wanted, absent } = look_for(cx, rec, targets);
+    let are_away = wanted.is_empty() && !absent.is_empty();
+    let makes_snapshots = part != Part::Transfer && cx.pipeline.source(job).keeps_snapshots();
+    if are_away && !makes_snapshots {
+        // No hook has anything to prepare for.
+        let skipped = Some("every target is absent".to_owned());
+        return Gathered { skipped, ..unserved(&absent) };
+    }
+    let mut locks = lock_targets(cx, rec, wanted);
+    if locks.is_empty() && !are_away && part != Part::Snapshots {
         // Nothing was begun, so there is nothing for `finally`; that the job failed must still be told.
-        hook::after(cx, rec, job);
-        return unserved();
+        hook::after(cx, rec, job, None);
+        return unserved(&absent);
     }
 
     // 2. The ledger holds what undoes the hooks before they run.
@@ -142,22 +166,27 @@ fn carry_out(
         }),
     };
     let Some(held) = held else {
-        hook::after(cx, rec, job);
-        return unserved();
+        hook::after(cx, rec, job, None);
+        return unserved(&absent);
     };
 
     // 3. The copies.
-    let gathered = match hook::before(cx, rec, job) {
+    let mut gathered = match hook::before(cx, rec, job) {
         Some(Verdict::Skip(reason)) => Gathered { skipped: Some(reason), ..Gathered::default() },
-        Some(Verdict::Proceed) => serve(cx, rec, job, targets, &mut locks),
-        None => unserved(),
+        Some(Verdict::Proceed) => serve(cx, rec, (job, part), targets, &absent, &mut locks),
+        None => unserved(&absent),
     };
 
-    // 4. Whatever happened, the hooks have the last word.
-    if gathered.skipped.is_none() {
-        hook::after(cx, rec, job);
+    // 4. Whatever happened, the hooks have the last word. A job that made nothing but snapshots is no good one to them.
+    let is_asked_to_skip = gathered.skipped.is_some();
+    if !is_asked_to_skip && rec.outcome() == Outcome::Ok {
+        gathered.skipped = gathered.without_copy(part);
     }
-    hook::finally(cx, rec, &held);
+    let skipped = gathered.skipped.as_deref();
+    if !is_asked_to_skip {
+        hook::after(cx, rec, job, skipped);
+    }
+    hook::finally(cx, rec, &held, skipped);
     gathered
 }
 
@@ -165,31 +194,37 @@ fn carry_out(
 fn serve(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
-    job: &Job,
+    (job, part): (&Job, Part),
     targets: &[&Target],
+    absent: &Absences,
     locks: &mut Locks<'_>,
 ) -> Gathered {
     let source = cx.pipeline.source(job);
     let Some(batches) = batches(cx, rec, job, source.as_ref()) else {
-        return Gathered { targets: unserved(cx.pipeline, job, targets), ..Gathered::default() };
+        return Gathered::without_copies(unserved(cx.pipeline, job, targets, absent));
     };
     // 1. Batch by batch: hold it still, copy it to every target that engines write to directly, let it go.
     let is_direct =
         |target: &&&Target| target.copy_from.is_none() && locks.contains_key(&target.name);
     let direct: Vec<&Target> = targets.iter().filter(is_direct).copied().collect();
     let mut gathered = Gathered::default();
+    let mut up_to_date = UpToDate::new();
     let mut archived: BTreeMap<&TargetName, Vec<Archived>> = BTreeMap::new();
     for items in &batches {
         if cx.host().stop_signal().is_some() {
             break;
         }
         // One that cannot be held has said so, and keeps no other from its turn.
-        let Some(held) = source.hold(cx, rec, items, targets) else { continue };
+        let held = match part {
+            Part::Whole | Part::Snapshots => source.hold(cx, rec, items, targets),
+            Part::Transfer => source.hold_kept(cx, rec, items),
+        };
+        let Some(held) = held else { continue };
         gathered.captures.extend_from_slice(held.volumes());
         let batch = Batch { job, source: source.as_ref(), items, held: held.as_ref() };
         held.watch(cx, &mut || {
             for target in &direct {
-                let made = archive_batch(cx, rec, batch, target);
+                let made = archive_batch(cx, rec, batch, target, &mut up_to_date);
                 archived.entry(&target.name).or_default().extend(made);
             }
         });
@@ -210,10 +245,16 @@ fn serve(
         served.extend(filled.map(|held| (&target.name, held)));
     }
     source.settle(cx, rec);
+    gathered.is_up_to_date = !up_to_date.is_empty();
     let series: Vec<Series> =
         batches.concat().into_iter().map(|item| series_of(cx.pipeline, job, item)).collect();
     for target in targets {
-        gathered.targets.extend(report(cx.pipeline, &series, target, served.get(&target.name)));
+        let served = served.get(&target.name);
+        let skipped = |series: &Series| {
+            let why = up_to_date.get(&(&target.name, series.clone()));
+            absent.get(&target.name).or(why).cloned()
+        };
+        gathered.targets.extend(report(cx.pipeline, &series, target, &skipped, served));
     }
     gathered.served =
         served.iter().map(|(name, held)| ((*name).clone(), !held.deleted.is_empty())).collect();
@@ -253,77 +294,29 @@ fn names(items: &[Item]) -> Vec<&str> {
     items.iter().flatten().map(String::as_str).collect()
 }
 
-/// Locks every target that can be had. One that is busy or not mounted does not stop the others.
-fn lock_targets<'a>(
-    cx: RunContext<'_>,
-    rec: &mut Recorder<'_>,
-    targets: &[&'a Target],
-) -> Locks<'a> {
-    let runtime = &cx.config().settings.runtime_dir;
-    let mut sorted: Vec<(PathBuf, &Target)> =
-        targets.iter().map(|target| (lock_path(cx.host(), runtime, target), *target)).collect();
-    sorted.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let mut locks = Locks::new();
-    let mut paths: BTreeMap<PathBuf, &TargetName> = BTreeMap::new();
-    for (path, target) in sorted {
-        let first = *paths.entry(path).or_insert(&target.name);
-        let lock = rec.step("prepare", Some(&target.name), None, |_| {
-            if *first != target.name {
-                // Waiting for its lock would be waiting for ourselves.
-                let text = format!(
-                    "targets {first} and {} mean the same repository, so this job would go there twice — take one of them from its targets",
-                    target.name
-                );
-                return Err(StepError::new(Trouble::Configuration, text));
-            }
-            require_mount(cx.host(), target)?;
-            Ok((lock_for_writing(cx.pipeline, cx.run, target)?, Done::ok("ready")))
-        });
-        if let Some(lock) = lock {
-            locks.insert(&target.name, Some(lock));
-        }
-        if cx.host().stop_signal().is_some() {
-            return Locks::new();
-        }
-    }
-    locks
-}
-
-/// Copies the items of a batch to one target.
-fn archive_batch(
+/// Copies the items of a batch to one target. What that has already is noted as such.
+fn archive_batch<'t>(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
     batch: Batch<'_>,
-    target: &Target,
+    target: &'t Target,
+    up_to_date: &mut UpToDate<'t>,
 ) -> Vec<Archived> {
     let mut archived = Vec::new();
-    let engine = cx.pipeline.engine(target);
     for item in batch.items {
         if cx.host().stop_signal().is_some() {
             break;
         }
-        let series = series_of(cx.pipeline, batch.job, item.clone());
-        let time = moment(cx, target, &series);
-        archived.extend(archive(cx, rec, batch.source, batch.held, engine, &series, time));
+        match bring(cx, rec, batch, target, item) {
+            Brought::Copy(made) => archived.push(*made),
+            Brought::UpToDate(why) => {
+                let series = series_of(cx.pipeline, batch.job, item.clone());
+                up_to_date.insert((&target.name, series), why);
+            }
+            Brought::Nothing => {}
+        }
     }
     archived
-}
-
-/// The moment that a new copy stands for: now, or a second after the last copy if that was made in this
-/// very second, or ahead of it because the clock was set back a little. Copies' times are whole seconds, and
-/// which of two is the newer must not be left to chance.
-fn moment(cx: RunContext<'_>, target: &Target, series: &Series) -> DateTime<Utc> {
-    let now = cx.host().now();
-    // What is further ahead is in the future to retention, which leaves it alone.
-    let latest = now + CLOCK_SLACK - TimeDelta::seconds(1);
-    let last = cx
-        .pipeline
-        .history
-        .and_then(|history| history.last_good_until(&target.name, series, latest).ok().flatten());
-    match last {
-        Some(last) if last.time.timestamp() >= now.timestamp() => last.time + TimeDelta::seconds(1),
-        _ => now,
-    }
 }
 
 /// The same for a target that is filled from another one.
@@ -392,82 +385,28 @@ fn finish(
     Some(Served { observation, deleted })
 }
 
-fn report(
-    pipeline: Pipeline<'_>,
-    series: &[Series],
-    target: &Target,
-    served: Option<&Served>,
-) -> Vec<TargetReport> {
-    let mut reports = Vec::new();
-    for series in series {
-        let observed = served.and_then(|served| {
-            served.observation.observed.iter().find(|observed| observed.archived.series == *series)
-        });
-        let empty = TargetReport::without_copy(
-            target.name.clone(),
-            series.item.clone(),
-            without_copy(pipeline),
-        );
-        let Some(observed) = observed else {
-            reports.push(empty);
-            continue;
-        };
-        let said = &observed.archived.report;
-        let deleted = served
-            .map(|served| {
-                let listed = |id: &&String| {
-                    let of = served.observation.listing.iter().find(|copy| copy.id == **id);
-                    of.and_then(|copy| copy.series.as_ref()) == Some(series)
-                };
-                served.deleted.iter().filter(listed).cloned().collect()
-            })
-            .unwrap_or_default();
-        reports.push(TargetReport {
-            outcome: said.outcome.clone(),
-            copy: Some(observed.copy.id.clone()),
-            bytes_new: said.bytes_new,
-            size: observed.copy.size,
-            files: observed.copy.files,
-            files_changed: said.files_changed,
-            unreadable: said.unreadable.clone(),
-            unreadable_count: said.unreadable_count,
-            deleted,
-            ..empty
-        });
-    }
-    reports
-}
-
-fn unserved(pipeline: Pipeline<'_>, job: &Job, targets: &[&Target]) -> Vec<TargetReport> {
-    // Where history does not tell the items, the job as a whole made no copy.
-    let series = series(pipeline, job).unwrap_or_else(|_| vec![series_of(pipeline, job, None)]);
-    targets.iter().flat_map(|target| report(pipeline, &series, target, None)).collect()
-}
-
-/// How something ended that was to make a copy and made none.
-fn without_copy(pipeline: Pipeline<'_>) -> Outcome {
-    match pipeline.host.stop_signal() {
-        Some(_) => Outcome::Interrupted,
-        None => Outcome::Failed,
-    }
-}
-
 /// The record of a job that the run did not come to.
-pub fn not_begun(pipeline: Pipeline<'_>, job: &Job, only: Option<&TargetName>) -> JobReport {
-    let targets = targets_of(pipeline.config, job, only);
+pub fn not_begun(pipeline: Pipeline<'_>, job: &Job, scope: Scope<'_>) -> JobReport {
+    let targets = targets_of(pipeline.config, job, scope);
     JobReport {
         name: job.name.clone(),
         outcome: without_copy(pipeline),
-        reason: Some("the run ended before it was begun".into()),
+        reason: Some(match scope.part {
+            Part::Snapshots => SNAPSHOTS_ALONE.to_owned(),
+            Part::Transfer | Part::Whole => "the run ended before it was begun".to_owned(),
+        }),
         elapsed: Duration::ZERO,
         steps: Vec::new(),
         captures: Vec::new(),
-        targets: unserved(pipeline, job, &targets),
+        targets: unserved(pipeline, job, &targets, &Absences::new()),
     }
 }
 
 /// The targets that a run serves, of those that the job has.
-fn targets_of<'a>(config: &'a Config, job: &'a Job, only: Option<&TargetName>) -> Vec<&'a Target> {
-    let wanted = |name: &&TargetName| only.is_none_or(|only| *name == only);
+fn targets_of<'a>(config: &'a Config, job: &'a Job, scope: Scope<'_>) -> Vec<&'a Target> {
+    if scope.part == Part::Snapshots {
+        return Vec::new();
+    }
+    let wanted = |name: &&TargetName| scope.target.is_none_or(|only| *name == only);
     job.targets.iter().filter(wanted).filter_map(|name| config.target(name)).collect()
 }

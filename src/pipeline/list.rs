@@ -45,15 +45,16 @@ pub fn list(
 ) -> Result<Listing, StepError> {
     let now = pipeline.host.now();
     let mut listing = Listing::default();
-    for target in select::targets_to_read(pipeline.config, job, target)? {
-        let (target, engine) = (&target.name, pipeline.engine(target));
+    for of in select::targets_to_read(pipeline.config, job, target)? {
+        let engine = pipeline.engine(of);
         let copies = match select::all_copies(pipeline, engine) {
             Ok(copies) => copies,
             Err(error) => {
-                listing.unread.push(Unread { target: target.clone(), copy: None, error });
+                listing.unread.push(Unread::target(pipeline, of, target, error));
                 continue;
             }
         };
+        let target = &of.name;
         let closures = closed::known(pipeline, target)?;
         if !closures.is_empty() {
             listing.closed.push((target.clone(), told(target, &closures)));

@@ -7,8 +7,8 @@ use crate::model::target::{ReadData, Target};
 use crate::step::context::RunContext;
 use crate::step::recorder::{Done, Recorder};
 
+use super::absent::{self, Presence};
 use super::steps::maintain::{self, WhenBusy};
-use super::steps::target::require_mount;
 
 /// What is to be done with targets.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,8 +32,9 @@ pub struct Maintained {
     pub troubles: Vec<Trouble>,
 }
 
-/// Does it with each target; one that cannot be had does not stop the others, a signal does.
-pub fn maintain(cx: RunContext<'_>, targets: &[&Target], work: Work) -> Maintained {
+/// Does it with each target; one that cannot be had does not stop the others, a signal does. One that is absent as it may
+/// be is left out, unless a person has `named` it.
+pub fn maintain(cx: RunContext<'_>, targets: &[&Target], work: Work, named: bool) -> Maintained {
     let mut rec = Recorder::new(cx.pipeline.observer, None);
     let mut damage = Vec::new();
     for target in targets {
@@ -41,11 +42,15 @@ pub fn maintain(cx: RunContext<'_>, targets: &[&Target], work: Work) -> Maintain
             rec.troubles.push(Trouble::Signal(signal));
             break;
         }
-        let mounted = rec.step("prepare", Some(&target.name), None, |_| {
-            require_mount(cx.host(), target)?;
-            Ok(((), Done::ok("ready")))
+        let is_here = rec.step("prepare", Some(&target.name), None, |_| {
+            match absent::look(cx.pipeline, target)? {
+                Presence::Here => Ok((true, Done::ok("ready"))),
+                Presence::Absent(why) if named => Err(absent::told(target, &why)),
+                Presence::Absent(why) => Ok((false, Done::skipped(why))),
+                Presence::Unknown(error) => Err(error),
+            }
         });
-        if mounted.is_some() {
+        if is_here == Some(true) {
             let found = one(cx, &mut rec, target, work);
             damage.extend(found.map(|found| (target.name.clone(), found)));
         }

@@ -3,18 +3,22 @@
 //! [`run::run`] runs the jobs in a [`session`], [`job::run_job`] tells one job's story from top to bottom,
 //! and each file in [`steps`] is one of its sentences.
 
+pub mod absent;
 pub mod adopt;
 pub mod closed;
 pub mod diff;
 pub mod engine_lock;
 mod engine_undo;
+pub mod estimate;
 pub mod find;
+pub mod forget;
 pub mod identity;
 pub mod init;
 pub mod job;
 pub mod ledger;
 pub mod list;
 pub mod maintenance;
+mod make_room;
 pub mod mount;
 pub mod pin;
 pub mod preflight;
@@ -32,4 +36,6 @@ pub mod steps;
 pub mod trust;
 pub mod undo;
 pub mod units;
+mod unpacked;
 pub mod verify;
+mod waiting;

@@ -1,13 +1,15 @@
 //! One copy as a file system, in the host's namespace, until it is unmounted.
 //!
-//! The engine serves it; a mount whose server was killed stays, and fails whoever looks at it. So it is in the
-//! ledger, like everything that outlives a process.
+//! The engine serves it, or it lies on this machine and is shown at another place. Either mount stays when we are
+//! killed, and one whose server was killed fails whoever looks at it. So it is in the ledger, like everything that
+//! outlives a process.
 
 use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, EngineError};
+use crate::host::spec::quote;
 use crate::host::{
     ActError, Action, CommandSpec, Effect, HELPER_LIMIT, Halt, Host, MountEntry, PathKind,
 };
@@ -20,6 +22,8 @@ use crate::tools::fuse;
 use super::engine_lock::bracketed;
 use crate::step::context::RunContext;
 use crate::step::error::{StepError, ledger_error};
+
+mod shown;
 
 /// How long an engine may take until the copy is there: it loads the repository's index first, perhaps over a slow
 /// line.
@@ -53,24 +57,37 @@ pub fn mount(
             return Err(StepError::new(Trouble::Configuration, text));
         }
     }
-    let Some(source) = engine.mount_source() else {
-        let target = engine.target();
-        let text = format!("copies of a {} target cannot be mounted", target.engine.name());
-        return Err(StepError::new(Trouble::Environment, text));
-    };
     let before = host.mounts()?.into_iter().filter(|entry| entry.at == at);
-    let intended = ServedMount {
-        source: source.into(),
+    let mut intended = ServedMount {
+        source: String::new(),
+        subvolume: None,
         before: before.map(|entry| entry.id).collect(),
         boot_id: host.boot_id()?,
         path: at,
     };
+    if let Some(local) = engine.local_copy(cx.engine(), copy)? {
+        intended.subvolume = local.found.uuid.clone();
+        return shown::show(cx, local, intended, ready);
+    }
+    let Some(source) = engine.mount_source() else {
+        return Err(StepError::new(Trouble::Environment, not_mounted(engine, copy)));
+    };
+    intended.source = source.into();
     let undo = EngineUndo::from(intended.clone());
     let entry = cx.ledger.intend(undo.into()).map_err(ledger_error)?;
     let waiting = Waiting { host, ledger: cx.ledger, entry, intended: &intended, ready };
     bracketed(cx, engine, |engine, context| {
         waiting.serve(engine, &engine.mount(context, copy, &intended.path)?)
     })
+}
+
+/// Why a copy cannot be mounted, and what may be done instead.
+fn not_mounted(engine: &dyn Engine, copy: &Copy) -> String {
+    let job = copy.series.as_ref().map_or("JOB", |series| series.job.as_str());
+    let (target, id) = (&engine.target().name, quote(&copy.id));
+    format!(
+        "copies in target {target} cannot be mounted: they are on no file system of this machine, and nothing serves them — restore what you look for (stillpoint restore {job} {id} PATH --to DIR), or all of it (stillpoint restore {job} {id} --as-subvolume --to PATH, where the copy is of a subvolume)"
+    )
 }
 
 /// Somebody who waits for the mount, beside the engine that makes it.
@@ -155,14 +172,15 @@ impl Waiting<'_> {
     }
 }
 
-/// Whether a mount is one that a program serves at the intended place, and was not there before.
+/// Whether a mount is one of the intended kind at the intended place, and was not there before.
 fn is_new(intended: &ServedMount, entry: &MountEntry) -> bool {
-    entry.at == intended.path && entry.is_fuse() && !intended.before.contains(&entry.id)
+    let is_of_the_kind = entry.is_fuse() == intended.subvolume.is_none();
+    entry.at == intended.path && is_of_the_kind && !intended.before.contains(&entry.id)
 }
 
-/// Unmounts what an engine has left mounted: the recorded mount or, where the crash came before the record, one of
-/// the engine's kind that was not there before. The engine itself must have ended, and nobody else's is touched:
-/// a mount that is served is somebody else's.
+/// Unmounts what is left mounted: the recorded mount or, where the crash came before the record, one of the intended
+/// kind that was not there before. The engine itself must have ended, and nobody else's is touched: a mount that is
+/// served is somebody else's, and so is one that shows another subvolume.
 pub(super) fn unmount(
     host: &dyn Host,
     intended: &ServedMount,
@@ -177,6 +195,10 @@ pub(super) fn unmount(
             is_new(intended, entry)
                 && *identity == Identity::Mount { id: entry.id, device: entry.device }
         }
+        // What is shown is looked at by who takes it away.
+        None if intended.subvolume.is_some() => {
+            is_new(intended, entry) && entry.file_system == "btrfs"
+        }
         None => is_new(intended, entry) && entry.source == Path::new(&intended.source),
     };
     let mounts = host.mounts()?;
@@ -189,12 +211,15 @@ pub(super) fn unmount(
         );
         return Err(StepError::new(Trouble::Cleanup, text));
     }
-    let action = Action::Unmount { path: path.clone(), id: ours.id, device: ours.device };
+    let subvolume = intended.subvolume.clone();
+    let action =
+        Action::Unmount { path: path.clone(), id: ours.id, device: ours.device, subvolume };
     match host.act(&action) {
         Ok(None) => return Ok(()),
         Ok(Some(_)) => {}
         Err(ActError::Io { source, .. })
-            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            if source.kind() == std::io::ErrorKind::PermissionDenied
+                && intended.subvolume.is_none() =>
         {
             // Whoever is not root has mounted it with its help.
             let mut spec = CommandSpec::new(fuse::FUSERMOUNT, Effect::Mutate);

@@ -9,8 +9,9 @@ use crate::engine::Engine;
 use crate::model::copy::{Copy, abridged};
 use crate::model::outcome::Trouble;
 
+use super::absent;
 use super::engine_lock::bracketed;
-use super::steps::target::{lock_for_deleting, require_mount};
+use super::steps::target::lock_for_deleting;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
@@ -25,7 +26,7 @@ pub fn pin(
     pinned: bool,
 ) -> Result<String, StepError> {
     let target = engine.target();
-    require_mount(cx.host(), target)?;
+    absent::require(cx.pipeline, target)?;
     // Whoever deletes decides and deletes under this lock.
     let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
     // It was chosen without the lock, and may have gone since.

@@ -10,7 +10,7 @@ use crate::source::Findings;
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 
-use super::steps::target::require_mount;
+use super::absent::{self, Presence};
 use super::trust::programs_of;
 
 /// Asks every target, every source and every program of a hook. Each answer is under the name of what was asked.
@@ -32,7 +32,11 @@ pub fn preflight(pipeline: Pipeline<'_>) -> Findings {
 /// Opens the repository of a target.
 fn probe(pipeline: Pipeline<'_>, target: &Target) -> Result<String, StepError> {
     let engine = pipeline.engine(target);
-    require_mount(pipeline.host, target)?;
+    match absent::look(pipeline, target)? {
+        Presence::Here => {}
+        Presence::Absent(why) => return Ok(format!("absent, as it may be: {why}")),
+        Presence::Unknown(error) => return Err(error),
+    }
     let probe = engine.probe(pipeline.engine_context())?;
     let encryption = probe.encryption.map(|mode| format!(", {mode}")).unwrap_or_default();
     let space = match target.local.as_ref().map(|path| pipeline.host.free_space(path)) {

@@ -3,9 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
-
 use crate::engine::Engine;
 use crate::history::{Closure, Maintenance, MaintenanceKind};
 use crate::model::copy::{CLOCK_SLACK, Copy, Series};
@@ -16,83 +13,20 @@ use crate::model::target::Target;
 use crate::report::closed::told;
 use crate::retention::{self, Decision, Verdict};
 
+mod told;
+
+pub use told::{Pruned, Request, Ruling};
+
+use super::absent::{self, Presence};
 use super::closed;
 use super::pin::mark_remembered;
 use super::select;
 use super::steps::observe::listing;
 use super::steps::retain::{self, Question};
-use super::steps::target::{lock_for_deleting, require_mount};
+use super::steps::space::{self, Spare};
+use super::steps::target::lock_for_deleting;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
-
-/// What a person asked for.
-#[derive(Debug, Clone, Default)]
-pub struct Request {
-    /// Exactly these copies, by id, the beginning of one, or a run's id.
-    pub copies: Vec<String>,
-    /// Those that stand for a moment before this one.
-    pub before: Option<DateTime<Utc>>,
-    /// Those that stand for a moment between these two.
-    pub between: Option<(DateTime<Utc>, DateTime<Utc>)>,
-    /// A person has checked what a refusal names.
-    pub accept: bool,
-}
-
-impl Request {
-    /// Whether the person chose, and not the policy.
-    fn is_choice(&self) -> bool {
-        !self.copies.is_empty() || self.before.is_some() || self.between.is_some()
-    }
-
-    fn is_chosen_by_time(&self, copy: &Copy) -> bool {
-        self.before.is_some_and(|before| copy.time < before)
-            || self.between.is_some_and(|(from, until)| from <= copy.time && copy.time <= until)
-    }
-}
-
-/// What happens to one copy. The names are a contract.
-#[derive(Debug, Clone, Serialize)]
-pub struct Ruling {
-    /// Where it is.
-    pub target: TargetName,
-    /// Whose it is.
-    pub job: JobName,
-    /// The stream, guest or volume.
-    pub item: Option<String>,
-    /// The id of the copy.
-    pub copy: String,
-    /// The moment it stands for.
-    pub time: DateTime<Utc>,
-    /// Whether it goes.
-    pub delete: bool,
-    /// The rule that keeps it, or why it is no longer needed.
-    pub reason: String,
-}
-
-/// What was decided and done.
-#[derive(Debug, Default)]
-pub struct Pruned {
-    /// The verdict on every copy that was asked about.
-    pub decisions: Vec<Ruling>,
-    /// Exact ids that are gone.
-    pub deleted: Vec<String>,
-    /// Why something was left alone that would have gone.
-    pub refusals: Vec<String>,
-    /// What could not be done, in sentences.
-    pub failures: Vec<String>,
-    /// Everything that went wrong, by kind.
-    pub troubles: Vec<Trouble>,
-    /// Which of the texts that a person typed named a copy somewhere.
-    answered: BTreeSet<String>,
-}
-
-impl Pruned {
-    /// What went wrong with one target; the others are served all the same.
-    fn failed(&mut self, target: &Target, error: &StepError) {
-        self.failures.push(format!("target {}: {error}", target.name));
-        self.troubles.push(error.trouble);
-    }
-}
 
 /// The targets that are pruned, each with the jobs for whose copies: of this job, in this target, or all.
 ///
@@ -166,7 +100,10 @@ fn prune_target(
         pruned.refusals.push(append_only(target));
         return Ok(());
     }
-    require_mount(cx.host(), target)?;
+    if let Some(why) = absence(cx, request, target)? {
+        pruned.absent.push((target.name.clone(), why));
+        return Ok(());
+    }
     let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
     let engine = cx.pipeline.engine(target);
     if !target.append_only {
@@ -185,25 +122,113 @@ fn prune_target(
         }
         closures.clear();
     }
-    for wanted in &request.copies {
-        let mut found = of_jobs(cx, engine, jobs, &copies);
-        if one_meaning(wanted, &mut found, target)? {
-            pruned.answered.insert(wanted.clone());
-        }
-    }
+    prune_locked(cx, request, engine, jobs, (&copies, &closures), pruned)
+}
+
+/// The same where the target is locked and looked through: what it lists, and what closes it.
+fn prune_locked(
+    cx: RunContext<'_>,
+    request: &Request,
+    engine: &dyn Engine,
+    jobs: &[&Job],
+    (copies, closures): (&[Copy], &[Closure]),
+    pruned: &mut Pruned,
+) -> Result<(), StepError> {
+    let target = engine.target();
+    pruned.answered.extend(answered(cx, request, engine, jobs, copies)?);
     let mut ids = Vec::new();
     if !closures.is_empty() {
-        pruned.refusals.push(told(&target.name, &closures));
+        pruned.refusals.push(told(&target.name, closures));
     }
+    let mut spare = Spare::default();
     let mut judge =
-        Judge { cx, request, engine, copies: &copies, closures: &closures, ids: &mut ids, pruned };
+        Judge { cx, request, engine, copies, closures, ids: &mut ids, spare: &mut spare, pruned };
     judge.jobs(jobs)?;
+    spare.expendable.sort();
+    for (base, needed_by) in retain::spare_needed(copies, &mut ids) {
+        pruned.spare(target, &base, &needed_by);
+    }
     // What a refusal spares stays in the table as what it is: kept.
-    if ids.is_empty() {
+    if !ids.is_empty() {
+        pruned.deleted.extend(retain::delete(cx, engine, &ids)?);
+    }
+    if request.is_choice() {
         return Ok(());
     }
-    let deleted = retain::delete(cx, engine, &ids)?;
-    pruned.deleted.extend(deleted);
+    make_room(cx, engine, &spare, !ids.is_empty(), pruned)
+}
+
+/// Why a target is passed over that may be away.
+///
+/// # Errors
+/// When it is away and must not be, or that is not known.
+fn absence(
+    cx: RunContext<'_>,
+    request: &Request,
+    target: &Target,
+) -> Result<Option<String>, StepError> {
+    match absent::look(cx.pipeline, target)? {
+        Presence::Here => Ok(None),
+        // A person may say that it is this target's.
+        Presence::Unknown(_) if request.accept => Ok(None),
+        Presence::Unknown(error) => Err(error),
+        Presence::Absent(why) if request.named => Err(absent::told(target, &why)),
+        Presence::Absent(why) => Ok(Some(why)),
+    }
+}
+
+/// Those of the names that a person gave which mean a copy of this target.
+///
+/// # Errors
+/// When one of them means several.
+fn answered(
+    cx: RunContext<'_>,
+    request: &Request,
+    engine: &dyn Engine,
+    jobs: &[&Job],
+    copies: &[Copy],
+) -> Result<Vec<String>, StepError> {
+    let mut answered = Vec::new();
+    for wanted in &request.copies {
+        let mut found = of_jobs(cx, engine, jobs, copies);
+        if one_meaning(wanted, &mut found, engine.target())? {
+            answered.push(wanted.clone());
+        }
+    }
+    Ok(answered)
+}
+
+/// Deletes beyond the policies where space must stay free and is lacking.
+fn make_room(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    spare: &Spare,
+    has_deleted: bool,
+    pruned: &mut Pruned,
+) -> Result<(), StepError> {
+    let target = &engine.target().name;
+    let mut delete = |ids: &[String]| {
+        let deleted = retain::delete(cx, engine, ids)?;
+        pruned.deleted.extend(deleted.iter().cloned());
+        Ok(deleted)
+    };
+    let room = space::make_room(cx, engine, spare, has_deleted, &mut delete)?;
+    for ruling in pruned.decisions.iter_mut().filter(|ruling| ruling.target == *target) {
+        let may_go = spare.expendable.iter().any(|it| it.id == ruling.copy);
+        if room.deleted.contains(&ruling.copy) {
+            ruling.delete = true;
+            ruling.reason = Pruned::FOR_SPACE.into();
+        } else if room.is_foretold && may_go {
+            ruling.if_needed = true;
+            ruling.reason = format!("{}; space, if needed", ruling.reason);
+        }
+    }
+    let told = room.told.map(|told| format!("target {target}: {told}"));
+    if room.is_lacking {
+        pruned.refusals.extend(told);
+    } else {
+        pruned.space.extend(told);
+    }
     Ok(())
 }
 
@@ -242,7 +267,14 @@ fn one_target(
             return true;
         }
         let engine = cx.pipeline.engine(target);
-        let listed = require_mount(cx.host(), target).and_then(|()| Ok(engine.list(cx.engine())?));
+        let listed = match absent::look(cx.pipeline, target) {
+            Ok(Presence::Here) => engine.list(cx.engine()).map_err(StepError::from),
+            Ok(Presence::Absent(why)) => {
+                pruned.absent.push((target.name.clone(), why));
+                return false;
+            }
+            Ok(Presence::Unknown(error)) | Err(error) => Err(error),
+        };
         let listed = match listed {
             Ok(listed) => listed,
             Err(error) => {
@@ -284,7 +316,11 @@ fn one_meaning(
     target: &Target,
 ) -> Result<bool, StepError> {
     let found: Vec<&Copy> = copies.filter(|copy| copy.answers_to(wanted)).collect();
-    if found.len() > 1 && !found.iter().all(|copy| copy.is_exactly(wanted)) {
+    let series: BTreeSet<Option<&Series>> = found.iter().map(|copy| copy.series.as_ref()).collect();
+    // One run may have sent several snapshots of one stream.
+    if found.len() > 1
+        && (series.len() < found.len() || !found.iter().all(|copy| copy.is_exactly(wanted)))
+    {
         let ids: Vec<&str> = found.iter().map(|copy| copy.id.as_str()).collect();
         let text = format!(
             "{wanted} is ambiguous in target {}, so nothing was deleted there: {} — name more of the id",
@@ -303,7 +339,7 @@ fn of_series<'a>(
     job: &'a Job,
     copies: &'a [Copy],
 ) -> impl Iterator<Item = (&'a Copy, &'a Series)> {
-    let host = &cx.config().settings.host;
+    let host = cx.config().host_of(&job.name);
     copies
         .iter()
         .filter(|copy| engine.unfinished(copy).is_none())
@@ -330,6 +366,8 @@ struct Judge<'a> {
     closures: &'a [Closure],
     /// What is to be deleted.
     ids: &'a mut Vec<String>,
+    /// What may go for space.
+    spare: &'a mut Spare,
     pruned: &'a mut Pruned,
 }
 
@@ -366,7 +404,7 @@ impl Judge<'_> {
             .map(|(series, copy)| Question {
                 series,
                 policy,
-                newest: *copy,
+                newest: copy.filter(|_| !request.without_copy.contains(series)),
                 max_shrink_percent: job.max_shrink_percent,
                 accepted: request.accept,
             })
@@ -381,12 +419,15 @@ impl Judge<'_> {
                     copy: decision.id.clone(),
                     time: decision.time,
                     delete: decided.ids.contains(&decision.id),
+                    if_needed: false,
                     reason: reason(decision, copies),
                 });
             }
         }
         // What closes the target was told once.
         self.pruned.refusals.extend(decided.refusals.into_iter().filter(|_| closures.is_empty()));
+        self.spare.expendable.extend(decided.spare.expendable);
+        self.spare.held_back.extend(decided.spare.held_back);
         self.ids.extend(decided.ids);
         Ok(())
     }
@@ -394,7 +435,7 @@ impl Judge<'_> {
     /// Copies that a person named, by id or by time. Pinned ones and the last good one of a series stay even so.
     fn by_choice(&mut self, job: &Job) {
         let Self { cx, request, engine, copies, closures, .. } = *self;
-        let good = good_copies(cx, of_series(cx, engine, job, copies));
+        let good = retain::good_copies(cx, of_series(cx, engine, job, copies));
         // The one that is dated last and the one that was made last: a clock may have been behind.
         let last_good = |series: &Series, id: &str| {
             let copies = good.get(series).map_or(&[][..], Vec::as_slice);
@@ -432,6 +473,7 @@ impl Judge<'_> {
                 copy: copy.id.clone(),
                 time: copy.time,
                 delete: spared.is_none(),
+                if_needed: false,
                 reason: spared.map_or(reason, str::to_owned),
             });
         }
@@ -447,25 +489,4 @@ fn reason(decision: &Decision, copies: &[Copy]) -> String {
         }
         _ => decision.verdict.to_string(),
     }
-}
-
-/// The copies of each series of which one must stay whatever a person chooses: the good ones of ours, without those
-/// of the future.
-fn good_copies<'c>(
-    cx: RunContext<'_>,
-    copies: impl Iterator<Item = (&'c Copy, &'c Series)>,
-) -> BTreeMap<&'c Series, Vec<&'c Copy>> {
-    let now = cx.host().now();
-    let mut good: BTreeMap<&Series, Vec<&Copy>> = BTreeMap::new();
-    for (copy, series) in copies.filter(|(copy, _)| copy.ours && copy.may_be_good()) {
-        good.entry(series).or_default().push(copy);
-    }
-    for copies in good.values_mut() {
-        // Where all of them are in the future, it is now that the clock is wrong.
-        let is_past = |copy: &&Copy| !copy.is_in_the_future(now, CLOCK_SLACK);
-        if copies.iter().any(is_past) {
-            copies.retain(is_past);
-        }
-    }
-    good
 }

@@ -1,6 +1,7 @@
 //! Which copy a person means: of which job and host, by id, by run, or the latest good one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
@@ -8,7 +9,7 @@ use crate::engine::Engine;
 use crate::model::copy::{CLOCK_SLACK, Copy};
 use crate::model::event::Event;
 use crate::model::job::Config;
-use crate::model::names::{HostName, JobName, TargetName};
+use crate::model::names::{HostName, JobName, RunId, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::target::Target;
 use crate::source::series;
@@ -31,13 +32,35 @@ pub struct Query<'a> {
     pub item: Option<&'a str>,
 }
 
+/// The stream of a job in which these paths lie, where that is one of several and what is asked for is none by itself: a
+/// subvolume holds all below it but what lies in another one.
+pub fn stream_of(
+    pipeline: Pipeline<'_>,
+    job: &JobName,
+    wanted: &str,
+    paths: &[PathBuf],
+) -> Option<String> {
+    let is_of_several = wanted == "latest" || RunId::parse(wanted).is_some();
+    let job = pipeline.config.job(job).filter(|_| is_of_several)?;
+    let declared: Vec<String> =
+        pipeline.source(job).declared().unwrap_or_default().into_iter().flatten().collect();
+    let around = |path: &PathBuf| {
+        let around = declared
+            .iter()
+            .filter(|item| Path::new(item).is_absolute() && path.starts_with(Path::new(item)));
+        around.max_by_key(|item| Path::new(item).components().count())
+    };
+    let first = around(paths.first()?)?;
+    paths.iter().all(|path| around(path) == Some(first)).then(|| first.clone())
+}
+
 /// What a person says for the copies of a job that are of no stream: those of files. A stream of this name comes
 /// first.
 pub const NAMELESS: &str = "files";
 
 impl<'a> Query<'a> {
     fn host(&self, config: &'a Config) -> &'a HostName {
-        self.host.unwrap_or(&config.settings.host)
+        self.host.unwrap_or(config.host_of(self.job))
     }
 
     /// Whether a copy is of the job, and of this host or of any.
@@ -62,6 +85,33 @@ impl<'a> Query<'a> {
     }
 }
 
+/// The machine that a copy is of, where that is another one, from which its job pulls: no path in it is one of this machine's.
+pub fn pulled_from<'c>(config: &'c Config, job: &JobName, copy: &'c Copy) -> Option<&'c HostName> {
+    let series = copy.series.as_ref();
+    // Named by its id, it may be of another job.
+    let jobs = [Some(job), series.map(|series| &series.job)];
+    let mut pulled = jobs.into_iter().flatten().filter_map(|job| config.job(job)?.source.host());
+    let pulled = pulled.next()?;
+    // It need not be the machine from which the job pulls now.
+    let host = series.map_or(pulled, |series| &series.host);
+    (*host != config.settings.host).then_some(host)
+}
+
+/// Refuses what would take the paths of a copy for those of this machine, where they are another's. `instead` says what can be done.
+///
+/// # Errors
+/// When they are.
+pub fn refuse_elsewhere(
+    config: &Config,
+    query: &Query<'_>,
+    copy: &Copy,
+    instead: &str,
+) -> Result<(), StepError> {
+    let Some(host) = pulled_from(config, query.job, copy) else { return Ok(()) };
+    let text = format!("{} is of {host}, and its place is there — {instead}", copy.id);
+    Err(StepError::new(Trouble::Configuration, text))
+}
+
 /// One copy of a job: `latest`, an id (six characters or more of it), or a run id. The first target in
 /// which it is found serves it; a target that cannot be read is passed over as long as another one can.
 /// `latest` is the newest good copy in any of them: a target that missed the last nights does not serve it.
@@ -72,6 +122,22 @@ impl<'a> Query<'a> {
 /// # Errors
 /// When no target has it, or several copies answer to the text.
 pub fn copy<'a>(
+    pipeline: Pipeline<'a>,
+    query: &Query<'_>,
+    wanted: &str,
+) -> Result<(&'a dyn Engine, Copy), StepError> {
+    let (engine, copy) = find(pipeline, query, wanted)?;
+    if copy.unproven {
+        let text = format!(
+            "{} was received by another program, and nobody has compared it with what it is of so far: it may look whole and hold empty files",
+            copy.id
+        );
+        say(pipeline, true, text);
+    }
+    Ok((engine, copy))
+}
+
+fn find<'a>(
     pipeline: Pipeline<'a>,
     query: &Query<'_>,
     wanted: &str,

@@ -12,7 +12,7 @@ use crate::model::size::counted;
 use crate::model::undo::{Ledger, Outstanding};
 
 use super::ledger::{self, FileLedger, Replay};
-use super::undo::{self, Prospect};
+use super::undo::{self, Prospect, Silent};
 use crate::step::context::{CHILD_GRACE, Pipeline};
 use crate::step::error::{StepError, ledger_error};
 
@@ -36,6 +36,10 @@ pub struct Recovery {
     /// What nobody can release any more, since the configuration does not name its target; it stays until a
     /// person gives it up or the target is back, and keeps no other job from being well.
     pub waiting: Vec<StepError>,
+    /// Whether what is on other machines is left to another recovery.
+    pub(super) is_here_alone: bool,
+    /// Those that gave no answer.
+    pub(super) silent: Silent,
 }
 
 /// Lets devices go on that a dead run's `lvcreate` left suspended. Writes nothing: until it is done, whatever
@@ -62,11 +66,20 @@ pub fn wake(host: &dyn Host, settings: &Settings) {
 /// # Errors
 /// When the ledgers cannot be listed. What cannot be released is in the answer instead.
 pub fn recover(pipeline: Pipeline<'_>) -> Result<Recovery, StepError> {
-    recover_but(pipeline, None)
+    recover_but(pipeline, Recovery::default(), None)
+}
+
+/// The same, but what is on another machine is left to whoever makes copies: that machine may keep us waiting, and whoever reads
+/// copies may need them since it is not well.
+///
+/// # Errors
+/// As [`recover`].
+pub fn recover_here(pipeline: Pipeline<'_>) -> Result<Recovery, StepError> {
+    recover_but(pipeline, Recovery { is_here_alone: true, ..Recovery::default() }, None)
 }
 
 /// The same, but what can never be released of one dead run is given up: the hooks that its ledger holds, which are not
-/// run, and the locks in repositories that the configuration names no more. They would be tried for ever otherwise,
+/// run, snapshots on machines that it pulled from, and the locks in repositories that the configuration names no more. They would be tried for ever otherwise,
 /// and what was to be done is for a person to see to.
 ///
 /// # Errors
@@ -88,17 +101,20 @@ pub fn give_up(pipeline: Pipeline<'_>, run: &RunId) -> Result<Recovery, StepErro
             format!("there is no dead run {run} — {known}"),
         ));
     }
-    recover_but(pipeline, Some(run))
+    recover_but(pipeline, Recovery::default(), Some(run))
 }
 
-fn recover_but(pipeline: Pipeline<'_>, given_up: Option<&RunId>) -> Result<Recovery, StepError> {
+fn recover_but(
+    pipeline: Pipeline<'_>,
+    mut recovery: Recovery,
+    given_up: Option<&RunId>,
+) -> Result<Recovery, StepError> {
     let settings = &pipeline.config.settings;
     let mut ledgers = Vec::new();
     for directory in [durable_ledgers(settings), volatile_ledgers(settings)] {
         ledger::sweep_drafts(&directory)?;
         ledgers.extend(ledger::ledgers(&directory)?);
     }
-    let mut recovery = Recovery::default();
     for path in ledgers {
         match FileLedger::adopt(&path) {
             Ok(Some((ledger, replay))) => match replay.run.clone() {
@@ -134,15 +150,21 @@ impl Recovery {
         }
         let before = self.failures.len();
         let mut outstanding = replay.outstanding;
+        let all = outstanding.len();
         outstanding.retain(|held| {
-            let prospect = undo::prospect(pipeline, &held.undo);
+            let far = held.capture().and_then(|(undo, _)| undo.far());
+            !self.is_here_alone || far.is_none()
+        });
+        let is_left = outstanding.len() < all;
+        outstanding.retain(|held| {
+            let prospect = undo::prospect(pipeline, &held.undo, held.identity.as_ref());
             match is_given_up {
                 true => !self.let_go(run, &ledger, held, prospect),
                 false => !self.waits(run, prospect),
             }
         });
-        self.failures.extend(undo::unwind(pipeline, run, &ledger, &outstanding));
-        if self.failures.len() == before {
+        self.failures.extend(undo::unwind(pipeline, run, &ledger, &outstanding, &self.silent));
+        if self.failures.len() == before && !is_left {
             let entries = counted(outstanding.len() as u64, "entry", "entries");
             self.done.push(format!("released what run {run} left behind ({entries})"));
         }
@@ -207,8 +229,8 @@ impl Recovery {
     ) -> bool {
         let told = match prospect {
             Prospect::TriedAgain => return false,
-            Prospect::MayBeGivenUp { what } => {
-                format!("gave up {what}, which run {run} left: it was not run")
+            Prospect::MayBeGivenUp { what, stays } => {
+                format!("gave up {what}, which run {run} left: {stays}")
             }
             Prospect::OutOfReach { what, place } => {
                 format!("gave up the {what} that run {run} may have left in {place}")

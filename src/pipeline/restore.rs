@@ -21,10 +21,12 @@ use crate::model::shown::Show;
 
 use super::engine_lock::bracketed;
 use super::query::{self, Query};
-use super::staging::try_own_directory;
+use super::staging::{elsewhere, try_own_directory};
+use super::unpacked::with_unpacked;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
+pub mod as_subvolume;
 mod closed;
 mod judge;
 mod own;
@@ -95,9 +97,15 @@ pub fn restore(
         );
         return Err(StepError::new(Trouble::Configuration, text));
     }
+    if wanted.to.is_none() {
+        query::refuse_elsewhere(cx.config(), query, &copy, RESTORE_HERE)?;
+    }
     let report = restore_copy(cx, engine, &copy, wanted)?;
     Ok(Restored { target: engine.target().name.clone(), copy, report })
 }
+
+/// What is said of a copy whose place is on another machine.
+const RESTORE_HERE: &str = "restore it to a directory of this machine with --to";
 
 /// How a copy is to be restored: what was found out before anything is written.
 struct Plan {
@@ -117,11 +125,18 @@ fn restore_copy(
     copy: &Copy,
     wanted: &Wanted,
 ) -> Result<RestoreReport, StepError> {
-    let plan = plan(cx, engine, copy, wanted)?;
-    if wanted.dry_run {
-        return predict(cx, engine, &plan);
+    if wanted.dry_run && engine.is_packed() {
+        let note = "what would be restored is known only when the copy is unpacked, which is not done here";
+        return Ok(RestoreReport { notes: vec![note.into()], ..RestoreReport::default() });
     }
-    carry_out(cx, engine, wanted, plan)
+    let to = wanted.to.as_deref().map(|to| cx.host().canonical(to));
+    with_unpacked(cx, engine, copy, to.as_deref(), || {
+        let plan = plan(cx, engine, copy, wanted)?;
+        if wanted.dry_run {
+            return predict(cx, engine, &plan);
+        }
+        carry_out(cx, engine, wanted, plan)
+    })
 }
 
 /// Finds out whether the copy holds what is asked for, where it will lie, and whether it fits there.
@@ -370,7 +385,8 @@ fn stage(cx: RunContext<'_>, to: &Path, survey: &mut Survey) -> Result<Vec<Stage
             (Some(at), _) => below(to, at).join(&name),
         };
         let at = at.unwrap_or_default();
-        match try_own_directory(cx.pipeline, cx.ledger, &path)? {
+        let own = elsewhere(cx.host(), &path)?;
+        match try_own_directory(cx.pipeline, cx.ledger, own)? {
             Ok(Some(identity)) => staged.push(Staged { path, identity, at }),
             Ok(None) => {}
             Err(error) => {
@@ -405,7 +421,15 @@ pub fn stream(
     path: Option<&Path>,
 ) -> Result<(), StepError> {
     let (engine, copy) = query::copy(cx.pipeline, query, named)?;
-    let copy = &copy;
+    with_unpacked(cx, engine, &copy, None, || stream_of(cx, engine, &copy, path))
+}
+
+fn stream_of(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    copy: &Copy,
+    path: Option<&Path>,
+) -> Result<(), StepError> {
     let mut files = Vec::new();
     // Listings spell a path that is not UTF-8 in their own way; then the engine says whether there is one.
     let mut kind = path.filter(|path| path.to_str().is_none()).map(|_| '-');

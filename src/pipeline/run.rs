@@ -6,13 +6,14 @@ use std::time::Instant;
 use crate::history::room;
 use crate::host::ActError;
 use crate::model::event::Event;
-use crate::model::job::Job;
+use crate::model::job::{Job, Scope};
 use crate::model::names::{RunId, TargetName};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::RunReport;
 use crate::model::shown::Show;
 
 use super::job::{not_begun, run_job};
+use super::make_room::make_room;
 use super::session::{LedgerDirectory, session};
 use super::steps::maintain::maintain;
 use crate::step::context::{Pipeline, RunContext};
@@ -21,7 +22,7 @@ use crate::step::kept;
 use crate::step::recorder::Recorder;
 
 /// Runs jobs and answers with the record. Nothing that goes wrong is an error here: it is in the record.
-pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> RunReport {
+pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], scope: Scope<'_>) -> RunReport {
     let run = RunId::from_bytes(pipeline.host.random());
     let clock = Instant::now();
     pipeline.observer.on(&Event::RunStarted {
@@ -30,7 +31,9 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
     });
     let mut report = RunReport::begun(run.clone(), pipeline.host.now());
     let ended = room_for_records(pipeline).and_then(|()| {
-        session(pipeline, &run, LedgerDirectory::State, |cx| carry_out(cx, jobs, only, &mut report))
+        session(pipeline, &run, LedgerDirectory::State, |cx| {
+            carry_out(cx, jobs, scope, &mut report)
+        })
     });
     let maintained = match ended {
         Ok((maintained, cleanup)) => {
@@ -51,7 +54,7 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
     };
     // A job that the run did not come to made no copy, and must not be missing from its record.
     let begun = report.jobs.len();
-    report.jobs.extend(jobs.iter().skip(begun).map(|job| not_begun(pipeline, job, only)));
+    report.jobs.extend(jobs.iter().skip(begun).map(|job| not_begun(pipeline, job, scope)));
     report.troubles.extend(pipeline.host.stop_signal().map(Trouble::Signal));
     report.outcome = outcome(&report, maintained);
     report.settle_exit_code();
@@ -69,7 +72,7 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], only: Option<&TargetName>) -> 
 fn carry_out(
     cx: RunContext<'_>,
     jobs: &[&Job],
-    only: Option<&TargetName>,
+    scope: Scope<'_>,
     report: &mut RunReport,
 ) -> Outcome {
     let mut served: BTreeMap<TargetName, bool> = BTreeMap::new();
@@ -77,7 +80,7 @@ fn carry_out(
         if cx.host().stop_signal().is_some() {
             break;
         }
-        let result = run_job(cx, job, only);
+        let result = run_job(cx, job, scope);
         report.jobs.push(result.report);
         report.troubles.extend(result.troubles);
         report.warnings.extend(result.warnings);
@@ -92,7 +95,8 @@ fn carry_out(
     for target in &cx.config().targets {
         let Some(deleted) = served.get(&target.name) else { continue };
         if cx.host().stop_signal().is_none() {
-            maintain(cx, &mut rec, cx.pipeline.engine(target), *deleted);
+            let deleted = make_room(cx, &mut rec, target, *deleted, &mut report.jobs);
+            maintain(cx, &mut rec, cx.pipeline.engine(target), deleted);
         }
     }
     let outcome = rec.outcome();

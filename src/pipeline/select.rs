@@ -2,13 +2,15 @@
 
 use crate::engine::Engine;
 use crate::model::copy::Copy;
-use crate::model::job::{Config, Job};
+use crate::model::job::{Config, Job, Part, Scope};
 use crate::model::names::{JobName, TargetName};
 use crate::model::near::nearest;
 use crate::model::outcome::Trouble;
 use crate::model::target::Target;
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
+
+use super::absent;
 
 /// The jobs of these names, or all of them.
 ///
@@ -43,17 +45,18 @@ pub fn target<'a>(config: &'a Config, name: &TargetName) -> Result<&'a Target, S
     })
 }
 
-/// The jobs that a run is to serve: those of these names, or all, as far as they use the target.
+/// The jobs that a run is to serve: those of these names, or all, as far as they use the target and do what is asked for.
 ///
 /// # Errors
-/// When a name is unknown, a named job does not use the target, or nothing is left: a run that does nothing
-/// must not look like one that did its work.
+/// When a name is unknown, a named job does not use the target or cannot do what is asked for, or nothing is left: a run
+/// that does nothing must not look like one that did its work.
 pub fn jobs_to_run<'a>(
     config: &'a Config,
     names: &[JobName],
-    only: Option<&TargetName>,
+    scope: Scope<'_>,
 ) -> Result<Vec<&'a Job>, StepError> {
     let mut jobs = jobs(config, names)?;
+    let only = scope.target;
     if let Some(only) = only {
         target(config, only)?;
         if !names.is_empty() {
@@ -63,6 +66,13 @@ pub fn jobs_to_run<'a>(
         }
         jobs.retain(|job| job.targets.contains(only));
     }
+    let unfit = jobs.iter().find_map(|job| hindrance(job, scope.part));
+    if let Some(why) = unfit {
+        jobs.retain(|job| hindrance(job, scope.part).is_none());
+        if !names.is_empty() || jobs.is_empty() {
+            return Err(StepError::new(Trouble::Configuration, why));
+        }
+    }
     if jobs.is_empty() {
         let text = match only {
             Some(only) => format!("no job uses target {only} — name it in the targets of a job"),
@@ -71,6 +81,28 @@ pub fn jobs_to_run<'a>(
         return Err(StepError::new(Trouble::Configuration, text));
     }
     Ok(jobs)
+}
+
+/// Why a job cannot do a part of its work alone, if so.
+fn hindrance(job: &Job, part: Part) -> Option<String> {
+    let (name, source) = (&job.name, &job.source);
+    if part != Part::Whole && !source.can_be_had_apart() {
+        return Some(format!(
+            "job {name} is of {}, of which nothing stays here from run to run — only a job of subvolumes makes snapshots and sends them apart from each other",
+            source.kind()
+        ));
+    }
+    match part {
+        Part::Whole | Part::Transfer => None,
+        Part::Snapshots if !source.keeps_snapshots() => {
+            Some(format!("job {name} makes no snapshots: it sends existing ones"))
+        }
+        Part::Snapshots => job.keep_snapshots.is_none().then(|| {
+            format!(
+                "nothing would keep the snapshots of job {name} — say how long: [jobs.{name}.keep-snapshots]"
+            )
+        }),
+    }
 }
 
 fn unknown(kind: &str, name: &str, known: &[&str]) -> StepError {
@@ -121,6 +153,7 @@ pub fn targets<'a>(
 /// # Errors
 /// When the target cannot be listed.
 pub fn all_copies(pipeline: Pipeline<'_>, engine: &dyn Engine) -> Result<Vec<Copy>, StepError> {
+    absent::refuse(pipeline, engine.target())?;
     let mut copies = engine.list(pipeline.engine_context()).map_err(StepError::from)?;
     if let Some(history) = pipeline.history {
         history.enrich(&engine.target().name, &mut copies)?;
@@ -197,4 +230,24 @@ pub struct Unread {
     pub copy: Option<String>,
     /// What the engine or the machine said.
     pub error: StepError,
+    /// It is a target that is absent as it may be, and nobody has named it: no trouble.
+    pub is_excused: bool,
+}
+
+impl Unread {
+    /// A target that could not be listed; `only` is that which a person has named, if one.
+    pub fn target(
+        pipeline: Pipeline<'_>,
+        target: &Target,
+        only: Option<&TargetName>,
+        error: StepError,
+    ) -> Self {
+        let is_excused = only.is_none() && absent::absence(pipeline, target).is_some();
+        Self { target: target.name.clone(), copy: None, error, is_excused }
+    }
+
+    /// What it means for whoever asked.
+    pub fn trouble(&self) -> Option<Trouble> {
+        (!self.is_excused).then_some(self.error.trouble)
+    }
 }

@@ -15,9 +15,9 @@ use crate::model::shown::Show;
 use crate::model::undo::ChildProcess;
 
 use super::ledger::{FileLedger, NoLedger};
-use super::recover::{Recovery, durable_ledgers, recover, volatile_ledgers};
+use super::recover::{Recovery, durable_ledgers, recover, recover_here, volatile_ledgers};
 use super::staging::stage;
-use super::undo::unwind;
+use super::undo::{Silent, unwind};
 use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
 
@@ -122,7 +122,11 @@ pub fn session<T>(
     for path in [root, part, settings.runtime_dir.clone(), locks] {
         ensure(pipeline, path)?;
     }
-    let recovery = match recover(pipeline) {
+    let recovered = match ledger_in {
+        LedgerDirectory::StateElseRuntime => recover_here(pipeline),
+        LedgerDirectory::State => recover(pipeline),
+    };
+    let recovery = match recovered {
         Err(error) if ledger_in == LedgerDirectory::StateElseRuntime => {
             let failure = StepError { trouble: Trouble::Cleanup, ..error };
             Recovery { failures: vec![failure], ..Recovery::default() }
@@ -190,7 +194,7 @@ fn begin(
 fn end(pipeline: Pipeline<'_>, run: &RunId, ledger: Arc<FileLedger>) -> Vec<StepError> {
     let cleanup = |error| StepError { trouble: Trouble::Cleanup, ..StepError::from(error) };
     let mut leftovers = match ledger.replay() {
-        Ok(replay) => unwind(pipeline, run, &ledger, &replay.outstanding),
+        Ok(replay) => unwind(pipeline, run, &ledger, &replay.outstanding, &Silent::default()),
         Err(error) => vec![cleanup(error)],
     };
     // The host has let go of its share, so this is the last one.

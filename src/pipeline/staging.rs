@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::host::{ActError, Action, Host};
+use crate::host::{ActError, Action, Host, mount_of};
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
+use crate::model::shown::Show;
 use crate::model::undo::{Identity, Ledger, StagingDirectory};
 
 use crate::step::context::Pipeline;
@@ -21,24 +22,23 @@ pub(super) fn stage(
     below: &Path,
 ) -> Result<PathBuf, StepError> {
     let path = below.join(run.as_str());
-    match try_own_directory(pipeline, ledger, &path)? {
+    match try_own_directory(pipeline, ledger, StagingDirectory::new(path.clone()))? {
         Ok(_) => Ok(path),
         Err(error) => Err(StepError::from_error(Trouble::Environment, &error, None)),
     }
 }
 
-/// Makes a directory of the run's, which goes with the run. Answers with its identity; a dry host makes none. That it
-/// cannot be made is the inner error, for who knows what to do then.
+/// Makes a directory of the run's, which goes with the run. Answers with its identity; a dry host makes none. That it cannot
+/// be made is the inner error, for who knows what to do then.
 ///
 /// # Errors
 /// When it cannot be written down.
 pub(super) fn try_own_directory(
     pipeline: Pipeline<'_>,
     ledger: &dyn Ledger,
-    path: &Path,
+    directory: StagingDirectory,
 ) -> Result<Result<Option<Identity>, ActError>, StepError> {
-    let path = path.to_owned();
-    let directory = StagingDirectory { path: path.clone() };
+    let path = directory.path.clone();
     let entry = ledger.intend(directory.into()).map_err(ledger_error)?;
     let identity = match pipeline.host.act(&Action::CreateDirectory { path, mode: 0o700 }) {
         Ok(identity) => identity,
@@ -50,6 +50,34 @@ pub(super) fn try_own_directory(
     Ok(Ok(identity))
 }
 
+/// A new directory on a file system that may be away later.
+///
+/// # Errors
+/// When the mounts cannot be read.
+pub(super) fn elsewhere(host: &dyn Host, path: &Path) -> Result<StagingDirectory, StepError> {
+    let mounts = host.mounts()?;
+    let around = mount_of(&mounts, &host.canonical(path.parent().unwrap_or(path)));
+    let new = StagingDirectory::new(path.to_owned());
+    Ok(match around {
+        Some(mount) => StagingDirectory { mounted_at: mount.at.clone(), ..new },
+        None => new,
+    })
+}
+
+/// Where a directory is that was made and cannot be found, because what it is on is not mounted, in words.
+pub(super) fn out_of_reach(
+    host: &dyn Host,
+    directory: &StagingDirectory,
+    identity: Option<&Identity>,
+) -> Option<String> {
+    let StagingDirectory { path, mounted_at: at, subvolumes: _ } = directory;
+    let is_out = identity.is_some()
+        && matches!(host.path_state(path), Ok(None))
+        && matches!(host.is_mount_point(at), Ok(false));
+    let (path, at) = (path.shown(), at.shown());
+    is_out.then(|| format!("{path}, on what was mounted at {at} and is not now"))
+}
+
 /// Removes a directory of a run's that a ledger holds, with all that is in it.
 ///
 /// # Errors
@@ -59,7 +87,17 @@ pub(super) fn remove(
     directory: &StagingDirectory,
     identity: Option<&Identity>,
 ) -> Result<(), StepError> {
+    if let Some(place) = out_of_reach(host, directory, identity) {
+        let text = format!("a directory cannot be removed: {place}");
+        return Err(StepError::new(Trouble::Cleanup, text));
+    }
     let (path, identity) = (directory.path.clone(), identity.cloned());
     host.act(&Action::RemoveStaging { path, identity })?;
+    if directory.subvolumes
+        && let Some(above) = directory.path.parent()
+        && host.path_state(above)?.is_some()
+    {
+        host.act(&Action::FlushFileSystem { path: above.to_owned() })?;
+    }
     Ok(())
 }

@@ -55,7 +55,7 @@ fn ask_targets(pipeline: Pipeline<'_>, report: &mut StatusReport) {
             select::finished_copies(pipeline, engine).map_err(|error| error.message)
         });
         let series = Series {
-            host: pipeline.config.settings.host.clone(),
+            host: pipeline.config.host_of(&entry.job).clone(),
             job: entry.job.clone(),
             item: entry.item.clone(),
         };

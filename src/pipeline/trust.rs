@@ -67,6 +67,7 @@ fn used<'c>(
 ) -> Vec<(Named, TrustKind)> {
     let mut programs: BTreeMap<PathBuf, String> = BTreeMap::new();
     let mut private: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut public: BTreeMap<PathBuf, String> = BTreeMap::new();
     let note = |list: &mut BTreeMap<PathBuf, String>, path: Option<PathBuf>, place: &str| {
         if let Some(path) = path {
             list.entry(path).or_insert_with(|| place.to_owned());
@@ -83,6 +84,9 @@ fn used<'c>(
         for secret in needs.reads {
             note(&mut private, Some(secret), &place);
         }
+        for file in needs.public {
+            note(&mut public, Some(file), &place);
+        }
     }
     for job in jobs {
         for (place, program) in programs_of(job) {
@@ -92,6 +96,8 @@ fn used<'c>(
     // Names without a slash are looked up on a fixed path and checked when they are run.
     programs.retain(|path, _| path.is_absolute());
     let programs = programs.into_iter().map(|program| (program, TrustKind::Program));
+    let public = public.into_iter().map(|file| (file, TrustKind::File));
+    let programs = programs.chain(public);
     programs.chain(private.into_iter().map(|secret| (secret, TrustKind::Secret))).collect()
 }
 

@@ -1,19 +1,50 @@
 //! The one interpreter of [`Undo`]: after an error in the same run, and after a crash in a later one. It tells rooms
 //! apart, and each room knows its own kinds.
 
-use crate::capture;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use crate::capture::{self, CaptureError};
 use crate::host::LockGuard;
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
-use crate::model::undo::{Identity, Ledger, Outstanding, Undo};
+use crate::model::undo::{CaptureUndo, Identity, Ledger, Outstanding, Undo};
 use crate::source::files::quiesce;
 
 use super::ledger::FileLedger;
-use super::{engine_undo, staging};
+use super::{engine_undo, staging, waiting};
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 use crate::step::hook;
 use crate::step::release::release_all;
+
+/// The machines that gave no answer in a session: each may keep us waiting as long again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Silent(RefCell<BTreeSet<(String, Option<u16>)>>);
+
+impl Silent {
+    /// Asks the machine that a capture is on, unless it has given no answer before.
+    fn ask(
+        &self,
+        undo: &CaptureUndo,
+        ask: impl FnOnce() -> Result<(), CaptureError>,
+    ) -> Result<(), StepError> {
+        let Some(snapshot) = undo.far() else { return Ok(ask()?) };
+        let way = (snapshot.server.login.clone(), snapshot.server.port);
+        if self.0.borrow().contains(&way) {
+            let text = format!(
+                "{} has given no answer just now, so {} was not asked for",
+                way.0, snapshot.name
+            );
+            return Err(StepError::new(Trouble::Cleanup, text));
+        }
+        let asked = ask();
+        if asked.as_ref().is_err_and(CaptureError::is_unanswered) {
+            self.0.borrow_mut().insert(way);
+        }
+        Ok(asked?)
+    }
+}
 
 /// Releases one thing. Idempotent: what is already gone is success, decided by looking.
 ///
@@ -23,16 +54,31 @@ pub fn release(
     pipeline: Pipeline<'_>,
     run: &RunId,
     ledger: &dyn Ledger,
-    undo: &Undo,
-    identity: Option<&Identity>,
+    (undo, identity): (&Undo, Option<&Identity>),
+    silent: &Silent,
 ) -> Result<(), StepError> {
     match undo {
-        Undo::Capture(undo) => Ok(capture::release(pipeline.capture_context(), undo, identity)?),
+        Undo::Capture(undo) => {
+            let undo = reached_now(pipeline, undo);
+            silent.ask(&undo, || capture::release(pipeline.capture_context(), &undo, identity))
+        }
         Undo::Engine(undo) => engine_undo::release(pipeline, ledger, undo, identity),
         Undo::Hook(hook) => hook::run_pending(pipeline.host, run, hook),
         Undo::Staging(directory) => staging::remove(pipeline.host, directory, identity),
+        Undo::Waiting(subvolume) => waiting::remove(pipeline.host, subvolume),
         Undo::Thaw(group) => quiesce::release(pipeline.host, group, identity),
     }
+}
+
+/// A capture as it is reached now: a machine from which a job pulls as that job says it.
+fn reached_now(pipeline: Pipeline<'_>, undo: &CaptureUndo) -> CaptureUndo {
+    let Some(snapshot) = undo.far() else { return undo.clone() };
+    let mut ways = pipeline.config.jobs.iter().filter_map(|job| job.source.far_machine());
+    let now = ways.find_map(|way| {
+        let is_same = way.server.directory == snapshot.server.directory;
+        snapshot.reached_by(&way.host, &way.server).filter(|_| is_same)
+    });
+    now.map_or_else(|| undo.clone(), CaptureUndo::from)
 }
 
 /// What has to be held while a thing is released, where that may not happen at any time.
@@ -43,7 +89,11 @@ fn permit(
 ) -> Result<Option<Box<dyn LockGuard>>, StepError> {
     match undo {
         Undo::Hook(hook) => hook::permit(pipeline, run, hook).map(Some),
-        Undo::Capture(_) | Undo::Engine(_) | Undo::Staging(_) | Undo::Thaw(_) => Ok(None),
+        Undo::Capture(_)
+        | Undo::Engine(_)
+        | Undo::Staging(_)
+        | Undo::Waiting(_)
+        | Undo::Thaw(_) => Ok(None),
     }
 }
 
@@ -55,6 +105,8 @@ pub(super) enum Prospect {
     MayBeGivenUp {
         /// What it is, in words.
         what: String,
+        /// What becomes of it then, in words.
+        stays: &'static str,
     },
     /// It cannot even be tried, until a person gives it up or the configuration names what it is about.
     OutOfReach {
@@ -66,12 +118,25 @@ pub(super) enum Prospect {
 }
 
 /// What can be done about a thing that a run holds.
-pub(super) fn prospect(pipeline: Pipeline<'_>, undo: &Undo) -> Prospect {
+pub(super) fn prospect(
+    pipeline: Pipeline<'_>,
+    undo: &Undo,
+    identity: Option<&Identity>,
+) -> Prospect {
     match undo {
         Undo::Hook(hook) => {
             let (kind, argv, job) = (hook.kind.name(), hook.argv.join(" "), &hook.job);
-            Prospect::MayBeGivenUp { what: format!("the {kind} hook {argv} of job {job}") }
+            let what = format!("the {kind} hook {argv} of job {job}");
+            Prospect::MayBeGivenUp { what, stays: "it was not run" }
         }
+        Undo::Capture(undo) => match undo.far() {
+            // That machine may never be back.
+            Some(snapshot) => Prospect::MayBeGivenUp {
+                what: format!("the snapshot {} on {}", snapshot.name, snapshot.server.login),
+                stays: "it may be there still",
+            },
+            None => Prospect::TriedAgain,
+        },
         Undo::Engine(undo) => match engine_undo::out_of_reach(pipeline, undo) {
             Some(target) => Prospect::OutOfReach {
                 what: "lock",
@@ -81,7 +146,13 @@ pub(super) fn prospect(pipeline: Pipeline<'_>, undo: &Undo) -> Prospect {
             },
             None => Prospect::TriedAgain,
         },
-        Undo::Capture(_) | Undo::Staging(_) | Undo::Thaw(_) => Prospect::TriedAgain,
+        Undo::Staging(directory) => {
+            match staging::out_of_reach(pipeline.host, directory, identity) {
+                Some(place) => Prospect::OutOfReach { what: "directory", place },
+                None => Prospect::TriedAgain,
+            }
+        }
+        Undo::Waiting(_) | Undo::Thaw(_) => Prospect::TriedAgain,
     }
 }
 
@@ -92,17 +163,18 @@ pub fn unwind(
     run: &RunId,
     ledger: &FileLedger,
     outstanding: &[Outstanding],
+    silent: &Silent,
 ) -> Vec<StepError> {
     // What a signal stopped must still be released.
     let _shield = pipeline.host.shield();
     let one = |Outstanding { undo, identity, .. }: &Outstanding| {
         let _lock = permit(pipeline, run, undo)?;
-        release(pipeline, run, ledger, undo, identity.as_ref())
+        release(pipeline, run, ledger, (undo, identity.as_ref()), silent)
     };
     let mut failures = Vec::new();
     for (undo, error) in release_all(pipeline.capture_context(), ledger, outstanding, &one) {
         let mut failure = left(Some(run), &error.message);
-        if let Prospect::MayBeGivenUp { .. } = prospect(pipeline, undo) {
+        if let Prospect::MayBeGivenUp { .. } = prospect(pipeline, undo, None) {
             failure.message += &format!(", and {}", gives_up(run));
         }
         failures.push(failure);

@@ -140,7 +140,7 @@ impl Terminal {
         bar.set_style(style("{prefix} {wide_msg}"));
         bar.set_prefix(shown::text(&label(place)));
         // A bar is drawn when it changes; without this it would stay unseen until progress arrives.
-        bar.set_message("…");
+        bar.set_message(BEGUN);
         state.active.push((place.clone(), bar));
     }
 
@@ -157,7 +157,11 @@ impl Terminal {
             }
             bar.set_position(done.min(total));
         }
-        bar.set_message(shown::text(&describe(progress)));
+        if bar.message() == BEGUN {
+            bar.reset_elapsed();
+        }
+        let told = [describe(progress), pace(progress, bar.elapsed())].concat();
+        bar.set_message(shown::text(&told));
     }
 
     fn step_finished(
@@ -173,6 +177,9 @@ impl Terminal {
             bar.finish_and_clear();
             self.bars.remove(&bar);
         }
+        // What was left out has its reason in the outcome.
+        let is_said = matches!(outcome, Outcome::Skipped(reason) if reason == detail);
+        let detail = if is_said { "" } else { detail };
         let comma = if detail.is_empty() { "" } else { ", " };
         let text = format!("{}: {outcome}{comma}{detail}", label(place));
         let text = with_time(&text, elapsed);
@@ -243,6 +250,10 @@ impl Observer for Terminal {
             }
         }
     }
+
+    fn shows_progress(&self) -> bool {
+        !self.bars.is_hidden()
+    }
 }
 
 fn is_fine(outcome: &Outcome) -> bool {
@@ -286,6 +297,24 @@ fn describe(progress: &Progress) -> String {
     parts.extend(progress.current.clone());
     parts.join(", ")
 }
+
+/// How fast it is, and how long it will take; nothing before that can be said.
+fn pace(progress: &Progress, elapsed: Duration) -> String {
+    let done = progress.bytes_done.filter(|done| *done > 0 && elapsed >= PACE_AFTER);
+    let Some(done) = done else { return String::new() };
+    let each = done as f64 / elapsed.as_secs_f64();
+    let left = progress.bytes_total.and_then(|total| total.checked_sub(done)).map(|left| {
+        let left = Duration::from_secs((left as f64 / each) as u64);
+        format!(", {} left", span::show(left))
+    });
+    format!(", {}/s{}", size::show(each as u64), left.unwrap_or_default())
+}
+
+/// What a bar says before anything is known.
+const BEGUN: &str = "…";
+
+/// How long a step is at work before its pace says anything.
+const PACE_AFTER: Duration = Duration::from_secs(3);
 
 fn style(template: &str) -> ProgressStyle {
     // The templates are constants of this file, which a test draws; a plain bar is still a bar.

@@ -16,6 +16,9 @@
 //! copies out. It stays while it is newer than the newest good copy (it may hold what nothing else does),
 //! while `within` covers it, or while it is pinned or tagged.
 //!
+//! A copy that is a difference to another one ([`based_on`](crate::model::copy::Copy::based_on)) is nothing without that
+//! one, which stays as long as it does, whatever keeps it.
+//!
 //! # Where this differs from `borg prune` and `restic forget`
 //!
 //! Each line is shown by a test in `tests.rs` of the number given; what the engines do was seen with borg 1.2.4
@@ -42,18 +45,24 @@
 //! 9. A series is host, job and item. restic groups by host and paths, so an edited path starts a new
 //!    group in which the old copies are kept for ever.
 //! 10. An empty policy keeps everything, as in restic; borg refuses it.
+//!
+//! A policy may ask for btrbk's way of counting instead; see `btrbk.rs`.
 
+mod btrbk;
 mod gate;
 mod guards;
 mod plan;
 mod rules;
+mod space;
 
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
 
+pub use btrbk::Preserved;
 pub use gate::{Evidence, Measure, Refusal, baseline, gate};
 pub use guards::Guards;
 pub use plan::{Decision, Plan, Reason, Unneeded, Verdict, last_good, plan};
 pub use rules::{PROTECTED_TAG, Rule};
+pub use space::{Expendable, expendable};

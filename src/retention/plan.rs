@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, FixedOffset, Utc};
 
+use super::btrbk::{self, Preserved};
 use super::guards::Guards;
 use super::rules::{PROTECTED_TAG, Rule};
 use crate::model::copy::{Copy, Series};
-use crate::model::keep::KeepPolicy;
+use crate::model::keep::{ALL, BtrbkSchedule, KeepPolicy};
 use crate::model::span;
 
 /// Why a copy is kept.
@@ -28,6 +29,10 @@ pub enum Reason {
     Within(Duration),
     /// It is incomplete, but nothing newer is good.
     NewerThanGood,
+    /// A copy that stays is a difference to it, or to one that is.
+    NeededBy(String),
+    /// btrbk's schedule preserves it.
+    Btrbk(Preserved),
     /// It fills a slot of a counted rule.
     Counted {
         /// The rule.
@@ -48,6 +53,9 @@ impl fmt::Display for Reason {
             Reason::Tagged(tag) => write!(f, "tag {tag}"),
             Reason::Within(span) => write!(f, "within {}", span::show(*span)),
             Reason::NewerThanGood => f.write_str("incomplete, but newer than any good copy"),
+            Reason::NeededBy(id) => write!(f, "needed by {id}"),
+            Reason::Btrbk(preserved) => write!(f, "{preserved}"),
+            Reason::Counted { rule, number, of: ALL } => write!(f, "{rule} {number}"),
             Reason::Counted { rule, number, of } => write!(f, "{rule} {number} of {of}"),
         }
     }
@@ -111,6 +119,8 @@ pub struct Decision {
     pub id: String,
     /// The moment it stands for.
     pub time: DateTime<Utc>,
+    /// The copy to which it is a difference.
+    pub based_on: Option<String>,
     /// What happens to it.
     pub verdict: Verdict,
 }
@@ -176,15 +186,42 @@ pub fn plan<C: Borrow<Copy>>(
         }
     }
     for members in groups.into_values() {
-        let verdicts = decide(policy, &members, ahead);
+        let verdicts = decide(policy, &members, now, ahead);
         decided.extend(members.into_iter().zip(verdicts));
     }
+    keep_what_is_needed(&mut decided);
     decided.sort_by(|(one, _), (other, _)| newest_first(one, other));
     let decisions = decided
         .into_iter()
-        .map(|(copy, verdict)| Decision { id: copy.id.clone(), time: copy.time, verdict })
+        .map(|(copy, verdict)| Decision {
+            id: copy.id.clone(),
+            time: copy.time,
+            based_on: copy.based_on.clone(),
+            verdict,
+        })
         .collect();
     Plan { decisions }
+}
+
+/// Keeps what copies that stay are differences to, whatever keeps them.
+fn keep_what_is_needed(decided: &mut [(&Copy, Verdict)]) {
+    let places: BTreeMap<&str, usize> =
+        (decided.iter().enumerate()).map(|(place, (copy, _))| (copy.id.as_str(), place)).collect();
+    for place in 0..decided.len() {
+        let mut at = place;
+        // What stays by now has kept what it needs, or will when its turn comes; so no circle is walked twice.
+        while !matches!(decided[at].1, Verdict::Delete(_)) {
+            let (copy, _) = &decided[at];
+            let Some(&base) = copy.based_on.as_deref().and_then(|base| places.get(base)) else {
+                break;
+            };
+            if !matches!(decided[base].1, Verdict::Delete(_)) {
+                break;
+            }
+            decided[base].1 = Verdict::Keep(vec![Reason::NeededBy(copy.id.clone())]);
+            at = base;
+        }
+    }
 }
 
 /// By time, and by id where two copies stand for the same moment.
@@ -204,39 +241,22 @@ pub fn last_good<'a>(copies: impl Iterator<Item = &'a Copy>) -> Option<&'a Copy>
 fn decide(
     policy: &KeepPolicy,
     members: &[&Copy],
+    now: DateTime<Utc>,
     ahead: &dyn Fn(DateTime<Utc>) -> FixedOffset,
 ) -> Vec<Verdict> {
-    let mut reasons: Vec<Vec<Reason>> = vec![Vec::new(); members.len()];
     let within = policy.within.filter(|span| !span.is_zero());
-    let has_rule = !policy.is_empty();
-    let newest_good = members.iter().position(|copy| copy.may_be_good());
-    let last_good = last_good(members.iter().copied());
-
     // What no policy can take away comes first, so that it is the first reason a person reads.
-    for (index, copy) in members.iter().enumerate() {
-        let why = &mut reasons[index];
-        if copy.pinned {
-            why.push(Reason::Pinned);
-        }
-        let tag = copy.tags.iter().find(|tag| *tag == PROTECTED_TAG || policy.tags.contains(tag));
-        if let Some(tag) = tag {
-            why.push(Reason::Tagged(tag.clone()));
-        }
-        if newest_good == Some(index) || last_good.is_some_and(|last| last.id == copy.id) {
-            why.push(Reason::NewestGood);
-        }
-        if newest_good.is_none_or(|newest| index < newest) {
-            why.push(Reason::NewerThanGood);
-        }
-        if !has_rule {
-            why.push(Reason::NoPolicy);
-        }
-    }
+    let mut reasons = lasting(policy, members);
     let clock = |copy: &&Copy| copy.time.with_timezone(&ahead(copy.time));
     let local: Vec<DateTime<FixedOffset>> = members.iter().map(clock).collect();
-    for rule in Rule::ALL {
-        if let Some(count) = rule.count(policy) {
-            count_slots(rule, count, members, &local, &mut reasons);
+    if let Some(schedule) = &policy.btrbk {
+        let now = now.with_timezone(&ahead(now));
+        as_btrbk(policy, schedule, members, (&local, now), &mut reasons);
+    } else {
+        for rule in Rule::ALL {
+            if let Some(count) = rule.count(policy) {
+                count_slots(rule, count, members, &local, &mut reasons);
+            }
         }
     }
     if let (Some(span), Some(newest)) = (within, members.first()) {
@@ -257,6 +277,50 @@ fn decide(
             (true, false) => Verdict::Delete(Unneeded::Unhealthy),
         })
         .collect()
+}
+
+/// Why each copy stays whatever the rules say.
+fn lasting(policy: &KeepPolicy, members: &[&Copy]) -> Vec<Vec<Reason>> {
+    let newest_good = members.iter().position(|copy| copy.may_be_good());
+    let last_good = last_good(members.iter().copied());
+    let reasons = |(index, copy): (usize, &&Copy)| {
+        let mut why = Vec::new();
+        if copy.pinned {
+            why.push(Reason::Pinned);
+        }
+        let tag = copy.tags.iter().find(|tag| *tag == PROTECTED_TAG || policy.tags.contains(tag));
+        if let Some(tag) = tag {
+            why.push(Reason::Tagged(tag.clone()));
+        }
+        if newest_good == Some(index) || last_good.is_some_and(|last| last.id == copy.id) {
+            why.push(Reason::NewestGood);
+        }
+        if newest_good.is_none_or(|newest| index < newest) {
+            why.push(Reason::NewerThanGood);
+        }
+        if policy.is_empty() {
+            why.push(Reason::NoPolicy);
+        }
+        why
+    };
+    members.iter().enumerate().map(reasons).collect()
+}
+
+/// Has btrbk's schedule decide about the good copies. `clock` is their local times, and now.
+fn as_btrbk(
+    policy: &KeepPolicy,
+    schedule: &BtrbkSchedule,
+    members: &[&Copy],
+    (local, now): (&[DateTime<FixedOffset>], DateTime<FixedOffset>),
+    reasons: &mut [Vec<Reason>],
+) {
+    let good = |index: &usize| members[*index].may_be_good();
+    let oldest_first: Vec<usize> = (0..members.len()).rev().filter(good).collect();
+    let made: Vec<DateTime<FixedOffset>> = oldest_first.iter().map(|index| local[*index]).collect();
+    let preserved = btrbk::schedule(policy, schedule, &made, now);
+    for (index, why) in oldest_first.into_iter().zip(preserved) {
+        reasons[index].extend(why.into_iter().map(Reason::Btrbk));
+    }
 }
 
 /// Gives the slots of a counted rule to the newest good copy of each period, until they are used up. `local` are the

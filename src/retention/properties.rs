@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::tests::berlin;
 use super::*;
 use crate::model::copy::{Copy, Recorded, Series};
-use crate::model::keep::KeepPolicy;
+use crate::model::keep::{BtrbkSchedule, KeepPolicy, Period, PreserveMin};
 use crate::model::names::{HostName, JobName};
 
 fn now() -> DateTime<Utc> {
@@ -64,6 +64,18 @@ fn copies() -> impl Strategy<Value = Vec<Copy>> {
     })
 }
 
+/// Copies of which many are differences to another one.
+fn chained() -> impl Strategy<Value = Vec<Copy>> {
+    let bases = prop::collection::vec(prop::option::weighted(0.7, 0_usize..60), 60);
+    (copies(), bases).prop_map(|(mut copies, bases)| {
+        for (number, copy) in copies.iter_mut().enumerate() {
+            // Every one of them leads to one that is none in the end.
+            copy.based_on = bases[number].filter(|base| *base < number).map(|n| format!("{n:02}"));
+        }
+        copies
+    })
+}
+
 fn count() -> impl Strategy<Value = Option<u32>> {
     prop_oneof![3 => Just(None), 1 => Just(Some(0)), 4 => (1_u32..8).prop_map(Some)]
 }
@@ -73,11 +85,17 @@ prop_compose! {
         counts in prop::array::uniform6(count()),
         hours in prop::option::weighted(0.3, 0_u64..2_000),
         release in prop::bool::weighted(0.3),
+        btrbk in prop::option::weighted(0.3, (0_u8..7, 0_u8..24, 0_u32..4)),
     ) -> KeepPolicy {
         let [last, hourly, daily, weekly, monthly, yearly] = counts;
         let within = hours.map(|hours| Duration::from_secs(hours * 3_600));
         let tags = if release { vec!["release".to_owned()] } else { Vec::new() };
-        KeepPolicy { last, hourly, daily, weekly, monthly, yearly, within, tags }
+        let btrbk = btrbk.map(|(day_of_week, hour_of_day, days)| BtrbkSchedule {
+            preserve_min: PreserveMin::Within(days, Period::Day),
+            day_of_week,
+            hour_of_day,
+        });
+        KeepPolicy { last, hourly, daily, weekly, monthly, yearly, within, tags, btrbk, min_free: None }
     }
 }
 
@@ -143,6 +161,50 @@ proptest! {
             }
         }
         prop_assert!(plan.decisions.is_sorted_by(|a, b| (a.time, &a.id) >= (b.time, &b.id)));
+    }
+
+    #[test]
+    fn a_lack_of_space_takes_nothing_that_more_than_a_rule_keeps(
+        copies in copies(),
+        policy in a_policy(),
+        needed in prop::collection::btree_set(0_usize..60, 0..10),
+    ) {
+        let plan = plan(&policy, &copies, now(), &Guards::default(), &berlin);
+        let needed: BTreeSet<String> = needed.into_iter().map(|n| format!("{n:02}")).collect();
+        let may_go = expendable(&plan, &needed);
+        prop_assert!(may_go.is_sorted());
+        let gone = plan.deletions();
+        for Expendable { id, .. } in &may_go {
+            let copy = copies.iter().find(|copy| copy.id == *id).unwrap();
+            prop_assert!(copy.ours && copy.series.is_some() && !copy.pinned && !is_future(copy));
+            prop_assert!(!copy.tags.iter().any(|tag| tag == "protected" || policy.tags.contains(tag)));
+            prop_assert!(!needed.contains(id) && !gone.contains(id));
+        }
+        for item in 0..2 {
+            if let Some(newest) = newest_good(&copies, item) {
+                prop_assert!(may_go.iter().all(|it| it.id != newest.id));
+            }
+        }
+    }
+
+    #[test]
+    fn a_lack_of_space_never_takes_what_a_copy_that_is_there_is_a_difference_to(
+        copies in chained(),
+        policy in a_policy(),
+        needed in prop::collection::btree_set(0_usize..60, 0..3),
+    ) {
+        let plan = plan(&policy, &copies, now(), &Guards::default(), &berlin);
+        let needed: BTreeSet<String> = needed.into_iter().map(|n| format!("{n:02}")).collect();
+        let may_go = expendable(&plan, &needed);
+        let mut there: BTreeSet<&str> = copies.iter().map(|copy| copy.id.as_str()).collect();
+        let gone = plan.deletions();
+        there.retain(|id| gone.iter().all(|gone| gone != id));
+        for Expendable { id, .. } in &may_go {
+            prop_assert!(there.remove(id.as_str()));
+            let lacks = |copy: &&Copy| copy.based_on.as_ref().is_some_and(|base| base == id);
+            let dependent = copies.iter().filter(lacks).find(|copy| there.contains(copy.id.as_str()));
+            prop_assert!(dependent.is_none(), "{} goes before {:?}", id, dependent);
+        }
     }
 
     #[test]

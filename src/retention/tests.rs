@@ -100,6 +100,41 @@ fn four_days() -> Vec<Copy> {
 }
 
 #[test]
+fn what_a_copy_that_stays_is_a_difference_to_stays_as_well() {
+    let policy = KeepPolicy { last: Some(1), ..KeepPolicy::default() };
+    let on = |time: &str, base: &str| Copy { based_on: Some(base.into()), ..good(time) };
+    let mut copies = vec![
+        good("2026-01-01T08:00"),
+        on("2026-01-02T08:00", "2026-01-01T08:00"),
+        on("2026-01-03T08:00", "2026-01-02T08:00"),
+        // Nothing that stays is based on these.
+        on("2026-01-04T08:00", "2026-01-03T08:00"),
+        on("2026-01-05T08:00", "2026-01-04T08:00"),
+        on("2026-01-06T08:00", "2026-01-03T08:00"),
+    ];
+    insta::assert_snapshot!(table(&policy, &copies), @"
+    2026-01-06T08:00 keep (newest good copy, last 1 of 1)
+    2026-01-05T08:00 delete (no rule keeps it)
+    2026-01-04T08:00 delete (no rule keeps it)
+    2026-01-03T08:00 keep (needed by 2026-01-06T08:00)
+    2026-01-02T08:00 keep (needed by 2026-01-03T08:00)
+    2026-01-01T08:00 keep (needed by 2026-01-02T08:00)
+    ");
+    // Whose copy it is that stays does not matter, nor that a listing is nonsense.
+    copies[4].ours = false;
+    copies[3].based_on = Some("2026-01-05T08:00".into());
+    copies[2].based_on = Some("gone".into());
+    insta::assert_snapshot!(table(&policy, &copies), @"
+    2026-01-06T08:00 keep (newest good copy, last 1 of 1)
+    2026-01-05T08:00 untouched (this machine neither made nor adopted it)
+    2026-01-04T08:00 keep (needed by 2026-01-05T08:00)
+    2026-01-03T08:00 keep (needed by 2026-01-06T08:00)
+    2026-01-02T08:00 delete (no rule keeps it)
+    2026-01-01T08:00 delete (no rule keeps it)
+    ");
+}
+
+#[test]
 fn each_copy_says_why() {
     let policy = KeepPolicy {
         last: Some(1),
@@ -186,6 +221,8 @@ fn zero_is_no_rule() {
         yearly: Some(0),
         within: Some(Duration::ZERO),
         tags: Vec::new(),
+        btrbk: None,
+        min_free: None,
     };
     assert_eq!(deleted(&zeros, &four_days()), [""; 0]);
 }

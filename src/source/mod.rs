@@ -3,7 +3,8 @@
 use crate::model::job::{Job, Source as Kind};
 
 pub use crate::step::source::{
-    Findings, HeldBatch, Item, Source, Sources, all_series, series, series_of,
+    Due, DueSnapshot, Findings, HeldBatch, Item, ItemSnapshot, Source, Sources, all_series, series,
+    series_of,
 };
 
 use self::commands::Commands;

@@ -121,7 +121,7 @@ impl Held {
     /// # Errors
     /// When the exchange cannot be recorded: then nothing has changed, and the ledger holds it as before. When a base
     /// that it replaces could not be released: then that is tried again by the next run.
-    pub fn keep(self, cx: RunContext<'_>, replaced: &[Kept]) -> Result<(), StepError> {
+    pub fn keep(&self, cx: RunContext<'_>, replaced: &[Kept]) -> Result<(), StepError> {
         if self.to_keep().is_none() {
             return Ok(());
         }

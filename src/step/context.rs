@@ -4,10 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+
 use crate::capture;
 use crate::engine::{BackupReport, Context, Engine, Engines, Input};
 use crate::history::{History, HistoryError};
-use crate::host::{Host, LockError, LockGuard, LockMode};
+use crate::host::{Host, LockError, LockGuard, LockMode, Subvolume};
 use crate::model::event::Observer;
 use crate::model::job::{Config, Job};
 use crate::model::names::{JobName, RunId, TargetName};
@@ -189,6 +191,15 @@ pub trait Source {
         Ok(self.declared().unwrap_or_default())
     }
 
+    /// The snapshots of its items that are on this machine, whoever made them: by these it is known what copies are of that
+    /// say no more than what was sent.
+    ///
+    /// # Errors
+    /// When the machine cannot tell.
+    fn snapshots(&self, _: Pipeline<'_>) -> Result<Vec<ItemSnapshot>, StepError> {
+        Ok(Vec::new())
+    }
+
     /// Which of these items are held still together, in the order in which that happens. Each is in one batch.
     fn batches(&self, items: Vec<Item>) -> Vec<Vec<Item>> {
         vec![items]
@@ -203,6 +214,22 @@ pub trait Source {
         batch: &[Item],
         targets: &[&Target],
     ) -> Option<Box<dyn HeldBatch + 's>>;
+
+    /// The same of what is here already, of the snapshots that it keeps: nothing is made. `None` also where it keeps none.
+    fn hold_kept<'s>(
+        &'s self,
+        _: RunContext<'_>,
+        _: &mut Recorder<'_>,
+        _: &[Item],
+    ) -> Option<Box<dyn HeldBatch + 's>> {
+        None
+    }
+
+    /// Whether it keeps snapshots for their own sake, by a policy of the job: then each run makes one, even if there is no
+    /// target that could take a copy.
+    fn keeps_snapshots(&self) -> bool {
+        false
+    }
 
     /// Tidies up what it keeps from run to run, when all targets have been served. Which of them took a copy is read from
     /// history, where the run has recorded that by now; neither this nor [`HeldBatch::release`] is told.
@@ -228,10 +255,68 @@ pub trait Source {
     fn preflight(&self, pipeline: Pipeline<'_>, targets: &[&Target]) -> Findings;
 }
 
+/// A read-only snapshot of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemSnapshot {
+    /// The item.
+    pub item: Item,
+    /// The block device of the file system.
+    pub device: PathBuf,
+    /// Its path, from the top-level subvolume on.
+    pub path: PathBuf,
+    /// The snapshot.
+    pub found: Subvolume,
+}
+
+/// What a target is to get of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Due {
+    /// What was held still just now.
+    Now,
+    /// These snapshots, in this order: the newest comes last, and there is one.
+    These {
+        /// The snapshots.
+        snapshots: Vec<DueSnapshot>,
+        /// What somebody should know of it.
+        remark: Option<String>,
+    },
+    /// Nothing, in words: it has all there is.
+    Nothing(String),
+}
+
+/// A snapshot that was there before the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueSnapshot {
+    /// Its UUID.
+    pub uuid: String,
+    /// The run that made it, if one of ours did: the copy is that one's.
+    pub run: Option<RunId>,
+    /// When it was made.
+    pub made: DateTime<Utc>,
+}
+
 /// Items that are held still together, until they are released.
 pub trait HeldBatch {
     /// What the engine of a target gets to read of an item. `None` when the item is not in this batch.
     fn input(&self, cx: RunContext<'_>, item: &Item, target: &Target) -> Option<Input>;
+
+    /// The same of an earlier snapshot that is there still, by its UUID; `None` when it is not.
+    fn input_of(&self, _: RunContext<'_>, _: &Item, _: &Target, _uuid: &str) -> Option<Input> {
+        None
+    }
+
+    /// What a target is to get of an item, where that was not held still just now.
+    ///
+    /// # Errors
+    /// When there is nothing to get, or nobody can tell what it has.
+    fn due(&self, _: RunContext<'_>, _: &Item, _: &Target) -> Result<Due, StepError> {
+        Ok(Due::Now)
+    }
+
+    /// Why no copy was made of what was read, which may have gone meanwhile.
+    fn judged(&self, _: RunContext<'_>, _: &Input, error: StepError) -> StepError {
+        error
+    }
 
     /// What of it is missing and will be in no copy, in words; copies of the rest are incomplete.
     fn gaps(&self) -> &[String];
@@ -252,4 +337,9 @@ pub trait HeldBatch {
     /// that is not known before they are listed, so what nobody needs is released later, by [`Source::settle`]. What cannot
     /// be released is in the record, and stays in the ledger.
     fn release(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>);
+
+    /// Lets it go for good, since no copy was made of it.
+    fn discard(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>) {
+        self.release(cx, rec);
+    }
 }

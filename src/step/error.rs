@@ -182,6 +182,7 @@ impl From<CaptureError> for StepError {
                 Self::from_error(Trouble::Environment, &error, error.hint())
             }
             CaptureError::Failed { .. }
+            | CaptureError::Unreached { .. }
             | CaptureError::Mismatch { .. }
             | CaptureError::Broken { .. }
             | CaptureError::NotOurs { .. } => {

@@ -54,7 +54,8 @@ struct Ending {
 }
 
 impl Ending {
-    fn of(cx: RunContext<'_>, rec: &Recorder<'_>) -> Self {
+    /// Of a job as it stands, perhaps without a copy on purpose, for this reason.
+    fn of(cx: RunContext<'_>, rec: &Recorder<'_>, skipped: Option<&str>) -> Self {
         // A signal between two steps fails none of them, and the job is interrupted all the same.
         let signal = cx.host().stop_signal();
         let troubles: Vec<Trouble> =
@@ -66,7 +67,11 @@ impl Ending {
         let end = (0..=LONGEST_ERROR.min(error.len())).rev().find(|at| error.is_char_boundary(*at));
         error.truncate(end.unwrap_or(0));
         Self {
-            outcome: if signal.is_some() { Outcome::Interrupted } else { rec.outcome() },
+            outcome: match (signal, skipped) {
+                (Some(_), _) => Outcome::Interrupted,
+                (None, Some(reason)) => rec.outcome().worst(Outcome::Skipped(reason.to_owned())),
+                (None, None) => rec.outcome(),
+            },
             exit_code: exit_code(&troubles),
             error,
         }
@@ -240,8 +245,8 @@ pub fn before(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) -> Option<V
 
 /// Runs the `after` hooks, or the `on-failure` ones, as the job's outcome asks. All of them run; the first
 /// failure is the step's.
-pub fn after(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
-    let ending = Ending::of(cx, rec);
+pub fn after(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job, skipped: Option<&str>) {
+    let ending = Ending::of(cx, rec, skipped);
     let Hooks { after, on_failure, .. } = &job.hooks;
     let good = ending.outcome <= Outcome::Warning;
     let (name, hooks) = if good { ("after", after) } else { ("on-failure", on_failure) };
@@ -266,8 +271,8 @@ pub fn after(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
 }
 
 /// Runs the hooks of [`intend_finally`]. What fails stays in the ledger, for recover to try again.
-pub fn finally(cx: RunContext<'_>, rec: &mut Recorder<'_>, held: &[Held]) {
-    let ending = Ending::of(cx, rec);
+pub fn finally(cx: RunContext<'_>, rec: &mut Recorder<'_>, held: &[Held], skipped: Option<&str>) {
+    let ending = Ending::of(cx, rec, skipped);
     run_held(cx, rec, "finally", held, Some(&ending));
 }
 

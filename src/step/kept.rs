@@ -19,18 +19,30 @@ pub fn release(cx: RunContext<'_>, rec: &mut Recorder<'_>, kept: &[KeptCapture],
     rec.step("release", None, None, |_| {
         let captures: Vec<_> =
             kept.iter().map(|kept| (&kept.kept.undo, Some(&kept.kept.identity))).collect();
+        let mut away = Vec::new();
         let (count, failures) = match capture::release_together(cx.capture(), &captures) {
             Ok(results) => {
-                let forgotten =
-                    kept.iter().zip(results).map(|(kept, result)| forget(cx, kept, result));
-                let failures: Vec<String> =
-                    forgotten.filter_map(Result::err).map(|error| error.message).collect();
-                (kept.len() - failures.len(), failures)
+                let mut failures = Vec::new();
+                for (kept, result) in kept.iter().zip(results) {
+                    match result {
+                        // The machine may have got another disk for good, so that is no trouble of each night.
+                        Err(error @ CaptureError::Unfit { .. })
+                            if kept.kept.undo.far().is_some() =>
+                        {
+                            away.push(error.to_string());
+                        }
+                        result => {
+                            failures.extend(forget(cx, kept, result).err().map(|it| it.message));
+                        }
+                    }
+                }
+                (kept.len() - failures.len() - away.len(), failures)
             }
             // Nothing is known of any of them.
             Err(error) => (0, vec![StepError::from(error).message]),
         };
         let done = format!("{count} {which} {}", cx.tense("released", "would be released"));
+        let done = std::iter::once(done).chain(away).collect::<Vec<_>>().join("; ");
         if failures.is_empty() {
             return Ok(((), Done::ok(done)));
         }
@@ -75,6 +87,12 @@ pub fn tell_of_unnamed(cx: RunContext<'_>, rec: &mut Recorder<'_>) {
             Ok(Some(Still::Subvolume { device, name, .. })) => rec.warn(format!(
                 "the snapshot {name} in the top-level subvolume of {} is of {}, which no job names any more: delete it (btrfs subvolume delete), or name that again",
                 device.shown(),
+                kept.series,
+            )),
+            Ok(Some(Still::Far { server, path, .. })) => rec.warn(format!(
+                "the snapshot {} on {} is of {}, which no job names any more: delete it there (btrfs subvolume delete), or name that again",
+                path.shown(),
+                server.login,
                 kept.series,
             )),
             Ok(Some(Still::Path(_) | Still::Device(_))) | Err(_) => {}

@@ -6,7 +6,9 @@ use crate::model::job::Job;
 
 use super::context::Pipeline;
 
-pub use super::context::{Findings, HeldBatch, Item, Source, Sources};
+pub use super::context::{
+    Due, DueSnapshot, Findings, HeldBatch, Item, ItemSnapshot, Source, Sources,
+};
 
 /// The series that a job fills, as far as that is known without asking the machine: those of its declared items, else
 /// of those that its last run found. Of a job of which no item is known there is one without an item, so that it is
@@ -36,5 +38,5 @@ pub fn all_series(pipeline: Pipeline<'_>) -> Result<Vec<Series>, HistoryError> {
 
 /// The series of one item.
 pub fn series_of(pipeline: Pipeline<'_>, job: &Job, item: Item) -> Series {
-    Series { host: pipeline.config.settings.host.clone(), job: job.name.clone(), item }
+    Series { host: pipeline.config.host_of(&job.name).clone(), job: job.name.clone(), item }
 }

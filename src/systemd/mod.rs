@@ -205,7 +205,8 @@ fn confine(text: &mut String, needs: &Needs, settings: &Settings, mut writable: 
     network(text, needs);
     writable.extend(needs.writes.iter().cloned());
     let own = [&settings.state_dir, &settings.runtime_dir, &settings.cache_dir];
-    let seen = needs.reads.iter().chain(&needs.writes).chain(&needs.mount_points).chain(own);
+    let read = needs.reads.iter().chain(&needs.public);
+    let seen = read.chain(&needs.writes).chain(&needs.mount_points).chain(own);
     if seen.into_iter().any(|path| meets_temporary(path)) {
         writable.extend([PathBuf::from("/tmp"), PathBuf::from("/var/tmp")]);
     } else {

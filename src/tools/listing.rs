@@ -38,6 +38,35 @@ pub fn command(root: &Path, stall_limit: Duration) -> CommandSpec {
     CommandSpec::lines(Tool::Own, stall_limit).args([VERB, "--"]).arg(root)
 }
 
+/// The option of the verb that has it read what find on another machine has found.
+pub const OF_FIND: &str = "--of-find";
+
+/// Lists what [`find`](super::coreutils::find) prints.
+pub fn of_find(stall_limit: Duration) -> CommandSpec {
+    CommandSpec::lines(Tool::Own, stall_limit).args([VERB, OF_FIND])
+}
+
+/// Reads what find prints of an entry, without the zero that ends it; `None` when it is none.
+pub fn parse_found(entry: &[u8]) -> Option<Listed> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut words = entry.splitn(7, |byte| *byte == b' ');
+    let mut word = || str::from_utf8(words.next()?).ok();
+    let kind = match word()? {
+        "f" => '-',
+        other => {
+            other.chars().next().filter(|kind| "dlpsbc".contains(*kind) && other.len() == 1)?
+        }
+    };
+    let size = word()?.parse().ok()?;
+    let (seconds, fraction) = word()?.split_once('.')?;
+    let modified =
+        DateTime::from_timestamp(seconds.parse().ok()?, fraction.get(..9)?.parse().ok()?);
+    let mode = u32::from_str_radix(word()?, 8).ok()?;
+    let (uid, gid) = (word()?.parse().ok()?, word()?.parse().ok()?);
+    let path = std::ffi::OsStr::from_bytes(words.next()?).into();
+    Some(Listed { path, kind, size: (kind == '-').then_some(size), modified, mode, uid, gid })
+}
+
 /// Reads a line; `None` when it is none.
 pub fn parse(line: &[u8]) -> Option<Listed> {
     serde_json::from_slice(line).ok()
@@ -67,5 +96,26 @@ mod tests {
         assert_eq!(parse(b"x"), None);
         let spec = command(Path::new("/srv/-copy"), Duration::from_secs(60));
         assert_eq!(spec.display(), "stillpoint list-tree -- /srv/-copy");
+        assert_eq!(of_find(Duration::from_secs(1)).display(), "stillpoint list-tree --of-find");
+    }
+
+    #[test]
+    fn what_find_prints_is_the_same() {
+        let found = parse_found(b"f 5 1732690923.0000000040 4755 0 50 caf\xe9\nx y").unwrap();
+        let listed = Listed {
+            path: OsString::from_vec(b"caf\xe9\nx y".to_vec()).into(),
+            kind: '-',
+            size: Some(5),
+            modified: DateTime::from_timestamp(1_732_690_923, 4),
+            mode: 0o4755,
+            uid: 0,
+            gid: 50,
+        };
+        assert_eq!(found, listed);
+        let root = parse_found(b"d 12 -5.5000000000 700 0 0 ").unwrap();
+        assert_eq!((root.path.as_os_str().len(), root.kind, root.size), (0, 'd', None));
+        for bad in [&b""[..], b"f 5", b"x 5 1.0000000000 700 0 0 a", b"f 5 1 700 0 0 a"] {
+            assert_eq!(parse_found(bad), None);
+        }
     }
 }

@@ -32,7 +32,11 @@ pub fn pack(below: &Path, what: &Members, stall_limit: Duration) -> CommandSpec 
     if !what.alone.is_empty() {
         spec = spec.arg("--no-recursion").args(what.alone.iter().cloned());
     }
-    spec.arg("--recursion").args(what.whole.iter().cloned())
+    // Before nothing, it would be an error.
+    match what.whole.as_slice() {
+        [] => spec,
+        whole => spec.arg("--recursion").args(whole.iter().cloned()),
+    }
 }
 
 /// Lays out below a directory what comes from standard input.
@@ -77,6 +81,10 @@ mod tests {
              --directory=/srv/copy --no-recursion ./a --recursion ./a/-b"
         );
         assert_eq!(packed.effect, Effect::Inspect);
+        let alone = Members { whole: Vec::new(), ..what };
+        assert!(
+            pack(Path::new("/srv/copy"), &alone, limit).display().ends_with("--no-recursion ./a")
+        );
         let unpacked = unpack(Path::new("/to"), limit);
         assert_eq!(
             unpacked.display(),

@@ -38,7 +38,7 @@ fn may_name(from: &str, to: &str) -> bool {
 
 /// Rooms below one module that never name each other.
 const SIBLINGS: &[(&str, &[&str])] =
-    &[("engine", &["borg", "restic", "btrfs"]), ("tools", &["borg", "restic", "btrfs"])];
+    &[("engine", &["borg", "restic", "btrfs", "streams"]), ("tools", &["borg", "restic", "btrfs"])];
 
 /// Crates and types that one room alone may name: what, and the start of the files that may.
 const DOORS: &[(&[&str], &str)] = &[

@@ -350,7 +350,7 @@ fn passing_over_a_file_system_in_use_joins_the_loops() {
     let released = "make the file system at /boot writable again";
     let n = effects.iter().position(|effect| effect.starts_with(released)).expect(released);
     for n in [n, n + 1] {
-        loops::any_fault_at(
+        loops::any_fault_of_a_run_at(
             || busy(CaptureMode::Auto),
             n,
             &effects[n],
@@ -625,7 +625,7 @@ fn a_swap_joins_the_loops() {
     let concerned: Vec<usize> = (0..effects.len()).filter(is_snapshot).collect();
     assert_eq!(concerned.len(), 3, "{effects:#?}");
     for n in concerned {
-        loops::any_fault_at(swapped, n, &effects[n], |_, _| ());
+        loops::any_fault_of_a_run_at(swapped, n, &effects[n], |_, _| ());
     }
 }
 

@@ -3,14 +3,12 @@
 use chrono::TimeDelta;
 
 use stillpoint::host::Host;
-use stillpoint::model::names::{JobName, RunId};
+use stillpoint::model::names::JobName;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::pipeline::prune::{Pruned, Request, prune};
 use stillpoint::pipeline::query::{self, Query};
-use stillpoint::pipeline::session::{LedgerDirectory, session};
-use stillpoint::step::context::RunContext;
 
-use crate::faults::Bench;
+use crate::faults::{Bench, in_a_session};
 use crate::support::fake_host::Fault;
 
 const DAY: i64 = 86_400;
@@ -35,17 +33,13 @@ fn made(bench: &Bench) -> String {
 
 /// `prune` of everything that is dated within ten years of now.
 fn prune_all(bench: &Bench) -> Pruned {
-    let run = RunId::parse("00000abc").unwrap();
     let now = bench.host.now();
     let request = Request {
         between: Some((now - TimeDelta::days(3_650), now + TimeDelta::days(3_650))),
         ..Request::default()
     };
-    let work = |cx: RunContext<'_>| {
-        let targets = vec![(&bench.config.targets[0], vec![&bench.config.jobs[0]])];
-        prune(cx, &request, targets).unwrap()
-    };
-    session(bench.pipeline(), &run, LedgerDirectory::State, work).unwrap().0
+    let targets = vec![(&bench.config.targets[0], vec![&bench.config.jobs[0]])];
+    in_a_session(bench.pipeline(), |cx| prune(cx, &request, targets)).unwrap()
 }
 
 #[test]

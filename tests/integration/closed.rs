@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use stillpoint::history::{Attempt, Closure, ClosureKind};
 use stillpoint::host::dry::DryHost;
+use stillpoint::model::job::Scope;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::{JobName, RunId};
 use stillpoint::model::outcome::{Outcome, Trouble};
@@ -13,24 +14,18 @@ use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::closed;
 use stillpoint::pipeline::prune::{Pruned, Request, prune};
 use stillpoint::pipeline::run::run;
-use stillpoint::pipeline::session::{LedgerDirectory, session};
 use stillpoint::report::closed::why;
 use stillpoint::report::facts::Facts;
 use stillpoint::report::status::status;
 use stillpoint::source::all_series;
-use stillpoint::step::context::{Pipeline, RunContext};
+use stillpoint::step::context::Pipeline;
 
 use crate::captures::target;
-use crate::faults::{Bench, LIVE};
-
-fn in_a_session<T>(bench: &Bench, work: impl FnOnce(RunContext<'_>) -> T) -> T {
-    let run = RunId::parse("00000abc").unwrap();
-    session(bench.pipeline(), &run, LedgerDirectory::State, work).unwrap().0
-}
+use crate::faults::{Bench, LIVE, in_a_session};
 
 fn pruned(bench: &Bench, request: &Request) -> Pruned {
     let targets = vec![(&bench.config.targets[0], bench.config.jobs.iter().collect::<Vec<_>>())];
-    in_a_session(bench, |cx| prune(cx, request, targets).unwrap())
+    in_a_session(bench.pipeline(), |cx| prune(cx, request, targets).unwrap())
 }
 
 fn accept() -> Request {
@@ -152,7 +147,7 @@ fn a_dry_run_is_not_surprised_by_its_own_deletions() {
     let dry = DryHost::new(Arc::new(bench.host.clone()));
     let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
     let jobs: Vec<_> = bench.config.jobs.iter().collect();
-    let planned = run(pipeline, &jobs, None);
+    let planned = run(pipeline, &jobs, Scope::default());
     assert!(detail(&planned, "retain").contains("1 would be deleted"), "{planned:#?}");
     assert_eq!(planned.outcome, Outcome::Ok, "{planned:#?}");
     // What somebody else deleted is missed all the same.
@@ -160,7 +155,7 @@ fn a_dry_run_is_not_surprised_by_its_own_deletions() {
     duplicate.host.world().borg.archives.pop_first();
     let dry = DryHost::new(Arc::new(duplicate.host.clone()));
     let pipeline = Pipeline { host: &dry, ..duplicate.pipeline() };
-    assert_eq!(run(pipeline, &jobs, None).outcome, Outcome::Incomplete);
+    assert_eq!(run(pipeline, &jobs, Scope::default()).outcome, Outcome::Incomplete);
 }
 
 /// Its server deletes by its own policy: that some go is as it should be, and that all do is not.
@@ -180,7 +175,8 @@ fn an_append_only_target_may_lose_copies_but_not_all() {
     assert!(refused.refusals[0].contains("append-only"), "{refused:#?}");
     assert!(told(&bench).0);
     let target = &bench.config.targets[0];
-    let accepted = in_a_session(&bench, |cx| prune(cx, &accept(), vec![(target, vec![])]).unwrap());
+    let accepted =
+        in_a_session(bench.pipeline(), |cx| prune(cx, &accept(), vec![(target, vec![])]).unwrap());
     assert_eq!((accepted.deleted.len(), accepted.refusals.len()), (0, 0), "{accepted:#?}");
     assert_eq!(closures(&bench), []);
     assert_eq!(bench.run().outcome, Outcome::Ok);
@@ -204,7 +200,7 @@ fn damage_closes_the_target_until_a_check_of_that_extent_is_clean() {
         let bench = Bench::with_history();
         let target = bench.config.targets[0].clone();
         let check = |read, damage: &[String]| {
-            in_a_session(&bench, |cx| {
+            in_a_session(bench.pipeline(), |cx| {
                 closed::after_check(cx, cx.pipeline.engine(&target), read, damage)
             })
             .unwrap();
@@ -233,11 +229,12 @@ fn damage_of_one_copy_is_taken_back_by_reading_it_again() {
     let engine = bench.engines.values().next().unwrap();
     let copies = engine.list(bench.pipeline().engine_context()).unwrap();
     let verify = |copy, damage: &[String]| {
-        in_a_session(&bench, |cx| closed::after_verify(cx, &target, copy, damage)).unwrap();
+        in_a_session(bench.pipeline(), |cx| closed::after_verify(cx, &target, copy, damage))
+            .unwrap();
     };
     verify(&copies[0], &["a file cannot be read".to_owned()]);
     verify(&copies[1], &[]);
-    in_a_session(&bench, |cx| {
+    in_a_session(bench.pipeline(), |cx| {
         closed::after_check(cx, cx.pipeline.engine(&target), ReadData::None, &[])
     })
     .unwrap();
@@ -284,6 +281,8 @@ fn an_attempt_is_settled_when_nothing_of_it_is_left() {
             series,
             name: Some(name.to_owned()),
             started: known[0].time,
+            time: known[0].time,
+            snapshot: None,
         };
         bench.history.record_attempt(&attempt).unwrap();
     };

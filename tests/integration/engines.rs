@@ -4,17 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use stillpoint::model::keep::KeepPolicy;
-use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::mount::mount;
 use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::prune::{Request, prune};
-use stillpoint::pipeline::session::{Cleanup, LedgerDirectory, session};
-use stillpoint::step::context::RunContext;
 use stillpoint::step::error::StepError;
 
-use crate::faults::{Bench, LIVE, Scene};
+use crate::faults::{Bench, LIVE, Scene, in_a_session};
 use crate::loops;
 use crate::restores::{self, restore_one};
 use crate::support::fake_host::Fault;
@@ -25,15 +22,6 @@ const VAULT: Scene = Scene { engines: vaults, ..LIVE };
 
 fn ids(bench: &Bench) -> Vec<String> {
     bench.host.world().vault.copies.keys().cloned().collect()
-}
-
-/// Does something in a session, as a verb does.
-fn in_a_session<T>(
-    bench: &Bench,
-    work: impl FnOnce(RunContext<'_>) -> Result<T, StepError>,
-) -> (Result<T, StepError>, Cleanup) {
-    let run = RunId::parse("00000abc").unwrap();
-    session(bench.pipeline(), &run, LedgerDirectory::State, work).unwrap()
 }
 
 #[test]
@@ -91,7 +79,7 @@ fn a_prune_deletes_by_id() {
     bench.config.targets[0].keep = Some(KeepPolicy { last: Some(1), ..KeepPolicy::default() });
     bench.engines = vaults(&bench.config);
     let targets = vec![(&bench.config.targets[0], bench.config.jobs.iter().collect::<Vec<_>>())];
-    let (pruned, _) = in_a_session(&bench, |cx| prune(cx, &Request::default(), targets));
+    let pruned = in_a_session(bench.pipeline(), |cx| prune(cx, &Request::default(), targets));
     assert_eq!(pruned.unwrap().deleted, ["v002"]);
     assert_eq!(ids(&bench), ["v003"]);
 }
@@ -122,11 +110,11 @@ fn what_it_does_not_have_is_refused_and_leaves_nothing() {
     };
     let said = engine.check(cx, ReadData::None, &mut |_| {}).map(drop);
     refused(said.map_err(StepError::from), "check a repository");
-    let (served, _) = in_a_session(&bench, |cx| {
+    let served = in_a_session(bench.pipeline(), |cx| {
         mount(cx, engine, &copy, Path::new("/empty/copy"), &|| panic!("it is not there"))
     });
     refused(served, "cannot be mounted");
-    let (pinned, _) = in_a_session(&bench, |cx| pin(cx, engine, &copy, true).map(drop));
+    let pinned = in_a_session(bench.pipeline(), |cx| pin(cx, engine, &copy, true).map(drop));
     refused(pinned, "mark a copy");
     bench.assert_released("refusing");
     assert_eq!(ids(&bench).len(), 2);

@@ -52,7 +52,7 @@ fn the_examples_together_show_what_there_is() {
     let examples = examples();
     let jobs = || examples.iter().flat_map(|(_, loaded)| &loaded.config.jobs);
     let targets = || examples.iter().flat_map(|(_, loaded)| &loaded.config.targets);
-    for engine in ["borg", "restic", "btrfs"] {
+    for engine in ["borg", "restic", "btrfs", "streams"] {
         assert!(targets().any(|target| target.engine.name() == engine), "no {engine}");
     }
     for kind in ["files", "commands", "subvolumes"] {

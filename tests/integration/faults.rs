@@ -10,24 +10,26 @@ use stillpoint::history::{FILE_NAME, History, KeptCapture, Maintenance, Maintena
 use stillpoint::host::dry::DryHost;
 use stillpoint::host::{Host, LockMode};
 use stillpoint::model::event::{Event, Observer};
-use stillpoint::model::job::{Config, Hooks, Job, Source};
+use stillpoint::model::job::{Config, Hooks, Job, Scope, Source};
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::{JobName, RunId, TargetName};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::RunReport;
 use stillpoint::model::target::{CheckPolicy, ReadData};
 use stillpoint::model::undo::{
-    EngineLock, EngineUndo, HookKind, Ledger, PendingHook, StagingDirectory,
+    EngineLock, EngineUndo, HookKind, Identity, Ledger, PendingHook, StagingDirectory,
 };
 use stillpoint::pipeline::identity;
 use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::recover::{give_up, recover};
 use stillpoint::pipeline::run::run;
+use stillpoint::pipeline::session::{LedgerDirectory, session};
 use stillpoint::source::{self, Sources};
-use stillpoint::step::context::Pipeline;
+use stillpoint::step::context::{Pipeline, RunContext};
 
 use crate::configured::configured;
 use crate::loops;
+use crate::support::fake_btrfs::FakeBtrfs;
 use crate::support::fake_host::{FakeHost, Fault, Past, World};
 
 pub struct Nobody;
@@ -70,6 +72,12 @@ finally = [["/hook", "start"]]
 "#,
         state.display()
     )
+}
+
+/// Does something in a session, as a verb does.
+pub fn in_a_session<T>(pipeline: Pipeline<'_>, work: impl FnOnce(RunContext<'_>) -> T) -> T {
+    let run = RunId::parse("00000abc").unwrap();
+    session(pipeline, &run, LedgerDirectory::State, work).unwrap().0
 }
 
 /// A machine, and a job on it.
@@ -167,7 +175,7 @@ impl Bench {
     }
 
     fn run_by(&self, pipeline: Pipeline<'_>) -> RunReport {
-        run(pipeline, &self.config.jobs.iter().collect::<Vec<_>>(), None)
+        run(pipeline, &self.config.jobs.iter().collect::<Vec<_>>(), Scope::default())
     }
 
     pub fn ledgers(&self) -> Vec<PathBuf> {
@@ -226,7 +234,12 @@ impl Bench {
             // Those that are written down, and no others.
             let is_there = |kept: &&KeptCapture| {
                 let undo = serde_json::to_value(&kept.kept.undo).unwrap();
-                world.btrfs.top.contains_key(undo["remove-subvolume"]["name"].as_str().unwrap())
+                let far = world.server.as_ref().map(|server| &server.world.btrfs);
+                let is_on = |btrfs: Option<&FakeBtrfs>, kind: &str| {
+                    let name = undo[kind]["name"].as_str();
+                    btrfs.zip(name).is_some_and(|(btrfs, name)| btrfs.top.contains_key(name))
+                };
+                is_on(Some(&world.btrfs), "remove-subvolume") || is_on(far, "remove-far-subvolume")
             };
             let count = kept.iter().filter(is_there).count();
             world.bases = count;
@@ -337,6 +350,33 @@ fn a_hook_in_the_ledger_that_never_succeeds_can_be_given_up() {
 }
 
 #[test]
+fn a_directory_on_a_disk_that_is_away_waits_until_it_is_back() {
+    let bench = Bench::with_history();
+    bench.host.arm(Fault::None);
+    let dead = RunId::parse("0badc0de").unwrap();
+    let path = PathBuf::from("/mnt/usb/stage");
+    let staging = StagingDirectory { mounted_at: "/mnt/usb".into(), ..StagingDirectory::new(path) };
+    let ledger = FileLedger::begin(&bench.state.path().join("ledger"), &dead).unwrap();
+    let entry = ledger.intend(staging.clone().into()).unwrap();
+    let identity = Identity::Directory { device: 1, inode: 2, born: Some(3) };
+    ledger.made(entry, identity).unwrap();
+    // Of one that was never made, nothing is there.
+    let never = StagingDirectory { path: "/mnt/usb/never".into(), ..staging };
+    ledger.intend(never.into()).unwrap();
+    drop(ledger);
+    bench.host.world().unmounted.insert("/mnt/usb".into());
+    let recovery = recover(bench.pipeline()).unwrap();
+    assert_eq!(recovery.failures, []);
+    let [waiting] = recovery.waiting.as_slice() else { panic!("{recovery:#?}") };
+    assert!(waiting.message.contains("what was mounted at /mnt/usb"), "{waiting}");
+    assert!(waiting.message.contains("recover --give-up 0badc0de"), "{waiting}");
+    bench.host.world().unmounted.clear();
+    let recovery = recover(bench.pipeline()).unwrap();
+    assert_eq!((recovery.failures, recovery.waiting), (vec![], vec![]));
+    bench.assert_mended("the disk's return");
+}
+
+#[test]
 fn a_lock_of_a_target_that_is_not_configured_any_more_waits_for_a_person() {
     let bench = Bench::with_history();
     bench.host.arm(Fault::None);
@@ -345,7 +385,7 @@ fn a_lock_of_a_target_that_is_not_configured_any_more_waits_for_a_person() {
         target: TargetName::new("gone").unwrap(),
         owner: Some("web1.stillpoint-0badc0de".into()),
     };
-    let staging = StagingDirectory { path: "/var/cache/stillpoint/tmp/0badc0de".into() };
+    let staging = StagingDirectory::new("/var/cache/stillpoint/tmp/0badc0de".into());
     let ledger = FileLedger::begin(&bench.state.path().join("ledger"), &dead).unwrap();
     ledger.intend(EngineUndo::from(lock).into()).unwrap();
     ledger.intend(staging.into()).unwrap();
@@ -585,7 +625,7 @@ fn a_signal_that_fails_no_step_is_not_a_success_to_the_hooks() {
     bench.host.world().hooks.clear();
     let signaller = Signaller(&bench.host);
     let pipeline = Pipeline { observer: &signaller, ..bench.pipeline() };
-    let report = run(pipeline, &[&bench.config.jobs[0]], None);
+    let report = run(pipeline, &[&bench.config.jobs[0]], Scope::default());
     assert!(report.jobs[0].steps.iter().all(|step| step.outcome == Outcome::Ok), "{report:#?}");
     assert_eq!(report.outcome, Outcome::Interrupted);
     assert_eq!(bench.host.world().hooks, ["stop", "on-failure", "start"]);
@@ -596,7 +636,7 @@ fn a_job_that_a_stopped_run_did_not_come_to_is_in_its_record() {
     let bench = Bench::new();
     bench.host.world().signal = Some(15);
     let later = Job { name: JobName::new("later").unwrap(), ..bench.config.jobs[0].clone() };
-    let report = run(bench.pipeline(), &[&bench.config.jobs[0], &later], None);
+    let report = run(bench.pipeline(), &[&bench.config.jobs[0], &later], Scope::default());
     for (job, name) in report.jobs.iter().zip(["host", "later"]) {
         assert_eq!((job.name.as_str(), &job.outcome), (name, &Outcome::Interrupted));
         assert_eq!(job.targets.len(), 1);
@@ -607,7 +647,7 @@ fn a_job_that_a_stopped_run_did_not_come_to_is_in_its_record() {
     // Where not even the record of the run can be begun, its jobs have failed.
     let bench = Bench::new();
     bench.host.arm(Fault::Fail(0));
-    let report = run(bench.pipeline(), &[&bench.config.jobs[0], &later], None);
+    let report = run(bench.pipeline(), &[&bench.config.jobs[0], &later], Scope::default());
     let outcomes: Vec<_> = report.jobs.iter().map(|job| job.outcome.clone()).collect();
     assert_eq!(outcomes, [Outcome::Failed, Outcome::Failed], "{report:#?}");
 }

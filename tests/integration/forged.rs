@@ -5,13 +5,12 @@ use stillpoint::engine::{ContentsCheck, EngineError};
 use stillpoint::history::ClosureKind;
 use stillpoint::model::copy::Copy;
 use stillpoint::model::keep::KeepPolicy;
-use stillpoint::model::names::{RunId, TargetName};
+use stillpoint::model::names::TargetName;
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::pipeline::pin::pin;
-use stillpoint::pipeline::session::{LedgerDirectory, session};
 
 use crate::captures::target;
-use crate::faults::Bench;
+use crate::faults::{Bench, in_a_session};
 use crate::support::fake_engine::{FakeEngine, FindAbsent, Notes};
 
 /// A job with these targets, the second of which is filled from the first.
@@ -176,11 +175,7 @@ fn a_pin_does_not_move_a_record_to_a_twin() {
         assert_eq!(bench.run().outcome, Outcome::Ok);
         let engine = bench.engines.values().next().unwrap().as_ref();
         let chosen = Copy { id: "copy-0".into(), ..listed(&bench, 0)[1].clone() };
-        let run = RunId::parse("00000abc").unwrap();
-        let (said, _) = session(bench.pipeline(), &run, LedgerDirectory::State, |cx| {
-            pin(cx, engine, &chosen, true)
-        })
-        .unwrap();
+        let said = in_a_session(bench.pipeline(), |cx| pin(cx, engine, &chosen, true));
         match idle {
             true => assert!(said.unwrap_err().message.contains("does not show")),
             false => assert_eq!(said.unwrap(), expected),

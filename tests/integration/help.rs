@@ -18,6 +18,7 @@ fn every_verb_of_the_contract_has_its_help() {
     mount         Browse a copy as a file system until it is unmounted
     find          Find the versions of a file in all copies
     diff          Show what changed between two copies, or between a copy and the machine
+    estimate      Tell how much the next run of a job would store
     prune         Delete what the policy does not keep, or the copies named
     compact       Free the space of deleted copies
     check         Check repositories for damage
@@ -25,9 +26,12 @@ fn every_verb_of_the_contract_has_its_help() {
     pin           Keep a copy whatever the policy says
     unpin         Let the policy decide about a copy again
     adopt         Take over copies that this machine did not make
+    forget-target Give up a target whose disk is lost: nothing is kept for it any more
     status        Show the last good copy of each job in each target, and what is due
     recover       Release what crashed runs left behind: snapshots, mounts, paused services
     generate      Write unit files, the manual page, completions or a commented configuration
+    import        Print the configuration of btrbk, btrfs-backup-ng or snapper as one of Stillpoint's
+    serve         Answer another machine that keeps copies of its subvolumes here; started by sshd
     ");
 }
 

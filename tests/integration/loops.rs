@@ -4,12 +4,13 @@
 //! that the policy keeps.
 
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use stillpoint::history::Attempt;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::pipeline::recover::{Recovery, give_up, recover};
+use stillpoint::step::error::StepError;
 use stillpoint::tools::borg::name::parse_archive_name;
 
 use crate::faults::{Bench, Scene};
@@ -63,12 +64,13 @@ pub fn dying_at_any_effect(scene: &Scene) {
     }
 }
 
-/// What the work says, or that we died in it.
-pub fn or_died<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+/// What the work says, unless we die in it.
+pub fn unless_we_die<T>(work: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(said) => said,
-        Err(payload) if payload.is::<PowerCut>() => Err("it died".into()),
-        Err(payload) => std::panic::resume_unwind(payload),
+        Ok(said) => Some(said),
+        Err(payload) if payload.is::<PowerCut>() => None,
+        // Another panic has said already what it is about.
+        Err(payload) => resume_unwind(payload),
     }
 }
 
@@ -93,37 +95,55 @@ pub fn dying(seed: &Bench, scene: &Scene, fault: Fault, what: &str) {
     }
 }
 
-/// Everything that can happen at one effect of a run: it fails, a signal comes, or it is the last one before we die.
-/// `recover` then releases what is held, and `look` sees what else must be so.
-pub fn any_fault_at(scene: impl Fn() -> Bench, n: usize, what: &str, look: impl Fn(&Bench, &str)) {
+/// Everything that can happen at one effect of some work: it fails, a signal comes, or it is the last one before we die.
+/// `recover` then releases what is held, and `look` sees what the work said, unless we died, and what else must be so.
+pub fn any_fault_at<T>(
+    scene: impl Fn() -> Bench,
+    n: usize,
+    what: &str,
+    work: impl Fn(&Bench) -> T,
+    look: impl Fn(&Bench, Fault, Option<T>, &str),
+) {
     for fault in Fault::all_at(n) {
         let bench = scene();
         bench.host.arm(fault);
-        if matches!(fault, Fault::Fail(_) | Fault::Signal(_)) {
-            assert!(!bench.run().troubles.is_empty(), "{fault:?} went unnoticed");
-        } else {
-            die(&bench);
-        }
-        bench.host.arm(Fault::None);
+        let said = unless_we_die(|| work(&bench));
         let after = format!("{fault:?} ({what})");
+        let goes_on = matches!(fault, Fault::Fail(_) | Fault::Signal(_));
+        assert_eq!(said.is_some(), goes_on, "{after}: whether it lived on");
+        bench.host.arm(Fault::None);
         assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
         bench.assert_released(&after);
-        look(&bench, &after);
+        look(&bench, fault, said, &after);
     }
+}
+
+/// The same of a run, which tells whatever it survives.
+pub fn any_fault_of_a_run_at(
+    scene: impl Fn() -> Bench,
+    n: usize,
+    what: &str,
+    look: impl Fn(&Bench, &str),
+) {
+    any_fault_at(scene, n, what, Bench::run, |bench, _, report, after| {
+        let is_told = report.is_none_or(|report| !report.troubles.is_empty());
+        assert!(is_told, "{after} went unnoticed");
+        look(bench, after);
+    });
 }
 
 /// A run is killed anywhere, and then something goes wrong with any effect of its recovery: it fails, or it is
 /// the last one before the power goes or we are killed again.
 pub fn failing_any_effect_of_a_recovery(scene: &Scene) {
-    failing_any_effect_of(scene, |bench| recover(bench.pipeline()).unwrap(), |_, _| ());
+    failing_any_effect_of(scene, |bench| recover(bench.pipeline()), |_, _| ());
 }
 
 /// The same where a person gives up the hooks of the dead run: they never run, and all else is released.
 pub fn failing_any_effect_of_giving_up_hooks(scene: &Scene) {
     let give_up = |bench: &Bench| match dead_run(bench) {
-        Some(run) => give_up(bench.pipeline(), &run).unwrap(),
+        Some(run) => give_up(bench.pipeline(), &run),
         // The first attempt gave everything back.
-        None => recover(bench.pipeline()).unwrap(),
+        None => recover(bench.pipeline()),
     };
     failing_any_effect_of(scene, give_up, |bench, after| {
         let mut world = bench.host.world();
@@ -142,44 +162,56 @@ pub fn dead_run(bench: &Bench) -> Option<RunId> {
 
 fn failing_any_effect_of(
     scene: &Scene,
-    recover: impl Fn(&Bench) -> Recovery,
+    recover: impl Fn(&Bench) -> Result<Recovery, StepError>,
     look: impl Fn(&Bench, &str),
 ) {
     let seed = Bench::with_history_of(scene);
-    for (n, killed_after) in effects_of(&seed, scene).iter().enumerate() {
+    for (n, what) in effects_of(&seed, scene).iter().enumerate() {
         let dead = || {
             let bench = seed.duplicate(scene);
             bench.host.arm(Fault::KillAfter(n));
             die(&bench);
             bench
         };
-        let bench = dead();
+        failing_any_effect_of_recovering(dead, &format!("killed after {what}"), &recover, &look);
+    }
+}
+
+/// From what is dead somebody recovers, and something goes wrong with any effect of that: it fails, or it is the last one
+/// before the power goes or we are killed again. The next attempt releases what is held. `look` sees what else must be so
+/// after the one and the other.
+pub fn failing_any_effect_of_recovering(
+    dead: impl Fn() -> Bench,
+    after: &str,
+    recover: impl Fn(&Bench) -> Result<Recovery, StepError>,
+    look: impl Fn(&Bench, &str),
+) {
+    let released = |bench: &Bench, after: &str| {
         bench.host.arm(Fault::None);
-        recover(&bench);
-        let effects = bench.host.world().effects.clone();
-        for (m, what) in effects.iter().enumerate() {
-            for fault in [Fault::Fail(m), Fault::CutAfter(m), Fault::KillAfter(m)] {
-                let after = format!("killed after {killed_after}, then {fault:?} ({what})");
-                let bench = dead();
-                bench.host.arm(fault);
-                let _ = catch_unwind(AssertUnwindSafe(|| recover(&bench)));
-                look(&bench, &after);
-                bench.host.arm(Fault::None);
-                assert_eq!(recover(&bench).failures, [], "{after}");
-                look(&bench, &after);
-                bench.assert_released(&after);
-            }
+        assert_eq!(recover(bench).unwrap().failures, [], "{after}");
+        look(bench, after);
+        bench.assert_released(after);
+    };
+    let bench = dead();
+    released(&bench, after);
+    let effects = bench.host.world().effects.clone();
+    for (n, what) in effects.iter().enumerate() {
+        for fault in [Fault::Fail(n), Fault::CutAfter(n), Fault::KillAfter(n)] {
+            let after = format!("{after}, then {fault:?} ({what})");
+            let bench = dead();
+            bench.host.arm(fault);
+            // It may say that it failed.
+            let _ = unless_we_die(|| recover(&bench));
+            look(&bench, &after);
+            released(&bench, &after);
         }
     }
 }
 
 /// Runs until the fault that the host is armed with ends it.
 pub fn die(bench: &Bench) {
-    let died = catch_unwind(AssertUnwindSafe(|| bench.run()));
-    let fault = bench.host.world().fault;
-    let Err(payload) = died else { panic!("{fault:?}: it lived on: {died:#?}") };
-    // Another panic has said already what it is about.
-    assert!(payload.is::<PowerCut>(), "{fault:?}: a panic of another kind");
+    let said = unless_we_die(|| bench.run());
+    assert!(said.is_none(), "{:?}: it lived on: {said:#?}", bench.host.world().fault);
 }
 
 /// Of the ledger of a run that died, only the first lines were written, and nothing was done that came later.
@@ -211,7 +243,8 @@ pub fn cutting_the_ledger(scene: &Scene) {
                 if let Some((series, started, run)) = parse_archive_name(name).filter(|_| !known) {
                     let target = bench.config.targets[0].name.clone();
                     let name = Some(name.clone());
-                    let attempt = Attempt { run, target, series, name, started };
+                    let (time, snapshot) = (started, None);
+                    let attempt = Attempt { run, target, series, name, started, time, snapshot };
                     bench.history.record_attempt(&attempt).unwrap();
                 }
             }

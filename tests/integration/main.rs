@@ -3,8 +3,10 @@
 #![allow(clippy::disallowed_methods)] // tests make their own names and start programs themselves
 #![allow(missing_docs, clippy::unwrap_used)] // a test that unwraps fails where it should
 
+mod absent;
 mod adopts;
 mod architecture;
+mod as_subvolume;
 mod capture_rules;
 mod captures;
 mod clocks;
@@ -14,7 +16,9 @@ mod configured;
 mod dry_runs;
 mod engine_locks;
 mod engines;
+mod estimates;
 mod examples;
+mod existing;
 mod faults;
 mod forged;
 mod guests;
@@ -22,10 +26,16 @@ mod help;
 mod loops;
 mod mounts;
 mod pins;
+mod plain;
 mod providers;
+mod pulled;
 mod quiet;
 mod restores;
+mod resumed;
+mod served;
 mod sources;
+mod space;
+mod stored_streams;
 mod streams;
 mod subvolumes;
 mod support;

@@ -5,15 +5,15 @@ use stillpoint::model::copy::Copy;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
-use stillpoint::pipeline::adopt::{Request, adopt, offers};
+use stillpoint::pipeline::adopt::{adopt, offers};
 use stillpoint::pipeline::pin::pin;
-use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{LedgerDirectory, session};
 use stillpoint::step::context::RunContext;
 
+use crate::adopts;
 use crate::captures::target;
 use crate::faults::{Bench, LIVE};
-use crate::loops::or_died;
+use crate::loops;
 use crate::support::fake_engine::{FakeEngine, Notes};
 use crate::support::fake_host::Fault;
 
@@ -76,10 +76,10 @@ fn a_pin_is_in_the_repository_and_outlives_history() {
     assert_eq!(lost.host.world().borg.archives.len(), 4, "two, and the two that are not its own");
     // Once they are its own, only the pin protects one of them.
     let target = &lost.config.targets[0].name;
-    let request = Request { job: None, host: None, from_job: None, machine: None, copies: &[] };
-    let offered = offers(lost.pipeline(), target, &request).unwrap();
+    let offered = offers(lost.pipeline(), target, &adopts::ALL).unwrap().copies;
     assert_eq!(offered.len(), 2, "{offered:#?}");
-    let work = |cx: RunContext<'_>| adopt(cx, lost.engines[target].as_ref(), &offered);
+    let work =
+        |cx: RunContext<'_>| adopt(cx, lost.engines[target].as_ref(), &offered, adopts::TERMS);
     let run = RunId::parse("00000abd").unwrap();
     session(lost.pipeline(), &run, LedgerDirectory::State, work).unwrap().0.unwrap();
     lost.accept();
@@ -143,27 +143,23 @@ fn a_pin_at_any_fault() {
         change(&counted, &base, pinned).unwrap();
         let effects = counted.host.world().effects.clone();
         let rename = effects.iter().position(|effect| effect.contains("rename")).unwrap();
+        let change_it = |bench: &Bench| change(bench, &base, pinned);
         for (n, effect) in effects.iter().enumerate() {
-            for fault in Fault::all_at(n) {
-                let after = format!("{fault:?} ({effect}), pinned: {pinned}");
-                let bench = seed.duplicate(&LIVE);
-                bench.host.arm(fault);
-                let said = or_died(|| change(&bench, &base, pinned));
-                assert_eq!(names_of(&bench, &base).len(), 1, "{after}");
-                bench.host.arm(Fault::None);
-                assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
-                bench.assert_released(&after);
-                three_runs(&bench, &after);
-                let names = names_of(&bench, &base);
+            let scene = || seed.duplicate(&LIVE);
+            loops::any_fault_at(scene, n, effect, change_it, |bench, _, said, after| {
+                let after = format!("{after}, pinned: {pinned}");
+                assert_eq!(names_of(bench, &base).len(), 1, "{after}");
+                three_runs(bench, &after);
+                let names = names_of(bench, &base);
                 let marked = [format!("{base}.pinned")];
                 match (pinned, said) {
-                    (true, Ok(_)) => assert_eq!(names, marked, "{after}"),
-                    (true, Err(_)) if n >= rename => assert_eq!(names, marked, "{after}"),
-                    (false, Ok(_)) => assert_eq!(names, Vec::<String>::new(), "{after}"),
+                    (true, Some(Ok(_))) => assert_eq!(names, marked, "{after}"),
+                    (true, _) if n >= rename => assert_eq!(names, marked, "{after}"),
+                    (false, Some(Ok(_))) => assert_eq!(names, Vec::<String>::new(), "{after}"),
                     // A failure may leave the pin as it was, and says so.
-                    (_, Err(_)) => assert!(names.is_empty() || names == marked, "{after}"),
+                    _ => assert!(names.is_empty() || names == marked, "{after}"),
                 }
-            }
+            });
         }
     }
 }

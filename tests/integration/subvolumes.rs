@@ -1,11 +1,13 @@
 //! Subvolumes that are sent to another btrfs, by the loops of [`crate::loops`]: whatever happens, no copy is listed whose
 //! data is on no disk, none is a difference to such a one, and one snapshot stays.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use stillpoint::host::MountEntry;
 use stillpoint::model::job::Config;
 use stillpoint::model::keep::KeepPolicy;
-use stillpoint::model::names::RunId;
+use stillpoint::model::names::{JobName, RunId};
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::target::ReadData;
 use stillpoint::model::undo::{Identity, Kept, SubvolumeSnapshot};
@@ -16,23 +18,27 @@ use crate::faults::{Bench, LIVE, Scene};
 use crate::loops;
 use crate::support::fake_btrfs;
 use crate::support::fake_host::{Fault, World};
-use crate::support::fake_pool::FakePool;
+use crate::support::fake_pool::{FakePool, LOCATION};
+use crate::support::fake_tree::FakeTree;
 
 /// Two subvolumes, sent to one directory.
 pub const SENT: Scene = Scene { config, world, kept: 4, ..LIVE };
 
 fn config(state: &Path) -> Config {
+    sending(state, "pool", "keep.last = 2\nbtrfs.location = '/pool'")
+}
+
+/// A job that sends two subvolumes to one target, of which this is the table.
+pub fn sending(state: &Path, target: &str, table: &str) -> Config {
     configured(&format!(
         r#"
 [settings]
 state-dir = "{}"
 lock-wait = "0s"
-[targets.pool.keep]
-last = 2
-[targets.pool.btrfs]
-location = "/pool"
+[targets.{target}]
+{table}
 [jobs.host]
-targets = ["pool"]
+targets = ["{target}"]
 [jobs.host.subvolumes]
 paths = ["/home", "/srv"]
 [jobs.host.hooks]
@@ -43,20 +49,37 @@ finally = [["/hook", "start"]]
     ))
 }
 
-fn world() -> World {
+/// A mount of a subvolume.
+fn mounted(device: (u32, u32), at: &str, root: &str) -> MountEntry {
+    MountEntry { root: root.into(), ..mount(device, at, "btrfs", fake_btrfs::DEVICE) }
+}
+
+/// A machine with those two.
+pub fn machine() -> World {
     let mut world = World::new();
     world.mounts = vec![
         mount((8, 1), "/", "ext4", "/dev/sda1"),
-        mount((0, 40), "/home", "btrfs", fake_btrfs::DEVICE),
-        mount((0, 41), "/srv", "btrfs", fake_btrfs::DEVICE),
-        mount((0, 50), "/pool", "btrfs", "/dev/sdc"),
+        mounted((0, 40), "/home", "/@home"),
+        mounted((0, 41), "/srv", "/@srv"),
     ];
     for at in ["/home", "/srv"] {
         world.btrfs.subvolumes.insert(at.into(), format!("{at}-uuid"));
     }
-    let marker = br#"{"format": 1, "id": "0123456789abcdef"}"#;
-    world.pool.write(&FakePool::own().join("target.json"), marker);
     world
+}
+
+fn world() -> World {
+    let mut world = machine();
+    world.mounts.push(mount((0, 50), LOCATION, "btrfs", "/dev/sdc"));
+    world.tree = FakeTree::mounted();
+    world.pool.mark(Path::new(LOCATION), "0123456789abcdef");
+    world
+}
+
+/// How many differences the next run would send.
+pub fn differences(bench: &Bench) -> usize {
+    let (_, planned) = bench.plan();
+    planned.iter().filter(|line| line.contains("--known-as")).count()
 }
 
 #[test]
@@ -151,7 +174,7 @@ fn strays(bench: &Bench) -> Vec<String> {
 fn whatever_happens_a_check_finds_nothing_wrong_and_the_next_good_copy_leaves_nothing_else() {
     let seed = Bench::with_history_of(&SENT);
     for (n, what) in loops::effects(&SENT).iter().enumerate() {
-        loops::any_fault_at(
+        loops::any_fault_of_a_run_at(
             || seed.duplicate(&SENT),
             n,
             what,
@@ -175,14 +198,63 @@ fn a_base_that_somebody_changed_is_none() {
     ];
     for meddle in meddled {
         let bench = Bench::with_history_of(&SENT);
-        let differences = || {
-            let (_, planned) = bench.plan();
-            planned.iter().filter(|line| line.contains("--known-as")).count()
-        };
-        assert_eq!(differences(), 2);
+        assert_eq!(differences(&bench), 2);
         meddle(&mut bench.host.world());
-        assert_eq!(differences(), 0, "both must be sent as a whole");
+        assert_eq!(differences(&bench), 0, "both must be sent as a whole");
     }
+}
+
+#[test]
+fn a_snapshot_that_no_history_knows_is_a_base_which_stays_and_another_jobs_is_none() {
+    let bench = Bench::with_history_of(&SENT);
+    let mut kept = bench.history.kept(&bench.config.jobs[0].name).unwrap();
+    for kept in &kept {
+        bench.history.forget_kept(&kept.kept.undo).unwrap();
+    }
+    assert_eq!(differences(&bench), 2);
+    for kept in &mut kept {
+        kept.series.job = JobName::new("another").unwrap();
+    }
+    bench.history.record_kept(&kept).unwrap();
+    assert_eq!(differences(&bench), 0, "it may go at any moment");
+    for kept in &kept {
+        bench.history.forget_kept(&kept.kept.undo).unwrap();
+    }
+    let there = bench.host.world().btrfs.top.clone();
+    assert_eq!(bench.run().outcome, Outcome::Ok);
+    let now = bench.host.world().btrfs.top.clone();
+    assert!(there.keys().all(|name| now.contains_key(name)), "nobody has said that they may go");
+    assert_eq!(now.len(), 4);
+}
+
+#[test]
+fn what_claims_to_be_a_copy_of_ours_is_no_base() {
+    let bench = Bench::with_history_of(&SENT);
+    let of = |bench: &Bench| -> BTreeSet<String> {
+        bench.host.world().pool.subvolumes.values().map(|copy| copy.uuid.clone()).collect()
+    };
+    let genuine = of(&bench);
+    bench.host.world().pool.forge();
+    let before = of(&bench);
+    bench.run();
+    let pool = bench.host.world().pool.clone();
+    let new = pool.subvolumes.values().filter(|copy| !before.contains(&copy.uuid));
+    let parents: Vec<&String> = new.filter_map(|copy| copy.parent.as_ref()).collect();
+    assert_eq!(parents.len(), 2, "differences: {pool:#?}");
+    assert!(parents.iter().all(|parent| genuine.contains(*parent)), "{pool:#?}");
+}
+
+#[test]
+fn a_difference_to_something_else_is_no_copy_and_all_is_sent() {
+    let bench = Bench::with_history_of(&SENT);
+    bench.host.world().pool.is_mistaken = true;
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
+    assert!(format!("{report:#?}").contains("so all was sent"), "{report:#?}");
+    let there = bench.host.world().pool.subvolumes.clone();
+    assert_eq!(there.values().filter(|copy| copy.parent.is_none()).count(), 2, "{there:#?}");
+    assert!(there.values().all(|copy| copy.parent.as_deref() != Some("another-uuid")));
+    assert_eq!(strays(&bench), [] as [String; 0]);
 }
 
 #[test]

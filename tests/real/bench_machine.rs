@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_stillpoint");
@@ -285,6 +286,24 @@ pub fn processes_about(text: &str) -> Vec<String> {
     found
 }
 
+/// A process and all that descend from it, each as [`processes_about`] tells them. What a command line without any path of
+/// the machine looks like, so do others' that run beside it.
+pub fn family_of(process: u32) -> Vec<String> {
+    let processes = stillpoint::host::sys::process::all().unwrap();
+    let mut family = vec![i32::try_from(process).unwrap()];
+    let mut known = 0;
+    while known < family.len() {
+        let parent = family[known];
+        let children = processes.iter().filter(|it| it.parent == parent);
+        family.extend(children.map(|it| it.pid));
+        known += 1;
+    }
+    let of_it = |line: &String| {
+        line.split(':').next().is_some_and(|pid| family.iter().any(|it| it.to_string() == pid))
+    };
+    processes_about("").into_iter().filter(of_it).collect()
+}
+
 /// Waits until `ready`, or the child has ended. Answers whether it became ready.
 pub fn wait_until(child: &mut Child, mut ready: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + Duration::from_secs(120);
@@ -327,6 +346,37 @@ pub fn wait_for_no_process_about(text: &str) {
         assert!(Instant::now() < deadline, "children outlive the run: {:?}", processes_about(text));
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Starts a verb and kills a process of it: the one whose line [`processes_about`] tells is what `victim` answers with, given
+/// the verb's own process, as soon as it did so more than `patience` times. Answers whether that came about, when nothing
+/// about the machine runs any more.
+pub fn kill_one_of(
+    machine: &Machine,
+    args: &[&str],
+    patience: usize,
+    victim: impl Fn(u32) -> Option<String>,
+) -> bool {
+    let mut child = machine.start(args);
+    let (id, mut killed, mut seen) = (child.id(), false, 0);
+    wait_until(&mut child, || {
+        let Some(found) = victim(id) else { return false };
+        seen += 1;
+        if seen > patience {
+            let pid = found.split(':').next().unwrap();
+            killed = command("kill").args(["-9", pid]).status().unwrap().success();
+        }
+        killed
+    });
+    let _ = child.wait();
+    wait_for_no_process_about(&machine.path("").to_string_lossy());
+    killed
+}
+
+/// Writes so much that nothing makes smaller and nothing else holds.
+pub fn fill(path: impl AsRef<Path>, megabytes: u64) {
+    let mut noise = fs::File::open("/dev/urandom").unwrap().take(megabytes << 20);
+    std::io::copy(&mut noise, &mut fs::File::create(path).unwrap()).unwrap();
 }
 
 /// A tree with everything that a backup may lose.
@@ -373,11 +423,9 @@ pub fn manifest(root: &Path) -> Vec<String> {
             );
             if kind.is_file() {
                 let content = fs::read(&path).unwrap();
-                let sum = content
-                    .iter()
-                    .fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+                let sum = Sha256::digest(&content);
                 line.push_str(&format!(
-                    " size {} sum {sum:x} mtime {}.{}",
+                    " size {} sum {sum:x?} mtime {}.{}",
                     meta.len(),
                     meta.mtime(),
                     meta.mtime_nsec() / 1000

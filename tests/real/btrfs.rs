@@ -43,11 +43,23 @@ impl Disk {
         listed.lines().filter_map(|line| Some(line.split_once(" path ")?.1.to_owned())).collect()
     }
 
+    /// How much is stored on it, in bytes, once that is there.
+    pub fn used(&self) -> u64 {
+        must("btrfs", &["filesystem", "sync", self.at.to_str().unwrap()]);
+        let told = must("btrfs", &["filesystem", "df", "-b", self.at.to_str().unwrap()]);
+        let line = told.lines().find(|line| line.starts_with("Data")).unwrap();
+        line.rsplit_once("used=").unwrap().1.trim().parse().unwrap()
+    }
+
+    /// Those that are snapshots of ours.
+    pub fn snapshots(&self) -> Vec<String> {
+        self.subvolumes().into_iter().filter(|name| name.contains(".stillpoint.")).collect()
+    }
+
     /// No snapshot of ours is there.
     #[track_caller]
     pub fn assert_no_snapshot(&self) {
-        let left: Vec<String> =
-            self.subvolumes().into_iter().filter(|name| name.contains(".stillpoint.")).collect();
+        let left = self.snapshots();
         assert!(left.is_empty(), "snapshots are left: {left:?}");
     }
 }
@@ -430,7 +442,7 @@ fn a_snapshot_of_a_run_that_a_reboot_ended_is_released_by_recover() {
     let text = good.replace(table, &format!("{table}program = \"{script}\"\n"));
     machine.write("stillpoint.toml", &text, 0o600);
     assert_eq!(machine.run(&["run"]).code, None, "it was not killed");
-    assert!(disk.subvolumes().iter().any(|name| name.contains(".stillpoint.")));
+    assert_ne!(disk.snapshots(), [] as [String; 0]);
     machine.write("stillpoint.toml", &good, 0o600);
     // As /run is after a reboot.
     fs::remove_dir_all(machine.path("run")).unwrap();
@@ -666,7 +678,7 @@ impl Source for Home {
     }
 
     fn left(&self) -> Vec<String> {
-        self.disk.subvolumes().into_iter().filter(|name| name.contains(".stillpoint.")).collect()
+        self.disk.snapshots()
     }
 
     fn mounted(&self) -> &Path {

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Stdio};
 
 use crate::bench_machine::{
@@ -159,7 +160,7 @@ fn a_borg_lock_goes_although_its_process_number_is_somebody_elses_now() {
     must("kill", &["-STOP", &pid.to_string()]);
     must("kill", &["-KILL", &run.id().to_string(), &pid.to_string()]);
     run.wait().unwrap();
-    wait_for("it is reaped", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
+    wait_for("it is reaped", || !Path::new(&format!("/proc/{pid}")).exists());
     // Beside it, somebody else's of the same number, who is elsewhere.
     let mut daemon = take_number(pid).expect("a number can be taken as root");
     assert_eq!(holders(), [name]);
@@ -234,7 +235,7 @@ fn the_lock_of_a_killed_reader_is_known_and_goes() {
         must("kill", &["-STOP", &engine]);
         must("kill", &["-KILL", &reading.id().to_string(), &engine]);
         reading.wait().unwrap();
-        wait_for("it is reaped", || !std::path::Path::new(&format!("/proc/{engine}")).exists());
+        wait_for("it is reaped", || !Path::new(&format!("/proc/{engine}")).exists());
         assert!(!held_in(&machine, target).is_empty(), "{target}: it gave its lock back");
         machine.run(&["recover"]).expect(0).says("released what run");
         assert_eq!(held_in(&machine, target), "", "{target}");
@@ -248,10 +249,13 @@ fn the_lock_of_a_killed_reader_is_known_and_goes() {
 fn whatever_a_restore_started_is_known_to_recover() {
     let machine = Machine::new(HOST);
     machine.run(&["run"]).expect(0);
-    let slow = machine.script(
-        "slow-borg",
-        "for word; do test \"$word\" = list && { trap '' TERM; while :; do sleep 1; done; }; done; exec borg \"$@\"",
+    // It is asked for its version first, which must not be taken for the listing.
+    let lists = machine.path("lists");
+    let body = format!(
+        "for word; do test \"$word\" = list && {{ trap '' TERM; : >{}; while :; do sleep 1; done; }}; done; exec borg \"$@\"",
+        lists.display()
     );
+    let slow = machine.script("slow-borg", &body);
     let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
     let borg = format!("[targets.b.borg]\nprogram = \"{slow}\"");
     machine.write("stillpoint.toml", &text.replace("[targets.b.borg]", &borg), 0o600);
@@ -260,7 +264,7 @@ fn whatever_a_restore_started_is_known_to_recover() {
         &["find", "hello.txt", "--target", "b"],
     ] {
         let mut reading = machine.start(words);
-        wait_for("it lists", || !processes_about(&slow).is_empty());
+        wait_for("it lists", || lists.exists());
         must("kill", &["-KILL", &reading.id().to_string()]);
         reading.wait().unwrap();
         assert!(!processes_about(&slow).is_empty(), "{words:?}: the scene is another one");
@@ -268,6 +272,7 @@ fn whatever_a_restore_started_is_known_to_recover() {
         machine.run(&["recover"]).expect(0);
         assert_eq!(processes_about(&slow), Vec::<String>::new(), "{words:?}");
         machine.write("stillpoint.toml", &text.replace("[targets.b.borg]", &borg), 0o600);
+        fs::remove_file(&lists).unwrap();
     }
     machine.write("stillpoint.toml", &text, 0o600);
     machine.assert_clean();
@@ -279,12 +284,12 @@ fn what_a_dead_child_started_is_stopped_and_what_only_has_its_numbers_is_not() {
     let marker = machine.path("grandchild").to_string_lossy().into_owned();
     // A shell that dies at once, and two that it started: one that ignores what it gets when its parent dies.
     let body = format!(
-        "echo data; sh -c 'trap \"\" TERM; while :; do sleep 1; done' {marker} | cat; wait"
+        "echo data; sh -c 'trap \"\" TERM; : >\"$0.ready\"; while :; do sleep 1; done' {marker} | cat; wait"
     );
     let script = machine.script("dump", &body);
     machine.configure(&DUMP.replace(r#"["sleep", "300"]"#, &format!("[\"{script}\"]")));
     let mut run = machine.start(&["run", "dump"]);
-    wait_for("the grandchild runs", || !processes_about(&marker).is_empty());
+    wait_for("the grandchild ignores it", || Path::new(&format!("{marker}.ready")).exists());
     wait_for("our restic takes its lock", || !restic_locks(&machine).is_empty());
     must("kill", &["-KILL", &run.id().to_string()]);
     run.wait().unwrap();

@@ -4,15 +4,20 @@
 #![allow(clippy::disallowed_methods)] // tests make their own names and start programs themselves
 #![allow(missing_docs, clippy::unwrap_used)] // a test that unwraps fails where it should
 
+mod absent;
+mod adopted;
+mod as_subvolume;
 mod bad_hour;
 mod bench_machine;
 mod borg_engine;
+mod btrbk;
 mod btrfs;
 mod closed;
 #[path = "../shared/configured.rs"]
 mod configured;
 mod contents;
 mod excludes;
+mod existing;
 mod faults;
 mod honest;
 mod jobs;
@@ -21,9 +26,16 @@ mod lvm;
 mod matrix;
 mod mounts;
 mod pins;
+mod plain;
+mod pulled;
 mod quiet;
 mod restic_engine;
 mod restore;
+mod resumed;
+mod served;
+mod space;
+mod sshd;
+mod stored_streams;
 mod subvolumes;
 mod swaps;
 mod systemd;

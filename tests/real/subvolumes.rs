@@ -7,31 +7,31 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::bench_machine::{
-    Machine, Ran, assert_same_tree, command, must, must_at_last, processes_about, torture,
-    wait_for, wait_for_no_loop_device, wait_for_no_process_about, wait_until,
+    Machine, Ran, assert_same_tree, command, family_of, fill, kill_one_of, must, must_at_last,
+    torture, wait_for, wait_for_no_loop_device, wait_for_no_process_about, wait_until,
 };
 use crate::btrfs::Disk;
 
 /// The copy that a run made, and what was sent for it, in bytes.
-fn made(ran: &Ran) -> (String, u64) {
+pub fn made(ran: &Ran) -> (String, u64) {
     let target = &ran.json()["jobs"][0]["targets"][0];
     (target["copy"].as_str().unwrap().to_owned(), target["bytes_new"].as_u64().unwrap())
 }
 
 /// A job on the subvolume `disk/home`, whose copies go to `copies/t`, a directory of another btrfs.
-struct Scene {
+pub struct Scene {
     // In this order: what is mounted below the machine's directory goes before that.
-    copies: Disk,
-    disk: Disk,
-    machine: Machine,
+    pub copies: Disk,
+    pub disk: Disk,
+    pub machine: Machine,
 }
 
-fn scene(megabytes: u64) -> Scene {
+pub fn scene(megabytes: u64) -> Scene {
     let machine = Machine::bare("[jobs]\n");
     let disk = Disk::new(&machine, "btrfs", "disk", 600);
     let copies = Disk::new(&machine, "btrfs", "copies", megabytes);
     must("btrfs", &["-q", "subvolume", "create", &disk.path("home")]);
-    closed_directory(&copies.path("t"));
+    closed_directory(copies.path("t"));
     let scene = Scene { copies, disk, machine };
     scene.configure("", "");
     scene.machine.run(&["init", "t"]).expect(0);
@@ -39,14 +39,14 @@ fn scene(megabytes: u64) -> Scene {
 }
 
 /// Settings, and what is given, in which `{root}` stands for the machine's directory.
-fn configure(machine: &Machine, text: &str) {
+pub fn configure(machine: &Machine, text: &str) {
     let settings = "[settings]\nhost = \"web1\"\nstate-dir = \"{root}/state\"\nruntime-dir = \"{root}/run\"\ncache-dir = \"{root}/cache\"\nlock-wait = \"1s\"\n";
     let text = format!("{settings}{text}").replace("{root}", &machine.path("").to_string_lossy());
     machine.write("stillpoint.toml", &text, 0o600);
 }
 
 impl Scene {
-    fn configure(&self, target: &str, job: &str) {
+    pub fn configure(&self, target: &str, job: &str) {
         configure(
             &self.machine,
             &format!(
@@ -55,47 +55,39 @@ impl Scene {
         );
     }
 
-    fn home(&self) -> PathBuf {
+    pub fn home(&self) -> PathBuf {
         self.disk.at.join("home")
     }
 
     /// Where a copy lies.
-    fn copy(&self, id: &str) -> PathBuf {
+    pub fn copy(&self, id: &str) -> PathBuf {
         self.copies.at.join("t").join(id)
     }
 
     /// Runs the job, which must go well, and answers with the new copy's id and what was sent for it, in bytes.
     #[track_caller]
-    fn run(&self) -> (String, u64) {
+    pub fn run(&self) -> (String, u64) {
         made(&self.machine.run(&["--json", "run"]).expect(0))
     }
 
     /// The local snapshots that stay.
-    fn kept(&self) -> usize {
-        self.disk.subvolumes().iter().filter(|name| name.contains(".stillpoint.")).count()
+    pub fn kept(&self) -> usize {
+        self.disk.snapshots().len()
     }
 
     /// Everything in the target's directory that is no copy of ours that is listed.
-    fn strays(&self) -> Vec<String> {
+    pub fn strays(&self) -> Vec<String> {
         let listed: BTreeSet<String> = self.machine.copies("t").into_iter().collect();
         let names = fs::read_dir(self.copies.path("t")).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name != ".stillpoint" && !listed.contains(name)).collect()
     }
 
-    fn fill(&self, name: &str, megabytes: usize) {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ megabytes as u64;
-        let mut bytes = Vec::with_capacity(megabytes << 20);
-        while bytes.len() < megabytes << 20 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            bytes.extend(state.to_le_bytes());
-        }
-        fs::write(self.home().join(name), bytes).unwrap();
+    pub fn fill(&self, name: &str, megabytes: u64) {
+        fill(self.home().join(name), megabytes);
     }
 
-    fn fill_with_small_files(&self) {
+    pub fn fill_with_small_files(&self) {
         for n in 0..200 {
             let content = format!("file {n}\n").repeat(500);
             fs::write(self.home().join(format!("{n}")), content).unwrap();
@@ -103,7 +95,7 @@ impl Scene {
     }
 
     /// The power goes, and the target's disk has what this image has.
-    fn target_becomes(&self, cut: &Path) {
+    pub fn target_becomes(&self, cut: &Path) {
         let image = self.machine.path("copies.img");
         let at = self.copies.at.to_str().unwrap();
         must_at_last("umount", &[at]);
@@ -115,7 +107,7 @@ impl Scene {
     }
 
     /// A program in the place of btrfs-progs: `body`, in which `real` is them.
-    fn instead(&self, body: &str) {
+    pub fn instead(&self, body: &str) {
         let wrapper = self.machine.script(
             "btrfs-instead",
             &format!("real() {{ /usr/bin/btrfs \"$@\"; }}\n{body}\nexec /usr/bin/btrfs \"$@\""),
@@ -125,7 +117,7 @@ impl Scene {
 }
 
 /// A directory into which nobody else comes, as a target must be.
-fn closed_directory(path: &str) {
+pub fn closed_directory(path: impl AsRef<Path>) {
     fs::DirBuilder::new().mode(0o700).create(path).unwrap();
 }
 
@@ -133,15 +125,20 @@ nix::ioctl_write_ptr!(set_flags, 0x94, 26, u64);
 
 /// Makes a subvolume read-only or not by the kernel's own call, which keeps what it was received as.
 #[expect(unsafe_code, reason = "the number is what this call reads")]
-fn set_read_only(path: &Path, read_only: bool) {
+pub fn set_read_only(path: &Path, read_only: bool) {
     let flags = if read_only { 1 << 1 } else { 0 };
     unsafe { set_flags(fs::File::open(path).unwrap().as_raw_fd(), &raw const flags) }.unwrap();
 }
 
-fn uuid(path: &Path) -> String {
+/// What `btrfs subvolume show` says after this word.
+pub fn shown(path: &Path, word: &str) -> String {
     let shown = must("btrfs", &["subvolume", "show", path.to_str().unwrap()]);
-    let line = shown.lines().find(|line| line.trim_start().starts_with("UUID:")).unwrap();
+    let line = shown.lines().find(|line| line.trim_start().starts_with(word)).unwrap();
     line.rsplit_once([' ', '\t']).unwrap().1.to_owned()
+}
+
+pub fn uuid(path: &Path) -> String {
+    shown(path, "UUID:")
 }
 
 #[test]
@@ -198,32 +195,85 @@ fn a_copy_is_the_subvolume_and_only_differences_are_sent_again() {
 #[test]
 fn whatever_is_killed_the_next_run_is_whole_and_nothing_is_left() {
     let scene = scene(600);
-    scene.fill("big", 60);
-    let root = scene.machine.path("").to_string_lossy().into_owned();
+    scene.fill("big", 20);
+    // At this pace each of them is there for a second, also on a fast machine.
+    scene.configure("upload-limit = 10000", "");
     let victims = ["btrfs send", "pass-stream", "btrfs receive", "stillpoint -c"];
+    let mut hit = 0;
     for (round, victim) in victims.iter().cycle().take(12).enumerate() {
         scene.fill(&format!("new-{round}"), 10);
-        let mut child = scene.machine.start(&["run"]);
-        let mut killed = false;
-        let mut seen = 0;
-        wait_until(&mut child, || {
-            let found = processes_about(&root).into_iter().find(|line| line.contains(victim));
-            seen += usize::from(found.is_some());
-            // Each time a little later in the life of the victim.
-            if let Some(found) = found.filter(|_| seen > round * 2) {
-                let pid = found.split(':').next().unwrap();
-                killed = command("kill").args(["-9", pid]).status().unwrap().success();
-            }
-            killed
-        });
-        let _ = child.wait();
-        wait_for_no_process_about(&root);
+        // Each time a little later in the life of the victim.
+        hit += usize::from(kill_one_of(&scene.machine, &["run"], round * 2, |id| {
+            family_of(id).into_iter().find(|line| line.contains(victim))
+        }));
         let (copy, _) = scene.run();
         assert_same_tree(&scene.home(), &scene.copy(&copy));
         assert_eq!(scene.kept(), 1, "after {victim} was killed in round {round}");
         assert_eq!(scene.strays(), [] as [String; 0], "after {victim} in round {round}");
     }
+    assert!(hit >= 8, "only {hit} were killed in time");
     scene.machine.assert_clean_except(&scene.machine.path(""));
+}
+
+#[test]
+fn what_is_compressed_stays_so_on_its_way_and_in_the_copy() {
+    let scene = scene(600);
+    for disk in [&scene.disk, &scene.copies] {
+        must("mount", &["-o", "remount,compress-force=zstd", disk.at.to_str().unwrap()]);
+    }
+    torture(&scene.home());
+    let text = |name: &str, word: &str| {
+        fs::write(scene.home().join(name), format!("{word}, ").repeat(8 << 20 >> 3)).unwrap();
+    };
+    text("first", "stillpoint");
+    scene.fill("noise", 4);
+    let (plain, sent) = scene.run();
+    assert!(sent > 14 << 20, "{sent}");
+    // Not the disk that has to compress it once more.
+    must("mount", &["-o", "remount,compress=no", scene.copies.at.to_str().unwrap()]);
+    scene.configure("compressed-data = true", "");
+    scene.machine.run(&["plan"]).expect(0).says("--proto 2 --compressed-data");
+    text("second", "and another");
+    let before = scene.copies.used();
+    let (difference, sent) = scene.run();
+    assert!(sent < 1 << 20, "{sent}");
+    assert!(scene.copies.used() - before < 2 << 20, "it was stored at its full length");
+    for copy in [&plain, &difference] {
+        assert!(scene.copy(copy).join("first").exists());
+    }
+    assert_same_tree(&scene.home(), &scene.copy(&difference));
+
+    // All of it, and back.
+    for base in scene.disk.snapshots() {
+        must("btrfs", &["-q", "subvolume", "delete", &scene.disk.path(&base)]);
+    }
+    let (whole, sent) = scene.run();
+    assert!((4 << 20..6 << 20).contains(&sent), "{sent}");
+    assert_same_tree(&scene.home(), &scene.copy(&whole));
+    scene.machine.run(&["verify", "home", &whole]).expect(0);
+    let to = scene.disk.path("back");
+    scene.machine.run(&["restore", "home", &whole, "--as-subvolume", "--to", &to]).expect(0);
+    assert_same_tree(Path::new(&to), &scene.copy(&whole));
+}
+
+#[test]
+fn a_slow_transfer_is_slow_whole_and_can_be_stopped() {
+    let scene = scene(600);
+    scene.fill("big", 20);
+    scene.configure("upload-limit = 1000", "");
+    scene.machine.run(&["plan"]).expect(0).says("pass-stream").says("--limit 1000");
+    let mut slow = scene.machine.start(&["run"]);
+    let root = scene.machine.path("").to_string_lossy().into_owned();
+    assert!(wait_until(&mut slow, || !scene.strays().is_empty()), "it ended at once");
+    // At this pace it takes 20 seconds.
+    assert!(slow.try_wait().unwrap().is_none(), "nothing held it back");
+    must("kill", &["-TERM", &slow.id().to_string()]);
+    assert_eq!(slow.wait().unwrap().code(), Some(143));
+    wait_for_no_process_about(&root);
+    assert_eq!(scene.strays(), [] as [String; 0]);
+    scene.configure("upload-limit = 1000000", "");
+    let (copy, _) = scene.run();
+    assert_same_tree(&scene.home(), &scene.copy(&copy));
 }
 
 #[test]
@@ -307,8 +357,7 @@ fn what_was_changed_behind_the_back_of_btrfs_progs_is_no_copy_and_no_base() {
     assert_same_tree(&scene.home(), &scene.copy(&second));
 
     // The same of the snapshot that stays here. The changed file is in no difference to it.
-    let kept = scene.disk.subvolumes().into_iter().find(|name| name.contains(".stillpoint."));
-    let kept = scene.disk.at.join(kept.unwrap());
+    let kept = scene.disk.at.join(scene.disk.snapshots().remove(0));
     set_read_only(&kept, false);
     fs::write(kept.join("plain"), "changed\n").unwrap();
     set_read_only(&kept, true);
@@ -423,7 +472,7 @@ fn a_receiver_that_cannot_apply_a_difference_gets_all() {
 #[test]
 fn a_full_disk_is_told_and_gets_its_space_back() {
     let scene = scene(300);
-    scene.fill("big", 400);
+    scene.fill("big", 310);
     let ran = scene.machine.run(&["run"]).expect(10).says("no space is left");
     assert!(!ran.stderr.contains("not one that this run made"), "{}", ran.stderr);
     assert_eq!(scene.strays(), [] as [String; 0]);
@@ -438,7 +487,7 @@ fn a_full_disk_is_told_and_gets_its_space_back() {
 #[test]
 fn a_target_that_is_away_keeps_its_base_and_holds_up_nothing_else() {
     let scene = scene(600);
-    closed_directory(&scene.copies.path("u"));
+    closed_directory(scene.copies.path("u"));
     configure(
         &scene.machine,
         "[targets.t.btrfs]\nlocation = \"{root}/copies/t\"\n[targets.t.keep]\nlast = 2\n[targets.u.btrfs]\nlocation = \"{root}/copies/u\"\n[jobs.home]\ntargets = [\"t\", \"u\"]\n[jobs.home.subvolumes]\npaths = [\"{root}/disk/home\"]\n",
@@ -554,7 +603,7 @@ fn names_of_any_kind_are_sent_and_copies_are_pinned_and_pruned() {
     let copies = Disk::new(&machine, "btrfs", "copies", 300);
     let written = "-a b 'd'";
     must("btrfs", &["-q", "subvolume", "create", &disk.path(written)]);
-    closed_directory(&copies.path("t"));
+    closed_directory(copies.path("t"));
     torture(&disk.at.join(written));
     configure(
         &machine,
@@ -597,7 +646,7 @@ fn a_path_that_no_name_can_hold_is_in_the_record() {
         must("btrfs", &["-q", "subvolume", "create", &disk.path(name)]);
         fs::write(disk.at.join(name).join("x"), name).unwrap();
     }
-    closed_directory(&copies.path("t"));
+    closed_directory(copies.path("t"));
     configure(
         &machine,
         &format!(
@@ -776,8 +825,7 @@ fn the_snapshot_of_a_job_that_is_gone_is_told_of() {
     scene.run();
     let text = fs::read_to_string(scene.machine.path("stillpoint.toml")).unwrap();
     scene.machine.write("stillpoint.toml", &text.replace("jobs.home", "jobs.other"), 0o600);
-    let is_kept = |name: &String| name.contains(".stillpoint.");
-    let snapshot = scene.disk.subvolumes().into_iter().find(is_kept).unwrap();
+    let snapshot = scene.disk.snapshots().remove(0);
     scene.machine.run(&["run"]).expect(12).says(&snapshot);
     must("btrfs", &["-q", "subvolume", "delete", &scene.disk.path(&snapshot)]);
     scene.run();
@@ -903,4 +951,63 @@ fn a_copy_that_was_taken_elsewhere_is_one_again_when_it_is_back() {
     assert_eq!(scene.machine.copies("t"), [third.as_str()]);
     fs::rename(&hidden, &home).unwrap();
     assert!(scene.machine.copies("t").contains(&first), "its record was forgotten");
+}
+
+#[test]
+fn a_snapshot_that_no_history_knows_is_a_base() {
+    let scene = scene(600);
+    scene.fill("big", 20);
+    let (first, whole) = scene.run();
+    assert!(whole > 20 << 20, "{whole}");
+    // History is lost, and whoever made the copy is nobody any more; the snapshot and the copy are still there.
+    fs::remove_dir_all(scene.machine.path("state")).unwrap();
+    scene.fill("small", 1);
+    let (second, sent) = scene.run();
+    assert!(sent < 2 << 20, "{sent} bytes, although the target has {first}");
+    assert_same_tree(&scene.home(), &scene.copy(&second));
+    // Nobody has said that it may go.
+    let snapshots = || {
+        let top = fs::read_dir(&scene.disk.at).unwrap();
+        let names = top.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(".stillpoint")).count()
+    };
+    assert_eq!(snapshots(), 2);
+    // One that somebody made writable and changed is none, nor one that was received.
+    fs::remove_dir_all(scene.machine.path("state")).unwrap();
+    for entry in fs::read_dir(&scene.disk.at).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with(".stillpoint") {
+            set_read_only(&path, false);
+            fs::write(path.join("meddled"), "with").unwrap();
+            set_read_only(&path, true);
+        }
+    }
+    let (third, sent) = scene.run();
+    assert!(sent > 20 << 20, "{sent}");
+    assert_same_tree(&scene.home(), &scene.copy(&third));
+}
+
+#[test]
+fn how_much_would_be_sent_is_told_beforehand() {
+    let scene = scene(600);
+    scene.fill("big", 20);
+    let told = || {
+        let document = scene.machine.run(&["--json", "estimate", "home"]).expect(0).json();
+        let estimate = document["estimates"][0].clone();
+        (estimate["bytes"].as_u64().unwrap(), estimate["based_on"].as_str().map(str::to_owned))
+    };
+    let close = |told: u64, sent: u64| {
+        assert!(told.abs_diff(sent) * 50 <= sent, "told {told} bytes, and {sent} were sent");
+    };
+    let (first, base) = told();
+    assert_eq!((base, scene.kept()), (None, 0));
+    let (copy, sent) = scene.run();
+    close(first, sent);
+    scene.fill("more", 5);
+    let (second, base) = told();
+    assert_eq!((base.as_ref(), scene.kept()), (Some(&copy), 1));
+    let (_, sent) = scene.run();
+    close(second, sent);
+    scene.machine.run(&["estimate", "home"]).expect(0).says("DIFFERENCE TO");
+    assert_eq!(scene.strays(), [] as [String; 0]);
 }

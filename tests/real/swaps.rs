@@ -169,7 +169,7 @@ fn names_that_speak_of_our_snapshot_keep_nobody_from_giving_it_back() {
     let name = fs::read_to_string(machine.path("name")).unwrap();
     assert!(bob.join(name.trim()).exists(), "the user's own is not ours");
     let host = SystemHost::stopped_by(Arc::default());
-    assert_eq!(host.subvolume_on(Path::new(&disk.device), name.trim()).unwrap(), None);
+    assert_eq!(host.subvolume_on(Path::new(&disk.device), name.trim().as_ref()).unwrap(), None);
     machine.run(&["recover"]).expect(0).says("nothing to release");
     machine.assert_clean_except(&disk.at);
 }

@@ -15,7 +15,7 @@ use crate::config::section::Section;
 #[cfg(test)]
 use crate::config::testing::Effects;
 use crate::config::tree::Node;
-use crate::model::target::{BorgOptions, EngineConfig};
+use crate::model::target::{BorgOptions, EngineConfig, WhenAbsent};
 
 /// The engine's row.
 pub const ROW: Engine = Engine { table: &BORG, read, can_check: true };
@@ -35,6 +35,7 @@ const BORG: Table = Table {
         Item::Value(&COMPRESSION),
         Item::Value(&FILES_CACHE),
         Item::Value(&REQUIRE_MOUNT),
+        Item::Value(&WHEN_ABSENT),
         Item::Value(&PROGRAM),
         Item::Value(&STALL_TIMEOUT),
         Item::Value(&REMOTE_PROGRAM),
@@ -107,6 +108,8 @@ const FILES_CACHE: Key<String> = Key::new(
 .example("'ctime,size,inode'");
 
 const REQUIRE_MOUNT: Key<PathBuf> = engine::REQUIRE_MOUNT.example("'/srv/backup'").told();
+
+const WHEN_ABSENT: Key<WhenAbsent> = engine::WHEN_ABSENT;
 
 const PROGRAM: Key<PathBuf> =
     engine::PROGRAM.says("The borg program on this machine").example("'/usr/bin/borg'");
@@ -230,7 +233,14 @@ pub const EFFECTS: &[Effects] = &[
     Effects {
         table: "targets.NAME.borg",
         file: "[targets.t.borg]\npassphrase-file='/p'\nKEY\nJOB",
-        rows: &[("repository", "repository='/r'", "repository='/other'")],
+        rows: &[
+            ("repository", "repository='/r'", "repository='/other'"),
+            (
+                "when-absent",
+                "repository='/r/s'\nrequire-mount='/r'",
+                "repository='/r/s'\nrequire-mount='/r'\nwhen-absent='skip'",
+            ),
+        ],
     },
     Effects {
         table: "targets.NAME.borg",

@@ -10,7 +10,7 @@ use super::hooks::{QUIESCE, RESUME};
 use crate::config::diagnostic::{Complaint, Notes};
 use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
 use crate::config::kind::{Choice, Elements, Read, Scalar, wrong_type};
-use crate::config::kinds::{FLAG, LONG_SPAN, PATHS, PERCENT, TEXTS, whole_percent};
+use crate::config::kinds::{FLAG, LONG_SPAN, PATHS, PERCENT, TEXTS, bytes, whole_percent};
 use crate::config::section::Section;
 #[cfg(test)]
 use crate::config::testing::Effects;
@@ -292,20 +292,7 @@ fn snapshot_size(node: &Node) -> Read<ClassicSize> {
         "\"1%\" to \"100%\", or bytes with their unit such as \"2G\" (K, M, G, T)";
     let Some(text) = node.value.text() else { return wrong_type(EXPECTED, node) };
     let percent = || whole_percent(text).map(ClassicSize::Percent);
-    let bytes = || {
-        let shift = match text.bytes().last()? {
-            b'K' => 10,
-            b'M' => 20,
-            b'G' => 30,
-            b'T' => 40,
-            _ => return None,
-        };
-        let digits = &text[..text.len() - 1];
-        let count: u64 =
-            digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()?;
-        let bytes = count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)?;
-        Some(ClassicSize::Bytes(bytes))
-    };
+    let bytes = || bytes(text).map(ClassicSize::Bytes);
     percent()
         .or_else(bytes)
         .ok_or_else(|| Complaint::new(format!("expected {EXPECTED}, not {text:?}")))

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use crate::config::diagnostic::{Complaint, Notes};
 use crate::config::key::{Key, Keyed, Table};
+use crate::config::kind::Choice;
 use crate::config::kinds::{LONG_SPAN, PATH, TEXT, Whole};
 use crate::config::repository::Location;
 use crate::config::section::Section;
 use crate::config::source::Span;
 use crate::model::names::TargetName;
 use crate::model::shown::Show;
-use crate::model::target::{EngineConfig, SecretSource};
+use crate::model::target::{EngineConfig, SecretSource, WhenAbsent};
 
 /// An engine: its table, and who reads it.
 pub struct Engine {
@@ -39,6 +40,8 @@ pub struct ReadEngine {
     pub copy_from_at: Span,
     /// See [`REQUIRE_MOUNT`].
     pub require_mount: Option<PathBuf>,
+    /// See [`WHEN_ABSENT`].
+    pub when_absent: WhenAbsent,
     /// See [`PROGRAM`].
     pub program: Option<PathBuf>,
     /// See [`UPLOAD_LIMIT`].
@@ -55,6 +58,13 @@ pub const REPOSITORY: Key<String> = Key::new("repository", &TEXT);
 /// Guards against a disk that is not there.
 pub const REQUIRE_MOUNT: Key<PathBuf> = Key::new("require-mount", &PATH)
     .says("Refuse to write when nothing is mounted there, instead of filling the disk below");
+
+/// What to make of a disk that is not there.
+pub const WHEN_ABSENT: Key<WhenAbsent> =
+    Key::new("when-absent", &Choice(&[("fail", WhenAbsent::Fail), ("skip", WhenAbsent::Skip)]))
+        .says("What a run makes of a disk that is away: it fails, or goes on without it")
+        .default("'fail'")
+        .example("'skip'");
 
 /// The engine's program on this machine.
 pub const PROGRAM: Key<PathBuf> = Key::new("program", &PATH);
@@ -83,6 +93,7 @@ impl ReadEngine {
             copy_from: None,
             copy_from_at: section.at,
             require_mount: section.get(&REQUIRE_MOUNT),
+            when_absent: section.get(&WHEN_ABSENT)?,
             program: section.get(&PROGRAM),
             upload_limit_kib: section.get(&UPLOAD_LIMIT),
             stall_timeout: section.get(&STALL_TIMEOUT)?,
@@ -100,8 +111,37 @@ pub fn read_repository(section: &Section<'_>, notes: &mut Notes) -> Option<Strin
     section.get(&REPOSITORY)
 }
 
+/// Judges `when-absent`: only a mount tells a disk that is away from a repository that somebody has deleted.
+fn check_absence(section: &Section<'_>, location: Option<&Location>, notes: &mut Notes) {
+    if section.get(&WHEN_ABSENT) != Some(WhenAbsent::Skip) {
+        return;
+    }
+    let at = section.value_at(&WHEN_ABSENT);
+    let mount = section.get(&REQUIRE_MOUNT);
+    match (location, mount) {
+        (Some(Location::Remote(_)), _) => {
+            let message = "when-absent looks at this machine, the repository is elsewhere";
+            notes.problem(at, Complaint::new(message));
+        }
+        (Some(Location::Local(path)), Some(mount)) if !path.starts_with(&mount) => {
+            let message = format!(
+                "whether the disk is there is told by {}, and the repository is not below it",
+                mount.shown()
+            );
+            notes.problem(at, Complaint::new(message));
+        }
+        (Some(Location::Local(_)), None) if !section.has(&REQUIRE_MOUNT) => {
+            let complaint = Complaint::new("when-absent = \"skip\" needs require-mount")
+                .help("nothing else tells a disk that is away from a repository that is gone");
+            notes.missing(at, complaint);
+        }
+        (Some(Location::Local(_)) | None, _) => {}
+    }
+}
+
 /// Judges `require-mount` against where the repository is.
 pub fn check_mount(section: &Section<'_>, location: Option<&Location>, notes: &mut Notes) {
+    check_absence(section, location, notes);
     let Some(mount) = section.get(&REQUIRE_MOUNT) else { return };
     let at = section.value_at(&REQUIRE_MOUNT);
     if mount.parent().is_none() {

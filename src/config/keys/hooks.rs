@@ -84,11 +84,11 @@ pub fn read(section: &Section<'_>, notes: &mut Notes) -> Hooks {
     }
 }
 
-/// Refuses the hooks around captures where the source is never captured.
+/// Refuses the hooks around captures where nobody runs them.
 pub fn refuse_quiet(_: &Section<'_>, hooks: Option<&Section<'_>>, notes: &mut Notes) {
     let Some(hooks) = hooks else { return };
     for key in [&QUIESCE, &RESUME].into_iter().filter(|key| hooks.has(*key)) {
-        let message = format!("{} has no effect: this job makes no captures", key.key());
+        let message = format!("{} has no effect: only jobs of files run it", key.key());
         let complaint = Complaint::new(message).help("use before and finally");
         notes.problem(hooks.key_at(key), complaint);
     }

@@ -18,7 +18,7 @@ use crate::config::source::Span;
 #[cfg(test)]
 use crate::config::testing::Effects;
 use crate::config::tree::{Node, bare};
-use crate::model::job::Job;
+use crate::model::job::{Job, Source};
 use crate::model::keep::KeepPolicy;
 use crate::model::names::{JobName, TargetName};
 
@@ -66,6 +66,8 @@ const MAX_AGE: Key<Duration> = Key::new("max-age", &LONG_SPAN)
 
 /// A job with what the checks between targets and jobs need.
 pub struct ReadJob {
+    /// Where its table begins.
+    pub at: Span,
     /// The job itself.
     pub job: Job,
     /// Each target it lists that exists, with the span of the mention.
@@ -85,7 +87,20 @@ pub fn read(section: &Section<'_>, defined: &[&str], notes: &mut Notes) -> Optio
     let keep_snapshots = section.table(&KEEP_SNAPSHOTS).map(|keep| keep::read(&keep, notes));
     let ReadSource { source, trees } = source?;
     if keep_snapshots.is_some() && !source.keeps_snapshots() {
-        let message = format!("a job of {} keeps no snapshots on this machine", source.kind());
+        let message = match &source {
+            Source::Subvolumes(_) => {
+                "this job makes no snapshots that could be kept: it sends existing ones".to_owned()
+            }
+            Source::Files(_) | Source::Commands(_) => {
+                format!("a job of {} keeps no snapshots on this machine", source.kind())
+            }
+        };
+        notes.problem(section.key_at(&KEEP_SNAPSHOTS), Complaint::new(message));
+    }
+    let keeps_free = keep_snapshots.as_ref().is_some_and(|keep| keep.min_free.is_some());
+    if let Some(host) = source.host().filter(|_| keeps_free) {
+        let message =
+            format!("how much space is free on {host} is not known here: leave out min-free");
         notes.problem(section.key_at(&KEEP_SNAPSHOTS), Complaint::new(message));
     }
     let job = Job {
@@ -98,7 +113,7 @@ pub fn read(section: &Section<'_>, defined: &[&str], notes: &mut Notes) -> Optio
         max_shrink_percent: section.get(&MAX_SHRINK)?,
         max_age: section.get(&MAX_AGE),
     };
-    Some(ReadJob { job, targets, trees })
+    Some(ReadJob { at: section.at, job, targets, trees })
 }
 
 /// The first source that can be read. All are read, so that the problems of all show.

@@ -17,6 +17,7 @@ mod btrfs;
 mod commands;
 mod files;
 mod restic;
+mod streams;
 mod subvolumes;
 
 pub use borg::ROW as BORG;
@@ -24,6 +25,7 @@ pub use btrfs::ROW as BTRFS;
 pub use commands::ROW as COMMANDS;
 pub use files::ROW as FILES;
 pub use restic::ROW as RESTIC;
+pub use streams::ROW as STREAMS;
 pub use subvolumes::ROW as SUBVOLUMES;
 
 /// What a change of each key changes, of all tables.
@@ -36,6 +38,7 @@ pub const EFFECTS: &[&[super::testing::Effects]] = &[
     borg::EFFECTS,
     restic::EFFECTS,
     btrfs::EFFECTS,
+    streams::EFFECTS,
     job::EFFECTS,
     files::EFFECTS,
     capture::EFFECTS,

@@ -14,7 +14,7 @@ use crate::config::section::Section;
 #[cfg(test)]
 use crate::config::testing::Effects;
 use crate::model::names::TargetName;
-use crate::model::target::{EngineConfig, ResticOptions};
+use crate::model::target::{EngineConfig, ResticOptions, WhenAbsent};
 
 /// The engine's row.
 pub const ROW: Engine = Engine { table: &RESTIC, read, can_check: true };
@@ -38,6 +38,7 @@ const RESTIC: Table = Table {
         Item::Value(&STALL_TIMEOUT),
         Item::Value(&PROGRAM),
         Item::Value(&REQUIRE_MOUNT),
+        Item::Value(&WHEN_ABSENT),
         Item::Value(&COPY_FROM),
     ]],
 };
@@ -79,9 +80,11 @@ const PROGRAM: Key<PathBuf> =
     engine::PROGRAM.says("The restic program on this machine").example("'/usr/bin/restic'");
 
 const REQUIRE_MOUNT: Key<PathBuf> = engine::REQUIRE_MOUNT.hidden().prose(
-    "For a local path: require-mount = \"/mnt/point\". Filled from another restic target of the same job by\n\
+    "For a local path: require-mount = \"/mnt/point\", when-absent = \"skip\". Filled from another restic target of the same job by\n\
      `restic copy`, instead of reading the source again: copy-from = \"other\".",
 );
+
+const WHEN_ABSENT: Key<WhenAbsent> = engine::WHEN_ABSENT.hidden();
 
 const COPY_FROM: Key<String> = Key::new("copy-from", &TEXT)
     .says("Filled by `restic copy` from this target, which the job lists too, instead of reading the source again")
@@ -136,6 +139,11 @@ pub const EFFECTS: &[Effects] = &[
             ("copy-from", "password-file='/p'", "password-file='/p'\ncopy-from='u'"),
             ("compression", "password-file='/p'", "password-file='/p'\ncompression='max'"),
             ("require-mount", "password-file='/p'", "password-file='/p'\nrequire-mount='/r'"),
+            (
+                "when-absent",
+                "password-file='/p'\nrequire-mount='/r'",
+                "password-file='/p'\nrequire-mount='/r'\nwhen-absent='skip'",
+            ),
             ("program", "password-file='/p'", "password-file='/p'\nprogram='/x'"),
             ("upload-limit", "password-file='/p'", "password-file='/p'\nupload-limit=5"),
             ("stall-timeout", "password-file='/p'", "password-file='/p'\nstall-timeout='1h'"),

@@ -75,12 +75,16 @@ pub fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadTarget> {
         notes.warning(section.key_at(&KEEP), Complaint::new(message));
     }
     let engine = engine?;
+    if let Some(keep) = section.table(&KEEP).filter(|keep| keep.has(&keep::MIN_FREE)) {
+        check_min_free(&keep, &engine, notes);
+    }
     let target = Target {
         name: TargetName::new(section.key).ok()?,
         local: engine.location.as_ref().and_then(Location::local).map(Path::to_owned),
         repository: engine.repository,
         secret: engine.secret,
         require_mount: engine.require_mount,
+        when_absent: engine.when_absent,
         program: engine.program,
         copy_from: engine.copy_from,
         upload_limit_kib: engine.upload_limit_kib,
@@ -98,6 +102,23 @@ pub fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadTarget> {
         repository_at: engine.repository_at,
         copy_from_at: engine.copy_from_at,
     })
+}
+
+/// Refuses a promise of free space that cannot be kept.
+fn check_min_free(keep: &Section<'_>, engine: &ReadEngine, notes: &mut Notes) {
+    let at = keep.key_at(&keep::MIN_FREE);
+    if !engine.config.frees_by_itself() {
+        let message = format!(
+            "min-free cannot be kept to with {}: what a deletion frees shows only when it is compacted",
+            engine.config.name()
+        );
+        let complaint = Complaint::new(message).help("use counted rules, and compact-every");
+        notes.problem(at, complaint);
+    } else if engine.location.as_ref().is_some_and(|location| location.local().is_none()) {
+        let message = "min-free looks at this machine, the copies are elsewhere";
+        let complaint = Complaint::new(message).help("use counted rules: last, daily, weekly, …");
+        notes.problem(at, complaint);
+    }
 }
 
 /// The first engine that can be read. All are read, so that the problems of all show.

@@ -107,6 +107,21 @@ pub fn whole_percent(text: &str) -> Option<u8> {
     digits.parse().ok().filter(|number| (1..=100).contains(number))
 }
 
+/// A number of bytes, more than none, with a unit (K, M, G or T, powers of 1024).
+pub fn bytes(text: &str) -> Option<u64> {
+    let shift = match text.bytes().last()? {
+        b'K' => 10,
+        b'M' => 20,
+        b'G' => 30,
+        b'T' => 40,
+        _ => return None,
+    };
+    let digits = &text[..text.len() - 1];
+    let count: u64 =
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()?;
+    count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+}
+
 /// `"1%"` to `"100%"`.
 fn percentage(node: &Node) -> Read<u8> {
     const EXPECTED: &str = "\"1%\" to \"100%\"";

@@ -8,23 +8,26 @@
 //!
 //! ```text
 //! LOCATION/.stillpoint/target.json            which target this is; made by init
-//! LOCATION/.stillpoint/copies/NAME.json       the record of the copy NAME
+//! LOCATION/.stillpoint/copies/NAME.json       the record of the copy NAME, in which %2f stands for / and %25 for %
 //! LOCATION/NAME                               the copy, a read-only subvolume
 //! LOCATION/.incoming.NAME                     one that is being received
 //! ```
+//!
+//! One that is received in parts has more names, and a record of its own meanwhile (parts.rs).
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::file_name::{draft_of, escaped, unescaped};
+use super::place::{Place, WORKED_ON, is_untold, unfit};
+use crate::engine::made::{Made, Marker};
 use crate::engine::{Context, EngineError};
-use crate::host::{Action, PathKind, Subvolume, TrustKind, mount_of};
-use crate::model::copy::{Copy, Series};
-use crate::model::names::{HostName, JobName, MachineId, RunId};
+use crate::host::Subvolume;
+use crate::model::copy::Copy;
 use crate::model::shown::Show;
+use crate::tools::btrfs::parts::of_part;
 
 /// The format of both files.
 const FORMAT: u32 = 1;
@@ -32,17 +35,14 @@ const FORMAT: u32 = 1;
 /// Our own directory in a target.
 const OWN: &str = ".stillpoint";
 
+/// The file in it that says which target it is.
+const MARKER: &str = "target.json";
+
+/// The directory in it with the records of copies.
+const RECORDS: &str = "copies";
+
 /// What the name of a copy begins with while it is being received.
 const INCOMING: &str = ".incoming.";
-
-/// Which target it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Marker {
-    /// [`FORMAT`].
-    pub format: u32,
-    /// A random text that no other target has.
-    pub id: String,
-}
 
 /// The record of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,24 +61,19 @@ pub(super) struct Record {
     pub changed: u64,
     /// The UUID of the subvolume here that it is based on.
     pub parent: Option<String>,
-    /// In whose name it was made.
-    pub host: HostName,
-    /// The job whose copy it is.
-    pub job: JobName,
-    /// The subvolume's path on that host.
-    pub item: Option<String>,
-    /// The run that made it.
-    pub run: RunId,
-    /// The machine that made it.
-    pub machine: Option<MachineId>,
-    /// The moment it stands for.
-    pub time: DateTime<Utc>,
-    /// Bytes of the stream.
-    pub bytes: u64,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub made: Made,
+    /// Bytes of the stream; `None` where another program received it.
+    pub bytes: Option<u64>,
     /// How many names lead to what is no directory in it, where that is known.
     pub files: Option<u64>,
     /// Never to be pruned while this holds.
     pub pinned: bool,
+    /// Another program received it, and nobody has compared it with what was sent: a power cut may have emptied its files,
+    /// so no difference is based on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unproven: bool,
     /// It is about to be deleted by us: when it is gone, so may this be. What is gone without that was taken away by
     /// somebody else, who may bring it back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -86,43 +81,55 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// The series it belongs to.
-    pub fn series(&self) -> Series {
-        Series { host: self.host.clone(), job: self.job.clone(), item: self.item.clone() }
-    }
-
     /// Whether a subvolume is the one that was recorded, and nobody has written to it since. What was made writable by
     /// btrfs-progs is no longer received as anything; whoever asks the kernel itself leaves all but the generation of the
     /// last change as it was.
     pub fn is_of(&self, found: &Subvolume) -> bool {
-        found.read_only
-            && found.uuid.as_ref() == Some(&self.uuid)
-            && found.received_uuid.as_ref() == Some(&self.sent)
-            && found.received == self.generation
+        found.uuid.as_ref() == Some(&self.uuid)
+            && found.is_received_as(&self.sent, self.generation)
             && found.changed == self.changed
+    }
+
+    /// Whether a subvolume is the one that was recorded, and it is not known whether somebody has written to it since.
+    pub fn seems(&self, found: &Subvolume) -> bool {
+        is_untold(found) && self.is_of(&Subvolume { changed: self.changed, ..found.clone() })
+    }
+
+    /// Whether it says that it is this, or of this: whatever else bears the UUID could be taken for it.
+    pub fn claims(&self, uuid: &str) -> bool {
+        self.sent == uuid || self.uuid == uuid
     }
 
     /// The copy as it is listed.
     pub fn copy(&self) -> Copy {
-        Copy {
-            id: self.name.clone(),
-            series: Some(self.series()),
-            run: Some(self.run.clone()),
-            time: self.time,
-            files: self.files,
-            pinned: self.pinned,
-            machine: self.machine.clone(),
-            ..Copy::default()
-        }
+        let Record { files, pinned, unproven, .. } = *self;
+        Copy { files, pinned, unproven, ..self.made.copy(&self.name) }
     }
 }
 
 /// The records of copies, each with the subvolume; `None` for that where a dry run only predicts it.
 pub(super) type Copies = Vec<(Record, Option<Subvolume>)>;
 
+/// The records of those that are there and what was received. What a dry run only predicts is no base of anything, nor is
+/// what may have been changed.
+pub(super) fn there(copies: &Copies) -> impl Iterator<Item = &Record> + Clone {
+    let is_known = |found: &Subvolume| !is_untold(found);
+    copies.iter().filter(move |(_, found)| found.as_ref().is_some_and(is_known)).map(|(it, _)| it)
+}
+
+/// What is wrong with a copy.
+pub(super) struct Wrong {
+    /// Its name.
+    pub copy: String,
+    /// In words.
+    pub what: String,
+}
+
 /// The catalog of a target that was found to be one.
 pub(super) struct Catalog<'a> {
     pub cx: Context<'a>,
+    /// Where the target's directory is.
+    pub place: Box<dyn Place + 'a>,
     /// The target's directory, without links.
     pub location: PathBuf,
     pub marker: Marker,
@@ -134,66 +141,56 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// When there is none at that place, or it lies on no btrfs since somebody has copied its files, or others may put there
     /// what they like.
-    pub fn open(cx: Context<'a>, location: &Path) -> Result<Self, EngineError> {
-        let location = cx.host.canonical(location);
-        let marker = marker(cx, &location)?.ok_or_else(|| EngineError::RepositoryMissing {
-            repository: location.shown().to_string(),
-        })?;
-        require_btrfs(cx, &location)?;
-        let catalog = Self { cx, location, marker };
+    pub fn open(cx: Context<'a>, place: Box<dyn Place + 'a>) -> Result<Self, EngineError> {
+        let location = place.directory().to_owned();
+        let own = location.join(OWN);
+        place.look_ahead(&own.join(MARKER), &own.join(RECORDS))?;
+        let marker = marker(&*place)?
+            .ok_or_else(|| EngineError::RepositoryMissing { repository: place.name() })?;
+        place.require_btrfs()?;
+        let catalog = Self { cx, place, location, marker };
         // What a record says is believed, so nobody else may write one, nor move what it speaks of.
         for directory in [&catalog.location, &catalog.records()] {
-            cx.host
-                .check_trusted(directory, TrustKind::Directory)
-                .map_err(EngineError::Untrusted)?;
+            catalog.place.require_trusted(directory)?;
         }
         Ok(catalog)
-    }
-
-    /// Refuses a place into which others can come. Whoever owns the root of a subvolume owns that of its copies as well,
-    /// and as soon as he reaches one, the kernel lets him make it writable.
-    ///
-    /// # Errors
-    /// When others can come there.
-    pub fn require_closed(&self) -> Result<(), EngineError> {
-        require_closed(self.cx, &self.location)
     }
 
     /// Makes one in a directory of a btrfs.
     ///
     /// # Errors
     /// When there is one, or no directory, or no btrfs, or others have access to it.
-    pub fn make(cx: Context<'a>, location: &Path) -> Result<Self, EngineError> {
-        let location = cx.host.canonical(location);
-        let repository = location.shown().to_string();
-        if cx.host.path_state(&location)?.is_none() {
+    pub fn make(cx: Context<'a>, place: Box<dyn Place + 'a>) -> Result<Self, EngineError> {
+        let location = place.directory().to_owned();
+        let repository = place.name();
+        if !place.is_there(&location)? {
             let what = format!(
                 "there is no directory {repository}: make it, on the file system that is to hold the copies"
             );
             return Err(unfit(what));
         }
-        if marker(cx, &location)?.is_some() {
+        if marker(&*place)?.is_some() {
             return Err(EngineError::RepositoryExists { repository });
         }
-        require_btrfs(cx, &location)?;
-        require_closed(cx, &location)?;
-        cx.host.check_trusted(&location, TrustKind::Directory).map_err(EngineError::Untrusted)?;
-        let id: String =
-            (0..4).map(|_| format!("{:08x}", u32::from_be_bytes(cx.host.random()))).collect();
-        let made = Self { cx, location, marker: Marker { format: FORMAT, id } };
+        place.require_btrfs()?;
+        place.require_closed()?;
+        place.require_new()?;
+        place.require_trusted(&location)?;
+        let made = Self { cx, place, location, marker: Marker::new(cx.host, FORMAT) };
         for directory in [made.own(), made.records()] {
-            cx.host.act(&Action::EnsureDirectory { path: directory, mode: 0o700 })?;
+            made.place.make_directory(&directory)?;
         }
-        made.write(&made.own().join("target.json"), &made.marker)?;
+        made.write(&made.own().join(MARKER), &made.marker)?;
         Ok(made)
     }
 
-    fn own(&self) -> PathBuf {
+    /// Our own directory.
+    pub fn own(&self) -> PathBuf {
         self.location.join(OWN)
     }
 
     fn records(&self) -> PathBuf {
-        self.own().join("copies")
+        self.own().join(RECORDS)
     }
 
     /// Where a copy is.
@@ -203,8 +200,60 @@ impl<'a> Catalog<'a> {
 
     /// Where it is while it is being received, and the name that it has there.
     pub fn incoming(&self, name: &str) -> (PathBuf, String) {
-        let incoming = format!("{INCOMING}{name}");
+        let incoming = incoming_name(name);
         (self.location.join(&incoming), incoming)
+    }
+
+    /// What whoever answers for other machines holds while it changes something.
+    pub fn lock(&self) -> PathBuf {
+        self.own().join("serve.lock")
+    }
+
+    /// Whether something has this name, is about to get it, or had it and may come back.
+    ///
+    /// # Errors
+    /// When the target cannot be looked at.
+    pub fn is_taken(&self, name: &str) -> Result<bool, EngineError> {
+        Ok(self.is_at_either(name)? || self.is_recorded(name)?)
+    }
+
+    /// Whether there is a record of this name, also of what is gone or is not what it was.
+    ///
+    /// # Errors
+    /// When the target cannot be looked at.
+    pub fn is_recorded(&self, name: &str) -> Result<bool, EngineError> {
+        self.place.is_there(&self.record_of(name))
+    }
+
+    /// Whether there is a subvolume that has this name or is about to get it. In this order: one that just gets its name is
+    /// at one of both.
+    fn is_at_either(&self, name: &str) -> Result<bool, EngineError> {
+        let found = self.place.subvolumes(&[self.incoming(name).0, self.path(name)])?;
+        Ok(found.iter().any(Option::is_some))
+    }
+
+    /// The subvolume at a path in the directory, if there is one.
+    ///
+    /// # Errors
+    /// When the target cannot be looked at.
+    pub fn subvolume(&self, path: &Path) -> Result<Option<Subvolume>, EngineError> {
+        let mut found = self.place.subvolumes(&[path.to_owned()])?;
+        Ok(found.pop().flatten())
+    }
+
+    /// The same, with the generation of its last change.
+    ///
+    /// # Errors
+    /// When that cannot be told now, too: there is no copy then.
+    pub fn known_subvolume(&self, path: &Path) -> Result<Option<Subvolume>, EngineError> {
+        match self.subvolume(path)? {
+            Some(found) if is_untold(&found) => Err(EngineError::Refused {
+                engine: "btrfs",
+                repository: self.place.name(),
+                detail: format!("{}: {WORKED_ON}", path.shown()),
+            }),
+            found => Ok(found),
+        }
     }
 
     /// All copies that are there and what they were.
@@ -220,24 +269,30 @@ impl<'a> Catalog<'a> {
     ///
     /// # Errors
     /// When the target cannot be looked at.
-    pub fn examine(&self) -> Result<(Copies, Vec<String>), EngineError> {
+    pub fn examine(&self) -> Result<(Copies, Vec<Wrong>), EngineError> {
         let mut copies = Vec::new();
         let (records, mut damaged) = self.all_records()?;
-        for text in &damaged {
-            tracing::warn!("{text}, so that copy is not listed");
+        for Wrong { what, .. } in &damaged {
+            tracing::warn!("{what}, so that copy is not listed");
         }
-        for record in records {
-            let path = self.path(&record.name);
-            match self.cx.host.subvolume(&path)? {
-                Some(found) if record.is_of(&found) => copies.push((record, Some(found))),
+        let paths: Vec<PathBuf> = records.iter().map(|record| self.path(&record.name)).collect();
+        let found = self.place.subvolumes(&paths)?;
+        for ((record, path), found) in records.into_iter().zip(paths).zip(found) {
+            match found {
+                Some(found) if record.is_of(&found) || record.seems(&found) => {
+                    copies.push((record, Some(found)));
+                }
                 Some(_) => {
                     tracing::warn!(
                         "{} is not what was received there any more, so it is not listed as a copy",
                         path.shown()
                     );
-                    damaged.push(format!("{} is not what was received there", record.name));
+                    let what = format!("{} is not what was received there", record.name);
+                    damaged.push(Wrong { copy: record.name, what });
                 }
-                None if !self.cx.host.predicted(&prediction_about(&path)).is_empty() => {
+                None if !record.going
+                    && !self.cx.host.predicted(&prediction_about(&path)).is_empty() =>
+                {
                     copies.push((record, None));
                 }
                 None => {}
@@ -248,27 +303,31 @@ impl<'a> Catalog<'a> {
 
     /// Every record, also of what is gone; and what is wrong with those that cannot be read, which keep nobody from the
     /// other copies.
-    fn all_records(&self) -> Result<(Vec<Record>, Vec<String>), EngineError> {
+    ///
+    /// # Errors
+    /// When the target cannot be looked at.
+    pub fn all_records(&self) -> Result<(Vec<Record>, Vec<Wrong>), EngineError> {
         let directory = self.records();
-        let names: BTreeSet<_> =
-            self.cx.host.names_in(&directory)?.unwrap_or_default().into_iter().collect();
+        let names = self.place.names(&directory)?;
+        // A record is written under another name first, which a power cut may leave.
+        let copies = names.iter().filter_map(|name| {
+            let copy = name.to_str()?.strip_suffix(".json")?;
+            (!copy.starts_with('.')).then(|| unescaped(copy))
+        });
+        let copies: Vec<String> = copies.collect();
+        let files: Vec<PathBuf> = copies.iter().map(|copy| self.record_of(copy)).collect();
         let (mut records, mut damaged) = (Vec::new(), Vec::new());
-        for name in names {
-            // A record is written under another name first, which a power cut may leave.
-            let Some(copy) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
-                continue;
-            };
-            if copy.starts_with('.') {
-                continue;
-            }
-            let file = directory.join(&name);
-            match record_in(self.cx, &file, copy) {
+        for ((copy, file), content) in copies.iter().zip(&files).zip(self.place.read(&files)?) {
+            match content.and_then(|content| record_in(file, &content, copy)) {
                 Ok(record) => records.push(record),
                 // Somebody has deleted the copy meanwhile.
-                Err(_) if self.cx.host.path_state(&file)?.is_none() => {}
-                Err(error) => {
-                    damaged.push(format!("the record of {copy} cannot be read ({error})"))
+                Err(_) if !self.place.is_there(file)? => {}
+                Err(error @ EngineError::Damaged { .. }) => {
+                    let what = format!("the record of {copy} cannot be read ({error})");
+                    damaged.push(Wrong { copy: copy.clone(), what });
                 }
+                // It says nothing of the record that it could not be fetched.
+                Err(error) => return Err(error),
             }
         }
         Ok((records, damaged))
@@ -279,17 +338,12 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// When the target cannot be looked at.
     pub fn unfinished(&self) -> Result<Vec<String>, EngineError> {
-        let there = self.cx.host.nested_subvolumes(&self.location)?;
-        let names = there.iter().filter(|path| path.parent() == Some(&self.location));
-        let mut unfinished = Vec::new();
-        for path in names {
-            let name = path.file_name().and_then(OsStr::to_str);
-            let Some(name) = name.filter(|name| finished_name(name).is_some()) else { continue };
-            if self.cx.host.subvolume(path)?.is_some() {
-                unfinished.push(name.to_owned());
-            }
-        }
-        Ok(unfinished)
+        let mut there = self.place.nested()?;
+        let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+        there.retain(|path| name(path).is_some_and(|name| finished_name(&name).is_some()));
+        let found = self.place.subvolumes(&there)?;
+        let still = there.iter().zip(found).filter(|(_, found)| found.is_some());
+        Ok(still.filter_map(|(path, _)| name(path)).collect())
     }
 
     /// Writes the record of a copy.
@@ -305,8 +359,7 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// When its record cannot be removed.
     pub fn forget(&self, name: &str) -> Result<(), EngineError> {
-        self.cx.host.act(&Action::RemoveFile { path: self.record_of(name) })?;
-        Ok(())
+        self.place.remove(&self.record_of(name))
     }
 
     /// Forgets the copies that were deleted: just now, or by a run that a crash kept from forgetting them; and those of
@@ -321,10 +374,7 @@ impl<'a> Catalog<'a> {
                 continue;
             }
             let path = self.path(&record.name);
-            let (incoming, _) = self.incoming(&record.name);
-            // In this order: one that just gets its name is at one of both.
-            let is_there = self.cx.host.subvolume(&incoming)?.is_some()
-                || self.cx.host.subvolume(&path)?.is_some()
+            let is_there = self.is_at_either(&record.name)?
                 || !self.cx.host.predicted(&prediction_about(&path)).is_empty();
             if !is_there {
                 self.forget(&record.name)?;
@@ -338,21 +388,60 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// When something of it was lost.
     pub fn flush(&self) -> Result<(), EngineError> {
-        self.cx.host.act(&Action::FlushFileSystem { path: self.location.clone() })?;
+        self.place.flush()?;
+        if let Err(error) = self.remove_drafts() {
+            tracing::warn!(%error, "what a power cut left of records stays");
+        }
+        Ok(())
+    }
+
+    /// Removes what is left of files of ours that were being written when the power went, or the line was cut. One that is
+    /// just being written for the first time is of a copy that has not got its name yet; one of a part, of a copy that is
+    /// being received.
+    fn remove_drafts(&self) -> Result<(), EngineError> {
+        let (records, parts) = (self.records(), self.records_of_parts());
+        for draft in self.place.drafts(&[self.own(), records.clone(), parts.clone()])? {
+            let name = draft.file_name().and_then(OsStr::to_str);
+            let Some(copy) = name.and_then(draft_of).map(unescaped) else { continue };
+            let is_left = match draft.parent() {
+                Some(directory) if directory == records => {
+                    self.is_recorded(&copy)? || !self.is_at_either(&copy)?
+                }
+                Some(directory) if directory == parts => {
+                    self.left(&[], |name| name == copy)?.is_empty()
+                }
+                // Our own directory has been complete since it was made.
+                Some(_) | None => true,
+            };
+            if is_left {
+                self.place.remove(&draft)?;
+            }
+        }
         Ok(())
     }
 
     fn record_of(&self, name: &str) -> PathBuf {
-        self.records().join(format!("{name}.json"))
+        self.records().join(format!("{}.json", escaped(name)))
     }
 
-    fn write(&self, path: &Path, what: &impl Serialize) -> Result<(), EngineError> {
+    /// Reads a file of ours.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged.
+    pub fn read<T: for<'d> Deserialize<'d>>(&self, path: &Path) -> Result<T, EngineError> {
+        let content = self.place.read(&[path.to_owned()])?.pop().transpose()?;
+        parsed(path, &content.unwrap_or_default())
+    }
+
+    /// Writes a file of ours.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    pub fn write(&self, path: &Path, what: &impl Serialize) -> Result<(), EngineError> {
         let mut content =
             serde_json::to_vec_pretty(what).map_err(|error| broken(path, &error.to_string()))?;
         content.push(b'\n');
-        let path = path.to_owned();
-        self.cx.host.act(&Action::ReplaceFile { path, mode: 0o600, content })?;
-        Ok(())
+        self.place.write(path, content)
     }
 }
 
@@ -361,9 +450,15 @@ impl Record {
     pub const FORMAT: u32 = FORMAT;
 }
 
-/// The name that an unfinished copy would have had; `None` for anything else.
+/// The name that an unfinished copy would have had, or one of which this is a part; `None` for anything else.
 pub(super) fn finished_name(name: &str) -> Option<&str> {
-    name.strip_prefix(INCOMING).filter(|name| !name.is_empty())
+    let name = name.strip_prefix(INCOMING).filter(|name| !name.is_empty())?;
+    Some(of_part(name).map_or(name, |(copy, _)| copy))
+}
+
+/// The name that a copy has while it is being received.
+pub(super) fn incoming_name(name: &str) -> String {
+    format!("{INCOMING}{name}")
 }
 
 /// What a dry run files its prediction of a copy under; see [`Fact::about`](crate::host::Fact::about).
@@ -371,49 +466,25 @@ pub(super) fn prediction_about(path: &Path) -> String {
     format!("btrfs copy {}", path.shown())
 }
 
-fn require_btrfs(cx: Context<'_>, location: &Path) -> Result<(), EngineError> {
-    if mount_of(&cx.host.mounts()?, location).is_some_and(|mount| mount.file_system == "btrfs") {
-        return Ok(());
-    }
-    Err(unfit(format!("{} is on no btrfs, and only one can receive", location.shown())))
-}
-
-fn require_closed(cx: Context<'_>, location: &Path) -> Result<(), EngineError> {
-    // The permission to go through a directory, of its group and of others.
-    const OPEN: u32 = 0o011;
-    match cx.host.path_state(location)? {
-        Some(found) if found.mode & OPEN != 0 => Err(unfit(format!(
-            "others can go into {0} (mode {1:04o}), and who owns a subvolume could make the copies of it writable — chmod go-rwx {0}",
-            location.shown(),
-            found.mode
-        ))),
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn marker(cx: Context<'_>, location: &Path) -> Result<Option<Marker>, EngineError> {
-    let path = location.join(OWN).join("target.json");
-    if cx.host.path_state(&path)?.is_none() {
+fn marker(place: &dyn Place) -> Result<Option<Marker>, EngineError> {
+    let path = place.directory().join(OWN).join(MARKER);
+    if !place.is_there(&path)? {
         return Ok(None);
     }
-    let marker: Marker = read(cx, &path)?;
+    let content = place.read(std::slice::from_ref(&path))?.pop().transpose()?;
+    let marker: Marker = parsed(&path, &content.unwrap_or_default())?;
     match marker.format {
         FORMAT => Ok(Some(marker)),
         _ => Err(broken(&path, "it was written by a newer version")),
     }
 }
 
-fn read<T: for<'d> Deserialize<'d>>(cx: Context<'_>, path: &Path) -> Result<T, EngineError> {
-    let content = cx.host.read(path)?;
-    serde_json::from_slice(&content).map_err(|error| broken(path, &error.to_string()))
+fn parsed<T: for<'d> Deserialize<'d>>(path: &Path, content: &[u8]) -> Result<T, EngineError> {
+    serde_json::from_slice(content).map_err(|error| broken(path, &error.to_string()))
 }
 
-fn record_in(cx: Context<'_>, file: &Path, copy: &str) -> Result<Record, EngineError> {
-    // To read a pipe would be to wait for ever.
-    if cx.host.path_state(file)?.is_some_and(|found| found.kind == PathKind::Other) {
-        return Err(broken(file, "it is no file"));
-    }
-    let record: Record = read(cx, file)?;
+fn record_in(file: &Path, content: &[u8], copy: &str) -> Result<Record, EngineError> {
+    let record: Record = parsed(file, content)?;
     if record.name != copy || record.format != FORMAT {
         return Err(broken(file, "it is of another copy or format"));
     }
@@ -423,8 +494,4 @@ fn record_in(cx: Context<'_>, file: &Path, copy: &str) -> Result<Record, EngineE
 fn broken(path: &Path, what: &str) -> EngineError {
     let repository = path.shown().to_string();
     EngineError::Damaged { repository, detail: what.to_owned() }
-}
-
-fn unfit(what: String) -> EngineError {
-    EngineError::Unsupported { engine: "btrfs".into(), what }
 }

@@ -1,60 +1,102 @@
 //! Looking whether copies are what was received, and reading them back.
 
-use std::path::Path;
-
-use super::catalog::Record;
-use super::{BtrfsEngine, culprit};
-use crate::engine::{CheckReport, Context, Engine, EngineError, OnProgress};
-use crate::host::PrivateView;
+use super::BtrfsEngine;
+use super::catalog::{Catalog, Record};
+use super::file_name::escaped;
+use super::place::{WORKED_ON, is_untold};
+use crate::engine::made::chosen;
+use crate::engine::sent::{culprit, heard};
+use crate::engine::{CheckReport, Context, EngineError, OnProgress};
+use crate::host::{PrivateView, Stream};
 use crate::model::event::Progress;
+use crate::model::names::HostName;
 use crate::model::target::ReadData;
+use crate::tools::borg::name::parse_archive_name;
 use crate::tools::btrfs::command::{self, Reader, Sending, parse_uuid};
 use crate::tools::btrfs::stage::Expectation;
 
+/// The file system knows what it was given to write, and not what there was to send.
+const ALONE: &str = "unverifiable beyond that: what was sent is not kept here any more, so there is nothing to compare it with (keep-snapshots keeps more)";
+
 impl BtrfsEngine {
-    /// Checks all copies; see [`Engine::check`].
+    /// Checks all copies, or those of one host alone; see [`Engine::check`].
     pub(super) fn check_all(
         &self,
         cx: Context<'_>,
+        of: Option<&HostName>,
         read_data: ReadData,
         progress: OnProgress<'_>,
     ) -> Result<CheckReport, EngineError> {
         let catalog = self.open(cx)?;
-        let (copies, mut damage) = catalog.examine()?;
-        let count = share(copies.len(), read_data);
-        // Another share each time, so that each copy has its turn.
-        let start = u32::from_be_bytes(cx.host.random()) as usize % copies.len().max(1);
-        let chosen = copies.iter().cycle().skip(start).take(count);
-        for (done, (record, _)) in chosen.enumerate() {
+        let (mut copies, mut wrong) = catalog.examine()?;
+        if let Some(host) = of {
+            copies.retain(|(record, _)| record.made.host == *host);
+            // A record that cannot be read says no more than its name.
+            wrong.retain(|wrong| {
+                parse_archive_name(&wrong.copy).is_some_and(|(series, ..)| series.host == *host)
+            });
+        }
+        let mut damage: Vec<String> = wrong.into_iter().map(|wrong| wrong.what).collect();
+        let chosen = chosen(cx.host, &copies, read_data);
+        let count = chosen.len();
+        for (done, (record, _)) in chosen.into_iter().enumerate() {
             progress(Progress { current: Some(record.name.clone()), ..Progress::default() });
             tracing::debug!(done, of = count, "reading back");
-            damage.extend(self.read_back(cx, record, &catalog.path(&record.name))?);
+            damage.extend(self.read_back(&catalog, record, progress)?);
         }
         let extent = match count {
             0 => format!("the records of {} copies", copies.len()),
             count => format!("the records of {} copies, and all data of {count}", copies.len()),
         };
-        Ok(CheckReport::found(damage, extent))
+        let untold =
+            copies.iter().filter_map(|(_, found)| found.as_ref()).filter(|it| is_untold(it));
+        let unverifiable = match untold.count() {
+            0 => None,
+            count => Some(format!("{count} copies: {WORKED_ON}")),
+        };
+        Ok(CheckReport { unverifiable, ..CheckReport::found(damage, extent) })
+    }
+
+    /// Reads one copy whole; see [`Engine::verify`].
+    pub(super) fn read_whole(
+        &self,
+        cx: Context<'_>,
+        id: &str,
+        progress: OnProgress<'_>,
+    ) -> Result<CheckReport, EngineError> {
+        let catalog = self.open(cx)?;
+        let (record, _) = self.held(&catalog, id)?;
+        let damage = self.read_back(&catalog, &record, progress)?;
+        let report =
+            CheckReport::found(damage.into_iter().collect(), "all data of the copy".into());
+        Ok(CheckReport { unverifiable: Some(ALONE.into()), ..report })
     }
 
     /// Reads all data of a copy, by which the file system compares its checksums. Answers what is damaged.
-    pub(super) fn read_back(
+    fn read_back(
         &self,
-        cx: Context<'_>,
+        catalog: &Catalog<'_>,
         record: &Record,
-        path: &Path,
+        progress: OnProgress<'_>,
     ) -> Result<Option<String>, EngineError> {
+        let (cx, place) = (catalog.cx, &catalog.place);
         let limit = self.target.stall_timeout;
-        let sending =
-            Sending { snapshot: path.to_owned(), parent: None, view: PrivateView::default() };
+        let snapshot = catalog.path(&record.name);
+        let sending = Sending { snapshot, parent: None, view: PrivateView::default() };
         let uuid = parse_uuid(&record.sent).ok_or_else(|| EngineError::Output {
             engine: "btrfs",
             what: format!("{:?} in the record of {} is no UUID", record.sent, record.name),
         })?;
-        let expected = Expectation { name: record.name.clone(), uuid, parent: None };
-        let send = command::send(&self.program(), &sending, limit);
+        // It goes nowhere, and a name in a stream leads through no directory.
+        let name = escaped(&record.name);
+        let expected = Expectation { name, uuid, parent: None };
+        let send = place.there(command::send(&place.btrfs(), &sending, limit));
         let stage = command::stage(&expected, Reader::Nobody, limit);
-        let chained = cx.host.chain(std::slice::from_ref(&send), &stage, &mut |_, _| {})?;
+        let chained = cx.host.chain(std::slice::from_ref(&send), &stage, &mut |stream, line| {
+            if stream == Stream::Err {
+                heard(line, progress);
+            }
+        })?;
         let culprit = culprit(std::slice::from_ref(&send), &stage, &chained);
         let Some((spec, completed)) = culprit else { return Ok(None) };
         let said = completed.last_lines(3);
@@ -62,33 +104,6 @@ impl BtrfsEngine {
         if said.lines().any(|line| line.ends_with(": Input/output error")) {
             return Ok(Some(format!("{}: {said}", record.name)));
         }
-        Err(self.failure(spec, completed))
-    }
-}
-
-/// How many copies are read, of so many.
-fn share(count: usize, read_data: ReadData) -> usize {
-    match read_data {
-        ReadData::None => 0,
-        ReadData::All => count,
-        ReadData::Percent(percent) => {
-            let exact = count as f64 * percent / 100.0;
-            (1..=count).find(|whole| *whole as f64 >= exact).unwrap_or(count)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_share_is_rounded_up() {
-        let of_ten = |read_data| share(10, read_data);
-        assert_eq!(of_ten(ReadData::None), 0);
-        assert_eq!(of_ten(ReadData::All), 10);
-        assert_eq!(of_ten(ReadData::Percent(5.0)), 1);
-        assert_eq!(of_ten(ReadData::Percent(51.0)), 6);
-        assert_eq!(share(0, ReadData::Percent(5.0)), 0);
+        Err(place.why(spec, completed))
     }
 }

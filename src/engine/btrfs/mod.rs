@@ -7,44 +7,93 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::made::{self, Made, sources_of};
+use super::needs;
+use super::sent::{Data, data_here, run_all};
+use super::tree::{inside, packed, root_of, unpacked, walked};
 use super::{
-    BackupReport, BackupRequest, Change, CheckReport, Context, Engine, EngineError, Entry,
-    Initialised, OnProgress, Probe, RestoreReport, RestoreRequest,
+    Adoption, AsSubvolume, BackupReport, BackupRequest, Change, CheckReport, Comparison, Context,
+    Engine, EngineError, Entry, Estimate, Initialised, Input, LocalCopy, OnProgress, Probe,
+    RestoreReport, RestoreRequest, SentCopy,
 };
-use crate::host::{Action, Chained, CommandSpec, Completed, Exit, Tool};
-use crate::model::copy::{Copy, Series};
-use crate::model::hash::fnv;
+use crate::host::{Subvolume, Tool};
+use crate::model::copy::Copy;
+use crate::model::needs::Needs;
 use crate::model::shown::Show;
-use crate::model::target::{ReadData, Target};
-use crate::tools::borg::name;
+use crate::model::target::{BtrfsOptions, ReadData, Server, Target};
 use crate::tools::btrfs::{PROGRAM, command};
+use crate::tools::ssh;
 
+mod adoption;
+mod allow;
+mod as_subvolume;
+mod base;
 mod catalog;
 mod check;
+mod claimed;
 mod compare;
+mod described;
+mod failure;
+mod far;
+mod far_adoption;
+mod far_send;
+mod file_name;
+mod freed;
+mod here;
+mod names;
+mod others;
+mod parts;
+mod place;
+mod plain;
 mod receive;
-mod restore;
+pub mod serve;
+mod way;
+mod wire;
+
+pub use allow::Allow;
+pub use far::FarEngine;
+pub use freed::await_freed;
+pub use wire::Refusal;
 
 use catalog::{Catalog, Record, finished_name};
+use freed::freeing;
+use place::{Here, Place, WORKED_ON};
+use plain::Plain;
 
 /// A directory of a btrfs that takes copies.
 pub struct BtrfsEngine {
     target: Target,
+    /// The machine on which it is, with btrfs-progs there; `None`: this one.
+    server: Option<Server>,
+    compressed_data: bool,
     listed: OnceLock<String>,
 }
 
 impl BtrfsEngine {
     /// The engine for a target.
-    pub fn new(target: &Target) -> BtrfsEngine {
-        BtrfsEngine { target: target.clone(), listed: OnceLock::new() }
+    pub fn new(target: &Target, options: &BtrfsOptions) -> BtrfsEngine {
+        let BtrfsOptions { server, compressed_data, part_size: _ } = options.clone();
+        BtrfsEngine { target: target.clone(), server, compressed_data, listed: OnceLock::new() }
     }
 
-    fn location(&self) -> &Path {
-        self.target.local.as_deref().unwrap_or(Path::new(&self.target.repository))
+    /// What it takes: compressed data, unless the configuration wants none or one side cannot.
+    fn takes(&self, catalog: &Catalog<'_>) -> Data {
+        match self.compressed_data && catalog.place.takes_compressed() {
+            true => data_here(catalog.cx, self),
+            false => Data::Plain,
+        }
     }
 
-    fn open<'a>(&self, cx: Context<'a>) -> Result<Catalog<'a>, EngineError> {
-        Catalog::open(cx, self.location())
+    /// Where the directory is.
+    fn place<'a>(&'a self, cx: Context<'a>) -> Box<dyn Place + 'a> {
+        match &self.server {
+            None => Box::new(Here::of(cx, &self.target)),
+            Some(server) => Box::new(Plain::of(cx, &self.target, server)),
+        }
+    }
+
+    fn open<'a>(&'a self, cx: Context<'a>) -> Result<Catalog<'a>, EngineError> {
+        Catalog::open(cx, self.place(cx))
     }
 
     /// The record of a copy that is there, and the subvolume's path.
@@ -59,46 +108,22 @@ impl BtrfsEngine {
         Ok((record, path))
     }
 
-    /// Why a process failed.
-    fn failure(&self, spec: &CommandSpec, completed: &Completed) -> EngineError {
-        let detail = completed.last_lines(5);
-        // The words of the kernel stand at the end; a name before them may say anything.
-        if detail.lines().any(|line| line.ends_with(": No space left on device")) {
-            return EngineError::Full { repository: self.target.repository.clone(), detail };
+    /// The version of btrfs-progs where copies are received.
+    fn version(&self, cx: Context<'_>, catalog: &Catalog<'_>) -> Result<String, EngineError> {
+        let spec = catalog.place.there(command::version(&catalog.place.btrfs()));
+        let completed = cx.host.run(&spec, &mut |_, _| {})?;
+        match completed.success() {
+            true => Ok(String::from_utf8_lossy(&completed.stdout).trim().to_owned()),
+            false => Err(catalog.place.why(&spec, &completed)),
         }
-        EngineError::Failed { command: spec.display(), exit: completed.exit.to_string(), detail }
     }
-}
 
-/// The longest name that a copy gets, in bytes: a file system takes 255, and a record is written as `.NAME.json.` and 16
-/// digits first.
-const LONGEST_NAME: usize = 255 - 23;
-
-/// The name of a copy. A path that is too long for it is told by the record alone.
-fn name_of(request: &BackupRequest) -> String {
-    let BackupRequest { series, time, run, .. } = request;
-    let name = name::archive_name(series, *time, run);
-    if name.len() <= LONGEST_NAME {
-        return name;
+    /// Marks a copy as one to keep, or takes the mark away.
+    fn pin(&self, cx: Context<'_>, id: &str, pinned: bool) -> Result<(), EngineError> {
+        let catalog = self.open(cx)?;
+        let (record, _) = self.held(&catalog, id)?;
+        catalog.record(&Record { pinned, ..record })
     }
-    let item = series.item.as_ref().map(|item| format!("{:016x}", fnv(item.as_bytes())));
-    name::archive_name(&Series { item, ..series.clone() }, *time, run)
-}
-
-/// The process of a chain that failed by itself, the last one first: the others were stopped because of it, or lost
-/// their reader.
-fn culprit<'c>(
-    before: &'c [CommandSpec],
-    last: &'c CommandSpec,
-    chained: &'c Chained,
-) -> Option<(&'c CommandSpec, &'c Completed)> {
-    let failed = |completed: &Completed| matches!(completed.exit, Exit::Code(code) if code != 0);
-    let ended = || before.iter().zip(&chained.before).chain([(last, &chained.last)]);
-    if failed(&chained.last) {
-        return Some((last, &chained.last));
-    }
-    let by_itself = ended().find(|(_, completed)| failed(completed));
-    by_itself.or_else(|| ended().find(|(_, completed)| !completed.success()))
 }
 
 impl Engine for BtrfsEngine {
@@ -110,20 +135,26 @@ impl Engine for BtrfsEngine {
         PROGRAM.or(self.target.program.as_ref())
     }
 
+    /// On another machine, nobody keeps us from each other; and of what it has lost, it tells one of us.
+    fn is_written_alone(&self) -> bool {
+        self.server.is_some()
+    }
+
+    fn needs(&self) -> Needs {
+        let reads = self.server.as_ref().map(ssh::files).unwrap_or_default();
+        needs::of_target(&self.target).and(Needs { reads, ..Needs::default() })
+    }
+
     fn init(&self, cx: Context<'_>) -> Result<Initialised, EngineError> {
-        let catalog = Catalog::make(cx, self.location())?;
+        let catalog = Catalog::make(cx, self.place(cx))?;
         Ok(Initialised { repository_id: Some(catalog.marker.id), key_export: None })
     }
 
     fn probe(&self, cx: Context<'_>) -> Result<Probe, EngineError> {
         let catalog = self.open(cx)?;
-        catalog.require_closed()?;
-        let spec = command::version(&self.program());
-        let completed = cx.host.run(&spec, &mut |_, _| {})?;
-        if !completed.success() {
-            return Err(self.failure(&spec, &completed));
-        }
-        let version = String::from_utf8_lossy(&completed.stdout).trim().to_owned();
+        catalog.place.require_closed()?;
+        catalog.place.require_new()?;
+        let version = self.version(cx, &catalog)?;
         Ok(Probe { version, repository_id: Some(catalog.marker.id), encryption: None })
     }
 
@@ -136,12 +167,18 @@ impl Engine for BtrfsEngine {
         let _ = self.listed.set(catalog.marker.id.clone());
         let mut copies: Vec<Copy> =
             catalog.copies()?.iter().map(|(record, _)| record.copy()).collect();
-        for incoming in catalog.unfinished()? {
-            let made = finished_name(&incoming).and_then(name::parse_archive_name);
-            let time = made.map(|(_, time, _)| time).unwrap_or_default();
-            copies.push(Copy { id: incoming, time, ..Copy::default() });
-        }
+        let unfinished = |incoming: &String| made::unfinished(incoming, finished_name(incoming));
+        copies.extend(catalog.unfinished()?.iter().map(unfinished));
         Ok(copies)
+    }
+
+    fn adoption(&self) -> Option<&dyn Adoption> {
+        // What another machine says of them may be an intruder's.
+        self.server.is_none().then_some(self as &dyn Adoption)
+    }
+
+    fn comparison(&self) -> Option<&dyn Comparison> {
+        Some(self)
     }
 
     fn backup(
@@ -153,8 +190,28 @@ impl Engine for BtrfsEngine {
         self.receive(cx, request, progress)
     }
 
+    fn resumes(&self) -> bool {
+        self.part_size().is_some()
+    }
+
+    fn has_begun(&self, cx: Context<'_>, request: &BackupRequest) -> Result<bool, EngineError> {
+        self.is_begun(cx, request)
+    }
+
+    fn sent(&self, cx: Context<'_>) -> Result<Vec<SentCopy>, EngineError> {
+        Ok(self.open(cx)?.copies()?.iter().map(|(record, _)| record.of()).collect())
+    }
+
+    fn can_estimate(&self) -> bool {
+        true
+    }
+
+    fn estimate(&self, cx: Context<'_>, input: &Input) -> Result<Estimate, EngineError> {
+        self.measure(cx, input)
+    }
+
     fn name_for(&self, request: &BackupRequest) -> Option<String> {
-        Some(name_of(request))
+        Some(Made::of(request).name())
     }
 
     fn unfinished(&self, copy: &Copy) -> Option<String> {
@@ -164,10 +221,20 @@ impl Engine for BtrfsEngine {
     fn delete(&self, cx: Context<'_>, ids: &[String]) -> Result<(), EngineError> {
         let catalog = self.open(cx)?;
         let known = catalog.copies()?;
+        let mut in_use = Vec::new();
         for id in ids {
             let path = catalog.path(id);
-            let Some(found) = cx.host.subvolume(&path)? else { continue };
-            let record = known.iter().map(|(record, _)| record).find(|it| it.name == *id);
+            // A dry run may foretell that one goes which it has foretold to come.
+            let is_foretold = known.iter().any(|(it, found)| it.name == *id && found.is_none());
+            let foretold = || is_foretold.then(Subvolume::default);
+            let Some(found) = catalog.subvolume(&path)?.or_else(foretold) else { continue };
+            // Something else may have come to its place since it was listed.
+            let is_it = |it: &Record| it.name == *id && (found.id.is_none() || it.is_of(&found));
+            if known.iter().any(|(it, _)| it.name == *id && it.seems(&found)) {
+                in_use.push(format!("{id}: {WORKED_ON}"));
+                continue;
+            }
+            let record = known.iter().map(|(record, _)| record).find(|it| is_it(it));
             match record {
                 Some(record) => catalog.record(&Record { going: true, ..record.clone() })?,
                 // One that was not received to its end is known by its name alone, which holds its run's.
@@ -178,12 +245,38 @@ impl Engine for BtrfsEngine {
                     return Err(EngineError::Refused { engine: "btrfs", repository, detail });
                 }
             }
-            cx.host.act(&Action::DeleteSubvolume { path, found })?;
+            match catalog.place.delete(&path, found) {
+                // The others are not.
+                Err(EngineError::InUse { detail, .. }) => in_use.push(format!("{id}: {detail}")),
+                done => done?,
+            }
         }
         // Until it is gone for good, a power cut brings back the copy and must find its record.
         catalog.flush()?;
         let unfinished: Vec<&str> = ids.iter().filter_map(|id| finished_name(id)).collect();
-        catalog.forget_deleted(&unfinished)
+        catalog.forget_deleted(&unfinished)?;
+        catalog.forget_parts()?;
+        match in_use.is_empty() {
+            true => Ok(()),
+            false => Err(EngineError::InUse {
+                repository: self.target.repository.clone(),
+                detail: in_use.join("; "),
+            }),
+        }
+    }
+
+    fn await_freed(&self, cx: Context<'_>) -> Result<(), EngineError> {
+        let catalog = self.open(cx)?;
+        let place = &catalog.place;
+        for spec in freeing(&place.btrfs(), &catalog.location) {
+            let spec = place.there(spec);
+            let completed = cx.host.run(&spec, &mut |_, _| {})?;
+            if !completed.success() {
+                return Err(place.why(&spec, &completed));
+            }
+        }
+        // What the cleaner gave back counts as free when it is on the disk that it was.
+        catalog.flush()
     }
 
     fn check(
@@ -192,14 +285,11 @@ impl Engine for BtrfsEngine {
         read_data: ReadData,
         progress: OnProgress<'_>,
     ) -> Result<CheckReport, EngineError> {
-        self.check_all(cx, read_data, progress)
+        self.check_all(cx, None, read_data, progress)
     }
 
     fn verify(&self, cx: Context<'_>, copy: &Copy) -> Result<CheckReport, EngineError> {
-        let catalog = self.open(cx)?;
-        let (record, path) = self.held(&catalog, &copy.id)?;
-        let damage = self.read_back(cx, &record, &path)?;
-        Ok(CheckReport::found(damage.into_iter().collect(), "all data of the copy".into()))
+        self.read_whole(cx, &copy.id, &mut |_| {})
     }
 
     fn restore(
@@ -208,16 +298,44 @@ impl Engine for BtrfsEngine {
         request: &RestoreRequest,
         _: OnProgress<'_>,
     ) -> Result<RestoreReport, EngineError> {
-        self.lay_out(cx, request)
+        let [alone, whole] = packed(&self.target, request)?;
+        let catalog = self.open(cx)?;
+        let (_, path) = self.held(&catalog, &request.copy.id)?;
+        let pack = catalog.place.pack(&path, &alone, &whole)?;
+        if request.dry_run {
+            return Ok(RestoreReport::default());
+        }
+        unpacked(cx, &self.target, request, &pack, &|spec, ended| catalog.place.why(spec, ended))
+    }
+
+    fn restore_as_subvolume(
+        &self,
+        cx: Context<'_>,
+        wanted: &AsSubvolume<'_>,
+        progress: OnProgress<'_>,
+    ) -> Result<Subvolume, EngineError> {
+        self.send_back(cx, wanted, progress)
     }
 
     fn sources(&self, _: Context<'_>, copy: &Copy) -> Result<Option<Vec<PathBuf>>, EngineError> {
-        let item = copy.series.as_ref().and_then(|series| series.item.as_ref());
-        Ok(item.map(|item| vec![PathBuf::from(item)]))
+        Ok(sources_of(copy))
     }
 
     fn stream(&self, cx: Context<'_>, copy: &Copy, path: &Path) -> Result<(), EngineError> {
-        self.print(cx, copy, path)
+        let catalog = self.open(cx)?;
+        let (_, held) = self.held(&catalog, &copy.id)?;
+        let spec = catalog.place.file(&held, &inside(&root_of(copy)?, path)?)?;
+        run_all(cx, &[spec], &|spec, ended| catalog.place.why(spec, ended), &mut |_, _| {})
+    }
+
+    fn local_copy(&self, cx: Context<'_>, copy: &Copy) -> Result<Option<LocalCopy>, EngineError> {
+        if self.server.is_some() {
+            return Ok(None);
+        }
+        let catalog = self.open(cx)?;
+        let (record, path) = self.held(&catalog, &copy.id)?;
+        let found = catalog.subvolume(&path)?.filter(|found| record.is_of(found));
+        Ok(found.map(|found| LocalCopy { path, found }))
     }
 
     fn contents(
@@ -226,7 +344,10 @@ impl Engine for BtrfsEngine {
         copy: &Copy,
         each: &mut dyn FnMut(Entry),
     ) -> Result<(), EngineError> {
-        self.walk(cx, copy, each)
+        let catalog = self.open(cx)?;
+        let (_, path) = self.held(&catalog, &copy.id)?;
+        let list = catalog.place.contents(&path);
+        walked(cx, copy, &list, &|spec, ended| catalog.place.why(spec, ended), each)
     }
 
     fn diff(
@@ -240,9 +361,7 @@ impl Engine for BtrfsEngine {
     }
 
     fn set_pin(&self, cx: Context<'_>, copy: &Copy, pinned: bool) -> Result<String, EngineError> {
-        let catalog = self.open(cx)?;
-        let (record, _) = self.held(&catalog, &copy.id)?;
-        catalog.record(&Record { pinned, ..record })?;
+        self.pin(cx, &copy.id, pinned)?;
         Ok(copy.id.clone())
     }
 }

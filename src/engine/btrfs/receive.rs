@@ -1,24 +1,26 @@
 //! Making a copy: a snapshot is sent, passes our stage, is received, made durable, looked at, recorded and named.
 
-use super::catalog::{Catalog, Record, prediction_about};
-use super::{BtrfsEngine, culprit, name_of};
-use crate::engine::{
-    BackupReport, BackupRequest, Context, Engine, EngineError, Input, OnProgress, Snapshot,
-    StillSubvolume,
+use super::BtrfsEngine;
+use super::base::{Base, told_of, unproven_since};
+use super::catalog::{Catalog, Copies, Record, finished_name, prediction_about, there};
+use super::claimed::refuse_claimed;
+use super::failure::{Failure, is_of_space};
+use super::parts::{Ended, Found, Part, Parting};
+use crate::engine::estimate::measured;
+use crate::engine::made::{Made, reported};
+use crate::engine::sent::{
+    cannot_be_sent, culprit, failed_there, files, heard, sender, still_of, uuid,
 };
-use crate::host::{Action, Chained, CommandSpec, Fact, Stream, Subvolume};
-use crate::model::event::Progress;
-use crate::model::outcome::Outcome;
+use crate::engine::{
+    BackupReport, BackupRequest, Context, Engine, EngineError, Estimate, Input, OnProgress,
+    SentFrom, StillSubvolume,
+};
+use crate::host::{Chained, CommandSpec, Fact, Halt, Input as Reads, RunError, Stream, Subvolume};
 use crate::model::shown::Show;
-use crate::tools::btrfs::command::{self, Reader, Sending, Told, parse_uuid};
+use crate::tools::borg::name::series_in;
+use crate::tools::btrfs::command::{self, Reader, Told};
+use crate::tools::btrfs::parts::{Behind, Cutting, has_differed, of_part};
 use crate::tools::btrfs::stage::{Expectation, Parent, Uuid};
-
-/// What a difference is made against: a snapshot here and what it became there.
-#[derive(Clone, Copy)]
-struct Base<'a> {
-    sent: &'a Snapshot,
-    received: &'a Record,
-}
 
 impl BtrfsEngine {
     /// Makes a copy; see [`Engine::backup`].
@@ -28,197 +30,424 @@ impl BtrfsEngine {
         request: &BackupRequest,
         progress: OnProgress<'_>,
     ) -> Result<BackupReport, EngineError> {
-        let Input::Subvolume(still) = &request.input else {
-            return Err(EngineError::unsupported(&self.target, "store anything but subvolumes"));
-        };
+        let still = still_of(self, &request.input)?;
+        self.refuse_links_of_others(still)?;
         let catalog = self.open(cx)?;
-        catalog.require_closed()?;
+        catalog.place.require_closed()?;
+        catalog.place.require_new()?;
         let copies = catalog.copies()?;
-        // What a dry run only predicts is no base of anything.
-        let there = || copies.iter().filter(|(_, found)| found.is_some()).map(|(record, _)| record);
-        let base = still.earlier.iter().find_map(|sent| {
-            // Somebody may have made the snapshot writable, changed it and made it read-only again.
-            let is_of = |record: &&Record| {
-                (&record.sent, record.generation) == (&sent.uuid, sent.generation)
-            };
-            let received = there().find(is_of)?;
-            Some(Base { sent, received })
-        });
-        let transfer = Transfer { engine: self, catalog: &catalog, still, name: name_of(request) };
-        let mut warnings = Vec::new();
-        let (base, received) = match (transfer.carry_out(base, progress), base) {
-            (Err(Failure::Receiver(error @ EngineError::Failed { .. })), Some(refused)) => {
-                warnings.push(format!(
-                    "the difference to {} could not be received, so all was sent: {error}",
-                    refused.received.name
-                ));
-                (None, transfer.carry_out(None, progress)?)
+        let made = Made::of(request);
+        // A record of another series may be an intruder's, whose machine told what it sent.
+        let own = there(&copies).filter(|record| record.made.series() == request.series);
+        let base = self.base(still, own);
+        let transfer = Transfer {
+            engine: self,
+            catalog: &catalog,
+            sent: &still.snapshot.uuid,
+            generation: still.snapshot.generation,
+            origin: Origin::Here(still),
+            name: made.name(),
+            made: &made,
+            part_size: self.part_size(),
+        };
+        let begun = self.begun(&catalog, &copies, still, &transfer.name)?;
+        let base = begun.as_ref().map_or(base, |begun| self.base_of(begun, still, &copies));
+        transfer.clear_others(begun.as_ref().map(|begun| &begun.part))?;
+        if matches!(still.from, SentFrom::There(_)) {
+            refuse_claimed(&catalog, &transfer.name, &still.snapshot.uuid)?;
+        }
+        let mut warnings: Vec<String> =
+            unproven_since(still, base, there(&copies)).map(told_of).into_iter().collect();
+        let received_base = base.map(|base| base.received);
+        let behind = begun.map(|begun| (begun.part, begun.found));
+        let mut received = transfer.carry_out(received_base, behind, progress);
+        if let Err(Failure::Differs(_)) = &received {
+            warnings.push(BEGUN_AGAIN.to_owned());
+            received = transfer.carry_out(received_base, None, progress);
+        }
+        let (base, received) = match (received, received_base) {
+            (Err(Failure::Difference(error)), Some(refused)) => {
+                warnings.push(all_was_sent(refused, &error));
+                (None, transfer.carry_out(None, None, progress)?)
             }
             (received, base) => (base, received?),
         };
-        transfer.seal(request, base, received, warnings)
+        let sealed = transfer.seal(base, received)?;
+        Ok(sealed.report(warnings))
+    }
+
+    /// Refuses what comes from one machine and is received on another one by btrfs-progs alone: those go through a link
+    /// that they were told to make, into the copies of other machines.
+    fn refuse_links_of_others(&self, still: &StillSubvolume) -> Result<(), EngineError> {
+        match (&still.from, &self.server) {
+            (SentFrom::Here(_), _) | (SentFrom::There(_), None) => Ok(()),
+            (SentFrom::There(from), Some(server)) => Err(EngineError::Unsupported {
+                engine: "btrfs receive".into(),
+                what: format!(
+                    "what {} sends might follow links into other copies on {}, where nothing keeps it from that — have a Stillpoint answer there, or pull to a directory of this machine",
+                    from.login, server.login
+                ),
+            }),
+        }
+    }
+
+    /// So many bytes make a part of a copy; `None`: copies are received as a whole.
+    pub(super) fn part_size(&self) -> Option<u64> {
+        self.target.part_size()
+    }
+
+    /// The part of a copy of this snapshot from which the transfer can go on.
+    fn begun(
+        &self,
+        catalog: &Catalog<'_>,
+        copies: &Copies,
+        still: &StillSubvolume,
+        name: &str,
+    ) -> Result<Option<Begun>, EngineError> {
+        if self.part_size().is_none() {
+            return Ok(None);
+        }
+        let Some((part, found)) = catalog.part_of(name)? else { return Ok(None) };
+        let is_of_it = still.snapshot.was_sent_as(&part.sent, part.generation);
+        // Whole, but for what is left to be removed.
+        let is_whole = copies.iter().any(|(it, found)| found.is_some() && it.name == name);
+        let begun = Begun { part, found };
+        let has_base = begun.part.base.is_none() || self.base_of(&begun, still, copies).is_some();
+        Ok(Some(begun).filter(|_| is_of_it && has_base && !is_whole))
+    }
+
+    /// What the rest is a difference to, like the part.
+    fn base_of<'b>(
+        &self,
+        begun: &Begun,
+        still: &'b StillSubvolume,
+        copies: &'b Copies,
+    ) -> Option<Base<'b>> {
+        let base = begun.part.base.as_ref()?;
+        self.base(still, there(copies).filter(|record| record.uuid == *base))
+    }
+
+    /// What a difference can be made against. What another machine says of its copies may be an intruder's.
+    fn base<'b>(
+        &self,
+        still: &'b StillSubvolume,
+        there: impl Iterator<Item = &'b Record> + Clone,
+    ) -> Option<Base<'b>> {
+        match &self.server {
+            None => Base::newest_here(still, there),
+            Some(_) => Base::newest(still, there),
+        }
+    }
+
+    /// Whether there is such a part; see [`Engine::has_begun`].
+    pub(super) fn is_begun(
+        &self,
+        cx: Context<'_>,
+        request: &BackupRequest,
+    ) -> Result<bool, EngineError> {
+        let still = still_of(self, &request.input)?;
+        let catalog = self.open(cx)?;
+        let copies = catalog.copies()?;
+        Ok(self.begun(&catalog, &copies, still, &Made::of(request).name())?.is_some())
+    }
+
+    /// Tells how much would be sent; see [`Engine::estimate`].
+    pub(super) fn measure(&self, cx: Context<'_>, input: &Input) -> Result<Estimate, EngineError> {
+        let still = still_of(self, input)?;
+        let copies = self.open(cx)?.copies()?;
+        let base = self.base(still, there(&copies));
+        let base = base.map(|base| (base.sent, &*base.received.name));
+        measured(cx, &self.target, &self.program(), still, base)
     }
 }
 
+/// A part from which a transfer can go on.
+struct Begun {
+    part: Part,
+    found: Found,
+}
+
+/// What is said when what was there of a copy is not the beginning of what is sent.
+pub(super) const BEGUN_AGAIN: &str =
+    "what was sent before is not the beginning of what is sent now, so all was sent again";
+
+/// What is said when it cannot be cleared away.
+const LEFT: &str = "what was received of a copy is left; the next good one uses or removes it";
+
+/// What is said when a difference was refused.
+pub(super) fn all_was_sent(refused: &Record, error: &EngineError) -> String {
+    format!("the difference to {} could not be received, so all was sent: {error}", refused.name)
+}
+
 /// What was received, whole and on the disk.
-struct Received {
+pub(super) struct Received {
     /// What passed on the way; `None` in a dry run.
     told: Option<Told>,
     /// The subvolume.
     found: Subvolume,
     /// Its UUID.
     uuid: String,
+    /// The parts in which it was received.
+    parts: Vec<Found>,
 }
 
-/// Why nothing was received.
-enum Failure {
-    /// The receiver refused by itself what came: some kernels refuse to share what lies in the parent.
-    Receiver(EngineError),
-    /// Any other failure, which another parent would not mend.
-    Other(EngineError),
-}
-
-impl From<EngineError> for Failure {
-    fn from(error: EngineError) -> Self {
-        Failure::Other(error)
-    }
-}
-
-impl From<Failure> for EngineError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Receiver(error) | Failure::Other(error) => error,
-        }
-    }
+/// Where a stream comes from.
+pub(super) enum Origin<'a> {
+    /// A snapshot of this machine.
+    Here(&'a StillSubvolume),
+    /// Our own standard input.
+    Input,
 }
 
 /// One copy on its way.
-struct Transfer<'a> {
-    engine: &'a BtrfsEngine,
-    catalog: &'a Catalog<'a>,
-    still: &'a StillSubvolume,
-    name: String,
+pub(super) struct Transfer<'a> {
+    pub engine: &'a BtrfsEngine,
+    pub catalog: &'a Catalog<'a>,
+    /// The UUID of the snapshot that is sent.
+    pub sent: &'a str,
+    /// The generation that it has.
+    pub generation: u64,
+    pub origin: Origin<'a>,
+    pub name: String,
+    pub made: &'a Made,
+    /// So many bytes make a part; `None`: it is received as a whole.
+    pub part_size: Option<u64>,
+}
+
+/// A copy that has its name.
+pub(super) struct Sealed {
+    pub name: String,
+    pub bytes: Option<u64>,
+    pub files: Option<u64>,
+    /// What could not be removed, in words.
+    pub left: Option<String>,
+}
+
+impl Sealed {
+    /// What is reported of it.
+    pub fn report(self, mut warnings: Vec<String>) -> BackupReport {
+        warnings.extend(self.left);
+        reported(self.name, self.bytes, self.files, warnings)
+    }
 }
 
 impl Transfer<'_> {
-    /// Sends and receives.
-    fn carry_out(
+    /// Sends and receives, from the beginning or behind what is there.
+    pub fn carry_out(
         &self,
-        base: Option<Base<'_>>,
+        base: Option<&Record>,
+        behind: Option<(Part, Found)>,
         progress: OnProgress<'_>,
     ) -> Result<Received, Failure> {
-        self.or_cleared_away(self.try_to_carry_out(base, progress))
+        let every = behind.as_ref().map(|(part, _)| part.every).or(self.part_size);
+        let mark = behind.as_ref().map(|(part, _)| part.clone());
+        let cutting = every.map(|every| self.cutting(every, mark.as_ref())).transpose()?;
+        let draft = Part::none(
+            &self.name,
+            self.made,
+            self.sent,
+            self.generation,
+            every.unwrap_or(u64::MAX),
+        );
+        let base_uuid = base.map(|base| &*base.uuid);
+        let mut parting = Parting::begin(self.catalog, draft, base_uuid, behind);
+        let received = self.try_to_carry_out(base, cutting.as_ref(), &mut parting, progress);
+        received.inspect_err(|failure| {
+            let _shield = self.catalog.cx.host.shield();
+            let stays = parting.stays().filter(|_| failure.may_go_on());
+            self.clear_away(stays.as_ref());
+        })
     }
 
-    /// When something failed, nothing of the copy is left: it would take up space on a disk that may be full.
-    fn or_cleared_away<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
-        if result.is_err()
-            && let Err(error) = self.clear_away()
-        {
-            tracing::warn!(%error, "what was received of a copy is left; the next good one removes it");
-        }
-        result
-    }
-
-    /// Deletes what was received so far.
-    fn clear_away(&self) -> Result<(), EngineError> {
-        let (path, _) = self.catalog.incoming(&self.name);
-        let host = self.catalog.cx.host;
+    /// When something failed, nothing of the copy is left but what can be gone on from: it would take up space on a disk
+    /// that may be full.
+    fn clear_away(&self, stays: Option<&Part>) {
         // What a signal stopped must still be cleared away.
-        let _shield = host.shield();
-        // The name is new, and nobody but our receiver makes it.
-        if let Some(found) = host.subvolume(&path)? {
-            host.act(&Action::DeleteSubvolume { path, found })?;
-            // The file system frees its space only after that.
-            self.catalog.flush()?;
-            self.catalog.forget(&self.name)?;
+        let _shield = self.catalog.cx.host.shield();
+        if let Err(error) = self.try_to_clear_away(stays) {
+            tracing::warn!(%error, "{LEFT}");
         }
-        Ok(())
+    }
+
+    fn try_to_clear_away(&self, stays: Option<&Part>) -> Result<(), EngineError> {
+        let catalog = self.catalog;
+        let mut is_clear = true;
+        // The name is new, and nobody but our receiver makes it and those of its parts.
+        for name in
+            catalog.left(stays.map_or(&[], std::slice::from_ref), |copy| copy == self.name)?
+        {
+            let path = catalog.location.join(name);
+            let Some(found) = catalog.subvolume(&path)? else { continue };
+            catalog.place.delete(&path, found)?;
+            is_clear = false;
+        }
+        if is_clear {
+            return Ok(());
+        }
+        // The file system frees its space only after that.
+        catalog.flush()?;
+        // Whoever failed to rename it may have done so all the same.
+        if catalog.subvolume(&catalog.path(&self.name))?.is_none() {
+            catalog.forget(&self.name)?;
+        }
+        catalog.forget_parts()
+    }
+
+    /// Removes what is left of copies of this series that another one overtook. The part with which this one goes on stays.
+    pub fn clear_others(&self, stays: Option<&Part>) -> Result<(), EngineError> {
+        let own = series_in(&self.name);
+        let mut left = self
+            .catalog
+            .left(stays.map_or(&[], std::slice::from_ref), |copy| series_in(copy) == own)?;
+        // The others have one name each, by which the run that began them knows them.
+        left.retain(|name| of_part(name).is_some() || finished_name(name) == Some(&self.name));
+        match left.is_empty() {
+            true => Ok(()),
+            false => self.engine.delete(self.catalog.cx, &left).map_err(|error| match error {
+                // Nothing is left uncleaned by that: there is no copy.
+                EngineError::InUse { repository, detail } => {
+                    EngineError::Refused { engine: "btrfs", repository, detail }
+                }
+                error => error,
+            }),
+        }
+    }
+
+    /// How the stream is taken apart.
+    fn cutting(&self, every: u64, behind: Option<&Part>) -> Result<Cutting, EngineError> {
+        let host = self.catalog.cx.host;
+        let mut seed = Uuid::default();
+        seed.chunks_exact_mut(4).for_each(|four| four.copy_from_slice(&host.random()));
+        let leave_out = matches!(self.origin, Origin::Here(_));
+        let behind = behind.map(|part| -> Result<Behind, EngineError> {
+            let received = Some(uuid(&part.uuid)?);
+            Ok(Behind { mark: part.mark.clone(), received, leave_out })
+        });
+        Ok(Cutting { every, seed: Some(seed), behind: behind.transpose()? })
     }
 
     fn try_to_carry_out(
         &self,
-        base: Option<Base<'_>>,
+        base: Option<&Record>,
+        cutting: Option<&Cutting>,
+        parting: &mut Parting<'_>,
         progress: OnProgress<'_>,
     ) -> Result<Received, Failure> {
         let cx = self.catalog.cx;
         let (path, incoming) = self.catalog.incoming(&self.name);
         let parent = base.map(|base| -> Result<Parent, EngineError> {
-            Ok(Parent { sent: uuid(&base.sent.uuid)?, received: uuid(&base.received.uuid)? })
+            Ok(Parent { sent: uuid(&base.sent)?, received: uuid(&base.uuid)? })
         });
-        let expected = Expectation {
-            name: incoming,
-            uuid: uuid(&self.still.snapshot.uuid)?,
-            parent: parent.transpose()?,
-        };
-        let [send, stage, receive] = self.commands(base, &expected);
-        let before = [send, stage];
+        let expected =
+            Expectation { name: incoming, uuid: uuid(self.sent)?, parent: parent.transpose()? };
+        let (mut before, receive) = self.commands(base, &expected)?;
+        // That of the sender is its snapshot's, of which more may be sent afterwards.
+        let halt = Halt::default();
+        let stage = before.pop().map(|stage| command::parted(stage, cutting));
+        before.extend(stage.map(|mut stage| {
+            stage.view.halt = halt.clone();
+            stage
+        }));
         let chained = cx.host.chain(&before, &receive, &mut |stream, line| {
-            if stream == Stream::ProducerErr
-                && let Some(told) = Told::read(line)
-            {
-                progress(Progress { bytes_done: Some(told.bytes), ..Progress::default() });
+            if stream == Stream::ProducerErr {
+                heard(line, progress);
+                parting.hear(line);
+                if let Some(reason) = parting.trouble() {
+                    // Nothing that comes behind it would be recorded, and all of it sent again.
+                    halt.raise(reason);
+                }
             }
         });
-        let chained = chained.map_err(EngineError::from)?;
+        let chained = match chained {
+            // What it was halted for says more.
+            Err(error @ RunError::Halted { .. }) => {
+                let trouble = parting.take_trouble();
+                return Err(trouble.map_or_else(|| Failure::Other(error.into()), |it| it.of(base)));
+            }
+            chained => chained.map_err(EngineError::from)?,
+        };
         if chained.last.is_predicted {
             // As far as anybody will ask.
             let uuid = self.name.clone();
             let found = Subvolume { uuid: Some(uuid.clone()), ..Subvolume::default() };
-            return Ok(Received { told: None, found, uuid });
+            return Ok(Received { told: None, found, uuid, parts: Vec::new() });
         }
-        let told = self.judge(&before, &receive, &chained)?;
+        let told = self.judge(base, &before, &receive, &chained)?;
+        let Ended { parent, parts, names: [named, unnamed] } =
+            parting.finish().map_err(|trouble| trouble.of(base))?;
+        let told = Told { named: told.named + named, unnamed: told.unnamed + unnamed, ..told };
         // What was received is nowhere yet.
         self.catalog.flush()?;
-        let found = cx.host.subvolume(&path).map_err(EngineError::from)?;
-        let whole = found.clone().filter(|found| self.is_it(found, base, &told));
-        whole
-            .and_then(|found| Some(Received { told: Some(told), uuid: found.uuid.clone()?, found }))
-            .ok_or_else(|| {
-                Failure::Other(EngineError::Output {
-                    engine: "btrfs",
-                    what: format!(
-                        "btrfs receive ended well, and {} is not what was sent: {found:?}",
-                        path.shown()
-                    ),
-                })
-            })
+        let found = self.catalog.known_subvolume(&path)?;
+        let whole = found.clone().filter(|found| self.is_it(found, parent.as_ref(), &told));
+        let uuid = whole.as_ref().and_then(|found| found.uuid.clone());
+        match whole.zip(uuid) {
+            Some((found, uuid)) => Ok(Received { told: Some(told), found, uuid, parts }),
+            None => {
+                let what = format!(
+                    "btrfs receive ended well, and {} is not what was sent: {found:?}",
+                    path.shown()
+                );
+                Err(Failure::of(base, EngineError::Output { engine: "btrfs", what }))
+            }
+        }
     }
 
-    fn commands(&self, base: Option<Base<'_>>, expected: &Expectation) -> [CommandSpec; 3] {
-        let program = self.engine.program();
+    /// What brings the stream, and what takes it.
+    fn commands(
+        &self,
+        base: Option<&Record>,
+        expected: &Expectation,
+    ) -> Result<(Vec<CommandSpec>, CommandSpec), EngineError> {
+        let place = &self.catalog.place;
         let limit = self.engine.target.stall_timeout;
-        let sending = Sending {
-            snapshot: self.still.snapshot.path.clone(),
-            parent: base.map(|base| base.sent.path.clone()),
-            view: self.still.view.clone(),
+        let before = match self.origin {
+            Origin::Here(still) => {
+                let sent_as = |base: &Record| still.earlier.iter().find(|it| it.uuid == base.sent);
+                let data = self.engine.takes(self.catalog);
+                sender(self.engine, still, base.and_then(sent_as), expected, data).into()
+            }
+            Origin::Input => {
+                let mut stage = command::stage(expected, Reader::Next, limit);
+                stage.input = Reads::Own;
+                vec![stage]
+            }
         };
-        let mut receive = command::receive(&program, &self.catalog.location, limit);
+        let mut receive = place.receiver(limit)?;
         let about = prediction_about(&self.catalog.path(&self.name));
         receive.prediction.facts = vec![Fact { about, value: b"received".to_vec() }];
-        [
-            command::send(&program, &sending, limit),
-            command::stage(expected, Reader::Next, limit),
-            receive,
-        ]
+        Ok((before, receive))
     }
 
     /// What passed, if every process ended well and the stage saw the end.
     fn judge(
         &self,
+        base: Option<&Record>,
         before: &[CommandSpec],
         receive: &CommandSpec,
         chained: &Chained,
     ) -> Result<Told, Failure> {
+        if chained.before.last().is_some_and(|stage| has_differed(&stage.stderr_tail)) {
+            let what = "the snapshot is not what was sent before".to_owned();
+            return Err(Failure::Differs(EngineError::Output { engine: "btrfs", what }));
+        }
         if let Some((spec, ended)) = culprit(before, receive, chained) {
-            let error = self.engine.failure(spec, ended);
-            let is_receivers = std::ptr::eq(ended, &chained.last) && ended.code().is_some();
-            return Err(match is_receivers {
-                true => Failure::Receiver(error),
+            let there = match self.origin {
+                Origin::Here(still) => failed_there(still, before, spec, ended),
+                Origin::Input => None,
+            };
+            let error = there.unwrap_or_else(|| self.catalog.place.why(spec, ended));
+            let is_refused = std::ptr::eq(ended, &chained.last)
+                && ended.code().is_some()
+                && matches!(error, EngineError::Failed { .. });
+            let is_ours = matches!(self.origin, Origin::Here(_));
+            return Err(match is_refused {
+                true => Failure::of(base, error),
+                false if is_ours && cannot_be_sent(chained) => Failure::Refused(error),
                 false => Failure::Other(error),
             });
         }
-        let told = chained.before.get(1).and_then(|stage| Told::last(&stage.stderr_tail));
+        let told = chained.before.last().and_then(|stage| Told::last(&stage.stderr_tail));
         told.filter(|told| told.whole).ok_or_else(|| {
             Failure::Other(EngineError::Output {
                 engine: "btrfs",
@@ -227,79 +456,71 @@ impl Transfer<'_> {
         })
     }
 
-    /// Whether a subvolume is what was sent, and all of it.
-    fn is_it(&self, found: &Subvolume, base: Option<Base<'_>>, told: &Told) -> bool {
-        found.read_only
-            && found.received_uuid.as_ref() == Some(&self.still.snapshot.uuid)
-            && found.received == told.generation
-            && told.generation == self.still.snapshot.generation
-            && found.parent_uuid.as_ref() == base.map(|base| &base.received.uuid)
+    /// Whether a subvolume is what was sent, and all of it: a snapshot of what it is based on, or of the last part, of
+    /// which that was looked at in its time.
+    fn is_it(&self, found: &Subvolume, parent: Option<&String>, told: &Told) -> bool {
+        found.is_received_as(self.sent, told.generation)
+            && told.generation == self.generation
+            && found.parent_uuid.as_ref() == parent
     }
 
     /// Records the copy, and gives it the name of a whole one: that one never has without a record.
-    fn seal(
-        &self,
-        request: &BackupRequest,
-        base: Option<Base<'_>>,
-        received: Received,
-        warnings: Vec<String>,
-    ) -> Result<BackupReport, EngineError> {
-        self.or_cleared_away(self.try_to_seal(request, base, received, warnings))
+    pub fn seal(&self, base: Option<&Record>, received: Received) -> Result<Sealed, EngineError> {
+        self.try_to_seal(base, received).inspect_err(|error| {
+            // What a signal stopped must still be looked at.
+            let _shield = self.catalog.cx.host.shield();
+            let stays = match is_of_space(error) {
+                true => Ok(None),
+                false => self.catalog.part_of(&self.name),
+            };
+            match stays {
+                Ok(stays) => self.clear_away(stays.as_ref().map(|(part, _)| part)),
+                // It may be all that was sent, so it stays until somebody can look.
+                Err(error) => tracing::warn!(%error, "{LEFT}"),
+            }
+        })
     }
 
     fn try_to_seal(
         &self,
-        request: &BackupRequest,
-        base: Option<Base<'_>>,
-        Received { told, found, uuid }: Received,
-        warnings: Vec<String>,
-    ) -> Result<BackupReport, EngineError> {
-        let host = self.catalog.cx.host;
+        base: Option<&Record>,
+        Received { told, found, uuid, parts }: Received,
+    ) -> Result<Sealed, EngineError> {
         let (path, _) = self.catalog.incoming(&self.name);
-        let files = told.and_then(|told| {
-            // A difference says which names came and went.
-            let before = base.map_or(Some(0), |base| base.received.files)?;
-            (before + told.named).checked_sub(told.unnamed)
-        });
+        let files =
+            told.as_ref().and_then(|told| files(told, base.map_or(Some(0), |base| base.files)));
         let bytes = told.map(|told| told.bytes);
-        let series = &request.series;
         self.catalog.record(&Record {
             format: Record::FORMAT,
             name: self.name.clone(),
             uuid,
-            sent: self.still.snapshot.uuid.clone(),
-            generation: self.still.snapshot.generation,
+            sent: self.sent.to_owned(),
+            generation: self.generation,
             changed: found.changed,
-            parent: base.map(|base| base.received.uuid.clone()),
-            host: series.host.clone(),
-            job: series.job.clone(),
-            item: series.item.clone(),
-            run: request.run.clone(),
-            machine: request.machine.clone(),
-            time: request.time,
-            bytes: bytes.unwrap_or_default(),
+            parent: base.map(|base| base.uuid.clone()),
+            made: self.made.clone(),
+            bytes,
             files,
             pinned: false,
+            unproven: false,
             going: false,
         })?;
-        host.act(&Action::RenameSubvolume { path, name: self.name.clone(), found })?;
-        let outcome = if warnings.is_empty() { Outcome::Ok } else { Outcome::Warning };
-        Ok(BackupReport {
-            outcome,
-            id: Some(self.name.clone()),
-            bytes_new: bytes,
-            size: None,
-            files,
-            files_changed: 0,
-            unreadable: Vec::new(),
-            unreadable_count: 0,
-            warnings,
-            absent: Some(Vec::new()),
-        })
+        self.catalog.place.rename(&path, found, &self.name)?;
+        let left = self.drop_parts(parts).err().map(|error| {
+            format!("parts of the copy, which is whole, are left, and the next one removes them: {error}")
+        });
+        Ok(Sealed { name: self.name.clone(), bytes, files, left })
     }
-}
 
-fn uuid(text: &str) -> Result<Uuid, EngineError> {
-    let what = || format!("{text:?} is no UUID");
-    parse_uuid(text).ok_or_else(|| EngineError::Output { engine: "btrfs", what: what() })
+    /// Deletes the parts of a copy that has its name.
+    fn drop_parts(&self, parts: Vec<Found>) -> Result<(), EngineError> {
+        if parts.is_empty() {
+            return Ok(());
+        }
+        for Found { path, found } in parts {
+            self.catalog.place.delete(&path, found)?;
+        }
+        self.catalog.flush()?;
+        self.catalog.forget_parts()
+    }
 }

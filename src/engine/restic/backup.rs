@@ -66,8 +66,7 @@ pub(super) fn backup(
             }
             let Completed { exit, stderr_tail, .. } = &chained.last;
             // Otherwise restic failed by itself, before it could have read anything.
-            let has_its_say = matches!(exit, Exit::Code(code) if *code != 0)
-                && !failure::was_stopped(*exit, stderr_tail);
+            let has_its_say = exit.is_own_failure() && !failure::was_stopped(*exit, stderr_tail);
             if chained.bytes == Some(0) && !has_its_say {
                 return Err(EngineError::EmptyStream { command: producer.display() });
             }
@@ -318,7 +317,7 @@ fn seen(path: &Path, mounts: &[PrivateMount]) -> Option<PathBuf> {
     match deepest {
         None => Some(path.to_owned()),
         Some(PrivateMount::Device { .. }) => None,
-        Some(PrivateMount::Mounted { .. }) => Some(path.to_owned()),
+        Some(PrivateMount::Mounted { .. } | PrivateMount::Unlinked { .. }) => Some(path.to_owned()),
         Some(PrivateMount::Bind { from, at, .. }) => {
             let rest = path.strip_prefix(at).ok()?;
             Some(if rest.as_os_str().is_empty() { from.clone() } else { from.join(rest) })

@@ -67,6 +67,9 @@ fn seen(mount: &PrivateMount) -> String {
             format!("{} as it is live", at.shown())
         }
         PrivateMount::Mounted { at } => format!("{} as it is live", at.shown()),
+        PrivateMount::Unlinked { from, at } => {
+            format!("{} at {}, with no link followed", from.shown(), at.shown())
+        }
         PrivateMount::Bind { from, at, read_only } => {
             let how = if *read_only { "read-only " } else { "" };
             format!("{} {how}at {}", from.shown(), at.shown())

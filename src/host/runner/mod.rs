@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::sys::signals::StopFlag;
-use super::{Chained, ChildRecorder, CommandSpec, Completed, RunError, StdoutMode, Watch};
+use super::{Chained, ChildRecorder, CommandSpec, Completed, Input, RunError, StdoutMode, Watch};
 
+mod closed;
 pub(super) mod guard;
 pub(super) mod lines;
 mod locate;
@@ -86,6 +87,11 @@ impl Runner {
         let specs = before.iter().chain([last]);
         specs.into_iter().try_for_each(|spec| self.refuse_when_stopped(spec))?;
         let ours = match last.stdout {
+            // Where it was closed, something else has its number by now.
+            StdoutMode::PassOn if closed::is_stdout_closed() => {
+                let source = std::io::ErrorKind::BrokenPipe.into();
+                return Err(RunError::Output { bytes: 0, source });
+            }
             StdoutMode::PassOn => Some(own_stdout().map_err(|source| lost(last, source))?),
             StdoutMode::Whole | StdoutMode::Secret | StdoutMode::Lines | StdoutMode::Discard => {
                 None
@@ -158,7 +164,13 @@ impl Runner {
             let from = processes.last_mut().and_then(Process::take_stdout);
             processes.push(process);
             match to {
-                Ok(to) => pumps.extend(from.zip(to).map(|(from, to)| Pump::new(from, to))),
+                Ok(to) => {
+                    let first = match &spec.input {
+                        Input::Bytes(bytes) => bytes.as_slice(),
+                        Input::Nothing | Input::Own => &[],
+                    };
+                    pumps.extend(from.zip(to).map(|(from, to)| Pump::new(from, to, first)));
+                }
                 Err(error) => return (processes, pumps, Err(error)),
             }
         }

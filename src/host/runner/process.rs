@@ -20,6 +20,7 @@ use super::spawn::{Role, Spawned, signal_of};
 use crate::host::sys::process;
 use crate::host::{CommandSpec, Completed, Exit, Fatal, Halt, StdoutMode, Stream, Watch};
 use crate::model::shown::Show;
+use crate::model::size;
 use crate::model::undo::ChildProcess;
 
 /// How long an output may stay open after the child has exited: something that it left behind holds it.
@@ -72,8 +73,17 @@ pub(super) struct Output {
     /// It is kept, and no line of it is handed on.
     is_secret: bool,
     tail: Option<Tail>,
+    /// More came than [`LONGEST_ANSWER`].
+    is_too_long: bool,
     read_after_exit: usize,
 }
+
+/// How much of an output is kept, in bytes: many times the list of a repository with a hundred thousand archives. A server
+/// that sends on and on would take all memory otherwise.
+const LONGEST_ANSWER: usize = 256 << 20;
+
+/// The same of a secret.
+const LONGEST_SECRET: usize = 1 << 20;
 
 impl Output {
     fn new(pipe: OwnedFd, stream: Stream) -> Self {
@@ -84,6 +94,7 @@ impl Output {
             whole: None,
             is_secret: false,
             tail: None,
+            is_too_long: false,
             read_after_exit: 0,
         }
     }
@@ -109,12 +120,21 @@ impl Output {
             self.read_after_exit = self.read_after_exit.saturating_add(count);
         }
         if self.is_secret {
-            self.whole.as_mut().into_iter().for_each(|whole| keep_secret(whole, bytes));
+            let held = self.whole.as_ref().map_or(0, Vec::len);
+            self.is_too_long |= held + count > LONGEST_SECRET;
+            self.whole
+                .as_mut()
+                .filter(|_| !self.is_too_long)
+                .into_iter()
+                .for_each(|whole| keep_secret(whole, bytes));
             buffer.zeroize();
             return Ok(count);
         }
         if let Some(whole) = &mut self.whole {
-            whole.extend_from_slice(bytes);
+            self.is_too_long |= whole.len() + count > LONGEST_ANSWER;
+            if !self.is_too_long {
+                whole.extend_from_slice(bytes);
+            }
         }
         if let Some(tail) = &mut self.tail {
             tail.push(bytes);
@@ -301,9 +321,18 @@ impl Process {
             doomed |= stream != Stream::Out && fatal.is_some_and(|Fatal(is_it)| is_it(line));
             watch(stream, line);
         });
+        let (is_too_long, is_secret) = (output.is_too_long, output.is_secret);
         if doomed && !exited {
             tracing::debug!(command = self.command, "ended at once by what it said");
             self.tell_group(Signal::SIGKILL);
+        }
+        if is_too_long {
+            let most = if is_secret { LONGEST_SECRET } else { LONGEST_ANSWER };
+            let told = format!("it printed more than {}", size::show(most as u64));
+            if exited {
+                return Err(io::Error::other(told));
+            }
+            self.ask_to_stop(Reason::Halted(told));
         }
         self.heard += result? as u64;
         Ok(())

@@ -13,6 +13,16 @@ use nix::fcntl::{FcntlArg, fcntl};
 /// How much is carried at once, and what both pipes are asked to hold: fewer, longer turns for both.
 const SIZE: usize = 1024 * 1024;
 
+/// After so much, a writer is not taken to be one that writes little.
+const LONG: u64 = 1024 * 1024;
+
+/// As little as this is not worth a turn of everybody behind it, if more is to come: `btrfs send` writes command by
+/// command, and all of a chain would be woken up by each.
+const LITTLE: usize = 64 * 1024;
+
+/// For how long the writer may gather more, in milliseconds. What it can write in that time, the pipe holds.
+pub(super) const REST: u8 = 1;
+
 /// The way from one process to the other.
 #[derive(Debug)]
 pub(super) struct Pump {
@@ -20,30 +30,40 @@ pub(super) struct Pump {
     pub(super) from: Option<File>,
     /// The reader's standard input; not blocking. Held open until [`Pump::complete`] or [`Pump::release`].
     pub(super) to: Option<File>,
-    /// Bytes that the reader has taken.
+    /// Bytes of the writer's that the reader has taken.
     pub(super) bytes: u64,
+    /// How many bytes come first that are not the writer's.
+    ahead: usize,
     buffer: Box<[u8]>,
     filled: std::ops::Range<usize>,
     /// Since when there was nothing to carry.
     idle_since: Instant,
+    /// Whether the writer's pipe holds as much as it was asked to.
+    is_roomy: bool,
+    /// Until when the writer gathers more.
+    rests_until: Option<Instant>,
     refused: bool,
     completed: bool,
 }
 
 impl Pump {
-    /// A pump between two pipes.
-    pub(super) fn new(from: File, to: File) -> Self {
-        for pipe in [&from, &to] {
-            // Without privileges the limit may be lower; then it is only slower.
-            let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(1024 * 1024));
-        }
+    /// A pump between two pipes, by which the reader gets some bytes of ours first.
+    pub(super) fn new(from: File, to: File, first: &[u8]) -> Self {
+        // Without privileges the limit may be lower; then it is only slower.
+        let [is_roomy, _] =
+            [&from, &to].map(|pipe| fcntl(pipe, FcntlArg::F_SETPIPE_SZ(1024 * 1024)).is_ok());
+        let mut buffer = first.to_vec();
+        buffer.resize(SIZE.max(first.len()), 0);
         Self {
             from: Some(from),
             to: Some(to),
             bytes: 0,
-            buffer: vec![0; SIZE].into_boxed_slice(),
-            filled: 0..0,
+            ahead: first.len(),
+            buffer: buffer.into_boxed_slice(),
+            filled: 0..first.len(),
             idle_since: Instant::now(),
+            is_roomy,
+            rests_until: None,
             refused: false,
             completed: false,
         }
@@ -52,6 +72,11 @@ impl Pump {
     /// Whether it waits for the writer.
     pub(super) fn wants_input(&self) -> bool {
         self.filled.is_empty() && self.from.is_some()
+    }
+
+    /// Whether it lets the writer gather more before it looks again.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| now < until)
     }
 
     /// Whether it waits for the reader.
@@ -90,6 +115,9 @@ impl Pump {
             Ok(0) => self.from = None,
             Ok(count) => {
                 self.filled = 0..count;
+                let gathers = self.is_roomy && self.bytes > LONG && count < LITTLE;
+                self.rests_until =
+                    gathers.then(|| Instant::now() + Duration::from_millis(REST.into()));
                 self.write();
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -105,7 +133,9 @@ impl Pump {
         match to.write(&self.buffer[self.filled.clone()]) {
             Ok(count) => {
                 self.filled.start += count;
-                self.bytes = self.bytes.saturating_add(count as u64);
+                let ahead = self.ahead.min(count);
+                self.ahead -= ahead;
+                self.bytes = self.bytes.saturating_add((count - ahead) as u64);
             }
             Err(error)
                 if matches!(
@@ -139,5 +169,37 @@ impl Pump {
     /// Lets go of the input of a reader that has exited.
     pub(super) fn release(&mut self) {
         self.to = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_writes_little_for_long_may_gather_and_nobody_else_waits() {
+        let (from, mut writer) =
+            nix::unistd::pipe().map(|(a, b)| (a.into(), File::from(b))).unwrap();
+        let (mut reader, to) = nix::unistd::pipe().map(|(a, b)| (File::from(a), b.into())).unwrap();
+        let mut pump = Pump::new(from, to, b"");
+        // Without privileges it may be refused.
+        pump.is_roomy = true;
+        let mut carried = |pump: &mut Pump, bytes: &[u8]| {
+            writer.write_all(bytes).unwrap();
+            pump.read().unwrap();
+            let now = Instant::now();
+            let mut arrived = vec![0; bytes.len()];
+            reader.read_exact(&mut arrived).unwrap();
+            assert_eq!(arrived, bytes);
+            (pump.rests(now), pump.rests(now + Duration::from_millis(REST.into())))
+        };
+        assert_eq!(carried(&mut pump, b"the first"), (false, false));
+        pump.bytes = LONG + 1;
+        // Unless this thread has slept for as long.
+        let rested = (0..1000).map(|_| carried(&mut pump, b"little"));
+        assert!(rested.into_iter().any(|it| it == (true, false)));
+        assert_eq!(carried(&mut pump, &vec![b'x'; LITTLE]), (false, false));
+        pump.is_roomy = false;
+        assert_eq!(carried(&mut pump, b"little"), (false, false));
     }
 }

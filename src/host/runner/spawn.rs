@@ -21,8 +21,7 @@ use nix::sys::signal::Signal;
 
 use super::locate::FIXED_PATH;
 use crate::host::sys::{confine, namespace, private};
-use crate::host::{CommandSpec, EnvValue, Exit, FdStyle, StdoutMode};
-use crate::model::secret::Secret;
+use crate::host::{CommandSpec, EnvValue, Exit, FdStyle, Input, StdoutMode};
 use crate::model::undo::CHILD_MARK;
 
 /// Where a child's standard streams lead, where the spec does not decide it alone.
@@ -102,10 +101,13 @@ fn build(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Command> 
             EnvValue::Secret(value) => command.env(name, as_os_str(value.reveal())),
         };
     }
-    // Null, so that no prompt can wait for anybody.
-    command.stdin(match role.reads {
-        true => Stdio::piped(),
-        false => Stdio::null(),
+    command.stdin(match (role.reads, &spec.input) {
+        (true, Input::Nothing | Input::Bytes(_)) => Stdio::piped(),
+        (true, Input::Own) => return Err(io::Error::other("it cannot read two inputs")),
+        // Null, so that no prompt can wait for anybody.
+        (false, Input::Nothing) => Stdio::null(),
+        (false, Input::Bytes(bytes)) => in_memory("input", bytes)?.into(),
+        (false, Input::Own) => Stdio::inherit(),
     });
     command.stdout(match (role.feeds, spec.stdout) {
         (true, _)
@@ -121,7 +123,7 @@ fn build(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Command> 
     // closed to the child, then the secrets alone are opened to it.
     let mut descriptors = Vec::with_capacity(spec.secrets.len());
     for secret in &spec.secrets {
-        let descriptor = in_memory(&secret.value)?;
+        let descriptor = in_memory("secret", secret.value.reveal())?;
         // The number is left as it is: moving it to 3 could overwrite the descriptor by which the standard
         // library learns that exec failed.
         let number = descriptor.as_raw_fd();
@@ -179,12 +181,12 @@ pub(super) fn signal_of(spec: &CommandSpec) -> io::Result<Signal> {
     Ok(Signal::try_from(spec.stop_signal)?)
 }
 
-/// A file in memory that holds the secret and can no longer be changed. It is read from offset 0, and each
+/// A file in memory that holds this and can no longer be changed. It is read from offset 0, and each
 /// opening of `/proc/self/fd/N` begins there again.
-fn in_memory(secret: &Secret) -> io::Result<OwnedFd> {
-    let descriptor = memfd_create("secret", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+fn in_memory(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
+    let descriptor = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut file = File::from(descriptor);
-    file.write_all(secret.reveal())?;
+    file.write_all(content)?;
     io::Seek::rewind(&mut file)?;
     let seals = SealFlag::F_SEAL_SEAL
         | SealFlag::F_SEAL_SHRINK

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::outlet::Outlet;
 use super::process::{DRAIN, Process, Reason};
-use super::pump::Pump;
+use super::pump::{Pump, REST};
 use crate::host::sys::process::{Activity, activity};
 use crate::host::{Exit, Watch};
 
@@ -120,8 +120,11 @@ impl<'a> Supervision<'a> {
                 }
             }
         }
+        let (now, mut patience) = (Instant::now(), PollTimeout::from(TICK));
         for (link, pump) in self.pumps.iter().enumerate() {
-            if let Some(from) = pump.from.as_ref().filter(|_| pump.wants_input()) {
+            if pump.rests(now) {
+                patience = PollTimeout::from(REST);
+            } else if let Some(from) = pump.from.as_ref().filter(|_| pump.wants_input()) {
                 sources.push((Ready::PumpFrom(link), from.as_fd(), PollFlags::POLLIN));
             }
             if let Some(to) = pump.to.as_ref().filter(|_| pump.wants_output()) {
@@ -138,7 +141,7 @@ impl<'a> Supervision<'a> {
         }
         let mut polled: Vec<PollFd<'_>> =
             sources.iter().map(|(_, fd, flags)| PollFd::new(*fd, *flags)).collect();
-        match poll(&mut polled, PollTimeout::from(TICK)) {
+        match poll(&mut polled, patience) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),

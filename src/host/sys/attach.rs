@@ -87,12 +87,16 @@ pub(in crate::host) fn copy(of: impl AsFd, whole: bool) -> io::Result<OwnedFd> {
 /// # Errors
 /// When the kernel refuses it.
 pub(in crate::host) fn make_read_only(tree: impl AsFd) -> io::Result<()> {
-    let wanted = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    restrict(tree, libc::MOUNT_ATTR_RDONLY)
+}
+
+/// Gives a mount that is nowhere yet these `MOUNT_ATTR_*`; its other options stay.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub(in crate::host) fn restrict(tree: impl AsFd, attributes: u64) -> io::Result<()> {
+    let wanted =
+        libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
     let (at, size) = (ptr::from_ref(&wanted) as c_long, size_of::<libc::mount_attr>() as c_long);
     let flags = libc::AT_EMPTY_PATH.into();
     done(&[libc::SYS_mount_setattr, number(&tree), address(EMPTY), flags, at, size])

@@ -1,9 +1,10 @@
-//! Owner, mode, times and extended attributes of a directory, from one descriptor to another.
+//! Owner, mode, times and extended attributes of a directory, from one descriptor to another; and the latter of anything.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -56,6 +57,40 @@ fn value(of: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
             libc::fgetxattr(of.as_raw_fd(), name.as_ptr(), buffer.cast(), size)
         }
     })
+}
+
+/// All extended attributes of what lies at a path, of a link itself: their names and values.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn extended_attributes(path: &Path) -> io::Result<Vec<(OsString, Vec<u8>)>> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let list = sized(|buffer, size| {
+        #[expect(unsafe_code, reason = "writes at most `size` bytes to the buffer of that size")]
+        unsafe {
+            libc::llistxattr(path.as_ptr(), buffer.cast(), size)
+        }
+    });
+    let list = match list {
+        Ok(list) => list,
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let with_value = |name: &[u8]| {
+        let text = CString::new(name)?;
+        let value = sized(|buffer, size| {
+            #[expect(
+                unsafe_code,
+                reason = "writes at most `size` bytes to the buffer of that size"
+            )]
+            unsafe {
+                libc::lgetxattr(path.as_ptr(), text.as_ptr(), buffer.cast(), size)
+            }
+        })?;
+        Ok((OsStr::from_bytes(name).to_owned(), value))
+    };
+    names.map(with_value).collect()
 }
 
 fn set(of: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> io::Result<()> {

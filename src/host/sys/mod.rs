@@ -6,11 +6,12 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
+use std::time::UNIX_EPOCH;
 
 use crate::model::undo::Identity;
 
 mod attach;
-mod attributes;
+pub mod attributes;
 pub mod cgroup;
 pub mod confine;
 pub mod mounts;
@@ -20,6 +21,7 @@ pub mod private;
 pub mod process;
 pub(in crate::host) mod received;
 pub mod room;
+pub(in crate::host) mod shown;
 pub mod signals;
 pub mod snapshots;
 pub(in crate::host) mod straight;
@@ -31,6 +33,34 @@ pub mod zone;
 /// The identity of what was looked at.
 pub(in crate::host) fn identity_of(found: &Metadata) -> Identity {
     Identity::Inode { device: found.dev(), inode: found.ino() }
+}
+
+/// The identity of a directory that was made.
+pub(in crate::host) fn identity_of_made(found: &Metadata) -> Identity {
+    Identity::Directory { device: found.dev(), inode: found.ino(), born: born(found) }
+}
+
+/// Whether what was found is what an identity proves.
+pub(in crate::host) fn is_identical(identity: &Identity, found: &Metadata) -> bool {
+    match identity {
+        Identity::Inode { device, inode } => (*device, *inode) == (found.dev(), found.ino()),
+        Identity::Directory { device, inode, born: recorded } => {
+            let is_of_then = match (recorded, born(found)) {
+                (Some(recorded), Some(found)) => *recorded == found,
+                (Some(_) | None, Some(_) | None) => *device == found.dev(),
+            };
+            *inode == found.ino() && is_of_then
+        }
+        Identity::Subvolume { .. } | Identity::LogicalVolume { .. } | Identity::Mount { .. } => {
+            false
+        }
+    }
+}
+
+/// When it was made, where the file system knows that.
+fn born(found: &Metadata) -> Option<u64> {
+    let since = found.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_nanos()).ok()
 }
 
 /// Whether a test may do what only root may, such as `what`. In CI it must be able to.

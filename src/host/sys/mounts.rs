@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -237,16 +239,38 @@ fn unescape(field: &[u8]) -> Option<PathBuf> {
     Some(OsString::from_vec(path).into())
 }
 
-/// Whether something is mounted exactly at `path` (bind mounts count). A path that is not there is none.
+/// The file system that stands for one that is mounted once somebody goes there, as `x-systemd.automount` has it.
+const ON_DEMAND: &str = "autofs";
+
+/// Where that was asked for and nothing came of it. The answer may take a minute and a half, so it is asked for once.
+static IN_VAIN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Whether something is mounted exactly at `path` (bind mounts count). A path that is not there is none. What is mounted on
+/// demand is asked for first, since only then it is known whether its disk is there.
 ///
 /// # Errors
 /// When the path or the table cannot be looked at.
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
-    match path.canonicalize() {
-        Ok(path) => Ok(mount_points()?.contains(&path)),
-        Err(error) if straight::is_absent(&error) => Ok(false),
-        Err(error) => Err(error),
+    let path = match path.canonicalize() {
+        Ok(path) => path,
+        Err(error) if straight::is_absent(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let what = || -> io::Result<Option<String>> {
+        let top = mount_table()?.into_iter().rfind(|entry| entry.at == path);
+        Ok(top.map(|entry| entry.file_system))
+    };
+    let mut found = what()?;
+    let mut in_vain = IN_VAIN.lock().unwrap_or_else(PoisonError::into_inner);
+    if found.as_deref() == Some(ON_DEMAND) && !in_vain.contains(&path) {
+        // That it cannot be had is no error but the answer.
+        let _ = File::open(&path);
+        found = what()?;
+        if found.as_deref() == Some(ON_DEMAND) {
+            in_vain.insert(path);
+        }
     }
+    Ok(found.is_some_and(|file_system| file_system != ON_DEMAND))
 }
 
 /// The first mount point at or below `path`, which must be canonical.
@@ -329,7 +353,7 @@ pub fn unmount_unserved(path: &Path, id: u32, device: (u32, u32)) -> io::Result<
 }
 
 /// The number of the mount that something lies in.
-fn mount_number(held: &std::fs::File) -> io::Result<Option<u32>> {
+pub(super) fn mount_number(held: &impl AsRawFd) -> io::Result<Option<u32>> {
     let told = std::fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", held.as_raw_fd()))?;
     let number = told.lines().find_map(|line| line.strip_prefix("mnt_id:"));
     Ok(number.and_then(|number| number.trim().parse().ok()))
@@ -373,6 +397,18 @@ pub fn free_space(path: &Path) -> io::Result<u64> {
     // The types are narrower than u64 on 32-bit machines.
     #[allow(clippy::useless_conversion)]
     let (blocks, size) = (u64::from(answer.blocks_available()), u64::from(answer.fragment_size()));
+    Ok(blocks.saturating_mul(size))
+}
+
+/// How large the file system at `path` is, which must exist, in bytes.
+///
+/// # Errors
+/// When the file system cannot be asked.
+pub fn total_space(path: &Path) -> io::Result<u64> {
+    let answer = statvfs(path)?;
+    // The types are narrower than u64 on 32-bit machines.
+    #[allow(clippy::useless_conversion)]
+    let (blocks, size) = (u64::from(answer.blocks()), u64::from(answer.fragment_size()));
     Ok(blocks.saturating_mul(size))
 }
 
@@ -537,5 +573,36 @@ mod tests {
         assert!(!is_mount_point(dir.path()).unwrap());
         assert!(!is_mount_point(&dir.path().join("absent")).unwrap());
         assert!(free_space(dir.path()).unwrap() > 0);
+    }
+
+    #[test]
+    fn what_is_mounted_on_demand_is_there_once_its_disk_is() {
+        if !super::super::may_as_root("mounting") {
+            return;
+        }
+        struct Unmounted<'p>(&'p Path);
+        impl Drop for Unmounted<'_> {
+            fn drop(&mut self) {
+                while umount2(self.0, MntFlags::MNT_DETACH).is_ok() {}
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().canonicalize().unwrap();
+        // Whoever answers, which is this process as it mounts it, is shown the place as it is. Nobody else goes there.
+        let (_answers, asks) = nix::unistd::pipe().unwrap();
+        let options = format!("fd={},minproto=5,maxproto=5,direct", asks.as_raw_fd());
+        let none = MsFlags::empty();
+        match mount(Some("test"), &at, Some(ON_DEMAND), none, Some(&*options)) {
+            Err(Errno::ENODEV) if std::env::var_os("CI").is_none() => {
+                eprintln!("SKIPPED: this kernel has no {ON_DEMAND}");
+                return;
+            }
+            mounted => mounted.unwrap(),
+        }
+        let _unmounted = Unmounted(&at);
+        assert!(mount_points().unwrap().contains(&at));
+        assert!(!is_mount_point(&at).unwrap(), "nothing came of the demand");
+        mount(Some("test"), &at, Some("tmpfs"), none, None::<&str>).unwrap();
+        assert!(is_mount_point(&at).unwrap());
     }
 }

@@ -24,7 +24,7 @@ use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::syncfs;
 
-use super::{attributes, identity_of};
+use super::{attributes, identity_of_made, is_identical};
 use crate::host::spec::quote;
 use crate::host::{Placed, Placement, Refused};
 use crate::model::shown::Show;
@@ -47,7 +47,7 @@ pub(in crate::host) type Step<'a> = &'a mut dyn FnMut() -> io::Result<()>;
 pub(in crate::host) fn open_identical(path: &Path, identity: &Identity) -> io::Result<File> {
     let directory =
         File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)?;
-    if identity_of(&directory.metadata()?) == *identity {
+    if is_identical(identity, &directory.metadata()?) {
         return Ok(directory);
     }
     let text = format!("{} is not the directory any more that it was", path.shown());
@@ -459,7 +459,7 @@ pub(in crate::host) fn create(path: &Path, mode: u32) -> io::Result<Identity> {
         return Err(io::Error::other(text));
     }
     nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(mode))?;
-    Ok(identity_of(&found))
+    Ok(identity_of_made(&found))
 }
 
 /// The directory that holds the last name of a path, and that name.

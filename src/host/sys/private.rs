@@ -95,7 +95,16 @@ fn put_together(
             (PrivateMount::Mounted { .. }, Some(source)) => {
                 show_if_mounted(&source, mount, &mut places)?;
             }
-            (PrivateMount::Bind { .. } | PrivateMount::Mounted { .. }, None) => {}
+            (PrivateMount::Unlinked { at, .. }, Some(source)) => {
+                show_unlinked(&source, at, &mut places)
+                    .map_err(|error| not_shown(mount, &error))?;
+            }
+            (
+                PrivateMount::Bind { .. }
+                | PrivateMount::Mounted { .. }
+                | PrivateMount::Unlinked { .. },
+                None,
+            ) => {}
             (PrivateMount::Device { .. }, _) => {
                 let tree = device_tree(mount, part.as_ref())?;
                 if let Err(error) = places.mount(tree, mount.at()) {
@@ -150,7 +159,7 @@ impl Places {
 /// `mounted` are the host's mount points.
 fn open_source(mount: &PrivateMount, mounted: &[PathBuf]) -> io::Result<Option<File>> {
     match mount {
-        PrivateMount::Bind { from, .. } => {
+        PrivateMount::Bind { from, .. } | PrivateMount::Unlinked { from, .. } => {
             held(from).map(Some).map_err(|error| unseen(from, &error))
         }
         // The directory that a mount leaves behind belongs to what is around it, which is captured.
@@ -186,6 +195,18 @@ fn mount_copy(source: &File, at: &Path, places: &mut Places, read_only: bool) ->
     if read_only {
         attach::make_read_only(&tree)?;
     }
+    places.mount(tree, at)
+}
+
+/// Shows something at a place where the kernel then follows no symbolic link in it.
+fn show_unlinked(source: &File, at: &Path, places: &mut Places) -> io::Result<()> {
+    let tree = attach::copy(source, false)?;
+    attach::restrict(&tree, libc::MOUNT_ATTR_NOSYMFOLLOW).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => {
+            because("this kernel cannot keep links from being followed, Linux 5.14 can", &error)
+        }
+        _ => error,
+    })?;
     places.mount(tree, at)
 }
 

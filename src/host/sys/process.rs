@@ -138,7 +138,7 @@ pub fn group_is_alive(group: i32) -> io::Result<bool> {
 }
 
 /// Where the kernel gives the boot its name.
-pub(in crate::host) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+pub const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The name of this boot, [`BOOT_ID`]: differs after each one.
 ///

@@ -10,9 +10,9 @@ use std::path::Path;
 use nix::fcntl::{OFlag, RenameFlags, renameat2};
 use nix::unistd::syncfs;
 
-use super::snapshots::{delete_in, is_same, subvolume_at};
+use super::snapshots::{delete_in, delete_whole_in, is_same, make_in, subvolume_at};
 use super::straight;
-use super::subvolumes::Subvolume;
+use super::subvolumes::{self, Subvolume};
 
 /// Writes out the file system that holds a directory.
 ///
@@ -48,6 +48,34 @@ pub(in crate::host) fn delete(path: &Path, found: &Subvolume) -> io::Result<bool
     delete_in(&directory, found, name)
 }
 
+/// Makes a writable snapshot of a subvolume, if that is still the one that was found; `None` when it is not.
+///
+/// # Errors
+/// `AlreadyExists` when something is there; or when the kernel refuses it.
+pub(in crate::host) fn writable(
+    path: &Path,
+    found: &Subvolume,
+    at: &Path,
+) -> io::Result<Option<Subvolume>> {
+    let source = open(path)?;
+    if !subvolumes::of(&source)?.is_some_and(|there| is_same(&there, found)) {
+        return Ok(None);
+    }
+    let (directory, name) = above(at)?;
+    make_in(&directory, name, &source, 0).map(Some)
+}
+
+/// Deletes a subvolume in a held directory of ours, with those that lie in it. Answers whether there was one.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub(in crate::host) fn delete_whole(directory: &File, name: &OsStr) -> io::Result<bool> {
+    let Some(found) = subvolume_at(directory, name)? else { return Ok(false) };
+    delete_whole_in(directory, &found, name)
+}
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
+
 /// The directory that holds the last name of a path, and that name.
 fn above(path: &Path) -> io::Result<(File, &OsStr)> {
     let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
@@ -57,5 +85,5 @@ fn above(path: &Path) -> io::Result<(File, &OsStr)> {
 }
 
 fn open(directory: &Path) -> io::Result<File> {
-    straight::open(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+    straight::open(directory, DIRECTORY)
 }

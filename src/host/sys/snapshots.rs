@@ -1,5 +1,5 @@
-//! Read-only snapshots in the top-level subvolume of a btrfs, made and deleted by the kernel's own calls on
-//! descriptors (linux/btrfs.h, since 5.7).
+//! Snapshots in the top-level subvolume of a btrfs, made and deleted by the kernel's own calls on descriptors
+//! (linux/btrfs.h, since 5.7), and subvolumes anywhere below it, moved by those of all file systems.
 //!
 //! The file system is mounted nowhere for that (see [`attach`]), so nobody else comes near it, and there is nothing to
 //! unmount. A subvolume is reached by its number and known by its UUID: whatever its owner has put at its path by
@@ -9,13 +9,15 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, RenameFlags, renameat2};
 use nix::libc;
 
 use super::subvolumes::{self, Subvolume, TOP};
 use super::{attach, straight};
+use crate::host::Located;
 use crate::model::shown::Show;
 
 /// `BTRFS_SUBVOL_RDONLY`.
@@ -48,12 +50,20 @@ mod calls {
     nix::ioctl_write_ptr!(wait_sync, 0x94, 22, u64);
 }
 
-/// The subvolume `name` in the top-level subvolume of the btrfs on a device; `None` when there is none.
+/// The subvolume at a path from the top-level subvolume on of the btrfs on a device; `None` when there is none.
 ///
 /// # Errors
 /// When the file system cannot be asked.
-pub(in crate::host) fn find(device: &Path, name: &str) -> io::Result<Option<Subvolume>> {
-    subvolume_at(&root_of(device, TOP, false)?, name.as_ref())
+pub(in crate::host) fn find(device: &Path, path: &Path) -> io::Result<Option<Subvolume>> {
+    subvolume_at(&root_of(device, TOP, false)?, path.as_os_str())
+}
+
+/// All subvolumes of the btrfs on a device, with their paths in the top-level one; see [`subvolumes::all_beneath`].
+///
+/// # Errors
+/// When the file system cannot be asked.
+pub(in crate::host) fn all(device: &Path) -> io::Result<Vec<(PathBuf, Subvolume)>> {
+    subvolumes::all_beneath(&root_of(device, TOP, false)?)
 }
 
 /// Makes a read-only snapshot of `origin` as `name` in the top-level subvolume of its file system, which lies on
@@ -74,28 +84,140 @@ pub(in crate::host) fn make(
     let top = root_of(device, TOP, true)
         .map_err(|error| io::Error::other(format!("{}: {error}", device.shown())))?;
     is_on(&top, device, &origin.file_system)?;
-    let source = source(device, origin)?;
-    let mut wanted = arguments(READ_ONLY);
+    make_in(&top, name.as_ref(), &source(device, origin)?, READ_ONLY)
+}
+
+/// Makes a snapshot of a held subvolume in a held directory. Answers with what was made.
+pub(super) fn make_in(
+    directory: &File,
+    name: &OsStr,
+    source: &File,
+    flags: u64,
+) -> io::Result<Subvolume> {
+    if name.len() >= NAME {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut wanted = arguments(flags);
     wanted.descriptor = source.as_raw_fd().into();
     wanted.what[..name.len()].copy_from_slice(name.as_bytes());
     #[expect(unsafe_code, reason = "the structure is the one that this call reads")]
-    unsafe { calls::create(top.as_raw_fd(), &raw const *wanted) }?;
-    subvolume_at(&top, name.as_ref())?
+    unsafe { calls::create(directory.as_raw_fd(), &raw const *wanted) }?;
+    subvolume_at(directory, name)?
         .ok_or_else(|| io::Error::other("the kernel took the request and made none"))
 }
 
-/// Deletes a subvolume if it is still the one that was found as `name` in the top-level subvolume. Answers whether it
-/// was. Only after [`commit`] it cannot come back.
+/// Deletes a subvolume if it is still the one that was found at a path from the top-level subvolume on. Answers whether
+/// it was. Only after [`commit`] it cannot come back.
 ///
 /// # Errors
 /// When the kernel refuses it, or it is still there afterwards.
-pub(in crate::host) fn delete(device: &Path, found: &Subvolume, name: &str) -> io::Result<bool> {
-    delete_in(&root_of(device, TOP, true)?, found, name.as_ref())
+pub(in crate::host) fn delete(device: &Path, found: &Subvolume, path: &Path) -> io::Result<bool> {
+    let top = root_of(device, TOP, true)?;
+    match above(&top, path) {
+        Ok((directory, name)) => delete_in(&directory, found, name),
+        Err(error) if straight::is_elsewhere(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same, with all subvolumes that lie in it: before it, since the kernel deletes none that holds another one.
+///
+/// # Errors
+/// When the kernel refuses one of them, or one is still there afterwards.
+pub(in crate::host) fn delete_whole(
+    device: &Path,
+    found: &Subvolume,
+    path: &Path,
+) -> io::Result<bool> {
+    let top = root_of(device, TOP, true)?;
+    match above(&top, path) {
+        Ok((directory, name)) => delete_whole_in(&directory, found, name),
+        Err(error) if straight::is_elsewhere(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same of a subvolume in a held directory.
+pub(super) fn delete_whole_in(
+    directory: &File,
+    found: &Subvolume,
+    name: &OsStr,
+) -> io::Result<bool> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let root = match straight::open_beneath(directory, Path::new(name), flags) {
+        Ok(root) => root,
+        Err(error) if straight::is_elsewhere(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    // By what is held, so that nothing goes that lies in another one at this name.
+    if !subvolumes::of(&root)?.is_some_and(|there| is_same(&there, found)) {
+        return Ok(false);
+    }
+    for path in subvolumes::nested_in(&root)? {
+        let (directory, name) = above(&root, &path)?;
+        if let Some(nested) = subvolume_at(&directory, name)? {
+            delete_whole_in(&directory, &nested, name)?;
+        }
+    }
+    delete_in(directory, found, name)
+}
+
+/// Moves a subvolume to another place, if it is still the one that was found. Answers whether it was. Both paths are
+/// from the top-level subvolume on.
+///
+/// # Errors
+/// `AlreadyExists` when something is there; or when the kernel refuses it.
+pub(in crate::host) fn relocate(
+    device: &Path,
+    (from, found): (&Path, &Subvolume),
+    to: &Path,
+) -> io::Result<bool> {
+    let top = root_of(device, TOP, true)?;
+    is_on(&top, device, &found.file_system)?;
+    let (old, old_name) = above(&top, from)?;
+    let (new, new_name) = above(&top, to)?;
+    if !is_at(&old, old_name, found)? {
+        return Ok(false);
+    }
+    renameat2(&old, old_name, &new, new_name, RenameFlags::RENAME_NOREPLACE)?;
+    is_at(&new, new_name, found)
+}
+
+/// Has two subvolumes change their places, if both are still what was found. Answers whether they were.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub(in crate::host) fn exchange(device: &Path, one: &Located, other: &Located) -> io::Result<bool> {
+    let top = root_of(device, TOP, true)?;
+    is_on(&top, device, &one.found.file_system)?;
+    let (first, first_name) = above(&top, &one.path)?;
+    let (second, second_name) = above(&top, &other.path)?;
+    let are_at = |first_one: &Subvolume, second_one: &Subvolume| -> io::Result<bool> {
+        Ok(is_at(&first, first_name, first_one)? && is_at(&second, second_name, second_one)?)
+    };
+    if !are_at(&one.found, &other.found)? {
+        return Ok(false);
+    }
+    renameat2(&first, first_name, &second, second_name, RenameFlags::RENAME_EXCHANGE)?;
+    are_at(&other.found, &one.found)
+}
+
+/// The directory that holds the last name of a path from the top-level subvolume on, and that name.
+fn above<'p>(top: &File, path: &'p Path) -> io::Result<(File, &'p OsStr)> {
+    let Some(name) = path.file_name() else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let above = path.parent().unwrap_or(Path::new(""));
+    Ok((straight::open_beneath(top, above, flags)?, name))
+}
+
+/// Whether a subvolume is the one that was found.
+fn is_at(directory: &File, name: &OsStr, found: &Subvolume) -> io::Result<bool> {
+    Ok(subvolume_at(directory, name)?.is_some_and(|there| is_same(&there, found)))
 }
 
 /// The same of a subvolume in a held directory.
 pub(super) fn delete_in(directory: &File, found: &Subvolume, name: &OsStr) -> io::Result<bool> {
-    if !subvolume_at(directory, name)?.is_some_and(|there| is_same(&there, found)) {
+    if !is_at(directory, name, found)? {
         return Ok(false);
     }
     let mut wanted = arguments(BY_ID);

@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -112,16 +113,26 @@ pub struct Subvolume {
     pub read_only: bool,
     /// What it was received as: the UUID that the stream claimed. Only a whole one has it.
     pub received_uuid: Option<String>,
-    /// The generation of its file system in which it was changed last (`ctransid`).
+    /// The generation of its file system in which it was changed last (`ctransid`). A snapshot has that of what it is one of,
+    /// until somebody changes it.
     pub changed: u64,
+    /// The generation of its file system in which it was made (`otransid`).
+    pub made_in: u64,
     /// The generation that the stream claimed, of the sender's file system (`stransid`).
     pub received: u64,
+    /// When it was made here (`otime`), by this machine's clock.
+    pub made: DateTime<Utc>,
 }
 
 /// The number of the top-level subvolume, `BTRFS_FS_TREE_OBJECTID`.
 pub(super) const TOP: u64 = 5;
 
 impl Subvolume {
+    /// Whether it was received whole as what was sent under this UUID and was of this generation there.
+    pub fn is_received_as(&self, sent: &str, generation: u64) -> bool {
+        self.read_only && self.received_uuid.as_deref() == Some(sent) && self.received == generation
+    }
+
     /// Whether it is the one that holds all others.
     pub fn is_top_level(&self) -> bool {
         self.id == Some(TOP)
@@ -173,12 +184,22 @@ pub(super) fn of(directory: &File) -> io::Result<Option<Subvolume>> {
             read_only: asked.flags & READ_ONLY != 0,
             received_uuid: shown(asked.received_uuid),
             changed: asked.generations[0],
+            made_in: asked.generations[1],
             received: asked.generations[2],
+            made: moment(asked.times[1]),
         })),
         // Deleted while it was open; or somebody has mounted a file system of another kind there.
         Err(Errno::ENOENT | Errno::ENOTTY) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A moment as the kernel tells it: seconds since 1970, and nanoseconds. An impossible one is the beginning of 1970.
+fn moment([seconds, nanoseconds]: [u64; 2]) -> DateTime<Utc> {
+    let seconds = i64::try_from(seconds).unwrap_or_default();
+    // The second number has 32 bits, and as many of padding.
+    let nanoseconds = (nanoseconds & u64::from(u32::MAX)) as u32;
+    DateTime::from_timestamp(seconds, nanoseconds).unwrap_or_default()
 }
 
 /// The UUID of the btrfs that holds a directory.
@@ -250,6 +271,11 @@ fn open(directory: &Path) -> io::Result<Option<File>> {
 /// When the file system does not answer: it is no btrfs, or a kernel before 4.18.
 pub(in crate::host) fn nested(above: &Path) -> io::Result<Vec<PathBuf>> {
     let Some(directory) = open(above)? else { return Ok(Vec::new()) };
+    Ok(nested_in(&directory)?.into_iter().map(|path| above.join(path)).collect())
+}
+
+/// The same below a held directory, as paths relative to it.
+pub(super) fn nested_in(directory: &File) -> io::Result<Vec<PathBuf>> {
     let is_root = directory.metadata()?.ino() == ROOT_INODE;
     let mut found = Vec::new();
     let mut asked = Box::new(RootReferences {
@@ -268,8 +294,8 @@ pub(in crate::host) fn nested(above: &Path) -> io::Result<Vec<PathBuf>> {
             Err(error) => return Err(error.into()),
         };
         for reference in asked.references.iter().take(usize::from(asked.count)) {
-            match path_of(&directory, *reference) {
-                Ok(path) => found.push(above.join(path)),
+            match path_of(directory, *reference) {
+                Ok(path) => found.push(path),
                 // It was deleted since it was listed.
                 Err(Errno::ENOENT) => {}
                 // On the way up from it, the root of the subvolume came before the directory.
@@ -281,6 +307,32 @@ pub(in crate::host) fn nested(above: &Path) -> io::Result<Vec<PathBuf>> {
             return Ok(found);
         }
     }
+}
+
+/// All subvolumes beneath the root of a held one, in whichever of them they lie, with their paths beneath it. One that
+/// is deleted or moved meanwhile may not be among them, and none whose path is too long to be followed.
+///
+/// # Errors
+/// When the file system does not answer.
+pub(super) fn all_beneath(top: &File) -> io::Result<Vec<(PathBuf, Subvolume)>> {
+    let mut found = Vec::new();
+    // No deeper than a path can be long, whoever nests them.
+    let mut open = vec![PathBuf::new()];
+    while let Some(path) = open.pop() {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let directory = match straight::open_beneath(top, &path, flags) {
+            Ok(directory) => directory,
+            Err(error) if straight::is_elsewhere(&error) => continue,
+            Err(error) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => continue,
+            Err(error) => return Err(error),
+        };
+        let Some(subvolume) = of(&directory)? else { continue };
+        open.extend(nested_in(&directory)?.into_iter().map(|nested| path.join(nested)));
+        if !path.as_os_str().is_empty() {
+            found.push((path, subvolume));
+        }
+    }
+    Ok(found)
 }
 
 fn path_of(directory: &File, reference: Reference) -> Result<PathBuf, Errno> {

@@ -15,9 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
 use crate::host::sys::{
-    cgroup, identity_of, mounts, place, process, received, snapshots, straight,
+    cgroup, identity_of, is_identical, mounts, place, process, received, shown, snapshots, straight,
 };
-use crate::host::{ActError, Action};
+use crate::host::{ActError, Action, SubvolumeAction};
 use crate::model::undo::{ChildProcess, Identity};
 
 /// How long a group gets to vanish after SIGKILL.
@@ -54,40 +54,78 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
         Action::Remount { path, device, read_only } => mounts::remount(path, *device, *read_only)
             .map(|()| None)
             .map_err(failed("remount", path)),
-        Action::MakeSnapshot { device, origin, path, name } => {
+        Action::Subvolume(action) => carry_out_on_subvolume(action),
+        Action::FlushFileSystem { path } => {
+            received::flush(path).map(|()| None).map_err(failed("write out", path))
+        }
+        Action::Freeze { cgroup } => cgroup::freeze(cgroup).map(Some),
+        Action::Thaw { cgroup, identity } => cgroup::thaw(cgroup, identity.as_ref()),
+        Action::Show { path, found, at } => {
+            match shown::show(path, found, at).map_err(failed("show", path))? {
+                Some((id, device)) => Ok(Some(Identity::Mount { id, device })),
+                None => Err(ActError::NotOurs { path: path.clone() }),
+            }
+        }
+        Action::Unmount { path, id, device, subvolume } => {
+            let unmounted = match subvolume {
+                None => mounts::unmount_unserved(path, *id, *device),
+                Some(uuid) => shown::hide(path, *id, *device, uuid),
+            };
+            let is_unmounted = unmounted.map_err(failed("unmount", path))?;
+            Ok(is_unmounted.then_some(Identity::Mount { id: *id, device: *device }))
+        }
+        Action::StopProcess { child, grace } => stop_process(child, *grace).map(|()| None),
+    }
+}
+
+fn carry_out_on_subvolume(action: &SubvolumeAction) -> Result<Option<Identity>, ActError> {
+    match action {
+        SubvolumeAction::MakeSnapshot { device, origin, path, name } => {
             let made = snapshots::make(device, origin, name)
                 .map_err(failed("make a snapshot of", path))?;
             Ok(made.uuid.map(|uuid| Identity::Subvolume { uuid }))
         }
-        Action::DeleteSnapshot { device, name, found } => {
+        SubvolumeAction::DeleteSnapshot { device, name, found } => {
             let is_deleted =
                 snapshots::delete(device, found, name).map_err(failed("delete", name))?;
-            if_ours(is_deleted, name.as_ref())
+            if_ours(is_deleted, name)
         }
-        Action::CommitDeletions { device, file_system } => {
+        SubvolumeAction::DeleteWhole { device, path, found } => {
+            let is_deleted =
+                snapshots::delete_whole(device, found, path).map_err(failed("delete", path))?;
+            if_ours(is_deleted, path)
+        }
+        SubvolumeAction::CommitDeletions { device, file_system } => {
             snapshots::commit(device, file_system.as_deref())
                 .map(|()| None)
                 .map_err(failed("wait for the btrfs on", device))
         }
-        Action::FlushFileSystem { path } => {
-            received::flush(path).map(|()| None).map_err(failed("write out", path))
-        }
-        Action::RenameSubvolume { path, name, found } => {
+        SubvolumeAction::RenameSubvolume { path, name, found } => {
             let is_renamed = received::rename(path, found, name).map_err(failed("rename", path))?;
             if_ours(is_renamed, path)
         }
-        Action::DeleteSubvolume { path, found } => {
+        SubvolumeAction::DeleteSubvolume { path, found } => {
             let is_deleted = received::delete(path, found).map_err(failed("delete", path))?;
             if_ours(is_deleted, path)
         }
-        Action::Freeze { cgroup } => cgroup::freeze(cgroup).map(Some),
-        Action::Thaw { cgroup, identity } => cgroup::thaw(cgroup, identity.as_ref()),
-        Action::Unmount { path, id, device } => {
-            let is_unmounted =
-                mounts::unmount_unserved(path, *id, *device).map_err(failed("unmount", path))?;
-            Ok(is_unmounted.then_some(Identity::Mount { id: *id, device: *device }))
+        SubvolumeAction::MakeWritable { path, found, at } => {
+            let made =
+                received::writable(path, found, at).map_err(failed("make a snapshot of", path))?;
+            match made {
+                Some(made) => Ok(made.uuid.map(|uuid| Identity::Subvolume { uuid })),
+                None => Err(ActError::NotOurs { path: path.clone() }),
+            }
         }
-        Action::StopProcess { child, grace } => stop_process(child, *grace).map(|()| None),
+        SubvolumeAction::MoveSubvolume { device, from, found, to } => {
+            let is_moved = snapshots::relocate(device, (from, found), to)
+                .map_err(failed("move a subvolume to", to))?;
+            if_ours(is_moved, from)
+        }
+        SubvolumeAction::ExchangeSubvolumes { device, one, other } => {
+            let is_exchanged =
+                snapshots::exchange(device, one, other).map_err(failed("exchange", &one.path))?;
+            if_ours(is_exchanged, &one.path)
+        }
     }
 }
 
@@ -177,8 +215,8 @@ fn remove_staging(path: &Path, identity: Option<&Identity>) -> Result<(), ActErr
         }
         Err(error) => return Err(failed(error)),
     };
-    let found = identity_of(&held.metadata().map_err(failed)?);
-    if identity.is_some_and(|identity| *identity != found) {
+    let found = held.metadata().map_err(failed)?;
+    if identity.is_some_and(|identity| !is_identical(identity, &found)) {
         return Err(not_ours());
     }
     let canonical = path.canonicalize().map_err(failed)?;
@@ -198,11 +236,13 @@ fn remove_staging(path: &Path, identity: Option<&Identity>) -> Result<(), ActErr
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
 
-/// Removes what is in a held directory, following no link and entering nothing that is mounted there.
+/// Removes what is in a held directory, following no link and entering nothing that is mounted there. A btrfs subvolume
+/// is deleted as it is.
 fn empty(directory: &File) -> io::Result<()> {
     // The list is complete before anything goes: a directory that changes while it is read may hide an entry.
     for name in place::names_in(directory)? {
         let removed = match straight::open_within(directory, Path::new(&name), DIRECTORY) {
+            Ok(_) if received::delete_whole(directory, &name)? => Ok(()),
             Ok(inner) => {
                 empty(&inner)?;
                 unlinkat(directory, name.as_os_str(), UnlinkatFlags::RemoveDir)
@@ -335,12 +375,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new");
         let made = carry_out(&Action::CreateDirectory { path: path.clone(), mode: 0o777 }).unwrap();
-        assert_eq!((made, mode_of(&path)), (Some(inode(&path)), 0o777));
+        assert!(is_identical(&made.unwrap(), &path.metadata().unwrap()));
+        assert_eq!(mode_of(&path), 0o777);
         let again = carry_out(&Action::CreateDirectory { path: path.clone(), mode: 0o700 });
         assert!(matches!(again, Err(ActError::Io { what: "create", .. })));
         let deep = path.join("a/b");
         let ensure = Action::EnsureDirectory { path: deep.clone(), mode: 0o750 };
-        assert_eq!(carry_out(&ensure).unwrap(), Some(inode(&deep)));
+        let made = carry_out(&ensure).unwrap().unwrap();
+        assert!(is_identical(&made, &deep.metadata().unwrap()));
         assert_eq!((mode_of(&deep), mode_of(deep.parent().unwrap())), (0o750, 0o750));
         assert_eq!(carry_out(&ensure).unwrap(), None);
         fs::write(path.join("file"), "").unwrap();
@@ -389,6 +431,34 @@ mod tests {
         assert!(!path.exists());
         std::os::unix::fs::symlink(&precious, &path).unwrap();
         assert!(matches!(remove(&path, Some(inode(&precious))), Err(ActError::NotOurs { .. })));
+    }
+
+    #[test]
+    fn a_directory_is_the_one_that_was_made_when_its_device_has_another_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let create = Action::CreateDirectory { path: path.clone(), mode: 0o700 };
+        let made = carry_out(&create).unwrap().unwrap();
+        let Identity::Directory { device, inode, born } = made else { panic!("{made:?}") };
+        assert!(born.is_some(), "what cargo builds on knows when a file was made");
+        let refused = [
+            Identity::Directory { device, inode: inode + 1, born },
+            Identity::Directory { device, inode, born: born.map(|at| at + 1) },
+            Identity::Directory { device: device + 1, inode, born: None },
+        ];
+        for other in refused {
+            let told = format!("{other:?}");
+            assert!(matches!(remove(&path, Some(other)), Err(ActError::NotOurs { .. })), "{told}");
+        }
+        remove(&path, Some(Identity::Directory { device: device + 1, inode, born })).unwrap();
+        assert!(!path.exists());
+        let old = Identity::Directory { device, inode, born: None };
+        let made = carry_out(&create).unwrap().unwrap();
+        assert!(matches!(made, Identity::Directory { device: there, .. } if there == device));
+        assert_ne!(made, old);
+        fs::write(path.join("ours"), "x").unwrap();
+        remove(&path, Some(made)).unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

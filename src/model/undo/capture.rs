@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::super::bytes;
+use super::super::names::HostName;
+use super::super::target::Server;
 
 /// How to release one capture. One more kind is a variant here and its rows in `capture::kinds`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,14 +18,38 @@ pub enum CaptureUndo {
     RemoveVolume(VolumeSnapshot),
     /// Make a file system writable again.
     RemountWritable(ReadOnlyMount),
+    /// Delete a read-only btrfs snapshot on another machine.
+    RemoveFarSubvolume(FarSnapshot),
 }
 
 impl CaptureUndo {
+    /// The btrfs snapshot that it is about: no other one can have its name.
+    pub fn subvolume(&self) -> Option<&SubvolumeSnapshot> {
+        match self {
+            CaptureUndo::RemoveSubvolume(snapshot) => Some(snapshot),
+            CaptureUndo::RemoveVolume(_)
+            | CaptureUndo::RemountWritable(_)
+            | CaptureUndo::RemoveFarSubvolume(_) => None,
+        }
+    }
+
+    /// The snapshot on another machine that it is about.
+    pub fn far(&self) -> Option<&FarSnapshot> {
+        match self {
+            CaptureUndo::RemoveFarSubvolume(snapshot) => Some(snapshot),
+            CaptureUndo::RemoveSubvolume(_)
+            | CaptureUndo::RemoveVolume(_)
+            | CaptureUndo::RemountWritable(_) => None,
+        }
+    }
+
     /// The LVM snapshot that it is about: each takes room in its group or pool from the next.
     pub fn volume(&self) -> Option<&VolumeSnapshot> {
         match self {
             CaptureUndo::RemoveVolume(snapshot) => Some(snapshot),
-            CaptureUndo::RemoveSubvolume(_) | CaptureUndo::RemountWritable(_) => None,
+            CaptureUndo::RemoveSubvolume(_)
+            | CaptureUndo::RemountWritable(_)
+            | CaptureUndo::RemoveFarSubvolume(_) => None,
         }
     }
 }
@@ -43,6 +69,12 @@ impl From<VolumeSnapshot> for CaptureUndo {
 impl From<ReadOnlyMount> for CaptureUndo {
     fn from(mount: ReadOnlyMount) -> Self {
         CaptureUndo::RemountWritable(mount)
+    }
+}
+
+impl From<FarSnapshot> for CaptureUndo {
+    fn from(snapshot: FarSnapshot) -> Self {
+        CaptureUndo::RemoveFarSubvolume(snapshot)
     }
 }
 
@@ -112,4 +144,42 @@ pub struct ReadOnlyMount {
     /// The boot in which it was made read-only; in a later one it is as that boot mounted it.
     #[serde(alias = "boot_id")]
     pub boot_id: String,
+}
+
+/// A btrfs snapshot on another machine, known before it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FarSnapshot {
+    /// The name of that machine.
+    pub host: HostName,
+    /// How that machine is reached, and the directory there in which the snapshot is.
+    pub server: Server,
+    /// The number of the file system and the subvolume that the directory is in: with another one there, nothing is known of the snapshot.
+    pub file_system: u64,
+    /// The same of the directory above it: with another one there, nothing is known of a directory that is missing.
+    pub above: u64,
+    /// The name of its own directory in that; holds the run id.
+    pub name: String,
+    /// The UUID of the subvolume it is a snapshot of.
+    pub origin: String,
+}
+
+impl FarSnapshot {
+    /// The same snapshot, where its machine is reached in another way than when it was made.
+    /// `None`: that is the way to another machine.
+    pub fn reached_by(&self, host: &HostName, server: &Server) -> Option<FarSnapshot> {
+        let directory = self.server.directory.clone();
+        let server = Server { directory, ..server.clone() };
+        (*host == self.host).then(|| FarSnapshot { server, ..self.clone() })
+    }
+
+    /// The directory of that machine that it alone is in.
+    pub fn place(&self) -> PathBuf {
+        self.server.directory.join(&self.name)
+    }
+
+    /// Where it is, on that machine.
+    pub fn path(&self) -> PathBuf {
+        self.place().join("snapshot")
+    }
 }

@@ -15,7 +15,8 @@ pub enum EngineUndo {
     /// Release the lock that an engine of this run may have left in a repository, if its process is
     /// proven dead. Never anybody else's lock.
     ReleaseLock(EngineLock),
-    /// Unmount a copy that an engine served as a file system. Its end does not unmount it.
+    /// Unmount a copy that an engine served as a file system, or that was shown where it lies. The end of neither
+    /// unmounts it.
     Unmount(ServedMount),
 }
 
@@ -43,15 +44,18 @@ pub struct EngineLock {
     pub owner: Option<String>,
 }
 
-/// A FUSE mount that an engine is about to make.
+/// A mount of a copy that is about to be made: by an engine's FUSE program, or of the subvolume that it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ServedMount {
     /// Where, without links.
     #[serde(with = "bytes::exact")]
     pub path: PathBuf,
-    /// What the engine calls the source of its mounts.
+    /// What the engine calls the source of its mounts; nothing of a subvolume.
     pub source: String,
+    /// The UUID of the subvolume that is shown there. `None`: a program serves the mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subvolume: Option<String>,
     /// The mounts that were there before, by their numbers: none of them is ours.
     pub before: Vec<u32>,
     /// The boot in which it was made; in a later one it is gone.

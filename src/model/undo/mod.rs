@@ -11,7 +11,7 @@
 //! A path is bytes: one that is not UTF-8 is written by them ([`super::bytes::exact`]), and all others as ever.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,9 @@ use super::names::JobName;
 mod capture;
 mod engine;
 
-pub use capture::{CaptureUndo, ReadOnlyMount, SubvolumeSnapshot, ThinSnapshot, VolumeSnapshot};
+pub use capture::{
+    CaptureUndo, FarSnapshot, ReadOnlyMount, SubvolumeSnapshot, ThinSnapshot, VolumeSnapshot,
+};
 pub use engine::{EngineLock, EngineUndo, ServedMount};
 
 /// How to release one thing, by the room that wrote it and knows how to carry it out: one more kind is a variant of
@@ -38,6 +40,8 @@ pub enum Undo {
     Hook(PendingHook),
     /// A staging directory of a run.
     Staging(StagingDirectory),
+    /// Delete a subvolume that waits to take another one's place.
+    Waiting(WaitingSubvolume),
     /// Let the processes of a control group run on.
     Thaw(FrozenGroup),
 }
@@ -52,6 +56,7 @@ enum Written {
     Hook(PendingHook),
     #[serde(alias = "remove-staging")]
     Staging(StagingDirectory),
+    Waiting(WaitingSubvolume),
     Thaw(FrozenGroup),
     // Format 1 had these beside each other.
     RemoveSubvolume(SubvolumeSnapshot),
@@ -68,6 +73,7 @@ impl From<Written> for Undo {
             Written::Engine(undo) => undo.into(),
             Written::Hook(hook) => hook.into(),
             Written::Staging(directory) => directory.into(),
+            Written::Waiting(subvolume) => subvolume.into(),
             Written::Thaw(group) => group.into(),
             Written::RemoveSubvolume(snapshot) => CaptureUndo::from(snapshot).into(),
             Written::RemoveVolume(snapshot) => CaptureUndo::from(snapshot).into(),
@@ -102,6 +108,12 @@ impl From<StagingDirectory> for Undo {
     }
 }
 
+impl From<WaitingSubvolume> for Undo {
+    fn from(subvolume: WaitingSubvolume) -> Self {
+        Undo::Waiting(subvolume)
+    }
+}
+
 impl From<FrozenGroup> for Undo {
     fn from(group: FrozenGroup) -> Self {
         Undo::Thaw(group)
@@ -115,6 +127,46 @@ pub struct StagingDirectory {
     /// Where it is. The name holds the run id, but that is not what proves it ours: see [`Identity`].
     #[serde(with = "bytes::exact")]
     pub path: PathBuf,
+    /// Whether btrfs subvolumes are made in it: a power cut would bring back all that was in them, also when they were
+    /// moved away, so it is gone only when that is on the disk.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub subvolumes: bool,
+    /// Where the file system is mounted that it is on: while nothing is mounted there, that it is not found does not mean
+    /// that it is gone.
+    #[serde(with = "bytes::exact", default = "root", skip_serializing_if = "is_root")]
+    pub mounted_at: PathBuf,
+}
+
+impl StagingDirectory {
+    /// One for files alone, which is always within reach.
+    pub fn new(path: PathBuf) -> Self {
+        StagingDirectory { path, subvolumes: false, mounted_at: root() }
+    }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from("/")
+}
+
+fn is_root(path: &Path) -> bool {
+    path == Path::new("/")
+}
+
+/// A subvolume that a restore puts beside the one whose place it is to take: both then change places in one step, so
+/// that afterwards another one lies there, which is nobody's to delete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WaitingSubvolume {
+    /// The UUID of the file system.
+    pub file_system: String,
+    /// A device of it.
+    #[serde(with = "bytes::exact")]
+    pub device: PathBuf,
+    /// Where it waits, from the top-level subvolume on.
+    #[serde(with = "bytes::exact")]
+    pub path: PathBuf,
+    /// Its UUID.
+    pub uuid: String,
 }
 
 /// A control group whose processes are about to be frozen.
@@ -173,6 +225,16 @@ pub enum Identity {
         /// `st_ino`.
         inode: u64,
     },
+    /// A directory that may be there after a reboot still, which gives devices other numbers: by inode, and the moment at
+    /// which it was made.
+    Directory {
+        /// `st_dev`, which counts where the file system knows no such moment.
+        device: u64,
+        /// `st_ino`.
+        inode: u64,
+        /// `stx_btime`, in nanoseconds since 1970.
+        born: Option<u64>,
+    },
     /// A btrfs subvolume, by UUID.
     Subvolume {
         /// As `btrfs subvolume show` prints it.
@@ -190,6 +252,19 @@ pub enum Identity {
         /// Major, minor.
         device: (u32, u32),
     },
+}
+
+impl Identity {
+    /// Whether what was found in this very boot is what was made.
+    pub fn is(&self, found: &Identity) -> bool {
+        match (self, found) {
+            (
+                Identity::Directory { device, inode, .. },
+                Identity::Inode { device: its_device, inode: its_inode },
+            ) => (device, inode) == (its_device, its_inode),
+            (made, found) => made == found,
+        }
+    }
 }
 
 /// A capture that is kept beyond its run, as the base of the next one: how it is released in the end, and what proves
@@ -252,7 +327,11 @@ impl Outstanding {
     pub fn capture(&self) -> Option<(&CaptureUndo, Option<&Identity>)> {
         match &self.undo {
             Undo::Capture(undo) => Some((undo, self.identity.as_ref())),
-            Undo::Engine(_) | Undo::Hook(_) | Undo::Staging(_) | Undo::Thaw(_) => None,
+            Undo::Engine(_)
+            | Undo::Hook(_)
+            | Undo::Staging(_)
+            | Undo::Waiting(_)
+            | Undo::Thaw(_) => None,
         }
     }
 }

@@ -1,7 +1,8 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use super::super::names::TargetName;
+use super::super::names::{HostName, TargetName};
+use super::super::target::{RemoteSide, Server};
 use super::*;
 
 fn path_of_any_bytes() -> PathBuf {
@@ -16,6 +17,36 @@ fn snapshot() -> SubvolumeSnapshot {
         name: ".stillpoint.0badc0de.0".into(),
         origin: "uuid".into(),
     }
+}
+
+fn far_snapshot() -> FarSnapshot {
+    FarSnapshot {
+        host: HostName::new("web1").unwrap(),
+        server: Server {
+            login: "pull@web1".into(),
+            port: Some(2222),
+            directory: "/mnt/btrfs/.stillpoint".into(),
+            ssh_command: vec!["ssh".into(), "-4".into()],
+            side: RemoteSide::BtrfsProgs { sudo: true },
+            program: "btrfs".into(),
+        },
+        file_system: u64::MAX,
+        above: 7,
+        name: ".stillpoint.0badc0de.web.0".into(),
+        origin: "uuid".into(),
+    }
+}
+
+#[test]
+fn a_snapshot_on_another_machine_is_read_back() {
+    let undo: Undo = CaptureUndo::from(far_snapshot()).into();
+    let written = r#"{"capture":{"remove-far-subvolume":{"host":"web1","server":{"login":"pull@web1","port":2222,"directory":"/mnt/btrfs/.stillpoint","ssh-command":["ssh","-4"],"side":{"btrfs-progs":{"sudo":true}},"program":"btrfs"},"file-system":18446744073709551615,"above":7,"name":".stillpoint.0badc0de.web.0","origin":"uuid"}}}"#;
+    assert_eq!(serde_json::to_string(&undo).unwrap(), written);
+    assert_eq!(serde_json::from_str::<Undo>(written).unwrap(), undo);
+    let server = Server { directory: path_of_any_bytes(), ..far_snapshot().server };
+    let undo: Undo = CaptureUndo::from(FarSnapshot { server, ..far_snapshot() }).into();
+    let written = serde_json::to_string(&undo).unwrap();
+    assert_eq!(serde_json::from_str::<Undo>(&written).unwrap(), undo);
 }
 
 fn volume() -> VolumeSnapshot {
@@ -43,8 +74,18 @@ fn served() -> ServedMount {
     ServedMount {
         path: "/mnt".into(),
         source: "borgfs".into(),
+        subvolume: None,
         before: vec![31],
         boot_id: "boot".into(),
+    }
+}
+
+fn waiting() -> WaitingSubvolume {
+    WaitingSubvolume {
+        file_system: "fs-uuid".into(),
+        device: "/dev/sdb".into(),
+        path: "@home.before-restore.20261127T021500Z".into(),
+        uuid: "uuid".into(),
     }
 }
 
@@ -64,7 +105,7 @@ fn hook() -> PendingHook {
     }
 }
 
-/// One of each kind.
+/// One of each kind that format 1 had.
 fn every_kind() -> Vec<Undo> {
     vec![
         CaptureUndo::from(snapshot()).into(),
@@ -73,7 +114,7 @@ fn every_kind() -> Vec<Undo> {
         EngineUndo::from(lock()).into(),
         EngineUndo::from(served()).into(),
         hook().into(),
-        StagingDirectory { path: "/var/cache/stillpoint/tmp/0badc0de".into() }.into(),
+        StagingDirectory::new("/var/cache/stillpoint/tmp/0badc0de".into()).into(),
         FrozenGroup { cgroup: "/sys/fs/cgroup/app.slice".into() }.into(),
     ]
 }
@@ -102,11 +143,12 @@ fn every_kind_is_read_back_and_as_format_1_wrote_it() {
 #[test]
 fn paths_of_any_bytes_are_written_and_read_back() {
     let path = path_of_any_bytes();
-    let undos: [Undo; 5] = [
-        StagingDirectory { path: path.clone() }.into(),
+    let undos: [Undo; 6] = [
+        StagingDirectory::new(path.clone()).into(),
         CaptureUndo::from(SubvolumeSnapshot { mounted_at: path.clone(), ..snapshot() }).into(),
         CaptureUndo::from(ReadOnlyMount { path: path.clone(), ..remount() }).into(),
         FrozenGroup { cgroup: path.clone() }.into(),
+        WaitingSubvolume { path: path.clone(), ..waiting() }.into(),
         EngineUndo::from(ServedMount { path, ..served() }).into(),
     ];
     for undo in undos {

@@ -3,7 +3,7 @@ use crate::model::undo::StagingDirectory;
 use super::*;
 
 fn staging(name: &str) -> Undo {
-    StagingDirectory { path: name.into() }.into()
+    StagingDirectory::new(name.into()).into()
 }
 
 #[test]

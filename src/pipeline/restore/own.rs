@@ -70,21 +70,11 @@ pub(super) fn own(
     config: &Config,
     goes: &[PathBuf],
 ) -> Result<Vec<Own>, StepError> {
-    let settings = &config.settings;
-    let directories = [
-        (settings.state_dir.as_path(), "the state directory".to_owned()),
-        (&settings.runtime_dir, "the runtime directory".to_owned()),
-        (&settings.cache_dir, "the cache directory".to_owned()),
-    ];
-    let repositories = config.targets.iter().filter_map(|target| {
-        let path = target.local.as_deref()?;
-        Some((path, format!("the repository of target {}", target.name)))
-    });
     let mounts = host.mounts()?;
     let sight = Sight { mounts: &mounts, goes };
     let may_look = |at: &Path| sight.may_look(at);
     let mut found = Vec::new();
-    for (path, what) in directories.into_iter().chain(repositories) {
+    for (path, what) in paths(config) {
         // What cannot be looked at cannot be written to by its path either.
         let Ok(way) = host.way_as_far(path, &may_look) else { continue };
         for (path, identity) in way.links {
@@ -101,6 +91,21 @@ pub(super) fn own(
         }));
     }
     Ok(found)
+}
+
+/// The paths of all of it, as the configuration has them, and what each is.
+pub(super) fn paths(config: &Config) -> impl Iterator<Item = (&Path, String)> {
+    let settings = &config.settings;
+    let directories = [
+        (settings.state_dir.as_path(), "the state directory".to_owned()),
+        (&settings.runtime_dir, "the runtime directory".to_owned()),
+        (&settings.cache_dir, "the cache directory".to_owned()),
+    ];
+    let repositories = config.targets.iter().filter_map(|target| {
+        let path = target.local.as_deref()?;
+        Some((path, format!("the repository of target {}", target.name)))
+    });
+    directories.into_iter().chain(repositories)
 }
 
 /// What lies below a directory and has another path besides: the root of what is mounted there, and what is

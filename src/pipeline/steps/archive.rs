@@ -2,24 +2,42 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::engine::{BackupReport, BackupRequest, Engine, Expected, Input};
+use crate::engine::{BackupReport, BackupRequest, Engine, Expected, Input, OnProgress};
 use crate::history::Attempt;
 use crate::model::copy::{Copy, Series};
+use crate::model::event::Progress;
+use crate::model::job::Job;
+use crate::model::names::RunId;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::size;
 
 use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::identity;
-use crate::source::{HeldBatch, Source};
+use crate::source::{HeldBatch, Item, Source};
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 use crate::step::recorder::{Done, Recorder};
+
+/// Items that are held still together.
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    /// The job that protects them.
+    pub job: &'a Job,
+    /// What that protects.
+    pub source: &'a dyn Source,
+    /// The items.
+    pub items: &'a [Item],
+    /// What holds them still.
+    pub held: &'a dyn HeldBatch,
+}
 
 /// A copy that an engine says it made. Only this can be looked for in the target.
 #[derive(Debug)]
 pub struct Archived {
     /// The series it belongs to.
     pub series: Series,
+    /// The run whose copy it is: an earlier one, where that has begun it or held still what it is of.
+    pub run: RunId,
     /// What the engine said.
     pub report: BackupReport,
     /// What it must hold and the engine did not speak of, for a look into the copy.
@@ -40,44 +58,58 @@ pub(super) enum KnownBy {
     CopyOf(Box<Copy>),
 }
 
-/// Makes a copy of one series in one target.
-pub fn archive(
+/// What is asked for of a copy of a series.
+pub fn request(
     cx: RunContext<'_>,
     rec: &mut Recorder<'_>,
-    source: &dyn Source,
-    batch: &dyn HeldBatch,
-    engine: &dyn Engine,
     series: &Series,
     time: DateTime<Utc>,
-) -> Option<Archived> {
-    let target = &engine.target().name;
+    input: Input,
+) -> BackupRequest {
     let machine = identity::of(cx.pipeline).unwrap_or_else(|error| {
         rec.warn(StepError::from(error).message);
         None
     });
-    let request = BackupRequest {
-        series: series.clone(),
-        run: cx.run.clone(),
-        machine,
-        time,
-        input: batch.input(cx, &series.item, engine.target())?,
+    BackupRequest { series: series.clone(), run: cx.run.clone(), machine, time, input }
+}
+
+/// Makes a copy of one series in one target.
+pub fn archive(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    batch: Batch<'_>,
+    engine: &dyn Engine,
+    request: &BackupRequest,
+) -> Option<Archived> {
+    let target = &engine.target().name;
+    let series = &request.series;
+    let name = engine.name_for(request);
+    let snapshot = match &request.input {
+        Input::Subvolume(still) => Some(still.snapshot.uuid.clone()),
+        Input::Tree { .. } | Input::Stream { .. } => None,
     };
-    let name = engine.name_for(&request);
     let attempt = Attempt {
-        run: cx.run.clone(),
+        run: request.run.clone(),
         target: target.clone(),
         series: series.clone(),
         name: name.clone(),
-        started: time,
+        started: cx.host().now(),
+        time: request.time,
+        snapshot,
     };
     if let Err(error) = cx.pipeline.remember(|history| history.record_attempt(&attempt)) {
         rec.warn(StepError::from(error).message);
     }
     let report = rec.step("backup", Some(target), series.item.as_deref(), |progress| {
-        let mut report =
-            bracketed(cx, engine, |engine, context| engine.backup(context, &request, progress))?;
-        batch.still_holds(cx)?;
-        let done = judge(cx, source, batch.gaps(), &mut report);
+        let total = how_much(cx, engine, &request.input);
+        let progress: OnProgress<'_> = &mut |it| {
+            progress(Progress { bytes_total: it.bytes_total.or(total), ..it });
+        };
+        let made =
+            bracketed(cx, engine, |engine, context| engine.backup(context, request, progress));
+        let mut report = made.map_err(|error| batch.held.judged(cx, &request.input, error))?;
+        batch.held.still_holds(cx)?;
+        let done = judge(cx, batch.source, batch.held.gaps(), &mut report);
         Ok((report, done))
     })?;
     let unspoken = match &request.input {
@@ -88,7 +120,26 @@ pub fn archive(
         (Some(name), _) => KnownBy::Name(name),
         (None, said) => KnownBy::Said(said.clone().unwrap_or_default()),
     };
-    Some(Archived { series: series.clone(), report, unspoken, known_by })
+    let (series, run) = (series.clone(), request.run.clone());
+    Some(Archived { series, run, report, unspoken, known_by })
+}
+
+/// How many bytes there are to go, where somebody wants to see that and the engine can tell beforehand.
+fn how_much(cx: RunContext<'_>, engine: &dyn Engine, input: &Input) -> Option<u64> {
+    if !engine.can_estimate() || !cx.pipeline.observer.shows_progress() {
+        return None;
+    }
+    // Stays: there is no snapshot that could be measured.
+    if cx.host().is_dry() {
+        return None;
+    }
+    match engine.estimate(cx.engine(), input) {
+        Ok(estimate) => Some(estimate.bytes),
+        Err(error) => {
+            tracing::debug!(%error, "it is not known how much there is to go");
+            None
+        }
+    }
 }
 
 /// What the engine's report and the look at the source mean together.

@@ -19,7 +19,7 @@ pub fn tell(
 ) {
     let target = &engine.target().name;
     let now = cx.host().now();
-    let host = &cx.config().settings.host;
+    let host = cx.config().host_of(&job.name);
     let of_job: Vec<&Copy> = listing
         .iter()
         .filter(|copy| {

@@ -100,7 +100,10 @@ pub fn check(
             }
             Ok(report) => {
                 let mut done = judge(&report);
-                if let Err(error) = closed::after_check(cx, engine, read_data, &report.damage) {
+                // What could not be read as a restore would read it clears nothing.
+                if report.proves_something()
+                    && let Err(error) = closed::after_check(cx, engine, read_data, &report.damage)
+                {
                     done.detail = format!("{}; {error}", done.detail);
                     done.outcome = done.outcome.worst(Outcome::Warning);
                     done.trouble = done.trouble.or(Some(Trouble::Warning));
@@ -147,12 +150,19 @@ fn put_off(error: StepError, when_busy: WhenBusy) -> Result<Done, StepError> {
     Err(error)
 }
 
+/// How much of the damage is told in one line.
+pub const SHOWN: usize = 5;
+
 /// What a check's report means: damage is a failure, whatever else happened.
 pub fn judge(report: &CheckReport) -> Done {
     if report.damage.is_empty() {
-        Done::ok(format!("no damage found in {}", report.extent))
+        let detail = format!("no damage found in {}", report.extent);
+        match &report.unverifiable {
+            None => Done::ok(detail),
+            Some(why) => Done::with(Outcome::Warning, Trouble::Warning, format!("{detail}; {why}")),
+        }
     } else {
-        let shown: Vec<&str> = report.damage.iter().take(5).map(String::as_str).collect();
+        let shown: Vec<&str> = report.damage.iter().take(SHOWN).map(String::as_str).collect();
         Done::with(
             Outcome::Failed,
             Trouble::Damage,

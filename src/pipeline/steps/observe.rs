@@ -73,8 +73,8 @@ pub fn observe(
     rec.step("observe", Some(target), None, |_| {
         let (listing, contents) = list_and_read_contents(cx, engine, &made.archived);
         let mut listing = listing?;
-        let (mut observed, missing) = find_all(cx, engine, made.archived, &listing, &made.before);
-        disown(cx, engine, &mut listing, &observed);
+        let (mut observed, missing) = find_all(engine, made.archived, &listing, &made.before);
+        disown(engine, &mut listing, &observed);
         let closures = closed::examine(cx, engine, &listing)?;
         let lists = cx.tense("lists", "would list");
         let done =
@@ -109,7 +109,6 @@ pub fn observe(
 
 /// Finds all copies that this run made, and says why others are missing.
 fn find_all(
-    cx: RunContext<'_>,
     engine: &dyn Engine,
     archived: Vec<Archived>,
     listing: &[Copy],
@@ -117,7 +116,7 @@ fn find_all(
 ) -> (Vec<Observed>, Vec<String>) {
     let (mut observed, mut missing) = (Vec::new(), Vec::new());
     for archived in archived {
-        match find(cx, engine, &archived, listing, before) {
+        match find(engine, &archived, listing, before) {
             Ok(copy) => observed.push(Observed { copy: copy.clone(), archived }),
             Err(why) => missing.push(why),
         }
@@ -158,7 +157,8 @@ fn settle(
         for attempt in history.attempts(&engine.target().name)? {
             let left = listing.iter().any(|copy| {
                 let is_its = copy.run.as_ref() == Some(&attempt.run)
-                    && copy.series.as_ref() == Some(&attempt.series);
+                    && copy.series.as_ref() == Some(&attempt.series)
+                    && attempt.name.as_ref().is_none_or(|name| copy.is_exactly(name));
                 is_its || attempt.name.is_some() && engine.unfinished(copy) == attempt.name
             });
             if attempt.series.job == *job && attempt.run != *cx.run && !left {
@@ -291,7 +291,6 @@ pub fn know<'c>(listing: &mut [Copy], known: impl Iterator<Item = &'c Copy>) {
 /// # Errors
 /// When there is none or several, in a sentence's end.
 fn find<'a>(
-    cx: RunContext<'_>,
     engine: &dyn Engine,
     archived: &Archived,
     listing: &'a [Copy],
@@ -300,7 +299,8 @@ fn find<'a>(
     let marked: Vec<&Copy> = listing
         .iter()
         .filter(|copy| copy.series.as_ref() == Some(&archived.series))
-        .filter(|copy| copy.run.as_ref() == Some(cx.run) && engine.unfinished(copy).is_none())
+        .filter(|copy| copy.run.as_ref() == Some(&archived.run))
+        .filter(|copy| engine.unfinished(copy).is_none())
         .collect();
     let those = |is_it: &dyn Fn(&Copy) -> bool| -> Vec<&'a Copy> {
         marked.iter().copied().filter(|copy| is_it(copy)).collect()
@@ -350,11 +350,15 @@ fn is_copy_of(copy: &Copy, source: &Copy, before: &BTreeSet<String>) -> bool {
         && (&copy.series, &copy.run) == (&source.series, &source.run)
 }
 
-/// What bears this run's marks beside the copy that it made was added by somebody else.
-fn disown(cx: RunContext<'_>, engine: &dyn Engine, listing: &mut [Copy], observed: &[Observed]) {
-    for copy in listing.iter_mut().filter(|copy| copy.run.as_ref() == Some(cx.run)) {
+/// What bears a run's marks beside the copies that it made was added by somebody else. Those that it made before are
+/// recorded.
+fn disown(engine: &dyn Engine, listing: &mut [Copy], observed: &[Observed]) {
+    for copy in listing.iter_mut().filter(|copy| copy.recorded.is_none()) {
         let is_made = observed.iter().any(|made| made.copy.id == copy.id);
-        let has_its_marks = |made: &Observed| copy.series.as_ref() == Some(&made.archived.series);
+        let has_its_marks = |Observed { archived, .. }: &Observed| {
+            (copy.series.as_ref(), copy.run.as_ref())
+                == (Some(&archived.series), Some(&archived.run))
+        };
         if !is_made && observed.iter().any(has_its_marks) && engine.unfinished(copy).is_none() {
             copy.ours = false;
         }
@@ -424,7 +428,7 @@ fn remember_caught_up(
 fn remember(cx: RunContext<'_>, rec: &mut Recorder<'_>, engine: &dyn Engine, observed: &Observed) {
     let report = &observed.archived.report;
     let record = CopyRecord {
-        run: cx.run.clone(),
+        run: observed.archived.run.clone(),
         target: engine.target().name.clone(),
         id: observed.copy.id.clone(),
         series: observed.archived.series.clone(),

@@ -77,6 +77,7 @@ fn copied(observed: &Observed) -> Archived {
     let original = &observed.archived.report;
     Archived {
         series: observed.archived.series.clone(),
+        run: observed.archived.run.clone(),
         known_by: KnownBy::CopyOf(Box::new(observed.copy.clone())),
         unspoken: Vec::new(),
         report: BackupReport {

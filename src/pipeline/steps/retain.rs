@@ -1,16 +1,15 @@
 //! Applies the policy: decided by `retention`, carried out by exact id, proven by a listing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
 use crate::engine::Engine;
 use crate::history::{Closure, Maintenance, MaintenanceKind};
 use crate::host::LockGuard;
-use crate::model::copy::{Copy, Series, abridged};
+use crate::model::copy::{CLOCK_SLACK, Copy, Series, abridged};
 use crate::model::job::Job;
 use crate::model::keep::KeepPolicy;
-use crate::model::names::JobName;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::report::closed::kinds;
 use crate::retention::{self, Evidence, Guards, Plan, Refusal};
@@ -23,6 +22,7 @@ use crate::step::error::StepError;
 use crate::step::recorder::{Done, Recorder};
 
 use super::observe::{Observation, know, listing};
+use super::space::Spare;
 use super::target::lock_for_deleting;
 
 /// What retention is to decide for one series.
@@ -48,6 +48,8 @@ pub struct Decided {
     pub plans: Vec<(Series, Plan)>,
     /// Why a series was left alone although its policy would delete.
     pub refusals: Vec<String>,
+    /// What may go beyond the policy where space must stay free and is lacking.
+    pub spare: Spare,
 }
 
 /// Decides for several series of one target, which `closures` may close. Changes nothing.
@@ -72,8 +74,10 @@ pub fn decide(
     });
     let circumstances = Circumstances { cx, engine, last_run, closed };
     let mut decided = Decided::default();
+    let minds_space = engine.target().min_free().is_some();
+    let all = KeepPolicy::default();
     for question in questions {
-        let Some(policy) = question.policy else { continue };
+        let Some(policy) = question.policy.or(minds_space.then_some(&all)) else { continue };
         let finished: Vec<&Copy> = copies
             .iter()
             .filter(|copy| copy.series.as_ref() == Some(question.series))
@@ -82,8 +86,15 @@ pub fn decide(
         let (plan, verdict) = circumstances.decide(question, policy, &finished)?;
         let deletions = plan.deletions();
         match verdict {
-            Ok(()) => decided.ids.extend(deletions),
+            Ok(()) => {
+                if minds_space {
+                    let bases = circumstances.bases(question.series, &finished)?;
+                    decided.spare.expendable.extend(retention::expendable(&plan, &bases));
+                }
+                decided.ids.extend(deletions);
+            }
             Err(refusal) if !deletions.is_empty() => decided.refusals.push(refusal.told()),
+            Err(refusal) if minds_space => decided.spare.held_back.push(refusal.told()),
             Err(_) => {}
         }
         decided.plans.push((question.series.clone(), plan));
@@ -102,6 +113,17 @@ struct Circumstances<'a> {
 }
 
 impl Circumstances<'_> {
+    /// The newest copy of the series of whose snapshot there is still one here: the next difference is based on it.
+    fn bases(&self, series: &Series, finished: &[&Copy]) -> Result<BTreeSet<String>, StepError> {
+        let Some(history) = self.cx.pipeline.history else { return Ok(BTreeSet::new()) };
+        let kept = history.kept(&series.job)?;
+        let is_base = |copy: &&&Copy| {
+            kept.iter().any(|kept| kept.series == *series && Some(&kept.run) == copy.run.as_ref())
+        };
+        let newest = finished.iter().filter(is_base).max_by_key(|copy| (copy.time, &copy.id));
+        Ok(newest.map(|copy| copy.id.clone()).into_iter().collect())
+    }
+
     /// What the policy deletes of one series, and whether the evidence allows it.
     fn decide(
         &self,
@@ -127,7 +149,8 @@ impl Circumstances<'_> {
             last_good: retention::baseline(&earlier, accepted_before, &guards),
             last_run: self.last_run,
             now,
-            within: policy.within,
+            // btrbk's periods are counted from now, so a leap of the clock takes all that is older.
+            within: policy.within.or(policy.btrbk.map(|_| guards.clock_leap)),
             accepted_before,
             closed: self.closed.as_deref(),
             accepted: question.accepted,
@@ -157,7 +180,7 @@ fn earlier_good<'a>(
         .collect()
 }
 
-/// Half-made copies that earlier, dead runs of this job left in the target: by the exact names that history
+/// Half-made copies of these series that earlier, dead runs of a job left in the target: by the exact names that history
 /// recorded before they were begun.
 ///
 /// They are swept only after a good copy, since until then the engine resumes from what they hold.
@@ -168,14 +191,14 @@ pub fn unfinished(
     cx: RunContext<'_>,
     copies: &[Copy],
     engine: &dyn Engine,
-    job: &JobName,
+    of: &[&Series],
 ) -> Result<Vec<String>, StepError> {
     let Some(history) = cx.pipeline.history else { return Ok(Vec::new()) };
     let attempts = history.attempts(&engine.target().name).map_err(StepError::from)?;
     // The job's lock is ours, so any other run of it that left something is dead.
     let ours: BTreeSet<&str> = attempts
         .iter()
-        .filter(|attempt| attempt.series.job == *job && attempt.run != *cx.run)
+        .filter(|attempt| of.contains(&&attempt.series) && attempt.run != *cx.run)
         .filter_map(|attempt| attempt.name.as_deref())
         .collect();
     Ok(copies
@@ -183,6 +206,50 @@ pub fn unfinished(
         .filter(|copy| engine.unfinished(copy).is_some_and(|name| ours.contains(name.as_str())))
         .map(|copy| copy.id.clone())
         .collect())
+}
+
+/// The copies of each series of which one must stay whatever a person chooses: the good ones of ours, without those
+/// of the future.
+pub fn good_copies<'c>(
+    cx: RunContext<'_>,
+    copies: impl Iterator<Item = (&'c Copy, &'c Series)>,
+) -> BTreeMap<&'c Series, Vec<&'c Copy>> {
+    let now = cx.host().now();
+    let mut good: BTreeMap<&Series, Vec<&Copy>> = BTreeMap::new();
+    for (copy, series) in copies.filter(|(copy, _)| copy.ours && copy.may_be_good()) {
+        good.entry(series).or_default().push(copy);
+    }
+    for copies in good.values_mut() {
+        // Where all of them are in the future, it is now that the clock is wrong.
+        let is_past = |copy: &&Copy| !copy.is_in_the_future(now, CLOCK_SLACK);
+        if copies.iter().any(is_past) {
+            copies.retain(is_past);
+        }
+    }
+    good
+}
+
+/// Takes out of what is to be deleted whatever a copy that stays is a difference to, and answers with each of those and
+/// the copy that needs it. The copies are all that the target lists.
+pub fn spare_needed(copies: &[Copy], ids: &mut Vec<String>) -> Vec<(String, String)> {
+    let bases: BTreeMap<&str, &str> = (copies.iter())
+        .filter_map(|copy| Some((copy.id.as_str(), copy.based_on.as_deref()?)))
+        .collect();
+    let mut goes: BTreeSet<String> = ids.iter().cloned().collect();
+    let mut spared = Vec::new();
+    for copy in copies {
+        let mut at = copy.id.as_str();
+        // What stays by now has spared what it needs, or will when its turn comes; so no circle is walked twice.
+        while !goes.contains(at)
+            && let Some(base) = bases.get(at)
+            && goes.remove(*base)
+        {
+            spared.push(((*base).to_owned(), at.to_owned()));
+            at = base;
+        }
+    }
+    ids.retain(|id| goes.contains(id));
+    spared
 }
 
 /// Deletes copies by exact id and proves by a new listing that they are gone. Answers with those that are: one
@@ -305,7 +372,8 @@ impl JobRetention<'_> {
         let questions: Vec<Question<'_>> = good.iter().map(question).collect();
         let mut decided = decide(cx, copies, self.engine, closures, &questions)?;
         if closures.is_empty() {
-            decided.ids.extend(unfinished(cx, copies, self.engine, &self.job.name)?);
+            let series: Vec<&Series> = good.iter().map(|(series, _)| *series).collect();
+            decided.ids.extend(unfinished(cx, copies, self.engine, &series)?);
         }
         Ok(decided)
     }
@@ -335,7 +403,7 @@ impl JobRetention<'_> {
         gone: &[String],
         refusals: &[String],
     ) -> Done {
-        let host = &cx.config().settings.host;
+        let host = cx.config().host_of(&self.job.name);
         let is_of_job = |copy: &&Copy| {
             copy.series.as_ref().is_some_and(|s| s.job == self.job.name && s.host == *host)
         };

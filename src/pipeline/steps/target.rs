@@ -1,12 +1,10 @@
-//! Makes a target ready: its lock, and the mount it lives on.
+//! The lock of a target.
 
 use std::path::{Path, PathBuf};
 
 use crate::host::{Host, LockGuard, LockMode};
 use crate::model::hash::fnv;
 use crate::model::names::RunId;
-use crate::model::outcome::Trouble;
-use crate::model::shown::Show;
 use crate::model::target::Target;
 
 use crate::step::context::Pipeline;
@@ -65,23 +63,4 @@ pub fn lock_path(host: &dyn Host, runtime_dir: &Path, target: &Target) -> PathBu
     };
     let bytes = canonical.as_os_str().as_encoded_bytes();
     runtime_dir.join("locks").join(format!("target-{:016x}.lock", fnv(bytes)))
-}
-
-/// Refuses a target whose disk is not mounted, before anything is written below its mount point.
-///
-/// # Errors
-/// When nothing is mounted where the configuration requires it.
-pub fn require_mount(host: &dyn Host, target: &Target) -> Result<(), StepError> {
-    let Some(path) = &target.require_mount else { return Ok(()) };
-    if host.is_mount_point(path)? {
-        return Ok(());
-    }
-    Err(StepError::new(
-        Trouble::Environment,
-        format!(
-            "nothing is mounted at {}, which target {} requires, so nothing was written there — mount its disk",
-            path.shown(),
-            target.name
-        ),
-    ))
 }

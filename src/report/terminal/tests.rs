@@ -62,7 +62,7 @@ fn a_run() -> Vec<Event> {
         finished(
             place(Some("host"), None, Some("pg"), "after"),
             Outcome::Skipped("off".into()),
-            "",
+            "off",
             0,
         ),
         Event::Note { job: Some(job.clone()), warning: false, text: "no capture".into() },
@@ -248,4 +248,19 @@ fn after_a_long_run_the_troubles_stand_at_the_end() {
     assert_eq!(end[0], "run 01020304: failed");
     assert_eq!(end[1], "- guests[vm0]/usb backup: failed");
     assert_eq!(end[9], "- and 2 more, see above");
+}
+
+#[test]
+fn the_pace_is_told_once_it_can_be_known() {
+    let told = |done: u64, total: Option<u64>, seconds: u64| {
+        let progress =
+            Progress { bytes_done: Some(done), bytes_total: total, ..Progress::default() };
+        pace(&progress, Duration::from_secs(seconds))
+    };
+    assert_eq!(told(40 << 20, Some(100 << 20), 10), ", 4.0 MiB/s, 15s left");
+    assert_eq!(told(40 << 20, None, 10), ", 4.0 MiB/s");
+    assert_eq!(told(40 << 20, Some(30 << 20), 10), ", 4.0 MiB/s", "more than was foreseen");
+    assert_eq!(told(40 << 20, Some(100 << 20), 2), "");
+    assert_eq!(told(0, Some(100), 10), "");
+    assert_eq!(pace(&Progress::default(), Duration::from_secs(10)), "");
 }

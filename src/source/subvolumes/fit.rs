@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::capture;
+use crate::capture::far::FarSubvolume;
 use crate::capture::survey::{self, Volume};
+use crate::capture::{self, Provider};
 use crate::host::{Host, Subvolume, mount_of};
-use crate::model::job::SubvolumesSource;
+use crate::model::job::{Job, SubvolumesSource};
+use crate::model::names::HostName;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::step::error::StepError;
@@ -19,10 +21,60 @@ pub(super) fn item_of(path: &Path) -> String {
 /// A subvolume that can be sent.
 pub(super) struct Fit {
     /// Where it is and which one.
-    pub volume: Volume,
+    pub origin: Origin,
     /// What lies in it and is an empty directory in a snapshot: other subvolumes, which the job does not name and does
     /// not leave out.
     pub absent: Vec<PathBuf>,
+}
+
+/// A subvolume of which snapshots can be made.
+pub(super) enum Origin {
+    /// On this machine.
+    Here(Volume),
+    /// On another one, of this name.
+    There(FarSubvolume, HostName),
+}
+
+impl Origin {
+    /// Where it is seen, on its machine.
+    pub fn at(&self) -> &Path {
+        match self {
+            Origin::Here(volume) => &volume.at,
+            Origin::There(far, _) => &far.at,
+        }
+    }
+
+    /// Its UUID.
+    pub fn uuid(&self) -> Option<&String> {
+        match self {
+            Origin::Here(volume) => volume.subvolume.as_ref().and_then(|found| found.uuid.as_ref()),
+            Origin::There(far, _) => Some(&far.uuid),
+        }
+    }
+
+    /// The volume, where it is one of this machine.
+    pub fn here(&self) -> Option<&Volume> {
+        match self {
+            Origin::Here(volume) => Some(volume),
+            Origin::There(..) => None,
+        }
+    }
+
+    /// A device of its file system, where that is one of this machine.
+    pub fn device(&self) -> Option<&Path> {
+        match self {
+            Origin::Here(volume) => Some(&volume.mount.source),
+            Origin::There(..) => None,
+        }
+    }
+
+    /// What holds it still for a job.
+    pub fn provider(&self, job: &Job) -> Box<dyn Provider> {
+        match self {
+            Origin::Here(volume) => capture::of_subvolume(volume),
+            Origin::There(far, host) => capture::far::of_subvolume(far, host, &job.name),
+        }
+    }
 }
 
 /// Examines what is at a path of the job.
@@ -30,10 +82,25 @@ pub(super) struct Fit {
 /// # Errors
 /// When it is no subvolume, or none of which copies can be told from others.
 pub(super) fn examine(
-    host: &dyn Host,
+    cx: capture::Context<'_>,
     job: &SubvolumesSource,
     path: &Path,
 ) -> Result<Fit, StepError> {
+    match &job.from {
+        None => examine_here(cx.host, job, path),
+        Some(from) => {
+            let far = capture::far::examine(cx, &from.server, path)?;
+            let is_named = |nested: &PathBuf| {
+                job.paths.contains(nested)
+                    || job.leave_out.iter().any(|path| nested.starts_with(path))
+            };
+            let absent = far.nested.iter().filter(|nested| !is_named(nested)).cloned().collect();
+            Ok(Fit { origin: Origin::There(far, from.host.clone()), absent })
+        }
+    }
+}
+
+fn examine_here(host: &dyn Host, job: &SubvolumesSource, path: &Path) -> Result<Fit, StepError> {
     let unfit =
         |what: &str| StepError::new(Trouble::Environment, format!("{} {what}", path.shown()));
     let at = host.canonical(path);
@@ -67,7 +134,7 @@ pub(super) fn examine(
         }
     }
     let volume = Volume { at, mount, is_subvolume: true, subvolume: Some(found), swap_file };
-    Ok(Fit { volume, absent })
+    Ok(Fit { origin: Origin::Here(volume), absent })
 }
 
 /// Whether a file lies in a subvolume, and in none that lies in it. It may be seen there by another mount.
@@ -82,8 +149,11 @@ fn holds(host: &dyn Host, subvolume: &Subvolume, file: &Path) -> Result<bool, St
 
 /// Why there can be no snapshot of it now, if so. A hook of the job may see to that.
 pub(super) fn hindered(fit: &Fit) -> Option<String> {
-    let swap = fit.volume.swap_file.as_ref()?;
-    Some(capture::swapped_to(&fit.volume.at, swap))
+    match &fit.origin {
+        Origin::Here(volume) => Some(capture::swapped_to(&volume.at, volume.swap_file.as_ref()?)),
+        // btrfs itself says so there when the snapshot is to be made.
+        Origin::There(..) => None,
+    }
 }
 
 /// What to say of what a copy will lack.
@@ -91,7 +161,7 @@ pub(super) fn said(fit: &Fit) -> String {
     let names: Vec<String> = fit.absent.iter().map(|path| path.shown().to_string()).collect();
     format!(
         "{} holds other subvolumes, which no snapshot of it holds: {} — add them to paths, or to leave-out if they need not be",
-        fit.volume.at.shown(),
+        fit.origin.at().shown(),
         names.join(", ")
     )
 }

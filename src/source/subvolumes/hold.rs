@@ -1,10 +1,10 @@
 //! A snapshot of every subvolume, all made before anything is sent.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use crate::capture::{self, Still};
-use crate::engine::{Input, Snapshot, StillSubvolume};
-use crate::host::{Access, PrivateMount, PrivateView};
+use crate::engine::{Input, SentFrom, Snapshot, StillSubvolume};
 use crate::model::job::{Job, SubvolumesSource};
 use crate::model::outcome::Trouble;
 use crate::model::report::VolumeReport;
@@ -28,6 +28,10 @@ pub(super) struct Snapshots<'a> {
     volumes: Vec<VolumeReport>,
     /// Where the top-level subvolume is seen by whoever sends.
     seen_at: PathBuf,
+    /// Whether a later run may go on with what is begun with them.
+    resumes: bool,
+    /// Whether they stay already.
+    stay: Cell<bool>,
 }
 
 struct Hold {
@@ -44,6 +48,7 @@ pub(super) fn hold<'a>(
     job: &'a Job,
     source: &SubvolumesSource,
     items: &[Item],
+    resumes: bool,
 ) -> Option<Snapshots<'a>> {
     let mut found = Vec::new();
     for path in &source.paths {
@@ -52,7 +57,7 @@ pub(super) fn hold<'a>(
             continue;
         }
         let fit = rec.step("source", None, Some(&item), |_| {
-            let fit = fit::examine(cx.host(), source, path)?;
+            let fit = fit::examine(cx.capture(), source, path)?;
             if let Some(what) = fit::hindered(&fit) {
                 return Err(StepError::new(Trouble::Environment, what));
             }
@@ -70,10 +75,18 @@ pub(super) fn hold<'a>(
         volumes: found.iter().map(|(_, fit)| volume(fit)).collect(),
         holds: Vec::new(),
         seen_at: capture::bare_workplace(cx.capture()),
+        resumes,
+        stay: Cell::new(false),
     };
-    let is_held = rec.step("intend", None, None, |_| snapshots.intend(cx, found)).is_some()
-        && rec.step("capture", None, None, |_| snapshots.make(cx)).is_some()
-        && rec.step("verify", None, None, |_| snapshots.verify(cx)).is_some();
+    let is_far = source.from.is_some();
+    let is_held = rec.step("intend", None, None, |_| snapshots.intend(cx, source, found)).is_some()
+        && match is_far {
+            true => snapshots.make_each(cx, rec),
+            false => {
+                rec.step("capture", None, None, |_| snapshots.make(cx)).is_some()
+                    && rec.step("verify", None, None, |_| snapshots.verify(cx)).is_some()
+            }
+        };
     if is_held {
         return Some(snapshots);
     }
@@ -81,9 +94,10 @@ pub(super) fn hold<'a>(
     None
 }
 
-fn volume(fit: &Fit) -> VolumeReport {
+/// How a subvolume is read.
+pub(super) fn volume(fit: &Fit) -> VolumeReport {
     VolumeReport {
-        path: fit.volume.at.clone(),
+        path: fit.origin.at().to_owned(),
         provider: "btrfs",
         consistency: "crash-consistent",
         reason: None,
@@ -94,16 +108,24 @@ impl Snapshots<'_> {
     fn intend(
         &mut self,
         cx: RunContext<'_>,
+        source: &SubvolumesSource,
         found: Vec<(String, Fit)>,
     ) -> Result<((), Done), StepError> {
         let mut undos: Vec<CaptureUndo> = Vec::new();
         let (mut intended, mut beside) = (Vec::new(), Vec::new());
+        let mut there = kept::Earlier::look(cx)?;
         for (item, fit) in found {
-            let provider = capture::of_subvolume(&fit.volume);
+            let provider = fit.origin.provider(self.job);
             let capture = provider.intend(cx.capture(), cx.run, &undos)?;
             undos.push(capture.undo());
             intended.push((provider, capture));
-            let earlier = kept::of_item(cx, self.job, &item, &fit, &self.seen_at)?;
+            let earlier = match &mut there {
+                Some(there) => {
+                    let earlier = there.of_item(self.job, &item, (source, &fit), &self.seen_at)?;
+                    earlier.into_iter().map(|there| there.snapshot).collect()
+                }
+                None => Vec::new(),
+            };
             beside.push((item, earlier));
         }
         let held = captures::intend(cx, intended)?;
@@ -123,6 +145,36 @@ impl Snapshots<'_> {
         Ok(((), Done::ok("btrfs")))
     }
 
+    /// The same on another machine, which says only now whether a snapshot can be made: one that cannot keeps no other from
+    /// its turn. Answers whether there is one.
+    fn make_each(&mut self, cx: RunContext<'_>, rec: &mut Recorder<'_>) -> bool {
+        let mut each = |hold: &mut Hold, step: &'static str| {
+            let (item, held) = (&hold.item, &mut hold.held);
+            let done = rec.step(step, None, Some(item), |_| match step {
+                "capture" => {
+                    cx.unless_stopped()?;
+                    held.capture.make(cx.capture())?;
+                    Ok(((), Done::ok("btrfs")))
+                }
+                _ => {
+                    captures::verify(cx, std::iter::once(&mut *held))?;
+                    let about = held.made.as_ref().map(|made| made.about.clone());
+                    Ok(((), Done::ok(about.unwrap_or_default())))
+                }
+            });
+            done.is_some()
+        };
+        let mut left = Vec::new();
+        for step in ["capture", "verify"] {
+            for mut hold in std::mem::take(&mut self.holds) {
+                let into = if each(&mut hold, step) { &mut self.holds } else { &mut left };
+                into.push(hold);
+            }
+        }
+        kept::release(cx, rec, left.into_iter().map(|hold| hold.held).collect());
+        !self.holds.is_empty() && cx.unless_stopped().is_ok()
+    }
+
     fn verify(&mut self, cx: RunContext<'_>) -> Result<((), Done), StepError> {
         captures::verify(cx, self.holds.iter_mut().map(|hold| &mut hold.held))?;
         let made = self.holds.iter().filter_map(|hold| hold.held.made.as_ref());
@@ -132,27 +184,37 @@ impl Snapshots<'_> {
 }
 
 impl HeldBatch for Snapshots<'_> {
-    fn input(&self, cx: RunContext<'_>, item: &Item, _: &Target) -> Option<Input> {
+    fn input(&self, cx: RunContext<'_>, item: &Item, target: &Target) -> Option<Input> {
         let hold = self.holds.iter().find(|hold| Some(&hold.item) == item.as_ref())?;
         let still = &hold.held.made.as_ref()?.still;
-        let Still::Subvolume { device, .. } = still else { return None };
-        let top = PrivateMount::Device {
-            device: device.clone(),
-            at: self.seen_at.clone(),
-            file_system: "btrfs".into(),
-            options: "subvolid=5".into(),
-            directory: None,
-            access: Access::Read,
+        let from = match still {
+            Still::Subvolume { device, .. } => {
+                SentFrom::Here(capture::view::of_top_level(cx.capture(), device))
+            }
+            Still::Far { server, .. } => SentFrom::There(server.clone()),
+            Still::Path(_) | Still::Device(_) => return None,
         };
         Some(Input::Subvolume(Box::new(StillSubvolume {
             snapshot: kept::seen(still, &self.seen_at)?,
             earlier: hold.earlier.clone(),
-            view: PrivateView {
-                mounts: vec![top],
-                workplace: capture::workplace(cx.capture()),
-                ..PrivateView::default()
-            },
+            ours: kept::made_here(cx, self.job, &hold.item, target),
+            from,
         })))
+    }
+
+    fn input_of(
+        &self,
+        cx: RunContext<'_>,
+        item: &Item,
+        target: &Target,
+        uuid: &str,
+    ) -> Option<Input> {
+        let Some(Input::Subvolume(mut still)) = self.input(cx, item, target) else { return None };
+        let at = still.earlier.iter().position(|snapshot| snapshot.uuid == uuid)?;
+        // The newest come first.
+        let earlier = still.earlier.split_off(at + 1);
+        let snapshot = still.earlier.pop()?;
+        Some(Input::Subvolume(Box::new(StillSubvolume { snapshot, earlier, ..*still })))
     }
 
     fn gaps(&self) -> &[String] {
@@ -170,14 +232,29 @@ impl HeldBatch for Snapshots<'_> {
         Ok(())
     }
 
-    fn watch(&self, _: RunContext<'_>, read: &mut dyn FnMut()) {
+    /// What is begun with a snapshot can be gone on with only as long as that is there, so it stays even if we are killed.
+    fn watch(&self, cx: RunContext<'_>, read: &mut dyn FnMut()) {
+        if self.resumes && cx.pipeline.kept_history().is_some() {
+            let items = self.holds.iter().map(|hold| (&*hold.item, &hold.held));
+            match kept::try_to_keep(cx, self.job, items) {
+                Ok(()) => self.stay.set(true),
+                Err(error) => tracing::warn!("{}: it is tried again later", error.message),
+            }
+        }
         read();
     }
 
     /// The snapshots stay: the next ones are sent as differences to them.
     fn release(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>) {
-        let Snapshots { job, holds, .. } = *self;
+        let Snapshots { job, holds, stay, .. } = *self;
+        if stay.get() {
+            return;
+        }
         let items = holds.into_iter().map(|hold| (hold.item, hold.held)).collect();
         kept::keep(cx, rec, job, items);
+    }
+
+    fn discard(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>) {
+        kept::release(cx, rec, self.holds.into_iter().map(|hold| hold.held).collect());
     }
 }

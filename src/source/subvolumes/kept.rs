@@ -1,14 +1,21 @@
 //! Snapshots that stay: the newest one of which each target has a copy, and those that the job wants to keep here.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::capture::survey::is_snapshot_of_ours;
 use crate::capture::{self, CaptureError, Still};
 use crate::engine::Snapshot;
 use crate::history::{History, KeptCapture};
+use crate::host::Subvolume;
 use crate::model::copy::{CLOCK_SLACK, Copy, Series, later};
-use crate::model::job::Job;
-use crate::retention::{self, Guards};
+use crate::model::job::{Job, SubvolumesSource};
+use crate::model::keep::KeepPolicy;
+use crate::model::names::RunId;
+use crate::model::target::Target;
+use crate::model::undo::Identity;
+use crate::retention::{self, Guards, Plan};
 use crate::step::captures::{self, Held};
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
@@ -16,7 +23,9 @@ use crate::step::kept;
 use crate::step::recorder::{Done, Recorder};
 use crate::step::source::series_of;
 
+use super::far;
 use super::fit::Fit;
+use super::here::{OnDevices, is_snapshot_of};
 
 /// A snapshot as whoever sends it sees it, who sees the top-level subvolume at `top`.
 pub(super) fn seen(still: &Still, top: &Path) -> Option<Snapshot> {
@@ -26,45 +35,162 @@ pub(super) fn seen(still: &Still, top: &Path) -> Option<Snapshot> {
             uuid: found.uuid.clone()?,
             generation: found.changed,
         }),
+        Still::Far { path, found, .. } => Some(Snapshot {
+            path: path.clone(),
+            uuid: found.uuid.clone()?,
+            generation: found.changed,
+        }),
         Still::Path(_) | Still::Device(_) => None,
     }
 }
 
-/// The earlier snapshots of a subvolume, the newest first, as they are [`seen`]: those that are there and what they were.
-///
-/// # Errors
-/// When history or the file system cannot be asked.
-pub(super) fn of_item(
+/// A snapshot that is there.
+pub(super) struct There {
+    /// As it is [`seen`].
+    pub snapshot: Snapshot,
+    /// Its path, from the top-level subvolume on; on another machine, from the root.
+    pub path: PathBuf,
+    /// The subvolume.
+    pub found: Subvolume,
+    /// The run of the job that made it and keeps it; `None`: it is nobody's of ours.
+    pub run: Option<RunId>,
+}
+
+impl There {
+    /// One that the job keeps.
+    fn kept(still: Still, run: &RunId, top: &Path) -> Option<Self> {
+        let snapshot = seen(&still, top)?;
+        let (path, found) = match still {
+            Still::Subvolume { name, found, .. } => (name.into(), found),
+            Still::Far { path, found, .. } => (path, found),
+            Still::Path(_) | Still::Device(_) => return None,
+        };
+        Some(Self { snapshot, path, found, run: Some(run.clone()) })
+    }
+
+    /// One that is nobody's of ours.
+    fn of_others(path: PathBuf, found: Subvolume, top: &Path) -> Option<Self> {
+        let uuid = found.uuid.clone()?;
+        let snapshot = Snapshot { path: top.join(&path), uuid, generation: found.changed };
+        Some(Self { snapshot, path, found, run: None })
+    }
+}
+
+/// In what generation each was changed last is nothing to go by: of what did not change since the last snapshot, the next
+/// has the same.
+fn newest_first(there: &mut [There]) {
+    there.sort_by_key(|it| Reverse((it.found.made_in, it.found.id)));
+}
+
+/// What is there of earlier snapshots, looked at once for all subvolumes of a job.
+pub(super) struct Earlier<'a> {
+    cx: RunContext<'a>,
+    /// Those that history knows, of all jobs.
+    kept: Vec<KeptCapture>,
+    on: OnDevices,
+}
+
+impl<'a> Earlier<'a> {
+    /// `None` without history: what another job keeps could not be told from what is nobody's.
+    ///
+    /// # Errors
+    /// When history cannot be asked.
+    pub fn look(cx: RunContext<'a>) -> Result<Option<Self>, StepError> {
+        let Some(history) = cx.pipeline.history else { return Ok(None) };
+        Ok(Some(Self { cx, kept: history.all_kept()?, on: OnDevices::default() }))
+    }
+
+    /// The same without history as well: what is called like ours is left out then.
+    ///
+    /// # Errors
+    /// When history cannot be asked.
+    pub fn look_at_all(cx: RunContext<'a>) -> Result<Self, StepError> {
+        let blind = Self { cx, kept: Vec::new(), on: OnDevices::default() };
+        Ok(Self::look(cx)?.unwrap_or(blind))
+    }
+
+    /// The earlier snapshots of a subvolume, the newest first: those that the job keeps, which are there and what they were,
+    /// and those that are nobody's of ours.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    pub fn of_item(
+        &mut self,
+        job: &Job,
+        item: &str,
+        (source, fit): (&SubvolumesSource, &Fit),
+        top: &Path,
+    ) -> Result<Vec<There>, StepError> {
+        let origin = fit.origin.uuid();
+        let is_of_it = |still: &Still| match still {
+            Still::Subvolume { found, .. } | Still::Far { found, .. } => {
+                is_snapshot_of(found, origin)
+            }
+            Still::Path(_) | Still::Device(_) => false,
+        };
+        let (mut earlier, mut known) = (Vec::new(), BTreeSet::new());
+        for kept in &self.kept {
+            if let Identity::Subvolume { uuid } = &kept.kept.identity {
+                known.insert(uuid.clone());
+            }
+            if kept.series.job != job.name || kept.series.item.as_deref() != Some(item) {
+                continue;
+            }
+            if is_elsewhere(self.cx, job, kept) {
+                continue;
+            }
+            match capture::kept(self.cx.capture(), &far::reached(source, &kept.kept)) {
+                Ok(still) => {
+                    let still = still.filter(is_of_it);
+                    earlier.extend(still.and_then(|it| There::kept(it, &kept.run, top)));
+                }
+                // Another disk may have taken the place of the one that it is on, for good.
+                Err(CaptureError::Unfit { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Another tool's, or ours of a history that was lost: a base like any other, which nobody of ours deletes. What
+        // another job keeps may be deleted at any moment. On another machine, those that history knows are the only ones.
+        if let Some(device) = fit.origin.device() {
+            earlier.extend(self.others(device, origin, &known, top));
+        }
+        newest_first(&mut earlier);
+        Ok(earlier)
+    }
+
+    fn others(
+        &mut self,
+        device: &Path,
+        origin: Option<&String>,
+        known: &BTreeSet<String>,
+        top: &Path,
+    ) -> Vec<There> {
+        let all = self.on.snapshots_of(self.cx.host(), device, origin);
+        let is_blind = self.cx.pipeline.history.is_none();
+        let is_known = |(path, it): &&(PathBuf, Subvolume)| {
+            it.uuid.as_ref().is_some_and(|uuid| known.contains(uuid))
+                || is_blind && is_snapshot_of_ours(Path::new(""), path)
+        };
+        let others = all.filter(|it| !is_known(it));
+        others
+            .filter_map(|(path, found)| There::of_others(path.clone(), found.clone(), top))
+            .collect()
+    }
+}
+
+/// The copies of a subvolume in a target that are known to be ours: none, where history cannot be asked, so that all is sent.
+pub(super) fn made_here(
     cx: RunContext<'_>,
     job: &Job,
     item: &str,
-    fit: &Fit,
-    top: &Path,
-) -> Result<Vec<Snapshot>, StepError> {
-    let Some(history) = cx.pipeline.history else { return Ok(Vec::new()) };
-    let origin = fit.volume.subvolume.as_ref().and_then(|it| it.uuid.as_ref());
-    // One of another subvolume that was at this path is no base: a difference to it would be a full one. And whoever made
-    // it writable may have changed it.
-    let is_of_it = |still: &Still| match still {
-        Still::Subvolume { found, .. } => found.read_only && found.parent_uuid.as_ref() == origin,
-        Still::Path(_) | Still::Device(_) => false,
-    };
-    let mut earlier = Vec::new();
-    for kept in history.kept(&job.name)?.into_iter().rev() {
-        if kept.series.item.as_deref() != Some(item) {
-            continue;
-        }
-        match capture::kept(cx.capture(), &kept.kept) {
-            Ok(still) => {
-                let still = still.filter(is_of_it);
-                earlier.extend(still.and_then(|still| seen(&still, top)));
-            }
-            // Another disk may have taken the place of the one that it is on, for good.
-            Err(error) if is_away(&error) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(earlier)
+    target: &Target,
+) -> BTreeSet<String> {
+    let Some(history) = cx.pipeline.history else { return BTreeSet::new() };
+    let series = series_of(cx.pipeline, job, Some(item.to_owned()));
+    history.made_here(&target.name, &series).unwrap_or_else(|error| {
+        tracing::warn!(%error, "all is sent, since it is not known which copies are ours");
+        BTreeSet::new()
+    })
 }
 
 /// Has this run's snapshots stay, whichever targets took them: that is not recorded yet, and [`release_unneeded`] decides
@@ -76,25 +202,46 @@ pub(super) fn keep(
     made: Vec<(String, Held)>,
 ) {
     let _shield = cx.host().shield();
-    let now = cx.host().now();
-    let recorded: Vec<KeptCapture> = made
-        .iter()
-        .filter_map(|(item, held)| {
-            let series = series_of(cx.pipeline, job, Some(item.clone()));
-            Some(KeptCapture { series, run: cx.run.clone(), kept: held.to_keep()?, made: now })
-        })
-        .collect();
-    if let Err(error) = cx.pipeline.remember(|history| history.record_kept(&recorded)) {
-        rec.warn(StepError::from(error).message);
+    let items = || made.iter().map(|(item, held)| (&**item, held));
+    if let Err(error) = record(cx, job, items()) {
+        rec.warn(error.message);
         return release(cx, rec, made.into_iter().map(|(_, held)| held).collect());
     }
     rec.step("keep", None, None, |_| {
-        for (_, held) in made {
+        for (_, held) in items() {
             held.keep(cx, &[])?;
         }
         let text = cx.tense("kept for the next time", "would be kept for the next time");
-        Ok(((), Done::ok(format!("{} {text}", recorded.len()))))
+        Ok(((), Done::ok(format!("{} {text}", made.len()))))
     });
+}
+
+/// The same, without a word.
+///
+/// # Errors
+/// When it cannot be recorded, or let out of the ledger: whatever is in the ledger still is released with it.
+pub(super) fn try_to_keep<'h>(
+    cx: RunContext<'_>,
+    job: &Job,
+    made: impl Iterator<Item = (&'h str, &'h Held)> + Clone,
+) -> Result<(), StepError> {
+    let _shield = cx.host().shield();
+    record(cx, job, made.clone())?;
+    made.into_iter().try_for_each(|(_, held)| held.keep(cx, &[]))
+}
+
+fn record<'h>(
+    cx: RunContext<'_>,
+    job: &Job,
+    made: impl Iterator<Item = (&'h str, &'h Held)>,
+) -> Result<(), StepError> {
+    let now = cx.host().now();
+    let kept = made.filter_map(|(item, held)| {
+        let series = series_of(cx.pipeline, job, Some(item.to_owned()));
+        Some(KeptCapture { series, run: cx.run.clone(), kept: held.to_keep()?, made: now })
+    });
+    let kept: Vec<KeptCapture> = kept.collect();
+    Ok(cx.pipeline.remember(|history| history.record_kept(&kept))?)
 }
 
 /// Releases snapshots of this run.
@@ -120,12 +267,63 @@ pub(super) fn release_unneeded(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: 
     }
 }
 
+/// Releases those of runs that were killed before they had made a copy of them, and that no target has in part: where every
+/// run is killed, none comes to its end, where that is done of all.
+pub(super) fn release_of_killed(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) {
+    let Some(history) = cx.pipeline.history else { return };
+    let of_killed = || -> Result<Vec<KeptCapture>, StepError> {
+        let mut left = unneeded(cx, job, history)?;
+        if left.is_empty() {
+            return Ok(left);
+        }
+        for target in &job.targets {
+            let copies = history.copies(target)?;
+            left.retain(|kept| {
+                !copies.iter().any(|copy| copy.run == kept.run && copy.series == kept.series)
+            });
+        }
+        Ok(left)
+    };
+    match of_killed() {
+        Ok(left) => kept::release(cx, rec, &left, "of runs that were killed"),
+        Err(error) => rec.warn(error.message),
+    }
+}
+
+/// Whether it is on a machine from which the job pulled before, and does no more: that may be gone for good.
+fn is_elsewhere(cx: RunContext<'_>, job: &Job, kept: &KeptCapture) -> bool {
+    kept.kept.undo.far().is_some() && kept.series.host != *cx.config().host_of(&job.name)
+}
+
 fn unneeded(
     cx: RunContext<'_>,
     job: &Job,
     history: &History,
 ) -> Result<Vec<KeptCapture>, StepError> {
-    let kept = history.kept(&job.name)?;
+    let mut kept = history.kept(&job.name)?;
+    kept.retain(|kept| !is_elsewhere(cx, job, kept));
+    let needed = needed(cx, job, history, &kept)?;
+    let going: BTreeSet<String> = match &job.keep_snapshots {
+        Some(policy) => plan(cx, policy, &kept).deletions().into_iter().collect(),
+        None => kept.iter().map(name).collect(),
+    };
+    let unneeded = kept.into_iter().filter(|kept| {
+        going.contains(&name(kept)) && !needed.contains(&name(kept)) && is_here(cx, kept)
+    });
+    Ok(unneeded.collect())
+}
+
+/// The names of those that are the next base of something: of each target, the one of which it has its last good copy, and
+/// the one that it may have in part; and what this run made, which may not have been recorded as a copy anywhere yet, or by nobody.
+///
+/// # Errors
+/// When history cannot be read.
+pub(super) fn needed(
+    cx: RunContext<'_>,
+    job: &Job,
+    history: &History,
+    kept: &[KeptCapture],
+) -> Result<BTreeSet<String>, StepError> {
     // What is dated further ahead is no last one to anybody.
     let until = later(cx.host().now(), CLOCK_SLACK);
     let mut needed = BTreeSet::new();
@@ -134,29 +332,27 @@ fn unneeded(
         for target in &job.targets {
             let last = history.last_good_until(target, series, until)?;
             needed.extend(last.map(|last| (series.clone(), last.run)));
+            // What the target has a part of, it goes on with.
+            if cx.pipeline.engine_named(target).is_some_and(|engine| engine.resumes()) {
+                let begun = history.unfinished_attempt(target, series, cx.host().now())?;
+                needed.extend(begun.map(|begun| (series.clone(), begun.run)));
+            }
         }
     }
-    // What this run made may not have been recorded as a copy anywhere yet, or by nobody: it is the next base.
-    let is_needed = |kept: &KeptCapture| {
+    let is_needed = |kept: &&KeptCapture| {
         kept.run == *cx.run || needed.contains(&(kept.series.clone(), kept.run.clone()))
     };
-    let staying = staying(cx, job, &kept);
-    let unneeded = kept.iter().filter(|kept| !is_needed(kept) && !staying.contains(&name(kept)));
-    // One on a disk that is not here takes up no space here. It is released when the disk is back, if ever.
-    let is_here = |kept: &&KeptCapture| {
-        !capture::kept(cx.capture(), &kept.kept).is_err_and(|it| is_away(&it))
-    };
-    Ok(unneeded.filter(is_here).cloned().collect())
+    Ok(kept.iter().filter(is_needed).map(name).collect())
 }
 
-/// Whether a capture cannot be found because the file system that it is on is not here.
-fn is_away(error: &CaptureError) -> bool {
-    matches!(error, CaptureError::Unfit { .. })
+/// Whether the disk is here that it is on. One that is not takes up no space here, and is released when the disk is back,
+/// if ever.
+pub(super) fn is_here(cx: RunContext<'_>, kept: &KeptCapture) -> bool {
+    !capture::is_away(cx.capture(), &kept.kept)
 }
 
-/// The snapshots that stay because the job says so.
-fn staying(cx: RunContext<'_>, job: &Job, kept: &[KeptCapture]) -> BTreeSet<String> {
-    let Some(policy) = &job.keep_snapshots else { return BTreeSet::new() };
+/// What the job's own policy says of its snapshots, each by its [`name`].
+pub(super) fn plan(cx: RunContext<'_>, policy: &KeepPolicy, kept: &[KeptCapture]) -> Plan {
     let snapshot = |kept: &KeptCapture| Copy {
         id: name(kept),
         series: Some(kept.series.clone()),
@@ -166,14 +362,11 @@ fn staying(cx: RunContext<'_>, job: &Job, kept: &[KeptCapture]) -> BTreeSet<Stri
     };
     let snapshots: Vec<Copy> = kept.iter().map(snapshot).collect();
     let host = cx.host();
-    let plan = retention::plan(policy, &snapshots, host.now(), &Guards::default(), &|at| {
-        host.ahead_of_utc(at)
-    });
-    let going: BTreeSet<String> = plan.deletions().into_iter().collect();
-    snapshots.into_iter().map(|it| it.id).filter(|id| !going.contains(id)).collect()
+    let ahead = |at| host.ahead_of_utc(at);
+    retention::plan(policy, &snapshots, host.now(), &Guards::default(), &ahead)
 }
 
 /// What tells a snapshot from all others of the job.
-fn name(kept: &KeptCapture) -> String {
+pub(super) fn name(kept: &KeptCapture) -> String {
     format!("{}/{}", kept.series, kept.run)
 }

@@ -5,17 +5,26 @@ use std::path::Path;
 
 use crate::engine::BackupReport;
 use crate::model::job::{Job, SubvolumesSource};
-use crate::model::needs::Needs;
+use crate::model::needs::{Needs, Network};
 use crate::model::shown::Show;
 use crate::model::target::Target;
 use crate::step::context::{Pipeline, RunContext};
+use crate::step::error::StepError;
 use crate::step::recorder::Recorder;
+use crate::tools::ssh;
 
-use super::{Findings, HeldBatch, Item, Source};
+use super::{Findings, HeldBatch, Item, ItemSnapshot, Source};
 
+mod existing;
+mod far;
 mod fit;
+mod found;
+mod here;
 mod hold;
 mod kept;
+mod space;
+
+use found::Which;
 
 /// The subvolumes of a job.
 pub struct Subvolumes<'a> {
@@ -32,34 +41,79 @@ impl Source for Subvolumes<'_> {
         Some(self.subvolumes.paths.iter().map(|path| Some(fit::item_of(path))).collect())
     }
 
+    fn snapshots(&self, pipeline: Pipeline<'_>) -> Result<Vec<ItemSnapshot>, StepError> {
+        Ok(here::snapshots(pipeline, self.subvolumes)?)
+    }
+
     fn hold<'s>(
         &'s self,
         cx: RunContext<'_>,
         rec: &mut Recorder<'_>,
         items: &[Item],
-        _: &[&Target],
+        targets: &[&Target],
     ) -> Option<Box<dyn HeldBatch + 's>> {
-        let held = hold::hold(cx, rec, self.job, self.subvolumes, items)?;
+        if let Some(existing) = &self.subvolumes.existing {
+            let which = Which::Existing(existing);
+            let found = found::find(cx, rec, self.job, self.subvolumes, items, which)?;
+            return Some(Box::new(found));
+        }
+        if let Err(error) = far::note_way(cx, self.job, self.subvolumes) {
+            rec.warn(error.message);
+        }
+        let resumes = targets.iter().any(|target| cx.pipeline.engine(target).resumes());
+        if resumes {
+            kept::release_of_killed(cx, rec, self.job);
+        }
+        let held = hold::hold(cx, rec, self.job, self.subvolumes, items, resumes)?;
         Some(Box::new(held))
+    }
+
+    fn hold_kept<'s>(
+        &'s self,
+        cx: RunContext<'_>,
+        rec: &mut Recorder<'_>,
+        items: &[Item],
+    ) -> Option<Box<dyn HeldBatch + 's>> {
+        if self.subvolumes.existing.is_some() {
+            return self.hold(cx, rec, items, &[]);
+        }
+        let found = found::find(cx, rec, self.job, self.subvolumes, items, Which::Kept)?;
+        Some(Box::new(found))
     }
 
     fn holds_nothing(&self, report: &BackupReport) -> bool {
         report.files == Some(0)
     }
 
+    fn keeps_snapshots(&self) -> bool {
+        self.job.keep_snapshots.is_some()
+    }
+
     fn settle(&self, cx: RunContext<'_>, rec: &mut Recorder<'_>) {
         kept::release_unneeded(cx, rec, self.job);
+        space::make_room(cx, rec, self.job, self.subvolumes);
     }
 
     fn needs(&self) -> Needs {
-        Needs { reads: self.subvolumes.paths.clone(), ..Needs::default() }
+        match &self.subvolumes.from {
+            None => Needs { reads: self.subvolumes.paths.clone(), ..Needs::default() },
+            Some(from) => Needs {
+                reads: ssh::files(&from.server),
+                network: Network::Reached,
+                ..Needs::default()
+            },
+        }
     }
 
     fn preflight(&self, pipeline: Pipeline<'_>, _: &[&Target]) -> Findings {
         let examined = |path: &Path| {
-            let found = fit::examine(pipeline.host, self.subvolumes, path)?;
+            let found = fit::examine(pipeline.capture_context(), self.subvolumes, path)?;
             let lacking = (!found.absent.is_empty()).then(|| fit::said(&found));
-            let told: Vec<String> = fit::hindered(&found).into_iter().chain(lacking).collect();
+            let fit = match &self.subvolumes.existing {
+                Some(existing) => Some(existing::preflight(pipeline, &found, existing)?),
+                None => fit::hindered(&found),
+            };
+            let told: Vec<String> = fit.into_iter().chain(lacking).collect();
             Ok(match told.is_empty() {
                 true => "a subvolume that can be sent".to_owned(),
                 false => told.join("; "),

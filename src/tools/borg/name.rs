@@ -30,6 +30,11 @@ pub fn archive_name(series: &Series, time: DateTime<Utc>, run: &RunId) -> String
     format!("{name}.{}.{run}", time.format(TIME))
 }
 
+/// The series that a name tells; `None` as [`parse_archive_name`].
+pub fn series_in(name: &str) -> Option<Series> {
+    parse_archive_name(name).map(|(series, ..)| series)
+}
+
 /// Reads a name back; `None` when it is not one that [`archive_name`] gives.
 pub fn parse_archive_name(name: &str) -> Option<(Series, DateTime<Utc>, RunId)> {
     let mut parts = name.rsplitn(3, '.');

@@ -6,7 +6,7 @@ use chrono::Utc;
 
 use super::*;
 use crate::model::names::{HostName, JobName, TargetName};
-use crate::model::target::EngineConfig;
+use crate::model::target::{EngineConfig, WhenAbsent};
 
 fn settings() -> Settings {
     Settings {
@@ -36,6 +36,7 @@ fn target() -> (Target, BorgOptions) {
         local: Some("/srv/r".into()),
         secret: None,
         require_mount: None,
+        when_absent: WhenAbsent::Fail,
         program: None,
         copy_from: None,
         upload_limit_kib: None,

@@ -1,15 +1,20 @@
 //! Argument lists of btrfs-progs, and of our own stage in between.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::parts::{Behind, Cutting};
 use super::stage::{Expectation, Passed, Uuid};
-use crate::host::{CommandSpec, Effect, PrivateView, Tool, uuid_text};
+use crate::host::{CommandSpec, Effect, PrivateMount, PrivateView, Tool, uuid_text};
 
 /// The verb of ours that a [`stage`] is.
 pub const STAGE: &str = "pass-stream";
+
+/// The option of a stage that has it tell the [`Digest`](crate::tools::object::Digest) of what it passes on.
+pub const DIGEST: &str = "--digest";
 
 /// The verb of ours that tells what a stream changes.
 pub const CHANGES: &str = "list-changes";
@@ -36,18 +41,23 @@ pub fn send(program: &Tool, sending: &Sending, stall_limit: Duration) -> Command
     spec
 }
 
-/// Sends how one snapshot differs from another, without any data, to standard output.
-pub fn send_differences(
-    program: &Tool,
-    older: &Path,
-    newer: &Path,
-    stall_limit: Duration,
-) -> CommandSpec {
-    CommandSpec::lines(program.clone(), stall_limit)
-        .args(["send", "-q", "--no-data", "-p"])
-        .arg(older)
-        .arg("--")
-        .arg(newer)
+/// A [`send`] of the second version of the stream, in which what is compressed is sent as it is.
+pub fn with_compressed_data(mut send: CommandSpec) -> CommandSpec {
+    let words = ["--proto", "2", "--compressed-data"].map(OsString::from);
+    send.args.splice(1..1, words);
+    send
+}
+
+/// The same without any data.
+pub fn send_without_data(program: &Tool, sending: &Sending, stall_limit: Duration) -> CommandSpec {
+    let mut spec = send(program, sending, stall_limit);
+    spec.args.insert(1, "--no-data".into());
+    spec
+}
+
+/// Tells how long such a stream would be with data: [`Lengths`](super::estimate::Lengths), on a line.
+pub fn tell_lengths(stall_limit: Duration) -> CommandSpec {
+    list_changes(stall_limit).arg("--lengths")
 }
 
 /// Tells what such a stream changes, a [`Differing`](super::changes::Differing) a line.
@@ -76,6 +86,29 @@ pub fn stage(expected: &Expectation, reader: Reader, stall_limit: Duration) -> C
     spec
 }
 
+/// A stage that takes its stream apart, or goes on with one that was taken apart.
+pub fn parted(stage: CommandSpec, cutting: Option<&Cutting>) -> CommandSpec {
+    let Some(Cutting { every, seed, behind }) = cutting else { return stage };
+    let mut spec = stage.args(["--part-size", &every.to_string()]);
+    if let Some(seed) = seed {
+        spec = spec.args(["--part-seed", &uuid_text(*seed)]);
+    }
+    let Some(Behind { mark, received, leave_out }) = behind else { return spec };
+    spec = spec.args(["--behind", &mark.word()]);
+    if let Some(received) = received {
+        spec = spec.args(["--behind-known-as", &uuid_text(*received)]);
+    }
+    if *leave_out { spec.arg("--leave-out") } else { spec }
+}
+
+/// A stage that passes on no more than so much, KiB per second.
+pub fn paced(stage: CommandSpec, kib_per_second: Option<u32>) -> CommandSpec {
+    match kib_per_second {
+        Some(limit) => stage.args(["--limit", &limit.to_string()]),
+        None => stage,
+    }
+}
+
 /// Who reads what a stage passes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
@@ -94,9 +127,57 @@ pub fn receive(program: &Tool, directory: &Path, stall_limit: Duration) -> Comma
     spec
 }
 
+/// The same into a directory of this machine, without links in its path, of the file system that is mounted at `mount`. No
+/// link in it is followed: a stream may make one, and go on through it into what lies beside it.
+pub fn receive_here(
+    program: &Tool,
+    (mount, directory): (&Path, &Path),
+    stall_limit: Duration,
+) -> CommandSpec {
+    // All of the mount, for a difference is based on what is told by its path from there.
+    let shown = PrivateMount::Unlinked { from: mount.to_owned(), at: directory.to_owned() };
+    let below = directory.strip_prefix(mount).unwrap_or(Path::new(""));
+    // Joined with nothing, it would end in a slash.
+    let seen = match below.as_os_str().is_empty() {
+        true => directory.to_owned(),
+        false => directory.join(below),
+    };
+    let mut spec = receive(program, &seen, stall_limit);
+    spec.view.mounts.push(shown);
+    spec
+}
+
+/// How long the space of what was deleted may take to become free.
+pub const FREED_WITHIN: Duration = Duration::from_secs(30 * 60);
+
+/// Writes what there is to write on the file system of a path, and has it begin to free what was deleted: by itself it
+/// would do that within half a minute.
+pub fn commit(program: &Tool, path: &Path) -> CommandSpec {
+    let mut spec =
+        CommandSpec::new(program.clone(), Effect::Mutate).args(["filesystem", "sync"]).arg(path);
+    spec.time_limit = Some(FREED_WITHIN);
+    spec
+}
+
+/// Waits until the space of all subvolumes is free that were deleted so far on the file system of a path.
+pub fn wait_until_freed(program: &Tool, path: &Path) -> CommandSpec {
+    let mut spec = CommandSpec::new(program.clone(), Effect::Inspect)
+        .args(["subvolume", "sync", "-s", "1"])
+        .arg(path);
+    spec.time_limit = Some(FREED_WITHIN);
+    spec
+}
+
 /// Asks for the version of btrfs-progs.
 pub fn version(program: &Tool) -> CommandSpec {
     CommandSpec::helper(program.clone()).arg("--version")
+}
+
+/// Reads what [`version`] prints, such as `btrfs-progs v6.2`; `None` when it says nothing of the kind.
+pub fn parse_version(printed: &str) -> Option<(u32, u32)> {
+    let number = printed.lines().next()?.strip_prefix("btrfs-progs v")?;
+    let mut parts = number.split(|it: char| !it.is_ascii_digit()).map(str::parse);
+    Some((parts.next()?.ok()?, parts.next().map_or(Some(0), Result::ok)?))
 }
 
 /// What a [`stage`] tells on its standard error, a line each time.
@@ -170,6 +251,10 @@ mod tests {
         };
         let sent = send(&btrfs, &sending, limit);
         assert_eq!(sent.display(), "btrfs send -q -p /home/old -- /home/-new");
+        assert_eq!(
+            with_compressed_data(sent.clone()).display(),
+            "btrfs send --proto 2 --compressed-data -q -p /home/old -- /home/-new"
+        );
         assert_eq!((sent.effect, sent.stall_limit), (Effect::Inspect, Some(limit)));
         let received = receive(&btrfs, Path::new("/srv/copies"), limit);
         assert_eq!(received.display(), "btrfs receive -q -C -- /srv/copies");
@@ -186,6 +271,26 @@ mod tests {
             stage(&alone, Reader::Nobody, limit).display(),
             "stillpoint pass-stream --uuid 01010101-0101-0101-0101-010101010101 --name .incoming.x --to-nobody"
         );
+        let plain = stage(&alone, Reader::Next, limit);
+        assert_eq!(paced(plain.clone(), None).display(), plain.display());
+        assert_eq!(
+            paced(plain.clone(), Some(7)).display(),
+            format!("{} --limit 7", plain.display())
+        );
+    }
+
+    #[test]
+    fn versions_are_read() {
+        for (printed, expected) in [
+            ("btrfs-progs v6.2\n", Some((6, 2))),
+            ("btrfs-progs v6.17.1 \n+EXPERIMENTAL -ZONED\n", Some((6, 17))),
+            ("btrfs-progs v5\n", Some((5, 0))),
+            ("btrfs-progs v6.16-rc1\n", Some((6, 16))),
+            ("btrfs-progs vx.2\n", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_version(printed), expected, "{printed}");
+        }
     }
 
     #[test]

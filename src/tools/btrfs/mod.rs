@@ -4,6 +4,12 @@ use crate::host::Tool;
 
 pub mod changes;
 pub mod command;
+pub mod dated;
+pub mod estimate;
+pub mod nested;
+pub mod pace;
+pub mod parts;
+pub mod shown;
 pub mod stage;
 pub mod stream;
 

@@ -5,10 +5,14 @@
 //! subvolume of the target it is based on, its name is ours, its paths stay inside, and its end is held back until the
 //! sender is known to have ended well.
 
-use super::stream::{Command, Decoder, StreamError, attribute, check_path, command, header, kind};
+use std::borrow::Cow;
 
-/// A UUID, as a stream writes it.
-pub type Uuid = [u8; 16];
+use super::parts::{Cut, Cutting, Parts};
+use super::stream::{
+    Command, Decoder, StreamError, attribute, check_path, header, kind, rewritten,
+};
+
+pub use super::stream::Uuid;
 
 /// What a stream must be, and what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +53,8 @@ pub struct Passed {
 #[derive(Debug)]
 pub struct Stage {
     expected: Expectation,
+    cutting: Option<Cutting>,
+    parts: Option<Parts>,
     decoder: Decoder,
     end: Vec<u8>,
     passed: Passed,
@@ -57,7 +63,13 @@ pub struct Stage {
 impl Stage {
     /// A stage through which this passes and nothing else.
     pub fn new(expected: Expectation) -> Stage {
-        Stage { expected, decoder: Decoder::default(), end: Vec::new(), passed: Passed::default() }
+        let (decoder, passed) = (Decoder::default(), Passed::default());
+        Stage { expected, cutting: None, parts: None, decoder, end: Vec::new(), passed }
+    }
+
+    /// One that takes it apart as well, or goes on with what was taken apart before.
+    pub fn cutting(self, cutting: Option<Cutting>) -> Stage {
+        Stage { cutting, ..self }
     }
 
     /// Takes the next bytes of the sender, and adds to `out` what the receiver may have by now.
@@ -65,28 +77,53 @@ impl Stage {
     /// # Errors
     /// When it is not what was expected. What was let through so far cannot become a finished subvolume.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), StreamError> {
-        let Stage { expected, decoder, end, passed } = self;
+        let Stage { expected, cutting, parts, decoder, end, passed } = self;
         passed.bytes += bytes.len() as u64;
         decoder.push(bytes, &mut |command| {
             passed.commands += 1;
-            let is_named = kind::MADE.contains(&command.kind) || command.kind == kind::LINK;
-            passed.named += u64::from(is_named);
-            passed.unnamed += u64::from(command.kind == kind::UNLINK);
-            match command.kind {
-                _ if passed.commands == 1 => {
-                    out.extend(header(command.version));
-                    out.extend(begin(expected, passed, command)?);
+            if passed.commands == 1 {
+                let first = begin(expected, passed, command)?;
+                match cutting.take() {
+                    Some(cutting) => {
+                        let begun = Parts::begin(cutting, &expected.name, &command, first, out)?;
+                        *parts = Some(begun);
+                    }
+                    None => {
+                        out.extend(header(command.version));
+                        out.extend(first);
+                    }
                 }
+                return Ok(());
+            }
+            let left_out = parts.as_ref().map_or(0, Parts::left_out);
+            let passes = match command.kind {
                 kind::SUBVOLUME | kind::SNAPSHOT => {
                     let what = "a second subvolume in it".into();
                     return Err(StreamError::Another { what });
                 }
-                kind::END => end.extend_from_slice(command.bytes),
-                kind::CLONE => out.extend(clone(expected, command)?),
+                kind::END => {
+                    end.extend_from_slice(command.bytes);
+                    let names = [passed.named, passed.unnamed];
+                    return match parts {
+                        Some(parts) => parts.end(command.at, names, out),
+                        None => Ok(()),
+                    };
+                }
+                kind::CLONE => clone(expected, command)?,
                 _ => {
                     check_paths(command)?;
-                    out.extend_from_slice(command.bytes);
+                    Cow::Borrowed(command.bytes)
                 }
+            };
+            count(passed, &command);
+            let Some(parts) = parts else {
+                out.extend_from_slice(&passes);
+                return Ok(());
+            };
+            parts.take(command, &passes, [passed.named, passed.unnamed], out)?;
+            if parts.left_out() > left_out {
+                // Counted by whoever has it.
+                (passed.named, passed.unnamed) = (0, 0);
             }
             Ok(())
         })
@@ -94,7 +131,13 @@ impl Stage {
 
     /// What went through by now.
     pub fn passed(&self) -> Passed {
-        self.passed
+        let left_out = self.parts.as_ref().map_or(0, Parts::left_out);
+        Passed { bytes: self.passed.bytes.saturating_sub(left_out), ..self.passed }
+    }
+
+    /// The parts that have ended since this was asked last.
+    pub fn cuts(&mut self) -> Vec<Cut> {
+        self.parts.as_mut().map_or_else(Vec::new, Parts::cuts)
     }
 
     /// Lets the end through. To be called when the sender has ended well, and only then.
@@ -104,8 +147,15 @@ impl Stage {
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<Passed, StreamError> {
         self.decoder.finish()?;
         out.append(&mut self.end);
-        Ok(self.passed)
+        Ok(self.passed())
     }
+}
+
+/// Counts names that are given and taken away.
+fn count(passed: &mut Passed, command: &Command<'_>) {
+    let is_named = kind::MADE.contains(&command.kind) || command.kind == kind::LINK;
+    passed.named += u64::from(is_named);
+    passed.unnamed += u64::from(command.kind == kind::UNLINK);
 }
 
 /// The first command, as the receiver is to read it.
@@ -140,15 +190,16 @@ fn begin(
 }
 
 /// A shared extent, of the subvolume itself or of its parent; the receiver must look for no other one.
-fn clone(expected: &Expectation, command: Command<'_>) -> Result<Vec<u8>, StreamError> {
+fn clone<'c>(expected: &Expectation, command: Command<'c>) -> Result<Cow<'c, [u8]>, StreamError> {
     check_paths(command)?;
     let from = command.attribute(attribute::CLONE_UUID)?;
     if from == expected.uuid {
-        return Ok(command.bytes.to_vec());
+        return Ok(Cow::Borrowed(command.bytes));
     }
     match &expected.parent {
         Some(parent) if from == parent.sent => {
-            rewritten(command, &[(attribute::CLONE_UUID, parent.received.as_slice())])
+            let received = parent.received.as_slice();
+            rewritten(command, &[(attribute::CLONE_UUID, received)]).map(Cow::Owned)
         }
         _ => Err(StreamError::Another {
             what: "it shares data with one that was not asked for".into(),
@@ -170,16 +221,4 @@ fn check_paths(command: Command<'_>) -> Result<(), StreamError> {
         }
     }
     Ok(())
-}
-
-/// The same command with other values of these attributes.
-fn rewritten(from: Command<'_>, others: &[(u16, &[u8])]) -> Result<Vec<u8>, StreamError> {
-    let other = |attribute| others.iter().find(|(kind, _)| *kind == attribute);
-    let mut attributes = Vec::new();
-    for found in from.attributes() {
-        let (attribute, value) = found?;
-        attributes.push((attribute, other(attribute).map_or(value, |(_, value)| value)));
-    }
-    command(from.kind, &attributes)
-        .map_err(|_| StreamError::Malformed { at: from.at, what: "an attribute that is too long" })
 }

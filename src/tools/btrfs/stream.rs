@@ -4,9 +4,13 @@
 //! as far as it decides what a receiver does and where: which subvolume it claims to be, what it is based on, which
 //! paths it touches. Bytes come in any pieces, and no more than one command is held.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::model::shown::Show;
+
+/// A UUID, as a stream writes it.
+pub type Uuid = [u8; 16];
 
 /// What every stream begins with: `BTRFS_SEND_STREAM_MAGIC` and its zero, and the version in four bytes.
 const MAGIC: &[u8; 13] = b"btrfs-stream\0";
@@ -35,6 +39,8 @@ pub mod kind {
     pub const RENAME: u16 = 9;
     /// Takes a directory away.
     pub const RMDIR: u16 = 12;
+    /// An extended attribute of something.
+    pub const SET_XATTR: u16 = 13;
     /// The times of something.
     pub const UTIMES: u16 = 20;
     /// What changes the content of a file: data, a shared part, another length, holes; and that there is some.
@@ -63,6 +69,10 @@ pub mod attribute {
     pub const UUID: u16 = 1;
     /// The generation of the subvolume that is sent.
     pub const GENERATION: u16 = 2;
+    /// A length in bytes.
+    pub const SIZE: u16 = 4;
+    /// The name of an extended attribute.
+    pub const XATTR_NAME: u16 = 13;
     /// A path below the subvolume.
     pub const PATH: u16 = 15;
     /// Another one, to which something is renamed.
@@ -73,6 +83,8 @@ pub mod attribute {
     pub const DATA: u16 = 19;
     /// From which subvolume a snapshot or a clone is made.
     pub const CLONE_UUID: u16 = 20;
+    /// The generation that this had.
+    pub const CLONE_GENERATION: u16 = 21;
     /// From which file of that.
     pub const CLONE_PATH: u16 = 22;
 }
@@ -121,6 +133,12 @@ pub enum StreamError {
     Another {
         /// In which way.
         what: String,
+    },
+    /// It is not the one of which a part was received before.
+    #[error("at byte {at}: it is not the stream that was sent before")]
+    Differs {
+        /// Where in the stream.
+        at: u64,
     },
     /// It ended too early.
     #[error("it ends after {at} bytes, in the midst of it")]
@@ -294,7 +312,9 @@ impl Decoder {
             return Err(StreamError::Malformed { at, what: "a command of an unknown kind" });
         }
         self.ended = kind == kind::END;
-        each(Command { kind, bytes: command, version, at })?;
+        let command = Command { kind, bytes: command, version, at };
+        refuse_repetition(&command)?;
+        each(command)?;
         Ok(Some(whole))
     }
 
@@ -313,6 +333,19 @@ impl Decoder {
         self.version = Some(version);
         Ok(Some(HEADER))
     }
+}
+
+/// Refuses a command that has an attribute twice: of those, one reader takes the first and another one the last.
+fn refuse_repetition(command: &Command<'_>) -> Result<(), StreamError> {
+    let mut seen = BTreeSet::new();
+    for found in command.attributes() {
+        let (kind, _) = found?;
+        if !seen.insert(kind) {
+            let what = "a command has an attribute twice";
+            return Err(StreamError::Malformed { at: command.at, what });
+        }
+    }
+    Ok(())
 }
 
 /// The header of a stream of this version.
@@ -340,6 +373,30 @@ pub fn command(
     let sum = checksum(&bytes);
     bytes[CHECKSUM].copy_from_slice(&sum);
     Ok(bytes)
+}
+
+/// A whole command of a stream of this version.
+pub(super) fn whole_command(bytes: &[u8], version: u32) -> Command<'_> {
+    let kind = bytes.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |it| u16::from_le_bytes(*it));
+    Command { kind, bytes, version, at: 0 }
+}
+
+/// The same command with other values of these attributes.
+///
+/// # Errors
+/// When it is malformed, or an attribute is too long.
+pub(super) fn rewritten(
+    from: Command<'_>,
+    others: &[(u16, &[u8])],
+) -> Result<Vec<u8>, StreamError> {
+    let other = |attribute| others.iter().find(|(kind, _)| *kind == attribute);
+    let mut attributes = Vec::new();
+    for found in from.attributes() {
+        let (attribute, value) = found?;
+        attributes.push((attribute, other(attribute).map_or(value, |(_, value)| value)));
+    }
+    command(from.kind, &attributes)
+        .map_err(|_| StreamError::Malformed { at: from.at, what: "an attribute that is too long" })
 }
 
 /// The checksum of a command: CRC32C from zero and without the final inversion, with zeros in its own place.

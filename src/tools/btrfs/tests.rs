@@ -7,6 +7,8 @@ use super::changes::{Changes, Difference, Differing};
 use super::stage::{Expectation, Parent, Passed, Stage};
 use super::stream::{Command, Decoder, StreamError, attribute, command, header, kind};
 
+mod parted;
+
 const SENT: [u8; 16] = [1; 16];
 const PARENT: [u8; 16] = [2; 16];
 const THERE: [u8; 16] = [3; 16];
@@ -123,6 +125,30 @@ fn the_name_and_the_parent_are_ours_and_all_else_passes() {
     assert_eq!(got[6], "End");
     assert_eq!((passed.generation, passed.commands), (77, 7));
     assert_eq!(passed.bytes, sent.len() as u64);
+}
+
+#[test]
+fn a_command_that_has_an_attribute_twice_is_refused() {
+    // btrfs-progs takes the last of them, and would clone from what was never looked at.
+    let number = 0_u64.to_le_bytes();
+    let foreign = [9; 16];
+    let clone = |uuids: &[&[u8]]| {
+        let mut attributes: Vec<(u16, &[u8])> = vec![
+            (attribute::PATH, b"b"),
+            (attribute::SIZE, &number),
+            (attribute::CLONE_PATH, b"a"),
+        ];
+        attributes.extend(uuids.iter().map(|uuid| (attribute::CLONE_UUID, *uuid)));
+        let head = stream(1, &[begin(None)]);
+        let end = command(kind::END, &[]).unwrap();
+        let cut = head.len() - end.len();
+        [&head[..cut], &command(kind::CLONE, &attributes).unwrap(), &end].concat()
+    };
+    assert!(pass(expected(None), &clone(&[&SENT]), &[usize::MAX]).is_ok());
+    for uuids in [[&SENT[..], &foreign[..]], [&SENT[..], &SENT[..]]] {
+        let error = pass(expected(None), &clone(&uuids), &[usize::MAX]).unwrap_err();
+        assert!(error.to_string().contains("an attribute twice"), "{error}");
+    }
 }
 
 #[test]

@@ -25,8 +25,21 @@ pub struct FakeBorg {
 /// What a command answers.
 pub struct Answer {
     pub exit: Exit,
-    pub stdout: String,
+    pub stdout: Vec<u8>,
     pub stderr: Vec<String>,
+}
+
+impl Answer {
+    /// It went well, and printed this.
+    pub fn good(stdout: impl Into<String>) -> Self {
+        let stdout = stdout.into().into_bytes();
+        Self { exit: Exit::Code(0), stdout, stderr: Vec::new() }
+    }
+
+    /// It went well, and told this.
+    pub fn told(stderr: Vec<String>) -> Self {
+        Self { stderr, ..Self::good("") }
+    }
 }
 
 impl FakeBorg {
@@ -44,7 +57,7 @@ impl FakeBorg {
             ["create", "list", "delete", "compact", "check", "rename", "extract"]
                 .contains(&arg.as_str())
         });
-        let ok = |stdout: String| Answer { exit: Exit::Code(0), stdout, stderr: Vec::new() };
+        let ok = |stdout: String| Answer::good(stdout);
         match verb.map(String::as_str) {
             Some("create") => {
                 let operand =
@@ -69,7 +82,7 @@ impl FakeBorg {
                     self.files * 10,
                     self.files
                 );
-                Answer { exit: Exit::Code(0), stdout, stderr }
+                Answer { stderr, ..Answer::good(stdout) }
             }
             Some("extract") if self.broken => {
                 Self::failure("IntegrityError", "Data integrity error: chunk 17", 90)
@@ -126,7 +139,7 @@ impl FakeBorg {
             }
             Some("check") if self.damaged => Answer {
                 exit: Exit::Code(1),
-                stdout: String::new(),
+                stdout: Vec::new(),
                 stderr: vec![
                     r#"{"type": "log_message", "time": 1.0, "message": "Index object count mismatch.", "levelname": "ERROR", "name": "borg.repository"}"#.into(),
                 ],
@@ -142,6 +155,6 @@ impl FakeBorg {
             "type": "log_message", "time": 1.0, "message": message, "levelname": "ERROR",
             "name": "borg.archiver", "msgid": msgid,
         });
-        Answer { exit: Exit::Code(code), stdout: String::new(), stderr: vec![line.to_string()] }
+        Answer { exit: Exit::Code(code), stdout: Vec::new(), stderr: vec![line.to_string()] }
     }
 }

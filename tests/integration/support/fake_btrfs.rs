@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use stillpoint::host::Subvolume;
 
 /// The device that the file system is on.
@@ -22,6 +23,9 @@ pub struct Snapshot {
     pub read_only: bool,
     /// The generation in which it was changed last.
     pub changed: u64,
+    /// The generation in which it was made.
+    pub made_in: u64,
+    pub made: DateTime<Utc>,
 }
 
 /// The file system.
@@ -40,6 +44,10 @@ pub struct FakeBtrfs {
     /// What was deleted since the last commit: a power cut brings it back.
     uncommitted: BTreeMap<String, Snapshot>,
     made: u64,
+    /// How many snapshots there is room for; there is no end of it by default.
+    pub room: Option<u64>,
+    /// Snapshots that were deleted and take up their room still.
+    unfreed: u64,
 }
 
 impl FakeBtrfs {
@@ -67,8 +75,22 @@ impl FakeBtrfs {
             parent_uuid: Some(found.parent_uuid.clone()),
             read_only: found.read_only,
             changed: found.changed,
+            made_in: found.made_in,
+            made: found.made,
             ..Subvolume::default()
         })
+    }
+
+    /// The snapshot that whoever sees the top-level subvolume somewhere sees at a path.
+    pub fn seen(&self, path: &Path) -> &Snapshot {
+        let mut there = self.top.iter();
+        there.find(|(name, _)| path.ends_with(name)).expect("a snapshot that is there").1
+    }
+
+    /// All that lies in the top-level subvolume, by name.
+    pub fn all(&self, device: &Path) -> Vec<(PathBuf, Subvolume)> {
+        let names = self.top.keys();
+        names.filter_map(|name| Some((name.into(), self.find(device, name)?))).collect()
     }
 
     /// Makes a snapshot of the subvolume that has this number and UUID, wherever it lies.
@@ -93,9 +115,56 @@ impl FakeBtrfs {
             parent_uuid,
             read_only: true,
             changed: 10 + self.made,
+            made_in: 10 + self.made,
+            made: self.moment(),
         };
         self.top.insert(name.to_owned(), snapshot);
         Ok(uuid)
+    }
+
+    /// Makes a snapshot that another program makes. Answers with its UUID and generation.
+    pub fn somebody_elses(&mut self, name: &str, origin: &str) -> (String, u64) {
+        let uuid = format!("00000000-0000-0000-0003-{:012}", self.top.len());
+        let snapshot = Snapshot {
+            id: 3000 + self.top.len() as u64,
+            uuid: uuid.clone(),
+            parent_uuid: origin.to_owned(),
+            read_only: true,
+            changed: 5 + self.top.len() as u64,
+            made_in: 5 + self.top.len() as u64,
+            made: self.moment(),
+        };
+        let generation = snapshot.changed;
+        self.top.insert(name.to_owned(), snapshot);
+        (uuid, generation)
+    }
+
+    /// Makes a snapshot now, as another program does that runs beside us. Nothing was changed since the one before it.
+    pub fn another_tool_makes(&mut self, path: &str, origin: &str) {
+        self.made += 1;
+        let changed = self.top.values().map(|there| there.changed).max().unwrap_or(10);
+        let snapshot = Snapshot {
+            id: 1000 + self.made,
+            uuid: format!("00000000-0000-0000-0004-{:012}", self.made),
+            parent_uuid: origin.to_owned(),
+            read_only: true,
+            changed,
+            made_in: 10 + self.made,
+            made: self.moment(),
+        };
+        self.top.insert(path.to_owned(), snapshot);
+    }
+
+    /// A second for each two snapshots.
+    fn moment(&self) -> DateTime<Utc> {
+        let second = TimeDelta::seconds(self.made as i64 / 2);
+        Utc.with_ymd_and_hms(2026, 11, 21, 2, 0, 0).unwrap() + second
+    }
+
+    /// The names of the snapshots that no other program makes.
+    pub fn ours(&self) -> impl Iterator<Item = &String> {
+        let ours = self.top.iter().filter(|(_, there)| !there.uuid.contains("-0004-"));
+        ours.map(|(name, _)| name)
     }
 
     /// Deletes what was found at a name. Answers whether it was still that.
@@ -103,8 +172,20 @@ impl FakeBtrfs {
         let is_it = self.find(device, name).as_ref() == Some(found);
         if is_it && let Some(deleted) = self.top.remove(name) {
             self.uncommitted.insert(name.to_owned(), deleted);
+            self.unfreed += 1;
         }
         is_it
+    }
+
+    /// Bytes that are free. A snapshot takes a hundred.
+    pub fn free(&self) -> u64 {
+        let taken = self.top.len() as u64 + self.unfreed;
+        self.room.map_or(1 << 40, |room| room.saturating_sub(taken) * 100)
+    }
+
+    /// What was deleted takes up no room any more.
+    pub fn clean(&mut self) {
+        self.unfreed = 0;
     }
 
     /// Deletes for good what was deleted.
@@ -120,6 +201,6 @@ impl FakeBtrfs {
 }
 
 /// A number for a subvolume of the machine, the same for the same UUID.
-fn id_of(uuid: &str) -> u64 {
+pub fn id_of(uuid: &str) -> u64 {
     uuid.bytes().fold(256, |sum, byte| sum * 31 % 1_000_003 + u64::from(byte))
 }

@@ -3,7 +3,7 @@
 use stillpoint::host::CommandSpec;
 
 use super::fake_borg::Answer;
-use super::fake_lvm::{FakeLvm, FakeVolume, Kind, POOL, device, failure, good, words_of};
+use super::fake_lvm::{FakeLvm, FakeVolume, Kind, POOL, device, failure, words_of};
 
 impl FakeLvm {
     /// Carries out a command of dmsetup.
@@ -28,7 +28,7 @@ impl FakeLvm {
                     let state = if self.suspended.contains(&name) { "Suspended" } else { "Active" };
                     format!("{state} Live {name}\n")
                 };
-                good(self.device_names().into_iter().map(line).collect())
+                Answer::good(self.device_names().into_iter().map(line).collect::<String>())
             }
             ["status", "--", device] => self.status(device),
             ["resume", "--", device] => {
@@ -36,7 +36,7 @@ impl FakeLvm {
                     return failure(1, "Device does not exist.");
                 }
                 self.suspended.remove(*device);
-                good(String::new())
+                Answer::good("")
             }
             ["message", "vg-pool-tpool", "0", message] => {
                 let id: u64 = message
@@ -50,7 +50,7 @@ impl FakeLvm {
                     "the device {id} of {owner:?} was deleted"
                 );
                 match self.devices.remove(&id) {
-                    true => good(String::new()),
+                    true => Answer::good(""),
                     false => failure(1, "device-mapper: message ioctl on vg-pool-tpool failed"),
                 }
             }
@@ -78,7 +78,7 @@ impl FakeLvm {
     fn status(&self, asked: &str) -> Answer {
         if asked == format!("{}-tpool", device(POOL)) {
             let Self { kernel_transaction, pool_metadata, pool_data, .. } = self;
-            return good(format!(
+            return Answer::good(format!(
                 "0 819200 thin-pool {kernel_transaction} {pool_metadata}/1000 {pool_data}/1000 - rw discard_passdown queue_if_no_space - 1024\n"
             ));
         }
@@ -89,9 +89,9 @@ impl FakeLvm {
         };
         match volume.kind {
             Kind::Classic if volume.attributes.contains('I') => {
-                good("0 204800 snapshot Invalid\n".into())
+                Answer::good("0 204800 snapshot Invalid\n")
             }
-            Kind::Classic => good("0 204800 snapshot 16/40960 16\n".into()),
+            Kind::Classic => Answer::good("0 204800 snapshot 16/40960 16\n"),
             kind => panic!("nobody asks for the status of {kind:?}"),
         }
     }

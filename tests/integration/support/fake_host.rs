@@ -14,8 +14,8 @@ use chrono::{DateTime, FixedOffset, Offset, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
     ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
     Hypervisor, LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, Placed, Placement,
-    PrivateView, RunError, Shield, StdoutMode, Stream, Subvolume, ThawGuard, Tool, TrustError,
-    TrustKind, Watch, mount_of,
+    PrivateView, RunError, Shield, StdoutMode, Stream, Subvolume, SubvolumeAction, ThawGuard, Tool,
+    TrustError, TrustKind, Watch, mount_of,
 };
 use stillpoint::model::shown::Show;
 use stillpoint::model::undo::{ChildProcess, Identity};
@@ -23,9 +23,11 @@ use stillpoint::model::undo::{ChildProcess, Identity};
 use super::fake_borg::Answer;
 use super::fake_btrfs;
 use super::fake_lvm::Stage;
-use super::fake_pool::FakePool;
+use super::fake_pool::{FakePool, option};
+use super::fake_store::{self, FakeStore};
+use super::fake_tree::FakeTree;
 pub use super::world::{Fault, World};
-use super::world::{LOCKED, carry_out, injected, lock_of};
+use super::world::{LOCKED, SHOWN, carry_out, carry_out_chain, injected, lock_of, receive_torn};
 
 /// Unwinds the stack as a power cut would end the process.
 pub struct PowerCut;
@@ -253,13 +255,116 @@ impl FakeHost {
         }
         panic!("nobody stopped {}", spec.display())
     }
+
+    /// What is done to subvolumes.
+    fn act_on_subvolume(
+        &self,
+        action: &SubvolumeAction,
+        summary: String,
+    ) -> Result<Option<Identity>, ActError> {
+        match action {
+            SubvolumeAction::MakeSnapshot { device, origin, path, name } => {
+                let made = self.effect(summary, |world| world.btrfs.make(device, origin, name));
+                let uuid = made
+                    .ok_or_else(|| failed(path))?
+                    .map_err(refused("make a snapshot of", path))?;
+                Ok(Some(Identity::Subvolume { uuid }))
+            }
+            SubvolumeAction::DeleteSnapshot { device, name, found } => {
+                let at = name.to_str().unwrap();
+                let done = self.effect(summary, |world| world.btrfs.delete(device, found, at));
+                if_it_was_that(done, name)
+            }
+            SubvolumeAction::DeleteWhole { path, found, .. } => {
+                let done = self.effect(summary, |world| world.tree.delete_whole(path, found));
+                if_it_was_that(done, path)
+            }
+            SubvolumeAction::CommitDeletions { device, file_system } => {
+                assert_eq!(file_system.as_deref(), Some(fake_btrfs::FILE_SYSTEM));
+                let done = self.effect(summary, |world| {
+                    world.btrfs.commit(device);
+                    world.tree.commit();
+                    true
+                });
+                if_it_was_that(done, device)
+            }
+            SubvolumeAction::RenameSubvolume { path, name, found } => {
+                let done = self.effect(summary, |world| world.pool.rename(path, found, name));
+                if_it_was_that(done, path)
+            }
+            SubvolumeAction::DeleteSubvolume { path, found } => {
+                let done = self.effect(summary, |world| match FakeTree::from_top(path) {
+                    Some(path) => world.tree.delete(&path, found),
+                    None => Ok(world.pool.delete(path, found) || world.store.delete(path, found)),
+                });
+                if_it_was_that(done.transpose().map_err(refused("delete", path))?, path)
+            }
+            SubvolumeAction::MakeWritable { path, found, at } => {
+                let made = self.effect(summary, |world| world.tree.make_writable(path, found, at));
+                let made = made
+                    .ok_or_else(|| failed(path))?
+                    .map_err(refused("make a snapshot of", path))?;
+                let uuid = made.ok_or_else(|| ActError::NotOurs { path: path.clone() })?;
+                Ok(Some(Identity::Subvolume { uuid }))
+            }
+            SubvolumeAction::MoveSubvolume { from, found, to, .. } => {
+                let done = self.effect(summary, |world| world.tree.relocate(from, found, to));
+                if_it_was_that(done, from)
+            }
+            SubvolumeAction::ExchangeSubvolumes { one, other, .. } => {
+                let done = self.effect(summary, |world| world.tree.exchange(one, other));
+                if_it_was_that(done, &one.path)
+            }
+        }
+    }
+}
+
+fn failed(path: &Path) -> ActError {
+    refused("change", path)(std::io::Error::other("injected"))
+}
+
+fn refused(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> ActError {
+    let path = path.to_owned();
+    move |source| ActError::Io { what, path, source }
+}
+
+/// What an effect says of what was found at a path: whether it was still that, or that it failed.
+fn if_it_was_that(done: Option<bool>, path: &Path) -> Result<Option<Identity>, ActError> {
+    match done {
+        None => Err(failed(path)),
+        Some(true) => Ok(None),
+        Some(false) => Err(ActError::NotOurs { path: path.to_owned() }),
+    }
+}
+
+/// Whether nothing is at a path of which some part of the machine knows what is there.
+fn is_missing(world: &World, path: &Path) -> bool {
+    let is_of_pool = FakePool::is_own(path) && world.pool.file(path).is_none();
+    let is_of_store = FakeStore::holds(path)
+        && path != Path::new(fake_store::LOCATION)
+        && world.store.file(path).is_none();
+    // In what is put together in a staging directory there is nothing but what was put there.
+    let in_made = path.ancestors().skip(1).any(|above| above.ends_with("made"));
+    let is_put_there = world.tree.taken.as_ref().is_some_and(|name| path.ends_with(name))
+        || FakeTree::from_top(path).is_some_and(|it| world.tree.nodes.contains_key(&it));
+    let in_staging = FakeStore::is_scratch(path) && path.to_str().unwrap().contains(".stillpoint-");
+    let is_unpacked = world.staging.contains_key(path)
+        || world.store.received.keys().any(|it| path.starts_with(it));
+    let is_away = world.unmounted.iter().any(|at| path != at && path.starts_with(at));
+    path.starts_with("/missing")
+        || path.ends_with("missing")
+        || is_of_pool
+        || is_of_store
+        || in_made && !is_put_there
+        || in_staging && !is_unpacked
+        || is_away
 }
 
 fn completed(answer: Answer) -> Completed {
     Completed {
         is_predicted: false,
         exit: answer.exit,
-        stdout: answer.stdout.into_bytes(),
+        stdout: answer.stdout,
         stderr_tail: answer.stderr.join("\n").into_bytes(),
         elapsed: Duration::ZERO,
     }
@@ -309,7 +414,7 @@ impl Host for FakeHost {
             answer.unwrap_or_else(|| injected(&spec.tool))
         };
         if spec.stdout == StdoutMode::Lines {
-            for line in answer.stdout.lines() {
+            for line in String::from_utf8_lossy(&answer.stdout).lines() {
                 watch(Stream::Out, line.as_bytes());
             }
         }
@@ -330,21 +435,30 @@ impl Host for FakeHost {
         if let Some(signal) = self.stopping() {
             return Err(RunError::Interrupted { command, signal });
         }
-        let members = || before.iter().chain([last]);
-        let answers = self.effect(command.clone(), |world| {
-            if last.args.first().is_some_and(|verb| verb == "receive") {
-                let World { pool, btrfs, .. } = world;
-                return pool.receive(btrfs, &members().collect::<Vec<_>>());
-            }
-            members().map(|spec| carry_out(world, spec)).collect::<Vec<_>>()
-        });
+        let members: Vec<&CommandSpec> = before.iter().chain([last]).collect();
+        let answers = self.effect(command.clone(), |world| carry_out_chain(world, &members));
         if let Some(signal) = self.stopping() {
             return Err(RunError::Interrupted { command, signal });
         }
+        if answers.is_none() && FakeStore::takes(last) {
+            self.world().store.tear(&members);
+        }
+        let is_parted = members.iter().any(|it| option(it, "--part-seed").is_some());
+        let answers = answers.or_else(|| {
+            let world = &mut *self.world();
+            is_parted.then(|| receive_torn(world, &members))
+        });
         let answers =
-            answers.unwrap_or_else(|| members().map(|spec| injected(&spec.tool)).collect());
+            answers.unwrap_or_else(|| members.iter().map(|spec| injected(&spec.tool)).collect());
+        let told = answers.iter().take(before.len()).flat_map(|answer| answer.stderr.clone());
+        for line in told.collect::<Vec<_>>() {
+            watch(Stream::ProducerErr, line.as_bytes());
+        }
         let mut ended: Vec<Completed> = answers.into_iter().map(completed).collect();
         let last = ended.pop().unwrap();
+        for line in last.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            watch(Stream::Out, line);
+        }
         for line in last.stderr_tail.split(|byte| *byte == b'\n') {
             watch(Stream::Err, line);
         }
@@ -356,11 +470,6 @@ impl Host for FakeHost {
     }
 
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {
-        let failed = |path: &Path| ActError::Io {
-            what: "change",
-            path: path.to_owned(),
-            source: std::io::Error::other("injected"),
-        };
         match action {
             // The session's own directories are made anew by every run; they are no acquisition.
             Action::EnsureDirectory { .. } | Action::StopProcess { .. } => Ok(None),
@@ -368,6 +477,7 @@ impl Host for FakeHost {
                 .effect(format!("remove {}", path.display()), |world| {
                     world.engine_locks.remove(path);
                     world.pool.remove(path);
+                    world.store.remove(path);
                     None
                 })
                 .ok_or_else(|| failed(path)),
@@ -379,12 +489,14 @@ impl Host for FakeHost {
                     inode
                 });
                 let inode = made.ok_or_else(|| failed(path))?;
-                Ok(Some(Identity::Inode { device: 1, inode }))
+                Ok(Some(Identity::Directory { device: 1, inode, born: Some(inode) }))
             }
             Action::ReplaceFile { path, content, .. } => {
                 self.effect(format!("replace {}", path.display()), |world| {
                     if FakePool::holds(path) {
                         world.pool.write(path, content);
+                    } else if FakeStore::holds(path) {
+                        world.store.write(path, content);
                     } else {
                         world.files.insert(path.clone(), content.clone());
                     }
@@ -392,45 +504,17 @@ impl Host for FakeHost {
                 .ok_or_else(|| failed(path))?;
                 Ok(None)
             }
-            Action::MakeSnapshot { device, origin, path, name } => {
-                let made = self
-                    .effect(action.summary(), |world| world.btrfs.make(device, origin, name))
-                    .ok_or_else(|| failed(path))?;
-                let uuid = made.map_err(|source| ActError::Io {
-                    what: "make a snapshot of",
-                    path: path.clone(),
-                    source,
-                })?;
-                Ok(Some(Identity::Subvolume { uuid }))
-            }
-            Action::DeleteSnapshot { device, name, found } => {
-                let deleted = self
-                    .effect(action.summary(), |world| world.btrfs.delete(device, found, name))
-                    .ok_or_else(|| failed(Path::new(name)))?;
-                if deleted { Ok(None) } else { Err(ActError::NotOurs { path: name.into() }) }
-            }
-            Action::CommitDeletions { device, file_system } => {
-                assert_eq!(file_system.as_deref(), Some(fake_btrfs::FILE_SYSTEM));
-                self.effect(action.summary(), |world| world.btrfs.commit(device))
-                    .ok_or_else(|| failed(device))?;
-                Ok(None)
-            }
+            Action::Subvolume(done) => self.act_on_subvolume(done, action.summary()),
             Action::FlushFileSystem { path } => {
-                self.effect(action.summary(), |world| world.pool.flush())
-                    .ok_or_else(|| failed(path))?;
+                let flushed = self.effect(action.summary(), |world| {
+                    if FakeTree::from_top(path).is_some() {
+                        return world.tree.flush();
+                    }
+                    world.pool.flush();
+                    world.store.flush();
+                });
+                flushed.ok_or_else(|| failed(path))?;
                 Ok(None)
-            }
-            Action::RenameSubvolume { path, name, found } => {
-                let renamed = self
-                    .effect(action.summary(), |world| world.pool.rename(path, found, name))
-                    .ok_or_else(|| failed(path))?;
-                if renamed { Ok(None) } else { Err(ActError::NotOurs { path: path.clone() }) }
-            }
-            Action::DeleteSubvolume { path, found } => {
-                let deleted = self
-                    .effect(action.summary(), |world| world.pool.delete(path, found))
-                    .ok_or_else(|| failed(path))?;
-                if deleted { Ok(None) } else { Err(ActError::NotOurs { path: path.clone() }) }
             }
             Action::Freeze { cgroup } => {
                 let takes = self.world().freezing_takes;
@@ -465,7 +549,16 @@ impl Host for FakeHost {
                 .ok_or_else(|| failed(path))?;
                 Ok(None)
             }
-            Action::Unmount { path, id, device } => {
+            Action::Show { path, found, at } => {
+                let shown = self.effect(action.summary(), |world| {
+                    let is_it = world.pool.at(path).as_ref() == Some(found);
+                    is_it.then(|| world.show(path, at))
+                });
+                let shown = shown.ok_or_else(|| failed(path))?;
+                let (id, device) = shown.ok_or_else(|| ActError::NotOurs { path: path.clone() })?;
+                Ok(Some(Identity::Mount { id, device }))
+            }
+            Action::Unmount { path, id, device, .. } => {
                 let unmounted = self.effect(action.summary(), |world| {
                     let served = world.mounts.len();
                     world.mounts.retain(|mount| {
@@ -478,28 +571,22 @@ impl Host for FakeHost {
             }
             Action::RemoveStaging { path, identity } => {
                 let removed = self.effect(format!("remove {}", path.display()), |world| {
-                    let found = world.staging.get(path).copied();
-                    match (found, identity) {
-                        (None, _) => true,
-                        (Some(inode), Some(Identity::Inode { inode: ours, .. }))
-                            if inode == *ours =>
-                        {
-                            world.staging.remove(path);
-                            true
-                        }
+                    let Some(inode) = world.staging.get(path).copied() else { return true };
+                    let is_empty = !world.store.received.keys().any(|it| it.starts_with(path));
+                    let goes = match identity {
+                        Some(Identity::Directory { inode: ours, .. }) => inode == *ours,
+                        Some(_) => false,
                         // Made, but the record of its identity was cut off: it is still empty.
-                        (Some(_), None) => {
-                            world.staging.remove(path);
-                            true
-                        }
-                        (Some(_), Some(_)) => false,
+                        None => is_empty,
+                    };
+                    if goes {
+                        world.staging.remove(path);
+                        world.tree.remove_staging(path, inode);
+                        world.store.remove_staging(path, inode);
                     }
+                    goes
                 });
-                match removed {
-                    None => Err(failed(path)),
-                    Some(true) => Ok(None),
-                    Some(false) => Err(ActError::NotOurs { path: path.clone() }),
-                }
+                if_it_was_that(removed, path)
             }
         }
     }
@@ -536,16 +623,15 @@ impl Host for FakeHost {
     }
 
     fn path_state(&self, path: &Path) -> Result<Option<PathState>, ActError> {
-        if path.starts_with("/missing") {
-            return Ok(None);
-        }
         let world = self.world();
-        if path.starts_with(FakePool::own()) && world.pool.file(path).is_none() {
+        if is_missing(&world, path) {
             return Ok(None);
         }
         if world.silent.as_ref().is_some_and(|silent| path.starts_with(silent)) {
             panic!("a look at {} never comes back", path.display());
         }
+        let stored = world.store.file(path).map(Vec::len);
+        let unpacked = world.staging.get(path).copied().filter(|_| FakeStore::is_scratch(path));
         // The root of every btrfs subvolume has this inode.
         let is_root = world.btrfs.subvolumes.contains_key(path);
         // Everything else is something of its own.
@@ -557,10 +643,13 @@ impl Host for FakeHost {
         // Each subvolume has a device number of its own.
         let device = if is_root { own } else { mounted };
         Ok(Some(PathState {
-            kind: PathKind::Directory,
-            identity: Identity::Inode { device, inode },
+            kind: if stored.is_some() { PathKind::File } else { PathKind::Directory },
+            identity: match unpacked {
+                Some(inode) => Identity::Inode { device: 1, inode },
+                None => Identity::Inode { device, inode },
+            },
             empty: path.starts_with("/empty"),
-            size: 0,
+            size: stored.unwrap_or_default() as u64,
             uid: 0,
             gid: 0,
             mode: if FakePool::holds(path) { 0o700 } else { 0o755 },
@@ -569,7 +658,12 @@ impl Host for FakeHost {
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
         let world = self.world();
-        if let Some(content) = world.files.get(path).or_else(|| world.pool.file(path)) {
+        if let Some(content) = world
+            .files
+            .get(path)
+            .or_else(|| world.pool.file(path))
+            .or_else(|| world.store.file(path))
+        {
             return Ok(content.clone());
         }
         let text = match path.to_str() {
@@ -583,6 +677,8 @@ impl Host for FakeHost {
                     .map(|path| format!("{}  file\t\t1048572\t0\t-2\n", path.display()));
                 format!("Filename\t\tType\t\tSize\tUsed\tPriority\n{}", lines.collect::<String>())
             }
+            Some("/sys/fs/btrfs/features/send_stream_version") => "1\n".into(),
+            Some("/etc/fstab") => String::new(),
             Some("/etc/machine-id") => "0123456789abcdef0123456789abcdef\n".into(),
             Some("/sys/class/dmi/id/product_uuid") => {
                 "01234567-89ab-cdef-0123-456789abcdef\n".into()
@@ -596,7 +692,7 @@ impl Host for FakeHost {
     }
 
     fn is_mount_point(&self, path: &Path) -> Result<bool, ActError> {
-        Ok(!path.starts_with("/unmounted"))
+        Ok(!path.starts_with("/unmounted") && !self.world().unmounted.contains(path))
     }
 
     fn mounts(&self) -> Result<Vec<MountEntry>, ActError> {
@@ -605,11 +701,18 @@ impl Host for FakeHost {
 
     fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
         let world = self.world();
-        Ok(world.btrfs.at(root).or_else(|| world.pool.at(root)))
+        let received = || world.store.received.get(root).cloned();
+        let found = world.btrfs.at(root).or_else(|| world.tree.at(root));
+        Ok(found.or_else(|| world.pool.at(root)).or_else(received))
     }
 
-    fn subvolume_on(&self, device: &Path, name: &str) -> Result<Option<Subvolume>, ActError> {
-        Ok(self.world().btrfs.find(device, name))
+    fn subvolume_on(&self, device: &Path, path: &Path) -> Result<Option<Subvolume>, ActError> {
+        let world = self.world();
+        Ok(world.tree.find(path).or_else(|| world.btrfs.find(device, path.to_str().unwrap())))
+    }
+
+    fn subvolumes_on(&self, device: &Path) -> Result<Vec<(PathBuf, Subvolume)>, ActError> {
+        Ok(self.world().btrfs.all(device))
     }
 
     fn btrfs_on(&self, device: &Path) -> Result<Option<String>, ActError> {
@@ -628,6 +731,10 @@ impl Host for FakeHost {
         if FakePool::holds(root) {
             return Ok(world.pool.nested());
         }
+        if FakeStore::is_scratch(root) {
+            let nested = world.store.received.keys().filter(|path| path.starts_with(root));
+            return Ok(nested.cloned().collect());
+        }
         Ok(world.btrfs.nested.get(root).cloned().unwrap_or_default())
     }
 
@@ -639,8 +746,19 @@ impl Host for FakeHost {
         Ok(PathBuf::from("/usr/bin").join(tool.name()))
     }
 
-    fn free_space(&self, _: &Path) -> Result<u64, ActError> {
-        Ok(self.world().state_disk.map_or(1 << 40, |(bytes, _)| bytes))
+    fn free_space(&self, path: &Path) -> Result<u64, ActError> {
+        let world = self.world();
+        if FakePool::holds(path) {
+            return Ok(world.pool.free());
+        }
+        if world.btrfs.subvolumes.contains_key(path) {
+            return Ok(world.btrfs.free());
+        }
+        Ok(world.state_disk.map_or(1 << 40, |(bytes, _)| bytes))
+    }
+
+    fn total_space(&self, _: &Path) -> Result<u64, ActError> {
+        Ok(1000)
     }
 
     fn free_files(&self, _: &Path) -> Result<Option<u64>, ActError> {
@@ -650,6 +768,9 @@ impl Host for FakeHost {
     fn names_in(&self, directory: &Path) -> Result<Option<Vec<OsString>>, ActError> {
         if FakePool::holds(directory) {
             return Ok(Some(self.world().pool.names_in(directory)));
+        }
+        if FakeStore::holds(directory) {
+            return Ok(Some(self.world().store.names()));
         }
         if directory != Path::new(LOCKED) {
             return Ok(None);
@@ -696,6 +817,11 @@ impl Host for FakeHost {
     }
 
     fn pause(&self, span: Duration) {
+        let shown = self.world().mounts.iter().find(|mount| mount.options == SHOWN).cloned();
+        if let Some(shown) = shown.filter(|_| self.world().is_told) {
+            // A person looks around in it, and is through.
+            self.effect("a person unmounts it".into(), |world| world.unmount(&shown.at));
+        }
         let mut world = self.world();
         world.waited += span;
         if let Some(meanwhile) = world.while_waiting {

@@ -180,7 +180,7 @@ impl FakeLvm {
                     row["lv_uuid"] = "somebody-elses".into();
                     rows.push(row);
                 }
-                good(serde_json::json!({ "report": [{ "lv": rows }] }).to_string())
+                Answer::good(serde_json::json!({ "report": [{ "lv": rows }] }).to_string())
             }
             ("lvcreate", _) => self.create(&Wanted::read(&words)),
             ("lvremove", ["--yes", "--select", select, "--", GROUP]) => self.remove(select),
@@ -262,7 +262,7 @@ impl FakeLvm {
         }
         let made = self.volumes.last_mut().expect("it was just made");
         (made.origin, made.tags) = (origin, wanted.tags.clone());
-        good(String::new())
+        Answer::good("")
     }
 
     fn remove(&mut self, select: &str) -> Answer {
@@ -286,7 +286,7 @@ impl FakeLvm {
             is_it && tags.iter().all(|tag| volume.tags.contains(tag))
         };
         // LVM says nothing of it and exits with 0 when it selects nothing.
-        let Some(at) = self.volumes.iter().position(selected) else { return good(String::new()) };
+        let Some(at) = self.volumes.iter().position(selected) else { return Answer::good("") };
         if self.in_use > 0 {
             self.in_use -= 1;
             return failure(5, "Logical volume vg/… in use.");
@@ -307,7 +307,7 @@ impl FakeLvm {
             kind => panic!("{kind:?} {} was removed", self.volumes[at].name),
         }
         self.volumes.remove(at);
-        good(String::new())
+        Answer::good("")
     }
 
     /// Sends the messages that are still queued, as every LVM command does. The kernel refuses to make a
@@ -467,10 +467,6 @@ pub(super) fn device(volume: &str) -> String {
     format!("{GROUP}-{}", volume.replace('-', "--"))
 }
 
-pub(super) fn good(stdout: String) -> Answer {
-    Answer { exit: Exit::Code(0), stdout, stderr: Vec::new() }
-}
-
 pub(super) fn failure(code: i32, text: &str) -> Answer {
-    Answer { exit: Exit::Code(code), stdout: String::new(), stderr: vec![format!("  {text}")] }
+    Answer { exit: Exit::Code(code), stdout: Vec::new(), stderr: vec![format!("  {text}")] }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use stillpoint::capture::{self, Capture, CaptureError, Context, Made, Provider, Still};
 use stillpoint::engine::{BackupReport, Expected, Input};
-use stillpoint::host::{Access, Action, PrivateMount, PrivateView, Subvolume};
+use stillpoint::host::{Access, Action, PrivateMount, PrivateView, Subvolume, SubvolumeAction};
 use stillpoint::model::job::Job;
 use stillpoint::model::names::RunId;
 use stillpoint::model::needs::Needs;
@@ -73,18 +73,18 @@ impl Capture for Shelved {
     }
 
     fn make(&self, cx: Context<'_>) -> Result<(), CaptureError> {
-        cx.host.act(&Action::MakeSnapshot {
+        cx.host.act(&Action::Subvolume(SubvolumeAction::MakeSnapshot {
             device: DEVICE.into(),
             origin: self.found.clone(),
             path: VAULT.into(),
             name: self.snapshot.name.clone(),
-        })?;
+        }))?;
         Ok(())
     }
 
     fn verify(&self, cx: Context<'_>) -> Result<Made, CaptureError> {
         let name = self.snapshot.name.clone();
-        let made = cx.host.subvolume_on(DEVICE.as_ref(), &name)?;
+        let made = cx.host.subvolume_on(DEVICE.as_ref(), name.as_ref())?;
         let made = made.ok_or(CaptureError::Mismatch { what: format!("there is no {name}") })?;
         let about = name.clone();
         Ok(Made {

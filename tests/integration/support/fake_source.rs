@@ -58,7 +58,7 @@ impl Source for Databases {
         let mut held = None;
         let done = rec.step("hold", None, Some(database), |_| {
             let path = place(database);
-            let undo = StagingDirectory { path: path.clone() };
+            let undo = StagingDirectory::new(path.clone());
             let entry = cx.ledger.intend(undo.into()).map_err(ledger_error)?;
             let held = held.insert(Database { name: database.clone(), entry, identity: None });
             let made = cx.host().act(&Action::CreateDirectory { path, mode: 0o700 })?;

@@ -10,7 +10,12 @@ use super::fake_borg::{Answer, FakeBorg};
 use super::fake_btrfs::FakeBtrfs;
 use super::fake_guests::{FakeGuest, FakeGuests};
 use super::fake_lvm::{FakeLvm, Stage};
-use super::fake_pool::FakePool;
+use super::fake_plain::Plain;
+use super::fake_pool::{FakePool, OnTheWay, option};
+use super::fake_pulled;
+use super::fake_server::FakeServer;
+use super::fake_store::{FakeStore, KEEPER};
+use super::fake_tree::FakeTree;
 use super::fake_vault::FakeVault;
 
 /// What happens at the n-th effect.
@@ -61,6 +66,10 @@ pub struct World {
     pub vault: FakeVault,
     /// A directory of another btrfs that takes copies.
     pub pool: FakePool,
+    /// A place that stores streams.
+    pub store: FakeStore,
+    /// Another machine behind ssh.
+    pub server: Option<Box<FakeServer>>,
     /// Directories below the cache directory, with their inode.
     pub staging: BTreeMap<PathBuf, u64>,
     /// Whether the service that the `before` hook stops is running.
@@ -79,6 +88,8 @@ pub struct World {
     pub asked: Vec<PathBuf>,
     /// What is mounted.
     pub mounts: Vec<MountEntry>,
+    /// Mount points at which nothing is mounted.
+    pub unmounted: BTreeSet<PathBuf>,
     /// Where a look would never come back.
     pub silent: Option<PathBuf>,
     /// A person was told that a copy is mounted.
@@ -89,8 +100,14 @@ pub struct World {
     pub busy: BTreeSet<PathBuf>,
     /// A btrfs.
     pub btrfs: FakeBtrfs,
+    /// What lies on it besides.
+    pub tree: FakeTree,
     /// How many snapshots are kept beyond a run.
     pub bases: usize,
+    /// The id of the file system that is where snapshots of ours are that others pull, if it is another one than before.
+    pub other_id: Option<&'static str>,
+    /// A snapshot that was begun comes about when somebody removes the directory that it is to be in.
+    pub is_late: bool,
     /// Files that were replaced.
     pub files: BTreeMap<PathBuf, Vec<u8>>,
     /// A volume group.
@@ -145,7 +162,8 @@ impl World {
     /// All copies that there are, by id, oldest first: ids sort by time where one job makes them.
     pub fn copies(&self) -> Vec<String> {
         let named = self.borg.archives.keys().chain(self.vault.copies.keys()).cloned();
-        named.chain(self.pool.copies()).collect()
+        let far = self.server.iter().flat_map(|server| server.world.pool.copies());
+        named.chain(self.pool.copies()).chain(self.store.copies()).chain(far).collect()
     }
 
     /// Everything that a run must have released when it is over, and has not.
@@ -153,16 +171,22 @@ impl World {
         let mut held: Vec<String> = Vec::new();
         held.extend(self.staging.keys().map(|path| format!("staging {}", path.display())));
         held.extend(self.frozen.iter().map(|path| format!("frozen {}", path.display())));
-        if self.btrfs.top.len() != self.bases {
-            held.extend(self.btrfs.top.keys().map(|name| format!("snapshot {name}")));
+        let pulled = self.server.iter().flat_map(|server| server.world.btrfs.top.keys());
+        let snapshots: Vec<&String> = self.btrfs.ours().chain(pulled).collect();
+        if snapshots.len() != self.bases {
+            held.extend(snapshots.iter().map(|name| format!("snapshot {name}")));
             held.push(format!("{} is to be kept", self.bases));
         }
-        held.extend(self.pool.emptied().map(|name| format!("an empty copy {name}")));
+        held.extend(self.tree.held());
+        let far = self.server.iter().flat_map(|server| server.world.pool.emptied());
+        let emptied = self.pool.emptied().chain(far);
+        held.extend(emptied.map(|name| format!("an empty copy {name}")));
+        held.extend(self.store.received.keys().map(|path| format!("unpacked {}", path.display())));
         held.extend(self.lvm.snapshots().iter().map(|volume| format!("volume {}", volume.name)));
         held.extend(self.lvm.ailments());
         held.extend(self.guests.values().flat_map(FakeGuest::held));
         held.extend(self.engine_locks.iter().map(|path| format!("lock {}", path.display())));
-        let served = self.mounts.iter().filter(|mount| mount.is_fuse());
+        let served = self.mounts.iter().filter(|mount| mount.is_fuse() || mount.options == SHOWN);
         held.extend(served.map(|mount| format!("mount {} at {}", mount.id, mount.at.display())));
         let is_read_only = |path: &&PathBuf| {
             let mount = self.mounts.iter().rfind(|mount| mount.at == **path);
@@ -187,13 +211,19 @@ impl World {
         self.guests.values_mut().for_each(FakeGuest::reboot);
         self.btrfs.reboot();
         self.pool.reboot();
+        self.store.reboot();
+        self.staging.append(&mut self.store.removed);
+        self.staging.extend(self.tree.reboot());
+        for (at, uuid) in self.tree.booted() {
+            self.btrfs.subvolumes.insert(at.into(), uuid.clone());
+        }
         for mount in &mut self.mounts {
             if self.remounted.contains(&mount.at) {
                 mount.super_options = "rw".into();
             }
         }
         self.remounted.clear();
-        self.mounts.retain(|mount| !mount.is_fuse());
+        self.mounts.retain(|mount| !mount.is_fuse() && mount.options != SHOWN);
     }
 
     /// borg mounts a copy. The kernel gives each a number that is free.
@@ -211,6 +241,16 @@ impl World {
         });
     }
 
+    /// Shows a subvolume at a place. Answers with the mount's number and device.
+    pub fn show(&mut self, path: &Path, at: &Path) -> (u32, (u32, u32)) {
+        self.serve(at);
+        let shown = self.mounts.last_mut().unwrap();
+        shown.root = path.into();
+        shown.options = SHOWN.into();
+        shown.file_system = "btrfs".into();
+        (shown.id, shown.device)
+    }
+
     /// Takes the mount away that one sees at a place.
     pub fn unmount(&mut self, at: &Path) {
         let top = self.mounts.iter().rposition(|mount| mount.at == at).unwrap();
@@ -225,6 +265,9 @@ pub fn lock_of(spec: &CommandSpec) -> Option<PathBuf> {
     Some(PathBuf::from(format!("{LOCKED}/{}.4711-0", owner.to_str()?)))
 }
 
+/// The options of a mount that shows a subvolume.
+pub const SHOWN: &str = "ro,nosuid,nodev";
+
 /// The directory of such files.
 pub const LOCKED: &str = "/repo/lock.exclusive";
 
@@ -233,8 +276,20 @@ pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
     match spec.tool.name().as_str() {
         "borg" => world.borg.answer(spec),
         "vault" => world.vault.answer(spec),
+        "ssh" => ask(world, spec, None),
         program @ ("lvs" | "lvcreate" | "lvremove") => world.lvm.answer(program, spec),
         "dmsetup" => world.lvm.dmsetup(spec),
+        KEEPER => world.store.keeper(spec),
+        "btrfs" => {
+            let at = Path::new(spec.args.last().unwrap());
+            match (first_word(spec).as_str(), FakePool::holds(at)) {
+                ("filesystem" | "--version", _) => {}
+                ("subvolume", true) => world.pool.clean(),
+                ("subvolume", false) => world.btrfs.clean(),
+                _ => panic!("nobody thought of {}", spec.display()),
+            }
+            Answer::good("")
+        }
         "systemctl" => {
             let unit = spec.args.last().unwrap().to_string_lossy().into_owned();
             let (state, active, group) = match unit.as_str() {
@@ -244,7 +299,7 @@ pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
                 "no-process.service" => ("loaded", "active", String::new()),
                 unit => ("loaded", "active", format!("/system.slice/{unit}")),
             };
-            good(format!("LoadState={state}\nActiveState={active}\nControlGroup={group}\n"))
+            Answer::good(format!("LoadState={state}\nActiveState={active}\nControlGroup={group}\n"))
         }
         _ => {
             let word = first_word(spec);
@@ -262,8 +317,75 @@ pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
                 _ => {}
             }
             world.hooks.push(word);
-            good(String::new())
+            Answer::good("")
         }
+    }
+}
+
+/// What processes do and say of which each reads what the one before it writes.
+pub fn carry_out_chain(world: &mut World, chain: &[&CommandSpec]) -> Vec<Answer> {
+    let pulled = fake_pulled::sender(world, chain[0]);
+    let chain: Vec<&CommandSpec> = match &pulled {
+        Some((_, send)) => [&[send], &chain[1..]].concat(),
+        None => chain.to_vec(),
+    };
+    let chain = &chain[..];
+    let (first, last) = (chain[0], chain[chain.len() - 1]);
+    let names = |spec: &CommandSpec, holds: fn(&Path) -> bool| {
+        spec.args.last().is_some_and(|path| holds(Path::new(path)))
+    };
+    let World { pool, store, btrfs, tree, .. } = world;
+    let btrfs = pulled.as_ref().map_or(&*btrfs, |(there, _)| there);
+    match first_word(last).as_str() {
+        "receive" if names(last, FakeStore::is_scratch) => store.receive(chain),
+        // On its way back.
+        "receive" if FakeStore::gives(first) => tree.receive_stored(store, chain),
+        "receive" if names(first, FakePool::holds) => tree.receive(pool, chain),
+        "receive" => pool.receive(btrfs, chain),
+        "list-changes" => pool.measure(chain),
+        _ if FakeStore::takes(last) => store.take(btrfs, chain),
+        _ if FakeStore::is_read_by(first, last) => store.read(chain),
+        _ => match chain {
+            [send, stage, ssh] if ssh.tool.name() == "ssh" => {
+                let stream = OnTheWay::of(btrfs, send, stage);
+                if let Some(command) = Plain::of(ssh) {
+                    let server = world.server.as_mut().expect("there is a server");
+                    let [told, taken] = server.receive(stream, stage, &command);
+                    return vec![Answer::good(""), told, taken];
+                }
+                vec![Answer::good(""), Answer::good(""), ask(world, ssh, Some(stream))]
+            }
+            _ => chain.iter().map(|spec| carry_out(world, spec)).collect(),
+        },
+    }
+}
+
+/// The same of a stream that is torn before its end, which is received in parts.
+pub fn receive_torn(world: &mut World, chain: &[&CommandSpec]) -> Vec<Answer> {
+    let pulled = fake_pulled::sender(world, chain[0]);
+    let World { pool, btrfs, server, .. } = world;
+    if let Some((there, send)) = &pulled {
+        return pool.receive_torn(there, &[&[send], &chain[1..]].concat());
+    }
+    match (chain, server) {
+        ([send, stage, ssh], Some(server)) => {
+            let command = Plain::of(ssh).expect("it receives there");
+            server.world.pool.receive_torn(btrfs, &[*send, *stage, &command.spec])
+        }
+        (chain, _) => pool.receive_torn(btrfs, chain),
+    }
+}
+
+/// What the machine behind ssh says of a request, and of what is sent behind it.
+fn ask(world: &mut World, ssh: &CommandSpec, stream: Option<OnTheWay>) -> Answer {
+    let server = world.server.as_mut().expect("there is a server");
+    if server.only_port.is_some_and(|port| option(ssh, "-p").as_deref() != Some(port)) {
+        let stderr = vec!["ssh: connect to host: Connection refused".into()];
+        return Answer { exit: Exit::Code(255), stdout: Vec::new(), stderr };
+    }
+    match Plain::of(ssh) {
+        Some(command) => server.run(&command),
+        None => server.answer(ssh, stream),
     }
 }
 
@@ -271,18 +393,12 @@ fn first_word(spec: &CommandSpec) -> String {
     spec.args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-fn good(stdout: String) -> Answer {
-    Answer { exit: Exit::Code(0), stdout, stderr: Vec::new() }
-}
-
 /// What a process says that failed for no reason of its own.
 pub fn injected(tool: &Tool) -> Answer {
     match tool.name().as_str() {
         "borg" => FakeBorg::failure("Error", "injected", 2),
-        _ => Answer {
-            exit: Exit::Code(1),
-            stdout: String::new(),
-            stderr: vec!["injected".to_owned()],
-        },
+        _ => {
+            Answer { exit: Exit::Code(1), stdout: Vec::new(), stderr: vec!["injected".to_owned()] }
+        }
     }
 }

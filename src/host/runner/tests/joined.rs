@@ -389,3 +389,35 @@ while time.monotonic() < end: sum(range(10000))";
     let still = run("import time; time.sleep(60)");
     assert!(matches!(still, Err(RunError::Stalled { .. })), "{still:?}");
 }
+
+#[test]
+fn what_a_reader_is_told_first_is_no_part_of_the_stream() {
+    let producer = python("print('the stream', end='')");
+    let mut reader = python("import sys; print(sys.stdin.read())");
+    // More than the pump carries at once.
+    reader.input = Input::Bytes([b"x".repeat(3 << 20), b" and ".to_vec()].concat());
+    let piped = pipe(&runner().0, &producer, &reader, &mut |_, _| {}).unwrap();
+    assert!(piped.last.stdout.ends_with(b"xxx and the stream\n"));
+    assert_eq!(piped.last.stdout.len(), (3 << 20) + " and the stream\n".len());
+    assert_eq!(piped.bytes, Some(10));
+    // Nothing is no stream, whatever was told before.
+    let dir = tempfile::tempdir().unwrap();
+    let proof = dir.path().join("proof");
+    let mut reader = consumer(&proof);
+    reader.input = Input::Bytes(b"x".to_vec());
+    let piped = pipe(&runner().0, &python(""), &reader, &mut |_, _| {}).unwrap();
+    assert!(!piped.last.success());
+    assert!(!proof.exists(), "it saw an end");
+}
+
+#[test]
+fn a_process_alone_reads_what_it_is_given_or_nothing() {
+    let mut reader = python("import sys; print(len(sys.stdin.read()))");
+    assert_eq!(run(&reader).unwrap().stdout, b"0\n");
+    reader.input = Input::Bytes(vec![b'x'; 300_000]);
+    assert_eq!(run(&reader).unwrap().stdout, b"300000\n");
+    // Two inputs are none.
+    reader.input = Input::Own;
+    let refused = pipe(&runner().0, &python("print(1)"), &reader, &mut |_, _| {});
+    assert!(matches!(refused.unwrap_err(), RunError::Spawn { .. }));
+}

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::*;
-use crate::host::{Effect, EnvValue, Exit, FdStyle, SecretFd, StdoutMode, Stream, Tool};
+use crate::host::{Effect, EnvValue, Exit, FdStyle, Input, SecretFd, StdoutMode, Stream, Tool};
 use crate::model::secret::Secret;
 use crate::model::shown::Show;
 use crate::model::undo::ChildProcess;

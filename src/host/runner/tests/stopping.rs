@@ -37,6 +37,25 @@ time.sleep(60)",
 }
 
 #[test]
+fn an_answer_without_an_end_is_not_kept() {
+    let (runner, _) = runner();
+    for (megabytes, is_kept) in [("256", true), ("100000000", false)] {
+        let spec = shell(&format!("head -c {megabytes}M /dev/zero"));
+        match runner.run(&spec, &mut |_, _| {}) {
+            Ok(completed) => {
+                assert!(is_kept, "{megabytes} MiB");
+                assert_eq!(completed.stdout.len(), 256 << 20);
+            }
+            Err(error) => {
+                assert!(!is_kept, "{megabytes} MiB: {error}");
+                let told = format!("{error} {:?}", std::error::Error::source(&error));
+                assert!(told.contains("it printed more than 256"), "{told}");
+            }
+        }
+    }
+}
+
+#[test]
 fn nothing_is_started_after_a_signal_unless_shielded() {
     let (runner, stop) = runner();
     stop.raise(1);

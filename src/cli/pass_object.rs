@@ -1,0 +1,84 @@
+//! `pass-object`: not for people. It reads, passes on or stores an object, and tells what it was; see
+//! [`crate::tools::object`].
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use nix::fcntl::OFlag;
+
+use crate::model::shown::Show;
+use crate::tools::object::Digesting;
+
+use super::options::Verdict;
+use super::{piped, render};
+
+/// Arguments of `pass-object`.
+#[derive(Debug, Args)]
+pub struct PassObjectArgs {
+    /// A file to read instead of standard input
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
+    from: Option<PathBuf>,
+    /// What to read instead of standard input
+    #[arg(long, value_name = "TEXT", conflicts_with = "from", allow_hyphen_values = true)]
+    text: Option<String>,
+    /// A new file to write instead of standard output
+    #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
+    to: Option<PathBuf>,
+    /// Pass nothing on
+    #[arg(long, conflicts_with = "to")]
+    to_nobody: bool,
+}
+
+/// Runs the verb: until what it reads ends. Whoever starts it lets that end only when all before it have ended well.
+pub fn run(args: &PassObjectArgs) -> Verdict {
+    let mut digesting = Digesting::default();
+    let mut stored = args.to.as_deref().map(create).transpose()?;
+    let mut to = piped::stdout()?;
+    let mut take = |piece: &[u8]| -> anyhow::Result<()> {
+        digesting.take(piece);
+        match (&mut stored, args.to_nobody) {
+            (Some(file), _) => file.write_all(piece).context("cannot write the object"),
+            (None, false) => to.write_all(piece).context("cannot pass the object on"),
+            (None, true) => Ok(()),
+        }
+    };
+    match (&args.text, &args.from) {
+        (Some(text), _) => take(text.as_bytes())?,
+        (None, Some(path)) => piped::each_piece_of(open(path)?, take)?,
+        (None, None) => piped::each_piece(take)?,
+    }
+    if let (Some(file), Some(path)) = (&stored, &args.to) {
+        file.sync_all().context("cannot write the object to its disk")?;
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let flushed = File::open(directory).and_then(|directory| directory.sync_all());
+        flushed.context("cannot write the object's directory to its disk")?;
+    }
+    render::say(&serde_json::to_string(&digesting.finish())?);
+    Ok(Vec::new())
+}
+
+/// Makes a file for an object, where there is none.
+fn create(path: &Path) -> anyhow::Result<File> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path);
+    made.with_context(|| format!("cannot make {}", path.shown()))
+}
+
+/// Opens an object. To read a pipe would be to wait for ever.
+fn open(path: &Path) -> anyhow::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    let file = opened.with_context(|| format!("cannot read {}", path.shown()))?;
+    if !file.metadata()?.is_file() {
+        bail!("{} is no file", path.shown());
+    }
+    Ok(file)
+}

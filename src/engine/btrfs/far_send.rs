@@ -1,0 +1,131 @@
+//! Sends a snapshot to another machine.
+
+use super::catalog::Record;
+use super::far::{FarEngine, predictions};
+use super::names::{Item, SentUuid};
+use super::receive::Sealed;
+use super::way::{Undone, Way};
+use super::wire::{Ask, Receive, Refusal, Taken};
+use crate::engine::made::Made;
+use crate::engine::sent::{
+    Data, cannot_be_sent, culprit, failed_there, failure, heard, sender, uuid,
+};
+use crate::engine::{Context, Engine, EngineError, OnProgress, StillSubvolume};
+use crate::host::{Fact, Stream};
+use crate::tools::btrfs::command;
+use crate::tools::btrfs::parts::has_differed;
+use crate::tools::btrfs::stage::{Expectation, Parent};
+
+impl FarEngine {
+    /// Sends a snapshot, or how it differs from what is there.
+    pub(super) fn send(
+        &self,
+        cx: Context<'_>,
+        made: &Made,
+        (still, way, data): (&StillSubvolume, &Way<'_>, Data),
+        progress: OnProgress<'_>,
+    ) -> Result<Sealed, Undone> {
+        let name = made.name();
+        let base = way.base;
+        let parent = base.map(|base| uuid(&base.sent.uuid)).transpose()?;
+        let expected = Expectation {
+            name: name.clone(),
+            uuid: uuid(&still.snapshot.uuid)?,
+            // Which subvolume that is there, the server alone knows.
+            parent: parent.map(|sent| Parent { sent, received: sent }),
+        };
+        let sent = base.map(|base| base.sent);
+        let [send, stage] = sender(self, still, sent, &expected, data);
+        let before = [send, command::parted(stage, way.cutting().as_ref())];
+        let mut ask = self.asking(self.receiving(made, still, way)?)?;
+        let [about, _] = predictions(self.target());
+        let value = self.predicted(made, still, &name);
+        ask.prediction.facts = vec![Fact { about, value }];
+        let chained = cx.host.chain(&before, &ask, &mut |stream, line| {
+            if stream == Stream::ProducerErr {
+                heard(line, progress);
+            }
+        });
+        let chained = chained.map_err(EngineError::from)?;
+        if chained.last.is_predicted {
+            return Ok(Sealed { name, bytes: None, files: None, left: None });
+        }
+        if chained.before.last().is_some_and(|stage| has_differed(&stage.stderr_tail)) {
+            return Err(Undone::Differs("the snapshot is not what was sent before".into()));
+        }
+        if cannot_be_sent(&chained) && way.part_size.is_some() {
+            self.give_up(cx, &name);
+        }
+        if let Some((spec, ended)) = culprit(&before, &ask, &chained) {
+            if !std::ptr::eq(ended, &chained.last) {
+                let there = failed_there(still, &before, spec, ended);
+                return Err(there.unwrap_or_else(|| failure(self.target(), spec, ended)).into());
+            }
+            return Err(match Refusal::last(&ended.stderr_tail) {
+                Some(Refusal::Difference(detail)) => Undone::Difference(detail),
+                Some(Refusal::Differs(detail)) => Undone::Differs(detail),
+                _ => self.why(spec, ended).into(),
+            });
+        }
+        let taken: Taken = self.answer(&chained.last)?;
+        if taken.name.as_str() != name {
+            let what = format!("it took {} for {name}", taken.name.as_str());
+            return Err(EngineError::Output { engine: "stillpoint serve", what }.into());
+        }
+        Ok(Sealed { name, bytes: taken.bytes, files: taken.files, left: taken.left })
+    }
+
+    /// Has the server remove what it has of a copy: the next run would try to go on with it, in vain.
+    fn give_up(&self, cx: Context<'_>, name: &str) {
+        let _shield = cx.host.shield();
+        let asked = self.name_of(name).and_then(|copy| self.asking(Ask::GiveUp { copy }));
+        if let Err(error) = asked.and_then(|ask| self.change(cx, &ask)) {
+            tracing::warn!(%error, "what the server has of {name} is left there");
+        }
+    }
+
+    fn receiving(
+        &self,
+        made: &Made,
+        still: &StillSubvolume,
+        way: &Way<'_>,
+    ) -> Result<Ask, EngineError> {
+        let unfit = |what: &str| EngineError::unsupported(self.target(), what);
+        let item = made.item.as_deref().and_then(Item::new);
+        let base = way.base.map(|base| self.name_of(&base.received.name)).transpose()?;
+        Ok(Ask::Receive(Box::new(Receive {
+            host: made.host.clone(),
+            job: made.job.clone(),
+            item: item.ok_or_else(|| unfit("store a subvolume of such a path"))?,
+            run: made.run.clone(),
+            machine: made.machine.clone(),
+            time: made.time,
+            sent: SentUuid::new(&*still.snapshot.uuid)
+                .ok_or_else(|| unfit("send a snapshot without a UUID"))?,
+            generation: still.snapshot.generation,
+            base,
+            part_size: way.part_size,
+            behind: way.behind.cloned(),
+        })))
+    }
+
+    /// The record that a copy would have, as far as anybody will ask.
+    fn predicted(&self, made: &Made, still: &StillSubvolume, name: &str) -> Vec<u8> {
+        let record = Record {
+            format: Record::FORMAT,
+            name: name.to_owned(),
+            uuid: name.to_owned(),
+            sent: still.snapshot.uuid.clone(),
+            generation: still.snapshot.generation,
+            changed: 0,
+            parent: None,
+            made: made.clone(),
+            bytes: None,
+            files: None,
+            pinned: false,
+            unproven: false,
+            going: false,
+        };
+        serde_json::to_vec(&record).unwrap_or_default()
+    }
+}

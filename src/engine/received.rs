@@ -1,0 +1,63 @@
+//! Copies on their way back: the stream of one is received as the subvolume that it is of.
+
+use super::sent::{Blame, culprit, failure, heard};
+use super::{AsSubvolume, Context, Engine, EngineError, OnProgress};
+use crate::host::{Action, Chained, CommandSpec, Stream, Subvolume};
+use crate::model::shown::Show;
+use crate::tools::btrfs::command::{self, Told};
+
+/// What receives a stream where it is wanted, and can write nowhere else.
+pub(super) fn receiver(engine: &dyn Engine, wanted: &AsSubvolume<'_>) -> CommandSpec {
+    let seen = wanted.confinement.as_ref().and_then(|it| it.staged.first());
+    let seen = seen.map_or(wanted.into, |staged| staged.at.as_path());
+    let limit = engine.target().stall_timeout;
+    let mut receive = command::receive(&engine.program(), seen, limit);
+    receive.confinement = wanted.confinement.clone();
+    receive
+}
+
+/// Receives what these processes bring, the last of which is our stage, as the subvolume that was sent as `sent`. It is on
+/// the disk then; an empty one in a dry run.
+///
+/// # Errors
+/// When it was not received whole.
+pub(super) fn receive(
+    cx: Context<'_>,
+    engine: &dyn Engine,
+    before: &[CommandSpec],
+    (wanted, sent): (&AsSubvolume<'_>, &str),
+    blame: Blame<'_>,
+    progress: OnProgress<'_>,
+) -> Result<Subvolume, EngineError> {
+    let receive = receiver(engine, wanted);
+    let chained = cx.host.chain(before, &receive, &mut |stream, line| {
+        if stream == Stream::ProducerErr {
+            heard(line, progress);
+        }
+    })?;
+    if chained.last.is_predicted {
+        return Ok(Subvolume::default());
+    }
+    if let Some((spec, ended)) = culprit(before, &receive, &chained) {
+        return Err(match std::ptr::eq(ended, &chained.last) {
+            true => failure(engine.target(), spec, ended).of_destination(wanted.into),
+            false => blame(spec, ended),
+        });
+    }
+    let whole = passed(&chained).filter(|told| told.whole);
+    // What was received is nowhere yet.
+    cx.host.act(&Action::FlushFileSystem { path: wanted.into.to_owned() })?;
+    let at = wanted.into.join(wanted.name);
+    let found = cx.host.subvolume(&at)?;
+    let is_it =
+        |found: &Subvolume| whole.is_some_and(|told| found.is_received_as(sent, told.generation));
+    found.filter(is_it).ok_or_else(|| {
+        let what = format!("btrfs receive ended well, and {} is not what was sent", at.shown());
+        EngineError::Output { engine: "btrfs", what }
+    })
+}
+
+/// What our stage told last.
+fn passed(chained: &Chained) -> Option<Told> {
+    chained.before.last().and_then(|stage| Told::last(&stage.stderr_tail))
+}

@@ -1,0 +1,242 @@
+//! What engines have in common whose copies are what `btrfs send` sends: the processes that send, and why one failed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Context, Engine, EngineError, Input, OnProgress, SentFrom, Snapshot, StillSubvolume};
+use crate::host::{Chained, CommandSpec, Completed, PrivateView, Tool, Watch};
+use crate::model::event::Progress;
+use crate::model::target::Target;
+use crate::tools::btrfs::command::{self, Reader, Sending, Told, parse_uuid, parse_version};
+use crate::tools::btrfs::parts::is_unfit;
+use crate::tools::btrfs::stage::{Expectation, Uuid};
+use crate::tools::far::{self, Why};
+use crate::tools::ssh;
+
+/// The subvolume that is to be stored.
+///
+/// # Errors
+/// When it is anything else.
+pub(super) fn still_of<'r>(
+    engine: &dyn Engine,
+    input: &'r Input,
+) -> Result<&'r StillSubvolume, EngineError> {
+    match input {
+        Input::Subvolume(still) => Ok(still),
+        Input::Tree { .. } | Input::Stream { .. } => {
+            Err(EngineError::unsupported(engine.target(), "store anything but subvolumes"))
+        }
+    }
+}
+
+/// What a stream may be made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Data {
+    /// What every receiver understands.
+    Plain,
+    /// What is compressed, as it is.
+    Compressed,
+}
+
+impl Data {
+    /// A sender of such a stream.
+    pub fn sent_by(self, send: CommandSpec) -> CommandSpec {
+        match self {
+            Data::Plain => send,
+            Data::Compressed => command::with_compressed_data(send),
+        }
+    }
+}
+
+/// The oldest btrfs-progs that take compressed data: 6.0.2 and 6.2 mended ways in which it was lost.
+const TAKES_COMPRESSED: (u32, u32) = (6, 2);
+
+/// Where a kernel says which streams it can make and take.
+pub(super) const STREAM_VERSION: &str = "/sys/fs/btrfs/features/send_stream_version";
+
+/// What this machine can send and receive.
+pub(super) fn data_here(cx: Context<'_>, engine: &dyn Engine) -> Data {
+    let kernel = cx.host.read(Path::new(STREAM_VERSION)).ok();
+    let knows =
+        |kernel: &[u8]| version(cx, engine).is_ok_and(|version| takes_compressed(kernel, &version));
+    match kernel.is_some_and(|kernel| knows(&kernel)) {
+        true => Data::Compressed,
+        false => Data::Plain,
+    }
+}
+
+/// Whether compressed data can be sent and received where the kernel says this of streams, and btrfs-progs that of
+/// themselves.
+pub(super) fn takes_compressed(kernel: &[u8], version: &str) -> bool {
+    let newest: Option<u32> = String::from_utf8_lossy(kernel).trim().parse().ok();
+    newest.is_some_and(|newest| newest >= 2)
+        && parse_version(version).is_some_and(|version| version >= TAKES_COMPRESSED)
+}
+
+/// The process that sends a snapshot from where it is, as `how` makes it of btrfs-progs there. The program is that of this
+/// machine.
+pub(super) fn send_from(
+    program: &Tool,
+    still: &StillSubvolume,
+    base: Option<&Snapshot>,
+    limit: Duration,
+    how: impl Fn(&Tool, &Sending) -> CommandSpec,
+) -> CommandSpec {
+    let sending = |view| Sending {
+        snapshot: still.snapshot.path.clone(),
+        parent: base.map(|base| base.path.clone()),
+        view,
+    };
+    match &still.from {
+        SentFrom::Here(view) => how(program, &sending(view.clone())),
+        SentFrom::There(server) => {
+            let there = Tool::from_word(&server.program);
+            far::there(server, how(&there, &sending(PrivateView::default())), limit)
+        }
+    }
+}
+
+/// Why nothing came of what is sent by another machine, if that is the process which failed: the first of a chain.
+pub(super) fn failed_there(
+    still: &StillSubvolume,
+    before: &[CommandSpec],
+    spec: &CommandSpec,
+    ended: &Completed,
+) -> Option<EngineError> {
+    let SentFrom::There(server) = &still.from else { return None };
+    before.first().filter(|first| std::ptr::eq(*first, spec))?;
+    let login = server.login.clone();
+    Some(match far::why(server, ended) {
+        Why::NotReached(detail) => EngineError::Sender {
+            login,
+            detail,
+            hint: "check network, host name, ssh key and host key; the next run sends again".into(),
+        },
+        Why::Unfit { what: detail, hint } => EngineError::Sender { login, detail, hint },
+        Why::BeingSent(said) | Why::Failed(said) => EngineError::Sender {
+            login,
+            detail: format!("{} ({said})", ended.exit),
+            hint: "look at that machine, and its kernel's log; the next run sends again".into(),
+        },
+    })
+}
+
+/// What sends a snapshot, and passes on what was asked for.
+pub(super) fn sender(
+    engine: &dyn Engine,
+    still: &StillSubvolume,
+    base: Option<&Snapshot>,
+    expected: &Expectation,
+    data: Data,
+) -> [CommandSpec; 2] {
+    let target = engine.target();
+    let limit = target.stall_timeout;
+    let stage = command::stage(expected, Reader::Next, limit);
+    let data = match still.from {
+        SentFrom::Here(_) => data,
+        // What can be sent is known of this machine alone.
+        SentFrom::There(_) => Data::Plain,
+    };
+    let send = send_from(&engine.program(), still, base, limit, |program, sending| {
+        data.sent_by(command::send(program, sending, limit))
+    });
+    [send, command::paced(stage, target.upload_limit_kib)]
+}
+
+/// Tells how far it is, if a line of a stage's says so.
+pub(super) fn heard(line: &[u8], progress: OnProgress<'_>) {
+    if let Some(told) = Told::read(line) {
+        progress(Progress { bytes_done: Some(told.bytes), ..Progress::default() });
+    }
+}
+
+/// How many names lead to what is no directory in a copy: a difference says which of those before it came and went.
+pub(super) fn files(told: &Told, before: Option<u64>) -> Option<u64> {
+    (before? + told.named).checked_sub(told.unnamed)
+}
+
+/// The version of btrfs-progs.
+///
+/// # Errors
+/// When they do not tell it.
+pub(super) fn version(cx: Context<'_>, engine: &dyn Engine) -> Result<String, EngineError> {
+    let spec = command::version(&engine.program());
+    let completed = cx.host.run(&spec, &mut |_, _| {})?;
+    match completed.success() {
+        true => Ok(String::from_utf8_lossy(&completed.stdout).trim().to_owned()),
+        false => Err(failure(engine.target(), &spec, &completed)),
+    }
+}
+
+/// The process of a chain that failed by itself, the last one of them: those before it lost their reader, and those behind
+/// it were stopped because of it.
+pub(super) fn culprit<'c>(
+    before: &'c [CommandSpec],
+    last: &'c CommandSpec,
+    chained: &'c Chained,
+) -> Option<(&'c CommandSpec, &'c Completed)> {
+    let ended = || before.iter().zip(&chained.before).chain([(last, &chained.last)]);
+    let by_itself = ended().rfind(|(_, completed)| completed.exit.is_own_failure());
+    by_itself.or_else(|| ended().find(|(_, completed)| !completed.success()))
+}
+
+/// Whether a snapshot cannot be sent, of which a chain is the sender, a stage and whoever takes it: the sender failed by
+/// itself, or what it says may not pass. Everything else may go better the next time.
+pub(super) fn cannot_be_sent(chained: &Chained) -> bool {
+    // A line to another machine that broke is no fault of the snapshot.
+    let failed = |sender: &Completed| {
+        sender.exit.is_own_failure() && sender.code() != Some(ssh::OWN_FAILURE)
+    };
+    chained.before.first().is_some_and(failed)
+        || chained.before.last().is_some_and(|stage| is_unfit(&stage.stderr_tail))
+}
+
+/// Why a process failed that works for a target.
+pub(super) fn failure(target: &Target, spec: &CommandSpec, completed: &Completed) -> EngineError {
+    let detail = completed.last_lines(5);
+    // The words of the kernel stand at the end; a name before them may say anything.
+    if detail.lines().any(|line| FULL.iter().any(|end| line.ends_with(end))) {
+        return EngineError::Full { repository: target.repository.clone(), detail };
+    }
+    EngineError::Failed { command: spec.display(), exit: completed.exit.to_string(), detail }
+}
+
+/// Says why a process failed.
+pub(super) type Blame<'a> = &'a dyn Fn(&CommandSpec, &Completed) -> EngineError;
+
+/// Runs processes, each of which reads what the one before it prints.
+///
+/// # Errors
+/// When one of them failed.
+pub(super) fn run_all(
+    cx: Context<'_>,
+    specs: &[CommandSpec],
+    blame: Blame<'_>,
+    watch: Watch<'_>,
+) -> Result<(), EngineError> {
+    let Some((last, before)) = specs.split_last() else { return Ok(()) };
+    let chained = match before {
+        [] => Chained { before: Vec::new(), last: cx.host.run(last, watch)?, bytes: None },
+        before => cx.host.chain(before, last, watch)?,
+    };
+    match culprit(before, last, &chained) {
+        Some((spec, ended)) => Err(blame(spec, ended)),
+        None => Ok(()),
+    }
+}
+
+/// What stands at the end of a line when there was no space: of btrfs-progs, and of our own verbs.
+const FULL: &[&str] = &[
+    ": No space left on device",
+    ": No space left on device (os error 28)",
+    ": Disk quota exceeded (os error 122)",
+];
+
+/// Reads the UUID of a snapshot.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn uuid(text: &str) -> Result<Uuid, EngineError> {
+    let what = || format!("{text:?} is no UUID");
+    parse_uuid(text).ok_or_else(|| EngineError::Output { engine: "btrfs", what: what() })
+}

@@ -1,0 +1,459 @@
+//! What a target knows of its copies. A copy is an object that holds a stream, and a record that is stored when that is
+//! there for good: the record makes the copy, and never changes.
+//!
+//! ```text
+//! target.json                    which target this is; made by init
+//! NAME.btrfs[.zst][.age]         a stream
+//! NAME.json                      its record
+//! NAME.pin                       it is never to be pruned
+//! NAME.damaged                   its stream is not what was stored, so nothing new may be a difference to it
+//! NAME.gone                      it is being deleted: it is none any more, whatever of it is still there
+//! ```
+//!
+//! A stream without a record was not stored to its end, nor was one whose record breaks off: commands may leave half of it. All other objects are none of our business.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use serde::{Deserialize, Serialize};
+
+use super::store::Store;
+use crate::engine::made::{Made, Marker};
+use crate::engine::{EngineError, SentCopy};
+use crate::model::copy::Copy;
+use crate::tools::borg::name::parse_archive_name;
+use crate::tools::object::Digest;
+
+/// The format of both kinds of records.
+const FORMAT: u32 = 1;
+
+/// The object that says which target it is.
+const MARKER: &str = "target.json";
+
+const RECORD: &str = ".json";
+const PIN: &str = ".pin";
+const DAMAGED: &str = ".damaged";
+const GONE: &str = ".gone";
+const STREAM: &str = ".btrfs";
+const COMPRESSED: &str = ".zst";
+const ENCRYPTED: &str = ".age";
+
+/// The record of a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The copy's name, which is its id, and that of the subvolume as which it is received.
+    pub name: String,
+    /// The UUID of the snapshot that was sent.
+    pub sent: String,
+    /// The generation that the snapshot had.
+    pub generation: u64,
+    /// What it is a difference to; `None`: it stands alone.
+    pub base: Option<Base>,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub made: Made,
+    /// The stream, which was seen to its end.
+    pub stream: Digest,
+    /// The object in which it is stored.
+    pub stored: Digest,
+    /// It is compressed by zstd.
+    pub compressed: bool,
+    /// It is encrypted by age: the SHA-256 of those who can read it, as a sorted list.
+    pub recipients: Option<String>,
+    /// How many names lead to what is no directory in it, where that is known.
+    pub files: Option<u64>,
+}
+
+/// The copy that another one is a difference to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Base {
+    /// Its name.
+    pub name: String,
+    /// The UUID of the snapshot that was sent for it.
+    pub sent: String,
+}
+
+impl Record {
+    /// A record in the present format.
+    pub const FORMAT: u32 = FORMAT;
+
+    /// Whether it is the record of this copy: it says the same as the name, and is of a subvolume.
+    fn is_of(&self, name: &str) -> bool {
+        self.format == FORMAT
+            && self.name == name
+            && self.made.name() == name
+            && self.made.is_plain()
+    }
+
+    /// What was sent for it.
+    pub fn of(&self) -> SentCopy {
+        let (id, uuid) = (self.name.clone(), self.sent.clone());
+        SentCopy { id, time: self.made.time, uuid, generation: self.generation }
+    }
+
+    /// The object that holds its stream.
+    pub fn object(&self) -> String {
+        object_of(&self.name, self.compressed, self.recipients.is_some())
+    }
+}
+
+/// The object that holds the stream of a copy.
+pub(super) fn object_of(name: &str, compressed: bool, encrypted: bool) -> String {
+    let (zst, age) =
+        (if compressed { COMPRESSED } else { "" }, if encrypted { ENCRYPTED } else { "" });
+    format!("{name}{STREAM}{zst}{age}")
+}
+
+/// The name of the copy whose stream an object holds, if it is called so.
+pub(super) fn name_of_object(object: &str) -> Option<&str> {
+    let name = object.strip_suffix(ENCRYPTED).unwrap_or(object);
+    let name = name.strip_suffix(COMPRESSED).unwrap_or(name);
+    named(name, STREAM)
+}
+
+/// The name of the copy that an object with this ending speaks of. No other text than one of ours is a name.
+fn named<'n>(object: &'n str, ending: &str) -> Option<&'n str> {
+    object.strip_suffix(ending).filter(|name| parse_archive_name(name).is_some())
+}
+
+/// Records that were read already. They never change, and to read one may be a call over a network.
+pub(super) type Known = Mutex<BTreeMap<String, Record>>;
+
+/// The catalog of a target that was found to be one.
+pub(super) struct Catalog<'a> {
+    pub store: Store<'a>,
+    pub marker: Marker,
+    names: BTreeSet<String>,
+    records: BTreeMap<String, Record>,
+    /// The names of those whose record breaks off.
+    torn: BTreeSet<String>,
+    damage: Vec<Damage>,
+}
+
+/// That a copy is none that can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// The copy's name.
+    pub name: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl<'a> Catalog<'a> {
+    /// Opens a target and reads all records, but for those that are known.
+    ///
+    /// # Errors
+    /// When it is none, or cannot be looked at.
+    pub fn open(store: Store<'a>, repository: &str, known: &Known) -> Result<Self, EngineError> {
+        let names = store.names()?;
+        if !names.contains(MARKER) {
+            let repository = repository.to_owned();
+            return Err(EngineError::RepositoryMissing { repository });
+        }
+        let marker: Marker = parsed(&store.read(MARKER)?)
+            .map_err(|what| store.damaged(format!("{MARKER} cannot be read ({what})")))?;
+        if marker.format != FORMAT {
+            return Err(store.damaged(format!("{MARKER} was written by a newer version")));
+        }
+        let (records, torn, damage) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        let mut catalog = Self { store, marker, names, records, torn, damage };
+        catalog.read_records(known)?;
+        Ok(catalog)
+    }
+
+    /// Makes one where there is none.
+    ///
+    /// # Errors
+    /// When there is one, or nothing can be stored.
+    pub fn make(store: &Store<'_>, repository: &str) -> Result<Marker, EngineError> {
+        store.require()?;
+        if store.names()?.contains(MARKER) {
+            return Err(EngineError::RepositoryExists { repository: repository.to_owned() });
+        }
+        let marker = Marker::new(store.cx.host, FORMAT);
+        store.write(MARKER, text(&marker)?)?;
+        let is_there = store.names()?.contains(MARKER);
+        match is_there && parsed(&store.read(MARKER)?).as_ref() == Ok(&marker) {
+            true => Ok(marker),
+            false => Err(store.damaged(format!("{MARKER} was stored, and does not come back"))),
+        }
+    }
+
+    fn read_records(&mut self, known: &Known) -> Result<(), EngineError> {
+        let mut known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.retain(|name, _| self.names.contains(&format!("{name}{RECORD}")));
+        let (mut damage, mut torn) = (Vec::new(), BTreeSet::new());
+        let of = |name: &str, what| Damage { name: name.to_owned(), what };
+        for object in &self.names {
+            let Some(name) = named(object, RECORD) else { continue };
+            if self.is_gone(name) {
+                continue;
+            }
+            if known.contains_key(name) {
+                continue;
+            }
+            let read = match self.store.read(object) {
+                Ok(content) => match serde_json::from_slice::<Record>(&content) {
+                    Err(error) if error.is_eof() => {
+                        torn.insert(name.to_owned());
+                        continue;
+                    }
+                    read => read.map_err(|error| error.to_string()),
+                },
+                // Somebody has deleted the copy meanwhile.
+                Err(_) if !self.store.names()?.contains(object) => continue,
+                // One file that cannot be read keeps nobody from the other copies. A command that fails says nothing
+                // of the object.
+                Err(EngineError::Act(error)) => Err(error.to_string()),
+                Err(error @ EngineError::Damaged { .. }) => Err(error.to_string()),
+                Err(error) => return Err(error),
+            };
+            match read {
+                Ok(record) if record.is_of(name) => {
+                    known.insert(name.to_owned(), record);
+                }
+                Ok(_) => damage.push(of(name, format!("{object} is of another copy or format"))),
+                Err(what) => damage.push(of(name, format!("{object} cannot be read ({what})"))),
+            }
+        }
+        let mut records = BTreeMap::new();
+        for (name, record) in known.iter().filter(|(name, _)| !self.is_gone(name)) {
+            match self.fault(record)? {
+                None => drop(records.insert(name.clone(), record.clone())),
+                Some(fault) => damage.push(of(name, fault)),
+            }
+        }
+        (self.records, self.torn, self.damage) = (records, torn, damage);
+        self.drop_broken_chains();
+        for Damage { what, .. } in &self.damage {
+            tracing::warn!("{what}, so that copy is not listed");
+        }
+        Ok(())
+    }
+
+    /// What is wrong with the object of a record, as far as that is seen without reading it.
+    fn fault(&self, record: &Record) -> Result<Option<String>, EngineError> {
+        let object = record.object();
+        if !self.names.contains(&object) {
+            return Ok(Some(format!("{object} is not there, and {} is recorded", record.name)));
+        }
+        match self.store.length(&object)? {
+            Some(length) if length != record.stored.bytes && !self.is_predicted(record) => {
+                Ok(Some(format!(
+                    "{object} has {length} bytes, and {} were stored",
+                    record.stored.bytes
+                )))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Whether a dry run only predicts it: nothing was stored, and nobody knows how much it will be.
+    pub fn is_predicted(&self, record: &Record) -> bool {
+        record.stored.bytes == 0
+    }
+
+    /// What is a difference to what is not there cannot be received.
+    fn drop_broken_chains(&mut self) {
+        let broken: Vec<String> = (self.records.values())
+            .filter(|record| self.chain(&record.name).is_none())
+            .map(|record| record.name.clone())
+            .collect();
+        for name in broken {
+            self.records.remove(&name);
+            let what = format!("{name} is a difference, and not all that it is based on is there");
+            self.damage.push(Damage { name, what });
+        }
+    }
+
+    fn is_gone(&self, name: &str) -> bool {
+        self.names.contains(&format!("{name}{GONE}"))
+    }
+
+    /// The records of the copies that are there.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    /// The record of a copy that is there.
+    pub fn record(&self, name: &str) -> Option<&Record> {
+        self.records.get(name)
+    }
+
+    /// What is wrong with others, and how a person gets rid of them: without its record, what is left of a copy is
+    /// a stream that was not stored to its end, which the next good one removes.
+    pub fn damage(&self) -> Vec<String> {
+        let told = |Damage { name, what }: &Damage| {
+            let record = self.store.removal_by_hand(&format!("{name}{RECORD}"));
+            format!("{what} (if it is beyond repair, remove its record: {record})")
+        };
+        self.damage.iter().map(told).collect()
+    }
+
+    /// What has to be received for a copy, one after the other; `None` where not all of it is there.
+    pub fn chain(&self, name: &str) -> Option<Vec<&Record>> {
+        let mut chain = vec![self.records.get(name)?];
+        while let Some(base) = chain.last().and_then(|record| record.base.as_ref()) {
+            let is_base =
+                |it: &&Record| it.sent == base.sent && it.made.series() == chain[0].made.series();
+            let record = self.records.get(&base.name).filter(is_base)?;
+            if chain.len() > self.records.len() {
+                return None;
+            }
+            chain.push(record);
+        }
+        chain.reverse();
+        Some(chain)
+    }
+
+    /// The copy as it is listed.
+    pub fn copy(&self, record: &Record) -> Copy {
+        Copy {
+            files: record.files,
+            pinned: self.names.contains(&format!("{}{PIN}", record.name)),
+            based_on: record.base.as_ref().map(|base| base.name.clone()),
+            ..record.made.copy(&record.name)
+        }
+    }
+
+    /// The streams that were not stored to their end, by the names of their objects.
+    pub fn unfinished(&self) -> impl Iterator<Item = &str> {
+        let has_none = |name: &str| {
+            let is_recorded = self.names.contains(&format!("{name}{RECORD}"));
+            (!is_recorded || self.torn.contains(name)) && !self.is_gone(name)
+        };
+        let objects = self.names.iter().map(String::as_str);
+        objects.filter(move |object| name_of_object(object).is_some_and(has_none))
+    }
+
+    /// Whether an object is there now.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn holds(&self, object: &str, length: u64) -> Result<bool, EngineError> {
+        let found = self.store.length(object)?;
+        Ok(match found {
+            Some(found) => found == length,
+            None => self.store.names()?.contains(object),
+        })
+    }
+
+    /// Stores the record of a copy, which makes it one.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub fn add(&self, record: &Record) -> Result<(), EngineError> {
+        self.store.write(&format!("{}{RECORD}", record.name), text(record)?)
+    }
+
+    /// Marks a copy as never to be pruned, or takes the mark away.
+    ///
+    /// # Errors
+    /// When that cannot be stored.
+    pub fn pin(&self, name: &str, pinned: bool) -> Result<(), EngineError> {
+        let pin = format!("{name}{PIN}");
+        match pinned {
+            true => self.store.write(&pin, "pinned\n".into()),
+            false if self.names.contains(&pin) => self.store.remove(&pin),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the stream of a copy was found damaged when it was read last.
+    pub fn is_damaged(&self, name: &str) -> bool {
+        self.names.contains(&format!("{name}{DAMAGED}"))
+    }
+
+    /// Marks the stream of a copy as damaged, or takes the mark away.
+    ///
+    /// # Errors
+    /// When that cannot be stored.
+    pub fn mark_damaged(&self, name: &str, damaged: bool) -> Result<(), EngineError> {
+        let mark = format!("{name}{DAMAGED}");
+        match (damaged, self.is_damaged(name)) {
+            (true, false) => self.store.write(&mark, "damaged\n".into()),
+            (false, true) => self.store.remove(&mark),
+            (true, true) | (false, false) => Ok(()),
+        }
+    }
+
+    /// Whether there is anything of that name, copy or stream.
+    pub fn knows(&self, id: &str) -> bool {
+        self.records.contains_key(id) || self.unfinished().any(|object| object == id)
+    }
+
+    /// Removes a stream that was not stored to its end, and what there is of its record.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove_unfinished(&self, object: &str) -> Result<(), EngineError> {
+        if let Some(name) = name_of_object(object)
+            && self.torn.contains(name)
+        {
+            self.store.remove(&format!("{name}{RECORD}"))?;
+        }
+        self.store.remove(object)
+    }
+
+    /// Takes back what was stored of a copy whose making failed. A record goes before what it speaks of.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn take_back(&self, name: &str, object: &str) -> Result<(), EngineError> {
+        let names = self.store.names()?;
+        for object in [format!("{name}{RECORD}"), object.to_owned()] {
+            if names.contains(&object) {
+                self.store.remove(&object)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes copies, and what earlier deletions left. Each is none any more before anything of it goes, and what is a
+    /// difference before what it is one to: wherever it breaks off, all that is still there can be restored.
+    ///
+    /// # Errors
+    /// When something cannot be removed; a later call goes on with it.
+    pub fn delete(&mut self, names: &[&str]) -> Result<(), EngineError> {
+        let mut names = names.to_vec();
+        names.sort_by_key(|name| Reverse(self.chain(name).map_or(0, |chain| chain.len())));
+        for name in names {
+            let gone = format!("{name}{GONE}");
+            self.store.write(&gone, "deleted\n".into())?;
+            self.names.insert(gone);
+        }
+        let gone: Vec<String> =
+            self.names.iter().filter_map(|it| named(it, GONE)).map(str::to_owned).collect();
+        for name in &gone {
+            let is_of_it = |object: &&String| {
+                name_of_object(object) == Some(name)
+                    || [RECORD, PIN, DAMAGED]
+                        .iter()
+                        .any(|ending| named(object, ending) == Some(name))
+            };
+            for object in self.names.iter().filter(is_of_it) {
+                self.store.remove(object)?;
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        // Until it is gone for good, a power cut brings back the copy and must find the mark.
+        self.store.flush()?;
+        gone.iter().try_for_each(|name| self.store.remove(&format!("{name}{GONE}")))
+    }
+}
+
+fn parsed<T: for<'d> Deserialize<'d>>(content: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(content).map_err(|error| error.to_string())
+}
+
+fn text(what: &impl Serialize) -> Result<String, EngineError> {
+    let text = serde_json::to_string_pretty(what);
+    let text =
+        text.map_err(|error| EngineError::Output { engine: "streams", what: error.to_string() })?;
+    Ok(text + "\n")
+}

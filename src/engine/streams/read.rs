@@ -1,0 +1,411 @@
+//! Reading copies back: what was stored is compared with its hash, and received where it is to be seen.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::catalog::{Catalog, Record};
+use super::{StreamsEngine, Unpacked};
+use crate::engine::made::chosen;
+use crate::engine::sent::{culprit, failure, uuid};
+use crate::engine::tree::Tree;
+use crate::engine::{AsSubvolume, CheckReport, Context, EngineError, OnProgress, received, secret};
+use crate::host::{Action, Chained, CommandSpec, Completed, Exit, Subvolume, TrustKind};
+use crate::model::copy::Copy;
+use crate::model::event::Progress;
+use crate::model::shown::Show;
+use crate::model::target::ReadData;
+use crate::tools::btrfs::command::{self, Reader};
+use crate::tools::btrfs::stage::{Expectation, Parent};
+use crate::tools::object::{Digest, To};
+use crate::tools::{age, zstd};
+
+/// What reading a copy back showed.
+enum Found {
+    /// What was sent, to its end.
+    Whole,
+    /// The stored bytes, and no more: they are encrypted, and no key here opens them. Why.
+    Stored(&'static str),
+    /// Damage.
+    Damage(String),
+}
+
+impl StreamsEngine {
+    /// Checks all copies; see [`Engine::check`](crate::engine::Engine::check).
+    pub(super) fn check_all(
+        &self,
+        cx: Context<'_>,
+        read_data: ReadData,
+        progress: OnProgress<'_>,
+    ) -> Result<CheckReport, EngineError> {
+        // What was read before says nothing of what is there now.
+        self.forget();
+        let catalog = self.open(cx)?;
+        let mut damage = catalog.damage();
+        let records: Vec<&Record> = catalog.records().collect();
+        let chosen = chosen(cx.host, &records, read_data);
+        let count = chosen.len();
+        let mut closed: BTreeMap<&str, usize> = BTreeMap::new();
+        for record in chosen {
+            progress(Progress { current: Some(record.name.clone()), ..Progress::default() });
+            match self.read_back(&catalog, record)? {
+                Found::Whole => {}
+                Found::Stored(why) => *closed.entry(why).or_default() += 1,
+                Found::Damage(what) => damage.push(what),
+            }
+        }
+        let stored_only: usize = closed.values().sum();
+        let mut extent = format!("the records of {} copies", records.len());
+        if count > stored_only {
+            extent.push_str(&format!(", and all data of {}", count - stored_only));
+        }
+        if stored_only > 0 {
+            extent.push_str(&format!(", and the stored bytes of {stored_only}"));
+        }
+        let why: Vec<&str> = closed.into_keys().collect();
+        let unverifiable = (stored_only > 0).then(|| why.join("; "));
+        Ok(CheckReport { unverifiable, ..CheckReport::found(damage, extent) })
+    }
+
+    /// Reads one copy back with all that it is a difference to; see [`Engine::verify`](crate::engine::Engine::verify).
+    pub(super) fn verify_one(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+    ) -> Result<CheckReport, EngineError> {
+        self.forget();
+        let catalog = self.open(cx)?;
+        let chain = self.chain(&catalog, &copy.id)?;
+        let (mut damage, mut unverifiable) = (Vec::new(), None);
+        for record in &chain {
+            match self.read_back(&catalog, record)? {
+                Found::Whole => {}
+                Found::Stored(why) => unverifiable = Some(why.to_owned()),
+                Found::Damage(what) => damage.push(what),
+            }
+        }
+        let extent = match (unverifiable.is_none(), chain.len()) {
+            (true, 1) => format!("all data of the copy, {BY_HASH}"),
+            (true, count) => {
+                format!("all data of the copy and of the {} before it, {BY_HASH}", count - 1)
+            }
+            (false, count) => format!("the stored bytes of {count} streams"),
+        };
+        Ok(CheckReport { unverifiable, ..CheckReport::found(damage, extent) })
+    }
+
+    fn chain<'c>(
+        &self,
+        catalog: &'c Catalog<'_>,
+        id: &str,
+    ) -> Result<Vec<&'c Record>, EngineError> {
+        let gone = || catalog.store.damaged(format!("the copy {id} is not there"));
+        catalog.chain(id).ok_or_else(gone)
+    }
+
+    /// What opens a copy; `None` where it takes a key that this machine has not.
+    fn openers(
+        &self,
+        cx: Context<'_>,
+        record: &Record,
+    ) -> Result<Option<Vec<CommandSpec>>, EngineError> {
+        let limit = self.target.stall_timeout;
+        let mut openers = Vec::new();
+        if record.recipients.is_some() {
+            let Some(identity) = &self.options.identity_file else { return Ok(None) };
+            secret::check_private(cx.host, identity)?;
+            openers.push(age::decrypt(identity, limit));
+        }
+        openers.extend(record.compressed.then(|| zstd::decompress(limit)));
+        Ok(Some(openers))
+    }
+
+    /// Reads all of one stream, and has no further difference be made to it where it is damaged.
+    fn read_back(&self, catalog: &Catalog<'_>, record: &Record) -> Result<Found, EngineError> {
+        let found = self.look(catalog, record)?;
+        Ok(match found {
+            Found::Damage(what) => Found::Damage(noted(catalog, record, what)),
+            Found::Whole => {
+                if let Err(error) = catalog.mark_damaged(&record.name, false) {
+                    tracing::warn!(
+                        "{} is still marked as damaged, and is not: {error}",
+                        record.name
+                    );
+                }
+                Found::Whole
+            }
+            Found::Stored(why) => Found::Stored(why),
+        })
+    }
+
+    fn look(&self, catalog: &Catalog<'_>, record: &Record) -> Result<Found, EngineError> {
+        let store = &catalog.store;
+        let Some(openers) = self.openers(store.cx, record)? else {
+            let damage = self.compare_stored(catalog, record)?;
+            return Ok(damage.map_or(Found::Stored(BEYOND), Found::Damage));
+        };
+        let mut specs = store.give(&record.object(), To::Next);
+        let told_at = specs.len() - 1;
+        specs.extend(openers);
+        let expected = expectation(record, None)?;
+        let limit = self.target.stall_timeout;
+        let stage = command::stage(&expected, Reader::Nobody, limit).arg(command::DIGEST);
+        let chained = store.cx.host.chain(&specs, &stage, &mut |_, _| {})?;
+        let Some((spec, ended)) = culprit(&specs, &stage, &chained) else {
+            let stored = told(&chained, told_at);
+            let passed = Digest::last(&chained.last.stderr_tail);
+            let is_it =
+                stored.as_ref() == Some(&record.stored) && passed.as_ref() == Some(&record.stream);
+            return Ok(match is_it {
+                true => Found::Whole,
+                false => Found::Damage(another(record)),
+            });
+        };
+        if let Some(damage) = self.damage_behind(catalog, record, ended)? {
+            return Ok(Found::Damage(damage));
+        }
+        if chained.before.iter().any(has_no_key) {
+            return Ok(Found::Stored(UNFIT));
+        }
+        // It was killed, or age lacks something else than the right key.
+        if matches!(ended.exit, Exit::Signal(_)) || spec.tool == age::PROGRAM {
+            return Err(failure(&self.target, spec, ended));
+        }
+        let said = ended.last_lines(3);
+        Ok(Found::Damage(format!("{} cannot be read: {said}", record.object())))
+    }
+
+    /// Whoever fails in a chain may do so because of what it was given: what is damaged in that, if anything is. age calls
+    /// damage in the beginning of what it reads a missing key.
+    fn damage_behind(
+        &self,
+        catalog: &Catalog<'_>,
+        record: &Record,
+        ended: &Completed,
+    ) -> Result<Option<String>, EngineError> {
+        match ended.exit {
+            Exit::Code(_) => self.compare_stored(catalog, record),
+            // Whoever killed it did not ask what it read.
+            Exit::Signal(_) => Ok(None),
+        }
+    }
+
+    /// Reads what was stored, without opening it. Answers what is damaged.
+    fn compare_stored(
+        &self,
+        catalog: &Catalog<'_>,
+        record: &Record,
+    ) -> Result<Option<String>, EngineError> {
+        let mut specs = catalog.store.give(&record.object(), To::Nobody);
+        let Some(last) = specs.pop() else { return Ok(None) };
+        let chained = catalog.store.cx.host.chain(&specs, &last, &mut |_, _| {})?;
+        let Some((spec, ended)) = culprit(&specs, &last, &chained) else {
+            let stored = Digest::last(&chained.last.stderr_tail);
+            return Ok((stored.as_ref() != Some(&record.stored)).then(|| another(record)));
+        };
+        let said = ended.last_lines(3);
+        // The kernel's word for data that cannot be read.
+        if said.lines().any(|line| line.ends_with(": Input/output error (os error 5)")) {
+            return Ok(Some(format!("{}: {said}", record.object())));
+        }
+        Err(failure(&self.target, spec, ended))
+    }
+
+    /// Receives a copy, and all that it is a difference to before; see [`Engine::unpack`](crate::engine::Engine::unpack).
+    pub(super) fn receive(
+        &self,
+        cx: Context<'_>,
+        copy: &Copy,
+        into: &Path,
+        progress: OnProgress<'_>,
+    ) -> Result<(), EngineError> {
+        let catalog = self.open(cx)?;
+        let wanted = AsSubvolume { copy, into, name: &copy.id, confinement: None };
+        self.receive_chain(&catalog, &wanted, progress)?;
+        let unpacked = Unpacked { copy: copy.id.clone(), at: into.join(&copy.id) };
+        *self.unpacked.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(unpacked);
+        Ok(())
+    }
+
+    /// Restores a copy; see [`Engine::restore_as_subvolume`](crate::engine::Engine::restore_as_subvolume).
+    pub(super) fn receive_as(
+        &self,
+        cx: Context<'_>,
+        wanted: &AsSubvolume<'_>,
+        progress: OnProgress<'_>,
+    ) -> Result<Subvolume, EngineError> {
+        let received = self.receive_chain(&self.open(cx)?, wanted, progress)?;
+        // What was received is nowhere yet.
+        cx.host.act(&Action::FlushFileSystem { path: wanted.into.to_owned() })?;
+        Ok(received)
+    }
+
+    /// Receives a copy, beside all that it is a difference to.
+    fn receive_chain(
+        &self,
+        catalog: &Catalog<'_>,
+        wanted: &AsSubvolume<'_>,
+        progress: OnProgress<'_>,
+    ) -> Result<Subvolume, EngineError> {
+        let (mut received, chain) = (Subvolume::default(), self.chain(catalog, &wanted.copy.id)?);
+        if let (true, Some(above)) = (chain.len() > 1, wanted.into.parent()) {
+            // Whoever may write there could put something else in the place of the directory from one stream to the next.
+            let trusted = catalog.store.cx.host.check_trusted(above, TrustKind::Directory);
+            trusted.map_err(EngineError::Untrusted)?;
+        }
+        for record in chain {
+            progress(Progress { current: Some(record.name.clone()), ..Progress::default() });
+            let is_it = record.name == wanted.copy.id;
+            let name = if is_it { wanted.name } else { &record.name };
+            // btrfs receive looks for what a difference is made to from the root of the file system, which nobody sees who
+            // is confined; it confines itself to the directory.
+            let confinement = wanted.confinement.clone().filter(|_| record.base.is_none());
+            let wanted = AsSubvolume { name, confinement, ..*wanted };
+            received = self.receive_one(catalog, record, received.uuid.as_deref(), &wanted)?;
+        }
+        Ok(received)
+    }
+
+    /// Receives one stream on top of the subvolume of this UUID.
+    fn receive_one(
+        &self,
+        catalog: &Catalog<'_>,
+        record: &Record,
+        base: Option<&str>,
+        wanted: &AsSubvolume<'_>,
+    ) -> Result<Subvolume, EngineError> {
+        let (store, host) = (&catalog.store, catalog.store.cx.host);
+        let remedy = REMEDY;
+        let repository = self.target.repository.clone();
+        let openers = self.openers(store.cx, record)?;
+        let openers = openers
+            .ok_or_else(|| EngineError::KeyMissing { repository: repository.clone(), remedy })?;
+        let limit = self.target.stall_timeout;
+        let mut specs = store.give(&record.object(), To::Next);
+        let told_at = specs.len() - 1;
+        specs.extend(openers);
+        let expected = Expectation { name: wanted.name.into(), ..expectation(record, base)? };
+        specs.push(command::stage(&expected, Reader::Next, limit));
+        let receive = received::receiver(self, wanted);
+        let chained = host.chain(&specs, &receive, &mut |_, _| {})?;
+        if chained.last.is_predicted {
+            return Ok(Subvolume::default());
+        }
+        if let Some((spec, ended)) = culprit(&specs, &receive, &chained) {
+            return Err(match failure(&self.target, spec, ended).of_destination(wanted.into) {
+                full @ EngineError::DestinationFull { .. } => full,
+                error => match self.damage_behind(catalog, record, ended) {
+                    Ok(Some(damage)) => store.damaged(noted(catalog, record, damage)),
+                    Ok(None) if chained.before.iter().any(has_no_key) => {
+                        EngineError::KeyMissing { repository, remedy }
+                    }
+                    // How it failed first is the news.
+                    Ok(None) | Err(_) => error,
+                },
+            });
+        }
+        if told(&chained, told_at).as_ref() != Some(&record.stored) {
+            return Err(store.damaged(noted(catalog, record, another(record))));
+        }
+        let at = wanted.into.join(wanted.name);
+        let found = host.subvolume(&at)?;
+        let found = found.filter(|found| found.is_received_as(&record.sent, record.generation));
+        found.ok_or_else(|| EngineError::Output {
+            engine: "btrfs",
+            what: format!("btrfs receive ended well, and {} is not what was sent", at.shown()),
+        })
+    }
+
+    /// A copy that was received, as the directory that it is.
+    pub(super) fn tree<'a>(
+        &'a self,
+        cx: Context<'a>,
+        copy: &Copy,
+    ) -> Result<Tree<'a>, EngineError> {
+        let unpacked = self.unpacked.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let path = unpacked.as_ref().filter(|it| it.copy == copy.id).map(|it| it.at.clone());
+        match path {
+            Some(path) if cx.host.subvolume(&path)?.is_some() => {
+                Ok(Tree { cx, target: &self.target, path })
+            }
+            Some(_) | None => {
+                let what = format!(
+                    "look into a copy, which is a stream and has to be received before — restore it (stillpoint restore --to), or receive it by hand: {}",
+                    self.by_hand(cx, copy)?
+                );
+                Err(EngineError::unsupported(&self.target, &what))
+            }
+        }
+    }
+
+    /// How a person receives a copy without us.
+    pub(super) fn by_hand(&self, cx: Context<'_>, copy: &Copy) -> Result<String, EngineError> {
+        let catalog = self.open(cx)?;
+        let chain = self.chain(&catalog, &copy.id)?;
+        let pipe = |record: &&Record| {
+            let mut pipe = catalog.store.by_hand(&record.object());
+            if record.recipients.is_some() {
+                pipe.push_str(" | age -d -i KEY");
+            }
+            if record.compressed {
+                pipe.push_str(" | zstd -d");
+            }
+            pipe + " | btrfs receive DIR"
+        };
+        let said: Vec<String> = chain.iter().take(1).map(pipe).collect();
+        let more = match chain.len() - 1 {
+            0 => String::new(),
+            more => format!(", and then so with the {more} made to it, in order"),
+        };
+        Ok(said.concat() + &more)
+    }
+}
+
+/// How what was read is known to be what was sent.
+const BY_HASH: &str = "by the hash of what was sent";
+
+/// What is said of a copy of which only what is stored could be read.
+const BEYOND: &str =
+    "unverifiable beyond the stored hash: encrypted, and no identity-file is named here";
+
+/// The same, where there is a key.
+const UNFIT: &str =
+    "unverifiable beyond the stored hash: encrypted, and no key in the identity-file opens it";
+
+const REMEDY: &str = "name the key of one of its recipients with identity-file";
+
+/// Notes beside a copy that it is damaged: what becomes a difference to it is lost with it. Answers with what is told.
+fn noted(catalog: &Catalog<'_>, record: &Record, damage: String) -> String {
+    match catalog.mark_damaged(&record.name, true) {
+        Ok(()) => damage,
+        Err(error) => format!(
+            "{damage} (which could not be noted beside it, so the next copy may become a difference to it: {error})"
+        ),
+    }
+}
+
+/// Whether it is age, and none of the keys that it was given fits.
+fn has_no_key(ended: &Completed) -> bool {
+    age::has_no_key(&ended.last_lines(5))
+}
+
+/// What the stream of a copy must be; on top of the subvolume of this UUID, if it is not to be of the one that was sent.
+fn expectation(record: &Record, base: Option<&str>) -> Result<Expectation, EngineError> {
+    let parent = record.base.as_ref().map(|sent| -> Result<Parent, EngineError> {
+        let received = base.unwrap_or(&sent.sent);
+        Ok(Parent { sent: uuid(&sent.sent)?, received: uuid(received)? })
+    });
+    Ok(Expectation {
+        name: record.name.clone(),
+        uuid: uuid(&record.sent)?,
+        parent: parent.transpose()?,
+    })
+}
+
+/// What the process at this place told of what it read.
+fn told(chained: &Chained, at: usize) -> Option<Digest> {
+    chained.before.get(at).and_then(|ended| Digest::last(&ended.stderr_tail))
+}
+
+fn another(record: &Record) -> String {
+    format!("{} is not what was stored", record.object())
+}

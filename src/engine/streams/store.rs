@@ -1,0 +1,314 @@
+//! Where objects lie: in a directory, or behind four commands.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::engine::sent::{culprit, failure};
+use crate::engine::{Context, EngineError, secret};
+use crate::host::spec::quote;
+use crate::host::{
+    Action, CommandSpec, Effect, EnvValue, Fact, PathKind, StdoutMode, Tool, TrustKind,
+};
+use crate::model::secret::Secret;
+use crate::model::shown::Show;
+use crate::model::target::{StoreCommands, StreamsOptions, Target};
+use crate::tools::object::{self, From, To};
+use crate::tools::restic::environment;
+
+/// The objects of a target.
+pub(super) struct Store<'a> {
+    pub cx: Context<'a>,
+    target: &'a Target,
+    place: Place<'a>,
+}
+
+enum Place<'a> {
+    /// Files of a directory.
+    Directory(PathBuf),
+    /// What commands store and read.
+    Commands { commands: &'a StoreCommands, environment: Vec<(String, Secret)> },
+}
+
+impl<'a> Store<'a> {
+    /// Finds the place.
+    ///
+    /// # Errors
+    /// When others may put there what they like, or the secrets for the commands cannot be had.
+    pub fn of(
+        cx: Context<'a>,
+        target: &'a Target,
+        options: &'a StreamsOptions,
+    ) -> Result<Self, EngineError> {
+        let place = match &options.commands {
+            Some(commands) => Place::Commands { commands, environment: variables(cx, options)? },
+            None => {
+                let path = target.local.as_deref().unwrap_or(Path::new(&target.repository));
+                let path = cx.host.canonical(path);
+                // Whether there is one is for the marker in it to say.
+                if cx.host.path_state(&path)?.is_some() {
+                    // What a record says is believed, so nobody else may write one, nor move what it speaks of.
+                    cx.host
+                        .check_trusted(&path, TrustKind::Directory)
+                        .map_err(EngineError::Untrusted)?;
+                }
+                Place::Directory(path)
+            }
+        };
+        Ok(Self { cx, target, place })
+    }
+
+    /// Whether objects can be stored: a directory has to be there.
+    ///
+    /// # Errors
+    /// When it is not, or cannot be looked at.
+    pub fn require(&self) -> Result<(), EngineError> {
+        let Place::Directory(path) = &self.place else { return Ok(()) };
+        match self.cx.host.path_state(path)? {
+            Some(found) if found.kind == PathKind::Directory => Ok(()),
+            Some(_) | None => {
+                let what = format!("there is no directory {}: make it", path.shown());
+                Err(EngineError::unsupported(self.target, &what))
+            }
+        }
+    }
+
+    /// The names of all objects. What is not UTF-8 is none of ours.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn names(&self) -> Result<BTreeSet<String>, EngineError> {
+        let mut names: BTreeSet<String> = match &self.place {
+            Place::Directory(path) => {
+                let there = self.cx.host.names_in(path)?.unwrap_or_default();
+                there.into_iter().filter_map(|name| name.into_string().ok()).collect()
+            }
+            Place::Commands { commands, .. } => {
+                let spec = self.command(&commands.list, "", Effect::Inspect);
+                let completed = self.cx.host.run(&spec, &mut |_, _| {})?;
+                if !completed.success() {
+                    return Err(failure(self.target, &spec, &completed));
+                }
+                let lines = completed.stdout.split(|byte| *byte == b'\n');
+                lines.filter_map(|line| Some(str::from_utf8(line).ok()?.to_owned())).collect()
+            }
+        };
+        // What a dry run would have made or removed.
+        let predicted = |about: &str| {
+            let names = self.cx.host.predicted(&format!("{about} {}", self.target.repository));
+            names.into_iter().filter_map(|name| String::from_utf8(name).ok())
+        };
+        names.extend(predicted(STORED));
+        for name in predicted(REMOVED) {
+            names.remove(&name);
+        }
+        Ok(names)
+    }
+
+    /// A small object as a whole.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, EngineError> {
+        match &self.place {
+            Place::Directory(path) => {
+                let file = path.join(name);
+                // To read a pipe would be to wait for ever.
+                let found = self.cx.host.path_state(&file)?;
+                if found.is_some_and(|found| found.kind == PathKind::Other) {
+                    return Err(self.damaged(format!("{} is no file", file.shown())));
+                }
+                Ok(self.cx.host.read(&file)?)
+            }
+            Place::Commands { commands, .. } => {
+                if let Some(content) = self.cx.host.predicted(&self.content_of(name)).pop() {
+                    return Ok(content);
+                }
+                let spec = self.command(&commands.get, name, Effect::Inspect);
+                let completed = self.cx.host.run(&spec, &mut |_, _| {})?;
+                match completed.success() {
+                    true => Ok(completed.stdout),
+                    false => Err(failure(self.target, &spec, &completed)),
+                }
+            }
+        }
+    }
+
+    /// Stores a small object, in the place of an earlier one of that name.
+    ///
+    /// # Errors
+    /// When it cannot be stored for good.
+    pub fn write(&self, name: &str, content: String) -> Result<(), EngineError> {
+        match &self.place {
+            Place::Directory(path) => {
+                let (path, content) = (path.join(name), content.into_bytes());
+                self.cx.host.act(&Action::ReplaceFile { path, mode: 0o600, content })?;
+                Ok(())
+            }
+            Place::Commands { commands, .. } => {
+                let limit = self.target.stall_timeout;
+                let text = object::pass(From::Text(&content), To::Next, limit);
+                let mut put = self.put(commands, name);
+                let about = self.content_of(name);
+                put.prediction.facts = vec![
+                    self.fact(STORED, name),
+                    Fact { about, value: content.clone().into_bytes() },
+                ];
+                let chained =
+                    self.cx.host.chain(std::slice::from_ref(&text), &put, &mut |_, _| {})?;
+                match culprit(std::slice::from_ref(&text), &put, &chained) {
+                    Some((spec, ended)) => Err(failure(self.target, spec, ended)),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// The last processes of a chain that stores a new object. The first of them tells what it was.
+    pub fn take(&self, name: &str) -> Vec<CommandSpec> {
+        let limit = self.target.stall_timeout;
+        let mut specs = match &self.place {
+            Place::Directory(path) => {
+                vec![object::pass(From::Before, To::File(&path.join(name)), limit)]
+            }
+            Place::Commands { commands, .. } => {
+                vec![object::pass(From::Before, To::Next, limit), self.put(commands, name)]
+            }
+        };
+        if let Some(last) = specs.last_mut() {
+            last.prediction.facts = vec![self.fact(STORED, name)];
+        }
+        specs
+    }
+
+    /// The first processes of a chain that reads an object. The last of them tells what it was, and passes it on or not.
+    pub fn give(&self, name: &str, to: To<'_>) -> Vec<CommandSpec> {
+        let limit = self.target.stall_timeout;
+        match &self.place {
+            Place::Directory(path) => {
+                vec![object::pass(From::File(&path.join(name)), to, limit)]
+            }
+            Place::Commands { commands, .. } => {
+                let mut get = self.command(&commands.get, name, Effect::Inspect);
+                get.stdout = StdoutMode::Lines;
+                vec![get, object::pass(From::Before, to, limit)]
+            }
+        }
+    }
+
+    /// Removes an object that is there.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self, name: &str) -> Result<(), EngineError> {
+        match &self.place {
+            Place::Directory(path) => {
+                self.cx.host.act(&Action::RemoveFile { path: path.join(name) })?;
+                Ok(())
+            }
+            Place::Commands { commands, .. } => {
+                let mut spec = self.command(&commands.delete, name, Effect::Mutate);
+                spec.stdout = StdoutMode::Discard;
+                spec.prediction.facts = vec![self.fact(REMOVED, name)];
+                let completed = self.cx.host.run(&spec, &mut |_, _| {})?;
+                match completed.success() || completed.is_predicted {
+                    true => Ok(()),
+                    false => Err(failure(self.target, &spec, &completed)),
+                }
+            }
+        }
+    }
+
+    /// Waits until a power cut brings back nothing that was removed. What commands did is for whoever they asked.
+    ///
+    /// # Errors
+    /// When something was lost.
+    pub fn flush(&self) -> Result<(), EngineError> {
+        if let Place::Directory(path) = &self.place {
+            self.cx.host.act(&Action::FlushFileSystem { path: path.clone() })?;
+        }
+        Ok(())
+    }
+
+    /// The length of an object; `None` where nobody tells it without reading it.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn length(&self, name: &str) -> Result<Option<u64>, EngineError> {
+        match &self.place {
+            Place::Directory(path) => {
+                let found = self.cx.host.path_state(&path.join(name))?;
+                let file = found.filter(|found| found.kind == PathKind::File);
+                Ok(Some(file.map_or(0, |found| found.size)))
+            }
+            Place::Commands { .. } => Ok(None),
+        }
+    }
+
+    /// How a person reads an object.
+    pub fn by_hand(&self, name: &str) -> String {
+        match &self.place {
+            Place::Directory(path) => format!("cat {}", path.join(name).shown()),
+            Place::Commands { commands, .. } => {
+                self.command(&commands.get, name, Effect::Inspect).display()
+            }
+        }
+    }
+
+    /// How a person removes an object.
+    pub fn removal_by_hand(&self, name: &str) -> String {
+        match &self.place {
+            Place::Directory(path) => format!("rm {}", quote(path.join(name))),
+            Place::Commands { commands, .. } => {
+                self.command(&commands.delete, name, Effect::Mutate).display()
+            }
+        }
+    }
+
+    /// That the target is damaged.
+    pub fn damaged(&self, detail: String) -> EngineError {
+        EngineError::Damaged { repository: self.target.repository.clone(), detail }
+    }
+
+    fn fact(&self, about: &str, name: &str) -> Fact {
+        Fact { about: format!("{about} {}", self.target.repository), value: name.into() }
+    }
+
+    fn content_of(&self, name: &str) -> String {
+        format!("{STORED} {} {name}", self.target.repository)
+    }
+
+    /// The command that stores an object. Some print what they store.
+    fn put(&self, commands: &StoreCommands, name: &str) -> CommandSpec {
+        let mut put = self.command(&commands.put, name, Effect::Mutate);
+        put.stdout = StdoutMode::Discard;
+        put
+    }
+
+    /// A command of the administrator's, for an object.
+    fn command(&self, argv: &[String], name: &str, effect: Effect) -> CommandSpec {
+        let words = || argv.iter().map(|word| word.replace("{name}", name));
+        let program = argv.first().map_or("", String::as_str);
+        let mut spec = CommandSpec::new(Tool::from_word(program), effect).args(words().skip(1));
+        spec.stall_limit = Some(self.target.stall_timeout);
+        if let Place::Commands { environment, .. } = &self.place {
+            let secret =
+                |(name, value): &(String, Secret)| (name.clone(), EnvValue::Secret(value.clone()));
+            spec.env = environment.iter().map(secret).collect();
+        }
+        spec
+    }
+}
+
+/// What a dry run files its predictions under, before the repository.
+const STORED: &str = "object stored in";
+const REMOVED: &str = "object removed from";
+
+/// The variables for the commands.
+fn variables(
+    cx: Context<'_>,
+    options: &StreamsOptions,
+) -> Result<Vec<(String, Secret)>, EngineError> {
+    let Some(path) = &options.environment_file else { return Ok(Vec::new()) };
+    environment::parse(secret::read_private(cx.host, path)?.reveal())
+        .map_err(|error| EngineError::Secret { what: format!("{}: {error}", path.shown()) })
+}

@@ -1,0 +1,298 @@
+//! A configuration in the making: targets and jobs with their keys, and what is to be said of each.
+
+use std::fmt::Write as _;
+
+use crate::model::names::LONGEST_NAME;
+
+/// A configuration that another program's becomes.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    /// What is said at the beginning.
+    pub notes: Vec<String>,
+    /// Where copies go.
+    pub targets: Vec<Target>,
+    /// What is protected.
+    pub jobs: Vec<Job>,
+}
+
+/// A key and its value, in TOML.
+pub(super) type Pair = (&'static str, String);
+
+/// Where copies go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Its name.
+    pub name: String,
+    /// The key of its engine.
+    pub engine: &'static str,
+    /// The keys of that, first of all where it is.
+    pub keys: Vec<Pair>,
+    /// The directory, if it is one of this machine.
+    pub here: Option<String>,
+    /// What is said of it.
+    pub notes: Vec<String>,
+}
+
+/// What is protected.
+#[derive(Debug, Default)]
+pub(super) struct Job {
+    /// Its name.
+    pub name: String,
+    /// The subvolume.
+    pub path: String,
+    /// What lies in it and need not be in a copy.
+    pub leave_out: Vec<String>,
+    /// The keys by which another program's snapshots are sent instead of own ones.
+    pub existing: Vec<Pair>,
+    /// The names of its targets, each with the policy there; with an empty one, all copies stay.
+    pub targets: Vec<(String, Vec<Pair>)>,
+    /// The policy for the snapshots that stay here; with an empty one, only what the next difference needs.
+    pub keep_snapshots: Vec<Pair>,
+    /// What is said of it.
+    pub notes: Vec<String>,
+}
+
+/// A text in TOML.
+pub(super) fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// Texts in TOML.
+pub(super) fn list<'t>(texts: impl IntoIterator<Item = &'t str>) -> String {
+    let texts: Vec<String> = texts.into_iter().map(quoted).collect();
+    format!("[{}]", texts.join(", "))
+}
+
+impl Draft {
+    /// The name of a target, which is made of `wanted` if no other one has it. What is at the same place is the same target,
+    /// with the keys that were named first.
+    pub fn target(&mut self, wanted: &str, target: Target) -> String {
+        let place = |it: &Target| (it.engine, it.keys.first().cloned());
+        if let Some(known) = self.targets.iter_mut().find(|it| place(it) == place(&target)) {
+            // Sections inherit targets, so one line may be met more than once.
+            let of = target.notes.first().cloned().unwrap_or_default();
+            if known.keys != target.keys {
+                let what = "the same place, whose options are those that were named first";
+                known.notes.push(format!("{of}: {what}"));
+            }
+            let new = target.notes.into_iter().filter(|note| !known.notes.contains(note));
+            known.notes.extend(new.collect::<Vec<_>>());
+            return known.name.clone();
+        }
+        let name = free(wanted, |name| self.targets.iter().any(|it| it.name == name));
+        self.targets.push(Target { name: name.clone(), ..target });
+        name
+    }
+
+    /// Adds a job, whose name is made of `wanted`. What it would copy of its own copies is left out.
+    pub fn job(&mut self, wanted: &str, mut job: Job) {
+        let name = free(wanted, |name| self.jobs.iter().any(|it| it.name == name));
+        let its_own =
+            self.targets.iter().filter(|it| job.targets.iter().any(|(of, _)| *of == it.name));
+        let inside = its_own.filter_map(|it| it.here.clone()).filter(|at| is_inside(at, &job.path));
+        job.leave_out.extend(inside.collect::<Vec<_>>());
+        self.jobs.push(Job { name, ..job });
+    }
+
+    /// Writes it down.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        comment(&mut text, &self.notes);
+        for target in &self.targets {
+            text.push('\n');
+            comment(&mut text, &target.notes);
+            table(&mut text, &format!("targets.{}.{}", target.name, target.engine), &target.keys);
+        }
+        for job in &self.jobs {
+            text.push('\n');
+            comment(&mut text, &job.notes);
+            let name = &job.name;
+            let targets = list(job.targets.iter().map(|(target, _)| target.as_str()));
+            table(&mut text, &format!("jobs.{name}"), &[("targets", targets)]);
+            let mut keys = vec![("paths", list([job.path.as_str()]))];
+            if !job.leave_out.is_empty() {
+                keys.push(("leave-out", list(job.leave_out.iter().map(String::as_str))));
+            }
+            keys.extend(job.existing.clone());
+            table(&mut text, &format!("jobs.{name}.subvolumes"), &keys);
+            if !job.keep_snapshots.is_empty() {
+                table(&mut text, &format!("jobs.{name}.keep-snapshots"), &job.keep_snapshots);
+            }
+            for (target, keep) in job.targets.iter().filter(|(_, keep)| !keep.is_empty()) {
+                table(&mut text, &format!("jobs.{name}.keep.{target}"), keep);
+            }
+        }
+        text
+    }
+}
+
+fn table(text: &mut String, name: &str, keys: &[Pair]) {
+    let _ = writeln!(text, "[{name}]");
+    for (key, value) in keys {
+        let _ = writeln!(text, "{key} = {value}");
+    }
+}
+
+/// Notes may quote what a file says, which must not end a comment.
+fn comment(text: &mut String, notes: &[String]) {
+    for note in notes {
+        let _ = writeln!(text, "{}", format!("# {}", plain(note)).trim_end());
+    }
+}
+
+/// A text on one line.
+pub(super) fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    for letter in text.chars() {
+        match letter.is_control() {
+            true => plain.extend(letter.escape_default()),
+            false => plain.push(letter),
+        }
+    }
+    plain
+}
+
+/// A name that is not taken, of letters, digits and dashes.
+fn free(wanted: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    let letter = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    let name: String = wanted.chars().map(letter).collect();
+    let name = name.trim_start_matches(['-', '_']).trim_end_matches('-');
+    // A number may follow.
+    let name = match name.get(..name.len().min(LONGEST_NAME - 4)) {
+        Some("") | None => "root",
+        Some(name) => name,
+    };
+    let numbered = (2..).map(|n| format!("{name}-{n}"));
+    std::iter::once(name.to_owned())
+        .chain(numbered)
+        .find(|name| !is_taken(name))
+        .unwrap_or_default()
+}
+
+/// Where another program sends copies to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A directory of this machine.
+    Here(String),
+    /// One of another one: who, where, by which port, and the directory.
+    There { user: Option<String>, host: String, port: Option<String>, path: String },
+}
+
+impl Place {
+    /// Reads `/path`, `ssh://[user@]host[:port]/path` or `[user@]host:/path`.
+    pub fn read(text: &str) -> Option<Self> {
+        if text.starts_with('/') {
+            return Some(Place::Here(tidy(text)));
+        }
+        let (login, path) = match text.strip_prefix("ssh://") {
+            Some(rest) => rest.split_at_checked(rest.find('/')?)?,
+            None => text.split_once(':').filter(|(_, path)| path.starts_with('/'))?,
+        };
+        let login = login.trim_end_matches(':');
+        let (user, machine) = match login.rsplit_once('@') {
+            Some((user, machine)) => (Some(user.to_owned()), machine),
+            None => (None, login),
+        };
+        let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        let (host, port) = match machine.rsplit_once(':').filter(|(_, port)| is_port(port)) {
+            // What stands before it may be a part of an address of IPv6, which stands in brackets then.
+            Some((host, port))
+                if !port.is_empty() && !host.contains(':') || host.ends_with(']') =>
+            {
+                (host, Some(port.to_owned()))
+            }
+            _ => (machine, None),
+        };
+        let is_one = !host.is_empty() && !host.starts_with('-');
+        is_one.then(|| Place::There { user, host: host.to_owned(), port, path: tidy(path) })
+    }
+
+    /// The directory, if it is one of this machine.
+    pub fn here(&self) -> Option<String> {
+        match self {
+            Place::Here(path) => Some(path.clone()),
+            Place::There { .. } => None,
+        }
+    }
+
+    /// What a target there may be called.
+    pub fn name(&self) -> String {
+        let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+        match self {
+            Place::Here(path) => {
+                let mut names: Vec<&str> = path.rsplit('/').take(2).collect();
+                names.reverse();
+                names.retain(|name| !["", "mnt", "media", "srv"].contains(name));
+                names.join("-")
+            }
+            Place::There { host, path, .. } => format!("{host}-{}", last(path)),
+        }
+    }
+}
+
+/// Whether a path leads to what lies below another one.
+pub(super) fn is_inside(path: &str, around: &str) -> bool {
+    path != around && std::path::Path::new(path).starts_with(around)
+}
+
+/// A path without a slash at its end, or two of them.
+fn tidy(path: &str) -> String {
+    let names: Vec<&str> =
+        path.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
+    format!("/{}", names.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_of_anything() {
+        let named = |wanted: &str| free(wanted, |name| name == "taken");
+        for (wanted, name) in [
+            ("home", "home"),
+            ("@home", "home"),
+            ("größe", "gr--e"),
+            ("", "root"),
+            ("---", "root"),
+            ("taken", "taken-2"),
+            ("a.b c", "a-b-c"),
+        ] {
+            assert_eq!(named(wanted), name, "{wanted}");
+        }
+        assert!(named(&"x".repeat(500)).len() <= LONGEST_NAME);
+    }
+
+    #[test]
+    fn places_are_read() {
+        let there = |user: Option<&str>, host: &str, port: Option<&str>, path: &str| {
+            let [user, port] = [user, port].map(|it| it.map(str::to_owned));
+            Some(Place::There { user, host: host.into(), port, path: path.into() })
+        };
+        for (text, place) in [
+            ("/mnt//a/./b/", Some(Place::Here("/mnt/a/b".into()))),
+            ("/", Some(Place::Here("/".into()))),
+            ("ssh://nas/mnt/a", there(None, "nas", None, "/mnt/a")),
+            ("ssh://u@nas:2222/mnt/a", there(Some("u"), "nas", Some("2222"), "/mnt/a")),
+            ("ssh://[fe80::1]:22/a", there(None, "[fe80::1]", Some("22"), "/a")),
+            ("ssh://[fe80::1]/a", there(None, "[fe80::1]", None, "/a")),
+            ("ssh://u@nas:/mnt/a", there(Some("u"), "nas", None, "/mnt/a")),
+            ("nas:/mnt/a", there(None, "nas", None, "/mnt/a")),
+            ("u@nas:/mnt/a", there(Some("u"), "nas", None, "/mnt/a")),
+            ("ssh://-oProxyCommand=x/a", None),
+            ("ssh:///a", None),
+            ("relative/a", None),
+            ("nas:relative", None),
+            ("", None),
+        ] {
+            assert_eq!(Place::read(text), place, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_note_quotes_ends_no_comment() {
+        let mut text = String::new();
+        comment(&mut text, &["a\nkey = 1\r\u{85}x".to_owned()]);
+        assert_eq!(text, "# a\\nkey = 1\\r\\u{85}x\n");
+    }
+}

@@ -1,0 +1,272 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{self, Loaded, SourceFile};
+use crate::model::job::{Job, Source};
+use crate::model::keep::{ALL, BtrbkSchedule, KeepPolicy, Period, PreserveMin};
+use crate::model::names::{JobName, TargetName};
+use crate::tools::exclude::pattern_fault;
+
+fn nothing(_: &str) -> Option<Vec<u8>> {
+    None
+}
+
+/// Ours, which must be without a fault.
+fn loaded(text: &str) -> Loaded {
+    let file = SourceFile { path: "/etc/stillpoint.toml".into(), text: text.to_owned() };
+    config::load(&[file], "web1", pattern_fault)
+        .unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+}
+
+fn job<'l>(loaded: &'l Loaded, name: &str) -> &'l Job {
+    loaded.config.job(&JobName::new(name).unwrap()).unwrap_or_else(|| panic!("no job {name}"))
+}
+
+fn paths(job: &Job) -> Vec<&str> {
+    match &job.source {
+        Source::Subvolumes(source) => {
+            source.paths.iter().map(|path| path.to_str().unwrap()).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn keep<'j>(job: &'j Job, target: &str) -> Option<&'j KeepPolicy> {
+    job.keep.get(&TargetName::new(target).unwrap())
+}
+
+const BTRBK: &str = "# of this machine
+transaction_log            /var/log/btrbk.log
+snapshot_preserve_min   2d
+snapshot_preserve      14d
+target_preserve_min    no
+target_preserve        20d 10w *m   # for years
+ssh_identity /etc/btrbk/ssh/id
+snapshot_dir _snaps
+target /mnt/backup/all
+
+volume /mnt/pool
+  subvolume home
+    target /mnt/usb/home
+      target_preserve 5y
+    target raw ssh://nas/raw
+  subvolume  '@root'
+    snapshot_name root
+    snapshot_preserve_min latest
+    snapshot_preserve no
+    snapshot_create onchange
+    target send-receive \"ssh://backup@nas:2222/mnt/b\"
+      preserve_day_of_week monday
+      preserve_hour_of_day 5
+      rate_limit 10m
+    target raw /mnt/nfs
+      raw_target_encrypt gpg
+      gpg_recipient me@x
+  subvolume data/*
+
+volume ssh://db/mnt/pool
+  subvolume pg
+";
+
+#[test]
+fn a_configuration_of_btrbk() {
+    let text = import(Program::Btrbk, BTRBK, &nothing).unwrap();
+    let loaded = loaded(&text);
+    let home = job(&loaded, "home");
+    assert_eq!(paths(home), ["/mnt/pool/home"]);
+    let targets: Vec<&str> = home.targets.iter().map(TargetName::as_str).collect();
+    assert_eq!(targets, ["usb-home", "backup-all"]);
+    let schedule =
+        |preserve_min| Some(BtrbkSchedule { preserve_min, day_of_week: 0, hour_of_day: 0 });
+    let all = KeepPolicy {
+        daily: Some(20),
+        weekly: Some(10),
+        monthly: Some(ALL),
+        btrbk: schedule(PreserveMin::No),
+        ..KeepPolicy::default()
+    };
+    assert_eq!(keep(home, "backup-all"), Some(&all));
+    let years =
+        KeepPolicy { yearly: Some(5), btrbk: schedule(PreserveMin::No), ..KeepPolicy::default() };
+    assert_eq!(keep(home, "usb-home"), Some(&years));
+    let here = KeepPolicy {
+        daily: Some(14),
+        btrbk: schedule(PreserveMin::Within(2, Period::Day)),
+        ..KeepPolicy::default()
+    };
+    assert_eq!(home.keep_snapshots.as_ref(), Some(&here));
+
+    let root = job(&loaded, "root");
+    assert_eq!(paths(root), ["/mnt/pool/@root"]);
+    let latest = KeepPolicy { btrbk: schedule(PreserveMin::Latest), ..KeepPolicy::default() };
+    assert_eq!(root.keep_snapshots.as_ref(), Some(&latest));
+    let btrbk = keep(root, "nas-b").unwrap().btrbk.unwrap();
+    assert_eq!((btrbk.day_of_week, btrbk.hour_of_day), (1, 5));
+    for said in [
+        "location = \"ssh://backup@nas:2222/mnt/b\"",
+        "ssh-command = [\"ssh\", \"-i\", \"/etc/btrbk/ssh/id\"]",
+        "upload-limit = 10240",
+        "directory = \"/mnt/nfs/stillpoint\"",
+        "recipients-file = ",
+        "# line 2, transaction_log            /var/log/btrbk.log: is not needed",
+        "# line 15, target raw ssh://nas/raw is NOT in this configuration",
+        "# line 20, snapshot_create onchange: has no equal",
+        "# line 27, gpg_recipient me@x: has no equal",
+        "# line 28, subvolume data/* is NOT in this configuration: a pattern",
+        "# line 31, subvolume pg is NOT in this configuration: it is on another machine",
+        "stillpoint init usb-home",
+        "stillpoint adopt backup-all",
+    ] {
+        assert!(text.contains(said), "{said}\n{text}");
+    }
+    assert!(!text.contains("adopt nas-b"), "what is behind ssh is not adopted:\n{text}");
+}
+
+#[test]
+fn snapshots_that_lie_in_the_subvolume_need_not_be_in_a_copy() {
+    let text = "snapshot_dir .snapshots\nsubvolume /home\n target /mnt/a\nvolume /mnt/pool\n subvolume .\n target /mnt/a\n";
+    let text = import(Program::Btrbk, text, &nothing).unwrap();
+    let loaded = loaded(&text);
+    let leave_out = |name: &str| match &job(&loaded, name).source {
+        Source::Subvolumes(source) => source.leave_out.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(leave_out("home"), [std::path::Path::new("/home/.snapshots")]);
+    assert_eq!(leave_out("pool"), [std::path::Path::new("/mnt/pool/.snapshots")]);
+    assert_eq!(loaded.config.targets.len(), 1, "both go to one: {text}");
+    // All of btrbk's stays by default.
+    assert_eq!(keep(job(&loaded, "home"), "a"), None);
+    let schedule = job(&loaded, "home").keep_snapshots.as_ref().unwrap().btrbk.unwrap();
+    assert_eq!(schedule.preserve_min, PreserveMin::All);
+}
+
+const NG: &str = r#"
+[global]
+snapshot_dir = ".snaps"
+incremental = true
+transfer_stall_timeout = 600
+[global.notifications.email]
+enabled = true
+smtp_password = "hunter2"
+[global.retention]
+min = "2M"
+hourly = 0
+yearly = 3
+[[volumes]]
+path = "/home"
+snapshot_prefix = "web1-"
+[[volumes.targets]]
+path = "/mnt/backup/home"
+require_mount = true
+[[volumes.targets]]
+path = "ssh://u@nas:/mnt/b"
+ssh_port = 2222
+ssh_key = "/root/.ssh/b"
+ssh_sudo = true
+compress = "zstd"
+rate_limit = "5M"
+[[volumes.targets]]
+path = "shell://cat > x"
+[[volumes]]
+path = "/srv"
+enabled = false
+[[volumes]]
+path = "/var"
+source = "snapper"
+[volumes.retention]
+min = "soon"
+[[volumes.targets]]
+path = "raw:///mnt/raw"
+encrypt = "gpg"
+gpg_recipient = "me\nkey = 1"
+"#;
+
+#[test]
+fn a_configuration_of_btrfs_backup_ng_and_its_locks() {
+    let locks = br#"{"web1-20260101-000000": {"locks": ["/mnt/backup/home\n[x]"]}, "b": {"parent_locks": ["c"]}}"#;
+    let look = |path: &str| (path == "/home/.snaps/.btrfs-backup-ng.locks").then(|| locks.to_vec());
+    let text = import(Program::BtrfsBackupNg, NG, &look).unwrap();
+    let loaded = loaded(&text);
+    let home = job(&loaded, "web1");
+    assert_eq!(paths(home), ["/home"]);
+    let policy = keep(home, "backup-home").unwrap();
+    assert_eq!(policy.within, Some(std::time::Duration::from_secs(62 * 86_400)));
+    assert_eq!((policy.hourly, policy.daily, policy.yearly), (None, Some(7), Some(3)));
+    assert_eq!(home.keep_snapshots.as_ref(), Some(policy));
+    assert_eq!(keep(job(&loaded, "var"), "raw"), None, "what cannot be read deletes nothing");
+    let var = job(&loaded, "var");
+    assert_eq!(existing(var), (["/var/.snapshots/*/snapshot".to_owned()].into(), true));
+    assert_eq!(var.keep_snapshots, None, "they are snapper's");
+    for said in [
+        "require-mount = \"/mnt/backup/home\"",
+        "location = \"ssh://u@nas:2222/mnt/b\"",
+        "ssh-command = [\"ssh\", \"-i\", \"/root/.ssh/b\", \"-C\"]",
+        "upload-limit = 5120",
+        "stall-timeout = \"600s\"",
+        "leave-out = [\"/home/.snaps\"]",
+        "# line 23, ssh_sudo = true: has no equal",
+        "shell://cat > x is NOT in this configuration",
+        "# line 29, /srv",
+        "recipients-file = ",
+        "sending web1-20260101-000000 to /mnt/backup/home\\n[x] was cut off",
+    ] {
+        assert!(text.contains(said), "{said}\n{text}");
+    }
+    assert!(!text.contains("hunter2"), "{text}");
+    assert!(!text.contains("sending b to"), "{text}");
+    for (wrong, line) in
+        [("[global\n", 1), ("a = 1\n", 1), ("/home\n-p x\n", 1), ("x = 1\ny = ]\n", 2)]
+    {
+        let failed = import(Program::BtrfsBackupNg, wrong, &nothing).unwrap_err();
+        assert_eq!(failed.line, line, "{failed}");
+    }
+}
+
+/// How the snapshots are called that a job sends, and whether it sends all of them.
+fn existing(job: &Job) -> (Vec<String>, bool) {
+    let Source::Subvolumes(source) = &job.source else { panic!("{job:?}") };
+    let existing = source.existing.clone().unwrap();
+    (existing.called, existing.all)
+}
+
+#[test]
+fn a_configuration_of_snapper() {
+    let text = "# x\nSUBVOLUME=\"/\"\nFSTYPE=\"btrfs\"\nTIMELINE_LIMIT_HOURLY=\"10\"\n";
+    let text = import(Program::Snapper, text, &nothing).unwrap();
+    let loaded = loaded(&text);
+    let root = job(&loaded, "root");
+    assert_eq!(paths(root), ["/"]);
+    assert_eq!(existing(root), (["/.snapshots/*/snapshot".to_owned()].into(), false));
+    assert!(text.contains("leave-out = [\"/.snapshots\", \"/mnt/shelf/copies\"]"), "{text}");
+    assert!(text.contains("# line 4, TIMELINE_LIMIT_HOURLY=\"10\": stays snapper's own"), "{text}");
+    for (wrong, line) in
+        [("FSTYPE=ext4\n", 1), ("\nrm -rf /\n", 2), ("X=1\n", 1), ("SUBVOLUME=home\n", 1)]
+    {
+        let failed = import(Program::Snapper, wrong, &nothing).unwrap_err();
+        assert_eq!(failed.line, line, "{failed}");
+    }
+}
+
+fn words() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        "(volume|subvolume|target|snapshot_dir|snapshot_preserve|target_preserve|target_preserve_min|snapshot_name|rate_limit)",
+        "(/[a-z.*\"' ]{0,6}|ssh://[a-z@:]{0,6}/x|raw /y|[0-9*]{1,3}[hdwmyx]|all|no|latest|\\.)",
+        "[ -~\u{80}-\u{ff}\r\t]{0,8}",
+    ];
+    prop::collection::vec(prop::collection::vec(word, 1..4), 0..12).prop_map(|lines| {
+        let lines: Vec<String> = lines.into_iter().map(|words| words.join(" ")).collect();
+        lines.join("\n")
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_it_says_it_is_refused_or_becomes_toml(text in words()) {
+        for program in Program::ALL {
+            if let Ok(imported) = import(program, &text, &nothing) {
+                let read = toml::from_str::<toml::Table>(&imported);
+                prop_assert!(read.is_ok(), "{:?}\n{}", read, imported);
+            }
+        }
+    }
+}

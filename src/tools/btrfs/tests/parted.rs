@@ -1,0 +1,227 @@
+//! Streams that are taken apart, and go on.
+
+use super::*;
+use crate::tools::btrfs::parts::{Behind, Cut, Cutting, Mark, of_part, part_name, part_uuid};
+
+const SEED: [u8; 16] = [7; 16];
+const KNOWN: [u8; 16] = [8; 16];
+
+fn cutting(every: u64) -> Cutting {
+    Cutting { every, seed: Some(SEED), behind: None }
+}
+
+/// Behind a part, in a stream that comes from its beginning or from there.
+fn behind(every: u64, mark: &Mark, leave_out: bool) -> Cutting {
+    let behind = Behind { mark: mark.clone(), received: Some(KNOWN), leave_out };
+    Cutting { every, seed: Some(SEED), behind: Some(behind) }
+}
+
+/// Leaves out what is there, and takes nothing apart.
+fn rest(every: u64, mark: &Mark) -> Cutting {
+    let behind = Behind { mark: mark.clone(), received: None, leave_out: true };
+    Cutting { every, seed: None, behind: Some(behind) }
+}
+
+struct Parted {
+    out: Vec<u8>,
+    cuts: Vec<Cut>,
+    passed: Passed,
+}
+
+fn parted(cutting: Cutting, stream: &[u8], piece: usize) -> Result<Parted, StreamError> {
+    let mut stage = Stage::new(expected(BASED)).cutting(Some(cutting));
+    let (mut out, mut cuts) = (Vec::new(), Vec::new());
+    for piece in stream.chunks(piece) {
+        stage.push(piece, &mut out)?;
+        cuts.extend(stage.cuts());
+    }
+    let passed = stage.finish(&mut out)?;
+    Ok(Parted { out, cuts, passed })
+}
+
+/// The streams that stand one after the other, each with its commands.
+fn streams(version: u32, all: &[u8]) -> Vec<Vec<String>> {
+    let (head, mut rest) = (header(version), all);
+    let mut streams = Vec::new();
+    while !rest.is_empty() {
+        assert!(rest.starts_with(&head));
+        let mut length = head.len();
+        loop {
+            let of = u32::from_le_bytes(rest[length..length + 4].try_into().unwrap()) as usize;
+            let is_end = rest[length + 4] == 21;
+            length += 10 + of;
+            if is_end {
+                break;
+            }
+        }
+        let (stream, others) = rest.split_at(length);
+        streams.push(read(stream));
+        rest = others;
+    }
+    streams
+}
+
+/// What a receiver ends up with: each stream is based on the one before it, and has commands of its own.
+fn received(version: u32, all: &[u8], first_parent: [u8; 16]) -> Vec<String> {
+    let streams = streams(version, all);
+    let mut parent = uuid(first_parent).to_string();
+    let mut commands = Vec::new();
+    for (at, stream) in streams.iter().enumerate() {
+        let (begin, of_it) = stream.split_first().unwrap();
+        assert!(begin.starts_with("Snapshot"), "{begin}");
+        assert!(
+            begin.contains(&format!("clone_uuid: {parent}")),
+            "{begin} is not based on {parent}"
+        );
+        let own = begin.split("uuid: ").nth(1).unwrap().split(',').next().unwrap();
+        let is_last = at + 1 == streams.len();
+        assert_eq!(is_last, own == uuid(SENT).to_string());
+        assert_eq!(is_last, begin.contains("path: \".incoming\""), "{begin}");
+        let there = uuid(THERE).to_string();
+        for command in of_it {
+            let shared = command.split("clone_uuid: ").nth(1).map(|it| &it[..36]);
+            assert!(shared.is_none_or(|it| it == own || it == there), "{command} in {own}");
+            commands.push(command.replace(own, &uuid(SENT).to_string()));
+        }
+        parent = own.to_owned();
+    }
+    commands.retain(|command| command != "End");
+    commands
+}
+
+fn plain(stream: &[u8]) -> Vec<String> {
+    let (out, _) = pass(expected(BASED), stream, &[usize::MAX]).unwrap();
+    let mut commands = read(&out);
+    commands.remove(0);
+    commands.retain(|command| command != "End");
+    commands
+}
+
+proptest! {
+    /// Wherever a stream is taken apart, a receiver gets the same from its parts; and behind each of them it goes on with
+    /// the rest and no more, whoever leaves out what is there.
+    #[test]
+    fn parts_are_the_whole_and_go_on_anywhere(
+        (version, commands) in any_stream(),
+        every in 1..3000_u64,
+        piece in 1..4000_usize,
+    ) {
+        let mut all = vec![begin(Some(PARENT))];
+        all.extend(commands);
+        let sent = stream(version, &all);
+        let want = plain(&sent);
+        let whole = parted(cutting(every), &sent, piece).unwrap();
+        prop_assert_eq!(&received(version, &whole.out, THERE), &want);
+        prop_assert_eq!(whole.passed.bytes, sent.len() as u64);
+        for (n, cut) in whole.cuts.iter().enumerate() {
+            prop_assert_eq!(cut.mark.part as usize, n);
+            prop_assert_eq!(&cut.uuid, &uuid(part_uuid(SEED, cut.mark.part)).to_string());
+            prop_assert_eq!(Mark::parse(&cut.mark.word()), Some(cut.mark.clone()));
+        }
+        for cut in whole.cuts.iter().filter(|cut| !cut.last) {
+            let here = parted(behind(every, &cut.mark, true), &sent, piece).unwrap();
+            let left = received(version, &here.out, KNOWN);
+            prop_assert_eq!(&left, &want[want.len() - left.len()..]);
+            prop_assert_eq!(here.passed.bytes, sent.len() as u64 - cut.mark.offset);
+            let later: Vec<&Mark> = whole.cuts.iter().map(|it| &it.mark).filter(|it| it.part > cut.mark.part).collect();
+            prop_assert_eq!(here.cuts.iter().map(|it| &it.mark).collect::<Vec<_>>(), later);
+            let names = |of: &Passed| [of.named, of.unnamed];
+            let [named, unnamed] = names(&here.passed);
+            prop_assert_eq!([named + cut.named, unnamed + cut.unnamed], names(&whole.passed));
+            // The same on two machines: the one leaves out, the other one takes apart.
+            let mut stage = Stage::new(Expectation {
+                parent: Some(Parent { sent: PARENT, received: PARENT }),
+                ..expected(None)
+            })
+            .cutting(Some(rest(every, &cut.mark)));
+            let mut line = Vec::new();
+            stage.push(&sent, &mut line).unwrap();
+            let passed = stage.finish(&mut line).unwrap();
+            prop_assert_eq!(passed.bytes, sent.len() as u64 - cut.mark.offset);
+            let there = parted(behind(every, &cut.mark, false), &line, piece).unwrap();
+            prop_assert_eq!(&there.out, &here.out);
+            prop_assert_eq!(there.cuts, here.cuts);
+        }
+    }
+
+    /// A stream of which there is no such part is refused, and nothing of it is whole.
+    #[test]
+    fn another_stream_does_not_go_on(
+        (version, commands) in any_stream(),
+        every in 1..2000_u64,
+        other in 1..2000_u64,
+    ) {
+        let mut all = vec![begin(Some(PARENT)), write("changed", b"a")];
+        all.extend(commands);
+        let before = stream(version, &all);
+        all[1] = write("changed", b"b");
+        let after = stream(version, &all);
+        for cut in parted(cutting(every), &before, 999).unwrap().cuts {
+            for (every, stream) in [(every, &after), (every + other, &before)] {
+                let cutting = behind(every, &cut.mark, true);
+                match parted(cutting, stream, 999) {
+                    Err(StreamError::Differs { .. }) => {}
+                    // Larger parts may end at the same places.
+                    Ok(_) => prop_assert!(std::ptr::eq(stream, &raw const before)),
+                    Err(other) => prop_assert!(false, "{other}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_short_stream_is_one_and_a_long_one_has_parts_of_their_size() {
+    let sent = |writes: usize| {
+        let data = vec![5; 40_000];
+        let mut all = vec![begin(Some(PARENT))];
+        all.extend((0..writes).map(|_| write("a", &data)));
+        stream(1, &all)
+    };
+    let short = sent(50);
+    let whole = parted(cutting(256 << 20), &short, 65536).unwrap();
+    assert_eq!(whole.cuts, []);
+    assert_eq!(whole.out, pass(expected(BASED), &short, &[usize::MAX]).unwrap().0);
+    let long = sent(400);
+    let whole = parted(cutting(5_000_000), &long, 65536).unwrap();
+    let ends: Vec<u64> = whole.cuts.iter().map(|cut| cut.mark.offset / 1_000_000).collect();
+    assert_eq!(ends, [5, 10, 15, 16]);
+    assert_eq!(
+        whole.cuts.iter().map(|cut| cut.last).collect::<Vec<_>>(),
+        [false, false, false, true]
+    );
+    // What is worth keeping, but no more than one part.
+    let whole = parted(cutting(256 << 20), &long, 65536).unwrap();
+    assert_eq!(whole.cuts.iter().map(|cut| cut.last).collect::<Vec<_>>(), [true]);
+    assert_eq!(received(1, &whole.out, THERE), plain(&long));
+}
+
+#[test]
+fn no_part_ends_where_the_receiver_remembers_something() {
+    let capable =
+        Other::SetXattr { path: "a".into(), name: "security.capability".into(), data: vec![1; 20] };
+    let owned = Other::Chown { path: "a".into(), uid: 1, gid: 1 };
+    let sent = stream(
+        1,
+        &[begin(Some(PARENT)), write("a", b"x"), capable, owned, times("a"), write("b", b"x")],
+    );
+    let whole = parted(cutting(1), &sent, 7).unwrap();
+    let streams = streams(1, &whole.out);
+    let lengths: Vec<usize> = streams.iter().map(|stream| stream.len() - 2).collect();
+    assert_eq!(lengths, [1, 3, 1, 0], "{streams:#?}");
+}
+
+#[test]
+fn the_names_of_parts_are_told_from_others() {
+    assert_eq!(of_part(&part_name("home@web1.x.0badc0de", 12)), Some(("home@web1.x.0badc0de", 12)));
+    for other in ["home@web1.x.0badc0de", "x.part", "x.part-1", "x.part01", "x.part+1", "x.part1.y"]
+    {
+        assert_eq!(of_part(other), None, "{other}");
+    }
+    let digest = "0".repeat(64);
+    assert!(Mark::parse(&format!("1:2:{digest}")).is_some());
+    for wrong in ["", "1:2", "1:2:", "x:2:y", &format!("-1:2:{digest}"), &format!("1:2:{digest}:3")]
+    {
+        assert_eq!(Mark::parse(wrong), None, "{wrong}");
+    }
+}

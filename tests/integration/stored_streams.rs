@@ -1,0 +1,621 @@
+//! Subvolumes whose streams are stored, by the loops of [`crate::loops`]: whatever happens, no copy is listed that is not
+//! there, and nothing is left of what is none.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use stillpoint::engine::CheckReport;
+use stillpoint::host::Exit;
+use stillpoint::model::job::Config;
+use stillpoint::model::names::RunId;
+use stillpoint::model::outcome::Outcome;
+use stillpoint::model::target::ReadData;
+use stillpoint::pipeline::prune::{Request, prune, scope};
+use stillpoint::pipeline::query::Query;
+use stillpoint::pipeline::restore::{Wanted, restore};
+use stillpoint::pipeline::session::{Cleanup, LedgerDirectory, session};
+use stillpoint::pipeline::steps::maintain::{self, WhenBusy};
+use stillpoint::step::error::StepError;
+use stillpoint::step::recorder::Recorder;
+
+use crate::captures::mount;
+use crate::faults::{Bench, LIVE, Scene, in_a_session};
+use crate::loops;
+use crate::subvolumes::{machine, sending};
+use crate::support::fake_host::{Fault, World};
+use crate::support::fake_store::{FakeStore, SCRATCH};
+
+/// Two subvolumes, all of them sent each time, into a directory.
+pub const STORED: Scene = Scene { config: files, world, kept: 4, ..LIVE };
+
+/// The same behind commands.
+const KEPT: Scene = Scene { config: objects, ..STORED };
+
+/// The same as differences: the first copies are whole.
+pub const CHAINED: Scene = Scene { config: chained, kept: 6, ..STORED };
+
+/// The same, where a chain is soon followed by another one, and the oldest has ended and goes as a whole.
+const ENDED: Scene = Scene { config: ended, kept: 6, ..STORED };
+
+/// As differences that are encrypted, with a key at hand.
+const SECRET: Scene = Scene { config: secret, world: world_of_secrets, ..CHAINED };
+
+const DIRECTORY: &str = "directory = '/archive'\nscratch = '/scratch'";
+
+fn files(state: &Path) -> Config {
+    config(state, &format!("{DIRECTORY}\nfull-every = '1s'"))
+}
+
+fn objects(state: &Path) -> Config {
+    config(
+        state,
+        "put-command = ['keeper', 'put', '{name}']\nget-command = ['keeper', 'get', '{name}']\nlist-command = ['keeper', 'list']\ndelete-command = ['keeper', 'delete', '{name}']\nfull-every = '1s'",
+    )
+}
+
+fn chained(state: &Path) -> Config {
+    config(state, DIRECTORY)
+}
+
+fn ended(state: &Path) -> Config {
+    config(state, &format!("{DIRECTORY}\nfull-every = '30s'"))
+}
+
+fn secret(state: &Path) -> Config {
+    let keys = "recipients-file = '/etc/recipients'\nidentity-file = '/etc/key'";
+    config(state, &format!("{DIRECTORY}\n{keys}"))
+}
+
+fn keyless(state: &Path) -> Config {
+    config(state, &format!("{DIRECTORY}\nrecipients-file = '/etc/recipients'"))
+}
+
+fn world_of_secrets() -> World {
+    let mut world = world();
+    world.files.insert("/etc/recipients".into(), b"age1vault\n".to_vec());
+    world
+}
+
+fn config(state: &Path, target: &str) -> Config {
+    sending(state, "archive", &format!("keep.last = 2\n[targets.archive.streams]\n{target}"))
+}
+
+fn world() -> World {
+    let mut world = machine();
+    world.mounts.push(mount((0, 42), SCRATCH, "btrfs", "/dev/sdd"));
+    world.store = FakeStore::made();
+    world
+}
+
+#[test]
+fn failing_any_effect_is_reported_and_leaves_nothing() {
+    let effects = loops::effects(&STORED);
+    for wanted in [
+        "make the btrfs snapshot",
+        "stillpoint pass-object --to /archive/",
+        "replace /archive/host@",
+        "remove /archive/host@",
+        "wait until the file system at /archive",
+        "delete the btrfs snapshot",
+    ] {
+        assert!(effects.iter().any(|effect| effect.starts_with(wanted)), "{wanted}: {effects:#?}");
+    }
+    loops::failing_any_effect(&STORED);
+}
+
+#[test]
+fn failing_any_command_is_reported_and_leaves_nothing() {
+    let effects = loops::effects(&KEPT);
+    for wanted in ["keeper put host@", "keeper delete host@"] {
+        assert!(effects.iter().any(|effect| effect.starts_with(wanted)), "{wanted}: {effects:#?}");
+    }
+    loops::failing_any_effect(&KEPT);
+}
+
+#[test]
+fn dying_at_any_effect_is_recovered_from() {
+    loops::dying_at_any_effect(&STORED);
+    loops::dying_at_any_effect(&KEPT);
+}
+
+#[test]
+fn a_signal_at_any_effect_unwinds() {
+    loops::a_signal_at_any_effect(&STORED);
+}
+
+#[test]
+fn failing_any_effect_of_a_recovery_is_recovered_from() {
+    loops::failing_any_effect_of_a_recovery(&STORED);
+}
+
+/// What a check finds.
+fn damage(bench: &Bench) -> Vec<String> {
+    checked(bench, ReadData::None).damage
+}
+
+fn checked(bench: &Bench, read_data: ReadData) -> CheckReport {
+    let engine = bench.pipeline().engine(&bench.config.targets[0]);
+    engine.check(bench.pipeline().engine_context(), read_data, &mut |_| {}).unwrap()
+}
+
+/// Changes a byte of the stream of the oldest copy, and changes it back when it is done again.
+fn flip(bench: &Bench) -> String {
+    let oldest = bench.host.world().store.copies().next().unwrap();
+    let mut world = bench.host.world();
+    let mut objects = world.store.objects.iter_mut();
+    let (_, object) = objects.find(|(it, _)| it.starts_with(&format!("{oldest}.btrfs"))).unwrap();
+    object[0] ^= 1;
+    oldest
+}
+
+/// How many differences the next run would send.
+fn differences(bench: &Bench) -> usize {
+    let (_, planned) = bench.plan();
+    planned.iter().filter(|line| line.contains("--based-on")).count()
+}
+
+#[test]
+fn whatever_happens_a_check_finds_nothing_wrong_and_the_next_good_copy_leaves_nothing_else() {
+    for scene in [&STORED, &KEPT] {
+        let seed = Bench::with_history_of(scene);
+        for (n, what) in loops::effects(scene).iter().enumerate() {
+            loops::any_fault_of_a_run_at(
+                || seed.duplicate(scene),
+                n,
+                what,
+                |bench, after| {
+                    assert_eq!(damage(bench), [] as [String; 0], "{after}");
+                    bench.assert_mended(after);
+                    assert_eq!(damage(bench), [] as [String; 0], "{after}");
+                    assert_eq!(bench.host.world().store.strays(), [] as [String; 0], "{after}");
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn a_failed_upload_leaves_nothing_at_once() {
+    let seed = Bench::with_history_of(&STORED);
+    let effects = loops::effects(&STORED);
+    let stores = |effect: &String| {
+        effect.contains("pass-object --to") || effect.starts_with("replace /archive/host@")
+    };
+    for (n, _) in effects.iter().enumerate().filter(|(_, effect)| stores(effect)).take(4) {
+        let bench = seed.duplicate(&STORED);
+        bench.host.arm(Fault::Fail(n));
+        assert_ne!(bench.run().outcome, Outcome::Ok);
+        assert_eq!(bench.host.world().store.strays(), [] as [String; 0], "failing {}", effects[n]);
+    }
+}
+
+#[test]
+fn what_breaks_off_is_no_copy_and_goes() {
+    let bench = Bench::with_history_of(&KEPT);
+    let effects = loops::effects(&KEPT);
+    let put = effects.iter().position(|effect| effect.contains(".json")).unwrap();
+    bench.host.arm(Fault::KillAfter(put));
+    loops::die(&bench);
+    bench.host.arm(Fault::None);
+    let half = |world: &mut World| {
+        let newest = world.store.copies().max_by_key(|name| name[name.len() - 8..].to_owned());
+        let record = format!("{}.json", newest.unwrap());
+        let length = world.store.objects[&record].len();
+        world.store.objects.get_mut(&record).unwrap().truncate(length / 2);
+    };
+    half(&mut bench.host.world());
+    assert_eq!(damage(&bench), [] as [String; 0]);
+    bench.assert_mended("a record that was stored in part");
+    assert_eq!(bench.host.world().store.strays(), [] as [String; 0]);
+}
+
+#[test]
+fn what_a_kept_copy_is_a_difference_to_is_kept() {
+    let bench = Bench::with_history_of(&CHAINED);
+    let (report, planned) = bench.plan();
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    assert_eq!(planned.iter().filter(|line| line.contains("--based-on")).count(), 2);
+    assert!(!planned.iter().any(|line| line.starts_with("remove")), "{planned:#?}");
+    for run in 4..=6 {
+        assert_eq!(bench.run().outcome, Outcome::Ok);
+        assert_eq!(bench.host.world().copies().len(), 2 * run);
+        bench.assert_released("a run");
+    }
+    // Nor can a person delete it by itself, nor anybody.
+    let engine = bench.pipeline().engine(&bench.config.targets[0]);
+    let context = bench.pipeline().engine_context();
+    let copies = engine.list(context).unwrap();
+    let whole = copies.iter().find(|copy| copy.based_on.is_none()).unwrap();
+    let refused = engine.delete(context, std::slice::from_ref(&whole.id)).unwrap_err();
+    assert!(refused.to_string().contains("is a difference to"), "{refused}");
+    assert_eq!(bench.host.world().copies().len(), 12);
+    let all: Vec<String> = copies.iter().map(|copy| copy.id.clone()).collect();
+    engine.delete(context, &all).unwrap();
+    assert_eq!(bench.host.world().store.objects.len(), 1, "the marker");
+}
+
+#[test]
+fn a_base_that_somebody_changed_or_took_away_is_none() {
+    let meddled: [fn(&mut World); 3] = [
+        |world| world.btrfs.top.values_mut().for_each(|snapshot| snapshot.changed += 1),
+        |world| {
+            let newest: Vec<String> = world.store.copies().collect();
+            for copy in newest {
+                world.store.objects.insert(format!("{copy}.btrfs.zst"), b"short".to_vec());
+            }
+        },
+        |world| world.store.objects.retain(|name, _| !name.ends_with(".zst")),
+    ];
+    for meddle in meddled {
+        let bench = Bench::with_history_of(&CHAINED);
+        assert_eq!(differences(&bench), 2);
+        meddle(&mut bench.host.world());
+        assert_eq!(differences(&bench), 0, "both must be sent as a whole");
+    }
+}
+
+#[test]
+fn nothing_becomes_a_difference_to_what_was_found_damaged() {
+    let bench = Bench::with_history_of(&CHAINED);
+    let mark = |name: &str| format!("{name}.damaged");
+    let is_marked = |name: &str| bench.host.world().store.objects.contains_key(&mark(name));
+    let engine = bench.pipeline().engine(&bench.config.targets[0]);
+    let context = bench.pipeline().engine_context();
+    let oldest = flip(&bench);
+    assert_eq!(checked(&bench, ReadData::None).damage, [] as [String; 0]);
+    assert_eq!(differences(&bench), 2);
+    let found = checked(&bench, ReadData::All).damage;
+    assert!(matches!(found.as_slice(), [it] if it.contains(&oldest)), "{found:?}");
+    assert!(is_marked(&oldest));
+    assert_eq!(differences(&bench), 1, "the other subvolume has a sound chain");
+
+    // What a run makes then stands alone, and the next are differences to that.
+    bench.run();
+    let item = oldest.split('.').nth(1).unwrap().to_owned();
+    let copies = engine.list(context).unwrap();
+    let newest = copies.iter().filter(|copy| copy.id.contains(&item)).max_by_key(|it| it.time);
+    let newest = newest.unwrap().clone();
+    assert_eq!(newest.based_on, None);
+    assert_eq!(engine.verify(context, &newest).unwrap().damage, [] as [String; 0]);
+    assert_eq!(differences(&bench), 2);
+
+    // Whoever reads one copy marks it as well, and takes the mark away when it is sound again.
+    flip(&bench);
+    assert_eq!(checked(&bench, ReadData::All).damage, [] as [String; 0]);
+    assert!(!is_marked(&oldest));
+    flip(&bench);
+    let copy = copies.iter().find(|copy| copy.id == oldest).unwrap();
+    assert_eq!(engine.verify(context, copy).unwrap().damage.len(), 1);
+    assert!(is_marked(&oldest));
+    // A mark goes with its copy.
+    let all: Vec<String> = copies.iter().map(|copy| copy.id.clone()).collect();
+    engine.delete(context, &all).unwrap();
+    assert_eq!(bench.host.world().store.objects.len(), 1, "the marker");
+}
+
+#[test]
+fn damage_that_cannot_be_noted_is_told_all_the_same() {
+    let seed = Bench::with_history_of(&CHAINED);
+    flip(&seed);
+    let good = seed.duplicate(&CHAINED);
+    good.host.arm(Fault::None);
+    checked(&good, ReadData::All);
+    let effects = good.host.world().effects.clone();
+    let mark = effects.iter().position(|effect| effect.ends_with(".damaged")).unwrap();
+    let bench = seed.duplicate(&CHAINED);
+    bench.host.arm(Fault::Fail(mark));
+    let found = checked(&bench, ReadData::All).damage;
+    assert!(matches!(found.as_slice(), [it] if it.contains("could not be noted")), "{found:?}");
+}
+
+#[test]
+fn what_age_cannot_open_is_damaged_or_has_another_key_and_the_others_are_read() {
+    const NO_KEY: &str = "age: error: no identity matched any of the recipients";
+    let ends = |bench: &Bench, exit, said: &str| {
+        bench.host.world().store.age = Some((exit, said.to_owned()));
+    };
+    let bench = Bench::with_history_of(&SECRET);
+    let report = checked(&bench, ReadData::All);
+    assert_eq!(report.unverifiable, None);
+    ends(&bench, Exit::Code(1), NO_KEY);
+    let report = checked(&bench, ReadData::All);
+    assert_eq!(report.damage, [] as [String; 0]);
+    assert!(report.extent.contains("the stored bytes of 6"), "{report:?}");
+    assert!(report.unverifiable.unwrap().contains("no key in the identity-file opens it"));
+    // Damage where the keys are named looks the same to age.
+    let oldest = flip(&bench);
+    let report = checked(&bench, ReadData::All);
+    assert!(matches!(report.damage.as_slice(), [it] if it.contains(&oldest)), "{report:?}");
+    assert_eq!(differences(&bench), 1);
+    flip(&bench);
+    let engine = bench.pipeline().engine(&bench.config.targets[0]);
+    let context = bench.pipeline().engine_context();
+    // That somebody killed it says nothing of what it read.
+    ends(&bench, Exit::Signal(9), "");
+    let killed = engine.check(context, ReadData::All, &mut |_| {}).unwrap_err();
+    assert!(killed.to_string().contains("killed by signal 9"), "{killed}");
+    // So it is without any key.
+    let keyless = bench.duplicate(&Scene { config: keyless, ..SECRET });
+    let report = checked(&keyless, ReadData::All);
+    assert_eq!((report.damage, report.unverifiable.is_some()), (Vec::new(), true));
+    flip(&keyless);
+    assert_eq!(checked(&keyless, ReadData::All).damage.len(), 1);
+}
+
+#[test]
+fn a_check_without_a_key_takes_back_nothing_that_one_with_it_found() {
+    let bench = Bench::with_history_of(&SECRET);
+    let target = &bench.config.targets[0].name;
+    let check = |bench: &Bench, read_data| {
+        in_a_session(bench.pipeline(), |cx| {
+            let mut rec = Recorder::new(cx.pipeline.observer, None);
+            let engine = cx.pipeline.engine(&bench.config.targets[0]);
+            maintain::check(cx, &mut rec, engine, read_data, WhenBusy::Fail).unwrap()
+        })
+    };
+    flip(&bench);
+    assert_ne!(check(&bench, ReadData::All).damage, [] as [String; 0]);
+    let closed = |bench: &Bench| bench.history.closures(target).unwrap().len();
+    assert_eq!(closed(&bench), 1);
+    flip(&bench);
+    let keyless = bench.duplicate(&Scene { config: keyless, ..SECRET });
+    let report = check(&keyless, ReadData::All);
+    assert_eq!((report.damage, report.unverifiable.is_some()), (Vec::new(), true));
+    assert_eq!(
+        closed(&keyless),
+        1,
+        "what is stored may be what was stored, and hold something else"
+    );
+    check(&bench, ReadData::All);
+    assert_eq!(closed(&bench), 0);
+}
+
+#[test]
+fn a_deletion_that_breaks_off_leaves_nothing_that_cannot_be_restored() {
+    let seed = Bench::with_history_of(&CHAINED);
+    let delete = |bench: &Bench| {
+        let engine = bench.pipeline().engine(&bench.config.targets[0]);
+        let all: Vec<String> = seed.host.world().store.copies().collect();
+        engine.delete(bench.pipeline().engine_context(), &all).map_err(|error| error.to_string())
+    };
+    let good = seed.duplicate(&CHAINED);
+    good.host.arm(Fault::None);
+    delete(&good).unwrap();
+    let effects = good.host.world().effects.clone();
+    assert!(effects.len() > 24, "a mark, two objects and the mark: {effects:#?}");
+    for (n, what) in effects.iter().enumerate() {
+        let scene = || seed.duplicate(&CHAINED);
+        loops::any_fault_at(scene, n, what, delete, |bench, _, ended, after| {
+            assert_eq!(damage(bench), [] as [String; 0], "{after}: {ended:?}");
+            delete(bench).unwrap();
+            assert_eq!(bench.host.world().store.objects.len(), 1, "{after}: the marker");
+        });
+    }
+}
+
+#[test]
+fn whatever_happens_while_a_chain_goes_a_check_finds_nothing_wrong() {
+    let seed = Bench::with_history_of(&ENDED);
+    let effects = loops::effects(&ENDED);
+    let going = effects.iter().filter(|it| it.starts_with("replace") && it.ends_with(".gone"));
+    assert_eq!(going.count(), 4, "two chains of two: {effects:#?}");
+    for (n, what) in effects.iter().enumerate() {
+        loops::any_fault_of_a_run_at(
+            || seed.duplicate(&ENDED),
+            n,
+            what,
+            |bench, after| {
+                assert_eq!(damage(bench), [] as [String; 0], "{after}");
+                // What a deletion left goes with the next one, which is when the next chain has ended.
+                for _ in 0..3 {
+                    assert_eq!(bench.run().outcome, Outcome::Ok, "{after}");
+                    bench.assert_released(after);
+                    assert_eq!(damage(bench), [] as [String; 0], "{after}");
+                }
+                assert_eq!(bench.host.world().store.strays(), [] as [String; 0], "{after}");
+            },
+        );
+    }
+}
+
+#[test]
+fn what_a_person_chooses_goes_but_for_what_others_need() {
+    let bench = Bench::with_history_of(&ENDED);
+    let listed: Vec<String> = bench.host.world().copies();
+    let of = |item: &str| -> Vec<String> {
+        listed.iter().filter(|copy| copy.contains(item)).cloned().collect()
+    };
+    let (home, srv) = (of("_2fhome"), of("_2fsrv"));
+    assert_eq!((home.len(), srv.len()), (3, 3));
+    let prune_chosen = |copies: &[&String]| {
+        let copies = copies.iter().map(|copy| (*copy).clone()).collect();
+        let request = Request { copies, ..Request::default() };
+        let targets = scope(&bench.config, None, None, false).unwrap();
+        in_a_session(bench.pipeline(), |cx| prune(cx, &request, targets).unwrap())
+    };
+    // The first chain of each has ended. One goes as a whole, and of the other one only what the rest stands on was chosen.
+    let pruned = prune_chosen(&[&home[0], &home[1], &srv[0]]);
+    assert_eq!(pruned.failures, [] as [String; 0]);
+    let expected = format!("{} is needed by {}, so it is not deleted", srv[0], srv[1]);
+    assert_eq!(pruned.refusals, [expected]);
+    let ruling = pruned.decisions.iter().find(|it| it.copy == srv[0]).unwrap();
+    assert_eq!((ruling.delete, ruling.reason.starts_with("needed by")), (false, true));
+    let gone: BTreeSet<&String> = pruned.deleted.iter().collect();
+    assert_eq!(gone, BTreeSet::from([&home[0], &home[1]]));
+    let left: Vec<String> = listed.into_iter().filter(|id| !gone.contains(id)).collect();
+    assert_eq!(bench.host.world().copies(), left);
+    assert_eq!(damage(&bench), [] as [String; 0]);
+}
+
+#[test]
+fn a_record_of_another_machine_or_series_is_no_base() {
+    let change = |bench: &Bench, from: &str, to: &str| {
+        let mut world = bench.host.world();
+        for (name, object) in &mut world.store.objects {
+            if name.ends_with(".json") && name.contains("_2fhome") {
+                let text = String::from_utf8(object.clone()).unwrap();
+                *object = text.replace(from, to).into_bytes();
+            }
+        }
+    };
+    let bench = Bench::with_history_of(&CHAINED);
+    assert_eq!(differences(&bench), 2);
+    let ours = bench.history.machine().unwrap().unwrap().to_string();
+    let others = bench.duplicate(&CHAINED);
+    change(&others, &ours, "0000000000000000");
+    assert_eq!(differences(&others), 1, "somebody else's");
+    // What claims to be a difference to another subvolume's copy is none that can be restored.
+    let copies = bench.host.world().copies();
+    let first = |item: &str| copies.iter().find(|copy| copy.contains(item)).unwrap().clone();
+    let sent = |copy: &str| {
+        let record = bench.host.world().store.objects[&format!("{copy}.json")].clone();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        record["sent"].as_str().unwrap().to_owned()
+    };
+    let (home, srv) = (first("_2fhome"), first("_2fsrv"));
+    let base = |copy: &str| format!("\"name\": \"{copy}\",\n    \"sent\": \"{}\"", sent(copy));
+    let (from, to) = (base(&home), base(&srv));
+    change(&bench, &from, &to);
+    let found = damage(&bench);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|it| it.contains("not all that it is based on is there")));
+}
+
+#[test]
+fn what_claims_to_be_a_copy_of_ours_is_no_base() {
+    let bench = Bench::with_history_of(&CHAINED);
+    let genuine = bench.host.world().copies();
+    for name in &genuine {
+        let run = name.rsplit_once('.').unwrap().1;
+        let forged = name.replace(run, "00000000");
+        let mut world = bench.host.world();
+        let objects = &mut world.store.objects;
+        let record = String::from_utf8(objects[&format!("{name}.json")].clone()).unwrap();
+        let stream = objects[&format!("{name}.btrfs.zst")].clone();
+        objects.insert(format!("{forged}.json"), record.replace(run, "00000000").into_bytes());
+        objects.insert(format!("{forged}.btrfs.zst"), stream);
+    }
+    bench.run();
+    let world = bench.host.world();
+    let bases: Vec<String> = world
+        .store
+        .copies()
+        .filter(|name| !genuine.contains(name) && !name.ends_with(".00000000"))
+        .map(|name| {
+            let record = &world.store.objects[&format!("{name}.json")];
+            let record: serde_json::Value = serde_json::from_slice(record).unwrap();
+            record["base"]["name"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(bases.len(), 2, "differences");
+    assert!(bases.iter().all(|base| genuine.contains(base)), "{bases:?}");
+}
+
+#[test]
+fn a_check_says_how_to_get_rid_of_what_is_beyond_repair() {
+    for (scene, how) in [(&CHAINED, "rm /archive/"), (&KEPT, "keeper delete ")] {
+        let bench = Bench::with_history_of(scene);
+        let oldest = bench.host.world().store.copies().next().unwrap();
+        bench.host.world().store.objects.remove(&format!("{oldest}.btrfs.zst"));
+        let found = damage(&bench);
+        let told = format!("remove its record: {how}{oldest}.json");
+        assert!(found.iter().any(|it| it.contains(&told)), "{found:?}");
+        // Whoever does all of that is rid of them.
+        for said in &found {
+            let (_, record) = said.trim_end_matches(')').split_once(how).unwrap();
+            bench.host.world().store.objects.remove(record).unwrap();
+        }
+        assert_eq!(damage(&bench), [] as [String; 0]);
+    }
+}
+
+#[test]
+fn what_others_put_there_is_none_of_our_business() {
+    let bench = Bench::with_history_of(&CHAINED);
+    let copies = bench.host.world().copies();
+    let name = &copies[0];
+    let record = bench.host.world().store.objects[&format!("{name}.json")].clone();
+    let put = |name: &str, content: &[u8]| {
+        bench.host.world().store.objects.insert(name.to_owned(), content.to_owned());
+    };
+    for foreign in ["-rf.json", "../x.json", "a b\u{1b}[2J.btrfs", "notes.json", ".json", ".gone"] {
+        put(foreign, &record);
+    }
+    let engine = bench.pipeline().engine(&bench.config.targets[0]);
+    let listed = engine.list(bench.pipeline().engine_context()).unwrap();
+    assert_eq!(listed.len(), copies.len());
+    assert_eq!(damage(&bench), [] as [String; 0]);
+    // Nor is a record one that says something else than its name, or leads elsewhere.
+    let text = String::from_utf8(record.clone()).unwrap();
+    for (from, to) in [
+        ("\"/home\"", "\"/home/../etc\""),
+        ("\"/home\"", "\"/srv\""),
+        (": \"host\"", ": \"other\""),
+    ] {
+        put(&format!("{name}.json"), text.replacen(from, to, 1).as_bytes());
+        let found = damage(&bench);
+        assert!(found.iter().any(|it| it.contains("of another copy")), "{to}: {found:?}");
+    }
+    // A record that is none is damaged, and what is a difference to that is none either.
+    put(&format!("{name}.json"), b"{}");
+    let found = damage(&bench);
+    assert!(found.iter().any(|it| it.contains(".json cannot be read")), "{found:?}");
+    let based = found.iter().filter(|it| it.contains("not all that it is based on")).count();
+    assert_eq!(based, 2, "{found:?}");
+    assert_eq!(engine.list(bench.pipeline().engine_context()).unwrap().len(), copies.len() - 3);
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_says_what_it_would_do() {
+    for scene in [&STORED, &KEPT] {
+        let bench = Bench::with_history_of(scene);
+        bench.host.world().effects.clear();
+        let (report, planned) = bench.plan();
+        assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+        assert_eq!(bench.host.world().effects, [] as [String; 0]);
+        let sent = planned.iter().filter(|it| it.contains("btrfs send")).count();
+        assert_eq!(sent, 2, "{planned:#?}");
+        let going = planned.iter().filter(|it| it.contains(".gone")).count();
+        assert_eq!(going, 4, "each of the oldest is marked, and the mark removed: {planned:#?}");
+    }
+}
+
+/// Restores the newest copy of one subvolume, which is a difference to two others.
+fn restored(bench: &Bench) -> Result<(Result<(), StepError>, Cleanup), StepError> {
+    let query = Query {
+        job: &bench.config.jobs[0].name,
+        host: None,
+        target: Some(&bench.config.targets[0].name),
+        item: Some("/home"),
+    };
+    let wanted = Wanted {
+        paths: Vec::new(),
+        to: Some("/empty/place".into()),
+        into_existing: false,
+        owners_by_name: false,
+        ignore_space: false,
+        dry_run: false,
+    };
+    let run = RunId::parse("0badcafe").unwrap();
+    session(bench.pipeline(), &run, LedgerDirectory::StateElseRuntime, |cx| {
+        restore(cx, &query, "latest", &wanted).map(drop)
+    })
+}
+
+#[test]
+fn whatever_ends_a_restore_nothing_that_was_received_for_it_is_left() {
+    let seed = Bench::with_history_of(&CHAINED);
+    let good = seed.duplicate(&CHAINED);
+    good.host.arm(Fault::None);
+    let (result, cleanup) = restored(&good).unwrap();
+    result.unwrap();
+    assert_eq!(cleanup.leftovers, []);
+    good.assert_released("a restore");
+    let effects = good.host.world().effects.clone();
+    let count = |words: &str| effects.iter().filter(|effect| effect.contains(words)).count();
+    assert_eq!((count("btrfs receive"), count("delete the subvolume")), (3, 3), "{effects:#?}");
+    assert_eq!(count("wait until the file system at /scratch"), 1, "{effects:#?}");
+    for (n, what) in effects.iter().enumerate() {
+        loops::any_fault_at(|| seed.duplicate(&CHAINED), n, what, restored, |_, _, _, _| ());
+    }
+}

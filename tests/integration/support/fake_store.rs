@@ -1,0 +1,272 @@
+//! A place that stores streams, in memory: files of a directory, or the same objects behind commands. What was removed
+//! there and did not reach the disk comes back with a power cut.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use stillpoint::host::{CommandSpec, Exit, Subvolume};
+use stillpoint::tools::btrfs::command::Told;
+use stillpoint::tools::object::Digest;
+
+use super::fake_borg::Answer;
+use super::fake_btrfs::FakeBtrfs;
+use super::fake_pool::option;
+
+/// Where it is.
+pub const LOCATION: &str = "/archive";
+
+/// A directory of a btrfs, in which copies are received to be read.
+pub const SCRATCH: &str = "/scratch";
+
+/// The program of the commands.
+pub const KEEPER: &str = "keeper";
+
+/// The objects.
+#[derive(Debug, Clone, Default)]
+pub struct FakeStore {
+    pub objects: BTreeMap<String, Vec<u8>>,
+    uncommitted: BTreeMap<String, Vec<u8>>,
+    /// What was received to be read.
+    pub received: BTreeMap<PathBuf, Subvolume>,
+    unreceived: BTreeMap<PathBuf, Subvolume>,
+    /// How age ends, where it does not open what it reads, and what it says.
+    pub age: Option<(Exit, String)>,
+    /// Directories around that which were removed, with their inodes.
+    pub removed: BTreeMap<PathBuf, u64>,
+}
+
+impl FakeStore {
+    /// Whether something is a part of it.
+    pub fn holds(path: &Path) -> bool {
+        path.starts_with(LOCATION)
+    }
+
+    /// Whether something is where copies are received to be read.
+    pub fn is_scratch(path: &Path) -> bool {
+        path.starts_with(SCRATCH)
+    }
+
+    /// Whether a chain that ends so stores something here.
+    pub fn takes(last: &CommandSpec) -> bool {
+        stored_at(last).is_some()
+    }
+
+    /// A new place.
+    pub fn made() -> Self {
+        let marker = br#"{"format": 1, "id": "0123456789abcdef"}"#.to_vec();
+        Self { objects: [("target.json".to_owned(), marker)].into(), ..Self::default() }
+    }
+
+    /// Stores what a snapshot's sender sends, through all that stands in between, or a text.
+    pub fn take(&mut self, source: &FakeBtrfs, chain: &[&CommandSpec]) -> Vec<Answer> {
+        let (first, last) = (chain.first().unwrap(), chain.last().unwrap());
+        let name = stored_at(last).unwrap();
+        let digest = |content: &[u8]| serde_json::to_string(&Digest::of(content)).unwrap();
+        if let Some(text) = option(first, "--text") {
+            self.objects.insert(name, text.into_bytes());
+            return chain.iter().map(|_| Answer::told(Vec::new())).collect();
+        }
+        let stage = chain[1];
+        let snapshot = source.seen(Path::new(first.args.last().unwrap()));
+        assert_eq!(option(stage, "--uuid").as_deref(), Some(snapshot.uuid.as_str()));
+        let base = option(stage, "--based-on");
+        assert_eq!(base, option(stage, "--known-as"), "others must find it by what was sent");
+        assert_eq!(base.is_some(), option(first, "-p").is_some());
+        let stream = format!("{} on {base:?}", snapshot.uuid).into_bytes();
+        let named = if base.is_some() { 0 } else { 5 };
+        let told = Told {
+            bytes: 100,
+            commands: 9,
+            named,
+            generation: snapshot.changed,
+            whole: true,
+            ..Told::default()
+        };
+        let told = vec![serde_json::to_string(&told).unwrap(), digest(&stream)];
+        let content = [stream, b" stored".to_vec()].concat();
+        let said = vec![digest(&content)];
+        assert_eq!(self.objects.insert(name, content), None, "two of one name");
+        let teller = chain.iter().rposition(|it| it.args[0] == "pass-object").unwrap();
+        let says = |n: usize| match n {
+            1 => told.clone(),
+            n if n == teller => said.clone(),
+            _ => Vec::new(),
+        };
+        (0..chain.len()).map(|n| Answer::told(says(n))).collect()
+    }
+
+    /// A chain that failed has stored the beginning of an object.
+    pub fn tear(&mut self, chain: &[&CommandSpec]) {
+        let name = stored_at(chain.last().unwrap()).unwrap();
+        let whole = option(chain[0], "--text").unwrap_or_else(|| "a stream".into());
+        self.objects.insert(name, whole.as_bytes()[..whole.len() / 2].to_vec());
+    }
+
+    /// Whether a process gives an object of this place to others.
+    pub fn gives(first: &CommandSpec) -> bool {
+        option(first, "--from").is_some_and(|from| Self::holds(Path::new(&from)))
+    }
+
+    /// Whether a chain that ends so reads an object of this place for its own sake.
+    pub fn is_read_by(first: &CommandSpec, last: &CommandSpec) -> bool {
+        Self::gives(first)
+            && (last.args.iter().any(|arg| arg == "--to-nobody") || last.args[0] == "pass-stream")
+    }
+
+    /// Reads an object for its own sake, as it is stored or as what was sent. Nothing here notices what was changed but
+    /// who looks at the hashes; [`FakeStore::age`] may fail before.
+    pub fn read(&mut self, chain: &[&CommandSpec]) -> Vec<Answer> {
+        let content = self.file(Path::new(&option(chain[0], "--from").unwrap())).unwrap();
+        let sent = content.strip_suffix(b" stored").unwrap_or(b"torn");
+        let told = |content: &[u8]| serde_json::to_string(&Digest::of(content)).unwrap();
+        let opener = chain.iter().position(|it| it.tool.name() == "age");
+        let fails = opener.zip(self.age.clone());
+        (0..chain.len())
+            .map(|n| match &fails {
+                Some((at, (exit, said))) if n >= *at => Answer {
+                    exit: if n == *at { *exit } else { Exit::Signal(15) },
+                    stdout: Vec::new(),
+                    stderr: if n == *at { vec![said.clone()] } else { Vec::new() },
+                },
+                _ if n == 0 => Answer::told(vec![told(content)]),
+                _ if n + 1 == chain.len() => Answer::told(vec![told(sent)]),
+                _ => Answer::told(Vec::new()),
+            })
+            .collect()
+    }
+
+    /// What is told of an object that is given away, and the generation of what was sent.
+    pub fn given(&self, give: &CommandSpec) -> (String, u64) {
+        let from = option(give, "--from").unwrap();
+        let content = self.file(Path::new(&from)).unwrap();
+        let name = Path::new(&from).file_name().unwrap().to_str().unwrap();
+        let record = &self.objects[&format!("{}.json", name.split_once(".btrfs").unwrap().0)];
+        let record: serde_json::Value = serde_json::from_slice(record).unwrap();
+        let digest = serde_json::to_string(&Digest::of(content)).unwrap();
+        (digest, record["generation"].as_u64().unwrap())
+    }
+
+    /// Receives a copy to be read.
+    pub fn receive(&mut self, chain: &[&CommandSpec]) -> Vec<Answer> {
+        let stage = chain.iter().find(|it| it.args[0] == "pass-stream").unwrap();
+        let (digest, generation) = self.given(chain[0]);
+        let said = vec![digest];
+        let copy = option(stage, "--name").unwrap();
+        let base = option(stage, "--known-as");
+        let is_there =
+            |base: &String| self.received.values().any(|it| it.uuid.as_ref() == Some(base));
+        assert!(base.as_ref().is_none_or(is_there), "a difference to what is not there");
+        let uuid = format!("00000000-0000-0000-0002-{:012}", self.received.len());
+        let found = Subvolume {
+            uuid: Some(uuid),
+            read_only: true,
+            received_uuid: option(stage, "--uuid"),
+            received: generation,
+            ..Subvolume::default()
+        };
+        let into = Path::new(chain.last().unwrap().args.last().unwrap());
+        assert_eq!(self.received.insert(into.join(copy), found), None, "two of one name");
+        let says = |n: usize| if n == 0 { said.clone() } else { Vec::new() };
+        (0..chain.len()).map(|n| Answer::told(says(n))).collect()
+    }
+
+    /// Deletes what was received, if it is still that.
+    pub fn delete(&mut self, path: &Path, found: &Subvolume) -> bool {
+        let is_it = self.received.get(path) == Some(found);
+        if is_it && let Some(deleted) = self.received.remove(path) {
+            self.unreceived.insert(path.to_owned(), deleted);
+        }
+        is_it
+    }
+
+    /// Deletes what was received into a staging directory that goes.
+    pub fn remove_staging(&mut self, path: &Path, inode: u64) {
+        if !path.starts_with(SCRATCH) {
+            return;
+        }
+        self.removed.insert(path.to_owned(), inode);
+        self.unreceived.extend(self.received.extract_if(.., |it, _| it.starts_with(path)));
+    }
+
+    /// Carries out a command.
+    pub fn keeper(&mut self, spec: &CommandSpec) -> Answer {
+        let words: Vec<&str> = spec.args.iter().map(|word| word.to_str().unwrap()).collect();
+        let stdout = match words.as_slice() {
+            ["list"] => self.objects.keys().map(|name| format!("{name}\n")).collect(),
+            ["get", name] => String::from_utf8(self.objects[*name].clone()).unwrap(),
+            ["delete", name] => {
+                self.objects.remove(*name).unwrap();
+                String::new()
+            }
+            other => panic!("the keeper knows no {other:?}"),
+        };
+        Answer::good(stdout)
+    }
+
+    /// The copies that are listed.
+    pub fn copies(&self) -> impl Iterator<Item = String> {
+        let names = self.objects.keys().filter_map(|name| name.strip_suffix(".json"));
+        let is_copy =
+            |name: &&str| *name != "target" && !self.objects.contains_key(&format!("{name}.gone"));
+        names.filter(is_copy).map(str::to_owned)
+    }
+
+    /// What is neither a copy nor belongs to one.
+    pub fn strays(&self) -> Vec<String> {
+        let copies: Vec<String> = self.copies().collect();
+        let is_of_one = |object: &&String| {
+            *object == "target.json" || copies.iter().any(|copy| object.starts_with(copy.as_str()))
+        };
+        self.objects.keys().filter(|object| !is_of_one(object)).cloned().collect()
+    }
+
+    /// A file, if it is there.
+    pub fn file(&self, path: &Path) -> Option<&Vec<u8>> {
+        self.objects.get(&name(path)?)
+    }
+
+    /// Replaces a file, or makes it.
+    pub fn write(&mut self, path: &Path, content: &[u8]) {
+        self.objects.insert(name(path).unwrap(), content.to_owned());
+    }
+
+    /// Removes a file, if it is there.
+    pub fn remove(&mut self, path: &Path) {
+        let Some(name) = name(path) else { return };
+        if let Some(removed) = self.objects.remove(&name) {
+            self.uncommitted.insert(name, removed);
+        }
+    }
+
+    /// Everything is on the disk.
+    pub fn flush(&mut self) {
+        self.uncommitted.clear();
+        self.unreceived.clear();
+        self.removed.clear();
+    }
+
+    /// What a power cut does.
+    pub fn reboot(&mut self) {
+        self.objects.append(&mut self.uncommitted);
+        self.received.append(&mut self.unreceived);
+    }
+
+    /// The names in it.
+    pub fn names(&self) -> Vec<OsString> {
+        self.objects.keys().map(OsString::from).collect()
+    }
+}
+
+fn name(path: &Path) -> Option<String> {
+    let name = path.strip_prefix(LOCATION).ok()?;
+    Some(name.to_str()?.to_owned()).filter(|name| !name.is_empty())
+}
+
+/// The object that the last process of a chain stores.
+fn stored_at(last: &CommandSpec) -> Option<String> {
+    if last.tool.name() == KEEPER && last.args[0] == "put" {
+        return Some(last.args[1].to_str()?.to_owned());
+    }
+    name(&PathBuf::from(option(last, "--to")?))
+}

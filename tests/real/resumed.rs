@@ -1,0 +1,301 @@
+//! Transfers of subvolumes that are interrupted, and go on where they stopped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::bench_machine::{
+    Machine, assert_same_tree, family_of, fill, kill_one_of, must, processes_about, torture,
+    wait_for, wait_for_no_process_about, wait_until,
+};
+use crate::{served, subvolumes};
+
+/// Parts of a MiB, sent so slowly that there is time to see them.
+const PARTS: &str = "part-size = 1\nupload-limit = 10000";
+
+/// The record of the part that a directory of copies has; `None` when it has none.
+fn part(copies: &Path) -> Option<serde_json::Value> {
+    let mut records = fs::read_dir(copies.join(".stillpoint/parts")).ok()?.flatten();
+    let record = records.find(|record| record.path().extension().is_some_and(|it| it == "json"))?;
+    serde_json::from_slice(&fs::read(record.path()).ok()?).ok()
+}
+
+/// How far the part goes, in bytes of the stream.
+fn offset(copies: &Path) -> u64 {
+    part(copies).map_or(0, |part| part["mark"]["offset"].as_u64().unwrap())
+}
+
+/// What was sent for a copy when it became whole, in bytes.
+fn sent_for(copies: &Path, id: &str) -> u64 {
+    let record = fs::read(copies.join(format!(".stillpoint/copies/{id}.json"))).unwrap();
+    serde_json::from_slice::<serde_json::Value>(&record).unwrap()["bytes"].as_u64().unwrap()
+}
+
+/// What lies in a directory of copies besides our own directory, by name.
+fn names(copies: &Path) -> Vec<String> {
+    let names =
+        fs::read_dir(copies).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name != ".stillpoint").collect();
+    names.sort();
+    names
+}
+
+/// Only the last part that is on the disk is left, of which nobody takes it for a copy.
+#[track_caller]
+fn assert_only_a_part(machine: &Machine, copies: &Path, whole: &[String], after: &str) -> u64 {
+    let part =
+        part(copies).unwrap_or_else(|| panic!("{after}: there is no part: {:?}", names(copies)));
+    let name = format!(".incoming.{}.part{}", part["copy"].as_str().unwrap(), part["mark"]["part"]);
+    assert!(copies.join(&name).exists(), "{after}: {:?}", names(copies));
+    assert_eq!(machine.copies("t"), whole, "{after}");
+    offset(copies)
+}
+
+/// Everything of a scene that both kinds of target have.
+struct Bench<'s> {
+    machine: &'s Machine,
+    /// The directory of copies.
+    copies: PathBuf,
+    /// The subvolume.
+    home: PathBuf,
+}
+
+impl Bench<'_> {
+    /// The snapshots of the subvolume, the newest last.
+    fn kept(&self) -> usize {
+        let disk = self.home.parent().unwrap();
+        must("btrfs", &["subvolume", "list", "-o", disk.to_str().unwrap()]).lines().count() - 1
+    }
+
+    /// Kills a process of a run when a part of so many bytes is there, and lets the next one go on.
+    fn killed(&self, megabytes: u64, least: u64, victim: &str) {
+        let whole = self.machine.copies("t");
+        let copies = self.copies.to_str().unwrap();
+        let killed = kill_one_of(self.machine, &["run"], 0, |id| {
+            let there = processes_about(copies);
+            let found = family_of(id).into_iter().chain(there).find(|it| it.contains(victim));
+            found.filter(|_| offset(&self.copies) >= least)
+        });
+        assert!(killed, "{victim} was not killed in time");
+        let there = assert_only_a_part(self.machine, &self.copies, &whole, victim);
+        assert!(there >= least);
+        fs::write(self.home.join("later"), victim).unwrap();
+        self.machine.run(&["--json", "run"]).expect(0);
+        let now = self.machine.copies("t");
+        let made: Vec<&String> = now.iter().filter(|id| !whole.contains(id)).collect();
+        let [finished, new] = made[..] else { panic!("{victim}: {made:?}") };
+        let rest = (megabytes << 20) - there;
+        let sent = sent_for(&self.copies, finished);
+        assert!(sent < rest + (1 << 20), "{victim}: {sent} bytes were sent, {rest} were left");
+        assert!(sent_for(&self.copies, new) < 1 << 20, "{victim}");
+        assert_same_tree(&self.home, &self.copies.join(new));
+        // What was finished is what was there then.
+        let without = |at: &Path| {
+            let all = crate::bench_machine::manifest(at);
+            all.into_iter()
+                .filter(|it| !it.contains("later") && !it.starts_with("d "))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(without(&self.copies.join(finished)), without(&self.home), "{victim}");
+        assert_eq!(names(&self.copies), now, "{victim}");
+        assert_eq!(part(&self.copies), None);
+        assert_eq!(self.kept(), 1, "{victim}");
+    }
+}
+
+fn share(home: &Path, name: &str, with: &str) {
+    let at = |name: &str| home.join(name).to_str().unwrap().to_owned();
+    must("cp", &["--reflink=always", &at(with), &at(name)]);
+}
+
+#[test]
+fn whatever_is_killed_on_either_side_only_the_rest_is_sent_again() {
+    let scene = served::scene();
+    scene.configure("push", PARTS);
+    let copies = scene.copies.at.join("t");
+    let bench = Bench { machine: &scene.machine, copies: copies.clone(), home: scene.home() };
+    torture(&scene.home());
+    fill(scene.home().join("big"), 9);
+    share(&scene.home(), "shared", "big");
+    let receive = format!("btrfs receive -q -C -- {}", copies.display());
+    let serve = format!("serve --root {}", copies.display());
+    let victims = ["stillpoint -c", "ssh -F none", &*serve, &*receive];
+    for (round, victim) in victims.iter().enumerate() {
+        bench.killed(9, 5 << 20, victim);
+        // The next is a difference, with what it shares with what was there.
+        fill(scene.home().join("big"), 9);
+        share(&scene.home(), &format!("again-{round}"), "shared");
+    }
+}
+
+/// A scene on one machine, with a subvolume of so many MiB.
+fn local(megabytes: u64) -> subvolumes::Scene {
+    let scene = subvolumes::scene(600);
+    scene.configure(PARTS, "");
+    torture(&scene.home());
+    scene.fill("big", megabytes);
+    share(&scene.home(), "shared", "big");
+    scene
+}
+
+#[test]
+fn whatever_is_killed_on_one_machine_only_the_rest_is_sent_again() {
+    let scene = local(9);
+    let copies = scene.copies.at.join("t");
+    let bench = Bench { machine: &scene.machine, copies, home: scene.home() };
+    for (round, victim) in ["pass-stream", "stillpoint -c"].iter().enumerate() {
+        bench.killed(9, 5 << 20, victim);
+        scene.fill("big", 9);
+        share(&scene.home(), &format!("again-{round}"), "shared");
+    }
+}
+
+/// Interrupts a run when a part of so many bytes is there.
+fn interrupt(scene: &subvolumes::Scene, least: u64) {
+    let copies = scene.copies.at.join("t");
+    assert!(kill_one_of(&scene.machine, &["run"], 0, |id| {
+        let found = family_of(id).into_iter().find(|it| it.contains("btrfs send"));
+        found.filter(|_| offset(&copies) >= least)
+    }));
+    assert!(part(&copies).is_some(), "it ended before it was interrupted");
+}
+
+#[test]
+fn a_power_cut_leaves_a_part_that_is_whole() {
+    let scene = local(30);
+    let copies = scene.copies.at.join("t");
+    interrupt(&scene, 4 << 20);
+    let before = offset(&copies);
+    let (image, cut) = (scene.machine.path("copies.img"), scene.machine.path("cut.img"));
+    // While the rest is received, at any moment.
+    let mut going = scene.machine.start(&["run"]);
+    assert!(wait_until(&mut going, || offset(&copies) > before + (2 << 20)));
+    must("cp", &["--sparse=always", image.to_str().unwrap(), cut.to_str().unwrap()]);
+    must("kill", &["-9", &going.id().to_string()]);
+    going.wait().unwrap();
+    wait_for_no_process_about(&scene.machine.path("").to_string_lossy());
+    scene.target_becomes(&cut);
+    let there = offset(&copies);
+    assert!(there > before, "{there}");
+    assert_eq!(scene.machine.copies("t"), [] as [String; 0]);
+    scene.machine.run(&["run"]).expect(0);
+    let made = scene.machine.copies("t");
+    let [finished, new] = &made[..] else { panic!("{made:?}") };
+    assert!(sent_for(&copies, finished) < (31 << 20) - there);
+    assert_same_tree(&scene.home(), &scene.copy(finished));
+    assert_same_tree(&scene.home(), &scene.copy(new));
+    assert_eq!(scene.strays(), [] as [String; 0]);
+    assert_eq!(scene.kept(), 1);
+}
+
+#[test]
+fn what_is_not_the_beginning_of_what_is_sent_is_begun_again() {
+    let scene = local(16);
+    let copies = scene.copies.at.join("t");
+    interrupt(&scene, 4 << 20);
+    // A record that speaks of another stream.
+    let record = fs::read_dir(copies.join(".stillpoint/parts")).unwrap().next().unwrap().unwrap();
+    let digest = part(&copies).unwrap()["mark"]["digest"].as_str().unwrap().to_owned();
+    let text = fs::read_to_string(record.path()).unwrap().replace(&digest, &"0".repeat(64));
+    fs::write(record.path(), text).unwrap();
+    scene.machine.run(&["run"]).expect(12).says("so all was sent again");
+    let made = scene.machine.copies("t");
+    assert_eq!(made.len(), 2, "{made:?}");
+    assert!(sent_for(&copies, &made[0]) > 16 << 20);
+    assert_same_tree(&scene.home(), &scene.copy(&made[0]));
+    assert_eq!(scene.strays(), [] as [String; 0]);
+
+    // A snapshot that somebody wrote to is not gone on with.
+    scene.fill("big", 16);
+    interrupt(&scene, 4 << 20);
+    let newest = scene.disk.snapshots().into_iter().map(|name| scene.disk.at.join(name));
+    for snapshot in newest {
+        subvolumes::set_read_only(&snapshot, false);
+        fs::write(snapshot.join("forged"), "forged").unwrap();
+        subvolumes::set_read_only(&snapshot, true);
+    }
+    scene.machine.run(&["run"]).expect(0);
+    let made = scene.machine.copies("t");
+    assert_eq!(made.len(), 3, "{made:?}");
+    assert_same_tree(&scene.home(), &scene.copy(&made[2]));
+    assert_eq!(scene.strays(), [] as [String; 0]);
+
+    // Nor a part that somebody wrote to.
+    scene.fill("big", 16);
+    interrupt(&scene, 4 << 20);
+    let strays = scene.strays();
+    let stray = strays.iter().find(|name| name.contains(".part")).unwrap();
+    let at = copies.join(stray);
+    subvolumes::set_read_only(&at, false);
+    fs::write(at.join("plain"), "forged").unwrap();
+    subvolumes::set_read_only(&at, true);
+    scene.machine.run(&["run"]).expect(0);
+    let made = scene.machine.copies("t");
+    assert_eq!(made.len(), 4, "{made:?}");
+    assert_same_tree(&scene.home(), &scene.copy(&made[3]));
+    assert_eq!(scene.strays(), [] as [String; 0]);
+    assert_eq!(part(&copies), None);
+}
+
+#[test]
+fn a_full_disk_keeps_no_part() {
+    let scene = subvolumes::scene(200);
+    scene.configure("part-size = 4", "");
+    scene.fill("big", 250);
+    scene.machine.run(&["run"]).expect(10).says("no space");
+    assert_eq!(scene.strays(), [] as [String; 0]);
+    assert_eq!(part(&scene.copies.at.join("t")), None);
+    fs::remove_file(scene.home().join("big")).unwrap();
+    fs::write(scene.home().join("small"), "x").unwrap();
+    // By itself, btrfs gives space back within half a minute.
+    let at = scene.copies.at.to_str().unwrap();
+    must("btrfs", &["filesystem", "sync", at]);
+    must("btrfs", &["subvolume", "sync", at]);
+    wait_for("there is room again", || scene.machine.run(&["run"]).code == Some(0));
+    let copy = scene.machine.copies("t").pop().unwrap();
+    assert_same_tree(&scene.home(), &scene.copy(&copy));
+}
+
+#[test]
+fn whoever_lies_about_parts_gets_nothing_and_takes_nothing_away() {
+    let scene = served::scene();
+    scene.configure("push", PARTS);
+    let copies = scene.copies.at.join("t");
+    fill(scene.home().join("big"), 16);
+    assert!(kill_one_of(&scene.machine, &["run"], 0, |id| {
+        let found = family_of(id).into_iter().find(|it| it.contains("btrfs send"));
+        found.filter(|_| offset(&copies) >= 4 << 20)
+    }));
+    let before = part(&copies).unwrap();
+    let receiving = |more: &str| {
+        let ask = served::Scene::receiving("00112233-4455-6677-8899-aabbccddeeff", 7, 1, None);
+        ask.replace("\"base\": null", &format!("\"base\": null, {more}"))
+    };
+    let digest = "0".repeat(64);
+    let mark = |word: &str| format!("\"part_size\": 1048576, \"behind\": {word}");
+    let none = format!("{{\"part\": 1, \"offset\": 2, \"digest\": \"{digest}\"}}");
+    let there = before["mark"].to_string();
+    for (more, said) in [
+        ("\"part_size\": 1".to_owned(), "such small parts"),
+        (mark(&none), "there is no such part"),
+        // One of another copy.
+        (mark(&there), "there is no such part"),
+        (mark("7"), "cannot be read"),
+    ] {
+        scene.asked("push", &receiving(&more), b"btrfs-stream").says(said);
+        assert_eq!(part(&copies).as_ref(), Some(&before), "{more}");
+    }
+    scene.machine.run(&["plan"]).expect(0).says("goes on with the copy").says("--leave-out");
+    // A key that may not receive gives up nothing, nor one of another host.
+    let copy = before["copy"].as_str().unwrap();
+    let give_up = format!("{{\"give-up\": {{\"copy\": \"{copy}\"}}}}");
+    scene.asked("read", &give_up, b"").says("may not receive");
+    assert_eq!(part(&copies).as_ref(), Some(&before));
+    let record = copies.join(format!(".stillpoint/parts/{copy}.json"));
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, text.replace("\"web1\"", "\"web2\"")).unwrap();
+    scene.asked("push", &give_up, b"").says("another host");
+    fs::write(&record, text).unwrap();
+    scene.machine.run(&["run"]).expect(0).says("goes on with the copy");
+    assert_eq!(scene.machine.copies("t").len(), 2);
+    assert_eq!(part(&copies), None);
+}

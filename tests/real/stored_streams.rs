@@ -1,0 +1,395 @@
+//! Subvolumes whose streams are stored: as encrypted files of another file system, or behind commands.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::bench_machine::{
+    Machine, assert_same_tree, command, family_of, fill, kill_one_of, must, processes_about,
+    torture,
+};
+use crate::btrfs::Disk;
+use crate::subvolumes::{closed_directory, configure, made};
+
+/// A job on the subvolume `disk/home`, whose copies go to the target `t`.
+struct Scene {
+    // In this order: what is mounted below the machine's directory goes before that.
+    disk: Disk,
+    machine: Machine,
+}
+
+const FILES: &str = "directory = \"{root}/out\"";
+
+/// Programs that do no more than what they are asked for.
+const COMMANDS: &str = "put-command = [\"dd\", \"of={root}/out/{name}\", \"status=none\"]\n\
+                        get-command = [\"cat\", \"{root}/out/{name}\"]\n\
+                        list-command = [\"ls\", \"-A\", \"{root}/out\"]\n\
+                        delete-command = [\"rm\", \"{root}/out/{name}\"]";
+
+const ENCRYPTED: &str = "recipients-file = \"{root}/recipients\"";
+const OPENED: &str = "identity-file = \"{root}/key\"";
+const SCRATCH: &str = "scratch = \"{root}/disk/scratch\"";
+
+fn scene(target: &[&str]) -> Scene {
+    let machine = Machine::bare("[jobs]\n");
+    let disk = Disk::new(&machine, "btrfs", "disk", 600);
+    must("btrfs", &["-q", "subvolume", "create", &disk.path("home")]);
+    closed_directory(machine.path("out"));
+    closed_directory(disk.at.join("scratch"));
+    let key = machine.path("key");
+    must("age-keygen", &["-o", key.to_str().unwrap()]);
+    let public = must("age-keygen", &["-y", key.to_str().unwrap()]);
+    machine.write("recipients", &format!("# the vault\n{public}"), 0o644);
+    let scene = Scene { disk, machine };
+    scene.configure(target, "");
+    scene.machine.run(&["init", "t"]).expect(0);
+    scene
+}
+
+impl Scene {
+    fn configure(&self, target: &[&str], keep: &str) {
+        let text = format!(
+            "[targets.t.streams]\n{}\n{keep}\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{{root}}/disk/home\"]\n",
+            target.join("\n")
+        );
+        configure(&self.machine, &text);
+    }
+
+    fn home(&self) -> PathBuf {
+        self.disk.at.join("home")
+    }
+
+    /// Runs the job, which must go well, and answers with the new copy's id and what was stored for it, in bytes.
+    #[track_caller]
+    fn run(&self) -> (String, u64) {
+        made(&self.machine.run(&["--json", "run"]).expect(0))
+    }
+
+    /// The subvolume as it is now, kept aside.
+    fn aside(&self, name: &str) -> PathBuf {
+        let aside = self.disk.path(name);
+        must("btrfs", &["-q", "subvolume", "snapshot", "-r", &self.disk.path("home"), &aside]);
+        aside.into()
+    }
+
+    fn objects(&self) -> Vec<String> {
+        let names = fs::read_dir(self.machine.path("out")).unwrap();
+        let mut names: Vec<String> =
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// The object of a copy.
+    fn object(&self, id: &str) -> PathBuf {
+        let name = self.objects().into_iter().find(|name| name.starts_with(&format!("{id}.btrfs")));
+        self.machine.path("out").join(name.unwrap())
+    }
+
+    /// Everything that belongs to no copy that is listed.
+    fn strays(&self) -> Vec<String> {
+        let listed = self.machine.copies("t");
+        let is_stray = |name: &String| {
+            name != "target.json" && !listed.iter().any(|id| name.starts_with(id.as_str()))
+        };
+        self.objects().into_iter().filter(is_stray).collect()
+    }
+
+    /// Restores a copy, which must be as the tree kept aside.
+    #[track_caller]
+    fn assert_restored(&self, id: &str, to: &Path, expected: &Path) {
+        fs::create_dir(to).unwrap();
+        self.machine.run(&["restore", "home", id, "--to", to.to_str().unwrap()]).expect(0);
+        assert_same_tree(&to.join(self.home().strip_prefix("/").unwrap()), expected);
+    }
+
+    /// Nothing that was received to be read is left.
+    #[track_caller]
+    fn assert_nothing_unpacked(&self) {
+        let left = self.disk.subvolumes();
+        let left: Vec<_> = left.iter().filter(|name| name.contains("home@web1")).collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert_eq!(fs::read_dir(self.disk.path("scratch")).unwrap().count(), 0);
+    }
+
+    fn fill(&self, name: &str, megabytes: u64) {
+        fill(self.home().join(name), megabytes);
+    }
+}
+
+#[test]
+fn an_encrypted_copy_comes_back_with_us_and_without_us() {
+    let scene = scene(&[FILES, ENCRYPTED]);
+    torture(&scene.home());
+    scene.fill("big", 5);
+    let (first, stored) = scene.run();
+    assert!(stored > 5 << 20, "{stored}");
+    let was = scene.aside("was");
+    fs::write(scene.home().join("plain"), "changed\n").unwrap();
+    fs::remove_file(scene.home().join("big")).unwrap();
+    let (second, stored) = scene.run();
+    assert!(stored < 100_000, "a difference was stored as {stored} bytes");
+    let (third, _) = scene.run();
+    let is = scene.aside("is");
+    assert_eq!(scene.strays(), [] as [String; 0]);
+
+    // This machine has no key: it says what it cannot know.
+    let said = scene.machine.run(&["verify", "home"]).expect(12);
+    said.says("unverifiable beyond the stored hash");
+    scene
+        .machine
+        .run(&["check", "--target", "t", "--read-data", "100%"])
+        .expect(12)
+        .says("unverifiable beyond");
+    let to = scene.machine.path("none").to_string_lossy().into_owned();
+    scene.machine.run(&["restore", "home", "--to", &to]).expect(4).says("scratch");
+    scene.configure(&[FILES, ENCRYPTED, SCRATCH], "");
+    scene.machine.run(&["restore", "home", "--to", &to]).says("identity-file");
+    scene.assert_nothing_unpacked();
+
+    scene.configure(&[FILES, ENCRYPTED, OPENED, SCRATCH], "");
+    scene.machine.run(&["verify", "home"]).expect(0).says("and of the 2 before it");
+    scene.assert_restored(&first, &scene.machine.path("back1"), &was);
+    scene.assert_restored(&third, &scene.machine.path("back3"), &is);
+    let plain = scene.disk.path("home/plain");
+    let printed = scene.machine.run(&["restore", "home", &second, &plain, "--stdout"]).expect(0);
+    assert_eq!(printed.stdout, "changed\n");
+    fs::write(&plain, "lost").unwrap();
+    scene.machine.run(&["restore", "home", &plain, "--in-place", "--yes"]).expect(0);
+    assert_eq!(fs::read_to_string(&plain).unwrap(), "changed\n");
+    scene.assert_nothing_unpacked();
+    // Beside what is restored, where that is on a btrfs.
+    scene.configure(&[FILES, ENCRYPTED, OPENED], "");
+    scene.assert_restored(&third, &scene.disk.at.join("scratch/back"), &is);
+    fs::remove_dir_all(scene.disk.at.join("scratch/back")).unwrap();
+    scene.assert_nothing_unpacked();
+
+    // Where it does not fit, the place is named.
+    let small = Disk::new(&scene.machine, "btrfs", "small", 110);
+    let filler = format!("of={}", small.path("filler"));
+    command("dd").args(["if=/dev/urandom", &filler, "bs=1M", "status=none"]).output().unwrap();
+    scene.configure(&[FILES, ENCRYPTED, OPENED, "scratch = \"{root}/small\""], "");
+    let to = scene.machine.path("nowhere").to_string_lossy().into_owned();
+    scene.machine.run(&["restore", "home", &first, "--to", &to]).says("no space is left at");
+    assert_eq!(small.subvolumes(), [] as [String; 0]);
+
+    // With standard tools alone, on a disk that knows nothing of the other one.
+    let other = Disk::new(&scene.machine, "btrfs", "other", 300);
+    for id in [&first, &second, &third] {
+        let pipe = format!(
+            "set -e -o pipefail; age -d -i '{}' '{}' | zstd -d | btrfs -q receive '{}'",
+            scene.machine.path("key").display(),
+            scene.object(id).display(),
+            other.at.display()
+        );
+        must("bash", &["-c", &pipe]);
+    }
+    assert_same_tree(&other.at.join(&first), &was);
+    assert_same_tree(&other.at.join(&third), &is);
+    // The same on the disk of the source itself, where others claim to be what it is based on.
+    scene.machine.run(&["find", "plain"]).says("cannot do this");
+    let at = scene.machine.path("mounted");
+    fs::create_dir(&at).unwrap();
+    let said = scene.machine.run(&["mount", "home", at.to_str().unwrap()]);
+    said.expect(4).says("cannot be mounted").says("--as-subvolume");
+    scene.machine.run(&["status"]).expect(0);
+}
+
+#[test]
+fn what_was_changed_or_cut_off_is_found() {
+    let scene = scene(&[FILES, ENCRYPTED, OPENED, SCRATCH]);
+    scene.fill("big", 3);
+    let (first, _) = scene.run();
+    fs::write(scene.home().join("x"), "x").unwrap();
+    let (second, _) = scene.run();
+    let object = scene.object(&first);
+    let whole = fs::read(&object).unwrap();
+    let mut changed = whole.clone();
+    changed[1 << 20] ^= 1;
+    fs::write(&object, &changed).unwrap();
+    scene.machine.run(&["check", "--target", "t"]).expect(0);
+    scene.machine.run(&["verify", "home", &second]).expect(14).says(&first);
+    scene.machine.run(&["check", "--target", "t", "--read-data", "100%"]).expect(14).says(&first);
+    let to = scene.machine.path("to");
+    let refused = scene.machine.run(&["restore", "home", "--to", to.to_str().unwrap()]);
+    assert_ne!(refused.code, Some(0), "what was changed was restored");
+    scene.assert_nothing_unpacked();
+    // Without the key it is found as well.
+    scene.configure(&[FILES, ENCRYPTED], "");
+    scene.machine.run(&["check", "--target", "t", "--read-data", "100%"]).expect(14).says(&first);
+    scene.configure(&[FILES, ENCRYPTED, OPENED, SCRATCH], "");
+
+    // What is cut off is no copy, nor is what is based on it; the next one stands alone.
+    fs::write(&object, &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(scene.machine.copies("t"), [] as [String; 0]);
+    scene.machine.run(&["check", "--target", "t"]).expect(14).says(&first);
+    let ran = scene.machine.run(&["--json", "run"]);
+    let target = &ran.json()["jobs"][0]["targets"][0];
+    assert!(target["bytes_new"].as_u64().unwrap() > 3 << 20, "{target}");
+    let third = target["copy"].as_str().unwrap();
+    assert_eq!(scene.machine.copies("t"), [third]);
+    scene.machine.run(&["verify", "home"]).expect(0);
+}
+
+#[test]
+fn damage_in_what_names_the_keys_is_no_missing_key_and_the_next_copy_stands_alone() {
+    let scene = scene(&[FILES, ENCRYPTED, OPENED, SCRATCH]);
+    scene.fill("big", 3);
+    let (first, _) = scene.run();
+    fs::write(scene.home().join("x"), "x").unwrap();
+    let (second, stored) = scene.run();
+    assert!(stored < 100_000, "a difference was stored as {stored} bytes");
+    let object = scene.object(&first);
+    let mut changed = fs::read(&object).unwrap();
+    changed[50] ^= 1;
+    fs::write(&object, &changed).unwrap();
+    let said = scene.machine.run(&["check", "--target", "t", "--read-data", "100%"]).expect(14);
+    said.says(&first).says("all data of 2");
+    let to = scene.machine.path("to");
+    scene.machine.run(&["restore", "home", &second, "--to", to.to_str().unwrap()]).expect(14);
+    scene.assert_nothing_unpacked();
+    let ran = scene.machine.run(&["--json", "run"]);
+    let target = &ran.json()["jobs"][0]["targets"][0];
+    assert!(target["bytes_new"].as_u64().unwrap() > 3 << 20, "{target}");
+    scene.machine.run(&["verify", "home"]).expect(0).says("all data of the copy");
+
+    // Another key is a key that is missing, and what is stored is read all the same.
+    let other = scene.machine.path("other");
+    must("age-keygen", &["-o", other.to_str().unwrap()]);
+    scene.configure(&[FILES, ENCRYPTED, "identity-file = \"{root}/other\"", SCRATCH], "");
+    let read = ["check", "--target", "t", "--read-data", "100%"];
+    scene.machine.run(&read).expect(14).says(&first).says("the stored bytes of 2");
+    changed[50] ^= 1;
+    fs::write(&object, &changed).unwrap();
+    scene.machine.run(&read).expect(12).says("no key in the identity-file opens it");
+    scene.configure(&[FILES, ENCRYPTED, OPENED, SCRATCH], "");
+    scene.machine.run(&read).expect(0);
+    assert!(!scene.objects().iter().any(|name| name.ends_with(".damaged")));
+}
+
+#[test]
+fn whatever_is_killed_the_next_run_is_whole_and_nothing_is_left() {
+    let scene = scene(&[FILES, ENCRYPTED, OPENED, SCRATCH]);
+    // At this pace each of them is there for a second, also on a fast machine.
+    scene.configure(&[FILES, ENCRYPTED, OPENED, SCRATCH, "upload-limit = 15000"], "");
+    scene.fill("big", 30);
+    let root = scene.machine.path("").to_string_lossy().into_owned();
+    let victims =
+        ["btrfs send", "pass-stream", "zstd", "age --encrypt", "pass-object", "stillpoint -c"];
+    let mut hit = 0;
+    for (round, victim) in victims.iter().enumerate() {
+        scene.fill(&format!("new-{round}"), 15);
+        hit += usize::from(kill_one_of(&scene.machine, &["run"], 2, |id| {
+            family_of(id).into_iter().find(|line| line.contains(victim))
+        }));
+        scene.run();
+        assert_eq!(scene.strays(), [] as [String; 0], "after {victim}");
+    }
+    assert!(hit >= 4, "only {hit} were killed in time");
+    scene.machine.run(&["verify", "home"]).expect(0);
+
+    // A restore that is killed while it receives leaves what recover removes.
+    let to = scene.machine.path("to");
+    kill_one_of(&scene.machine, &["restore", "home", "--to", to.to_str().unwrap()], 0, |_| {
+        let all = processes_about(&root);
+        let receives = all.iter().any(|line| line.contains("btrfs receive"));
+        all.into_iter().find(|line| receives && line.contains(" restore home"))
+    });
+    scene.machine.run(&["recover"]).expect(0);
+    scene.assert_nothing_unpacked();
+    scene.machine.assert_clean_except(&scene.machine.path(""));
+}
+
+#[test]
+fn a_copy_becomes_a_subvolume_in_the_place_of_the_old_one() {
+    let scene = scene(&[FILES, ENCRYPTED, OPENED]);
+    torture(&scene.home());
+    scene.run();
+    fs::write(scene.home().join("plain"), "second\n").unwrap();
+    let (second, _) = scene.run();
+    let to = scene.disk.path("it's new");
+    let text = [&*second, "--as-subvolume", "--to", &to];
+    let verb = [&["restore", "home"], &text[..]].concat();
+    scene.machine.run(&[&verb[..], &["--dry-run"]].concat()).expect(0).says("btrfs receive");
+    assert!(!Path::new(&to).exists());
+    scene.machine.run(&verb).expect(0);
+    assert_same_tree(&scene.home(), Path::new(&to));
+    fs::write(Path::new(&to).join("written"), "x").unwrap();
+    fs::write(scene.home().join("plain"), "lost\n").unwrap();
+    let args = ["restore", "home", "--as-subvolume", "--in-place", "--yes"];
+    scene.machine.run(&args).expect(0).says(".before-restore.");
+    assert_eq!(fs::read_to_string(scene.home().join("plain")).unwrap(), "second\n");
+    let all = scene.disk.subvolumes();
+    let left: Vec<_> = all.iter().filter(|name| name.contains(".stillpoint-restore-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    // What it is a difference to lay there for a while alone.
+    assert_eq!(all.iter().filter(|name| name.contains("before-restore")).count(), 1, "{all:?}");
+    assert_eq!(scene.disk.snapshots().len() + 3, all.len(), "{all:?}");
+    scene.run();
+    scene.machine.assert_clean_except(&scene.machine.path(""));
+}
+
+#[test]
+fn a_full_disk_is_told_and_nothing_is_left_on_it() {
+    let scene = scene(&[FILES]);
+    let small = Disk::new(&scene.machine, "ext4", "small", 30);
+    closed_directory(small.at.join("t"));
+    scene.configure(&["directory = \"{root}/small/t\"", "compression = \"none\""], "");
+    scene.machine.run(&["init", "t"]).expect(0);
+    fs::write(scene.home().join("x"), "x").unwrap();
+    let (first, _) = scene.run();
+    scene.fill("big", 35);
+    scene.machine.run(&["run"]).expect(10).says("no space is left");
+    let left: Vec<_> = fs::read_dir(small.at.join("t")).unwrap().collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+    fs::remove_file(scene.home().join("big")).unwrap();
+    let (second, _) = scene.run();
+    assert_eq!(scene.machine.copies("t"), [first, second]);
+}
+
+#[test]
+fn commands_store_and_read_and_delete() {
+    let scene = scene(&[COMMANDS, SCRATCH]);
+    torture(&scene.home());
+    scene.run();
+    fs::write(scene.home().join("plain"), "changed\n").unwrap();
+    let (second, _) = scene.run();
+    scene.machine.run(&["plan"]).expect(0).says("pass-object --text");
+    let is = scene.aside("is");
+    scene.machine.run(&["verify", "home"]).expect(0);
+    scene.assert_restored(&second, &scene.machine.path("back"), &is);
+    scene.assert_nothing_unpacked();
+    scene.machine.run(&["pin", "home", &second]).expect(0);
+    let listed = scene.machine.run(&["--json", "list"]).expect(0).json();
+    assert_eq!(listed["copies"][1]["pinned"], true, "{listed}");
+    scene.machine.run(&["unpin", "home", &second]).expect(0);
+
+    // What a kept one is a difference to stays, and all goes with it.
+    let keep = "[targets.t.keep]\nlast = 1";
+    scene.configure(&[COMMANDS, SCRATCH], keep);
+    scene.run();
+    assert_eq!(scene.machine.copies("t").len(), 3);
+    scene.machine.run(&["prune", "--dry-run"]).expect(0);
+    scene.configure(&[COMMANDS, SCRATCH, "full-every = \"1s\""], keep);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let (last, _) = scene.run();
+    assert_eq!(scene.machine.copies("t"), [last.as_str()]);
+    assert_eq!(scene.objects().len(), 3, "{:?}", scene.objects());
+
+    // A command that fails halfway leaves no copy.
+    let breaks = scene.machine.script("breaks", "head -c 1000 > \"$1\"; exit 1");
+    let broken = COMMANDS.replace("\"dd\", \"of={root}", &format!("\"{breaks}\", \"{{root}}"));
+    let broken = broken.replace(", \"status=none\"", "");
+    scene.configure(&[&broken, SCRATCH], keep);
+    scene.machine.run(&["run"]).expect(10);
+    assert_eq!(scene.machine.copies("t"), [last.as_str()]);
+    assert_eq!(scene.strays(), [] as [String; 0]);
+    // Who deletes what another one needs is told.
+    scene.configure(&[COMMANDS, SCRATCH], "");
+    scene.run();
+    let said = scene.machine.run(&["prune", "--target", "t", &last]).expect(12);
+    said.says("is needed by");
+    // Nor does a place that is another one now.
+    fs::remove_file(scene.machine.path("out/target.json")).unwrap();
+    scene.configure(&[COMMANDS, SCRATCH], keep);
+    scene.machine.run(&["run"]).says("there is no repository");
+}
