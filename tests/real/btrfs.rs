@@ -9,7 +9,8 @@ use stillpoint::host::Host;
 use stillpoint::host::system::SystemHost;
 
 use crate::bench_machine::{
-    Machine, PROGRAM, Ran, command, must, must_at_last, wait_for_no_loop_device, write_with_mode,
+    Machine, PROGRAM, Ran, command, make_keys_cheap, must, must_at_last, wait_for_no_loop_device,
+    write_with_mode,
 };
 use crate::matrix::{self, Kills, Source};
 
@@ -780,6 +781,7 @@ capture = "required"
         );
         if one_file_system {
             root.run(&["init", "b", "r"]).expect(0);
+            make_keys_cheap(&root.disk.at.join("srv/r"), "secret");
         }
         for _ in 0..2 {
             let report = root.run(&["--json", "run"]).expect(0).json();

@@ -272,7 +272,7 @@ fn whatever_is_killed_on_either_side_the_next_run_is_whole_and_nothing_is_left()
         // Each time a little later in the life of the receiver. What lies in buffers on the way needs no sender any more.
         let (size, patience) = if victim == "btrfs send" { (24, 0) } else { (8, round.min(3)) };
         fill(scene.home().join(format!("new-{round}")), size);
-        scene.configure("upload-limit = 8000");
+        scene.configure("upload-limit = 3000");
         let is_killed = kill_one_of(&scene.machine, &["run"], patience, |id| {
             let found = processes_about(&copies).into_iter().find(receives)?;
             match victim == receiver {

@@ -133,7 +133,6 @@ fn what_is_pulled_is_what_is_there_and_one_snapshot_stays() {
 fn whatever_is_killed_on_either_side_the_next_run_is_whole_and_nothing_is_left() {
     let scene = scene();
     fill(scene.home().join("big"), 4);
-    scene.configure("upload-limit = 6000", "");
     let receiver = format!("btrfs receive -q -C -- {}", scene.copies.path("t"));
     let there = scene.disk.path(".stillpoint");
     let victims = ["stillpoint -c", "ssh -F none", "sender there", &*receiver];
@@ -142,6 +141,7 @@ fn whatever_is_killed_on_either_side_the_next_run_is_whole_and_nothing_is_left()
         let (size, patience) = if victim == "sender there" { (24, 0) } else { (4, round) };
         fill(scene.home().join(format!("new-{round}")), size);
         let before = scene.machine.copies("t");
+        scene.configure("upload-limit = 2000", "");
         let is_killed = kill_one_of(&scene.machine, &["run"], patience, |id| {
             let family = family_of(id);
             let receives = family.iter().any(|it| it.contains(&receiver));
@@ -155,6 +155,7 @@ fn whatever_is_killed_on_either_side_the_next_run_is_whole_and_nothing_is_left()
             };
             found.filter(|_| receives)
         });
+        scene.configure("", "");
         assert!(is_killed, "{victim}");
         // A run that sent all again when its difference came to nothing has made a copy.
         for copy in scene.machine.copies("t").iter().filter(|copy| !before.contains(copy)) {

@@ -31,7 +31,7 @@ use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::target::{EngineConfig, ReadData, Target};
 use stillpoint::tools::Tree;
 
-use crate::bench_machine::{wait_for, write_with_mode};
+use crate::bench_machine::{make_keys_cheap, wait_for, write_with_mode};
 use crate::configured::configured;
 
 /// The restics to try; `None` is the one on the fixed path.
@@ -121,6 +121,7 @@ stall-timeout = "1m"
     fn initialised(&self) -> ResticEngine {
         let engine = self.engine();
         engine.init(self.cx()).unwrap();
+        make_keys_cheap(&self.path("repo"), "correct horse");
         engine
     }
 

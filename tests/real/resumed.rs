@@ -9,8 +9,19 @@ use crate::bench_machine::{
 };
 use crate::{served, subvolumes};
 
-/// Parts of a MiB, sent so slowly that there is time to see them.
-const PARTS: &str = "part-size = 1\nupload-limit = 10000";
+/// Parts of a MiB, and how much of them is sent in a second, in KiB: see [`slowly`].
+const PARTS: &str = "part-size = 1\nupload-limit = 100000";
+
+/// Sends so slowly, while this goes on, that there is time to see the parts: also on a machine that does much else.
+fn slowly<T>(machine: &Machine, meanwhile: impl FnOnce() -> T) -> T {
+    let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
+    let slow = text.replace("upload-limit = 100000", "upload-limit = 2000");
+    assert_ne!(text, slow);
+    machine.write("stillpoint.toml", &slow, 0o600);
+    let result = meanwhile();
+    machine.write("stillpoint.toml", &text, 0o600);
+    result
+}
 
 /// The record of the part that a directory of copies has; `None` when it has none.
 fn part(copies: &Path) -> Option<serde_json::Value> {
@@ -70,11 +81,14 @@ impl Bench<'_> {
     fn killed(&self, megabytes: u64, least: u64, victim: &str) {
         let whole = self.machine.copies("t");
         let copies = self.copies.to_str().unwrap();
-        let killed = kill_one_of(self.machine, &["run"], 0, |id| {
+        let find = |id| {
+            if offset(&self.copies) < least {
+                return None;
+            }
             let there = processes_about(copies);
-            let found = family_of(id).into_iter().chain(there).find(|it| it.contains(victim));
-            found.filter(|_| offset(&self.copies) >= least)
-        });
+            family_of(id).into_iter().chain(there).find(|it| it.contains(victim))
+        };
+        let killed = slowly(self.machine, || kill_one_of(self.machine, &["run"], 0, find));
         assert!(killed, "{victim} was not killed in time");
         let there = assert_only_a_part(self.machine, &self.copies, &whole, victim);
         assert!(there >= least);
@@ -149,13 +163,18 @@ fn whatever_is_killed_on_one_machine_only_the_rest_is_sent_again() {
     }
 }
 
+/// Kills what reads the source when a part of so many bytes is there.
+fn kill_the_sender(machine: &Machine, copies: &Path, least: u64) -> bool {
+    kill_one_of(machine, &["run"], 0, |id| {
+        let reached = offset(copies) >= least;
+        reached.then(|| family_of(id).into_iter().find(|it| it.contains("btrfs send")))?
+    })
+}
+
 /// Interrupts a run when a part of so many bytes is there.
 fn interrupt(scene: &subvolumes::Scene, least: u64) {
     let copies = scene.copies.at.join("t");
-    assert!(kill_one_of(&scene.machine, &["run"], 0, |id| {
-        let found = family_of(id).into_iter().find(|it| it.contains("btrfs send"));
-        found.filter(|_| offset(&copies) >= least)
-    }));
+    assert!(slowly(&scene.machine, || kill_the_sender(&scene.machine, &copies, least)));
     assert!(part(&copies).is_some(), "it ended before it was interrupted");
 }
 
@@ -167,11 +186,13 @@ fn a_power_cut_leaves_a_part_that_is_whole() {
     let before = offset(&copies);
     let (image, cut) = (scene.machine.path("copies.img"), scene.machine.path("cut.img"));
     // While the rest is received, at any moment.
-    let mut going = scene.machine.start(&["run"]);
-    assert!(wait_until(&mut going, || offset(&copies) > before + (2 << 20)));
-    must("cp", &["--sparse=always", image.to_str().unwrap(), cut.to_str().unwrap()]);
-    must("kill", &["-9", &going.id().to_string()]);
-    going.wait().unwrap();
+    slowly(&scene.machine, || {
+        let mut going = scene.machine.start(&["run"]);
+        assert!(wait_until(&mut going, || offset(&copies) > before + (2 << 20)));
+        must("cp", &["--sparse=always", image.to_str().unwrap(), cut.to_str().unwrap()]);
+        must("kill", &["-9", &going.id().to_string()]);
+        going.wait().unwrap();
+    });
     wait_for_no_process_about(&scene.machine.path("").to_string_lossy());
     scene.target_becomes(&cut);
     let there = offset(&copies);
@@ -261,10 +282,7 @@ fn whoever_lies_about_parts_gets_nothing_and_takes_nothing_away() {
     scene.configure("push", PARTS);
     let copies = scene.copies.at.join("t");
     fill(scene.home().join("big"), 16);
-    assert!(kill_one_of(&scene.machine, &["run"], 0, |id| {
-        let found = family_of(id).into_iter().find(|it| it.contains("btrfs send"));
-        found.filter(|_| offset(&copies) >= 4 << 20)
-    }));
+    assert!(slowly(&scene.machine, || kill_the_sender(&scene.machine, &copies, 4 << 20)));
     let before = part(&copies).unwrap();
     let receiving = |more: &str| {
         let ask = served::Scene::receiving("00112233-4455-6677-8899-aabbccddeeff", 7, 1, None);
