@@ -7,18 +7,18 @@
 
 use std::path::PathBuf;
 
-use crate::host::{ActError, CommandSpec, Host, Subvolume, Tool};
+use crate::host::{CommandSpec, Subvolume, Tool};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
 use crate::model::job::Settings;
 use crate::model::needs::Needs;
 use crate::model::target::{ReadData, Target};
-use crate::model::undo::ChildProcess;
 use crate::tools::fuse;
 
 mod adoption;
 pub mod borg;
 pub mod btrfs;
+mod claim;
 mod comparison;
 mod context;
 mod error;
@@ -38,6 +38,7 @@ pub mod streams;
 mod tree;
 
 pub use adoption::{Adoption, Foreign, Found, TakeOver};
+pub use claim::Claim;
 pub use comparison::{Comparison, SentAs};
 pub use context::Context;
 pub use error::EngineError;
@@ -56,37 +57,6 @@ fn tell_read_only(target: &Target, repository: &str) {
         "target {}: the file system of {repository} is mounted read-only; its copies are read without a lock, and nothing can be stored there",
         target.name
     );
-}
-
-/// What a ledger knows of the lock that an engine of its run may have left in a repository.
-///
-/// A lock is ours only by the name it bears, which holds the run's id: another container or machine may have our
-/// host name, and its process our process's number. It is released only when the process that the lock names is
-/// proven dead: no process of that number runs, or one that is another by start time or boot than any that the
-/// run has started.
-#[derive(Debug, Clone, Copy)]
-pub struct Claim<'a> {
-    /// The name that locks of the run bear; `None` when nothing tells them from others'.
-    pub owner: Option<&'a str>,
-    /// Every process that the run has started.
-    pub children: &'a [ChildProcess],
-}
-
-impl Claim<'_> {
-    /// Whether the process of this number that a lock of the run names is proven dead.
-    ///
-    /// # Errors
-    /// When the table of processes cannot be read.
-    pub fn is_dead(&self, host: &dyn Host, pid: i32) -> Result<bool, ActError> {
-        let Some(found) = host.process(pid)? else { return Ok(true) };
-        let earlier_boot = self.children.iter().all(|child| child.boot_id != found.boot_id);
-        if earlier_boot {
-            return Ok(!self.children.is_empty());
-        }
-        // Of a process that the ledger does not name (an engine's own child) nothing is known.
-        let mut same_number = self.children.iter().filter(|child| child.pid == pid).peekable();
-        Ok(same_number.peek().is_some() && !same_number.any(|child| child.is_same(&found)))
-    }
 }
 
 /// Takes progress as it comes.

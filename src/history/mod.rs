@@ -19,6 +19,7 @@ use crate::model::shown::Show;
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+mod attempts;
 mod closures;
 mod columns;
 mod copies;
@@ -27,14 +28,16 @@ mod kept;
 mod listing;
 mod machine;
 mod maintenance;
+mod pins;
 pub mod room;
 mod runs;
 mod schema;
 #[cfg(test)]
 mod tests;
 
+pub use attempts::Attempt;
 pub use closures::{Closure, ClosureKind, Extent};
-pub use copies::{Attempt, CopyRecord, TrendPoint};
+pub use copies::{CopyRecord, TrendPoint};
 pub use kept::KeptCapture;
 pub use listing::ListedBy;
 pub use machine::{Adopted, Fingerprint, Settled};

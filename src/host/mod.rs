@@ -34,6 +34,7 @@ pub mod spec;
 mod subvolume_action;
 pub mod sys;
 pub mod system;
+mod view;
 
 pub use action::{ActError, Action};
 pub use btrfs_device::device_of_btrfs;
@@ -53,9 +54,10 @@ pub use sys::trusted::{TrustError, TrustKind};
 pub use sys::way::Way;
 
 pub use spec::{
-    Access, CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, HELPER_LIMIT, Halt, Input,
-    LONGEST_HOST_NAME, Prediction, PrivateMount, PrivateView, StdoutMode, Stream, Tool,
+    CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, HELPER_LIMIT, Input,
+    LONGEST_HOST_NAME, Prediction, StdoutMode, Stream, Tool,
 };
+pub use view::{Access, Halt, PrivateMount, PrivateView};
 
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]

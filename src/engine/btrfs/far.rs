@@ -10,13 +10,14 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::allow::VERB;
+use super::answers::{Checked, Done, Listing, Place, Refusal};
 use super::base::Base;
 use super::catalog::{Record, finished_name, incoming_name};
 use super::compare::compared;
 use super::names::{CopyName, is_item};
 use super::receive::{BEGUN_AGAIN, all_was_sent};
 use super::way::{Undone, Way};
-use super::wire::{Ask, Checked, Done, Listing, Place, Printed, Refusal, Request};
+use super::wire::{Ask, Printed, Request};
 use crate::engine::estimate::measured;
 use crate::engine::made::{self, Made, sources_of};
 use crate::engine::sent::{Data, data_here, failure, heard, run_all, still_of, uuid};

@@ -3,9 +3,10 @@
 
 use super::FarEngine;
 use super::adoption::offered;
+use super::answers::{Adopted, Others};
 use super::names::{CopyName, SentUuid};
 use super::others::{Other, Wanted};
-use super::wire::{Adopted, Ask, Others};
+use super::wire::Ask;
 use crate::engine::{Adoption, Context, Engine, EngineError, Found, TakeOver};
 use crate::model::copy::Copy;
 

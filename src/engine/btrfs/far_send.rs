@@ -1,11 +1,12 @@
 //! Sends a snapshot to another machine.
 
+use super::answers::{Refusal, Taken};
 use super::catalog::Record;
 use super::far::{FarEngine, predictions};
 use super::names::{Item, SentUuid};
 use super::receive::Sealed;
 use super::way::{Undone, Way};
-use super::wire::{Ask, Receive, Refusal, Taken};
+use super::wire::{Ask, Receive};
 use crate::engine::made::Made;
 use crate::engine::sent::{
     Data, cannot_be_sent, culprit, failed_there, failure, heard, sender, uuid,

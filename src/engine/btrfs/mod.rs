@@ -26,6 +26,7 @@ use crate::tools::ssh;
 
 mod adoption;
 mod allow;
+mod answers;
 mod as_subvolume;
 mod base;
 mod catalog;
@@ -51,9 +52,9 @@ mod way;
 mod wire;
 
 pub use allow::Allow;
+pub use answers::Refusal;
 pub use far::FarEngine;
 pub use freed::await_freed;
-pub use wire::Refusal;
 
 use catalog::{Catalog, Record, finished_name};
 use freed::freeing;

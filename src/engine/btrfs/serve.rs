@@ -17,15 +17,14 @@ use serde::Serialize;
 
 use super::BtrfsEngine;
 use super::allow::Allow;
+use super::answers::{Adopted, Begun, Checked, Done, Listing, Place, Refusal, Taken};
 use super::catalog::{Catalog, Copies, Record, there};
 use super::failure::Failure;
 use super::names::CopyName;
 use super::others::Wanted;
 use super::parts::{Found, Part};
 use super::receive::{Origin, Transfer};
-use super::wire::{
-    Adopted, Ask, Begun, Checked, Done, Listing, Place, Printed, Receive, Refusal, Request, Taken,
-};
+use super::wire::{Ask, Printed, Receive, Request};
 use crate::engine::made::Made;
 use crate::engine::sent::{Blame, Data, failure, run_all};
 use crate::engine::{Adoption, CheckReport, Context, Engine, EngineError, Foreign, TakeOver};

@@ -1,8 +1,8 @@
 //! How a snapshot is sent to another machine: as a difference or as a whole, and from its beginning or behind what is there.
 
+use super::answers::{Begun, Listing, Refusal};
 use super::base::Base;
 use super::catalog::Record;
-use super::wire::{Begun, Listing, Refusal};
 use crate::engine::{EngineError, StillSubvolume};
 use crate::model::target::Target;
 use crate::tools::btrfs::parts::{Behind, Cutting, Mark};
