@@ -1,15 +1,18 @@
 //! `pass-stream`: not for people. It stands between `btrfs send` and `btrfs receive`; see [`crate::tools::btrfs::stage`].
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
 
 use crate::tools::btrfs::command::{Told, parse_uuid};
+use crate::tools::btrfs::edits::Edits;
 use crate::tools::btrfs::pace::Pace;
 use crate::tools::btrfs::parts::{Behind, Cutting, Mark, told_of};
 use crate::tools::btrfs::stage::{Expectation, Parent, Stage, Uuid};
+use crate::tools::btrfs::stream::Decoder;
 use crate::tools::object::Digesting;
 
 use super::options::Verdict;
@@ -36,6 +39,9 @@ pub struct PassStreamArgs {
     /// Pass nothing on
     #[arg(long)]
     to_nobody: bool,
+    /// Tell what the stream does to names, on standard output
+    #[arg(long, requires = "to_nobody")]
+    edits: bool,
     /// Pass no more than so much, KiB per second
     #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -86,7 +92,7 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
         parent: parent.map(|(sent, received)| Parent { sent, received }),
     };
     let mut stage = Stage::new(expected).cutting(cutting(args));
-    let (mut to, mut out) = (piped::stdout()?, Vec::new());
+    let (mut to, mut out) = (Reader::of(args)?, Vec::new());
     let (begun, mut told) = (Instant::now(), Instant::now());
     let mut pace = args.limit.map(Pace::new);
     let mut digesting = args.digest.then(Digesting::default);
@@ -97,7 +103,7 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
             }
         })?;
         let passing = out.len();
-        pass(&mut to, &mut out, &mut digesting, args.to_nobody)?;
+        pass(&mut to, &mut out, &mut digesting)?;
         for cut in stage.cuts() {
             render::say(&serde_json::to_string(&cut)?);
         }
@@ -111,7 +117,7 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
         Ok(())
     })?;
     let passed = stage.finish(&mut out)?;
-    pass(&mut to, &mut out, &mut digesting, args.to_nobody)?;
+    pass(&mut to, &mut out, &mut digesting)?;
     tell(Told::of(passed, true))?;
     if let Some(digesting) = digesting {
         render::say(&serde_json::to_string(&digesting.finish())?);
@@ -119,18 +125,70 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
     Ok(Vec::new())
 }
 
+/// Who gets what passes.
+enum Reader {
+    /// The next process.
+    Next(File),
+    /// Nobody.
+    Nobody,
+    /// Nobody, but somebody is told what it is.
+    OfEdits(Box<Telling>),
+}
+
+/// Tells what a stream does to names.
+struct Telling {
+    decoder: Decoder,
+    edits: Edits,
+    to: BufWriter<File>,
+}
+
+impl Reader {
+    fn of(args: &PassStreamArgs) -> anyhow::Result<Reader> {
+        Ok(match (args.to_nobody, args.edits) {
+            (false, _) => Reader::Next(piped::stdout()?),
+            (true, false) => Reader::Nobody,
+            (true, true) => {
+                let to = BufWriter::new(piped::stdout()?);
+                let (decoder, edits) = (Decoder::default(), Edits::default());
+                Reader::OfEdits(Box::new(Telling { decoder, edits, to }))
+            }
+        })
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        match self {
+            Reader::Next(to) => to.write_all(bytes).context("cannot pass the stream on"),
+            Reader::Nobody => Ok(()),
+            Reader::OfEdits(telling) => telling.take(bytes),
+        }
+    }
+}
+
+impl Telling {
+    fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let Telling { decoder, edits, to } = self;
+        let mut told = Ok(());
+        decoder.push(bytes, &mut |command| {
+            edits.take(command, &mut |edited| {
+                if told.is_ok() {
+                    told = piped::entry(to, edited);
+                }
+            })
+        })?;
+        told?;
+        to.flush().context("cannot write the list")
+    }
+}
+
 fn pass(
-    to: &mut impl Write,
+    to: &mut Reader,
     out: &mut Vec<u8>,
     digesting: &mut Option<Digesting>,
-    to_nobody: bool,
 ) -> anyhow::Result<()> {
     if let Some(digesting) = digesting {
         digesting.take(out);
     }
-    if !to_nobody {
-        to.write_all(out).context("cannot pass the stream on")?;
-    }
+    to.take(out)?;
     out.clear();
     Ok(())
 }

@@ -5,12 +5,13 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::sent::{Blame, culprit, failure, run_all};
-use super::{Context, EngineError, Entry, RestoreReport, RestoreRequest};
+use super::{Change, ChangeKind, Context, EngineError, Entry, RestoreReport, RestoreRequest};
 use crate::host::{Action, CommandSpec, PathKind, Stream};
 use crate::model::bytes;
 use crate::model::copy::Copy;
 use crate::model::shown::Show;
 use crate::model::target::Target;
+use crate::tools::btrfs::changes::{Difference, Differing};
 use crate::tools::listing;
 use crate::tools::tar;
 
@@ -228,6 +229,20 @@ pub(super) fn walked(
         Some(line) => Err(EngineError::Output { engine: listing::VERB, what: line }),
         None => Ok(()),
     }
+}
+
+/// A difference between two copies, of what is at this path of the machine.
+pub(super) fn change(root: &Path, found: Differing) -> Change {
+    // A path that ends in a slash would be another one to whoever compares.
+    let is_root = found.path.as_os_str().is_empty();
+    let path = if is_root { root.to_owned() } else { root.join(&found.path) };
+    let kind = match found.how {
+        Difference::Added => ChangeKind::Added,
+        Difference::Removed => ChangeKind::Removed,
+        Difference::Modified => ChangeKind::Modified,
+        Difference::Metadata => ChangeKind::Metadata,
+    };
+    Change { path, kind }
 }
 
 /// Refuses to restore owners by name.

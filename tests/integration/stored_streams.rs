@@ -4,12 +4,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use stillpoint::engine::CheckReport;
+use stillpoint::engine::{Change, CheckReport};
 use stillpoint::host::Exit;
 use stillpoint::model::job::Config;
 use stillpoint::model::names::RunId;
 use stillpoint::model::outcome::Outcome;
 use stillpoint::model::target::ReadData;
+use stillpoint::pipeline::diff::{Pair, diff};
+use stillpoint::pipeline::find::{FilePattern, Found, Search, find};
 use stillpoint::pipeline::prune::{Request, prune, scope};
 use stillpoint::pipeline::query::Query;
 use stillpoint::pipeline::restore::{Wanted, restore};
@@ -17,6 +19,7 @@ use stillpoint::pipeline::session::{Cleanup, LedgerDirectory, session};
 use stillpoint::pipeline::steps::maintain::{self, WhenBusy};
 use stillpoint::step::error::StepError;
 use stillpoint::step::recorder::Recorder;
+use stillpoint::tools::btrfs::edits::Edit;
 
 use crate::captures::mount;
 use crate::faults::{Bench, LIVE, Scene, in_a_session};
@@ -617,5 +620,121 @@ fn whatever_ends_a_restore_nothing_that_was_received_for_it_is_left() {
     assert_eq!(count("wait until the file system at /scratch"), 1, "{effects:#?}");
     for (n, what) in effects.iter().enumerate() {
         loops::any_fault_at(|| seed.duplicate(&CHAINED), n, what, restored, |_, _, _, _| ());
+    }
+}
+
+/// What is found of the file `a`, and what could not be read.
+fn found(bench: &Bench) -> Found {
+    let search = Search {
+        pattern: FilePattern::new("a").unwrap(),
+        job: None,
+        target: None,
+        every_copy: true,
+    };
+    in_a_session(bench.pipeline(), |cx| find(cx, &search)).unwrap()
+}
+
+/// How the copies of one subvolume differ.
+fn differing(bench: &Bench, older: Option<&str>) -> Result<Vec<Change>, StepError> {
+    let query =
+        Query { job: &bench.config.jobs[0].name, host: None, target: None, item: Some("/home") };
+    let pair = Pair::Copies { older, newer: "latest" };
+    in_a_session(bench.pipeline(), |cx| diff(cx, &query, pair)).map(|it| it.changes)
+}
+
+#[test]
+fn what_copies_hold_is_read_from_each_stream_once() {
+    for scene in [&CHAINED, &SECRET] {
+        let bench = Bench::with_history_of(scene);
+        bench.host.arm(Fault::None);
+        let found = found(&bench);
+        assert!(found.unread.is_empty(), "{:?}", found.unread.first().map(|it| &it.error));
+        let sizes = |root: &str| -> Vec<Option<u64>> {
+            let path = Path::new(root).join("d/a");
+            found.versions.iter().filter(|it| it.path == path).map(|it| it.size).collect()
+        };
+        assert_eq!(sizes("/home"), [Some(4), Some(9), Some(9)]);
+        assert_eq!(sizes("/srv"), [Some(4), Some(9), Some(9)]);
+        let reads = |bench: &Bench| {
+            let effects = &bench.host.world().effects;
+            effects.iter().filter(|effect| effect.contains("--edits")).count()
+        };
+        assert_eq!(reads(&bench), 6, "one for each copy");
+        let paths = |changes: Vec<Change>| -> Vec<String> {
+            changes.iter().map(|it| format!("{:?} {}", it.kind, it.path.display())).collect()
+        };
+        let all = bench.host.world().copies();
+        let oldest = all.iter().find(|copy| copy.contains("_2fhome")).unwrap();
+        assert_eq!(paths(differing(&bench, Some(oldest)).unwrap()), ["Modified /home/d/a"]);
+        assert_eq!(reads(&bench), 9);
+        // To no more than nine bytes, but it was written.
+        assert_eq!(paths(differing(&bench, None).unwrap()), ["Modified /home/d/a"]);
+        assert_eq!(reads(&bench), 12);
+        bench.assert_released("find and diff");
+        assert_eq!(bench.host.world().store.received.len(), 0);
+    }
+}
+
+#[test]
+fn what_no_key_opens_is_not_listed_and_the_remedy_is_told() {
+    let bench = Bench::with_history_of(&SECRET);
+    let keyless = bench.duplicate(&Scene { config: keyless, ..SECRET });
+    let unfit = bench.duplicate(&SECRET);
+    let said = "age: error: no identity matched any of the recipients".to_owned();
+    unfit.host.world().store.age = Some((Exit::Code(1), said));
+    for bench in [&keyless, &unfit] {
+        let found = found(bench);
+        assert_eq!((found.versions.len(), found.unread.len()), (0, 6));
+        for unread in &found.unread {
+            assert!(format!("{:?}", unread.error).contains("identity-file"), "{:?}", unread.error);
+        }
+        let refused = differing(bench, None).unwrap_err();
+        assert!(format!("{refused:?}").contains("identity-file"), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_nobody_could_receive_is_refused_with_its_place() {
+    let evil = [
+        ("../etc/passwd", Edit::Make { kind: '-', device: 0 }),
+        ("/etc/passwd", Edit::Make { kind: '-', device: 0 }),
+        ("x/y", Edit::Make { kind: 'd', device: 0 }),
+        ("nowhere", Edit::Unlink),
+        ("d", Edit::Rename("d/d".into())),
+    ];
+    for (path, edit) in evil {
+        let bench = Bench::with_history_of(&CHAINED);
+        bench.host.world().store.more = vec![(path.into(), edit)];
+        let found = found(&bench);
+        assert_eq!((found.versions.len(), found.unread.len()), (0, 6), "{path}");
+        let refused = format!("{:?}", differing(&bench, None).unwrap_err());
+        assert!(refused.contains(&format!("at byte 3: {path}: ")), "{refused}");
+        assert_eq!(differences(&bench), 0, "nothing may be based on it");
+    }
+    // Nor is what was changed since.
+    let bench = Bench::with_history_of(&CHAINED);
+    let oldest = flip(&bench);
+    let found = found(&bench);
+    assert_eq!((found.versions.len(), found.unread.len()), (3, 3), "of the other subvolume");
+    assert!(format!("{:?}", found.unread[0].error).contains(&oldest));
+}
+
+#[test]
+fn whatever_fails_while_copies_are_searched_is_told_and_nothing_is_left() {
+    let seed = Bench::with_history_of(&CHAINED);
+    let good = seed.duplicate(&CHAINED);
+    good.host.arm(Fault::None);
+    found(&good);
+    let effects = good.host.world().effects.clone();
+    let reads = effects.iter().enumerate().filter(|(_, effect)| effect.contains("--edits"));
+    for (n, what) in reads {
+        let bench = seed.duplicate(&CHAINED);
+        bench.host.arm(Fault::Fail(n));
+        let found = found(&bench);
+        assert!(!found.unread.is_empty(), "{what}");
+        bench.assert_released(what);
+        // What was read before it is not taken for all that there is.
+        let told = found.versions.len() + found.unread.len();
+        assert_eq!(told, 6, "{what}");
     }
 }

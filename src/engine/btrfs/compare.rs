@@ -5,12 +5,12 @@ use std::path::Path;
 use super::BtrfsEngine;
 use super::catalog::Catalog;
 use crate::engine::sent::{Blame, run_all};
-use crate::engine::tree::{Inside, root_of};
-use crate::engine::{Change, ChangeKind, Context, EngineError};
+use crate::engine::tree::{Inside, change, root_of};
+use crate::engine::{Change, Context, EngineError};
 use crate::host::{CommandSpec, PrivateView, Stream};
 use crate::model::copy::Copy;
 use crate::model::shown::Show;
-use crate::tools::btrfs::changes::{Difference, Differing};
+use crate::tools::btrfs::changes::Differing;
 use crate::tools::btrfs::command::{self, Sending};
 
 impl BtrfsEngine {
@@ -69,26 +69,12 @@ pub(super) fn compared(
             Ok(found) if Inside::new(found.path.clone()).is_none() => {
                 torn = Some(format!("{} is no path in a copy", found.path.shown()));
             }
-            Ok(found) => {
-                // A path that ends in a slash would be another one to whoever compares.
-                let is_root = found.path.as_os_str().is_empty();
-                let path = if is_root { root.clone() } else { root.join(&found.path) };
-                each(Change { path, kind: kind(found.how) });
-            }
+            Ok(found) => each(change(&root, found)),
             Err(error) => torn = Some(error.to_string()),
         }
     })?;
     match torn {
         Some(what) => Err(EngineError::Output { engine: "btrfs", what }),
         None => Ok(()),
-    }
-}
-
-fn kind(how: Difference) -> ChangeKind {
-    match how {
-        Difference::Added => ChangeKind::Added,
-        Difference::Removed => ChangeKind::Removed,
-        Difference::Modified => ChangeKind::Modified,
-        Difference::Metadata => ChangeKind::Metadata,
     }
 }

@@ -4,23 +4,26 @@
 //! ([`crate::tools::btrfs::stage`]) looks at it as it passes, and what was stored is known by its hash. A stream is stored
 //! as btrfs sent it, compressed by zstd and encrypted by age: these three programs restore it without us.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use super::made::{self, Made, sources_of};
 use super::sent::version;
 use super::{
-    AsSubvolume, BackupReport, BackupRequest, CheckReport, Context, Engine, EngineError, Entry,
-    Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, SentCopy, needs,
+    AsSubvolume, BackupReport, BackupRequest, Change, CheckReport, Context, Engine, EngineError,
+    Entry, Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, SentCopy, needs,
 };
 use crate::host::{Subvolume, Tool};
-use crate::model::copy::Copy;
+use crate::model::copy::{Copy, Series};
 use crate::model::needs::Needs;
 use crate::model::target::{ReadData, StreamsOptions, Target};
 use crate::tools::btrfs::PROGRAM;
+use crate::tools::btrfs::names::Names;
 use crate::tools::{age, zstd};
 
 mod catalog;
+mod names;
 mod read;
 mod send;
 mod store;
@@ -35,6 +38,8 @@ pub struct StreamsEngine {
     listed: OnceLock<String>,
     known: Known,
     unpacked: Mutex<Option<Unpacked>>,
+    /// What was read last of each series: the next copy is most often a difference to that.
+    read: Mutex<BTreeMap<Series, Built>>,
 }
 
 /// A copy that was received, and where.
@@ -42,6 +47,13 @@ pub struct StreamsEngine {
 struct Unpacked {
     copy: String,
     at: PathBuf,
+}
+
+/// The names that the streams of these copies make, one after the other.
+#[derive(Debug, Clone, Default)]
+struct Built {
+    copies: Vec<String>,
+    names: Names,
 }
 
 impl StreamsEngine {
@@ -53,6 +65,7 @@ impl StreamsEngine {
             listed: OnceLock::new(),
             known: Known::default(),
             unpacked: Mutex::new(None),
+            read: Mutex::default(),
         }
     }
 
@@ -229,7 +242,20 @@ impl Engine for StreamsEngine {
         copy: &Copy,
         each: &mut dyn FnMut(Entry),
     ) -> Result<(), EngineError> {
-        self.tree(cx, copy)?.walk(copy, each)
+        match self.received(cx, copy)? {
+            Some(tree) => tree.walk(copy, each),
+            None => self.list_names(cx, copy, each),
+        }
+    }
+
+    fn diff(
+        &self,
+        cx: Context<'_>,
+        older: &Copy,
+        newer: &Copy,
+        each: &mut dyn FnMut(Change),
+    ) -> Result<(), EngineError> {
+        self.compare(cx, older, newer, each)
     }
 
     fn set_pin(&self, cx: Context<'_>, copy: &Copy, pinned: bool) -> Result<String, EngineError> {

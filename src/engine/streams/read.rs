@@ -9,7 +9,7 @@ use crate::engine::made::chosen;
 use crate::engine::sent::{culprit, failure, uuid};
 use crate::engine::tree::Tree;
 use crate::engine::{AsSubvolume, CheckReport, Context, EngineError, OnProgress, received, secret};
-use crate::host::{Action, Chained, CommandSpec, Completed, Exit, Subvolume, TrustKind};
+use crate::host::{Action, Chained, CommandSpec, Completed, Exit, Subvolume, TrustKind, Watch};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
 use crate::model::shown::Show;
@@ -20,7 +20,7 @@ use crate::tools::object::{Digest, To};
 use crate::tools::{age, zstd};
 
 /// What reading a copy back showed.
-enum Found {
+pub(super) enum Found {
     /// What was sent, to its end.
     Whole,
     /// The stored bytes, and no more: they are encrypted, and no key here opens them. Why.
@@ -93,7 +93,7 @@ impl StreamsEngine {
         Ok(CheckReport { unverifiable, ..CheckReport::found(damage, extent) })
     }
 
-    fn chain<'c>(
+    pub(super) fn chain<'c>(
         &self,
         catalog: &'c Catalog<'_>,
         id: &str,
@@ -103,7 +103,7 @@ impl StreamsEngine {
     }
 
     /// What opens a copy; `None` where it takes a key that this machine has not.
-    fn openers(
+    pub(super) fn openers(
         &self,
         cx: Context<'_>,
         record: &Record,
@@ -138,6 +138,17 @@ impl StreamsEngine {
     }
 
     fn look(&self, catalog: &Catalog<'_>, record: &Record) -> Result<Found, EngineError> {
+        self.look_and_hear(catalog, record, None, &mut |_, _| {})
+    }
+
+    /// Reads all of one stream, with this option to the stage that reads it, and hears what that tells.
+    pub(super) fn look_and_hear(
+        &self,
+        catalog: &Catalog<'_>,
+        record: &Record,
+        option: Option<&str>,
+        watch: Watch<'_>,
+    ) -> Result<Found, EngineError> {
         let store = &catalog.store;
         let Some(openers) = self.openers(store.cx, record)? else {
             let damage = self.compare_stored(catalog, record)?;
@@ -149,7 +160,8 @@ impl StreamsEngine {
         let expected = expectation(record, None)?;
         let limit = self.target.stall_timeout;
         let stage = command::stage(&expected, Reader::Nobody, limit).arg(command::DIGEST);
-        let chained = store.cx.host.chain(&specs, &stage, &mut |_, _| {})?;
+        let stage = stage.args(option);
+        let chained = store.cx.host.chain(&specs, &stage, watch)?;
         let Some((spec, ended)) = culprit(&specs, &stage, &chained) else {
             let stored = told(&chained, told_at);
             let passed = Digest::last(&chained.last.stderr_tail);
@@ -321,20 +333,30 @@ impl StreamsEngine {
         cx: Context<'a>,
         copy: &Copy,
     ) -> Result<Tree<'a>, EngineError> {
+        if let Some(tree) = self.received(cx, copy)? {
+            return Ok(tree);
+        }
+        let what = format!(
+            "take something out of a copy, which is a stream and has to be received before — restore it (stillpoint restore --to), or receive it by hand: {}",
+            self.by_hand(cx, copy)?
+        );
+        Err(EngineError::unsupported(&self.target, &what))
+    }
+
+    /// The same; `None` where it was not received.
+    pub(super) fn received<'a>(
+        &'a self,
+        cx: Context<'a>,
+        copy: &Copy,
+    ) -> Result<Option<Tree<'a>>, EngineError> {
         let unpacked = self.unpacked.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let path = unpacked.as_ref().filter(|it| it.copy == copy.id).map(|it| it.at.clone());
-        match path {
+        Ok(match path {
             Some(path) if cx.host.subvolume(&path)?.is_some() => {
-                Ok(Tree { cx, target: &self.target, path })
+                Some(Tree { cx, target: &self.target, path })
             }
-            Some(_) | None => {
-                let what = format!(
-                    "look into a copy, which is a stream and has to be received before — restore it (stillpoint restore --to), or receive it by hand: {}",
-                    self.by_hand(cx, copy)?
-                );
-                Err(EngineError::unsupported(&self.target, &what))
-            }
-        }
+            Some(_) | None => None,
+        })
     }
 
     /// How a person receives a copy without us.
@@ -371,10 +393,10 @@ const BEYOND: &str =
 const UNFIT: &str =
     "unverifiable beyond the stored hash: encrypted, and no key in the identity-file opens it";
 
-const REMEDY: &str = "name the key of one of its recipients with identity-file";
+pub(super) const REMEDY: &str = "name the key of one of its recipients with identity-file";
 
 /// Notes beside a copy that it is damaged: what becomes a difference to it is lost with it. Answers with what is told.
-fn noted(catalog: &Catalog<'_>, record: &Record, damage: String) -> String {
+pub(super) fn noted(catalog: &Catalog<'_>, record: &Record, damage: String) -> String {
     match catalog.mark_damaged(&record.name, true) {
         Ok(()) => damage,
         Err(error) => format!(

@@ -16,6 +16,10 @@ pub const STAGE: &str = "pass-stream";
 /// The option of a stage that has it tell the [`Digest`](crate::tools::object::Digest) of what it passes on.
 pub const DIGEST: &str = "--digest";
 
+/// The option of a stage that has it tell what it would pass on, if that were to somebody: an
+/// [`Edited`](super::edits::Edited) a line.
+pub const EDITS: &str = "--edits";
+
 /// The verb of ours that tells what a stream changes.
 pub const CHANGES: &str = "list-changes";
 

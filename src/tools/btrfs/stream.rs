@@ -32,19 +32,37 @@ pub mod kind {
     /// A new subvolume follows that starts as a snapshot of another one.
     pub const SNAPSHOT: u16 = 2;
     /// What gives something that is no directory its first name: a file, a device, a pipe, a socket, a symbolic link.
-    pub const MADE: &[u16] = &[3, 5, 6, 7, 8];
+    pub const MADE: &[u16] = &[FILE, DEVICE, PIPE, SOCKET, SYMLINK];
+    /// A new file.
+    pub const FILE: u16 = 3;
     /// A new directory.
     pub const DIRECTORY: u16 = 4;
+    /// A new device.
+    pub const DEVICE: u16 = 5;
+    /// A new pipe.
+    pub const PIPE: u16 = 6;
+    /// A new socket.
+    pub const SOCKET: u16 = 7;
+    /// A new symbolic link. Its link is a text that may say anything.
+    pub const SYMLINK: u16 = 8;
     /// Another name in the place of one.
     pub const RENAME: u16 = 9;
     /// Takes a directory away.
     pub const RMDIR: u16 = 12;
     /// An extended attribute of something.
     pub const SET_XATTR: u16 = 13;
+    /// Takes one away.
+    pub const REMOVE_XATTR: u16 = 14;
+    /// Another length of a file.
+    pub const TRUNCATE: u16 = 17;
+    /// Another mode of something.
+    pub const CHMOD: u16 = 18;
+    /// Another owner and group of something.
+    pub const CHOWN: u16 = 19;
     /// The times of something.
     pub const UTIMES: u16 = 20;
     /// What changes the content of a file: data, a shared part, another length, holes; and that there is some.
-    pub const CONTENT: &[u16] = &[WRITE, CLONE, 17, UPDATE_EXTENT, 23, ENCODED_WRITE];
+    pub const CONTENT: &[u16] = &[WRITE, CLONE, TRUNCATE, UPDATE_EXTENT, FALLOCATE, ENCODED_WRITE];
     /// Takes a name away, of anything but a directory.
     pub const UNLINK: u16 = 11;
     /// Gives it another name. Its link is a path that exists, not a text as that of a symbolic link.
@@ -59,6 +77,8 @@ pub mod kind {
     pub const UPDATE_EXTENT: u16 = 22;
     /// The last one that version 1 has.
     pub const LAST_OF_1: u16 = UPDATE_EXTENT;
+    /// Space for data of a file, or a hole in it.
+    pub const FALLOCATE: u16 = 23;
     /// Compressed data of a file.
     pub const ENCODED_WRITE: u16 = 25;
 }
@@ -71,14 +91,30 @@ pub mod attribute {
     pub const GENERATION: u16 = 2;
     /// A length in bytes.
     pub const SIZE: u16 = 4;
+    /// Permission bits, and of a device its kind.
+    pub const MODE: u16 = 5;
+    /// An owner, by number.
+    pub const UID: u16 = 6;
+    /// A group, by number.
+    pub const GID: u16 = 7;
+    /// The number of a device.
+    pub const RDEV: u16 = 8;
+    /// When something was last changed in any way.
+    pub const CTIME: u16 = 9;
+    /// When its content was last changed.
+    pub const MTIME: u16 = 10;
     /// The name of an extended attribute.
     pub const XATTR_NAME: u16 = 13;
+    /// What it says.
+    pub const XATTR_DATA: u16 = 14;
     /// A path below the subvolume.
     pub const PATH: u16 = 15;
     /// Another one, to which something is renamed.
     pub const PATH_TO: u16 = 16;
     /// What a link leads to.
     pub const PATH_LINK: u16 = 17;
+    /// Where in a file.
+    pub const FILE_OFFSET: u16 = 18;
     /// The bytes that are written.
     pub const DATA: u16 = 19;
     /// From which subvolume a snapshot or a clone is made.
@@ -87,6 +123,12 @@ pub mod attribute {
     pub const CLONE_GENERATION: u16 = 21;
     /// From which file of that.
     pub const CLONE_PATH: u16 = 22;
+    /// How much of it.
+    pub const CLONE_LENGTH: u16 = 24;
+    /// How space is made, as fallocate(2) has it.
+    pub const FALLOCATE_MODE: u16 = 25;
+    /// How much of a file compressed data is.
+    pub const UNENCODED_FILE_LENGTH: u16 = 27;
 }
 
 /// What is wrong with a stream.

@@ -7,6 +7,7 @@ use super::changes::{Changes, Difference, Differing};
 use super::stage::{Expectation, Parent, Passed, Stage};
 use super::stream::{Command, Decoder, StreamError, attribute, command, header, kind};
 
+mod names;
 mod parted;
 
 const SENT: [u8; 16] = [1; 16];

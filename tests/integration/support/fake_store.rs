@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use stillpoint::host::{CommandSpec, Exit, Subvolume};
 use stillpoint::tools::btrfs::command::Told;
+use stillpoint::tools::btrfs::edits::{Edit, Edited};
 use stillpoint::tools::object::Digest;
 
 use super::fake_borg::Answer;
@@ -32,6 +33,8 @@ pub struct FakeStore {
     unreceived: BTreeMap<PathBuf, Subvolume>,
     /// How age ends, where it does not open what it reads, and what it says.
     pub age: Option<(Exit, String)>,
+    /// What a stream that is listed does besides what each of them does.
+    pub more: Vec<(String, Edit)>,
     /// Directories around that which were removed, with their inodes.
     pub removed: BTreeMap<PathBuf, u64>,
 }
@@ -120,6 +123,8 @@ impl FakeStore {
         let content = self.file(Path::new(&option(chain[0], "--from").unwrap())).unwrap();
         let sent = content.strip_suffix(b" stored").unwrap_or(b"torn");
         let told = |content: &[u8]| serde_json::to_string(&Digest::of(content)).unwrap();
+        let is_listed = chain.last().unwrap().args.iter().any(|arg| arg == "--edits");
+        let edits = if is_listed { self.edits(sent) } else { String::new() };
         let opener = chain.iter().position(|it| it.tool.name() == "age");
         let fails = opener.zip(self.age.clone());
         (0..chain.len())
@@ -130,10 +135,40 @@ impl FakeStore {
                     stderr: if n == *at { vec![said.clone()] } else { Vec::new() },
                 },
                 _ if n == 0 => Answer::told(vec![told(content)]),
-                _ if n + 1 == chain.len() => Answer::told(vec![told(sent)]),
+                _ if n + 1 == chain.len() => {
+                    Answer { stderr: vec![told(sent)], ..Answer::good(edits.clone()) }
+                }
                 _ => Answer::told(Vec::new()),
             })
             .collect()
+    }
+
+    /// What a stream does: a whole one makes `d/a` of four bytes, and a difference writes five more to it and moves it to
+    /// another directory.
+    fn edits(&self, sent: &[u8]) -> String {
+        let is_whole = sent.ends_with(b" on None");
+        let directory = || Edit::Make { kind: 'd', device: 0 };
+        let made = vec![
+            ("d".into(), directory()),
+            ("d/a".into(), Edit::Make { kind: '-', device: 0 }),
+            ("d/a".into(), Edit::Write(4)),
+        ];
+        let changed = vec![
+            ("d/a".into(), Edit::Write(9)),
+            ("o258-1-0".into(), directory()),
+            ("d/a".into(), Edit::Rename("o258-1-0/a".into())),
+            ("d".into(), Edit::Rmdir),
+            ("o258-1-0".into(), Edit::Rename("d".into())),
+            ("b".into(), Edit::Link("d/a".into())),
+            ("b".into(), Edit::Unlink),
+        ];
+        let all = if is_whole { made } else { changed };
+        let all = all.into_iter().chain(self.more.clone());
+        let line = |(n, (path, edit)): (usize, (String, Edit))| {
+            let edited = Edited { at: n as u64, path: path.into(), edit };
+            serde_json::to_string(&edited).unwrap() + "\n"
+        };
+        all.enumerate().map(line).collect()
     }
 
     /// What is told of an object that is given away, and the generation of what was sent.
