@@ -2,14 +2,20 @@
 //!
 //! The kernel lets go when the process ends, however it ends, so no lock is ever stale and no lock file is
 //! ever deleted (deleting one lets two processes hold "the same" lock on two inodes). The text that the
-//! holder writes into the file is for people only and decides nothing. This is the only file that names
+//! holder writes into the file is for people only and decides nothing.
+//!
+//! Jobs of one run are at work at the same time, each in a thread. The run is never busy because of itself: who wants
+//! what another thread of ours holds waits for it, however long that takes. All threads take locks in one order, so none
+//! of them waits for ever. This is the only file that names
 //! `fs2`; its methods are called by their full path, because `File` has others of the same names.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::model::shown::{self, Show};
@@ -65,10 +71,17 @@ pub enum LockError {
     },
 }
 
+/// What identifies a lock file in this process: device and inode, since it is never deleted.
+type FileId = (u64, u64);
+
+/// The locks that this process holds: by which thread, and how often.
+static HELD: Mutex<BTreeMap<FileId, (ThreadId, usize)>> = Mutex::new(BTreeMap::new());
+
 /// A held lock. Dropping it, or the end of the process, lets go.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
+    id: FileId,
     /// Whether the file holds our own text, which must not outlive our hold.
     signed: bool,
 }
@@ -80,13 +93,51 @@ impl Drop for Lock {
             // here is not worth more than this attempt.
             let _ = self.file.set_len(0);
         }
-        // Closing the descriptor releases the lock.
+        let mut held = held();
+        // To close the descriptor would not do at once: a child that another thread has forked shares it until it comes to
+        // exec. If this fails, closing it is what is left.
+        let _ = fs2::FileExt::unlock(&self.file);
+        if let Some((_, times)) = held.get_mut(&self.id) {
+            *times -= 1;
+            if *times == 0 {
+                held.remove(&self.id);
+            }
+        }
     }
+}
+
+fn held() -> MutexGuard<'static, BTreeMap<FileId, (ThreadId, usize)>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How an attempt to take a lock ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    Taken,
+    /// Another thread of ours holds it.
+    HeldByUs,
+    /// Another process does, or this very thread.
+    Busy,
+}
+
+/// Tries to take a lock file for the thread that calls.
+fn attempt(file: &File, id: FileId, mode: LockMode) -> io::Result<Attempt> {
+    let mut held = held();
+    let us = thread::current().id();
+    // Threads do not share: what several processes may do at once in a target, a run does in turn.
+    if held.get(&id).is_some_and(|(holder, _)| *holder != us) {
+        return Ok(Attempt::HeldByUs);
+    }
+    if !try_flock(file, mode)? {
+        return Ok(Attempt::Busy);
+    }
+    held.entry(id).or_insert((us, 0)).1 += 1;
+    Ok(Attempt::Taken)
 }
 
 /// Takes the lock file at `path`, which is created (mode 0600) when it is missing; its directory must exist.
 ///
-/// Waits at most `wait`. `stop` is asked before each attempt and answers the signal that told us to stop.
+/// Waits at most `wait` for others, and as long as it takes for another thread of ours. `stop` is asked before each attempt and answers the signal that told us to stop.
 /// An exclusive holder's `holder` text is written into the file, for the message of those who find it busy.
 ///
 /// # Errors
@@ -108,13 +159,21 @@ pub fn acquire(
         .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits())
         .open(path)
         .map_err(failed)?;
-    let started = Instant::now();
+    let found = file.metadata().map_err(failed)?;
+    let id = (found.dev(), found.ino());
+    let mut started = Instant::now();
     loop {
         if let Some(signal) = stop() {
             return Err(LockError::Interrupted { signal });
         }
-        if try_flock(&file, mode).map_err(failed)? {
-            break;
+        match attempt(&file, id, mode).map_err(failed)? {
+            Attempt::Taken => break,
+            Attempt::HeldByUs => {
+                thread::sleep(POLL);
+                started = Instant::now();
+                continue;
+            }
+            Attempt::Busy => {}
         }
         let left = wait.saturating_sub(started.elapsed());
         if left.is_zero() {
@@ -122,13 +181,13 @@ pub fn acquire(
         }
         thread::sleep(left.min(POLL));
     }
+    let mut lock = Lock { file, id, signed: mode == LockMode::Exclusive && !holder.is_empty() };
     // Nobody holds it exclusively now, so a text in it is of a holder that crashed.
-    file.set_len(0).map_err(failed)?;
-    let signed = mode == LockMode::Exclusive && !holder.is_empty();
-    if signed {
-        file.write_all(holder.as_bytes()).map_err(failed)?;
+    lock.file.set_len(0).map_err(failed)?;
+    if lock.signed {
+        lock.file.write_all(holder.as_bytes()).map_err(failed)?;
     }
-    Ok(Lock { file, signed })
+    Ok(lock)
 }
 
 /// Takes an exclusive lock on an open file, without touching its content; answers whether it is held now, until
@@ -197,9 +256,8 @@ mod tests {
         }
         let inode = path.metadata().unwrap().ino();
         drop(held);
-        // A child that a test beside this one has forked shares the lock until it comes to exec.
-        let patience = Duration::from_secs(60);
-        drop(acquire(&path, LockMode::Exclusive, patience, "next", &|| None).unwrap());
+        // Also when a child that a test beside this one has forked shares the descriptor until it comes to exec.
+        drop(take(&path, LockMode::Exclusive, "next").unwrap());
         assert_eq!(path.metadata().unwrap().ino(), inode, "the file is never deleted");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(std::fs::read(&path).unwrap(), b"");
@@ -242,6 +300,43 @@ mod tests {
         });
         acquire(&path, LockMode::Exclusive, Duration::from_secs(60), "", &|| None).unwrap();
         releaser.join().unwrap();
+    }
+
+    #[test]
+    fn another_thread_of_ours_is_waited_for_however_long_and_shares_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("target");
+        for (held, wanted) in [
+            (LockMode::Exclusive, LockMode::Exclusive),
+            (LockMode::Shared, LockMode::Shared),
+            (LockMode::Exclusive, LockMode::Shared),
+        ] {
+            let lock = take(&path, held, "one job").unwrap();
+            let is_let_go = std::sync::atomic::AtomicBool::new(false);
+            let order = std::sync::atomic::Ordering::SeqCst;
+            thread::scope(|scope| {
+                // It waits no time for others.
+                let other = scope.spawn(|| {
+                    let lock = take(&path, wanted, "another job").unwrap();
+                    assert!(is_let_go.load(order), "{held:?} was shared with {wanted:?}");
+                    drop(lock);
+                });
+                thread::sleep(3 * POLL);
+                is_let_go.store(true, order);
+                drop(lock);
+                other.join().unwrap();
+            });
+            // A signal ends the waiting.
+            let lock = take(&path, held, "one job").unwrap();
+            let asked = std::sync::atomic::AtomicUsize::new(0);
+            let stop = || (asked.fetch_add(1, order) > 1).then_some(15);
+            thread::scope(|scope| {
+                let other = scope.spawn(|| acquire(&path, wanted, Duration::ZERO, "", &stop));
+                let stopped = other.join().unwrap();
+                assert!(matches!(stopped, Err(LockError::Interrupted { signal: 15 })));
+            });
+            drop(lock);
+        }
     }
 
     #[test]

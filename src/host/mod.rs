@@ -171,7 +171,7 @@ pub trait Host: Send + Sync {
         true
     }
 
-    /// Takes a lock file, waiting at most `wait`. `holder` is written into it for others to read.
+    /// Takes a lock file, waiting at most `wait`, but for another thread of ours as long as that holds it. `holder` is written into it for others to read.
     ///
     /// # Errors
     /// See [`LockError`].
@@ -375,7 +375,7 @@ pub trait Host: Send + Sync {
     /// The signal that told us to stop, if one did.
     fn stop_signal(&self) -> Option<i32>;
 
-    /// Lets the signal that arrived no longer stop children: for hooks and undos that must still run.
+    /// Lets the signal that arrived no longer stop children of this thread: for hooks and undos that must still run.
     /// Answers a guard; a second signal during it is kept.
     fn shield(&self) -> Box<dyn Shield + '_>;
 
@@ -390,7 +390,7 @@ pub trait Host: Send + Sync {
     fn is_dry(&self) -> bool;
 }
 
-/// While it lives, children run although a stop signal has arrived.
+/// While it lives, children of the thread that asked for it run although a stop signal has arrived.
 pub trait Shield {}
 
 /// Is told of children as they come and go.

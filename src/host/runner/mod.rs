@@ -6,10 +6,11 @@
 //!
 //! This is the only room that names `std::process::Command`.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use super::sys::signals::StopFlag;
@@ -61,7 +62,8 @@ pub(super) fn gives_host_names() -> bool {
 /// Runs processes for the real host.
 pub(super) struct Runner {
     stop: Arc<StopFlag>,
-    shields: AtomicUsize,
+    /// How many shields each thread has. What one job must still do lets no child of another one run on.
+    shields: Mutex<HashMap<ThreadId, usize>>,
     recorder: Mutex<Option<Arc<dyn ChildRecorder>>>,
     grace: Duration,
 }
@@ -69,7 +71,7 @@ pub(super) struct Runner {
 impl Runner {
     /// A runner that stops its children when the flag is raised.
     pub(super) fn new(stop: Arc<StopFlag>) -> Self {
-        Self { stop, shields: AtomicUsize::new(0), recorder: Mutex::new(None), grace: GRACE }
+        Self { stop, shields: Mutex::default(), recorder: Mutex::new(None), grace: GRACE }
     }
 
     /// Runs a process to its end; see [`super::Host::run`].
@@ -182,15 +184,21 @@ impl Runner {
         self.stop.signal()
     }
 
-    /// Lets children run although a signal has arrived, until the answer is dropped.
+    /// Lets children of the calling thread run although a signal has arrived, until the answer is dropped.
     pub(super) fn shield(&self) -> RunnerShield<'_> {
-        self.shields.fetch_add(1, Ordering::SeqCst);
-        RunnerShield { shields: &self.shields }
+        let thread = std::thread::current().id();
+        *self.shields().entry(thread).or_default() += 1;
+        RunnerShield { runner: self, thread }
     }
 
-    /// Whether the stop signal stops children now.
+    /// Whether the stop signal stops children of the calling thread now.
     pub(super) fn stopping(&self) -> Option<i32> {
-        if self.shields.load(Ordering::SeqCst) > 0 { None } else { self.stop.signal() }
+        let is_shielded = self.shields().contains_key(&std::thread::current().id());
+        if is_shielded { None } else { self.stop.signal() }
+    }
+
+    fn shields(&self) -> MutexGuard<'_, HashMap<ThreadId, usize>> {
+        self.shields.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets who is told of children.
@@ -273,14 +281,21 @@ impl StopSource for Runner {
     }
 }
 
-/// While it lives, a stop signal does not stop children.
+/// While it lives, a stop signal does not stop children of the thread that asked for it.
 pub(super) struct RunnerShield<'a> {
-    shields: &'a AtomicUsize,
+    runner: &'a Runner,
+    thread: ThreadId,
 }
 
 impl Drop for RunnerShield<'_> {
     fn drop(&mut self) {
-        self.shields.fetch_sub(1, Ordering::SeqCst);
+        let mut shields = self.runner.shields();
+        if let Some(times) = shields.get_mut(&self.thread) {
+            *times -= 1;
+            if *times == 0 {
+                shields.remove(&self.thread);
+            }
+        }
     }
 }
 
