@@ -195,7 +195,7 @@ impl History {
         series: &Series,
         condition: &str,
     ) -> Result<BTreeSet<String>, HistoryError> {
-        if self.disowned.get() {
+        if self.is_disowned() {
             return Ok(BTreeSet::new());
         }
         self.sql("read the copies", |connection| {
@@ -265,7 +265,7 @@ impl History {
             while let Some(row) = rows.next()? {
                 let record = copy(row)?;
                 let is_believable = record.time <= latest.min(later(record.recorded, CLOCK_SLACK));
-                if record.outcome.is_healthy() && is_believable && !self.disowned.get() {
+                if record.outcome.is_healthy() && is_believable && !self.is_disowned() {
                     return Ok(Some(record));
                 }
             }
@@ -298,7 +298,7 @@ impl History {
                     (row.get::<_, Timestamp>("time")?.0, row.get::<_, Timestamp>("recorded")?.0);
                 count += u64::from(time > latest.min(later(recorded, CLOCK_SLACK)));
             }
-            Ok(if self.disowned.get() { 0 } else { count })
+            Ok(if self.is_disowned() { 0 } else { count })
         })
     }
 

@@ -91,7 +91,7 @@ impl History {
     ) -> Result<Vec<Closure>, HistoryError> {
         let rows = self.sql("read the copies", |connection| remembered(connection, target))?;
         let mut vanished = vanished(target, &rows, &present(listed), by);
-        let foreseen = self.foreseen.borrow();
+        let foreseen = self.foreseen();
         vanished.retain(|closure| !foreseen.contains(&(target.clone(), closure.subject.clone())));
         Ok(vanished)
     }
@@ -100,7 +100,7 @@ impl History {
     /// lists from now on, and that surprises nobody either.
     pub fn foresee_gone(&self, target: &TargetName, ids: &[String]) {
         let foreseen = ids.iter().map(|id| (target.clone(), id.clone()));
-        self.foreseen.borrow_mut().extend(foreseen);
+        self.foreseen().extend(foreseen);
     }
 
     /// Fills in what the target does not know about its copies: size, files and health from their records,
@@ -149,7 +149,7 @@ impl History {
                 copy.size = copy.size.or(record.size);
                 copy.files = copy.files.or(record.files);
                 copy.pinned |= pins.contains(&record.id) || pins.contains(&record.first_id);
-                copy.ours = record.ours && !self.disowned.get();
+                copy.ours = record.ours && !self.is_disowned();
                 if record.adopted {
                     copy.adopt(record.series.clone());
                 }
@@ -162,7 +162,7 @@ impl History {
                     && Some(&attempt.series) == copy.series.as_ref()
             }) {
                 copy.healthy = Some(false);
-                copy.ours = !self.disowned.get();
+                copy.ours = !self.is_disowned();
             }
             copy.pinned |= pins.contains(&copy.id)
                 || copy.original.as_ref().is_some_and(|original| pins.contains(original));

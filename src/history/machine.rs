@@ -6,6 +6,7 @@
 //! the original: both ends of a mistake are safe, since what is not ours is left alone until a person adopts it.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -76,7 +77,7 @@ impl History {
     /// # Errors
     /// When it cannot be read.
     pub fn machine(&self) -> Result<Option<MachineId>, HistoryError> {
-        if self.disowned.get() {
+        if self.is_disowned() {
             return Ok(None);
         }
         let last = self.sql("read the machine's identity", last_machine)?;
@@ -100,7 +101,7 @@ impl History {
             known => known.is_some(),
         };
         if !self.writable {
-            self.disowned.set(moved);
+            self.disowned.store(moved, Ordering::SeqCst);
             return Ok(if moved { Settled::Moved(self.count_ours()?) } else { Settled::New });
         }
         self.at_once("settle the machine's identity", |connection| {

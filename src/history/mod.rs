@@ -4,13 +4,14 @@
 //! made, how large it was, that it is pinned, and which attempts never became a copy. Losing the file loses
 //! no copy. It is private to root (0600), since paths and errors stand in it.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs::{OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::model::names::TargetName;
@@ -137,12 +138,13 @@ impl HistoryError {
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
-    connection: Connection,
+    /// One job of a run after another: what each asks takes milliseconds.
+    connection: Mutex<Connection>,
     writable: bool,
     /// Read only, and made on another machine: none of the recorded copies is ours.
-    disowned: Cell<bool>,
+    disowned: AtomicBool,
     /// What a dry run would have deleted: the target and the id.
-    foreseen: RefCell<BTreeSet<(TargetName, String)>>,
+    foreseen: Mutex<BTreeSet<(TargetName, String)>>,
 }
 
 impl History {
@@ -237,7 +239,7 @@ impl History {
             Backup::new(connection, &mut memory)?.run_to_completion(i32::MAX, PATIENCE, None)?;
             Ok(memory)
         })?;
-        let mut history = History { connection: copied, ..self };
+        let mut history = History { connection: Mutex::new(copied), ..self };
         history.upgrade()?;
         history.sql("prepare", |connection| connection.pragma_update(None, "query_only", true))?;
         Ok(history)
@@ -262,10 +264,10 @@ impl History {
         connection.busy_timeout(PATIENCE).map_err(refused)?;
         Ok(History {
             path: path.to_owned(),
-            connection,
+            connection: Mutex::new(connection),
             writable,
-            disowned: Cell::new(false),
-            foreseen: RefCell::default(),
+            disowned: AtomicBool::new(false),
+            foreseen: Mutex::default(),
         })
     }
 
@@ -279,6 +281,8 @@ impl History {
         };
         let transaction = self
             .connection
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(refused)?;
         let found = version_of(&transaction).map_err(refused)?;
@@ -301,13 +305,25 @@ impl History {
         HistoryError::Version { path: self.path.clone(), found, known: schema::FORMAT }
     }
 
+    /// Whether none of the recorded copies is ours.
+    fn is_disowned(&self) -> bool {
+        self.disowned.load(Ordering::SeqCst)
+    }
+
+    /// What a dry run would have deleted.
+    fn foreseen(&self) -> MutexGuard<'_, BTreeSet<(TargetName, String)>> {
+        self.foreseen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Does something with the database, and says what was tried when that fails.
     fn sql<T>(
         &self,
         doing: &'static str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, HistoryError> {
-        work(&self.connection).map_err(|source| HistoryError::Database {
+        // A panic in a transaction has rolled that back.
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&connection).map_err(|source| HistoryError::Database {
             path: self.path.clone(),
             doing,
             source,

@@ -132,15 +132,19 @@ fn the_file_is_private_even_if_it_was_not() {
         let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{:?}", entry.file_name());
     }
-    let mode: String =
-        history.connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+    let mode = history.sql("read its mode", |connection| {
+        connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0))
+    });
+    let mode = mode.unwrap();
     assert_eq!(mode, "wal");
 }
 
 #[test]
 fn a_newer_file_is_refused_and_left_alone() {
     let (directory, history) = fresh();
-    history.connection.pragma_update(None, "user_version", 99).unwrap();
+    let newer = history
+        .sql("make it newer", |connection| connection.pragma_update(None, "user_version", 99));
+    newer.unwrap();
     let path = directory.path().join(FILE_NAME);
     drop(history);
     let before = contents(directory.path());
@@ -248,10 +252,12 @@ fn a_value_that_cannot_be_read_is_an_error() {
     let (_directory, history) = fresh();
     history.record_copy(&record(1, "a", "2026-01-01T00:00:00Z")).unwrap();
     for damage in ["outcome = 'fine'", "time = 'yesterday'", "size = -1", "host = '-x'"] {
-        let before = history.connection.unchecked_transaction().unwrap();
-        before.execute(&format!("UPDATE copy SET {damage}"), []).unwrap();
+        let change = |text: &str| {
+            history.sql("damage it", |connection| connection.execute_batch(text)).unwrap();
+        };
+        change(&format!("BEGIN; UPDATE copy SET {damage}"));
         assert!(history.copies(&target("usb")).is_err(), "{damage} was read");
-        before.rollback().unwrap();
+        change("ROLLBACK");
     }
     assert_eq!(history.copies(&target("usb")).unwrap().len(), 1);
 }
@@ -936,4 +942,22 @@ fn a_target_that_was_given_up_counts_again_where_it_is_seen_again() {
     let there: Vec<String> = history.copies(&usb).unwrap().into_iter().map(|it| it.id).collect();
     assert_eq!(there, ["b"]);
     assert_eq!(history.forgotten(&usb).unwrap(), Some((now, 1)));
+}
+
+#[test]
+fn several_threads_record_in_it() {
+    let (_directory, history) = fresh();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let history = &history;
+            scope.spawn(move || {
+                for number in 0..20 {
+                    let id = format!("{thread}-{number}");
+                    history.record_copy(&record(1, &id, "2026-01-01T00:00:00Z")).unwrap();
+                    assert!(!history.copies(&target("usb")).unwrap().is_empty());
+                }
+            });
+        }
+    });
+    assert_eq!(history.copies(&target("usb")).unwrap().len(), 80);
 }
