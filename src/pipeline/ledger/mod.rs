@@ -11,7 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::host::ChildRecorder;
 use crate::model::names::RunId;
@@ -120,6 +120,8 @@ impl FileLedger {
     /// # Errors
     /// When it cannot be read back.
     pub fn replay(&self) -> Result<Replay, LedgerError> {
+        // Not in the middle of what another job writes.
+        let _state = self.state();
         let bytes = fs::read(&self.path).map_err(|source| LedgerError::Io {
             what: "read",
             path: self.path.clone(),
@@ -144,17 +146,35 @@ impl FileLedger {
         Ok(left)
     }
 
-    /// Numbers for so many new entries, and what must be written before them: a ledger that an older version began says
-    /// from here on that that version cannot read it.
-    fn number(&self, count: usize) -> (Vec<EntryId>, Vec<Line>) {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends, durably, what so many new entries are written down in. Entries are numbered in the order of the lines,
+    /// whoever of a run's jobs comes first. A ledger that an older version began says from here on that that version
+    /// cannot read it.
+    fn enter(
+        &self,
+        count: usize,
+        lines: impl FnOnce(&[EntryId]) -> Vec<Line>,
+    ) -> io::Result<Vec<EntryId>> {
+        let mut state = self.state();
         let first = state.next;
         state.next += count as u64;
+        let entries: Vec<EntryId> = (first..state.next).map(EntryId).collect();
         let begin = state.older.clone().map(|run| Line::Begin { format: FORMAT, run });
-        ((first..state.next).map(EntryId).collect(), begin.into_iter().collect())
+        let lines: Vec<Line> = begin.into_iter().chain(lines(&entries)).collect();
+        state.append(&lines, true)?;
+        Ok(entries)
     }
 
     fn append(&self, lines: &[Line], durable: bool) -> io::Result<()> {
+        self.state().append(lines, durable)
+    }
+}
+
+impl State {
+    fn append(&mut self, lines: &[Line], durable: bool) -> io::Result<()> {
         if lines.is_empty() {
             return Ok(());
         }
@@ -163,12 +183,11 @@ impl FileLedger {
             serde_json::to_writer(&mut bytes, line)?;
             bytes.push(b'\n');
         }
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        append_whole(&mut state.file, &bytes)?;
+        append_whole(&mut self.file, &bytes)?;
         if matches!(lines, [Line::Begin { .. }, ..]) {
-            state.older = None;
+            self.older = None;
         }
-        if durable { state.file.sync_data() } else { Ok(()) }
+        if durable { self.file.sync_data() } else { Ok(()) }
     }
 }
 
@@ -204,12 +223,9 @@ impl Ledger for FileLedger {
         if undos.is_empty() {
             return Ok(Vec::new());
         }
-        let (entries, mut lines) = self.number(undos.len());
         let intent =
             |(entry, undo): (&EntryId, &Undo)| Line::Intend { entry: *entry, undo: undo.clone() };
-        lines.extend(entries.iter().zip(undos).map(intent));
-        self.append(&lines, true)?;
-        Ok(entries)
+        self.enter(undos.len(), |entries| entries.iter().zip(undos).map(intent).collect())
     }
 
     fn made_all(&self, made: &[(EntryId, Identity)]) -> io::Result<()> {
@@ -226,16 +242,15 @@ impl Ledger for FileLedger {
     }
 
     fn promote(&self, entry: EntryId, replaced: &[(Undo, Identity)]) -> io::Result<Vec<EntryId>> {
-        let (entries, mut lines) = self.number(replaced.len());
         let replace = |(entry, (undo, identity)): (&EntryId, &(Undo, Identity))| Replaced {
             entry: *entry,
             undo: undo.clone(),
             identity: identity.clone(),
         };
-        let replaced = entries.iter().zip(replaced).map(replace).collect();
-        lines.push(Line::Promote { entry, replaced });
-        self.append(&lines, true)?;
-        Ok(entries)
+        self.enter(replaced.len(), |entries| {
+            let replaced = entries.iter().zip(replaced).map(replace).collect();
+            vec![Line::Promote { entry, replaced }]
+        })
     }
 
     fn children(&self) -> io::Result<Vec<ChildProcess>> {
