@@ -35,16 +35,26 @@ pub(super) fn lock_key(group: &str) -> String {
     format!("lvm-{group}")
 }
 
-/// The snapshot of a volume that the run makes after so many others.
+/// The snapshot of a volume that the run makes after these others of the same job. Its name is one that no volume of the
+/// group has: what another job of the run reads may be there still.
 pub(super) fn intend(
     run: &RunId,
-    number: usize,
+    (volumes, earlier): (&[LogicalVolume], &[CaptureUndo]),
     origin: LogicalVolume,
     thin: Option<ThinSnapshot>,
 ) -> VolumeSnapshot {
+    // The udev rule in packaging/ knows them by the first part of the name.
+    let name = |number: usize| format!("stillpoint.{run}.{number}");
+    let is_free = |name: &String| {
+        let is_there = volumes.iter().any(|it| it.group == origin.group && it.name == *name);
+        !is_there && among(earlier).all(|intended| intended.name != *name)
+    };
+    let mut number = earlier.len();
+    while !is_free(&name(number)) {
+        number += 1;
+    }
     VolumeSnapshot {
-        // The udev rule in packaging/ knows them by the first part of the name.
-        name: format!("stillpoint.{run}.{number}"),
+        name: name(number),
         // The tag ties it to its run.
         tag: format!("{}.run={run}", tool::TAG),
         group: origin.group,

@@ -78,7 +78,7 @@ impl Provider for LvmClassic {
         Ok(Box::new(Intended {
             // As the volume was when it was chosen.
             size: self.bytes(&self.origin),
-            snapshot: lvm::intend(run, earlier.len(), origin, None),
+            snapshot: lvm::intend(run, (&volumes, earlier), origin, None),
         }))
     }
 }

@@ -76,7 +76,9 @@ impl Provider for LvmThin {
             device_id: highest + 1 + before,
             transaction_id: status.transaction_id + before,
         };
-        Ok(Box::new(Intended { snapshot: lvm::intend(run, earlier.len(), origin, Some(thin)) }))
+        Ok(Box::new(Intended {
+            snapshot: lvm::intend(run, (&volumes, earlier), origin, Some(thin)),
+        }))
     }
 }
 
