@@ -16,7 +16,7 @@ use super::{plan, render};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(after_help = hook_variables())]
+#[command(after_help = after_help())]
 pub struct RunArgs {
     #[command(flatten)]
     wanted: Wanted,
@@ -25,9 +25,11 @@ pub struct RunArgs {
     dry_run: bool,
 }
 
-/// What hooks find in their environment, for the help.
-fn hook_variables() -> String {
-    let mut text = String::from("A hook finds in its environment:\n");
+/// Which jobs run when, and what hooks find in their environment.
+fn after_help() -> String {
+    let mut text = String::from(
+        "Jobs run one after another, or as many at the same time as parallel in [settings] says; no two are ever at work\non one target.\n\nA hook finds in its environment:\n",
+    );
     for (name, says) in VARIABLES {
         text.push_str(&format!("  {name:<21} {says}\n"));
     }

@@ -96,6 +96,7 @@ fn settings(host: Option<HostName>) -> anyhow::Result<Settings> {
         runtime_dir: nowhere.clone(),
         cache_dir: nowhere,
         fallback_cache: None,
+        parallel: 1,
         lock_wait: Duration::ZERO,
         metrics_file: None,
         max_age: Duration::MAX,

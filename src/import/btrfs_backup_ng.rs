@@ -354,9 +354,10 @@ fn becomes(key: &str) -> &'static str {
             "has no equal: a run tells on standard error, and history has the rest"
         }
         "transfer_timeout" => "has no equal: what still moves is not stopped",
-        "parallel_volumes" | "parallel_targets" => {
-            "has no equal: jobs and targets are served one after another"
+        "parallel_volumes" => {
+            "is parallel in [settings], by default 1: so many jobs are at work at once, none two on one target"
         }
+        "parallel_targets" => "has no equal: the targets of a job are served one after another",
         "notifications" => {
             "has no equal: see OnFailure= of the units, or the hooks on-failure and after"
         }

@@ -57,6 +57,8 @@ pub struct Settings {
     pub cache_dir: PathBuf,
     /// Where engines that cannot do without a cache keep it instead of `cache_dir`, because nothing can be written there.
     pub fallback_cache: Option<PathBuf>,
+    /// How many jobs of a run are at work at the same time, at least one.
+    pub parallel: u32,
     /// How long a run waits for a lock.
     pub lock_wait: Duration,
     /// A Prometheus textfile to write after each run.
@@ -125,6 +127,14 @@ impl Source {
         match self {
             Source::Files(_) | Source::Commands(_) => None,
             Source::Subvolumes(subvolumes) => subvolumes.from.as_ref(),
+        }
+    }
+
+    /// Whether a run makes a file system read-only to read it, which all see.
+    pub fn makes_read_only(&self) -> bool {
+        match self {
+            Source::Files(files) => !files.capture.remount_readonly.is_empty(),
+            Source::Commands(_) | Source::Subvolumes(_) => false,
         }
     }
 

@@ -215,10 +215,12 @@ fn serve(
             break;
         }
         // One that cannot be held has said so, and keeps no other from its turn.
+        let alone = cx.hold_alone();
         let held = match part {
             Part::Whole | Part::Snapshots => source.hold(cx, rec, items, targets),
             Part::Transfer => source.hold_kept(cx, rec, items),
         };
+        drop(alone);
         let Some(held) = held else { continue };
         gathered.captures.extend_from_slice(held.volumes());
         let batch = Batch { job, source: source.as_ref(), items, held: held.as_ref() };
@@ -403,7 +405,11 @@ pub fn not_begun(pipeline: Pipeline<'_>, job: &Job, scope: Scope<'_>) -> JobRepo
 }
 
 /// The targets that a run serves, of those that the job has.
-fn targets_of<'a>(config: &'a Config, job: &'a Job, scope: Scope<'_>) -> Vec<&'a Target> {
+pub(super) fn targets_of<'a>(
+    config: &'a Config,
+    job: &'a Job,
+    scope: Scope<'_>,
+) -> Vec<&'a Target> {
     if scope.part == Part::Snapshots {
         return Vec::new();
     }

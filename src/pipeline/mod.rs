@@ -34,6 +34,7 @@ mod staging;
 pub mod status;
 pub mod steps;
 pub mod trust;
+mod turns;
 pub mod undo;
 pub mod units;
 mod unpacked;

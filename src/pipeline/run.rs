@@ -1,4 +1,4 @@
-//! A run: jobs one after another, then what their targets need, then the record of it.
+//! A run: its jobs in turn, then what their targets need, then the record of it.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -12,10 +12,11 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::RunReport;
 use crate::model::shown::Show;
 
-use super::job::{not_begun, run_job};
+use super::job::not_begun;
 use super::make_room::make_room;
 use super::session::{LedgerDirectory, session};
 use super::steps::maintain::maintain;
+use super::turns::run_jobs;
 use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
 use crate::step::kept;
@@ -52,9 +53,9 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], scope: Scope<'_>) -> RunReport
             Outcome::Failed
         }
     };
-    // A job that the run did not come to made no copy, and must not be missing from its record.
-    let begun = report.jobs.len();
-    report.jobs.extend(jobs.iter().skip(begun).map(|job| not_begun(pipeline, job, scope)));
+    // Where nothing could be begun, no job is missing from the record either.
+    let told = report.jobs.len();
+    report.jobs.extend(jobs.iter().skip(told).map(|job| not_begun(pipeline, job, scope)));
     report.troubles.extend(pipeline.host.stop_signal().map(Trouble::Signal));
     report.outcome = outcome(&report, maintained);
     report.settle_exit_code();
@@ -68,7 +69,7 @@ pub fn run(pipeline: Pipeline<'_>, jobs: &[&Job], scope: Scope<'_>) -> RunReport
     report
 }
 
-/// The jobs one after another, then what their targets need. Answers how the latter ended.
+/// The jobs, then what their targets need, one target after another. Answers how the latter ended.
 fn carry_out(
     cx: RunContext<'_>,
     jobs: &[&Job],
@@ -76,11 +77,11 @@ fn carry_out(
     report: &mut RunReport,
 ) -> Outcome {
     let mut served: BTreeMap<TargetName, bool> = BTreeMap::new();
-    for job in jobs {
-        if cx.host().stop_signal().is_some() {
-            break;
-        }
-        let result = run_job(cx, job, scope);
+    for (job, result) in jobs.iter().zip(run_jobs(cx, jobs, scope)) {
+        let Some(result) = result else {
+            report.jobs.push(not_begun(cx.pipeline, job, scope));
+            continue;
+        };
         report.jobs.push(result.report);
         report.troubles.extend(result.troubles);
         report.warnings.extend(result.warnings);

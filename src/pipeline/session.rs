@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::capture::workplaces;
 use crate::engine::Engines;
@@ -113,7 +113,14 @@ pub fn session<T>(
     // Ledger, locks and recovery are there for effects, and a dry run has none.
     if pipeline.host.is_dry() {
         // What only reads is carried out, and may take an engine's lock.
-        let cx = RunContext { pipeline, run, ledger: &NoLedger, staging: None, durable: false };
+        let cx = RunContext {
+            pipeline,
+            run,
+            ledger: &NoLedger,
+            staging: None,
+            durable: false,
+            holding: &Mutex::default(),
+        };
         return Ok((work(cx), Cleanup::default()));
     }
     let settings = &pipeline.config.settings;
@@ -155,6 +162,7 @@ pub fn session<T>(
         ledger: ledger.as_ref(),
         staging: Some(&staging),
         durable: cleanup.volatile.is_none(),
+        holding: &Mutex::default(),
     });
     pipeline.host.record_children(None);
 

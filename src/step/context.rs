@@ -2,6 +2,7 @@
 //! in it, so they are declared together.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -54,6 +55,9 @@ pub struct RunContext<'a> {
     pub staging: Option<&'a PathBuf>,
     /// Whether the ledger outlives a reboot, as an engine's lock does.
     pub durable: bool,
+    /// Held by the job that just holds its source still, so that what it intends no other one intends as well: a name
+    /// that is free, space that is left.
+    pub holding: &'a Mutex<()>,
 }
 
 impl<'a> Pipeline<'a> {
@@ -141,6 +145,12 @@ impl<'a> RunContext<'a> {
         self.pipeline.config
     }
 
+    /// Has the other jobs of the run wait with holding their sources still.
+    pub fn hold_alone(&self) -> MutexGuard<'a, ()> {
+        // Whoever panicked there has what it intended in the ledger.
+        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Goes on unless we were told to stop.
     ///
     /// # Errors
@@ -170,7 +180,7 @@ pub const CHILD_GRACE: Duration = Duration::from_secs(20);
 pub type Item = Option<String>;
 
 /// Finds the source of a job.
-pub type Sources = dyn Fn(&Job) -> Box<dyn Source + '_>;
+pub type Sources = dyn Fn(&Job) -> Box<dyn Source + '_> + Sync;
 
 /// What was looked at, each with what came of it.
 pub type Findings = Vec<(String, Result<String, StepError>)>;

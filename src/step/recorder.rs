@@ -78,8 +78,8 @@ impl<'a> Recorder<'a> {
             item: item.map(str::to_owned),
             step,
         };
-        let span =
-            tracing::debug_span!("step", step, target = target.map(TargetName::as_str), item);
+        let (job, at) = (self.job.as_ref().map(JobName::as_str), target.map(TargetName::as_str));
+        let span = tracing::debug_span!("step", step, job, target = at, item);
         let _entered = span.enter();
         self.observer.on(&Event::StepStarted { place: place.clone() });
         let started = Instant::now();

@@ -25,6 +25,7 @@ mod guests;
 mod help;
 mod loops;
 mod mounts;
+mod parallel;
 mod pins;
 mod plain;
 mod providers;

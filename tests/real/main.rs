@@ -25,6 +25,7 @@ mod locks;
 mod lvm;
 mod matrix;
 mod mounts;
+mod parallel;
 mod pins;
 mod plain;
 mod pulled;

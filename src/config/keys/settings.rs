@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use crate::config::diagnostic::{Complaint, Notes};
 use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
-use crate::config::kinds::{HOST as HOST_NAME, LONG_SPAN, PATH, SPAN};
+use crate::config::kinds::{HOST as HOST_NAME, LONG_SPAN, PATH, SPAN, Within};
 use crate::config::section::Section;
 #[cfg(test)]
 use crate::config::testing::Effects;
 use crate::model::job::Settings;
 use crate::model::names::HostName;
+
+/// How many jobs may be at work at the same time: each reads, compresses and encrypts.
+const MOST_PARALLEL: u32 = 16;
 
 /// The table.
 pub const SETTINGS: Table = Table {
@@ -23,6 +26,7 @@ pub const SETTINGS: Table = Table {
         Item::Value(&STATE_DIR),
         Item::Value(&RUNTIME_DIR),
         Item::Value(&CACHE_DIR),
+        Item::Value(&PARALLEL),
         Item::Value(&LOCK_WAIT),
         Item::Value(&MAX_AGE),
         Item::Value(&METRICS_FILE),
@@ -46,6 +50,11 @@ const RUNTIME_DIR: Key<PathBuf> = Key::new("runtime-dir", &PATH)
 const CACHE_DIR: Key<PathBuf> = Key::new("cache-dir", &PATH)
     .says("Caches and temporary files of the engines")
     .default("'/var/cache/stillpoint'");
+
+const PARALLEL: Key<u32> = Key::new("parallel", &Within(1, MOST_PARALLEL))
+    .says("How many jobs of a run are at work at the same time, none two of them on one target")
+    .default("1")
+    .told();
 
 const LOCK_WAIT: Key<Duration> = Key::new("lock-wait", &SPAN)
     .says("How long a run waits for another one that holds a lock")
@@ -84,6 +93,7 @@ pub fn read(section: &Section<'_>, default_host: &str, notes: &mut Notes) -> Opt
         runtime_dir,
         cache_dir,
         fallback_cache: None,
+        parallel: section.get(&PARALLEL)?,
         lock_wait: section.get(&LOCK_WAIT)?,
         metrics_file: section.get(&METRICS_FILE),
         max_age: section.get(&MAX_AGE)?,
@@ -116,6 +126,7 @@ pub const EFFECTS: &[Effects] = &[Effects {
         ("runtime-dir", "", "runtime-dir='/x'"),
         ("cache-dir", "", "cache-dir='/x'"),
         ("metrics-file", "", "metrics-file='/x'"),
+        ("parallel", "", "parallel=2"),
         ("lock-wait", "", "lock-wait='9s'"),
         ("max-age", "", "max-age='9s'"),
     ],

@@ -45,6 +45,23 @@ impl Kind<u32> for Whole {
     }
 }
 
+/// A whole number from the first to the second of these.
+pub struct Within(pub u32, pub u32);
+
+impl Kind<u32> for Within {
+    fn read(&self, node: &Node, say: Say<'_>) -> Option<u32> {
+        told(within(node, self.0, self.1), node, say)
+    }
+
+    fn shown(&self) -> String {
+        format!("a whole number from {} to {}", self.0, self.1)
+    }
+
+    fn schema(&self) -> serde_json::Value {
+        json!({ "type": "integer", "minimum": self.0, "maximum": self.1 })
+    }
+}
+
 /// One or more numbers with a unit; see `model::span`.
 fn span_schema() -> serde_json::Value {
     json!({ "type": "string", "pattern": "^\\s*([0-9]+(s|m|min|h|d|w|mo|y)\\s*)+$" })
@@ -67,10 +84,15 @@ fn flag(node: &Node) -> Read<bool> {
 
 /// A whole number not below `least`.
 fn whole(node: &Node, least: u32) -> Read<u32> {
+    within(node, least, u32::MAX)
+}
+
+/// A whole number not below `least` nor above `most`.
+fn within(node: &Node, least: u32, most: u32) -> Read<u32> {
     let Value::Whole(number) = node.value else { return wrong_type("a whole number", node) };
     match u32::try_from(number) {
-        Ok(number) if number >= least => Ok(number),
-        _ => Err(Complaint::new(format!("expected a number from {least} to {}", u32::MAX))),
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(Complaint::new(format!("expected a number from {least} to {most}"))),
     }
 }
 

@@ -264,3 +264,41 @@ fn the_pace_is_told_once_it_can_be_known() {
     assert_eq!(told(0, Some(100), 10), "");
     assert_eq!(pace(&Progress::default(), Duration::from_secs(10)), "");
 }
+
+#[test]
+fn the_lines_and_bars_of_two_jobs_at_work_are_told_apart() {
+    let host = place(Some("host"), Some("usb"), None, "backup");
+    let mail = place(Some("mail"), Some("nas"), None, "backup");
+    let note = Event::Note {
+        job: Some(JobName::new("mail").unwrap()),
+        warning: true,
+        text: "something".into(),
+    };
+    let half = Progress { bytes_done: Some(1), bytes_total: Some(2), ..Progress::default() };
+    let events = [
+        Event::StepStarted { place: host.clone() },
+        Event::StepStarted { place: mail.clone() },
+        Event::Progress { place: mail.clone(), progress: half },
+        note,
+        finished(host, Outcome::Ok, "one", 0),
+        finished(mail, Outcome::Ok, "two", 0),
+    ];
+    let options = TerminalOptions {
+        place: Where::Terminal { width: 72 },
+        verbosity: Verbosity::Normal,
+        color: false,
+    };
+    let terminal = Terminal::new(options, Box::new(Buffer::default()));
+    for event in &events[..3] {
+        terminal.on(event);
+    }
+    let bars: Vec<(String, Option<u64>)> =
+        terminal.state().active.iter().map(|(_, bar)| (bar.prefix(), bar.length())).collect();
+    assert_eq!(bars, [("host/usb backup".into(), None), ("mail/nas backup".into(), Some(2))]);
+    let journal = written(Where::Journal, Verbosity::Normal, false, &events);
+    insta::assert_snapshot!(journal, @"
+    <4>mail: something
+    <6>host/usb backup: ok, one
+    <6>mail/nas backup: ok, two
+    ");
+}

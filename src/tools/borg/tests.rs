@@ -15,6 +15,7 @@ fn settings() -> Settings {
         runtime_dir: "/run/s".into(),
         cache_dir: "/cache".into(),
         fallback_cache: None,
+        parallel: 1,
         lock_wait: Duration::from_secs(120),
         metrics_file: None,
         max_age: Duration::from_secs(1),

@@ -4,10 +4,11 @@
 //!
 //! Every effect counts, and the n-th can be made to fail, or be the last one.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use chrono::{DateTime, FixedOffset, Offset, TimeDelta, TimeZone, Utc};
@@ -36,8 +37,10 @@ pub struct PowerCut;
 #[derive(Clone)]
 pub struct FakeHost {
     pub world: Arc<Mutex<World>>,
-    /// How many shields keep a signal from stopping children.
-    shields: Arc<AtomicUsize>,
+    /// How many shields keep a signal from stopping children of a thread.
+    shields: Arc<Mutex<HashMap<ThreadId, usize>>>,
+    /// Which thread holds a lock.
+    holders: Arc<Mutex<HashMap<PathBuf, ThreadId>>>,
     /// The directory of ledgers, and the world after each effect with how many lines they had by then.
     pub chronicle: Arc<Mutex<Option<Chronicle>>>,
     /// Told of each lock that is taken, and that is about to be let go.
@@ -83,7 +86,9 @@ impl LockGuard for Held {}
 impl Drop for Held {
     fn drop(&mut self) {
         self.0.tell(&self.1, false);
-        self.0.world().locks.remove(&self.1);
+        let mut world = self.0.world();
+        self.0.holders.lock().unwrap().remove(&self.1);
+        world.locks.remove(&self.1);
     }
 }
 
@@ -107,13 +112,14 @@ impl Drop for Guard {
     }
 }
 
-struct Raised(Arc<AtomicUsize>);
+struct Raised(Arc<Mutex<HashMap<ThreadId, usize>>>);
 
 impl Shield for Raised {}
 
 impl Drop for Raised {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        let us = std::thread::current().id();
+        *self.0.lock().unwrap().get_mut(&us).expect("whoever raised it takes it down") -= 1;
     }
 }
 
@@ -123,6 +129,7 @@ impl FakeHost {
         Self {
             world: Arc::new(Mutex::new(world)),
             shields: Arc::default(),
+            holders: Arc::default(),
             chronicle: Arc::default(),
             on_lock: Arc::default(),
         }
@@ -144,8 +151,17 @@ impl FakeHost {
         world.effects.clear();
         world.fault = Some(fault);
         world.signal = None;
+        world.died = None;
         world.locks.clear();
+        self.holders.lock().unwrap().clear();
         world.asked.clear();
+    }
+
+    /// No other thread of ours goes on when one has died by a fault.
+    fn alive(&self) {
+        if self.world().died.is_some_and(|died| died != std::thread::current().id()) {
+            std::panic::panic_any(PowerCut)
+        }
     }
 
     /// Counts an effect and carries it out, or not. `None`: it is to fail.
@@ -160,6 +176,7 @@ impl FakeHost {
         work: impl FnOnce(&mut World) -> T,
         half: impl FnOnce(&mut World, Stage),
     ) -> Option<T> {
+        self.alive();
         let mut world = self.world();
         let number = world.effects.len();
         world.effects.push(what);
@@ -192,6 +209,7 @@ impl FakeHost {
             ) {
                 world.reboot();
             }
+            world.died = Some(std::thread::current().id());
             drop(world);
             std::panic::panic_any(PowerCut)
         }
@@ -209,7 +227,9 @@ impl FakeHost {
 
     /// The signal that stops children now.
     fn stopping(&self) -> Option<i32> {
-        self.world().signal.filter(|_| self.shields.load(Ordering::SeqCst) == 0)
+        let shields = self.shields.lock().unwrap();
+        let times = shields.get(&std::thread::current().id()).copied().unwrap_or_default();
+        self.world().signal.filter(|_| times == 0)
     }
 
     /// borg serves a copy until a person unmounts it, who does so as soon as it is said to be there.
@@ -372,6 +392,7 @@ fn completed(answer: Answer) -> Completed {
 
 impl Host for FakeHost {
     fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
+        self.alive();
         let command = spec.display();
         if let Some(reason) = spec.view.halt.reason() {
             return Err(RunError::Halted { command, reason: reason.to_owned() });
@@ -431,6 +452,7 @@ impl Host for FakeHost {
         last: &CommandSpec,
         watch: Watch<'_>,
     ) -> Result<Chained, RunError> {
+        self.alive();
         let command = last.display();
         if let Some(signal) = self.stopping() {
             return Err(RunError::Interrupted { command, signal });
@@ -609,8 +631,24 @@ impl Host for FakeHost {
         _: &str,
     ) -> Result<Box<dyn LockGuard>, LockError> {
         self.world().asked.push(path.to_owned());
-        if !self.world().locks.insert(path.to_owned()) {
-            return Err(LockError::Busy { path: path.to_owned(), holder: None });
+        let us = std::thread::current().id();
+        loop {
+            self.alive();
+            let mut world = self.world();
+            let mut holders = self.holders.lock().unwrap();
+            if world.locks.insert(path.to_owned()) {
+                holders.insert(path.to_owned(), us);
+                break;
+            }
+            // Another thread of ours is waited for.
+            if holders.get(path).is_none_or(|holder| *holder == us) {
+                return Err(LockError::Busy { path: path.to_owned(), holder: None });
+            }
+            drop((world, holders));
+            if let Some(signal) = self.stopping() {
+                return Err(LockError::Interrupted { signal });
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         self.tell(path, true);
         Ok(Box::new(Held(self.clone(), path.to_owned())))
@@ -623,6 +661,7 @@ impl Host for FakeHost {
     }
 
     fn path_state(&self, path: &Path) -> Result<Option<PathState>, ActError> {
+        self.alive();
         let world = self.world();
         if is_missing(&world, path) {
             return Ok(None);
@@ -700,6 +739,7 @@ impl Host for FakeHost {
     }
 
     fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError> {
+        self.alive();
         let world = self.world();
         let received = || world.store.received.get(root).cloned();
         let found = world.btrfs.at(root).or_else(|| world.tree.at(root));
@@ -840,7 +880,8 @@ impl Host for FakeHost {
     }
 
     fn shield(&self) -> Box<dyn Shield + '_> {
-        self.shields.fetch_add(1, Ordering::SeqCst);
+        let us = std::thread::current().id();
+        *self.shields.lock().unwrap().entry(us).or_default() += 1;
         Box::new(Raised(Arc::clone(&self.shields)))
     }
 

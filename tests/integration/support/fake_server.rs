@@ -177,6 +177,7 @@ fn settings() -> Settings {
         runtime_dir: PathBuf::from("/nonexistent"),
         cache_dir: PathBuf::from("/nonexistent"),
         fallback_cache: None,
+        parallel: 1,
         lock_wait: Duration::ZERO,
         metrics_file: None,
         max_age: Duration::MAX,

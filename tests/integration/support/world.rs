@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use stillpoint::host::{CommandSpec, EnvValue, Exit, MountEntry, PrivateMount, Tool};
@@ -80,6 +81,8 @@ pub struct World {
     pub effects: Vec<String>,
     /// What is to go wrong.
     pub fault: Option<Fault>,
+    /// The thread in which a fault has ended us: whatever another one was about to do, it does not.
+    pub died: Option<ThreadId>,
     /// Locks that are held, with how many holders.
     pub locks: BTreeSet<PathBuf>,
     /// Files by which engines hold their locks, in the repositories themselves.

@@ -53,6 +53,7 @@ fn asked_all<T>(
         runtime_dir: "/r".into(),
         cache_dir: "/c".into(),
         fallback_cache: None,
+        parallel: 1,
         lock_wait: std::time::Duration::ZERO,
         metrics_file: None,
         max_age: std::time::Duration::ZERO,
