@@ -13,7 +13,7 @@ use stillpoint::pipeline::recover::recover;
 use crate::faults::{Bench, LIVE, Scene};
 use crate::loops;
 use crate::served::{at_server, strays, whatever_happens_to_the_server, world};
-use crate::subvolumes::{differences, sending};
+use crate::subvolumes::{differences, sending, what_is_taken_is_not_written_over};
 use crate::support::fake_host::Fault;
 use crate::support::fake_pool::{Ailment, FakePool};
 
@@ -470,4 +470,12 @@ fn a_seal_that_fails_while_nobody_can_look_leaves_what_was_received() {
     });
     bench.assert_mended("the line is back");
     assert_eq!(strays(&bench), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn a_name_that_is_taken_is_given_to_no_other_copy() {
+    let bench = Bench::with_history_of(&SENT);
+    what_is_taken_is_not_written_over(&bench, |world| {
+        &mut world.server.as_mut().unwrap().world.pool
+    });
 }

@@ -16,7 +16,7 @@ use crate::adopts::{ALL, TERMS, listed, take_all_on};
 use crate::captures::mount;
 use crate::faults::{Bench, LIVE, Scene, in_a_session};
 use crate::loops;
-use crate::subvolumes::{machine, sending};
+use crate::subvolumes::{machine, sending, what_is_taken_is_not_written_over};
 use crate::support::fake_host::{Fault, World};
 use crate::support::fake_pool::{FakePool, LOCATION, OnTheWay};
 use crate::support::fake_server::FakeServer;
@@ -509,4 +509,12 @@ fn a_key_adopts_nothing_without_the_word_nor_anything_that_is_not_there() {
     );
     assert!(text.contains("\"pinned\": true"), "{text}");
     assert_eq!(asks(&genuine), r#"{"copies":[]}"#, "it is one already");
+}
+
+#[test]
+fn a_name_that_is_taken_is_given_to_no_other_copy() {
+    let bench = Bench::with_history_of(&SENT);
+    what_is_taken_is_not_written_over(&bench, |world| {
+        &mut world.server.as_mut().unwrap().world.pool
+    });
 }

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use stillpoint::host::MountEntry;
+use stillpoint::engine::{BackupRequest, Input, SentFrom, Snapshot, StillSubvolume};
+use stillpoint::host::{MountEntry, PrivateView};
 use stillpoint::model::job::Config;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::{JobName, RunId};
@@ -242,6 +243,47 @@ fn what_claims_to_be_a_copy_of_ours_is_no_base() {
     let parents: Vec<&String> = new.filter_map(|copy| copy.parent.as_ref()).collect();
     assert_eq!(parents.len(), 2, "differences: {pool:#?}");
     assert!(parents.iter().all(|parent| genuine.contains(*parent)), "{pool:#?}");
+}
+
+/// Sends another snapshot as a copy whose name one that is there has, or one that somebody took away.
+pub fn what_is_taken_is_not_written_over(bench: &Bench, pool: fn(&mut World) -> &mut FakePool) {
+    let of = || pool(&mut bench.host.world()).clone();
+    let target = &bench.config.targets[0];
+    let copy = bench.history.copies(&target.name).unwrap().remove(0);
+    let (uuid, generation) = bench.host.world().btrfs.somebody_elses("x", "/home-uuid");
+    let still = StillSubvolume {
+        snapshot: Snapshot { path: "/x".into(), uuid, generation },
+        earlier: Vec::new(),
+        ours: BTreeSet::new(),
+        from: SentFrom::Here(PrivateView::default()),
+    };
+    let request = BackupRequest {
+        series: copy.series.clone(),
+        run: copy.run.clone(),
+        machine: None,
+        time: copy.time,
+        input: Input::Subvolume(Box::new(still)),
+    };
+    for is_gone in [false, true] {
+        if is_gone {
+            pool(&mut bench.host.world()).subvolumes.remove(&Path::new(LOCATION).join(&copy.id));
+        }
+        let before = of();
+        let pipeline = bench.pipeline();
+        let sent = pipeline.engine(target).backup(pipeline.engine_context(), &request, &mut |_| {});
+        let said = sent.unwrap_err().to_string();
+        assert!(said.contains(&copy.id), "{said}");
+        let now = of();
+        assert_eq!(now.subvolumes, before.subvolumes);
+        assert!(now.files().all(|file| now.file(file) == before.file(file)), "{said}");
+        assert_eq!(now.files().count(), before.files().count());
+    }
+}
+
+#[test]
+fn a_name_that_is_taken_is_given_to_no_other_copy() {
+    let bench = Bench::with_history_of(&SENT);
+    what_is_taken_is_not_written_over(&bench, |world| &mut world.pool);
 }
 
 #[test]

@@ -26,6 +26,7 @@ use crate::engine::made::{Made, Marker};
 use crate::engine::{Context, EngineError};
 use crate::host::Subvolume;
 use crate::model::copy::Copy;
+use crate::model::names::RunId;
 use crate::model::shown::Show;
 use crate::tools::btrfs::parts::of_part;
 
@@ -209,12 +210,24 @@ impl<'a> Catalog<'a> {
         self.own().join("serve.lock")
     }
 
-    /// Whether something has this name, is about to get it, or had it and may come back.
+    /// Whether a new copy cannot have this name: something has it, or another one had it, whose record would be written over.
+    /// Of this very one, there may be a record already, which a crash kept from its name.
     ///
     /// # Errors
     /// When the target cannot be looked at.
-    pub fn is_taken(&self, name: &str) -> Result<bool, EngineError> {
-        Ok(self.is_at_either(name)? || self.is_recorded(name)?)
+    pub fn is_taken(&self, name: &str, run: &RunId, sent: &str) -> Result<bool, EngineError> {
+        if self.place.is_there(&self.path(name))? {
+            return Ok(true);
+        }
+        let file = self.record_of(name);
+        if !self.place.is_there(&file)? {
+            return Ok(false);
+        }
+        match self.read::<Record>(&file) {
+            Ok(record) => Ok(record.made.run != *run || record.sent != sent),
+            Err(EngineError::Damaged { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether there is a record of this name, also of what is gone or is not what it was.

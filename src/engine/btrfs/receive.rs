@@ -52,6 +52,7 @@ impl BtrfsEngine {
         };
         let begun = self.begun(&catalog, &copies, still, &transfer.name)?;
         let base = begun.as_ref().map_or(base, |begun| self.base_of(begun, still, &copies));
+        transfer.refuse_taken()?;
         transfer.clear_others(begun.as_ref().map(|begun| &begun.part))?;
         if matches!(still.from, SentFrom::There(_)) {
             refuse_claimed(&catalog, &transfer.name, &still.snapshot.uuid)?;
@@ -291,6 +292,21 @@ impl Transfer<'_> {
             catalog.forget(&self.name)?;
         }
         catalog.forget_parts()
+    }
+
+    /// Refuses a name that is taken, before anything is written.
+    fn refuse_taken(&self) -> Result<(), EngineError> {
+        match self.catalog.is_taken(&self.name, &self.made.run, self.sent)? {
+            false => Ok(()),
+            true => Err(EngineError::Refused {
+                engine: "btrfs",
+                repository: self.catalog.place.name(),
+                detail: format!(
+                    "{} is there already, or the record of another copy of that name is, so nothing was sent and nothing written over",
+                    self.name
+                ),
+            }),
+        }
     }
 
     /// Removes what is left of copies of this series that another one overtook. The part with which this one goes on stays.

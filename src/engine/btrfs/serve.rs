@@ -302,16 +302,12 @@ impl Desk<'_> {
         });
         // What is refused anyway takes nothing away.
         let base = base.transpose()?;
-        let taken =
-            || Err(Refusal::NotAllowed(format!("write over {}, which is there", name.as_str())));
-        if find(&copies, &name).is_some() {
-            return taken();
+        if catalog.is_taken(name.as_str(), run, receive.sent.as_str()).map_err(told)? {
+            let what = format!("write over {}, which is there", name.as_str());
+            return Err(Refusal::NotAllowed(what));
         }
         refuse_claimed(&catalog, &name, receive.sent.as_str())?;
         self.clear_leftovers(&catalog, &receive.host, &name, behind.as_ref().map(|(it, _)| it))?;
-        if catalog.is_taken(name.as_str()).map_err(told)? {
-            return taken();
-        }
         self.refuse_there(&catalog, receive.sent.as_str())?;
         let transfer = Transfer {
             engine: self.engine,

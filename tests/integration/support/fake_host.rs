@@ -360,6 +360,12 @@ fn if_it_was_that(done: Option<bool>, path: &Path) -> Result<Option<Identity>, A
 /// Whether nothing is at a path of which some part of the machine knows what is there.
 fn is_missing(world: &World, path: &Path) -> bool {
     let is_of_pool = FakePool::is_own(path) && world.pool.file(path).is_none();
+    let is_called_like_a_copy =
+        path.file_name().is_some_and(|name| name.to_string_lossy().contains('@'));
+    let is_no_copy = FakePool::holds(path)
+        && !FakePool::is_own(path)
+        && is_called_like_a_copy
+        && !world.pool.subvolumes.keys().any(|there| there.starts_with(path));
     let is_of_store = FakeStore::holds(path)
         && path != Path::new(fake_store::LOCATION)
         && world.store.file(path).is_none();
@@ -374,6 +380,7 @@ fn is_missing(world: &World, path: &Path) -> bool {
     path.starts_with("/missing")
         || path.ends_with("missing")
         || is_of_pool
+        || is_no_copy
         || is_of_store
         || in_made && !is_put_there
         || in_staging && !is_unpacked
