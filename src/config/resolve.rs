@@ -18,6 +18,7 @@ use super::tree::Table;
 use crate::model::glob::glob;
 use crate::model::job::Config;
 use crate::model::shown::Show;
+use crate::model::target::Target;
 
 /// Reads everything. The result is only good when no problem was noted.
 pub(super) fn resolve(
@@ -156,6 +157,7 @@ fn job_and_target(job: &ReadJob, read: &ReadTarget, at: Span, defined: &[&str], 
         .help(format!("add {:?} to the job's targets", from.as_str()));
         notes.missing(at, complaint);
     }
+    refuse_links_of_others(job, target, at, notes);
     if target.append_only && job.job.keep.contains_key(&target.name) {
         let message =
             format!("the job's keep has no effect: {:?} is append-only", target.name.as_str());
@@ -179,6 +181,21 @@ fn job_and_target(job: &ReadJob, read: &ReadTarget, at: Span, defined: &[&str], 
             notes.problem(*path_at, complaint);
         }
     }
+}
+
+/// Refuses what is pulled from one machine to be received by btrfs-progs alone on another one: a run would refuse it as well.
+fn refuse_links_of_others(job: &ReadJob, target: &Target, at: Span, notes: &mut Notes) {
+    let (Some(from), Some(server)) = (job.job.source.far_machine(), target.bare_server()) else {
+        return;
+    };
+    let message = format!(
+        "{:?} cannot take what is pulled: what {} sends might follow links into other copies on {}, where btrfs-progs alone keep it from nothing",
+        target.name.as_str(),
+        from.server.login,
+        server.login
+    );
+    let help = "have a Stillpoint answer there (without remote-side), or pull to a directory of this machine";
+    notes.problem(at, Complaint::new(message).help(help));
 }
 
 /// An exclude pattern, in TOML, that surely covers the path: signs that mean something in a pattern stand as `?`.

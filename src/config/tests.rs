@@ -555,6 +555,18 @@ fn subvolumes_of_another_machine_are_named_so_that_they_are_found_and_told_apart
         )
     };
     let pulled = "host = 'ssh://pull@web1:22'\nsnapshots = '/mnt/s'";
+    // Links in what that machine sends would be followed where btrfs-progs alone receive it.
+    let to = |side: &str| {
+        let location = format!("location = 'ssh://root@nas/r'\n{side}");
+        wrong(&job(pulled).replace("location = '/r'\n", &location))
+    };
+    assert_eq!(to(""), [] as [String; 0]);
+    assert_eq!(
+        to("remote-side = 'btrfs-progs'\n"),
+        [
+            "7:12 \"t\" cannot take what is pulled: what pull@web1 sends might follow links into other copies on root@nas, where btrfs-progs alone keep it from nothing"
+        ]
+    );
     // A directory of that machine may have the name of one of this.
     assert_eq!(wrong(&job(pulled).replace("'/a'", "'/r'")), [] as [String; 0]);
     let refused = |keys: &str, says: &str| {

@@ -94,6 +94,17 @@ impl Target {
         }
     }
 
+    /// The machine on which btrfs-progs alone receive what is sent there, if it is such a target.
+    pub fn bare_server(&self) -> Option<&Server> {
+        match &self.engine {
+            EngineConfig::Btrfs(options) => {
+                let is_bare = |it: &&Server| matches!(it.side, RemoteSide::BtrfsProgs { .. });
+                options.server.as_ref().filter(is_bare)
+            }
+            EngineConfig::Borg(_) | EngineConfig::Restic(_) | EngineConfig::Streams(_) => None,
+        }
+    }
+
     /// Whether another target takes turns with it at one place, as disks do that are carried away one after the other.
     pub fn takes_turns_with(&self, other: &Target) -> bool {
         self.name != other.name

@@ -8,6 +8,7 @@ use stillpoint::model::copy::{Copy, Series};
 use stillpoint::model::job::{Config, Source};
 use stillpoint::model::names::{HostName, JobName};
 use stillpoint::model::outcome::Outcome;
+use stillpoint::model::target::{EngineConfig, RemoteSide};
 use stillpoint::pipeline::query::pulled_from;
 use stillpoint::pipeline::recover::{recover, recover_here};
 
@@ -438,9 +439,12 @@ fn every_kind_of_target_takes_what_is_pulled() {
         let sent = |line: &&String| line.contains("btrfs send -q -p /snaps/.stillpoint/");
         assert_eq!(planned.iter().filter(sent).count(), 2, "{planned:#?}");
     }
+    // The configuration refuses it; and so does whoever would receive it.
     let plain = |state: &Path| {
-        let target = "btrfs.location = 'ssh://root@web1/pool'\nbtrfs.remote-side = 'btrfs-progs'";
-        configured(&text(state, target))
+        let mut config = configured(&text(state, "btrfs.location = 'ssh://root@web1/pool'"));
+        let EngineConfig::Btrfs(options) = &mut config.targets[0].engine else { panic!() };
+        options.server.as_mut().unwrap().side = RemoteSide::BtrfsProgs { sudo: false };
+        config
     };
     let bench = Bench::of(&Scene { config: plain, world: with_target, ..PULLED });
     let report = bench.run();
