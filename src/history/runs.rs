@@ -5,9 +5,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns::{Name, Timestamp, Word};
 use super::{History, HistoryError};
+use crate::model::job::Part;
 use crate::model::names::{JobName, RunId, TargetName};
 use crate::model::outcome::Outcome;
-use crate::model::report::{RunReport, SNAPSHOTS_ALONE, StepReport};
+use crate::model::report::{RunReport, StepReport};
 
 /// One run in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,13 +73,15 @@ impl History {
             )?;
             for job in &report.jobs {
                 connection.execute(
-                    "INSERT INTO job (run, name, outcome, reason, seconds) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    "INSERT INTO job (run, name, outcome, reason, seconds, part)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                     params![
                         run,
                         job.name.as_str(),
                         Word(job.outcome.clone()),
                         job.reason,
-                        job.elapsed.as_secs_f64()
+                        job.elapsed.as_secs_f64(),
+                        job.part.word()
                     ],
                 )?;
                 for step in &job.steps {
@@ -157,7 +160,8 @@ impl History {
 
     /// How the last run of the job ended for this target and item. A run in which the job ended before it
     /// came to any target (a failed hook, a skip) counts for all of them; one that was narrowed to
-    /// other targets, or to making snapshots, does not count.
+    /// other targets does not count. One that was to make snapshots alone counts for all when it failed, until one has made
+    /// them: it made no copy.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -179,9 +183,19 @@ impl History {
                      WHERE job.name = ?1 AND (result.outcome IS NOT NULL OR NOT EXISTS (
                          SELECT 1 FROM result AS other
                          WHERE other.run = job.run AND other.job = job.name))
-                         AND job.reason IS NOT ?4
+                         AND (job.part != ?4 OR job.outcome IN (?5, ?6) AND NOT EXISTS (
+                             SELECT 1 FROM job AS later
+                             WHERE later.name = ?1 AND later.run > job.run AND later.part = ?4
+                                 AND later.outcome NOT IN (?5, ?6)))
                      ORDER BY job.run DESC, result.rowid DESC LIMIT 1",
-                    params![job.as_str(), target.as_str(), item, SNAPSHOTS_ALONE],
+                    params![
+                        job.as_str(),
+                        target.as_str(),
+                        item,
+                        Part::Snapshots.word(),
+                        Word(Outcome::Failed),
+                        Word(Outcome::Interrupted)
+                    ],
                     |row| {
                         Ok(LastOutcome {
                             run: row.get::<_, Name<_>>("id")?.0,

@@ -9,7 +9,7 @@
 
 /// The steps, oldest first.
 pub(super) const STEPS: &[&str] =
-    &[VERSION_1, CLOSURES, MACHINES, FORMER_IDS, ITEMS, KEPT, FORGOTTEN, PROVEN, SENT];
+    &[VERSION_1, CLOSURES, MACHINES, FORMER_IDS, ITEMS, KEPT, FORGOTTEN, PROVEN, SENT, PART];
 
 /// The format of this version: how many steps there are.
 pub(super) const FORMAT: u32 = STEPS.len() as u32;
@@ -198,4 +198,10 @@ ALTER TABLE copy ADD COLUMN proven INTEGER NOT NULL DEFAULT 0;
 const SENT: &str = "
 ALTER TABLE attempt ADD COLUMN time TEXT;
 ALTER TABLE attempt ADD COLUMN snapshot TEXT;
+";
+
+/// What of a job a run was to do. Of those that were to make snapshots alone, the reason said so.
+const PART: &str = "
+ALTER TABLE job ADD COLUMN part TEXT NOT NULL DEFAULT 'whole';
+UPDATE job SET part = 'snapshots' WHERE reason = 'only snapshots were asked for, and no copy';
 ";

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::model::copy::{Copy, Series};
+use crate::model::job::Part;
 use crate::model::names::{HostName, JobName, MachineId, RunId, TargetName};
 use crate::model::outcome::Outcome;
 use crate::model::report::{JobReport, RunReport, StepReport, TargetReport};
@@ -95,6 +96,7 @@ fn job_report(name: &str, outcome: Outcome, targets: Vec<TargetReport>) -> JobRe
         name: job(name),
         outcome,
         reason: None,
+        part: Part::Whole,
         elapsed: Duration::from_secs(5),
         steps: Vec::new(),
         captures: Vec::new(),
@@ -598,6 +600,37 @@ fn the_last_outcome_is_that_of_the_last_run_that_went_there() {
 }
 
 #[test]
+fn snapshots_alone_count_where_they_failed_until_they_are_made() {
+    let (_directory, history) = fresh();
+    let record = |number: u8, outcome: Outcome, part: Part, targets| {
+        let jobs = vec![JobReport { part, ..job_report("dumps", outcome, targets) }];
+        let finished = format!("2026-01-{number:02}T00:00:00Z");
+        history.record_run(&report(number, &finished, jobs)).unwrap();
+    };
+    let last = || {
+        let last = history.last_outcome(&job("dumps"), &target("usb"), None).unwrap();
+        last.map(|last| (last.run.to_string(), last.outcome.word()))
+    };
+    let made = || Outcome::Skipped("no copy".into());
+    record(1, made(), Part::Snapshots, Vec::new());
+    assert_eq!(last(), None, "no copy");
+    record(2, Outcome::Ok, Part::Whole, vec![result("usb", None, Outcome::Ok)]);
+    record(3, Outcome::Failed, Part::Snapshots, Vec::new());
+    assert_eq!(last(), Some(("00000003".into(), "failed")));
+    record(4, Outcome::Interrupted, Part::Snapshots, Vec::new());
+    assert_eq!(last(), Some(("00000004".into(), "interrupted")));
+    record(5, made(), Part::Snapshots, Vec::new());
+    assert_eq!(last(), Some(("00000002".into(), "ok")), "they are made again");
+    record(6, Outcome::Failed, Part::Snapshots, Vec::new());
+    record(7, Outcome::Ok, Part::Transfer, vec![result("usb", None, Outcome::Ok)]);
+    assert_eq!(last(), Some(("00000007".into(), "ok")));
+    // What another thing failed by is not made good by a snapshot.
+    record(8, Outcome::Failed, Part::Whole, vec![result("usb", None, Outcome::Failed)]);
+    record(9, made(), Part::Snapshots, Vec::new());
+    assert_eq!(last(), Some(("00000008".into(), "failed")));
+}
+
+#[test]
 fn the_items_of_a_job_are_those_of_its_last_look() {
     let (_directory, history) = fresh();
     let guests = job("guests");
@@ -894,7 +927,13 @@ fn a_history_of_the_first_format_is_read_as_it_is_and_brought_up_to_date() {
         "INSERT INTO copy (target, id, first_id, run, host, job, time, recorded, outcome,
                            files_changed, unreadable)
          VALUES ('usb', 'a', 'a', '00000001', 'web1', 'dumps', '2026-01-01T00:00:00.000000000Z',
-                 '2026-01-01T00:00:01.000000000Z', 'ok', 0, 0)",
+                 '2026-01-01T00:00:01.000000000Z', 'ok', 0, 0);
+         INSERT INTO run VALUES (1, '00000001', '2026-01-01T00:00:00.000000000Z',
+                                 '2026-01-01T00:00:01.000000000Z', 'failed', 10);
+         INSERT INTO job VALUES (1, 'dumps', 'failed', NULL, 1.0);
+         INSERT INTO run VALUES (2, '00000002', '2026-01-02T00:00:00.000000000Z',
+                                 '2026-01-02T00:00:01.000000000Z', 'skipped', 0);
+         INSERT INTO job VALUES (2, 'dumps', 'skipped', 'only snapshots were asked for, and no copy', 1.0)",
     )
     .unwrap();
     drop(old);
@@ -906,6 +945,8 @@ fn a_history_of_the_first_format_is_read_as_it_is_and_brought_up_to_date() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
     let history = History::open(&path).unwrap();
     assert_eq!(whose(&history, &["a", "b"]), [true, false]);
+    let last = history.last_outcome(&job("dumps"), &target("usb"), None).unwrap().unwrap();
+    assert_eq!(last.run.as_str(), "00000001", "the other one was to make snapshots alone");
 }
 
 #[test]

@@ -273,6 +273,17 @@ pub enum Part {
     Transfer,
 }
 
+impl Part {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Part::Whole => "whole",
+            Part::Snapshots => "snapshots",
+            Part::Transfer => "transfer",
+        }
+    }
+}
+
 /// One stream: the standard output of a command, stored as one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandSource {

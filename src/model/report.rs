@@ -11,14 +11,12 @@ use serde::{Serialize, Serializer};
 
 use super::bytes;
 use super::exit::exit_code;
+use super::job::Part;
 use super::names::{JobName, RunId, TargetName};
 use super::outcome::{Outcome, Trouble};
 
 /// The version of every JSON document that Stillpoint prints.
 pub const SCHEMA: u32 = 1;
-
-/// Why a job made no copy that was to make its snapshots alone: it went to no target.
-pub const SNAPSHOTS_ALONE: &str = "only snapshots were asked for, and no copy";
 
 fn seconds<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((span.as_secs_f64() * 1_000.0).round() / 1_000.0)
@@ -88,6 +86,9 @@ pub struct JobReport {
     pub outcome: Outcome,
     /// Why it was skipped or not begun, if it was.
     pub reason: Option<String>,
+    /// What of it the run was to do.
+    #[serde(skip)]
+    pub part: Part,
     /// How long it took; in seconds in the document.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub elapsed: Duration,

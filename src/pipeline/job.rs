@@ -10,7 +10,7 @@ use crate::model::event::Event;
 use crate::model::job::{Config, Job, Part, Scope};
 use crate::model::names::TargetName;
 use crate::model::outcome::{Outcome, Trouble};
-use crate::model::report::{JobReport, SNAPSHOTS_ALONE, TargetReport, VolumeReport};
+use crate::model::report::{JobReport, TargetReport, VolumeReport};
 use crate::model::target::Target;
 
 use super::steps::archive::{Archived, Batch};
@@ -55,7 +55,7 @@ impl Gathered {
     /// Why there is no copy although all went well, if so.
     fn without_copy(&self, part: Part) -> Option<String> {
         if part == Part::Snapshots {
-            return Some(SNAPSHOTS_ALONE.to_owned());
+            return Some("only snapshots were asked for, and no copy".to_owned());
         }
         let is_skipped = |target: &TargetReport| matches!(target.outcome, Outcome::Skipped(_));
         if self.targets.is_empty() || !self.targets.iter().all(is_skipped) {
@@ -108,11 +108,8 @@ pub fn run_job(cx: RunContext<'_>, job: &Job, scope: Scope<'_>) -> JobResult {
         report: JobReport {
             name: job.name.clone(),
             outcome,
-            // Whatever became of it, history tells by this that no target was to get anything.
-            reason: match scope.part {
-                Part::Snapshots => Some(SNAPSHOTS_ALONE.to_owned()),
-                Part::Transfer | Part::Whole => gathered.skipped,
-            },
+            reason: gathered.skipped,
+            part: scope.part,
             elapsed,
             steps: rec.steps,
             captures: gathered.captures,
@@ -393,10 +390,8 @@ pub fn not_begun(pipeline: Pipeline<'_>, job: &Job, scope: Scope<'_>) -> JobRepo
     JobReport {
         name: job.name.clone(),
         outcome: without_copy(pipeline),
-        reason: Some(match scope.part {
-            Part::Snapshots => SNAPSHOTS_ALONE.to_owned(),
-            Part::Transfer | Part::Whole => "the run ended before it was begun".to_owned(),
-        }),
+        reason: Some("the run ended before it was begun".to_owned()),
+        part: scope.part,
         elapsed: Duration::ZERO,
         steps: Vec::new(),
         captures: Vec::new(),

@@ -10,6 +10,8 @@ use stillpoint::model::outcome::Outcome;
 use stillpoint::model::report::RunReport;
 use stillpoint::pipeline::run::run;
 use stillpoint::pipeline::select::jobs_to_run;
+use stillpoint::pipeline::status::recorded;
+use stillpoint::report::metrics;
 use stillpoint::step::context::Pipeline;
 
 use crate::faults::{Bench, Scene};
@@ -67,6 +69,44 @@ fn snapshots_alone_go_nowhere_and_the_newest_is_sent_later() {
     let next = bench.run();
     assert_eq!(next.outcome, Outcome::Ok, "{next:#?}");
     assert_eq!(there(&bench).1, 6);
+}
+
+#[test]
+fn snapshots_that_were_not_made_are_told_like_any_other_failure() {
+    let bench = Bench::with_history_of(&KEEPING);
+    let told = || {
+        let (status, facts) = recorded(bench.pipeline(), None).unwrap();
+        let page = metrics::textfile(&status, &facts);
+        let is_failed = |line: &&str| {
+            line.starts_with("stillpoint_last_run_outcome")
+                && line.contains("outcome=\"failed\"")
+                && line.ends_with(" 1")
+        };
+        let failed = page.lines().filter(is_failed).count();
+        let entries = status.entries.into_iter();
+        (entries.map(|it| (it.outcome.unwrap(), it.last_good)).collect::<Vec<_>>(), failed)
+    };
+    let before = told();
+    assert_eq!(before.1, 0);
+    let lost = bench.host.world().btrfs.subvolumes.remove(Path::new("/home")).unwrap();
+    let report = run_part(&bench, Part::Snapshots);
+    assert_eq!((report.outcome.clone(), report.exit_code), (Outcome::Failed, Some(4)));
+    let job = &report.jobs[0];
+    assert_eq!(job.reason, None, "it was not skipped");
+    let failed = job.steps.iter().find(|step| step.outcome == Outcome::Failed).unwrap();
+    assert!(failed.detail.contains("the subvolume /home was deleted"), "{failed:?}");
+    let (entries, failed) = told();
+    assert_eq!(failed, entries.len());
+    for ((outcome, good), (_, good_before)) in entries.iter().zip(&before.0) {
+        assert_eq!((outcome, good), (&Outcome::Failed, good_before));
+    }
+    // One that makes them again is no copy.
+    bench.host.world().btrfs.subvolumes.insert("/home".into(), lost);
+    let report = run_part(&bench, Part::Snapshots);
+    assert_eq!(report.outcome.word(), "skipped", "{report:#?}");
+    let reason = report.jobs[0].reason.as_deref();
+    assert_eq!(reason, Some("only snapshots were asked for, and no copy"));
+    assert_eq!(told(), before);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::*;
 use crate::config::testing;
 use crate::history::{CopyRecord, History, Maintenance};
 use crate::model::copy::Series;
+use crate::model::job::Part;
 use crate::model::names::{HostName, RunId};
 use crate::model::report::{JobReport, RunReport, TargetReport};
 use crate::model::target::{CheckPolicy, ReadData};
@@ -75,6 +76,7 @@ fn run(
             name: JobName::new(job).unwrap(),
             outcome: outcome.clone(),
             reason: None,
+            part: Part::Whole,
             elapsed: HOUR,
             steps: Vec::new(),
             captures: Vec::new(),
