@@ -208,6 +208,34 @@ impl History {
         })
     }
 
+    /// What was found to be wrong with a copy when it was made, in words; `None` if it is a good one, or nothing is known of
+    /// its making.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn lacking(&self, target: &TargetName, id: &str) -> Result<Option<String>, HistoryError> {
+        self.sql("read what a copy lacks", |connection| {
+            // Its record was written in the midst of the run that made it, behind the step.
+            let lacking: Option<Option<String>> = connection
+                .query_row(
+                    "SELECT (SELECT step.detail FROM step JOIN run ON run.sequence = step.run
+                             WHERE step.step = 'backup' AND step.outcome = copy.outcome
+                                 AND step.job = copy.job AND step.target = copy.target
+                                 AND step.item IS copy.item
+                                 AND copy.recorded BETWEEN run.started AND run.finished
+                             ORDER BY step.rowid DESC LIMIT 1)
+                     FROM copy
+                     WHERE target = ?1 AND id = ?2 AND NOT deleted AND NOT unseen
+                         AND outcome NOT IN (?3, ?4)",
+                    params![target.as_str(), id, Word(Outcome::Ok), Word(Outcome::Warning)],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            let untold = || "what it lacks was told when it was made".to_owned();
+            Ok(lacking.map(|detail| detail.unwrap_or_else(untold)))
+        })
+    }
+
     /// Records the items that a job has now. Those that it had before are kept, as gone.
     ///
     /// # Errors

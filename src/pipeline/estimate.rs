@@ -108,7 +108,7 @@ fn next_input(
         Ok(Due::These { snapshots, .. }) => {
             held.input_of(cx, item, target, &snapshots.last()?.uuid)
         }
-        Ok(Due::Nothing(why)) => {
+        Ok(Due::Nothing { why, lacks: _ }) => {
             rec.say(false, format!("target {}: {why}", target.name));
             None
         }

@@ -73,8 +73,8 @@ impl Gathered {
     }
 }
 
-/// What targets have already, and why that is known.
-type UpToDate<'t> = BTreeMap<(&'t TargetName, Series), String>;
+/// What targets have already, and how good that is.
+type UpToDate<'t> = BTreeMap<(&'t TargetName, Series), Outcome>;
 
 /// Runs one job.
 pub fn run_job(cx: RunContext<'_>, job: &Job, scope: Scope<'_>) -> JobResult {
@@ -249,11 +249,11 @@ fn serve(
         batches.concat().into_iter().map(|item| series_of(cx.pipeline, job, item)).collect();
     for target in targets {
         let served = served.get(&target.name);
-        let skipped = |series: &Series| {
-            let why = up_to_date.get(&(&target.name, series.clone()));
-            absent.get(&target.name).or(why).cloned()
+        let known = |series: &Series| {
+            let is_absent = absent.get(&target.name).cloned().map(Outcome::Skipped);
+            is_absent.or_else(|| up_to_date.get(&(&target.name, series.clone())).cloned())
         };
-        gathered.targets.extend(report(cx.pipeline, &series, target, &skipped, served));
+        gathered.targets.extend(report(cx.pipeline, &series, target, &known, served));
     }
     gathered.served =
         served.iter().map(|(name, held)| ((*name).clone(), !held.deleted.is_empty())).collect();
@@ -308,9 +308,9 @@ fn archive_batch<'t>(
         }
         match bring(cx, rec, batch, target, item) {
             Brought::Copy(made) => archived.push(*made),
-            Brought::UpToDate(why) => {
+            Brought::UpToDate(outcome) => {
                 let series = series_of(cx.pipeline, batch.job, item.clone());
-                up_to_date.insert((&target.name, series), why);
+                up_to_date.insert((&target.name, series), outcome);
             }
             Brought::Nothing => {}
         }

@@ -290,8 +290,13 @@ pub enum Due {
         /// What somebody should know of it.
         remark: Option<String>,
     },
-    /// Nothing, in words: it has all there is.
-    Nothing(String),
+    /// Nothing: it has all there is.
+    Nothing {
+        /// The same in words.
+        why: String,
+        /// What is not in the copy that it has, in words, if that was not a good one.
+        lacks: Option<String>,
+    },
 }
 
 /// A snapshot that was there before the run.

@@ -229,6 +229,40 @@ fn the_newest_snapshot_of_another_program_is_sent_once_and_nothing_of_it_is_touc
 }
 
 #[test]
+fn who_has_the_newest_snapshot_by_no_good_copy_is_not_all_well() {
+    let lacking_a_part = |world: &mut World| {
+        world.btrfs.nested.insert("/home".into(), vec!["/home/vm".into()]);
+    };
+    let empty = |world: &mut World| world.pool.holds_nothing = true;
+    let whole = |world: &mut World| {
+        world.btrfs.nested.clear();
+        world.pool.holds_nothing = false;
+    };
+    type Spoil = fn(&mut World);
+    let cases: [(Spoil, &str); 2] =
+        [(lacking_a_part, "not in it: /home holds other subvolumes"), (empty, "nothing is in it")];
+    for (spoil, what) in cases {
+        let bench = Bench::of(&NEWEST);
+        spoil(&mut bench.host.world());
+        let report = bench.run();
+        assert_eq!((&report.outcome, report.exit_code), (&Outcome::Incomplete, Some(13)), "{what}");
+        // Whatever was wrong then is not any more; the copy is what it was.
+        whole(&mut bench.host.world());
+        for _ in 0..2 {
+            let report = bench.run();
+            let told = (&report.outcome, report.exit_code);
+            assert_eq!(told, (&Outcome::Incomplete, Some(13)), "{report:#?}");
+            let target = &report.jobs[0].targets[0];
+            assert_eq!((&target.outcome, &target.copy), (&Outcome::Incomplete, &None));
+            let step = report.jobs[0].steps.iter().find(|step| step.step == "backup").unwrap();
+            assert!(step.detail.starts_with("up to date: "), "{}", step.detail);
+            assert!(step.detail.contains(what), "{}", step.detail);
+        }
+        assert_eq!(there(&bench).0.len(), 2);
+    }
+}
+
+#[test]
 fn all_that_came_since_are_sent_in_their_order_and_what_was_pruned_is_not_sent_again() {
     let bench = seed(&ALL);
     for _ in 0..3 {

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::engine::{BackupRequest, Engine, Input};
 use crate::model::copy::{CLOCK_SLACK, Series};
 use crate::model::event::Progress;
-use crate::model::outcome::Trouble;
+use crate::model::outcome::{Outcome, Trouble};
 use crate::model::target::Target;
 
 use crate::pipeline::engine_lock::bracketed;
@@ -24,8 +24,8 @@ use super::observe::{Replicated, observe};
 pub enum Brought {
     /// A copy, which is to be looked for. Those that came before it were seen.
     Copy(Box<Archived>),
-    /// Nothing, since it has all there is; in words.
-    UpToDate(String),
+    /// Nothing, since it has all there is; and how good that is.
+    UpToDate(Outcome),
     /// Nothing; the record says why.
     Nothing,
 }
@@ -48,10 +48,17 @@ pub fn bring(
             }
             send(cx, rec, batch, engine, &series, snapshots.into())
         }
-        Ok(Due::Nothing(why)) => {
-            let done = Done::skipped(why.clone());
+        Ok(Due::Nothing { why, lacks }) => {
+            let done = match lacks {
+                None => Done::skipped(why),
+                Some(lacks) => {
+                    let detail = format!("{why}, but {lacks}");
+                    Done::with(Outcome::Incomplete, Trouble::Incomplete, detail)
+                }
+            };
+            let outcome = done.outcome.clone();
             rec.step("backup", Some(&target.name), item.as_deref(), |_| Ok(((), done)));
-            return Brought::UpToDate(why);
+            return Brought::UpToDate(outcome);
         }
         Err(error) => {
             not_brought(rec, target, &series, error);

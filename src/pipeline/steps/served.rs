@@ -19,12 +19,12 @@ pub struct Served {
     pub deleted: Vec<String>,
 }
 
-/// What a job left in one target, of each of these series. `skipped` says why one was not to get there, if so.
+/// What a job left in one target, of each of these series. `known` says how one ended that was to get no copy, if so.
 pub fn report(
     pipeline: Pipeline<'_>,
     series: &[Series],
     target: &Target,
-    skipped: &dyn Fn(&Series) -> Option<String>,
+    known: &dyn Fn(&Series) -> Option<Outcome>,
     served: Option<&Served>,
 ) -> Vec<TargetReport> {
     let mut reports = Vec::new();
@@ -32,8 +32,7 @@ pub fn report(
         let observed = served.and_then(|served| {
             served.observation.observed.iter().find(|observed| observed.archived.series == *series)
         });
-        let skipped = skipped(series).map(Outcome::Skipped);
-        let outcome = skipped.unwrap_or_else(|| without_copy(pipeline));
+        let outcome = known(series).unwrap_or_else(|| without_copy(pipeline));
         let empty = TargetReport::without_copy(target.name.clone(), series.item.clone(), outcome);
         let Some(observed) = observed else {
             reports.push(empty);
@@ -75,8 +74,8 @@ pub fn unserved(
     // Where history does not tell the items, the job as a whole made no copy.
     let series = series(pipeline, job).unwrap_or_else(|_| vec![series_of(pipeline, job, None)]);
     let of_target = |target: &&Target| {
-        let skipped = |_: &Series| absent.get(&target.name).cloned();
-        report(pipeline, &series, target, &skipped, None)
+        let known = |_: &Series| absent.get(&target.name).cloned().map(Outcome::Skipped);
+        report(pipeline, &series, target, &known, None)
     };
     targets.iter().flat_map(of_target).collect()
 }

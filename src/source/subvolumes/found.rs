@@ -169,6 +169,21 @@ impl Found<'_> {
         copies.retain(|copy| known.contains(&copy.id));
         Ok(copies)
     }
+
+    /// What a copy lacks that the target has: what no snapshot holds now, or what was found when it was made.
+    fn lacking(
+        &self,
+        cx: RunContext<'_>,
+        target: &Target,
+        copy: &SentCopy,
+    ) -> Result<Option<String>, StepError> {
+        if !self.gaps.is_empty() {
+            return Ok(Some(format!("not in it: {}", self.gaps.join(", "))));
+        }
+        let Some(history) = cx.pipeline.history else { return Ok(None) };
+        let lacking = history.lacking(&target.name, &copy.id)?;
+        Ok(lacking.map(|what| format!("that copy is no good one: {what}")))
+    }
 }
 
 /// A snapshot, for people.
@@ -256,14 +271,7 @@ impl HeldBatch for Found<'_> {
         let Some(first) = missing.last() else {
             let newest = of.wanted().next();
             let copy = newest.and_then(|it| copy_of(&copies, it));
-            if !self.gaps.is_empty() {
-                let text = format!(
-                    "there is nothing new to send, and not in what is there: {}",
-                    self.gaps.join(", ")
-                );
-                return Err(StepError::new(Trouble::Incomplete, text));
-            }
-            return Ok(Due::Nothing(match (newest, copy) {
+            let why = match (newest, copy) {
                 (Some(newest), Some(copy)) => {
                     format!(
                         "up to date: it has the newest snapshot, {}, as {}",
@@ -272,7 +280,13 @@ impl HeldBatch for Found<'_> {
                     )
                 }
                 _ => "up to date: it has a newer one than all snapshots that are here".to_owned(),
-            }));
+            };
+            let copy = copy.or_else(|| copies.iter().max_by_key(|copy| copy.time));
+            let lacks = match copy {
+                Some(copy) => self.lacking(cx, target, copy)?,
+                None => None,
+            };
+            return Ok(Due::Nothing { why, lacks });
         };
         let remark = of.remark(&copies, self.which, first);
         let snapshots = missing.iter().rev().map(|it| DueSnapshot {

@@ -50,6 +50,8 @@ pub struct FakePool {
     made: u64,
     /// A difference is made to something else than what it is to.
     pub is_mistaken: bool,
+    /// What is sent has no file in it.
+    pub holds_nothing: bool,
     /// What sends fails by itself.
     pub is_unsendable: bool,
     /// What comes from another machine.
@@ -189,7 +191,7 @@ impl FakePool {
         assert!(base.is_none_or(|base| !base.is_emptied), "a difference to what is empty");
         assert!(base.is_none_or(|base| Some(&base.sent) == based_on.as_ref()), "to another one");
         // A difference names nothing new.
-        let named = if parent.is_some() { 0 } else { 5 };
+        let named = if parent.is_some() || self.holds_nothing { 0 } else { 5 };
         let at = received_into(receive).join(option(stage, "--name").unwrap());
         let mut parent = match self.is_mistaken {
             true => parent.map(|_| "another-uuid".to_owned()),
