@@ -35,6 +35,7 @@ mod releasable;
 mod release;
 mod remount_readonly;
 mod repair;
+mod silent;
 pub mod survey;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ pub use choose::{choose, choose_device};
 pub use offer::Choice;
 pub use release::{go_together, is_away, kept, release, release_held, release_together, wake};
 pub use remount_readonly::stayed_read_only;
+pub use silent::Silent;
 
 /// What captures are made and released with.
 #[derive(Clone, Copy)]
@@ -53,6 +55,8 @@ pub struct Context<'a> {
     pub host: &'a dyn Host,
     /// Where locks and the private mount point lie, and how long a lock is waited for.
     pub settings: &'a Settings,
+    /// The machines that have given no answer to the same job; `None`: each is asked each time.
+    pub silent: Option<&'a Silent>,
 }
 
 /// Something that can hold one thing still.
@@ -225,7 +229,11 @@ pub enum CaptureError {
 impl CaptureError {
     /// Whether another machine gave no answer, so that the next question to it would wait as long.
     pub fn is_unanswered(&self) -> bool {
-        matches!(self, CaptureError::Unreached { .. } | CaptureError::Run(_))
+        matches!(
+            self,
+            CaptureError::Unreached { .. }
+                | CaptureError::Run(RunError::TimedOut { .. } | RunError::Stalled { .. })
+        )
     }
 
     /// What to do about it, if there is something to say beyond the error itself.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::capture::Silent;
 use crate::engine::Engine;
 use crate::host::LockGuard;
 use crate::model::copy::{Copy, Series};
@@ -81,6 +82,9 @@ pub fn run_job(cx: RunContext<'_>, job: &Job, scope: Scope<'_>) -> JobResult {
     let started = Instant::now();
     cx.pipeline.observer.on(&Event::JobStarted { job: job.name.clone() });
     let mut rec = Recorder::new(cx.pipeline.observer, Some(job.name.clone()));
+    // One that hangs holds a lock of the targets up once, not for each path.
+    let silent = Silent::default();
+    let cx = RunContext { silent: Some(&silent), ..cx };
     let gathered = carry_out(cx, &mut rec, job, scope.part, &targets_of(cx.config(), job, scope));
 
     let interrupted = cx.host().stop_signal();

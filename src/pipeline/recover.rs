@@ -12,7 +12,8 @@ use crate::model::size::counted;
 use crate::model::undo::{Ledger, Outstanding};
 
 use super::ledger::{self, FileLedger, Replay};
-use super::undo::{self, Prospect, Silent};
+use super::undo::{self, Prospect};
+use crate::capture::Silent;
 use crate::step::context::{CHILD_GRACE, Pipeline};
 use crate::step::error::{StepError, ledger_error};
 
@@ -27,7 +28,7 @@ pub(super) fn volatile_ledgers(settings: &Settings) -> PathBuf {
 }
 
 /// What a recovery did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Recovery {
     /// One line for each thing that was released or stopped.
     pub done: Vec<String>,
@@ -53,7 +54,9 @@ pub fn wake(host: &dyn Host, settings: &Settings) {
             let _ = host.act(&Action::StopProcess { child: child.clone(), grace: CHILD_GRACE });
         }
         for (undo, _) in replay.outstanding.iter().filter_map(Outstanding::capture) {
-            if let Err(error) = capture::wake(capture::Context { host, settings }, undo) {
+            if let Err(error) =
+                capture::wake(capture::Context { host, settings, silent: None }, undo)
+            {
                 tracing::warn!(%error, "cannot look for suspended devices");
             }
         }

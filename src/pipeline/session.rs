@@ -17,7 +17,8 @@ use crate::model::undo::ChildProcess;
 use super::ledger::{FileLedger, NoLedger};
 use super::recover::{Recovery, durable_ledgers, recover, recover_here, volatile_ledgers};
 use super::staging::stage;
-use super::undo::{Silent, unwind};
+use super::undo::unwind;
+use crate::capture::Silent;
 use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
 
@@ -120,6 +121,7 @@ pub fn session<T>(
             staging: None,
             durable: false,
             holding: &Mutex::default(),
+            silent: None,
         };
         return Ok((work(cx), Cleanup::default()));
     }
@@ -163,6 +165,7 @@ pub fn session<T>(
         staging: Some(&staging),
         durable: cleanup.volatile.is_none(),
         holding: &Mutex::default(),
+        silent: None,
     });
     pipeline.host.record_children(None);
 

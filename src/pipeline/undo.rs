@@ -1,10 +1,7 @@
 //! The one interpreter of [`Undo`]: after an error in the same run, and after a crash in a later one. It tells rooms
 //! apart, and each room knows its own kinds.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
-
-use crate::capture::{self, CaptureError};
+use crate::capture::{self, Silent};
 use crate::host::LockGuard;
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
@@ -17,34 +14,6 @@ use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 use crate::step::hook;
 use crate::step::release::release_all;
-
-/// The machines that gave no answer in a session: each may keep us waiting as long again.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Silent(RefCell<BTreeSet<(String, Option<u16>)>>);
-
-impl Silent {
-    /// Asks the machine that a capture is on, unless it has given no answer before.
-    fn ask(
-        &self,
-        undo: &CaptureUndo,
-        ask: impl FnOnce() -> Result<(), CaptureError>,
-    ) -> Result<(), StepError> {
-        let Some(snapshot) = undo.far() else { return Ok(ask()?) };
-        let way = (snapshot.server.login.clone(), snapshot.server.port);
-        if self.0.borrow().contains(&way) {
-            let text = format!(
-                "{} has given no answer just now, so {} was not asked for",
-                way.0, snapshot.name
-            );
-            return Err(StepError::new(Trouble::Cleanup, text));
-        }
-        let asked = ask();
-        if asked.as_ref().is_err_and(CaptureError::is_unanswered) {
-            self.0.borrow_mut().insert(way);
-        }
-        Ok(asked?)
-    }
-}
 
 /// Releases one thing. Idempotent: what is already gone is success, decided by looking.
 ///
@@ -60,7 +29,8 @@ pub fn release(
     match undo {
         Undo::Capture(undo) => {
             let undo = reached_now(pipeline, undo);
-            silent.ask(&undo, || capture::release(pipeline.capture_context(), &undo, identity))
+            let cx = capture::Context { silent: Some(silent), ..pipeline.capture_context() };
+            Ok(capture::release(cx, &undo, identity)?)
         }
         Undo::Engine(undo) => engine_undo::release(pipeline, ledger, undo, identity),
         Undo::Hook(hook) => hook::run_pending(pipeline.host, run, hook),

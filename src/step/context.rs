@@ -58,6 +58,8 @@ pub struct RunContext<'a> {
     /// Held by the job that just holds its source still, so that what it intends no other one intends as well: a name
     /// that is free, space that is left.
     pub holding: &'a Mutex<()>,
+    /// The machines that have given no answer to the job that is at work, if one is.
+    pub silent: Option<&'a capture::Silent>,
 }
 
 impl<'a> Pipeline<'a> {
@@ -81,7 +83,7 @@ impl<'a> Pipeline<'a> {
 
     /// What captures are made and released with.
     pub fn capture_context(&self) -> capture::Context<'a> {
-        capture::Context { host: self.host, settings: &self.config.settings }
+        capture::Context { host: self.host, settings: &self.config.settings, silent: None }
     }
 
     /// What engines get outside a run, with the default temporary directory.
@@ -164,7 +166,7 @@ impl<'a> RunContext<'a> {
 
     /// What captures are made and released with.
     pub fn capture(&self) -> capture::Context<'a> {
-        self.pipeline.capture_context()
+        capture::Context { silent: self.silent, ..self.pipeline.capture_context() }
     }
 
     /// What engines get for a look, whose lock is no concern of the ledger: it bears the machine's own name.

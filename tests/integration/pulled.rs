@@ -8,6 +8,7 @@ use stillpoint::model::copy::{Copy, Series};
 use stillpoint::model::job::{Config, Source};
 use stillpoint::model::names::{HostName, JobName};
 use stillpoint::model::outcome::Outcome;
+use stillpoint::model::report::StepReport;
 use stillpoint::model::target::{EngineConfig, RemoteSide};
 use stillpoint::pipeline::query::pulled_from;
 use stillpoint::pipeline::recover::{recover, recover_here};
@@ -158,7 +159,11 @@ fn a_snapshot_stays_in_the_ledger_as_long_as_its_machine_is_away() {
     let said = format!("{recovery:#?}");
     assert!(said.contains("pull@web1 is not reached by ssh"), "{said}");
     // It is asked once.
-    assert_eq!(said.matches("has given no answer just now").count(), 1, "{said}");
+    assert_eq!(
+        said.matches("did not answer before, so it was not asked again").count(),
+        1,
+        "{said}"
+    );
     // Who only reads copies does not wait for it.
     assert_eq!(recover_here(bench.pipeline()).unwrap().failures, []);
     // Another file system is mounted where they are, or another subvolume of the same: they are not gone. Nor are they where
@@ -377,6 +382,32 @@ fn paths_of_another_machine_are_none_of_this_one() {
         let host = host.map(|host| HostName::new(host).unwrap());
         assert_eq!(pulled_from(&config, asked, &copy), host.as_ref(), "{copy:?}");
     }
+}
+
+#[test]
+fn a_machine_that_hangs_is_waited_for_once() {
+    let bench = Bench::with_history_of(&PULLED);
+    at_server(&bench, |server| {
+        server.requests.clear();
+        server.is_away = true;
+    });
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
+    let of = |item: &str| {
+        let mut steps = report.jobs[0].steps.iter();
+        let is_it =
+            |step: &&StepReport| step.step == "source" && step.item.as_deref() == Some(item);
+        steps.find(is_it).unwrap().detail.clone()
+    };
+    assert!(of("/home").contains("pull@web1 is not reached by ssh"), "{}", of("/home"));
+    let said = of("/srv");
+    assert!(
+        said.starts_with("pull@web1 did not answer before, so it was not asked again"),
+        "{said}"
+    );
+    // The next job, and the next run, asks again.
+    at_server(&bench, |server| server.is_away = false);
+    bench.assert_mended("it answers again");
 }
 
 #[test]

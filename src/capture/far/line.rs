@@ -63,7 +63,7 @@ impl<'a> Line<'a> {
     ) -> Result<(Vec<u8>, bool), CaptureError> {
         let program = spec.tool.name();
         let spec = within_limit(far::there(self.server, spec, LOOK_LIMIT));
-        let completed = self.cx.host.run(&spec, &mut |_, _| {})?;
+        let completed = self.run(&spec)?;
         let is_missing = far::is_missing(&completed, &program);
         match completed.success() || is_missing {
             true => Ok((completed.stdout, is_missing)),
@@ -76,7 +76,7 @@ impl<'a> Line<'a> {
         let random = || u32::from_be_bytes(self.cx.host.random());
         let mark: String = (0..4).map(|_| format!("{:08x}", random())).collect();
         let spec = within_limit(far::all(self.server, &specs, &mark, LOOK_LIMIT));
-        let completed = self.cx.host.run(&spec, &mut |_, _| {})?;
+        let completed = self.run(&spec)?;
         match far::answers(&completed, &mark, specs.len()) {
             Some(answers) => Ok(Asked { line: self, specs, answers }),
             None if completed.success() => Err(self.unread("xargs", &completed.stdout)),
@@ -90,7 +90,7 @@ impl<'a> Line<'a> {
         let delete = || shown::delete(&self.btrfs(), path.to_owned(), LIMIT);
         for _ in 1..TRIES {
             let spec = far::there(self.server, delete(), LIMIT);
-            let completed = self.cx.host.run(&spec, &mut |_, _| {})?;
+            let completed = self.run(&spec)?;
             match completed.success() {
                 true => return Ok(!completed.is_predicted),
                 false if matches!(far::why(self.server, &completed), Why::BeingSent(_)) => {
@@ -107,7 +107,7 @@ impl<'a> Line<'a> {
         let spec = coreutils::remove_directory(path);
         let program = spec.tool.name();
         let spec = far::there(self.server, spec, LIMIT);
-        let completed = self.cx.host.run(&spec, &mut |_, _| {})?;
+        let completed = self.run(&spec)?;
         if completed.success() || far::is_missing(&completed, &program) {
             return Ok(Removed::Gone);
         }
@@ -121,11 +121,35 @@ impl<'a> Line<'a> {
     pub fn change(&self, spec: CommandSpec, facts: Vec<Fact>) -> Result<bool, CaptureError> {
         let mut spec = far::there(self.server, spec, LIMIT);
         spec.prediction.facts = facts;
-        let completed = self.cx.host.run(&spec, &mut |_, _| {})?;
+        let completed = self.run(&spec)?;
         match completed.success() {
             true => Ok(!completed.is_predicted),
             false => Err(self.why(&spec, &completed)),
         }
+    }
+
+    /// Runs a program there, unless that machine has given no answer before.
+    fn run(&self, spec: &CommandSpec) -> Result<Completed, CaptureError> {
+        let Some(silent) = self.cx.silent else { return self.run_anyway(spec) };
+        if silent.has(self.server) {
+            let login = &self.server.login;
+            return Err(CaptureError::Unreached {
+                what: format!("{login} did not answer before, so it was not asked again"),
+                hint: format!("see whether it runs, and whether `ssh {login} true` ends"),
+            });
+        }
+        let ran = self.run_anyway(spec);
+        if ran.as_ref().is_err_and(CaptureError::is_unanswered) {
+            silent.note(self.server);
+        }
+        ran
+    }
+
+    fn run_anyway(&self, spec: &CommandSpec) -> Result<Completed, CaptureError> {
+        let completed = self.cx.host.run(spec, &mut |_, _| {})?;
+        let is_reached =
+            completed.success() || !matches!(far::why(self.server, &completed), Why::NotReached(_));
+        if is_reached { Ok(completed) } else { Err(self.why(spec, &completed)) }
     }
 
     fn why(&self, spec: &CommandSpec, completed: &Completed) -> CaptureError {
