@@ -36,6 +36,9 @@ pub struct PassStreamArgs {
     /// The UUID by which the receiver finds it
     #[arg(long, value_name = "UUID", value_parser = uuid, requires = "based_on")]
     known_as: Option<Uuid>,
+    /// The generation that this must have where the stream comes from
+    #[arg(long, value_name = "N", requires = "based_on")]
+    based_on_generation: Option<u64>,
     /// Pass nothing on
     #[arg(long)]
     to_nobody: bool,
@@ -89,7 +92,11 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
     let expected = Expectation {
         name: args.name.clone(),
         uuid: args.uuid,
-        parent: parent.map(|(sent, received)| Parent { sent, received }),
+        parent: parent.map(|(sent, received)| Parent {
+            sent,
+            received,
+            generation: args.based_on_generation,
+        }),
     };
     let mut stage = Stage::new(expected).cutting(cutting(args));
     let (mut to, mut out) = (Reader::of(args)?, Vec::new());

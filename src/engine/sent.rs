@@ -8,7 +8,7 @@ use crate::host::{Chained, CommandSpec, Completed, PrivateView, Tool, Watch};
 use crate::model::event::Progress;
 use crate::model::target::Target;
 use crate::tools::btrfs::command::{self, Reader, Sending, Told, parse_uuid, parse_version};
-use crate::tools::btrfs::parts::is_unfit;
+use crate::tools::btrfs::parts::{has_base_changed, is_unfit};
 use crate::tools::btrfs::stage::{Expectation, Uuid};
 use crate::tools::far::{self, Why};
 use crate::tools::ssh;
@@ -189,6 +189,17 @@ pub(super) fn cannot_be_sent(chained: &Chained) -> bool {
     };
     chained.before.first().is_some_and(failed)
         || chained.before.last().is_some_and(|stage| is_unfit(&stage.stderr_tail))
+}
+
+/// That somebody changed what a difference was to be made to, if that is why the stage of a chain failed.
+pub(super) fn base_changed(before: &[CommandSpec], chained: &Chained) -> Option<EngineError> {
+    let mut told = before.iter().zip(&chained.before);
+    let (stage, ended) = told.find(|(_, ended)| has_base_changed(&ended.stderr_tail))?;
+    Some(EngineError::Failed {
+        command: stage.display(),
+        exit: ended.exit.to_string(),
+        detail: "somebody changed the snapshot that the difference was to be made to, after it was looked at".into(),
+    })
 }
 
 /// Why a process failed that works for a target.

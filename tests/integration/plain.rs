@@ -13,7 +13,10 @@ use stillpoint::pipeline::recover::recover;
 use crate::faults::{Bench, LIVE, Scene};
 use crate::loops;
 use crate::served::{at_server, strays, whatever_happens_to_the_server, world};
-use crate::subvolumes::{differences, sending, what_is_taken_is_not_written_over};
+use crate::subvolumes::{
+    differences, no_difference_is_made_to_what_is_changed_meanwhile, sending,
+    what_is_taken_is_not_written_over,
+};
 use crate::support::fake_host::Fault;
 use crate::support::fake_pool::{Ailment, FakePool};
 
@@ -478,4 +481,9 @@ fn a_name_that_is_taken_is_given_to_no_other_copy() {
     what_is_taken_is_not_written_over(&bench, |world| {
         &mut world.server.as_mut().unwrap().world.pool
     });
+}
+
+#[test]
+fn a_base_that_somebody_changes_while_it_is_sent_is_none() {
+    no_difference_is_made_to_what_is_changed_meanwhile(&SENT, |world| &mut world.btrfs);
 }

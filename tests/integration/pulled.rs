@@ -18,8 +18,8 @@ use crate::configured::configured;
 use crate::faults::{Bench, LIVE, Scene};
 use crate::loops;
 use crate::served::{at_server, whatever_happens_to_the_server};
-use crate::subvolumes::differences;
-use crate::support::fake_btrfs;
+use crate::subvolumes::{differences, no_difference_is_made_to_what_is_changed_meanwhile};
+use crate::support::fake_btrfs::{self, FakeBtrfs};
 use crate::support::fake_host::{Fault, World};
 use crate::support::fake_pool::LOCATION;
 use crate::support::fake_pulled::SNAPSHOTS;
@@ -483,4 +483,11 @@ fn every_kind_of_target_takes_what_is_pulled() {
     assert!(format!("{report:#?}").contains("might follow links into other copies"), "{report:#?}");
     assert_eq!(bench.host.world().copies().len(), 0);
     bench.assert_released("a run");
+}
+
+#[test]
+fn a_base_that_somebody_changes_while_it_is_sent_is_none() {
+    let source: fn(&mut World) -> &mut FakeBtrfs =
+        |world| &mut world.server.as_mut().unwrap().world.btrfs;
+    no_difference_is_made_to_what_is_changed_meanwhile(&PULLED, source);
 }

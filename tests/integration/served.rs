@@ -16,7 +16,10 @@ use crate::adopts::{ALL, TERMS, listed, take_all_on};
 use crate::captures::mount;
 use crate::faults::{Bench, LIVE, Scene, in_a_session};
 use crate::loops;
-use crate::subvolumes::{machine, sending, what_is_taken_is_not_written_over};
+use crate::subvolumes::{
+    machine, no_difference_is_made_to_what_is_changed_meanwhile, sending,
+    what_is_taken_is_not_written_over,
+};
 use crate::support::fake_host::{Fault, World};
 use crate::support::fake_pool::{FakePool, LOCATION, OnTheWay};
 use crate::support::fake_server::FakeServer;
@@ -517,4 +520,9 @@ fn a_name_that_is_taken_is_given_to_no_other_copy() {
     what_is_taken_is_not_written_over(&bench, |world| {
         &mut world.server.as_mut().unwrap().world.pool
     });
+}
+
+#[test]
+fn a_base_that_somebody_changes_while_it_is_sent_is_none() {
+    no_difference_is_made_to_what_is_changed_meanwhile(&SENT, |world| &mut world.btrfs);
 }

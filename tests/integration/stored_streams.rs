@@ -24,7 +24,7 @@ use stillpoint::tools::btrfs::edits::Edit;
 use crate::captures::mount;
 use crate::faults::{Bench, LIVE, Scene, in_a_session};
 use crate::loops;
-use crate::subvolumes::{machine, sending};
+use crate::subvolumes::{machine, no_difference_is_made_to_what_is_changed_meanwhile, sending};
 use crate::support::fake_host::{Fault, World};
 use crate::support::fake_store::{FakeStore, SCRATCH};
 
@@ -737,4 +737,9 @@ fn whatever_fails_while_copies_are_searched_is_told_and_nothing_is_left() {
         let told = found.versions.len() + found.unread.len();
         assert_eq!(told, 6, "{what}");
     }
+}
+
+#[test]
+fn a_base_that_somebody_changes_while_it_is_sent_is_none() {
+    no_difference_is_made_to_what_is_changed_meanwhile(&CHAINED, |world| &mut world.btrfs);
 }

@@ -17,7 +17,7 @@ use crate::captures::mount;
 use crate::configured::configured;
 use crate::faults::{Bench, LIVE, Scene};
 use crate::loops;
-use crate::support::fake_btrfs;
+use crate::support::fake_btrfs::{self, FakeBtrfs};
 use crate::support::fake_host::{Fault, World};
 use crate::support::fake_pool::{FakePool, LOCATION};
 use crate::support::fake_tree::FakeTree;
@@ -297,6 +297,29 @@ fn a_difference_to_something_else_is_no_copy_and_all_is_sent() {
     assert_eq!(there.values().filter(|copy| copy.parent.is_none()).count(), 2, "{there:#?}");
     assert!(there.values().all(|copy| copy.parent.as_deref() != Some("another-uuid")));
     assert_eq!(strays(&bench), [] as [String; 0]);
+}
+
+/// Everything is sent where somebody changes what the differences are made to, after it was looked at.
+pub fn no_difference_is_made_to_what_is_changed_meanwhile(
+    scene: &Scene,
+    source: fn(&mut World) -> &mut FakeBtrfs,
+) {
+    let bench = Bench::with_history_of(scene);
+    source(&mut bench.host.world()).bases_change = true;
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
+    let told = format!("{report:#?}");
+    assert_eq!(told.matches("so all was sent").count(), 2, "{told}");
+    assert!(told.contains("somebody changed the snapshot"), "{told}");
+    bench.assert_released("a run");
+    // A difference to what was sent then is made again.
+    source(&mut bench.host.world()).bases_change = false;
+    assert_eq!(bench.run().outcome, Outcome::Ok);
+}
+
+#[test]
+fn a_base_that_somebody_changes_while_it_is_sent_is_none() {
+    no_difference_is_made_to_what_is_changed_meanwhile(&SENT, |world| &mut world.btrfs);
 }
 
 #[test]

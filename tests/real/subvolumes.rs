@@ -470,6 +470,35 @@ fn a_receiver_that_cannot_apply_a_difference_gets_all() {
 }
 
 #[test]
+fn a_base_that_is_changed_when_it_has_been_looked_at_is_none() {
+    let scene = scene(600);
+    torture(&scene.home());
+    scene.run();
+    fs::write(scene.home().join("later"), "x").unwrap();
+    // Whoever makes the base writable, changes it and makes it read-only again leaves its UUID as it was.
+    scene.instead(&format!(
+        "if [ \"$1\" = send ]; then
+           last=; base=; for word in \"$@\"; do [ \"$last\" = -p ] && base=$word; last=$word; done
+           if [ -n \"$base\" ]; then
+             at='{}'/$(basename \"$base\")
+             real property set -t subvol \"$at\" ro false
+             echo changed >\"$at/later\"
+             real property set -t subvol \"$at\" ro true
+           fi
+         fi",
+        scene.disk.at.display()
+    ));
+    let ran =
+        scene.machine.run(&["--json", "run"]).expect(12).says("somebody changed the snapshot");
+    let (copy, _) = made(&ran);
+    assert_same_tree(&scene.home(), &scene.copy(&copy));
+    assert_eq!(scene.strays(), [] as [String; 0]);
+    scene.configure("", "");
+    let (copy, _) = scene.run();
+    assert_same_tree(&scene.home(), &scene.copy(&copy));
+}
+
+#[test]
 fn a_full_disk_is_told_and_gets_its_space_back() {
     let scene = scene(300);
     scene.fill("big", 310);

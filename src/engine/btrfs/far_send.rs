@@ -9,7 +9,7 @@ use super::way::{Undone, Way};
 use super::wire::{Ask, Receive};
 use crate::engine::made::Made;
 use crate::engine::sent::{
-    Data, cannot_be_sent, culprit, failed_there, failure, heard, sender, uuid,
+    Data, base_changed, cannot_be_sent, culprit, failed_there, failure, heard, sender, uuid,
 };
 use crate::engine::{Context, Engine, EngineError, OnProgress, StillSubvolume};
 use crate::host::{Fact, Stream};
@@ -28,12 +28,15 @@ impl FarEngine {
     ) -> Result<Sealed, Undone> {
         let name = made.name();
         let base = way.base;
-        let parent = base.map(|base| uuid(&base.sent.uuid)).transpose()?;
+        let parent = base.map(|base| -> Result<Parent, EngineError> {
+            let (sent, generation) = (uuid(&base.sent.uuid)?, Some(base.sent.generation));
+            // Which subvolume that is there, the server alone knows.
+            Ok(Parent { sent, received: sent, generation })
+        });
         let expected = Expectation {
             name: name.clone(),
             uuid: uuid(&still.snapshot.uuid)?,
-            // Which subvolume that is there, the server alone knows.
-            parent: parent.map(|sent| Parent { sent, received: sent }),
+            parent: parent.transpose()?,
         };
         let sent = base.map(|base| base.sent);
         let [send, stage] = sender(self, still, sent, &expected, data);
@@ -53,6 +56,9 @@ impl FarEngine {
         }
         if chained.before.last().is_some_and(|stage| has_differed(&stage.stderr_tail)) {
             return Err(Undone::Differs("the snapshot is not what was sent before".into()));
+        }
+        if let Some(error) = base_changed(&before, &chained) {
+            return Err(Undone::Difference(error.to_string()));
         }
         if cannot_be_sent(&chained) && way.part_size.is_some() {
             self.give_up(cx, &name);

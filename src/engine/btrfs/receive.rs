@@ -9,7 +9,7 @@ use super::parts::{Ended, Found, Part, Parting};
 use crate::engine::estimate::measured;
 use crate::engine::made::{Made, reported};
 use crate::engine::sent::{
-    cannot_be_sent, culprit, failed_there, files, heard, sender, still_of, uuid,
+    base_changed, cannot_be_sent, culprit, failed_there, files, heard, sender, still_of, uuid,
 };
 use crate::engine::{
     BackupReport, BackupRequest, Context, Engine, EngineError, Estimate, Input, OnProgress,
@@ -352,7 +352,8 @@ impl Transfer<'_> {
         let cx = self.catalog.cx;
         let (path, incoming) = self.catalog.incoming(&self.name);
         let parent = base.map(|base| -> Result<Parent, EngineError> {
-            Ok(Parent { sent: uuid(&base.sent)?, received: uuid(&base.uuid)? })
+            let (sent, received) = (uuid(&base.sent)?, uuid(&base.uuid)?);
+            Ok(Parent { sent, received, generation: Some(base.generation) })
         });
         let expected =
             Expectation { name: incoming, uuid: uuid(self.sent)?, parent: parent.transpose()? };
@@ -446,6 +447,9 @@ impl Transfer<'_> {
         if chained.before.last().is_some_and(|stage| has_differed(&stage.stderr_tail)) {
             let what = "the snapshot is not what was sent before".to_owned();
             return Err(Failure::Differs(EngineError::Output { engine: "btrfs", what }));
+        }
+        if let Some(error) = base_changed(before, chained) {
+            return Err(Failure::of(base, error));
         }
         if let Some((spec, ended)) = culprit(before, receive, chained) {
             let there = match self.origin {

@@ -414,7 +414,9 @@ fn has_no_key(ended: &Completed) -> bool {
 fn expectation(record: &Record, base: Option<&str>) -> Result<Expectation, EngineError> {
     let parent = record.base.as_ref().map(|sent| -> Result<Parent, EngineError> {
         let received = base.unwrap_or(&sent.sent);
-        Ok(Parent { sent: uuid(&sent.sent)?, received: uuid(received)? })
+        // Whoever stored it has looked at that.
+        let (sent, received) = (uuid(&sent.sent)?, uuid(received)?);
+        Ok(Parent { sent, received, generation: None })
     });
     Ok(Expectation {
         name: record.name.clone(),

@@ -8,7 +8,7 @@ use super::StreamsEngine;
 use super::catalog::{Base, Catalog, Record, object_of};
 use crate::engine::made::{Made, reported};
 use crate::engine::sent::{
-    Data, culprit, failed_there, failure, files, heard, sender, still_of, uuid,
+    Data, base_changed, culprit, failed_there, failure, files, heard, sender, still_of, uuid,
 };
 use crate::engine::{
     BackupReport, BackupRequest, Context, EngineError, OnProgress, Snapshot, StillSubvolume,
@@ -69,9 +69,19 @@ impl StreamsEngine {
         });
         let name = Made::of(request).name();
         let object = object_of(&name, self.options.compression.is_some(), recipients.is_some());
-        let transfer =
+        let mut transfer =
             Transfer { engine: self, catalog: &catalog, still, base, name, object, recipients };
-        transfer.or_cleared_away(|| transfer.carry_out(request, progress))
+        let mut made = transfer.or_cleared_away(|| transfer.carry_out(request, progress));
+        let mut warnings = Vec::new();
+        if let (Err(Undone::BaseChanged(error)), Some(base)) = (&made, transfer.base.take()) {
+            warnings.push(format!(
+                "the difference to {} could not be stored, so all was sent: {error}",
+                base.record.name
+            ));
+            made = transfer.or_cleared_away(|| transfer.carry_out(request, progress));
+        }
+        let Recorded { bytes_new, files } = made.map_err(Undone::into_error)?;
+        Ok(reported(transfer.name, bytes_new, files, warnings))
     }
 
     /// Those who can read what is stored now, as records name them; `None`: everybody.
@@ -106,15 +116,40 @@ struct Transfer<'a> {
     recipients: Option<String>,
 }
 
+/// Why nothing was stored.
+enum Undone {
+    /// Somebody changed what the difference is made to; all may be stored.
+    BaseChanged(EngineError),
+    /// Any other failure.
+    Other(EngineError),
+}
+
+impl From<EngineError> for Undone {
+    fn from(error: EngineError) -> Self {
+        Undone::Other(error)
+    }
+}
+
+impl Undone {
+    fn into_error(self) -> EngineError {
+        match self {
+            Undone::BaseChanged(error) | Undone::Other(error) => error,
+        }
+    }
+}
+
+/// A copy that has its record.
+struct Recorded {
+    bytes_new: Option<u64>,
+    files: Option<u64>,
+}
+
 /// What was stored, and is there; `None` in a dry run.
 type Stored = Option<(Told, Digest, Digest)>;
 
 impl Transfer<'_> {
     /// When something failed, nothing of the copy is left: it would take up space on a disk that may be full.
-    fn or_cleared_away<T>(
-        &self,
-        work: impl FnOnce() -> Result<T, EngineError>,
-    ) -> Result<T, EngineError> {
+    fn or_cleared_away<T>(&self, work: impl FnOnce() -> Result<T, Undone>) -> Result<T, Undone> {
         let result = work();
         if result.is_err()
             && let Err(error) = self.clear_away()
@@ -134,7 +169,7 @@ impl Transfer<'_> {
         &self,
         request: &BackupRequest,
         progress: OnProgress<'_>,
-    ) -> Result<BackupReport, EngineError> {
+    ) -> Result<Recorded, Undone> {
         let stored = self.transfer(progress)?;
         let (told, stream, stored) = match stored {
             Some((told, stream, stored)) => (Some(told), stream, stored),
@@ -144,7 +179,7 @@ impl Transfer<'_> {
         let files = told.as_ref().and_then(|told| files(told, before));
         let bytes_new = told.map(|_| stored.bytes);
         self.record(request, stream, stored, files)?;
-        Ok(reported(self.name.clone(), bytes_new, files, Vec::new()))
+        Ok(Recorded { bytes_new, files })
     }
 
     fn record(
@@ -174,7 +209,7 @@ impl Transfer<'_> {
     }
 
     /// Sends and stores.
-    fn transfer(&self, progress: OnProgress<'_>) -> Result<Stored, EngineError> {
+    fn transfer(&self, progress: OnProgress<'_>) -> Result<Stored, Undone> {
         let store = &self.catalog.store;
         let (mut specs, told_at) = self.commands()?;
         let Some(last) = specs.pop() else { return Ok(None) };
@@ -182,14 +217,15 @@ impl Transfer<'_> {
             if stream == Stream::ProducerErr {
                 heard(line, progress);
             }
-        })?;
+        });
+        let chained = chained.map_err(EngineError::from)?;
         if chained.last.is_predicted {
             return Ok(None);
         }
         let (told, stream, stored) = self.judge(&specs, &last, &chained, told_at)?;
         if !self.catalog.holds(&self.object, stored.bytes)? {
             let what = format!("{} was stored, and is not there as it was", self.object);
-            return Err(EngineError::Output { engine: "streams", what });
+            return Err(EngineError::Output { engine: "streams", what }.into());
         }
         Ok(Some((told, stream, stored)))
     }
@@ -200,8 +236,8 @@ impl Transfer<'_> {
         let options = &self.engine.options;
         // The stream keeps the UUID of what it is based on: whatever received that finds it by this.
         let parent = |base: &Earlier<'_>| -> Result<Parent, EngineError> {
-            let sent = uuid(&base.snapshot.uuid)?;
-            Ok(Parent { sent, received: sent })
+            let (sent, generation) = (uuid(&base.snapshot.uuid)?, Some(base.snapshot.generation));
+            Ok(Parent { sent, received: sent, generation })
         };
         let expected = Expectation {
             name: self.name.clone(),
@@ -225,10 +261,13 @@ impl Transfer<'_> {
         last: &CommandSpec,
         chained: &Chained,
         told_at: usize,
-    ) -> Result<(Told, Digest, Digest), EngineError> {
+    ) -> Result<(Told, Digest, Digest), Undone> {
+        if let Some(error) = base_changed(before, chained) {
+            return Err(Undone::BaseChanged(error));
+        }
         if let Some((spec, ended)) = culprit(before, last, chained) {
             let there = failed_there(self.still, before, spec, ended);
-            return Err(there.unwrap_or_else(|| failure(&self.engine.target, spec, ended)));
+            return Err(there.unwrap_or_else(|| failure(&self.engine.target, spec, ended)).into());
         }
         let stage = chained.before.get(1).map(|stage| &stage.stderr_tail);
         let stored = chained.before.get(told_at).unwrap_or(&chained.last);
@@ -239,7 +278,7 @@ impl Transfer<'_> {
         all.map(|((told, stream), stored)| (told, stream, stored)).ok_or_else(|| {
             let what =
                 "nothing was told of what was stored, or it is not what was to be sent".into();
-            EngineError::Output { engine: "streams", what }
+            EngineError::Output { engine: "streams", what }.into()
         })
     }
 }

@@ -106,10 +106,14 @@ pub const DIFFERS: &str = r#"{"differs":true}"#;
 /// The line by which it tells that its stream is none that may pass, whenever it comes.
 pub const UNFIT: &str = r#"{"unfit":true}"#;
 
+/// The line by which it tells that somebody changed what its stream is a difference to.
+pub const BASE_CHANGED: &str = r#"{"base-changed":true}"#;
+
 /// What a stage tells of a failure, in a line. One that was cut off or damaged on its way may pass the next time.
 pub fn told_of(error: &StreamError) -> Option<&'static str> {
     match error {
         StreamError::Differs { .. } => Some(DIFFERS),
+        StreamError::BaseChanged { .. } => Some(BASE_CHANGED),
         StreamError::Truncated { .. } | StreamError::Checksum { .. } => None,
         StreamError::NotAStream
         | StreamError::Version(_)
@@ -124,6 +128,11 @@ pub fn told_of(error: &StreamError) -> Option<&'static str> {
 /// Whether a stage has told [`DIFFERS`] among other lines.
 pub fn has_differed(stderr: &[u8]) -> bool {
     has_told(stderr, DIFFERS)
+}
+
+/// Whether a stage has told [`BASE_CHANGED`] among other lines.
+pub fn has_base_changed(stderr: &[u8]) -> bool {
+    has_told(stderr, BASE_CHANGED)
 }
 
 /// Whether a stage has told [`UNFIT`] among other lines.

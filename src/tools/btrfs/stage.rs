@@ -32,6 +32,9 @@ pub struct Parent {
     pub sent: Uuid,
     /// What the receiver finds it by, and no other.
     pub received: Uuid,
+    /// The generation in which the sender's was changed last when it was looked at: whoever changed it since has made it
+    /// another one than the receiver has. `None`: that was looked at when the stream was made.
+    pub generation: Option<u64>,
 }
 
 /// What went through.
@@ -184,6 +187,7 @@ fn begin(
     {
         return another("it is based on one that was not asked for");
     }
+    require_unchanged(parent, first)?;
     let mut others = vec![(attribute::PATH, name)];
     others.extend(parent.map(|parent| (attribute::CLONE_UUID, parent.received.as_slice())));
     rewritten(first, &others)
@@ -198,12 +202,22 @@ fn clone<'c>(expected: &Expectation, command: Command<'c>) -> Result<Cow<'c, [u8
     }
     match &expected.parent {
         Some(parent) if from == parent.sent => {
+            require_unchanged(Some(parent), command)?;
             let received = parent.received.as_slice();
             rewritten(command, &[(attribute::CLONE_UUID, received)]).map(Cow::Owned)
         }
         _ => Err(StreamError::Another {
             what: "it shares data with one that was not asked for".into(),
         }),
+    }
+}
+
+/// Requires that what a command takes from the parent is of the generation that this had.
+fn require_unchanged(parent: Option<&Parent>, command: Command<'_>) -> Result<(), StreamError> {
+    let Some(before) = parent.and_then(|parent| parent.generation) else { return Ok(()) };
+    match command.number(attribute::CLONE_GENERATION)? {
+        now if now == before => Ok(()),
+        now => Err(StreamError::BaseChanged { before, now }),
     }
 }
 

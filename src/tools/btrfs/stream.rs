@@ -176,6 +176,16 @@ pub enum StreamError {
         /// In which way.
         what: String,
     },
+    /// What it is a difference to is not what it was when it was looked at.
+    #[error(
+        "the stream is a difference to what was changed meanwhile: in generation {now}, and not last in {before}"
+    )]
+    BaseChanged {
+        /// The generation in which it was to be changed last.
+        before: u64,
+        /// That which it has.
+        now: u64,
+    },
     /// It is not the one of which a part was received before.
     #[error("at byte {at}: it is not the stream that was sent before")]
     Differs {

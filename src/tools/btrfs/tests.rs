@@ -61,7 +61,7 @@ fn expected(parent: Option<Parent>) -> Expectation {
     Expectation { name: ".incoming".into(), uuid: SENT, parent }
 }
 
-const BASED: Option<Parent> = Some(Parent { sent: PARENT, received: THERE });
+const BASED: Option<Parent> = Some(Parent { sent: PARENT, received: THERE, generation: Some(70) });
 
 /// What the receiver gets of a stream that comes in pieces of these lengths, again and again.
 fn pass(
@@ -90,6 +90,33 @@ fn read(stream: &[u8]) -> Vec<String> {
         commands.push(format!("{command:?}"));
     }
     commands
+}
+
+#[test]
+fn a_difference_to_what_was_changed_since_is_refused() {
+    let of = |generation| BASED.map(|parent| Parent { generation, ..parent });
+    let sent = stream(1, &[begin(Some(PARENT)), write("a", b"text")]);
+    let error = pass(expected(of(Some(69))), &sent, &[usize::MAX]).unwrap_err();
+    assert_eq!(error, StreamError::BaseChanged { before: 69, now: 70 });
+    assert!(pass(expected(of(None)), &sent, &[usize::MAX]).is_ok());
+    // It is changed while it is sent.
+    let Other::Clone { path, offset, len, clone_uuid, clone_path, clone_offset, .. } =
+        clone_of(PARENT, "old/a")
+    else {
+        unreachable!("it was asked for")
+    };
+    let later = Other::Clone {
+        path,
+        offset,
+        len,
+        clone_uuid,
+        clone_ctransid: 71,
+        clone_path,
+        clone_offset,
+    };
+    let sent = stream(1, &[begin(Some(PARENT)), write("a", b"text"), later]);
+    let error = pass(expected(BASED), &sent, &[usize::MAX]).unwrap_err();
+    assert_eq!(error, StreamError::BaseChanged { before: 70, now: 71 });
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub struct FakeBtrfs {
     pub misplaced: Vec<PathBuf>,
     /// The UUIDs of what snapshots were made of since the machine was made, or since this was emptied.
     pub origins: Vec<String>,
+    /// Somebody makes what differences are made to writable while it is sent, changes it and makes it read-only again.
+    pub bases_change: bool,
     /// What was deleted since the last commit: a power cut brings it back.
     uncommitted: BTreeMap<String, Snapshot>,
     made: u64,

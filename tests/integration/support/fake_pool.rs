@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use stillpoint::host::{CommandSpec, Exit, Input, PrivateMount, Subvolume, uuid_text};
 use stillpoint::tools::btrfs::command::{Told, parse_uuid};
-use stillpoint::tools::btrfs::parts::{Cut, Mark, part_name, part_uuid};
+use stillpoint::tools::btrfs::parts::{BASE_CHANGED, Cut, Mark, part_name, part_uuid};
 
 use super::fake_borg::Answer;
 use super::fake_btrfs::FakeBtrfs;
@@ -97,24 +97,44 @@ pub enum Ailment {
 pub struct OnTheWay {
     sent: String,
     generation: u64,
-    /// What it is based on, as the sender calls it.
+    /// What it is based on, as the sender calls it, and in which generation that was changed last, if that is told.
     parent: Option<String>,
+    parent_generation: Option<u64>,
 }
 
 impl OnTheWay {
     /// A snapshot that claims to be this one.
     pub fn claiming(sent: &str, generation: u64, parent: Option<&str>) -> Self {
-        Self { sent: sent.to_owned(), generation, parent: parent.map(str::to_owned) }
+        let (sent, parent) = (sent.to_owned(), parent.map(str::to_owned));
+        Self { sent, generation, parent, parent_generation: None }
     }
 
     /// What a snapshot's sender sends, through the stage behind it.
     pub fn of(source: &FakeBtrfs, send: &CommandSpec, stage: &CommandSpec) -> Self {
         let snapshot = |path: &Path| source.seen(path);
         let sent = snapshot(Path::new(send.args.last().unwrap()));
-        let parent = option(send, "-p").map(|path| snapshot(Path::new(&path)).uuid.clone());
+        let base = option(send, "-p").map(|path| snapshot(Path::new(&path)));
+        let parent = base.map(|base| base.uuid.clone());
         assert_eq!(option(stage, "--uuid").as_ref(), Some(&sent.uuid));
         assert_eq!(option(stage, "--based-on"), parent);
-        Self { sent: sent.uuid.clone(), generation: sent.changed, parent }
+        let parent_generation = base.map(|base| base.changed + u64::from(source.bases_change));
+        Self { sent: sent.uuid.clone(), generation: sent.changed, parent, parent_generation }
+    }
+
+    /// What the processes of a chain say of which a stage finds that somebody changed what its stream is a difference to;
+    /// `None` where nobody did.
+    pub fn changed(&self, stage: &CommandSpec, count: usize) -> Option<Vec<Answer>> {
+        let expected = option(stage, "--based-on-generation");
+        assert_eq!(expected.is_some(), self.parent.is_some(), "nobody looks at that");
+        let now = self.parent_generation?.to_string();
+        if expected == Some(now) {
+            return None;
+        }
+        let stopped = || Answer { exit: Exit::Signal(15), ..Answer::good("") };
+        let mut answers: Vec<Answer> = (0..count).map(|_| stopped()).collect();
+        answers[count.saturating_sub(2).min(1)] =
+            Answer { exit: Exit::Code(1), ..Answer::told(vec![BASE_CHANGED.to_owned()]) };
+        Some(answers)
     }
 }
 
@@ -182,7 +202,10 @@ impl FakePool {
             }
             _ => panic!("a chain of {}", chain.len()),
         };
-        let OnTheWay { sent, generation, parent: based_on } = on_the_way;
+        if let Some(answers) = on_the_way.changed(stage, chain.len()) {
+            return answers;
+        }
+        let OnTheWay { sent, generation, parent: based_on, .. } = on_the_way;
         assert_eq!(option(stage, "--uuid").as_ref(), Some(&sent));
         assert_eq!(option(stage, "--based-on"), based_on);
         let parent = option(stage, "--known-as");

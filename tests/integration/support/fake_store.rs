@@ -12,7 +12,7 @@ use stillpoint::tools::object::Digest;
 
 use super::fake_borg::Answer;
 use super::fake_btrfs::FakeBtrfs;
-use super::fake_pool::option;
+use super::fake_pool::{OnTheWay, option};
 
 /// Where it is.
 pub const LOCATION: &str = "/archive";
@@ -71,6 +71,9 @@ impl FakeStore {
             return chain.iter().map(|_| Answer::told(Vec::new())).collect();
         }
         let stage = chain[1];
+        if let Some(answers) = OnTheWay::of(source, first, stage).changed(stage, chain.len()) {
+            return answers;
+        }
         let snapshot = source.seen(Path::new(first.args.last().unwrap()));
         assert_eq!(option(stage, "--uuid").as_deref(), Some(snapshot.uuid.as_str()));
         let base = option(stage, "--based-on");
