@@ -63,8 +63,8 @@ fn kill_9_at_every_line_of_the_ledger() {
     let machine = hooked();
     machine.run(&["run"]).expect(0);
     let mut reached = 0;
+    let mut before = (machine.copies("b"), machine.copies("r"));
     for stop_at in 1.. {
-        let before = (machine.copies("b"), machine.copies("r"));
         let mut child = machine.start(&["run"]);
         let in_time = wait_until(&mut child, || lines(&machine) >= stop_at);
         if !in_time {
@@ -91,8 +91,8 @@ fn kill_9_at_every_line_of_the_ledger() {
         );
         machine.run(&["run"]).expect(0);
         machine.assert_clean();
-        let now = (machine.copies("b"), machine.copies("r"));
-        assert_eq!((now.0.len(), now.1.len()), (2, 2), "{after}: the policy keeps two");
+        before = (machine.copies("b"), machine.copies("r"));
+        assert_eq!((before.0.len(), before.1.len()), (2, 2), "{after}: the policy keeps two");
     }
     println!("killed at {reached} points");
     assert!(reached >= 15, "only {reached} points: the loop killed too late");
