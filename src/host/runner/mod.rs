@@ -13,8 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use super::sys::process::identify;
 use super::sys::signals::StopFlag;
 use super::{Chained, ChildRecorder, CommandSpec, Completed, Input, RunError, StdoutMode, Watch};
+use crate::model::undo::ChildProcess;
 
 mod closed;
 pub(super) mod guard;
@@ -224,14 +226,31 @@ impl Runner {
         let program = find_program(&spec.tool)?;
         let command = spec.display();
         tracing::debug!(command, directory = ?spec.directory, mounts = spec.view.mounts.len(), "starting");
-        let spawned = spawn::spawn(spec, &program, role)
-            .map_err(|source| RunError::Spawn { command: command.clone(), source })?;
-        let process =
-            Process::new(spec, spawned, role).map_err(|source| RunError::Io { command, source })?;
-        if let Some(recorder) = self.recorder() {
-            recorder.started(&process.identity);
+        let recorder = self.recorder();
+        let mut recorded = None;
+        let spawned = spawn::spawn(spec, &program, role, |pid, mark| {
+            let child = identified(pid, mark, spec)?;
+            if let Some(recorder) = &recorder {
+                recorder.started(&child);
+            }
+            recorded = Some(child);
+            Ok(())
+        });
+        let spawned = spawned.and_then(|it| match recorded.clone() {
+            Some(child) => Ok((child, it)),
+            None => Err(std::io::Error::other("it did not wait to be recorded")),
+        });
+        match spawned {
+            Ok((child, spawned)) => Process::new(spec, child, spawned, role)
+                .map_err(|source| RunError::Io { command, source }),
+            Err(source) => {
+                // It ended before it was the program.
+                if let (Some(recorder), Some(child)) = (recorder, recorded) {
+                    recorder.ended(&child);
+                }
+                Err(RunError::Spawn { command, source })
+            }
         }
-        Ok(process)
     }
 
     /// Reaps the children. Answers how they ended, in order, if they were let run to their own end.
@@ -316,6 +335,16 @@ fn because(reason: Reason, command: String, stderr_tail: String) -> RunError {
 
 fn own_stdout() -> std::io::Result<File> {
     Ok(std::io::stdout().as_fd().try_clone_to_owned()?.into())
+}
+
+/// The child of this number, which waits to become the program.
+fn identified(pid: i32, mark: &str, spec: &CommandSpec) -> std::io::Result<ChildProcess> {
+    let found = identify(pid).ok().flatten();
+    // It cannot have vanished, since nobody has reaped it: /proc is not to be read. What cannot be named in the
+    // ledger must not go on.
+    let found =
+        found.ok_or_else(|| std::io::Error::other(format!("/proc does not show process {pid}")))?;
+    Ok(ChildProcess { never_kill: spec.never_kill, mark: Some(mark.to_owned()), ..found })
 }
 
 fn lost(spec: &CommandSpec, source: std::io::Error) -> RunError {

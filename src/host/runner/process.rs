@@ -17,7 +17,6 @@ use zeroize::Zeroize;
 
 use super::lines::{LineSplitter, Tail};
 use super::spawn::{Role, Spawned, signal_of};
-use crate::host::sys::process;
 use crate::host::{CommandSpec, Completed, Exit, Fatal, Halt, StdoutMode, Stream, Watch};
 use crate::model::shown::Show;
 use crate::model::size;
@@ -206,10 +205,15 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Takes over a child. Its ends of the pipes to others are left in `child` for [`Process::take_stdout`] and
+    /// Takes over a child, which was recorded as this. Its ends of the pipes to others are left in `child` for [`Process::take_stdout`] and
     /// [`Process::take_stdin`].
-    pub(super) fn new(spec: &CommandSpec, spawned: Spawned, role: Role) -> io::Result<Self> {
-        let Spawned { mut child, exited, keeper, mark } = spawned;
+    pub(super) fn new(
+        spec: &CommandSpec,
+        identity: ChildProcess,
+        spawned: Spawned,
+        role: Role,
+    ) -> io::Result<Self> {
+        let Spawned { mut child, exited, keeper } = spawned;
         let mut outputs = Vec::new();
         if !role.feeds
             && spec.stdout != StdoutMode::PassOn
@@ -226,19 +230,7 @@ impl Process {
             output.tail = Some(Tail::default());
             outputs.push(output);
         }
-        let pid = child.id().cast_signed();
         let stop_signal = signal_of(spec)?;
-        let identity = match process::identify(pid) {
-            Ok(Some(identity)) => {
-                ChildProcess { never_kill: spec.never_kill, mark: Some(mark), ..identity }
-            }
-            // It cannot have vanished, since nobody has reaped it: /proc is not to be read. What cannot be
-            // named in the ledger must not go on.
-            Ok(None) | Err(_) => {
-                let _ = killpg(Pid::from_raw(pid), stop_signal);
-                return Err(io::Error::other(format!("/proc does not show process {pid}")));
-            }
-        };
         Ok(Self {
             command: spec.display(),
             identity,
@@ -401,7 +393,8 @@ impl Process {
         }
         let group_matters = self.stopping.is_some() && !self.never_kill;
         // If the table cannot be read, we cannot know of anybody to wait for.
-        !group_matters || !process::group_is_alive(self.identity.pid).unwrap_or(false)
+        !group_matters
+            || !crate::host::sys::process::group_is_alive(self.identity.pid).unwrap_or(false)
     }
 
     /// The last lines of standard error, for an error's message.

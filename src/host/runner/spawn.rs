@@ -3,9 +3,12 @@
 //! Each child is started by a thread of its own, its *keeper*, which then waits for it and does nothing else.
 //! The parent-death signal is tied to the thread that starts a child, so this thread has to live as long as
 //! the child; and a thread can enter a private mount namespace without taking the others along.
+//!
+//! A child waits before it becomes the program until it is recorded: whoever kills us finds no program at work of
+//! which the ledger knows nothing.
 
 use std::fs::File;
-use std::io::{self, PipeReader, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -41,18 +44,22 @@ pub(super) struct Spawned {
     pub(super) exited: PipeReader,
     /// Answers how the child exited, as soon as `exited` hangs up.
     pub(super) keeper: JoinHandle<io::Result<Exit>>,
-    /// What it has in its environment as [`CHILD_MARK`].
-    pub(super) mark: String,
 }
 
-/// Starts a process. Nothing runs on when this fails.
+/// Starts a process. Nothing runs on when this fails. `record` is told its number and mark before it is the program.
 ///
 /// # Errors
-/// When a descriptor, a mount or the process cannot be made.
-pub(super) fn spawn(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Spawned> {
+/// When a descriptor, a mount or the process cannot be made, or `record` fails.
+pub(super) fn spawn(
+    spec: &CommandSpec,
+    program: &Path,
+    role: Role,
+    record: impl FnOnce(i32, &str) -> io::Result<()>,
+) -> io::Result<Spawned> {
     let mut command = build(spec, program, role)?;
     let mark = random_mark()?;
     command.env(CHILD_MARK, &mark);
+    let gate = gate(&mut command)?;
     let view = spec.view.clone();
     let host_name = spec.host_name.clone();
     let confinement = spec.confinement.clone();
@@ -78,10 +85,66 @@ pub(super) fn spawn(spec: &CommandSpec, program: &Path, role: Role) -> io::Resul
             None => Err(io::ErrorKind::NotFound.into()),
         }
     })?;
-    let child = started
-        .recv()
-        .unwrap_or_else(|_| Err(io::Error::other("the thread that starts it ended")))?;
-    Ok(Spawned { child, exited, keeper, mark })
+    let recorded = gate.open(|pid| record(pid, &mark));
+    let child =
+        started.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that starts it ended")));
+    recorded?;
+    Ok(Spawned { child: child?, exited, keeper })
+}
+
+/// Where a child waits to be let go on.
+struct Gate {
+    /// The child writes its number here.
+    waits: PipeReader,
+    /// It goes on when a byte comes out of this, and ends when nothing can come any more.
+    goes: PipeWriter,
+}
+
+/// Makes the child wait between fork and exec.
+fn gate(command: &mut Command) -> io::Result<Gate> {
+    let (waits, number) = io::pipe()?;
+    let (go, goes) = io::pipe()?;
+    let others_end = goes.as_raw_fd();
+    #[expect(
+        unsafe_code,
+        reason = "runs between fork and exec; makes system calls only, allocates nothing"
+    )]
+    unsafe {
+        command.pre_exec(move || {
+            // The child's own copy of our end would keep it waiting when we are gone.
+            libc::close(others_end);
+            (&number).write_all(&std::process::id().to_ne_bytes())?;
+            loop {
+                match (&go).read(&mut [0]) {
+                    Ok(0) => return Err(io::Error::from_raw_os_error(libc::ESRCH)),
+                    Ok(_) => return Ok(()),
+                    // The handlers are still ours.
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        });
+    }
+    Ok(Gate { waits, goes })
+}
+
+impl Gate {
+    /// Lets the child go on once it is recorded. Nothing is recorded of one that never came to wait: whoever starts
+    /// it says why.
+    ///
+    /// # Errors
+    /// When `record` fails: then the child ends.
+    fn open(self, record: impl FnOnce(i32) -> io::Result<()>) -> io::Result<()> {
+        let Self { mut waits, mut goes } = self;
+        let mut number = [0; 4];
+        if waits.read_exact(&mut number).is_err() {
+            return Ok(());
+        }
+        record(i32::from_ne_bytes(number))?;
+        // One that was killed meanwhile reads nothing more, which whoever starts it learns.
+        let _ = goes.write_all(&[1]);
+        Ok(())
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where a spec becomes a process")]

@@ -341,6 +341,52 @@ fn the_recorder_is_told_of_each_child_and_its_end() {
 }
 
 #[test]
+fn nothing_begins_before_it_is_recorded() {
+    struct Slow(PathBuf, Mutex<Vec<(i32, bool)>>);
+    impl ChildRecorder for Slow {
+        fn started(&self, child: &ChildProcess) {
+            std::thread::sleep(SHORT);
+            self.1.lock().unwrap().push((child.pid, self.0.exists()));
+        }
+        fn ended(&self, child: &ChildProcess) {
+            self.1.lock().unwrap().push((child.pid, self.0.exists()));
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let begun = directory.path().join("begun");
+    let touch = shell(&format!("echo $$; : >{}", begun.shown()));
+    let book = Arc::new(Slow(begun.clone(), Mutex::default()));
+    let (runner, _) = runner();
+    runner.record_children(Some(Arc::clone(&book) as Arc<dyn ChildRecorder>));
+    let completed = runner.run(&touch, &mut |_, _| {}).unwrap();
+    let pid: i32 = text(&completed.stdout).trim().parse().unwrap();
+    assert_eq!(*book.1.lock().unwrap(), [(pid, false), (pid, true)]);
+
+    // One that never becomes the program has ended, too.
+    book.1.lock().unwrap().clear();
+    let broken = directory.path().join("broken");
+    std::fs::write(&broken, "#!/nonexistent\n").unwrap();
+    std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let spec = CommandSpec::new(Tool::Path(broken), Effect::Inspect);
+    let result = runner.run(&spec, &mut |_, _| {});
+    assert!(matches!(result, Err(RunError::Spawn { .. })), "{result:?}");
+    let book = book.1.lock().unwrap();
+    assert!(book.len() == 2 && book[0].0 == book[1].0 && !is_running(book[0].0), "{book:?}");
+
+    // Nor does anything begin that cannot be recorded, or whose recorder is gone.
+    std::fs::remove_file(&begun).unwrap();
+    let program = Path::new("/bin/sh");
+    let alone = Role { reads: false, feeds: false };
+    let mut seen = 0;
+    let refused = spawn::spawn(&touch, program, alone, |pid, _| {
+        seen = pid;
+        Err(std::io::Error::other("the disk is full"))
+    });
+    assert!(refused.is_err_and(|error| error.to_string() == "the disk is full"));
+    assert!(seen > 0 && !is_running(seen) && !begun.exists());
+}
+
+#[test]
 fn private_binds_are_seen_by_the_child_alone() {
     if !crate::host::sys::may_as_root("private mounts") {
         return;
