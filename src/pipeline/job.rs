@@ -25,7 +25,7 @@ use super::steps::served::{Served, report, unserved, without_copy};
 use crate::source::{Item, Source, series_of};
 use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
-use crate::step::hook::{self, Verdict};
+use crate::step::hook::{self, Held, Verdict};
 use crate::step::recorder::{Done, Recorder};
 
 /// What a job did, and what the run must know of it.
@@ -160,13 +160,7 @@ fn carry_out(
     }
 
     // 2. The ledger holds what undoes the hooks before they run.
-    let held = match job.hooks.finally.is_empty() {
-        true => Some(Vec::new()),
-        false => rec.step("intend", None, None, |_| {
-            Ok((hook::intend_finally(cx, job)?, Done::ok(hook::in_ledger(cx, "finally hooks"))))
-        }),
-    };
-    let Some(held) = held else {
+    let Some(held) = intend_last_words(cx, rec, job) else {
         hook::after(cx, rec, job, None);
         return unserved(&absent);
     };
@@ -191,6 +185,16 @@ fn carry_out(
     gathered
 }
 
+/// Notes in the ledger what undoes the hooks.
+fn intend_last_words(cx: RunContext<'_>, rec: &mut Recorder<'_>, job: &Job) -> Option<Vec<Held>> {
+    if job.hooks.finally.is_empty() {
+        return Some(Vec::new());
+    }
+    rec.step("intend", None, None, |_| {
+        Ok((hook::intend_finally(cx, job)?, Done::ok(hook::in_ledger(cx, "finally hooks"))))
+    })
+}
+
 /// Brings what the job protects to every target.
 fn serve(
     cx: RunContext<'_>,
@@ -204,35 +208,14 @@ fn serve(
     let Some(batches) = batches(cx, rec, job, source.as_ref()) else {
         return Gathered::without_copies(unserved(cx.pipeline, job, targets, absent));
     };
-    // 1. Batch by batch: hold it still, copy it to every target that engines write to directly, let it go.
+    // 1. What engines write to directly.
     let is_direct =
         |target: &&&Target| target.copy_from.is_none() && locks.contains_key(&target.name);
     let direct: Vec<&Target> = targets.iter().filter(is_direct).copied().collect();
-    let mut gathered = Gathered::default();
-    let mut up_to_date = UpToDate::new();
-    let mut archived: BTreeMap<&TargetName, Vec<Archived>> = BTreeMap::new();
-    for items in &batches {
-        if cx.host().stop_signal().is_some() {
-            break;
-        }
-        // One that cannot be held has said so, and keeps no other from its turn.
-        let alone = cx.hold_alone();
-        let held = match part {
-            Part::Whole | Part::Snapshots => source.hold(cx, rec, items, targets),
-            Part::Transfer => source.hold_kept(cx, rec, items),
-        };
-        drop(alone);
-        let Some(held) = held else { continue };
-        gathered.captures.extend_from_slice(held.volumes());
-        let batch = Batch { job, source: source.as_ref(), items, held: held.as_ref() };
-        held.watch(cx, &mut || {
-            for target in &direct {
-                let made = archive_batch(cx, rec, batch, target, &mut up_to_date);
-                archived.entry(&target.name).or_default().extend(made);
-            }
-        });
-        held.release(cx, rec);
-    }
+    let whole = (job, part, source.as_ref());
+    let Stored { captures, mut archived, up_to_date } =
+        store(cx, rec, whole, &batches, (targets, &direct));
+    let mut gathered = Gathered { captures, ..Gathered::default() };
     // 2. The source is free from here on; the copies are looked for and the policy applied, once for each target.
     let mut served: BTreeMap<&TargetName, Served> = BTreeMap::new();
     for target in &direct {
@@ -262,6 +245,48 @@ fn serve(
     gathered.served =
         served.iter().map(|(name, held)| ((*name).clone(), !held.deleted.is_empty())).collect();
     gathered
+}
+
+/// What of a source is in the targets that engines write to directly.
+#[derive(Default)]
+struct Stored<'t> {
+    captures: Vec<VolumeReport>,
+    archived: BTreeMap<&'t TargetName, Vec<Archived>>,
+    up_to_date: UpToDate<'t>,
+}
+
+/// Batch by batch: holds it still for all targets, copies it to those that engines write to directly, lets it go.
+fn store<'t>(
+    cx: RunContext<'_>,
+    rec: &mut Recorder<'_>,
+    (job, part, source): (&Job, Part, &dyn Source),
+    batches: &[Vec<Item>],
+    (targets, direct): (&[&Target], &[&'t Target]),
+) -> Stored<'t> {
+    let mut stored = Stored::default();
+    for items in batches {
+        if cx.host().stop_signal().is_some() {
+            break;
+        }
+        // One that cannot be held has said so, and keeps no other from its turn.
+        let alone = cx.hold_alone();
+        let held = match part {
+            Part::Whole | Part::Snapshots => source.hold(cx, rec, items, targets),
+            Part::Transfer => source.hold_kept(cx, rec, items),
+        };
+        drop(alone);
+        let Some(held) = held else { continue };
+        stored.captures.extend_from_slice(held.volumes());
+        let batch = Batch { job, source, items, held: held.as_ref() };
+        held.watch(cx, &mut || {
+            for target in direct {
+                let made = archive_batch(cx, rec, batch, target, &mut stored.up_to_date);
+                stored.archived.entry(&target.name).or_default().extend(made);
+            }
+        });
+        held.release(cx, rec);
+    }
+    stored
 }
 
 /// The items that the source has now, as they are held still together. History learns of them where the configuration

@@ -131,17 +131,7 @@ pub fn session<T>(
     for path in [root, part, settings.runtime_dir.clone(), locks] {
         ensure(pipeline, path)?;
     }
-    let recovered = match ledger_in {
-        LedgerDirectory::StateElseRuntime => recover_here(pipeline),
-        LedgerDirectory::State => recover(pipeline),
-    };
-    let recovery = match recovered {
-        Err(error) if ledger_in == LedgerDirectory::StateElseRuntime => {
-            let failure = StepError { trouble: Trouble::Cleanup, ..error };
-            Recovery { failures: vec![failure], ..Recovery::default() }
-        }
-        recovery => recovery?,
-    };
+    let recovery = recover_before(pipeline, ledger_in)?;
     let mut cleanup =
         Cleanup { recovered: recovery.done, leftovers: recovery.failures, volatile: None };
     cleanup.recovered.extend(recovery.waiting.into_iter().map(|waiting| waiting.message));
@@ -171,6 +161,24 @@ pub fn session<T>(
 
     cleanup.leftovers.extend(end(pipeline, run, ledger));
     Ok((result, cleanup))
+}
+
+/// Releases what crashed runs left. Who only reads copies is not kept from it by what cannot be released.
+fn recover_before(
+    pipeline: Pipeline<'_>,
+    ledger_in: LedgerDirectory,
+) -> Result<Recovery, StepError> {
+    let recovered = match ledger_in {
+        LedgerDirectory::StateElseRuntime => recover_here(pipeline),
+        LedgerDirectory::State => recover(pipeline),
+    };
+    match recovered {
+        Err(error) if ledger_in == LedgerDirectory::StateElseRuntime => {
+            let failure = StepError { trouble: Trouble::Cleanup, ..error };
+            Ok(Recovery { failures: vec![failure], ..Recovery::default() })
+        }
+        recovery => recovery,
+    }
 }
 
 fn ensure(pipeline: Pipeline<'_>, path: PathBuf) -> Result<(), StepError> {

@@ -10,9 +10,10 @@ use chrono::{DateTime, Utc};
 
 use super::BtrfsEngine;
 use super::answers::Others;
-use super::catalog::{Catalog, Record, finished_name};
+use super::catalog::{Catalog, finished_name};
 use super::file_name::escaped;
 use super::others::{Other, around_a_snapshot};
+use super::record::Record;
 use crate::engine::made::{LONGEST_NAME, Made, NO_RUN};
 use crate::engine::{Adoption, Context, EngineError, Foreign, Found, TakeOver};
 use crate::host::{PathKind, PathState, Subvolume, TrustKind};

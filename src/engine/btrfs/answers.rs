@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::catalog::Record;
 use super::names::CopyName;
 use super::others::Other;
+use super::record::Record;
 use crate::engine::EngineError;
 use crate::host::{ActError, RunError};
 use crate::tools::btrfs::parts::Mark;

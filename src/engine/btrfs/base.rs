@@ -1,6 +1,6 @@
 //! What a difference is made to.
 
-use super::catalog::Record;
+use super::record::Record;
 use crate::engine::{SentCopy, SentFrom, Snapshot, StillSubvolume};
 use crate::host::spec::quote;
 

@@ -22,16 +22,13 @@ use serde::{Deserialize, Serialize};
 
 use super::file_name::{draft_of, escaped, unescaped};
 use super::place::{Place, WORKED_ON, is_untold, unfit};
-use crate::engine::made::{Made, Marker};
+use super::record::Record;
+use crate::engine::made::Marker;
 use crate::engine::{Context, EngineError};
 use crate::host::Subvolume;
-use crate::model::copy::Copy;
 use crate::model::names::RunId;
 use crate::model::shown::Show;
 use crate::tools::btrfs::parts::of_part;
-
-/// The format of both files.
-const FORMAT: u32 = 1;
 
 /// Our own directory in a target.
 const OWN: &str = ".stillpoint";
@@ -44,69 +41,6 @@ const RECORDS: &str = "copies";
 
 /// What the name of a copy begins with while it is being received.
 const INCOMING: &str = ".incoming.";
-
-/// The record of a copy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
-    /// [`FORMAT`].
-    pub format: u32,
-    /// The copy's name, which is its id.
-    pub name: String,
-    /// The UUID of the received subvolume.
-    pub uuid: String,
-    /// The UUID of the snapshot that was sent.
-    pub sent: String,
-    /// The generation that the snapshot had.
-    pub generation: u64,
-    /// The generation here in which the received subvolume was changed last, when it was whole.
-    pub changed: u64,
-    /// The UUID of the subvolume here that it is based on.
-    pub parent: Option<String>,
-    /// Whose it is.
-    #[serde(flatten)]
-    pub made: Made,
-    /// Bytes of the stream; `None` where another program received it.
-    pub bytes: Option<u64>,
-    /// How many names lead to what is no directory in it, where that is known.
-    pub files: Option<u64>,
-    /// Never to be pruned while this holds.
-    pub pinned: bool,
-    /// Another program received it, and nobody has compared it with what was sent: a power cut may have emptied its files,
-    /// so no difference is based on it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unproven: bool,
-    /// It is about to be deleted by us: when it is gone, so may this be. What is gone without that was taken away by
-    /// somebody else, who may bring it back.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub going: bool,
-}
-
-impl Record {
-    /// Whether a subvolume is the one that was recorded, and nobody has written to it since. What was made writable by
-    /// btrfs-progs is no longer received as anything; whoever asks the kernel itself leaves all but the generation of the
-    /// last change as it was.
-    pub fn is_of(&self, found: &Subvolume) -> bool {
-        found.uuid.as_ref() == Some(&self.uuid)
-            && found.is_received_as(&self.sent, self.generation)
-            && found.changed == self.changed
-    }
-
-    /// Whether a subvolume is the one that was recorded, and it is not known whether somebody has written to it since.
-    pub fn seems(&self, found: &Subvolume) -> bool {
-        is_untold(found) && self.is_of(&Subvolume { changed: self.changed, ..found.clone() })
-    }
-
-    /// Whether it says that it is this, or of this: whatever else bears the UUID could be taken for it.
-    pub fn claims(&self, uuid: &str) -> bool {
-        self.sent == uuid || self.uuid == uuid
-    }
-
-    /// The copy as it is listed.
-    pub fn copy(&self) -> Copy {
-        let Record { files, pinned, unproven, .. } = *self;
-        Copy { files, pinned, unproven, ..self.made.copy(&self.name) }
-    }
-}
 
 /// The records of copies, each with the subvolume; `None` for that where a dry run only predicts it.
 pub(super) type Copies = Vec<(Record, Option<Subvolume>)>;
@@ -177,7 +111,7 @@ impl<'a> Catalog<'a> {
         place.require_closed()?;
         place.require_new()?;
         place.require_trusted(&location)?;
-        let made = Self { cx, place, location, marker: Marker::new(cx.host, FORMAT) };
+        let made = Self { cx, place, location, marker: Marker::new(cx.host, Record::FORMAT) };
         for directory in [made.own(), made.records()] {
             made.place.make_directory(&directory)?;
         }
@@ -458,11 +392,6 @@ impl<'a> Catalog<'a> {
     }
 }
 
-impl Record {
-    /// A record in the present format.
-    pub const FORMAT: u32 = FORMAT;
-}
-
 /// The name that an unfinished copy would have had, or one of which this is a part; `None` for anything else.
 pub(super) fn finished_name(name: &str) -> Option<&str> {
     let name = name.strip_prefix(INCOMING).filter(|name| !name.is_empty())?;
@@ -487,7 +416,7 @@ fn marker(place: &dyn Place) -> Result<Option<Marker>, EngineError> {
     let content = place.read(std::slice::from_ref(&path))?.pop().transpose()?;
     let marker: Marker = parsed(&path, &content.unwrap_or_default())?;
     match marker.format {
-        FORMAT => Ok(Some(marker)),
+        Record::FORMAT => Ok(Some(marker)),
         _ => Err(broken(&path, "it was written by a newer version")),
     }
 }
@@ -498,7 +427,7 @@ fn parsed<T: for<'d> Deserialize<'d>>(path: &Path, content: &[u8]) -> Result<T, 
 
 fn record_in(file: &Path, content: &[u8], copy: &str) -> Result<Record, EngineError> {
     let record: Record = parsed(file, content)?;
-    if record.name != copy || record.format != FORMAT {
+    if record.name != copy || record.format != Record::FORMAT {
         return Err(broken(file, "it is of another copy or format"));
     }
     Ok(record)

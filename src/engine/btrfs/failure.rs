@@ -1,7 +1,7 @@
 //! Why nothing was received, and what may help.
 
 use super::answers::Refusal;
-use super::catalog::Record;
+use super::record::Record;
 use crate::engine::EngineError;
 
 /// Why nothing was received.

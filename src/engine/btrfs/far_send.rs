@@ -1,10 +1,10 @@
 //! Sends a snapshot to another machine.
 
 use super::answers::{Refusal, Taken};
-use super::catalog::Record;
 use super::far::{FarEngine, predictions};
 use super::names::{Item, SentUuid};
-use super::receive::Sealed;
+use super::record::Record;
+use super::transfer::Sealed;
 use super::way::{Undone, Way};
 use super::wire::{Ask, Receive};
 use crate::engine::made::Made;
@@ -12,7 +12,7 @@ use crate::engine::sent::{
     Data, base_changed, cannot_be_sent, culprit, failed_there, failure, heard, sender, uuid,
 };
 use crate::engine::{Context, Engine, EngineError, OnProgress, StillSubvolume};
-use crate::host::{Fact, Stream};
+use crate::host::{CommandSpec, Completed, Fact, Stream};
 use crate::tools::btrfs::command;
 use crate::tools::btrfs::parts::has_differed;
 use crate::tools::btrfs::stage::{Expectation, Parent};
@@ -68,11 +68,7 @@ impl FarEngine {
                 let there = failed_there(still, &before, spec, ended);
                 return Err(there.unwrap_or_else(|| failure(self.target(), spec, ended)).into());
             }
-            return Err(match Refusal::last(&ended.stderr_tail) {
-                Some(Refusal::Difference(detail)) => Undone::Difference(detail),
-                Some(Refusal::Differs(detail)) => Undone::Differs(detail),
-                _ => self.why(spec, ended).into(),
-            });
+            return Err(self.refused(spec, ended));
         }
         let taken: Taken = self.answer(&chained.last)?;
         if taken.name.as_str() != name {
@@ -80,6 +76,15 @@ impl FarEngine {
             return Err(EngineError::Output { engine: "stillpoint serve", what }.into());
         }
         Ok(Sealed { name, bytes: taken.bytes, files: taken.files, left: taken.left })
+    }
+
+    /// Why the server took nothing.
+    fn refused(&self, spec: &CommandSpec, ended: &Completed) -> Undone {
+        match Refusal::last(&ended.stderr_tail) {
+            Some(Refusal::Difference(detail)) => Undone::Difference(detail),
+            Some(Refusal::Differs(detail)) => Undone::Differs(detail),
+            _ => self.why(spec, ended).into(),
+        }
     }
 
     /// Has the server remove what it has of a copy: the next run would try to go on with it, in vain.

@@ -47,7 +47,9 @@ mod parts;
 mod place;
 mod plain;
 mod receive;
+mod record;
 pub mod serve;
+mod transfer;
 mod way;
 mod wire;
 
@@ -56,10 +58,11 @@ pub use answers::Refusal;
 pub use far::FarEngine;
 pub use freed::await_freed;
 
-use catalog::{Catalog, Record, finished_name};
+use catalog::{Catalog, finished_name};
 use freed::freeing;
 use place::{Here, Place, WORKED_ON};
 use plain::Plain;
+use record::Record;
 
 /// A directory of a btrfs that takes copies.
 pub struct BtrfsEngine {

@@ -14,8 +14,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Catalog, Record, finished_name};
+use super::catalog::{Catalog, finished_name};
 use super::failure::Failure;
+use super::record::Record;
 use crate::engine::EngineError;
 use crate::engine::made::Made;
 use crate::host::Subvolume;

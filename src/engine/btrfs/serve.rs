@@ -18,12 +18,13 @@ use serde::Serialize;
 use super::BtrfsEngine;
 use super::allow::Allow;
 use super::answers::{Adopted, Begun, Checked, Done, Listing, Place, Refusal, Taken};
-use super::catalog::{Catalog, Copies, Record, there};
+use super::catalog::{Catalog, Copies, there};
 use super::failure::Failure;
 use super::names::CopyName;
 use super::others::Wanted;
 use super::parts::{Found, Part};
-use super::receive::{Origin, Transfer};
+use super::record::Record;
+use super::transfer::{Origin, Transfer};
 use super::wire::{Ask, Printed, Receive, Request};
 use crate::engine::made::Made;
 use crate::engine::sent::{Blame, Data, failure, run_all};
@@ -132,21 +133,9 @@ impl Desk<'_> {
     fn carry_out(&mut self, ask: Ask, say: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
         let (cx, engine) = (self.cx, self.engine);
         match ask {
-            Ask::Init {} => {
-                let made = engine.init(cx).map_err(told)?;
-                let id = made.repository_id.unwrap_or_default();
-                self.answer(&Place { id, version: None })
-            }
-            Ask::Probe {} => {
-                let found = engine.probe(cx).map_err(told)?;
-                let id = found.repository_id.unwrap_or_default();
-                self.answer(&Place { id, version: Some(found.version) })
-            }
-            Ask::List {} => {
-                let catalog = engine.open(cx).map_err(told)?;
-                let listing = self.listing(&catalog)?;
-                self.answer(&listing)
-            }
+            Ask::Init {} => self.answer(&self.init()?),
+            Ask::Probe {} => self.answer(&self.probe()?),
+            Ask::List {} => self.answer(&self.listing(&engine.open(cx).map_err(told)?)?),
             Ask::Receive(receive) => {
                 let taken = self.receive(&receive)?;
                 self.answer(&taken)
@@ -190,6 +179,16 @@ impl Desk<'_> {
             }
             Ask::Print(what) => self.print(&what, say),
         }
+    }
+
+    fn init(&self) -> Result<Place, Refusal> {
+        let made = self.engine.init(self.cx).map_err(told)?;
+        Ok(Place { id: made.repository_id.unwrap_or_default(), version: None })
+    }
+
+    fn probe(&self) -> Result<Place, Refusal> {
+        let found = self.engine.probe(self.cx).map_err(told)?;
+        Ok(Place { id: found.repository_id.unwrap_or_default(), version: Some(found.version) })
     }
 
     fn listing(&self, catalog: &Catalog<'_>) -> Result<Listing, Refusal> {

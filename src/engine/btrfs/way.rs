@@ -2,7 +2,7 @@
 
 use super::answers::{Begun, Listing, Refusal};
 use super::base::Base;
-use super::catalog::Record;
+use super::record::Record;
 use crate::engine::{EngineError, StillSubvolume};
 use crate::model::target::Target;
 use crate::tools::btrfs::parts::{Behind, Cutting, Mark};

@@ -1,0 +1,74 @@
+//! What a target knows of one copy.
+
+use serde::{Deserialize, Serialize};
+
+use super::place::is_untold;
+use crate::engine::made::Made;
+use crate::host::Subvolume;
+use crate::model::copy::Copy;
+
+/// The record of a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// [`Record::FORMAT`].
+    pub format: u32,
+    /// The copy's name, which is its id.
+    pub name: String,
+    /// The UUID of the received subvolume.
+    pub uuid: String,
+    /// The UUID of the snapshot that was sent.
+    pub sent: String,
+    /// The generation that the snapshot had.
+    pub generation: u64,
+    /// The generation here in which the received subvolume was changed last, when it was whole.
+    pub changed: u64,
+    /// The UUID of the subvolume here that it is based on.
+    pub parent: Option<String>,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub made: Made,
+    /// Bytes of the stream; `None` where another program received it.
+    pub bytes: Option<u64>,
+    /// How many names lead to what is no directory in it, where that is known.
+    pub files: Option<u64>,
+    /// Never to be pruned while this holds.
+    pub pinned: bool,
+    /// Another program received it, and nobody has compared it with what was sent: a power cut may have emptied its files,
+    /// so no difference is based on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unproven: bool,
+    /// It is about to be deleted by us: when it is gone, so may this be. What is gone without that was taken away by
+    /// somebody else, who may bring it back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub going: bool,
+}
+
+impl Record {
+    /// The format of records, and of the marker beside them.
+    pub const FORMAT: u32 = 1;
+
+    /// Whether a subvolume is the one that was recorded, and nobody has written to it since. What was made writable by
+    /// btrfs-progs is no longer received as anything; whoever asks the kernel itself leaves all but the generation of the
+    /// last change as it was.
+    pub fn is_of(&self, found: &Subvolume) -> bool {
+        found.uuid.as_ref() == Some(&self.uuid)
+            && found.is_received_as(&self.sent, self.generation)
+            && found.changed == self.changed
+    }
+
+    /// Whether a subvolume is the one that was recorded, and it is not known whether somebody has written to it since.
+    pub fn seems(&self, found: &Subvolume) -> bool {
+        is_untold(found) && self.is_of(&Subvolume { changed: self.changed, ..found.clone() })
+    }
+
+    /// Whether it says that it is this, or of this: whatever else bears the UUID could be taken for it.
+    pub fn claims(&self, uuid: &str) -> bool {
+        self.sent == uuid || self.uuid == uuid
+    }
+
+    /// The copy as it is listed.
+    pub fn copy(&self) -> Copy {
+        let Record { files, pinned, unproven, .. } = *self;
+        Copy { files, pinned, unproven, ..self.made.copy(&self.name) }
+    }
+}
