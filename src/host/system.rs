@@ -457,6 +457,9 @@ mod tests {
         stop.raise(15);
         assert!(matches!(take(), Err(LockError::Interrupted { signal: 15 })));
         let shield = host.shield();
+        // It is that of one thread: what another job does is stopped.
+        let elsewhere = std::thread::scope(|scope| scope.spawn(|| take().err()).join().unwrap());
+        assert!(matches!(elsewhere, Some(LockError::Interrupted { signal: 15 })));
         let held = take().unwrap();
         assert!(matches!(take(), Err(LockError::Busy { .. })));
         drop((held, shield));

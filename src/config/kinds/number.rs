@@ -164,4 +164,13 @@ mod tests {
             assert!(read(bad).is_err(), "{bad} was taken as a percentage");
         }
     }
+
+    #[test]
+    fn numbers_within_bounds() {
+        let read = |toml| within(&node_of(toml).unwrap(), 1, 16);
+        assert_eq!((read("1").unwrap(), read("16").unwrap()), (1, 16));
+        for bad in ["0", "17", "-1", "'2'", "true", "1.5"] {
+            assert!(read(bad).is_err(), "{bad} was taken as a number from 1 to 16");
+        }
+    }
 }

@@ -286,3 +286,31 @@ fn a_child_that_ended_is_not_listed() {
     ledger.ended(&child(10));
     assert_eq!(ledger.replay().unwrap().children, [child(11)]);
 }
+
+#[test]
+fn several_threads_write_and_entries_are_numbered_in_the_order_of_their_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = RunId::from_bytes([1, 2, 3, 4]);
+    let ledger = FileLedger::begin(directory.path(), &run).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    let entries = ledger.intend_all(&[staging("/a"), staging("/b")]).unwrap();
+                    ledger.settled(entries[0]).unwrap();
+                    assert!(ledger.children().unwrap().is_empty());
+                }
+            });
+        }
+    });
+    let text = fs::read_to_string(directory.path().join(run.as_str())).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let intended: Vec<u64> = lines
+        .filter_map(|line| {
+            let Line::Intend { entry, .. } = line else { return None };
+            Some(entry.0)
+        })
+        .collect();
+    assert_eq!(intended, (0..80).collect::<Vec<u64>>());
+    assert_eq!(ledger.replay().unwrap().outstanding.len(), 40);
+}
