@@ -39,6 +39,9 @@ pub struct PassStreamArgs {
     /// The generation that this must have where the stream comes from
     #[arg(long, value_name = "N", requires = "based_on")]
     based_on_generation: Option<u64>,
+    /// The UUID as which it is received, if not as that
+    #[arg(long, value_name = "UUID", value_parser = uuid, conflicts_with = "part_size")]
+    received_as: Option<Uuid>,
     /// Pass nothing on
     #[arg(long)]
     to_nobody: bool,
@@ -98,7 +101,7 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
             generation: args.based_on_generation,
         }),
     };
-    let mut stage = Stage::new(expected).cutting(cutting(args));
+    let mut stage = Stage::new(expected).received_as(args.received_as).cutting(cutting(args));
     let (mut to, mut out) = (Reader::of(args)?, Vec::new());
     let (begun, mut told) = (Instant::now(), Instant::now());
     let mut pace = args.limit.map(Pace::new);

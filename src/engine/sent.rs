@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Context, Engine, EngineError, Input, OnProgress, SentFrom, Snapshot, StillSubvolume};
-use crate::host::{Chained, CommandSpec, Completed, PrivateView, Tool, Watch};
+use crate::host::{Chained, CommandSpec, Completed, Host, PrivateView, Tool, Watch};
 use crate::model::event::Progress;
 use crate::model::target::Target;
 use crate::tools::btrfs::command::{self, Reader, Sending, Told, parse_uuid, parse_version};
@@ -242,6 +242,13 @@ const FULL: &[&str] = &[
     ": No space left on device (os error 28)",
     ": Disk quota exceeded (os error 122)",
 ];
+
+/// A UUID that nothing else has.
+pub(super) fn new_uuid(host: &dyn Host) -> Uuid {
+    let mut uuid = Uuid::default();
+    uuid.chunks_exact_mut(4).for_each(|four| four.copy_from_slice(&host.random()));
+    uuid
+}
 
 /// Reads the UUID of a snapshot.
 ///

@@ -7,7 +7,7 @@ use super::parts::{Ended, Found, Part, Parting};
 use super::record::Record;
 use crate::engine::made::{Made, reported};
 use crate::engine::sent::{
-    base_changed, cannot_be_sent, culprit, failed_there, files, heard, sender, uuid,
+    base_changed, cannot_be_sent, culprit, failed_there, files, heard, new_uuid, sender, uuid,
 };
 use crate::engine::{BackupReport, Engine, EngineError, OnProgress, StillSubvolume};
 use crate::host::{Chained, CommandSpec, Fact, Halt, Input as Reads, RunError, Stream, Subvolume};
@@ -15,7 +15,7 @@ use crate::model::shown::Show;
 use crate::tools::borg::name::series_in;
 use crate::tools::btrfs::command::{self, Reader, Told};
 use crate::tools::btrfs::parts::{Behind, Cutting, has_differed, of_part};
-use crate::tools::btrfs::stage::{Expectation, Parent, Uuid};
+use crate::tools::btrfs::stage::{Expectation, Parent};
 
 /// What is said when it cannot be cleared away.
 const LEFT: &str = "what was received of a copy is left; the next good one uses or removes it";
@@ -171,9 +171,7 @@ impl Transfer<'_> {
 
     /// How the stream is taken apart.
     fn cutting(&self, every: u64, behind: Option<&Part>) -> Result<Cutting, EngineError> {
-        let host = self.catalog.cx.host;
-        let mut seed = Uuid::default();
-        seed.chunks_exact_mut(4).for_each(|four| four.copy_from_slice(&host.random()));
+        let seed = new_uuid(self.catalog.cx.host);
         let leave_out = matches!(self.origin, Origin::Here(_));
         let behind = behind.map(|part| -> Result<Behind, EngineError> {
             let received = Some(uuid(&part.uuid)?);

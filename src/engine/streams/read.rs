@@ -6,16 +6,18 @@ use std::path::Path;
 use super::catalog::{Catalog, Record};
 use super::{StreamsEngine, Unpacked};
 use crate::engine::made::chosen;
-use crate::engine::sent::{culprit, failure, uuid};
+use crate::engine::sent::{culprit, failure, new_uuid, uuid};
 use crate::engine::tree::Tree;
 use crate::engine::{AsSubvolume, CheckReport, Context, EngineError, OnProgress, received, secret};
-use crate::host::{Action, Chained, CommandSpec, Completed, Exit, Subvolume, TrustKind, Watch};
+use crate::host::{
+    Action, Chained, CommandSpec, Completed, Exit, Subvolume, TrustKind, Watch, uuid_text,
+};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
 use crate::model::shown::Show;
 use crate::model::target::ReadData;
 use crate::tools::btrfs::command::{self, Reader};
-use crate::tools::btrfs::stage::{Expectation, Parent};
+use crate::tools::btrfs::stage::{Expectation, Parent, Uuid};
 use crate::tools::object::{Digest, To};
 use crate::tools::{age, zstd};
 
@@ -258,7 +260,8 @@ impl StreamsEngine {
         wanted: &AsSubvolume<'_>,
         progress: OnProgress<'_>,
     ) -> Result<Subvolume, EngineError> {
-        let (mut received, chain) = (Subvolume::default(), self.chain(catalog, &wanted.copy.id)?);
+        let (mut received, mut base) = (Subvolume::default(), None::<String>);
+        let chain = self.chain(catalog, &wanted.copy.id)?;
         if let (true, Some(above)) = (chain.len() > 1, wanted.into.parent()) {
             // Whoever may write there could put something else in the place of the directory from one stream to the next.
             let trusted = catalog.store.cx.host.check_trusted(above, TrustKind::Directory);
@@ -272,17 +275,21 @@ impl StreamsEngine {
             // is confined; it confines itself to the directory.
             let confinement = wanted.confinement.clone().filter(|_| record.base.is_none());
             let wanted = AsSubvolume { name, confinement, ..*wanted };
-            received = self.receive_one(catalog, record, received.uuid.as_deref(), &wanted)?;
+            // Whatever shares data with what lies there finds that by the UUID it was received as, and others may have been
+            // received as what was sent.
+            let other = (!is_it).then(|| new_uuid(catalog.store.cx.host));
+            received = self.receive_one(catalog, record, (base.as_deref(), other), &wanted)?;
+            base = other.map(uuid_text);
         }
         Ok(received)
     }
 
-    /// Receives one stream on top of the subvolume of this UUID.
+    /// Receives one stream on top of what was received as this UUID, as another one than it claims to be if that is named.
     fn receive_one(
         &self,
         catalog: &Catalog<'_>,
         record: &Record,
-        base: Option<&str>,
+        (base, other): (Option<&str>, Option<Uuid>),
         wanted: &AsSubvolume<'_>,
     ) -> Result<Subvolume, EngineError> {
         let (store, host) = (&catalog.store, catalog.store.cx.host);
@@ -296,7 +303,7 @@ impl StreamsEngine {
         let told_at = specs.len() - 1;
         specs.extend(openers);
         let expected = Expectation { name: wanted.name.into(), ..expectation(record, base)? };
-        specs.push(command::stage(&expected, Reader::Next, limit));
+        specs.push(command::received_as(command::stage(&expected, Reader::Next, limit), other));
         let receive = received::receiver(self, wanted);
         let chained = host.chain(&specs, &receive, &mut |_, _| {})?;
         if chained.last.is_predicted {
@@ -320,7 +327,8 @@ impl StreamsEngine {
         }
         let at = wanted.into.join(wanted.name);
         let found = host.subvolume(&at)?;
-        let found = found.filter(|found| found.is_received_as(&record.sent, record.generation));
+        let sent = other.map_or_else(|| record.sent.clone(), uuid_text);
+        let found = found.filter(|found| found.is_received_as(&sent, record.generation));
         found.ok_or_else(|| EngineError::Output {
             engine: "btrfs",
             what: format!("btrfs receive ended well, and {} is not what was sent", at.shown()),
@@ -410,7 +418,7 @@ fn has_no_key(ended: &Completed) -> bool {
     age::has_no_key(&ended.last_lines(5))
 }
 
-/// What the stream of a copy must be; on top of the subvolume of this UUID, if it is not to be of the one that was sent.
+/// What the stream of a copy must be; on top of what was received as this UUID, if not as what was sent.
 fn expectation(record: &Record, base: Option<&str>) -> Result<Expectation, EngineError> {
     let parent = record.base.as_ref().map(|sent| -> Result<Parent, EngineError> {
         let received = base.unwrap_or(&sent.sent);

@@ -93,6 +93,14 @@ pub fn stage(expected: &Expectation, reader: Reader, stall_limit: Duration) -> C
     spec
 }
 
+/// A stage that has the subvolume be received under this UUID.
+pub fn received_as(stage: CommandSpec, uuid: Option<Uuid>) -> CommandSpec {
+    match uuid {
+        Some(uuid) => stage.args(["--received-as", &uuid_text(uuid)]),
+        None => stage,
+    }
+}
+
 /// A stage that takes its stream apart, or goes on with one that was taken apart.
 pub fn parted(stage: CommandSpec, cutting: Option<&Cutting>) -> CommandSpec {
     let Some(Cutting { every, seed, behind }) = cutting else { return stage };
@@ -280,6 +288,11 @@ mod tests {
         );
         let plain = stage(&alone, Reader::Next, limit);
         assert_eq!(paced(plain.clone(), None).display(), plain.display());
+        assert_eq!(received_as(plain.clone(), None).display(), plain.display());
+        assert_eq!(
+            received_as(plain.clone(), Some([4; 16])).display(),
+            format!("{} --received-as 04040404-0404-0404-0404-040404040404", plain.display())
+        );
         assert_eq!(
             paced(plain.clone(), Some(7)).display(),
             format!("{} --limit 7", plain.display())

@@ -56,6 +56,8 @@ pub struct Passed {
 #[derive(Debug)]
 pub struct Stage {
     expected: Expectation,
+    /// The UUID as which it is received, if that is to be another than it claims.
+    received_as: Option<Uuid>,
     cutting: Option<Cutting>,
     parts: Option<Parts>,
     decoder: Decoder,
@@ -67,7 +69,13 @@ impl Stage {
     /// A stage through which this passes and nothing else.
     pub fn new(expected: Expectation) -> Stage {
         let (decoder, passed) = (Decoder::default(), Passed::default());
-        Stage { expected, cutting: None, parts: None, decoder, end: Vec::new(), passed }
+        let (received_as, cutting, parts) = (None, None, None);
+        Stage { expected, received_as, cutting, parts, decoder, end: Vec::new(), passed }
+    }
+
+    /// One that has the subvolume be received as another one than it claims to be. A stream that is not taken apart alone.
+    pub fn received_as(self, received_as: Option<Uuid>) -> Stage {
+        Stage { received_as, ..self }
     }
 
     /// One that takes it apart as well, or goes on with what was taken apart before.
@@ -80,12 +88,12 @@ impl Stage {
     /// # Errors
     /// When it is not what was expected. What was let through so far cannot become a finished subvolume.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), StreamError> {
-        let Stage { expected, cutting, parts, decoder, end, passed } = self;
+        let Stage { expected, received_as, cutting, parts, decoder, end, passed } = self;
         passed.bytes += bytes.len() as u64;
         decoder.push(bytes, &mut |command| {
             passed.commands += 1;
             if passed.commands == 1 {
-                let first = begin(expected, passed, command)?;
+                let first = begin(expected, *received_as, passed, command)?;
                 match cutting.take() {
                     Some(cutting) => {
                         let begun = Parts::begin(cutting, &expected.name, &command, first, out)?;
@@ -112,7 +120,7 @@ impl Stage {
                         None => Ok(()),
                     };
                 }
-                kind::CLONE => clone(expected, command)?,
+                kind::CLONE => clone(expected, *received_as, command)?,
                 _ => {
                     check_paths(command)?;
                     Cow::Borrowed(command.bytes)
@@ -164,6 +172,7 @@ fn count(passed: &mut Passed, command: &Command<'_>) {
 /// The first command, as the receiver is to read it.
 fn begin(
     expected: &Expectation,
+    received_as: Option<Uuid>,
     passed: &mut Passed,
     first: Command<'_>,
 ) -> Result<Vec<u8>, StreamError> {
@@ -190,15 +199,21 @@ fn begin(
     require_unchanged(parent, first)?;
     let mut others = vec![(attribute::PATH, name)];
     others.extend(parent.map(|parent| (attribute::CLONE_UUID, parent.received.as_slice())));
+    others.extend(received_as.iter().map(|uuid| (attribute::UUID, uuid.as_slice())));
     rewritten(first, &others)
 }
 
 /// A shared extent, of the subvolume itself or of its parent; the receiver must look for no other one.
-fn clone<'c>(expected: &Expectation, command: Command<'c>) -> Result<Cow<'c, [u8]>, StreamError> {
+fn clone<'c>(
+    expected: &Expectation,
+    received_as: Option<Uuid>,
+    command: Command<'c>,
+) -> Result<Cow<'c, [u8]>, StreamError> {
     check_paths(command)?;
     let from = command.attribute(attribute::CLONE_UUID)?;
     if from == expected.uuid {
-        return Ok(Cow::Borrowed(command.bytes));
+        let Some(uuid) = received_as else { return Ok(Cow::Borrowed(command.bytes)) };
+        return rewritten(command, &[(attribute::CLONE_UUID, uuid.as_slice())]).map(Cow::Owned);
     }
     match &expected.parent {
         Some(parent) if from == parent.sent => {

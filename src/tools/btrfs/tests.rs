@@ -156,6 +156,25 @@ fn the_name_and_the_parent_are_ours_and_all_else_passes() {
 }
 
 #[test]
+fn what_is_received_as_another_one_shares_data_with_itself_as_that() {
+    let other = [4; 16];
+    let commands = [begin(Some(PARENT)), clone_of(SENT, "a"), clone_of(PARENT, "old/a")];
+    let (mut stage, mut out) = (Stage::new(expected(BASED)).received_as(Some(other)), Vec::new());
+    stage.push(&stream(1, &commands), &mut out).unwrap();
+    let passed = stage.finish(&mut out).unwrap();
+    let got = read(&out);
+    let text = |bytes| uuid(bytes).to_string();
+    assert!(got[0].contains(&text(other)) && got[0].contains(&text(THERE)), "{}", got[0]);
+    assert_eq!(got[1], format!("{:?}", clone_of(other, "a")));
+    assert_eq!(got[2], format!("{:?}", clone_of(THERE, "old/a")));
+    assert_eq!((got.len(), passed.generation), (4, 77));
+    // What it must claim is the same as ever.
+    let another = Stage::new(Expectation { uuid: other, ..expected(BASED) });
+    let refused = another.received_as(Some(other)).push(&stream(1, &commands), &mut Vec::new());
+    assert!(matches!(refused, Err(StreamError::Another { .. })), "{refused:?}");
+}
+
+#[test]
 fn a_command_that_has_an_attribute_twice_is_refused() {
     // btrfs-progs takes the last of them, and would clone from what was never looked at.
     let number = 0_u64.to_le_bytes();

@@ -192,14 +192,15 @@ impl FakeStore {
         let said = vec![digest];
         let copy = option(stage, "--name").unwrap();
         let base = option(stage, "--known-as");
-        let is_there =
-            |base: &String| self.received.values().any(|it| it.uuid.as_ref() == Some(base));
+        let is_there = |base: &String| {
+            self.received.values().any(|it| it.received_uuid.as_ref() == Some(base))
+        };
         assert!(base.as_ref().is_none_or(is_there), "a difference to what is not there");
         let uuid = format!("00000000-0000-0000-0002-{:012}", self.received.len());
         let found = Subvolume {
             uuid: Some(uuid),
             read_only: true,
-            received_uuid: option(stage, "--uuid"),
+            received_uuid: option(stage, "--received-as").or_else(|| option(stage, "--uuid")),
             received: generation,
             ..Subvolume::default()
         };
