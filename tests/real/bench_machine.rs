@@ -389,6 +389,17 @@ pub fn kill_one_of(
     killed
 }
 
+/// So many moments within a time, each at random in its own share of it.
+pub fn moments(count: u32, within: Duration) -> Vec<Duration> {
+    let share = within / count;
+    let mut random = [0; 4];
+    let mut moment = |n: u32| {
+        fs::File::open("/dev/urandom").unwrap().read_exact(&mut random).unwrap();
+        share * n + share.mul_f64(f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX))
+    };
+    (0..count).map(&mut moment).collect()
+}
+
 /// Writes so much that nothing makes smaller and nothing else holds.
 pub fn fill(path: impl AsRef<Path>, megabytes: u64) {
     let mut noise = fs::File::open("/dev/urandom").unwrap().take(megabytes << 20);

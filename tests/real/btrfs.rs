@@ -4,13 +4,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use stillpoint::host::Host;
 use stillpoint::host::system::SystemHost;
 
 use crate::bench_machine::{
-    Machine, PROGRAM, Ran, command, make_keys_cheap, must, must_at_last, wait_for_no_loop_device,
-    write_with_mode,
+    Machine, PROGRAM, Ran, command, make_keys_cheap, must, must_at_last, processes_about,
+    wait_for_no_loop_device, wait_for_no_process_about, wait_until, write_with_mode,
 };
 use crate::matrix::{self, Kills, Source};
 
@@ -36,6 +37,53 @@ impl Disk {
 
     pub fn path(&self, below: &str) -> String {
         self.at.join(below).to_string_lossy().into_owned()
+    }
+
+    fn image(&self, machine: &Machine) -> PathBuf {
+        let below = self.at.strip_prefix(machine.path("")).unwrap();
+        machine.path(&format!("{}.img", below.to_str().unwrap().replace('/', "-")))
+    }
+
+    /// What is on it now, as a power cut would leave it.
+    pub fn as_cut_off(&self, machine: &Machine) -> PathBuf {
+        let (image, cut) = (self.image(machine), machine.path("cut.img"));
+        must("cp", &["--sparse=always", image.to_str().unwrap(), cut.to_str().unwrap()]);
+        cut
+    }
+
+    /// The power goes, and it has what this image has.
+    pub fn becomes(&self, machine: &Machine, cut: &Path) {
+        let (image, at) = (self.image(machine), self.at.to_str().unwrap());
+        must_at_last("umount", &[at]);
+        must("losetup", &["--detach", &self.device]);
+        wait_for_no_loop_device(&image);
+        fs::rename(cut, &image).unwrap();
+        must("losetup", &[&self.device, image.to_str().unwrap()]);
+        must("mount", &[&self.device, at]);
+    }
+
+    /// Runs the jobs, and cuts the power after so much time, of this disk and of all processes alike. Answers whether the
+    /// run was not through by then.
+    pub fn cut_off_in_a_run(&self, machine: &Machine, after: Duration) -> bool {
+        let mut running = machine.start(&["run"]);
+        let begun = Instant::now();
+        let was_running = wait_until(&mut running, || begun.elapsed() >= after);
+        let about = machine.path("").to_string_lossy().into_owned();
+        let signal = |signal: &str| {
+            for line in processes_about(&about) {
+                // Whoever has ended meanwhile need not be told.
+                let _ = command("kill").args([signal, line.split(':').next().unwrap()]).output();
+            }
+        };
+        // Nobody writes while the image is copied from its beginning to its end.
+        signal("-STOP");
+        let cut = self.as_cut_off(machine);
+        signal("-KILL");
+        let _ = running.kill();
+        running.wait().unwrap();
+        wait_for_no_process_about(&about);
+        self.becomes(machine, &cut);
+        was_running
     }
 
     /// The names of all subvolumes, from the top level.

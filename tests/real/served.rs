@@ -6,13 +6,14 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use stillpoint::tools::btrfs::stream::{attribute, header, kind};
 
 use crate::as_subvolume::falsify;
 use crate::bench_machine::{
-    Machine, PROGRAM, Ran, assert_same_tree, command, family_of, fill, kill_one_of, must,
-    processes_about, torture, wait_for_no_process_about,
+    Machine, PROGRAM, Ran, assert_same_tree, command, family_of, fill, kill_one_of, manifest,
+    moments, must, processes_about, torture, wait_for_no_process_about,
 };
 use crate::btrfs::Disk;
 use crate::sshd::Sshd;
@@ -617,4 +618,58 @@ fn a_forged_stream_makes_no_copy_and_takes_none_away() {
     fs::set_permissions(scene.copies.path("t"), fs::Permissions::from_mode(0o755)).unwrap();
     assert!(scene.asked("push", &receiving(3, None), &whole).stderr.contains("others can go into"));
     wait_for_no_process_about(&scene.copies.path("t"));
+}
+
+#[test]
+fn a_power_cut_of_the_server_leaves_no_hollow_copy_and_the_next_run_goes_on() {
+    let scene = scene();
+    let machine = &scene.machine;
+    torture(&scene.home());
+    for n in 0..100 {
+        fs::write(scene.home().join(format!("small-{n}")), format!("file {n}\n").repeat(500))
+            .unwrap();
+    }
+    // What was told to be stored is on the disk.
+    let (first, _) = scene.run();
+    let cut = scene.copies.as_cut_off(machine);
+    let mut expected = vec![(first.clone(), manifest(&scene.home()))];
+    scene.copies.becomes(machine, &cut);
+    assert_eq!(machine.copies("t"), [first.as_str()]);
+    assert!(manifest(&scene.copy(&first)) == expected[0].1, "the copy is not what was sent");
+    machine.run(&["verify", "home"]).expect(0);
+
+    // At this pace there is something to cut off for a second and a half.
+    scene.configure("all", "part-size = 1\nupload-limit = 4000");
+    let mut hit = 0;
+    for (round, after) in moments(3, Duration::from_millis(1800)).into_iter().enumerate() {
+        scene.fill(&format!("big-{round}"), 6);
+        fs::write(scene.home().join("plain"), format!("round {round}\n")).unwrap();
+        let is = manifest(&scene.home());
+        hit += usize::from(scene.copies.cut_off_in_a_run(machine, after));
+        for listed in machine.copies("t") {
+            let known = expected.iter().find(|(id, _)| *id == listed).map_or(&is, |(_, was)| was);
+            assert!(
+                manifest(&scene.copy(&listed)) == *known,
+                "{listed} is hollow, after {after:?}"
+            );
+        }
+        machine.run(&["run"]).expect(0);
+        let listed = machine.copies("t");
+        let last = listed.last().unwrap();
+        assert!(manifest(&scene.copy(last)) == is, "{last} is not what was sent, after {after:?}");
+        for (id, was) in &expected {
+            assert!(manifest(&scene.copy(id)) == *was, "{id} was lost, after {after:?}");
+        }
+        assert_eq!(scene.there(), sorted(&listed), "after {after:?}");
+        let new = listed.into_iter().filter(|id| expected.iter().all(|(known, _)| known != id));
+        expected.extend(new.map(|id| (id, is.clone())).collect::<Vec<_>>());
+    }
+    machine.run(&["verify", "home"]).expect(0);
+    assert!(hit >= 2, "only {hit} were cut off in time");
+}
+
+fn sorted(names: &[String]) -> Vec<String> {
+    let mut names = names.to_vec();
+    names.sort();
+    names
 }

@@ -6,14 +6,15 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::bench_machine::{
-    Machine, assert_same_tree, command, family_of, fill, kill_one_of, must, processes_about,
-    torture,
+    Machine, assert_same_tree, command, family_of, fill, kill_one_of, moments, must,
+    processes_about, torture,
 };
 use crate::btrfs::Disk;
 use crate::subvolumes::{closed_directory, configure, made};
@@ -638,4 +639,52 @@ fn what_copies_hold_and_how_they_differ_is_told_as_a_restore_shows_it() {
     let found = scene.machine.run(&["--json", "find", "swap-1", "--all"]);
     let copies = found.json()["versions"].as_array().unwrap().len();
     assert_eq!(copies, 3);
+}
+
+#[test]
+fn a_power_cut_leaves_no_hollow_stream_and_the_next_copy_is_whole() {
+    let scene = scene(&[FILES]);
+    let machine = &scene.machine;
+    let vault = Disk::new(machine, "ext4", "vault", 200);
+    closed_directory(vault.at.join("t"));
+    let files = "directory = \"{root}/vault/t\"";
+    scene.configure(&[files, ENCRYPTED, OPENED], "");
+    machine.run(&["init", "t"]).expect(0);
+    torture(&scene.home());
+    scene.fill("big", 3);
+    // What was told to be stored is on the disk.
+    let (first, _) = scene.run();
+    let cut = vault.as_cut_off(machine);
+    vault.becomes(machine, &cut);
+    assert_eq!(machine.copies("t"), [first.as_str()]);
+    machine.run(&["verify", "home", &first]).expect(0).says("all data of the copy");
+
+    // At this pace there is something to cut off for a second and a half.
+    scene.configure(&[files, ENCRYPTED, OPENED, "upload-limit = 4000"], "");
+    let mut hit = 0;
+    for (round, after) in moments(3, Duration::from_millis(1800)).into_iter().enumerate() {
+        scene.fill(&format!("big-{round}"), 6);
+        hit += usize::from(vault.cut_off_in_a_run(machine, after));
+        let said = machine.run(&["check", "--target", "t", "--read-data", "100%"]);
+        assert_eq!(said.code, Some(0), "one is hollow, after {after:?}: {}", said.stderr);
+        // What the next one is a difference to is whole, or it would not be so itself.
+        machine.run(&["run"]).expect(0);
+        let last = machine.copies("t").pop().unwrap();
+        let said = machine.run(&["verify", "home", &last]);
+        assert_eq!(said.code, Some(0), "{last} is none, after {after:?}: {}", said.stderr);
+        let listed = machine.copies("t");
+        let names = fs::read_dir(vault.at.join("t")).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let is_stray = |name: &String| {
+            name != "target.json" && !listed.iter().any(|id| name.starts_with(id.as_str()))
+        };
+        let strays: Vec<String> = names.filter(is_stray).collect();
+        assert!(strays.is_empty(), "after {after:?}: {strays:?}");
+    }
+    assert!(hit >= 2, "only {hit} were cut off in time");
+    assert!(machine.copies("t").contains(&first));
+    let last = machine.copies("t").pop().unwrap();
+    let to = scene.disk.path("back");
+    machine.run(&["restore", "home", &last, "--as-subvolume", "--to", &to]).expect(0);
+    assert_same_tree(&scene.home(), Path::new(&to));
 }

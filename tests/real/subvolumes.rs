@@ -7,8 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::bench_machine::{
-    Machine, Ran, assert_same_tree, command, family_of, fill, kill_one_of, must, must_at_last,
-    torture, wait_for, wait_for_no_loop_device, wait_for_no_process_about, wait_until,
+    Machine, Ran, assert_same_tree, command, family_of, fill, kill_one_of, must, torture, wait_for,
+    wait_for_no_process_about, wait_until,
 };
 use crate::btrfs::Disk;
 
@@ -96,14 +96,7 @@ impl Scene {
 
     /// The power goes, and the target's disk has what this image has.
     pub fn target_becomes(&self, cut: &Path) {
-        let image = self.machine.path("copies.img");
-        let at = self.copies.at.to_str().unwrap();
-        must_at_last("umount", &[at]);
-        must("losetup", &["--detach", &self.copies.device]);
-        wait_for_no_loop_device(&image);
-        fs::rename(cut, &image).unwrap();
-        must("losetup", &[&self.copies.device, image.to_str().unwrap()]);
-        must("mount", &[&self.copies.device, at]);
+        self.copies.becomes(&self.machine, cut);
     }
 
     /// A program in the place of btrfs-progs: `body`, in which `real` is them.
