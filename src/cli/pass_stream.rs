@@ -36,6 +36,9 @@ pub struct PassStreamArgs {
     /// The UUID by which the receiver finds it
     #[arg(long, value_name = "UUID", value_parser = uuid, requires = "based_on")]
     known_as: Option<Uuid>,
+    /// The UUID by which the receiver finds it where data is shared with it, if not by that
+    #[arg(long, value_name = "UUID", value_parser = uuid, requires = "based_on")]
+    shared_as: Option<Uuid>,
     /// The generation that this must have where the stream comes from
     #[arg(long, value_name = "N", requires = "based_on")]
     based_on_generation: Option<u64>,
@@ -98,6 +101,7 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
         parent: parent.map(|(sent, received)| Parent {
             sent,
             received,
+            shared: args.shared_as.unwrap_or(received),
             generation: args.based_on_generation,
         }),
     };

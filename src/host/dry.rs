@@ -298,6 +298,10 @@ impl Host for DryHost {
         self.inner.nested_subvolumes(above)
     }
 
+    fn received_as(&self, directory: &Path, uuid: [u8; 16]) -> Result<usize, ActError> {
+        self.inner.received_as(directory, uuid)
+    }
+
     fn canonical(&self, path: &Path) -> PathBuf {
         self.inner.canonical(path)
     }

@@ -295,6 +295,12 @@ pub trait Host: Send + Sync {
     /// When the file system does not answer.
     fn nested_subvolumes(&self, above: &Path) -> Result<Vec<PathBuf>, ActError>;
 
+    /// How many subvolumes of the btrfs that holds a directory were received as what has this UUID, wherever they lie.
+    ///
+    /// # Errors
+    /// When the file system does not answer, as to somebody who is not root.
+    fn received_as(&self, directory: &Path, uuid: [u8; 16]) -> Result<usize, ActError>;
+
     /// The path without links or dots, if it exists; otherwise the longest existing part resolved.
     fn canonical(&self, path: &Path) -> PathBuf;
 

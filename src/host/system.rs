@@ -260,6 +260,14 @@ impl Host for SystemHost {
         })
     }
 
+    fn received_as(&self, directory: &Path, uuid: [u8; 16]) -> Result<usize, ActError> {
+        subvolumes::received_as(directory, uuid).map_err(|source| ActError::Io {
+            what: "look for what was received on the file system of",
+            path: directory.into(),
+            source,
+        })
+    }
+
     fn canonical(&self, path: &Path) -> PathBuf {
         canonical(path)
     }

@@ -12,10 +12,11 @@ use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::thread::{self, Builder};
 
-use crate::model::job::{Config, Job, Scope};
+use crate::model::job::{Job, Scope};
 use crate::model::target::Target;
 
 use super::job::{JobResult, run_job, targets_of};
+use super::steps::target::lock_path;
 use crate::step::context::RunContext;
 
 /// Runs the jobs. Answers in the file's order; `None` for each that was not begun, since we were told to stop.
@@ -39,7 +40,7 @@ pub(super) fn run_jobs(
     }
     let needs = jobs.iter().map(|job| Needs {
         is_alone: job.source.makes_read_only(),
-        places: places(cx.config(), job, scope),
+        places: places(cx, job, scope),
     });
     at_the_same_time(cx, jobs, scope, Turns::new(limit, needs))
 }
@@ -88,15 +89,13 @@ fn at_the_same_time(
     }
 }
 
-/// Where the copies are that a job makes, or reads to fill a target from another one.
-fn places(config: &Config, job: &Job, scope: Scope<'_>) -> BTreeSet<PathBuf> {
+/// Where the copies are that a job makes, or reads to fill a target from another one: the locks of its targets, so that one
+/// repository under two names is one place.
+fn places(cx: RunContext<'_>, job: &Job, scope: Scope<'_>) -> BTreeSet<PathBuf> {
+    let config = cx.config();
     let targets = targets_of(config, job, scope);
     let sources = targets.iter().filter_map(|target| config.target(target.copy_from.as_ref()?));
-    let place = |target: &Target| match &target.local {
-        Some(path) => path.clone(),
-        None => PathBuf::from(target.repository.trim_end_matches('/')),
-    };
-    // One repository under two names is found out by its lock: then the second waits for that.
+    let place = |target: &Target| lock_path(cx.host(), &config.settings.runtime_dir, target);
     sources.chain(targets.iter().copied()).map(place).collect()
 }
 

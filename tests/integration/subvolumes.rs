@@ -372,6 +372,7 @@ fn a_dry_run_changes_nothing_and_says_what_it_would_do() {
     let sent: Vec<&String> = planned.iter().filter(|it| it.contains("btrfs receive")).collect();
     assert_eq!(sent.len(), 2, "{planned:#?}");
     assert!(sent.iter().all(|it| it.contains("--known-as")), "differences: {sent:#?}");
+    assert!(sent.iter().all(|it| it.contains("--shared-as")), "nothing else is taken: {sent:#?}");
     let deleted = planned.iter().filter(|it| it.starts_with("delete the subvolume")).count();
     assert_eq!(deleted, 2, "the oldest of each: {planned:#?}");
 }

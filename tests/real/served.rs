@@ -249,6 +249,19 @@ fn a_login_with_a_shell_will_do_and_what_stands_in_the_way_is_said() {
 }
 
 #[test]
+fn what_an_older_file_shares_with_the_copy_before_is_shared_there() {
+    let scene = scene();
+    fs::write(scene.home().join("older"), "older").unwrap();
+    scene.fill("big", 20);
+    scene.run();
+    let at = |name: &str| scene.home().join(name).to_str().unwrap().to_owned();
+    must("cp", &["--reflink=always", &at("big"), &at("older")]);
+    let (copy, sent) = scene.run();
+    assert!(sent < 1 << 20, "a shared extent was sent as {sent} bytes");
+    assert_same_tree(&scene.home(), &scene.copy(&copy));
+}
+
+#[test]
 fn whatever_is_killed_on_either_side_the_next_run_is_whole_and_nothing_is_left() {
     let scene = scene();
     scene.fill("big", 20);

@@ -186,6 +186,37 @@ fn a_copy_is_the_subvolume_and_only_differences_are_sent_again() {
 }
 
 #[test]
+fn what_an_older_file_shares_with_the_copy_before_is_shared_there() {
+    let scene = scene(600);
+    for name in ["oldest", "older"] {
+        fs::write(scene.home().join(name), name).unwrap();
+    }
+    scene.fill("big", 20);
+    let (first, _) = scene.run();
+    // It comes before what it shares with, which is therefore that of the copy before.
+    let share = |name: &str| {
+        let at = |name: &str| scene.disk.path(&format!("home/{name}"));
+        must("cp", &["--reflink=always", &at("big"), &at(name)]);
+    };
+    share("older");
+    let (second, sent) = scene.run();
+    assert!(sent < 1 << 20, "a shared extent was sent as {sent} bytes");
+    assert_same_tree(&scene.home(), &scene.copy(&second));
+
+    // Where more than one could be meant, none is.
+    for copy in [&first, &second] {
+        let at = scene.copy(copy);
+        let twin = scene.copies.path(&format!("twin-of-{copy}"));
+        must("btrfs", &["-q", "subvolume", "snapshot", "-r", at.to_str().unwrap(), &twin]);
+    }
+    share("oldest");
+    let ran = scene.machine.run(&["--json", "run"]).expect(12);
+    assert!(ran.stdout.contains("so all was sent"), "{}", ran.stdout);
+    let (third, _) = made(&ran);
+    assert_same_tree(&scene.home(), &scene.copy(&third));
+}
+
+#[test]
 fn whatever_is_killed_the_next_run_is_whole_and_nothing_is_left() {
     let scene = scene(600);
     scene.fill("big", 20);

@@ -6,7 +6,7 @@ use crate::engine::EngineError;
 
 /// Why nothing was received.
 pub(super) enum Failure {
-    /// The receiver refused the difference by itself (some kernels refuse to share what lies in the parent), or made it to
+    /// The receiver refused the difference by itself (it does not find what data is shared with where several were received as the same), or made it to
     /// something else than the base: all may be taken.
     Difference(EngineError),
     /// It refused what depends on nothing, or there is nothing that could be sent.

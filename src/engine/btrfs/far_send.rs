@@ -31,7 +31,7 @@ impl FarEngine {
         let parent = base.map(|base| -> Result<Parent, EngineError> {
             let (sent, generation) = (uuid(&base.sent.uuid)?, Some(base.sent.generation));
             // Which subvolume that is there, the server alone knows.
-            Ok(Parent { sent, received: sent, generation })
+            Ok(Parent { sent, received: sent, shared: sent, generation })
         });
         let expected = Expectation {
             name: name.clone(),

@@ -15,6 +15,7 @@ use crate::host::{
 };
 use crate::model::shown::Show;
 use crate::model::target::Target;
+use crate::tools::btrfs::stage::Uuid;
 use crate::tools::btrfs::{PROGRAM, command};
 
 /// A directory, on whichever machine it is. Paths are absolute ones there; what can fail does so when it cannot be told or
@@ -64,6 +65,12 @@ pub(super) trait Place {
 
     /// Where in the directory there are subvolumes.
     fn nested(&self) -> Result<Vec<PathBuf>, EngineError>;
+
+    /// Whether only one subvolume of the whole file system was received as this, as far as can be told.
+    fn is_only_one(&self, sent: Uuid) -> bool {
+        let _ = sent;
+        false
+    }
 
     /// Makes a directory of ours, if it is missing.
     fn make_directory(&self, path: &Path) -> Result<(), EngineError>;
@@ -211,6 +218,10 @@ impl Place for Here<'_> {
         let mut there = self.cx.host.nested_subvolumes(&self.directory)?;
         there.retain(|path| path.parent() == Some(&self.directory));
         Ok(there)
+    }
+
+    fn is_only_one(&self, sent: Uuid) -> bool {
+        self.cx.host.received_as(&self.directory, sent).is_ok_and(|there| there == 1)
     }
 
     fn make_directory(&self, path: &Path) -> Result<(), EngineError> {

@@ -191,7 +191,9 @@ impl Transfer<'_> {
         let (_, incoming) = self.catalog.incoming(&self.name);
         let parent = base.map(|base| -> Result<Parent, EngineError> {
             let (sent, received) = (uuid(&base.sent)?, uuid(&base.uuid)?);
-            Ok(Parent { sent, received, generation: Some(base.generation) })
+            // Of several, the receiver might take one that a power cut has emptied.
+            let shared = if self.catalog.place.is_only_one(sent) { sent } else { received };
+            Ok(Parent { sent, received, shared, generation: Some(base.generation) })
         });
         let expected =
             Expectation { name: incoming, uuid: uuid(self.sent)?, parent: parent.transpose()? };

@@ -120,13 +120,16 @@ impl StreamsEngine {
                     None => Some(String::from_utf8_lossy(line).into_owned()),
                 };
             })?;
-        let damage = match (found, failed) {
-            (Found::Damage(what), _) => what,
-            (Found::Stored(_), _) => return Err(key_missing()),
-            (Found::Whole, Some(what)) => format!("{} cannot be read: {what}", record.object()),
-            (Found::Whole, None) => return Ok(()),
-        };
-        Err(catalog.store.damaged(noted(catalog, record, damage)))
+        match (found, failed) {
+            (Found::Damage(what), _) => Err(catalog.store.damaged(noted(catalog, record, what))),
+            (Found::Stored(_), _) => Err(key_missing()),
+            // It is to the last byte what was sent: whoever does not understand it says nothing against it.
+            (Found::Whole, Some(what)) => Err(EngineError::Output {
+                engine: "streams",
+                what: format!("the names in {} cannot be told: {what}", record.object()),
+            }),
+            (Found::Whole, None) => Ok(()),
+        }
     }
 }
 

@@ -424,7 +424,7 @@ fn expectation(record: &Record, base: Option<&str>) -> Result<Expectation, Engin
         let received = base.unwrap_or(&sent.sent);
         // Whoever stored it has looked at that.
         let (sent, received) = (uuid(&sent.sent)?, uuid(received)?);
-        Ok(Parent { sent, received, generation: None })
+        Ok(Parent { sent, received, shared: received, generation: None })
     });
     Ok(Expectation {
         name: record.name.clone(),

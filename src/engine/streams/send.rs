@@ -237,7 +237,7 @@ impl Transfer<'_> {
         // The stream keeps the UUID of what it is based on: whatever received that finds it by this.
         let parent = |base: &Earlier<'_>| -> Result<Parent, EngineError> {
             let (sent, generation) = (uuid(&base.snapshot.uuid)?, Some(base.snapshot.generation));
-            Ok(Parent { sent, received: sent, generation })
+            Ok(Parent { sent, received: sent, shared: sent, generation })
         };
         let expected = Expectation {
             name: self.name.clone(),

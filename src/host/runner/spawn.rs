@@ -96,32 +96,42 @@ pub(super) fn spawn(
 struct Gate {
     /// The child writes its number here.
     waits: PipeReader,
-    /// It goes on when a byte comes out of this, and ends when nothing can come any more.
+    /// What comes out of this is read by it: [`GO`], or that it is to end.
     goes: PipeWriter,
 }
+
+/// The word on which a child goes on; on any other it ends.
+const GO: u8 = 1;
+const END: u8 = 0;
+
+/// How often a child that waits looks whether we live, in milliseconds.
+const WHETHER_WE_LIVE: i32 = 100;
 
 /// Makes the child wait between fork and exec.
 fn gate(command: &mut Command) -> io::Result<Gate> {
     let (waits, number) = io::pipe()?;
     let (go, goes) = io::pipe()?;
-    let others_end = goes.as_raw_fd();
+    let parent = std::process::id();
     #[expect(
         unsafe_code,
         reason = "runs between fork and exec; makes system calls only, allocates nothing"
     )]
     unsafe {
         command.pre_exec(move || {
-            // The child's own copy of our end would keep it waiting when we are gone.
-            libc::close(others_end);
+            let gone = || io::Error::from_raw_os_error(libc::ESRCH);
             (&number).write_all(&std::process::id().to_ne_bytes())?;
-            loop {
-                match (&go).read(&mut [0]) {
-                    Ok(0) => return Err(io::Error::from_raw_os_error(libc::ESRCH)),
-                    Ok(_) => return Ok(()),
-                    // The handlers are still ours.
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
+            let mut come = libc::pollfd { fd: go.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // Its own copy of our end, and those of children that others of our threads have forked and that wait as well,
+            // keep the pipe open when we are gone. And the death signal meets a handler that is still ours.
+            while libc::poll(&raw mut come, 1, WHETHER_WE_LIVE) <= 0 {
+                if nix::unistd::getppid().as_raw().cast_unsigned() != parent {
+                    return Err(gone());
                 }
+            }
+            let mut word = [0];
+            match (&go).read(&mut word) {
+                Ok(1) if word[0] == GO => Ok(()),
+                _ => Err(gone()),
             }
         });
     }
@@ -140,10 +150,10 @@ impl Gate {
         if waits.read_exact(&mut number).is_err() {
             return Ok(());
         }
-        record(i32::from_ne_bytes(number))?;
+        let recorded = record(i32::from_ne_bytes(number));
         // One that was killed meanwhile reads nothing more, which whoever starts it learns.
-        let _ = goes.write_all(&[1]);
-        Ok(())
+        let _ = goes.write_all(&[if recorded.is_ok() { GO } else { END }]);
+        recorded
     }
 }
 

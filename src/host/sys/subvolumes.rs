@@ -81,6 +81,39 @@ struct FileSystem {
     rest: [u64; 124],
 }
 
+/// `struct btrfs_ioctl_search_args`: which items are looked for, and then the first that was found.
+#[repr(C)]
+struct Search {
+    tree: u64,
+    /// From and to, of each: the first number of a key, its last, and a generation.
+    objects: [u64; 2],
+    offsets: [u64; 2],
+    generations: [u64; 2],
+    kinds: [u32; 2],
+    /// How many at most; how many there are.
+    items: u32,
+    unused: [u32; 9],
+    found: Found,
+    rest: [u8; 3960],
+}
+
+/// `struct btrfs_ioctl_search_header`, of an item that is in what follows.
+#[repr(C)]
+struct Found {
+    generation: u64,
+    object: u64,
+    offset: u64,
+    kind: u32,
+    /// In bytes.
+    length: u32,
+}
+
+/// The tree of all UUIDs of a file system, `BTRFS_UUID_TREE_OBJECTID`.
+const UUIDS: u64 = 9;
+
+/// Which subvolumes were received as a UUID, `BTRFS_UUID_KEY_RECEIVED_SUBVOL`: their numbers, of eight bytes each.
+const RECEIVED: u32 = 252;
+
 /// `BTRFS_ROOT_SUBVOL_RDONLY`.
 const READ_ONLY: u64 = 1;
 
@@ -92,6 +125,7 @@ const MAGIC: &[u8] = b"_BHRfS_M";
 
 /// The calls. They only fill the structure that they are given, whose size is part of their number.
 mod calls {
+    nix::ioctl_readwrite!(search, 0x94, 17, super::Search);
     nix::ioctl_read!(file_system, 0x94, 31, super::FileSystem);
     nix::ioctl_read!(information, 0x94, 60, super::Information);
     nix::ioctl_readwrite!(root_references, 0x94, 61, super::RootReferences);
@@ -309,6 +343,34 @@ pub(super) fn nested_in(directory: &File) -> io::Result<Vec<PathBuf>> {
     }
 }
 
+/// How many subvolumes of the file system of a directory were received as this UUID, wherever they lie.
+///
+/// # Errors
+/// When the file system does not answer: it is no btrfs, or whoever asks is not root.
+pub(in crate::host) fn received_as(directory: &Path, uuid: [u8; 16]) -> io::Result<usize> {
+    let Some(directory) = open(directory)? else { return Ok(0) };
+    let [object, offset] = [&uuid[..8], &uuid[8..]]
+        .map(|half| half.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)));
+    let mut asked = Box::new(Search {
+        tree: UUIDS,
+        objects: [object; 2],
+        offsets: [offset; 2],
+        generations: [0, u64::MAX],
+        kinds: [RECEIVED; 2],
+        items: 1,
+        unused: [0; 9],
+        found: Found { generation: 0, object: 0, offset: 0, kind: 0, length: 0 },
+        rest: [0; 3960],
+    });
+    #[expect(unsafe_code, reason = "the structure is the one that this call fills")]
+    unsafe { calls::search(directory.as_raw_fd(), &raw mut *asked) }?;
+    let found = &asked.found;
+    let is_it = asked.items == 1
+        && [found.object, found.offset] == [object, offset]
+        && found.kind == RECEIVED;
+    Ok(if is_it { found.length as usize / size_of::<u64>() } else { 0 })
+}
+
 /// All subvolumes beneath the root of a held one, in whichever of them they lie, with their paths beneath it. One that
 /// is deleted or moved meanwhile may not be among them, and none whose path is too long to be followed.
 ///
@@ -359,6 +421,8 @@ mod tests {
 
     #[test]
     fn the_structures_are_as_large_as_the_kernel_says() {
+        assert_eq!(size_of::<Search>(), 4096);
+        assert_eq!(std::mem::offset_of!(Search, found), 104);
         assert_eq!(size_of::<RootReferences>(), 4096);
         assert_eq!(size_of::<Lookup>(), 4096);
         assert_eq!(size_of::<Information>(), 504);

@@ -81,6 +81,9 @@ pub fn stage(expected: &Expectation, reader: Reader, stall_limit: Duration) -> C
             "--known-as",
             &uuid_text(parent.received),
         ]);
+        if parent.shared != parent.received {
+            spec = spec.args(["--shared-as", &uuid_text(parent.shared)]);
+        }
         if let Some(generation) = parent.generation {
             spec = spec.args(["--based-on-generation", &generation.to_string()]);
         }
@@ -274,12 +277,13 @@ mod tests {
         let received = receive(&btrfs, Path::new("/srv/copies"), limit);
         assert_eq!(received.display(), "btrfs receive -q -C -- /srv/copies");
         assert_eq!(received.effect, Effect::Mutate);
-        let parent = Some(Parent { sent: [2; 16], received: [3; 16], generation: Some(7) });
+        let parent =
+            Some(Parent { sent: [2; 16], received: [3; 16], shared: [2; 16], generation: Some(7) });
         let expected = Expectation { name: ".incoming.x".into(), uuid: [1; 16], parent };
         assert_eq!(
             stage(&expected, Reader::Next, limit).display(),
             "stillpoint pass-stream --uuid 01010101-0101-0101-0101-010101010101 --name .incoming.x \
-             --based-on 02020202-0202-0202-0202-020202020202 --known-as 03030303-0303-0303-0303-030303030303 --based-on-generation 7"
+             --based-on 02020202-0202-0202-0202-020202020202 --known-as 03030303-0303-0303-0303-030303030303 --shared-as 02020202-0202-0202-0202-020202020202 --based-on-generation 7"
         );
         let alone = Expectation { parent: None, ..expected };
         assert_eq!(

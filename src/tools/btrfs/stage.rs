@@ -32,6 +32,9 @@ pub struct Parent {
     pub sent: Uuid,
     /// What the receiver finds it by, and no other.
     pub received: Uuid,
+    /// What the receiver finds it by when data is shared with it: it looks for what was received as this, and takes the
+    /// lowest of several. What finds nothing makes it refuse the stream.
+    pub shared: Uuid,
     /// The generation in which the sender's was changed last when it was looked at: whoever changed it since has made it
     /// another one than the receiver has. `None`: that was looked at when the stream was made.
     pub generation: Option<u64>,
@@ -218,8 +221,8 @@ fn clone<'c>(
     match &expected.parent {
         Some(parent) if from == parent.sent => {
             require_unchanged(Some(parent), command)?;
-            let received = parent.received.as_slice();
-            rewritten(command, &[(attribute::CLONE_UUID, received)]).map(Cow::Owned)
+            let shared = parent.shared.as_slice();
+            rewritten(command, &[(attribute::CLONE_UUID, shared)]).map(Cow::Owned)
         }
         _ => Err(StreamError::Another {
             what: "it shares data with one that was not asked for".into(),

@@ -13,6 +13,7 @@ mod parted;
 const SENT: [u8; 16] = [1; 16];
 const PARENT: [u8; 16] = [2; 16];
 const THERE: [u8; 16] = [3; 16];
+const SHARED: [u8; 16] = [13; 16];
 
 fn uuid(bytes: [u8; 16]) -> uuid::Uuid {
     uuid::Uuid::from_bytes(bytes)
@@ -61,7 +62,8 @@ fn expected(parent: Option<Parent>) -> Expectation {
     Expectation { name: ".incoming".into(), uuid: SENT, parent }
 }
 
-const BASED: Option<Parent> = Some(Parent { sent: PARENT, received: THERE, generation: Some(70) });
+const BASED: Option<Parent> =
+    Some(Parent { sent: PARENT, received: THERE, shared: SHARED, generation: Some(70) });
 
 /// What the receiver gets of a stream that comes in pieces of these lengths, again and again.
 fn pass(
@@ -148,7 +150,7 @@ fn the_name_and_the_parent_are_ours_and_all_else_passes() {
     assert_eq!(got[0], want(&first));
     assert_eq!(got[1], want(&write("a", b"text")));
     assert_eq!(got[2], want(&clone_of(SENT, "a")), "of itself: the receiver knows where that is");
-    assert_eq!(got[3], want(&clone_of(THERE, "old/a")));
+    assert_eq!(got[3], want(&clone_of(SHARED, "old/a")));
     assert_eq!(got.len(), 7);
     assert_eq!(got[6], "End");
     assert_eq!((passed.generation, passed.commands), (77, 7));
@@ -166,7 +168,7 @@ fn what_is_received_as_another_one_shares_data_with_itself_as_that() {
     let text = |bytes| uuid(bytes).to_string();
     assert!(got[0].contains(&text(other)) && got[0].contains(&text(THERE)), "{}", got[0]);
     assert_eq!(got[1], format!("{:?}", clone_of(other, "a")));
-    assert_eq!(got[2], format!("{:?}", clone_of(THERE, "old/a")));
+    assert_eq!(got[2], format!("{:?}", clone_of(SHARED, "old/a")));
     assert_eq!((got.len(), passed.generation), (4, 77));
     // What it must claim is the same as ever.
     let another = Stage::new(Expectation { uuid: other, ..expected(BASED) });
@@ -379,7 +381,7 @@ proptest! {
         let (whole, passed) = pass(expected(BASED), &sent, &[usize::MAX]).unwrap();
         prop_assert_eq!(&pass(expected(BASED), &sent, &pieces).unwrap(), &(whole.clone(), passed));
         let parent = uuid(PARENT).to_string();
-        let there = uuid(THERE).to_string();
+        let there = uuid(SHARED).to_string();
         let want: Vec<String> =
             read(&sent).iter().skip(1).map(|told| told.replace(&parent, &there)).collect();
         prop_assert_eq!(&read(&whole)[1..], &want[..]);

@@ -16,7 +16,7 @@ use stillpoint::host::{
     ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
     Hypervisor, LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, Placed, Placement,
     PrivateView, RunError, Shield, StdoutMode, Stream, Subvolume, SubvolumeAction, ThawGuard, Tool,
-    TrustError, TrustKind, Watch, mount_of,
+    TrustError, TrustKind, Watch, mount_of, uuid_text,
 };
 use stillpoint::model::shown::Show;
 use stillpoint::model::undo::{ChildProcess, Identity};
@@ -783,6 +783,11 @@ impl Host for FakeHost {
             return Ok(nested.cloned().collect());
         }
         Ok(world.btrfs.nested.get(root).cloned().unwrap_or_default())
+    }
+
+    fn received_as(&self, directory: &Path, uuid: [u8; 16]) -> Result<usize, ActError> {
+        assert!(FakePool::holds(directory), "{directory:?} holds no copies");
+        Ok(self.world().pool.received_as(&uuid_text(uuid)))
     }
 
     fn canonical(&self, path: &Path) -> PathBuf {

@@ -213,6 +213,11 @@ impl FakePool {
         assert_eq!(base.is_some(), parent.is_some(), "a difference to what is not there");
         assert!(base.is_none_or(|base| !base.is_emptied), "a difference to what is empty");
         assert!(base.is_none_or(|base| Some(&base.sent) == based_on.as_ref()), "to another one");
+        if let Some(shared) = option(stage, "--shared-as") {
+            let is_it = |it: &&Received| it.is_whole && it.sent == shared;
+            assert_eq!(self.subvolumes.values().filter(is_it).count(), 1, "which one is found?");
+            assert_eq!(Some(shared), based_on);
+        }
         // A difference names nothing new.
         let named = if parent.is_some() || self.holds_nothing { 0 } else { 5 };
         let at = received_into(receive).join(option(stage, "--name").unwrap());
@@ -388,6 +393,11 @@ impl FakePool {
             // After every moment that names tell.
             made: "2026-02-01T00:00:00Z".parse().unwrap(),
         })
+    }
+
+    /// How many subvolumes were received as this.
+    pub fn received_as(&self, sent: &str) -> usize {
+        self.subvolumes.values().filter(|it| it.is_whole && it.sent == sent).count()
     }
 
     /// All subvolumes in it.

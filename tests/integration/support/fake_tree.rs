@@ -121,7 +121,10 @@ impl FakeTree {
     pub fn receive_stored(&mut self, store: &FakeStore, chain: &[&CommandSpec]) -> Vec<Answer> {
         let [give, .., stage, receive] = chain else { panic!("a chain of {}", chain.len()) };
         let base = option(stage, "--known-as");
-        let is_there = |base: &String| self.nodes.values().any(|it| it.uuid == *base);
+        let is_it = |found: &Node, base: &String| {
+            found.uuid == *base || found.received.as_ref().is_some_and(|it| it.0 == *base)
+        };
+        let is_there = |base: &String| self.nodes.values().any(|it| is_it(it, base));
         assert!(base.as_ref().is_none_or(is_there), "a difference to what is not there");
         let into = match &receive.confinement {
             Some(confinement) => confinement.staged[0].path.clone(),
@@ -138,7 +141,7 @@ impl FakeTree {
         let sent = option(stage, "--uuid").unwrap();
         let uuid = format!("00000000-0000-0000-0002-{:012}", self.made);
         let mut node = self.node(&uuid, true, &sent);
-        node.received = Some((sent, generation));
+        node.received = Some((option(stage, "--received-as").unwrap_or(sent), generation));
         node.is_durable = false;
         assert_eq!(self.nodes.insert(at, node), None, "two of one name");
     }

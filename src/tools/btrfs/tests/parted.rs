@@ -130,7 +130,7 @@ proptest! {
             prop_assert_eq!([named + cut.named, unnamed + cut.unnamed], names(&whole.passed));
             // The same on two machines: the one leaves out, the other one takes apart.
             let mut stage = Stage::new(Expectation {
-                parent: Some(Parent { sent: PARENT, received: PARENT, generation: None }),
+                parent: Some(Parent { sent: PARENT, received: PARENT, shared: PARENT, generation: None }),
                 ..expected(None)
             })
             .cutting(Some(rest(every, &cut.mark)));
