@@ -77,10 +77,10 @@ fn received(version: u32, all: &[u8], first_parent: [u8; 16]) -> Vec<String> {
         let is_last = at + 1 == streams.len();
         assert_eq!(is_last, own == uuid(SENT).to_string());
         assert_eq!(is_last, begin.contains("path: \".incoming\""), "{begin}");
-        let there = uuid(THERE).to_string();
+        let shares = uuid(SHARED).to_string();
         for command in of_it {
             let shared = command.split("clone_uuid: ").nth(1).map(|it| &it[..36]);
-            assert!(shared.is_none_or(|it| it == own || it == there), "{command} in {own}");
+            assert!(shared.is_none_or(|it| it == own || it == shares), "{command} in {own}");
             commands.push(command.replace(own, &uuid(SENT).to_string()));
         }
         parent = own.to_owned();
