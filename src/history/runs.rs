@@ -185,8 +185,11 @@ impl History {
                          WHERE other.run = job.run AND other.job = job.name))
                          AND (job.part != ?4 OR job.outcome IN (?5, ?6) AND NOT EXISTS (
                              SELECT 1 FROM job AS later
+                             JOIN step ON step.run = later.run AND step.job = later.name
                              WHERE later.name = ?1 AND later.run > job.run AND later.part = ?4
-                                 AND later.outcome NOT IN (?5, ?6)))
+                                 AND later.outcome NOT IN (?5, ?6)
+                                 -- A hook may have left it out.
+                                 AND step.step = 'capture' AND step.outcome NOT IN (?5, ?6)))
                      ORDER BY job.run DESC, result.rowid DESC LIMIT 1",
                     params![
                         job.as_str(),

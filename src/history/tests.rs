@@ -602,8 +602,8 @@ fn the_last_outcome_is_that_of_the_last_run_that_went_there() {
 #[test]
 fn snapshots_alone_count_where_they_failed_until_they_are_made() {
     let (_directory, history) = fresh();
-    let record = |number: u8, outcome: Outcome, part: Part, targets| {
-        let jobs = vec![JobReport { part, ..job_report("dumps", outcome, targets) }];
+    let record_with = |number: u8, outcome: Outcome, part: Part, targets, steps| {
+        let jobs = vec![JobReport { part, steps, ..job_report("dumps", outcome, targets) }];
         let finished = format!("2026-01-{number:02}T00:00:00Z");
         history.record_run(&report(number, &finished, jobs)).unwrap();
     };
@@ -612,6 +612,13 @@ fn snapshots_alone_count_where_they_failed_until_they_are_made() {
         last.map(|last| (last.run.to_string(), last.outcome.word()))
     };
     let made = || Outcome::Skipped("no copy".into());
+    let record = |number, outcome: Outcome, part, targets| {
+        let steps = match outcome == made() {
+            true => vec![step("capture", None, 1.0)],
+            false => Vec::new(),
+        };
+        record_with(number, outcome, part, targets, steps);
+    };
     record(1, made(), Part::Snapshots, Vec::new());
     assert_eq!(last(), None, "no copy");
     record(2, Outcome::Ok, Part::Whole, vec![result("usb", None, Outcome::Ok)]);
@@ -619,6 +626,8 @@ fn snapshots_alone_count_where_they_failed_until_they_are_made() {
     assert_eq!(last(), Some(("00000003".into(), "failed")));
     record(4, Outcome::Interrupted, Part::Snapshots, Vec::new());
     assert_eq!(last(), Some(("00000004".into(), "interrupted")));
+    record_with(14, made(), Part::Snapshots, Vec::new(), vec![step("before", None, 1.0)]);
+    assert_eq!(last(), Some(("00000004".into(), "interrupted")), "a hook left it out");
     record(5, made(), Part::Snapshots, Vec::new());
     assert_eq!(last(), Some(("00000002".into(), "ok")), "they are made again");
     record(6, Outcome::Failed, Part::Snapshots, Vec::new());
