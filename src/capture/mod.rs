@@ -178,6 +178,8 @@ pub enum CaptureError {
         what: String,
         /// What to do about it.
         hint: String,
+        /// How long it was waited for.
+        waited: Duration,
     },
     /// A subvolume was deleted after it was found.
     #[error("the subvolume {} was deleted before it could be captured", path.shown())]
@@ -226,14 +228,20 @@ pub enum CaptureError {
     Lock(#[from] LockError),
 }
 
+/// What it takes to ask a machine for every path of a job that does not answer.
+const LONG: Duration = Duration::from_secs(5);
+
 impl CaptureError {
-    /// Whether another machine gave no answer, so that the next question to it would wait as long.
+    /// Whether another machine gave no answer, so that the next question to it would wait as long. One that says at once that
+    /// it takes nobody now may take the next.
     pub fn is_unanswered(&self) -> bool {
-        matches!(
-            self,
-            CaptureError::Unreached { .. }
-                | CaptureError::Run(RunError::TimedOut { .. } | RunError::Stalled { .. })
-        )
+        match self {
+            CaptureError::Unreached { waited, .. } => *waited >= LONG,
+            error => matches!(
+                error,
+                CaptureError::Run(RunError::TimedOut { .. } | RunError::Stalled { .. })
+            ),
+        }
     }
 
     /// What to do about it, if there is something to say beyond the error itself.

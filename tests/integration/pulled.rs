@@ -385,6 +385,24 @@ fn paths_of_another_machine_are_none_of_this_one() {
 }
 
 #[test]
+fn a_machine_that_takes_nobody_for_a_moment_is_asked_for_the_next_path() {
+    let bench = Bench::with_history_of(&PULLED);
+    at_server(&bench, |server| {
+        server.requests.clear();
+        // As sshd does when too many come at once.
+        server.mute = Some(0);
+    });
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Failed, "{report:#?}");
+    let made = |item: &str| {
+        let targets = report.jobs[0].targets.iter();
+        targets.filter(|it| it.item.as_deref() == Some(item) && it.outcome == Outcome::Ok).count()
+    };
+    assert_eq!((made("/home"), made("/srv")), (0, 1), "{report:#?}");
+    bench.assert_mended("it answers again");
+}
+
+#[test]
 fn a_machine_that_hangs_is_waited_for_once() {
     let bench = Bench::with_history_of(&PULLED);
     at_server(&bench, |server| {

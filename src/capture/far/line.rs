@@ -136,6 +136,7 @@ impl<'a> Line<'a> {
             return Err(CaptureError::Unreached {
                 what: format!("{login} did not answer before, so it was not asked again"),
                 hint: format!("see whether it runs, and whether `ssh {login} true` ends"),
+                waited: Duration::ZERO,
             });
         }
         let ran = self.run_anyway(spec);
@@ -158,6 +159,7 @@ impl<'a> Line<'a> {
             Why::NotReached(said) => CaptureError::Unreached {
                 what: format!("{login} is not reached by ssh: {said}"),
                 hint: format!("`ssh {login} true` must work for root without any question"),
+                waited: completed.elapsed,
             },
             Why::Unfit { what, hint } => {
                 CaptureError::Unfit { what: format!("{login}: {what}"), hint }

@@ -25,6 +25,7 @@ use super::fake_borg::Answer;
 use super::fake_btrfs;
 use super::fake_lvm::Stage;
 use super::fake_pool::{FakePool, option};
+use super::fake_server::IN_VAIN;
 use super::fake_store::{self, FakeStore};
 use super::fake_tree::FakeTree;
 pub use super::world::{Fault, World};
@@ -393,7 +394,10 @@ fn completed(answer: Answer) -> Completed {
         exit: answer.exit,
         stdout: answer.stdout,
         stderr_tail: answer.stderr.join("\n").into_bytes(),
-        elapsed: Duration::ZERO,
+        elapsed: match answer.stderr.iter().any(|line| line.contains(IN_VAIN)) {
+            true => Duration::from_secs(30),
+            false => Duration::ZERO,
+        },
     }
 }
 

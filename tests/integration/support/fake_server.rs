@@ -20,6 +20,9 @@ use super::fake_plain::Plain;
 use super::fake_pool::{LOCATION, OnTheWay};
 use super::world::{World, injected};
 
+/// What ssh says when it has waited in vain.
+pub const IN_VAIN: &str = "Connection timed out";
+
 /// What a key leads to, and what may be done with it.
 #[derive(Debug, Clone)]
 pub struct FakeServer {
@@ -140,7 +143,7 @@ impl FakeServer {
     /// lost.
     fn alone(&mut self, asked: &str, work: impl FnOnce(&FakeHost) -> Answer) -> Answer {
         if self.is_away {
-            let stderr = vec!["ssh: connect to host: No route to host".into()];
+            let stderr = vec![format!("ssh: connect to host: {IN_VAIN}")];
             return Answer { exit: Exit::Code(255), stdout: Vec::new(), stderr };
         }
         if self.mute_from.is_some_and(|from| self.requests.len() >= from) {
