@@ -36,6 +36,40 @@ impl Failure {
     }
 }
 
+/// What is said when what was there of a copy is not the beginning of what is sent.
+const BEGUN_AGAIN: &str =
+    "what was sent before is not the beginning of what is sent now, so all was sent again";
+
+/// What is said when a difference was refused.
+fn all_was_sent(refused: &Record, error: &EngineError) -> String {
+    format!("the difference to {} could not be received, so all was sent: {error}", refused.name)
+}
+
+/// Takes a copy with as much help of what is there as it can have: as a difference to this base and behind the part that is
+/// there; from its beginning when it does not go on from that; as a whole when the difference is refused. `attempt` is told
+/// the base, and whether it goes on. Answers with what was taken and what it is based on; `warnings` tell what was done without.
+///
+/// # Errors
+/// What the last attempt failed by.
+pub(super) fn with_what_helps<'b, T>(
+    base: Option<&'b Record>,
+    warnings: &mut Vec<String>,
+    attempt: &mut dyn FnMut(Option<&'b Record>, bool) -> Result<T, Failure>,
+) -> Result<(T, Option<&'b Record>), EngineError> {
+    let mut taken = attempt(base, true);
+    if let Err(Failure::Differs(_)) = &taken {
+        warnings.push(BEGUN_AGAIN.to_owned());
+        taken = attempt(base, false);
+    }
+    match (taken, base) {
+        (Err(Failure::Difference(error)), Some(refused)) => {
+            warnings.push(all_was_sent(refused, &error));
+            Ok((attempt(None, false)?, None))
+        }
+        (taken, base) => Ok((taken?, base)),
+    }
+}
+
 /// Whether it failed because there was no space.
 pub(super) fn is_of_space(error: &EngineError) -> bool {
     matches!(Refusal::of(error), Refusal::Full(_))

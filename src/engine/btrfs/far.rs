@@ -14,10 +14,10 @@ use super::answers::{Checked, Done, Listing, Place, Refusal};
 use super::base::Base;
 use super::catalog::{finished_name, incoming_name};
 use super::compare::compared;
+use super::failure::with_what_helps;
 use super::names::{CopyName, is_item};
-use super::receive::{BEGUN_AGAIN, all_was_sent};
 use super::record::Record;
-use super::way::{Undone, Way};
+use super::way::Way;
 use super::wire::{Ask, Printed, Request};
 use crate::engine::estimate::measured;
 use crate::engine::made::{self, Made, sources_of};
@@ -293,22 +293,18 @@ impl Engine for FarEngine {
             true => data_here(cx, self),
             false => Data::Plain,
         };
-        let there = &self.target.repository;
-        let mut way = Way::of(&self.target, &listing, still, &made.name());
+        let way = Way::of(&self.target, &listing, still, &made.name());
+        let base = way.base.map(|base| base.received);
         let mut warnings = Vec::new();
-        let mut sent = self.send(cx, &made, (still, &way, data), progress);
-        if let Err(Undone::Differs(_)) = sent {
-            warnings.push(BEGUN_AGAIN.to_owned());
-            way.behind = None;
-            sent = self.send(cx, &made, (still, &way, data), progress);
-        }
-        if let (Err(Undone::Difference(detail)), Some(refused)) = (&sent, way.base) {
-            let error = Refusal::Difference(detail.clone()).into_error(there);
-            warnings.push(all_was_sent(refused.received, &error));
-            let way = Way { base: None, behind: None, ..way };
-            sent = self.send(cx, &made, (still, &way, data), progress);
-        }
-        Ok(sent.map_err(|undone| undone.into_error(there))?.report(warnings))
+        let (sent, _) = with_what_helps(base, &mut warnings, &mut |base, goes_on| {
+            let way = Way {
+                base: way.base.filter(|_| base.is_some()),
+                behind: way.behind.filter(|_| goes_on),
+                ..way
+            };
+            self.send(cx, &made, (still, &way, data), progress)
+        })?;
+        Ok(sent.report(warnings))
     }
 
     fn resumes(&self) -> bool {

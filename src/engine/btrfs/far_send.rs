@@ -1,11 +1,12 @@
 //! Sends a snapshot to another machine.
 
 use super::answers::{Refusal, Taken};
+use super::failure::Failure;
 use super::far::{FarEngine, predictions};
 use super::names::{Item, SentUuid};
 use super::record::Record;
 use super::transfer::Sealed;
-use super::way::{Undone, Way};
+use super::way::Way;
 use super::wire::{Ask, Receive};
 use crate::engine::made::Made;
 use crate::engine::sent::{
@@ -25,7 +26,7 @@ impl FarEngine {
         made: &Made,
         (still, way, data): (&StillSubvolume, &Way<'_>, Data),
         progress: OnProgress<'_>,
-    ) -> Result<Sealed, Undone> {
+    ) -> Result<Sealed, Failure> {
         let name = made.name();
         let base = way.base;
         let parent = base.map(|base| -> Result<Parent, EngineError> {
@@ -55,10 +56,12 @@ impl FarEngine {
             return Ok(Sealed { name, bytes: None, files: None, left: None });
         }
         if chained.before.last().is_some_and(|stage| has_differed(&stage.stderr_tail)) {
-            return Err(Undone::Differs("the snapshot is not what was sent before".into()));
+            let what = Refusal::Differs("the snapshot is not what was sent before".into());
+            return Err(Failure::Differs(what.into_error(&self.target().repository)));
         }
         if let Some(error) = base_changed(&before, &chained) {
-            return Err(Undone::Difference(error.to_string()));
+            let what = Refusal::Difference(error.to_string());
+            return Err(Failure::Difference(what.into_error(&self.target().repository)));
         }
         if cannot_be_sent(&chained) && way.part_size.is_some() {
             self.give_up(cx, &name);
@@ -79,11 +82,25 @@ impl FarEngine {
     }
 
     /// Why the server took nothing.
-    fn refused(&self, spec: &CommandSpec, ended: &Completed) -> Undone {
+    fn refused(&self, spec: &CommandSpec, ended: &Completed) -> Failure {
+        let there = &self.target().repository;
         match Refusal::last(&ended.stderr_tail) {
-            Some(Refusal::Difference(detail)) => Undone::Difference(detail),
-            Some(Refusal::Differs(detail)) => Undone::Differs(detail),
-            _ => self.why(spec, ended).into(),
+            Some(it @ Refusal::Difference(_)) => Failure::Difference(it.into_error(there)),
+            Some(it @ Refusal::Differs(_)) => Failure::Differs(it.into_error(there)),
+            Some(
+                Refusal::NoRequest(_)
+                | Refusal::Version(_)
+                | Refusal::NotAllowed(_)
+                | Refusal::Missing
+                | Refusal::Exists
+                | Refusal::Full(_)
+                | Refusal::Damaged(_)
+                | Refusal::Locked(_)
+                | Refusal::Unfit(_)
+                | Refusal::NoSource(_)
+                | Refusal::Failed(_),
+            )
+            | None => self.why(spec, ended).into(),
         }
     }
 

@@ -4,7 +4,7 @@ use super::BtrfsEngine;
 use super::base::{Base, told_of, unproven_since};
 use super::catalog::{Catalog, Copies, there};
 use super::claimed::refuse_claimed;
-use super::failure::Failure;
+use super::failure::with_what_helps;
 use super::parts::{Found, Part};
 use super::record::Record;
 use super::transfer::{Origin, Transfer};
@@ -53,20 +53,12 @@ impl BtrfsEngine {
         }
         let mut warnings: Vec<String> =
             unproven_since(still, base, there(&copies)).map(told_of).into_iter().collect();
-        let received_base = base.map(|base| base.received);
-        let behind = begun.map(|begun| (begun.part, begun.found));
-        let mut received = transfer.carry_out(received_base, behind, progress);
-        if let Err(Failure::Differs(_)) = &received {
-            warnings.push(BEGUN_AGAIN.to_owned());
-            received = transfer.carry_out(received_base, None, progress);
-        }
-        let (base, received) = match (received, received_base) {
-            (Err(Failure::Difference(error)), Some(refused)) => {
-                warnings.push(all_was_sent(refused, &error));
-                (None, transfer.carry_out(None, None, progress)?)
-            }
-            (received, base) => (base, received?),
-        };
+        let mut part = begun.map(|begun| (begun.part, begun.found));
+        let base = base.map(|base| base.received);
+        let (received, base) = with_what_helps(base, &mut warnings, &mut |base, goes_on| {
+            let part = part.take().filter(|_| goes_on);
+            transfer.carry_out(base, part, progress)
+        })?;
         let sealed = transfer.seal(base, received)?;
         Ok(sealed.report(warnings))
     }
@@ -160,13 +152,4 @@ impl BtrfsEngine {
 struct Begun {
     part: Part,
     found: Found,
-}
-
-/// What is said when what was there of a copy is not the beginning of what is sent.
-pub(super) const BEGUN_AGAIN: &str =
-    "what was sent before is not the beginning of what is sent now, so all was sent again";
-
-/// What is said when a difference was refused.
-pub(super) fn all_was_sent(refused: &Record, error: &EngineError) -> String {
-    format!("the difference to {} could not be received, so all was sent: {error}", refused.name)
 }

@@ -1,9 +1,9 @@
 //! How a snapshot is sent to another machine: as a difference or as a whole, and from its beginning or behind what is there.
 
-use super::answers::{Begun, Listing, Refusal};
+use super::answers::{Begun, Listing};
 use super::base::Base;
 use super::record::Record;
-use crate::engine::{EngineError, StillSubvolume};
+use crate::engine::StillSubvolume;
 use crate::model::target::Target;
 use crate::tools::btrfs::parts::{Behind, Cutting, Mark};
 
@@ -51,32 +51,5 @@ impl<'w> Way<'w> {
     pub fn cutting(&self) -> Option<Cutting> {
         let behind = Behind { mark: self.behind?.clone(), received: None, leave_out: true };
         Some(Cutting { every: self.part_size?, seed: None, behind: Some(behind) })
-    }
-}
-
-/// Why nothing was sent.
-pub(super) enum Undone {
-    /// The difference was refused there; everything may be taken.
-    Difference(String),
-    /// What is there is not the beginning of it; it may be sent from its beginning.
-    Differs(String),
-    /// Any other failure.
-    Other(EngineError),
-}
-
-impl From<EngineError> for Undone {
-    fn from(error: EngineError) -> Self {
-        Undone::Other(error)
-    }
-}
-
-impl Undone {
-    /// What it is to the client of a repository.
-    pub fn into_error(self, repository: &str) -> EngineError {
-        match self {
-            Undone::Difference(detail) => Refusal::Difference(detail).into_error(repository),
-            Undone::Differs(detail) => Refusal::Differs(detail).into_error(repository),
-            Undone::Other(error) => error,
-        }
     }
 }
