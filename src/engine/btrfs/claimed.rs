@@ -1,28 +1,35 @@
-//! What another machine says of itself, when it is asked to send: it must not be what something else here is.
+//! What another machine says of itself, when it sends or is asked to send: it must not be what something else here is.
+//! `btrfs receive` would take it for that, and receive differences to that as differences to this; and the machine that sent
+//! the other one would take it for its own. Every snapshot has a UUID of its own.
 
 use super::catalog::Catalog;
 use crate::engine::EngineError;
 
-/// Refuses what claims to be another copy, or a subvolume in the directory: `btrfs receive` would take it for that, and receive
-/// differences to that as differences to this.
-pub(super) fn refuse_claimed(
+/// Whether the record of another copy than the one of this name has this UUID already.
+///
+/// # Errors
+/// When the records cannot be read.
+pub(super) fn is_claimed(
     catalog: &Catalog<'_>,
     name: &str,
     sent: &str,
-) -> Result<(), EngineError> {
+) -> Result<bool, EngineError> {
     let (records, _) = catalog.all_records()?;
-    let mut is_claimed = records.iter().any(|record| record.name != name && record.claims(sent));
-    for found in catalog.place.subvolumes(&catalog.place.nested()?)?.into_iter().flatten() {
+    Ok(records.iter().any(|record| record.name != name && record.claims(sent)))
+}
+
+/// Whether a subvolume below a directory of copies of this machine, however deep, is that or was received as it.
+///
+/// # Errors
+/// When the file system does not answer.
+pub(super) fn is_here(catalog: &Catalog<'_>, sent: &str) -> Result<bool, EngineError> {
+    let host = catalog.cx.host;
+    for path in host.nested_subvolumes(&catalog.location)? {
+        let found = host.subvolume(&path)?.unwrap_or_default();
         let uuids = [found.uuid, found.received_uuid];
-        is_claimed |= uuids.iter().flatten().any(|uuid| uuid == sent);
+        if uuids.iter().flatten().any(|uuid| uuid == sent) {
+            return Ok(true);
+        }
     }
-    match is_claimed {
-        false => Ok(()),
-        true => Err(EngineError::Output {
-            engine: "btrfs",
-            what: format!(
-                "{sent} is the UUID of another copy already, so nothing is received as that"
-            ),
-        }),
-    }
+    Ok(false)
 }

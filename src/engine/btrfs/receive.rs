@@ -3,7 +3,7 @@
 use super::BtrfsEngine;
 use super::base::{Base, told_of, unproven_since};
 use super::catalog::{Catalog, Copies, there};
-use super::claimed::refuse_claimed;
+use super::claimed::{is_claimed, is_here};
 use super::failure::with_what_helps;
 use super::parts::{Found, Part};
 use super::record::Record;
@@ -49,7 +49,7 @@ impl BtrfsEngine {
         transfer.refuse_taken()?;
         transfer.clear_others(begun.as_ref().map(|begun| &begun.part))?;
         if matches!(still.from, SentFrom::There(_)) {
-            refuse_claimed(&catalog, &transfer.name, &still.snapshot.uuid)?;
+            refuse_claimed(&catalog, &transfer)?;
         }
         let mut warnings: Vec<String> =
             unproven_since(still, base, there(&copies)).map(told_of).into_iter().collect();
@@ -152,4 +152,18 @@ impl BtrfsEngine {
 struct Begun {
     part: Part,
     found: Found,
+}
+
+/// Refuses what claims to be another copy, or a subvolume in the directory.
+fn refuse_claimed(catalog: &Catalog<'_>, transfer: &Transfer<'_>) -> Result<(), EngineError> {
+    let sent = transfer.sent;
+    match is_claimed(catalog, &transfer.name, sent)? || is_here(catalog, sent)? {
+        false => Ok(()),
+        true => Err(EngineError::Output {
+            engine: "btrfs",
+            what: format!(
+                "{sent} is the UUID of another copy already, so nothing is received as that"
+            ),
+        }),
+    }
 }

@@ -19,6 +19,7 @@ use super::BtrfsEngine;
 use super::allow::Allow;
 use super::answers::{Adopted, Begun, Checked, Done, Listing, Place, Refusal, Taken};
 use super::catalog::{Catalog, Copies, there};
+use super::claimed::{is_claimed, is_here};
 use super::failure::Failure;
 use super::names::CopyName;
 use super::others::Wanted;
@@ -29,7 +30,7 @@ use super::wire::{Ask, Printed, Receive, Request};
 use crate::engine::made::Made;
 use crate::engine::sent::{Blame, Data, failure, run_all};
 use crate::engine::{Adoption, CheckReport, Context, Engine, EngineError, Foreign, TakeOver};
-use crate::host::{ActError, LockError, LockGuard, LockMode, StdoutMode, Stream};
+use crate::host::{LockError, LockGuard, LockMode, StdoutMode, Stream};
 use crate::model::copy::Series;
 use crate::model::event::Progress;
 use crate::model::names::HostName;
@@ -194,8 +195,11 @@ impl Desk<'_> {
     fn listing(&self, catalog: &Catalog<'_>) -> Result<Listing, Refusal> {
         let copies = catalog.copies().map_err(told)?;
         let parts = catalog.parts().map_err(told)?;
-        let (records, _) = catalog.all_records().map_err(told)?;
-        // What somebody else has claimed to be cannot be received any more: see `refuse_claimed`.
+        let records = match parts.is_empty() {
+            true => Vec::new(),
+            false => catalog.all_records().map_err(told)?.0,
+        };
+        // What somebody else has claimed to be cannot be received any more.
         let is_claimed = |part: &Part| records.iter().any(|record| record.claims(&part.sent));
         let parts = parts.into_iter().filter(|it| self.may_see(&it.made) && !is_claimed(it));
         let begun = |part: Part| {
@@ -305,9 +309,14 @@ impl Desk<'_> {
             let what = format!("write over {}, which is there", name.as_str());
             return Err(Refusal::NotAllowed(what));
         }
-        refuse_claimed(&catalog, &name, receive.sent.as_str())?;
+        if is_claimed(&catalog, name.as_str(), receive.sent.as_str()).map_err(told)? {
+            return Err(is_already(receive.sent.as_str(), "a copy's"));
+        }
         self.clear_leftovers(&catalog, &receive.host, &name, behind.as_ref().map(|(it, _)| it))?;
-        self.refuse_there(&catalog, receive.sent.as_str())?;
+        // What was left of it bears it as well.
+        if is_here(&catalog, receive.sent.as_str()).map_err(told)? {
+            return Err(is_already(receive.sent.as_str(), "a subvolume's"));
+        }
         let transfer = Transfer {
             engine: self.engine,
             catalog: &catalog,
@@ -318,29 +327,9 @@ impl Desk<'_> {
             made: &made,
             part_size: receive.part_size,
         };
-        let received = transfer.carry_out(base, behind, &mut |_| {});
-        let received = received.map_err(|failure| match failure {
-            Failure::Difference(EngineError::Failed { detail, .. }) => Refusal::Difference(detail),
-            Failure::Difference(error) => Refusal::Difference(error.to_string()),
-            Failure::Differs(error) => Refusal::Differs(error.to_string()),
-            Failure::Refused(error) | Failure::Other(error) => told(error),
-        })?;
+        let received = transfer.carry_out(base, behind, &mut |_| {}).map_err(not_taken)?;
         let sealed = transfer.seal(base, received).map_err(told)?;
         Ok(Taken { name, bytes: sealed.bytes, files: sealed.files, left: sealed.left })
-    }
-
-    /// Refuses what claims to be a subvolume that is here; see [`refuse_claimed`].
-    fn refuse_there(&self, catalog: &Catalog<'_>, sent: &str) -> Result<(), Refusal> {
-        let host = self.cx.host;
-        let failed = |error: ActError| told(error.into());
-        for path in host.nested_subvolumes(&catalog.location).map_err(failed)? {
-            let found = host.subvolume(&path).map_err(failed)?.unwrap_or_default();
-            let uuids = [found.uuid, found.received_uuid];
-            if uuids.iter().flatten().any(|uuid| uuid == sent) {
-                return Err(is_already(sent, "a subvolume's"));
-            }
-        }
-        Ok(())
     }
 
     /// The part behind which a stream is to go on, if it is to.
@@ -444,18 +433,18 @@ impl Desk<'_> {
     }
 }
 
-/// Refuses what claims to be another copy: the machine that sent that would take it for its own, and `btrfs receive` for
-/// what the next difference is made to. Every snapshot has a UUID of its own.
-fn refuse_claimed(catalog: &Catalog<'_>, name: &CopyName, sent: &str) -> Result<(), Refusal> {
-    let (records, _) = catalog.all_records().map_err(told)?;
-    match records.iter().any(|record| record.name != name.as_str() && record.claims(sent)) {
-        true => Err(is_already(sent, "a copy's")),
-        false => Ok(()),
-    }
-}
-
 fn is_already(sent: &str, whose: &str) -> Refusal {
     Refusal::NotAllowed(format!("{sent} is {whose} already"))
+}
+
+/// What is said when nothing was taken.
+fn not_taken(failure: Failure) -> Refusal {
+    match failure {
+        Failure::Difference(EngineError::Failed { detail, .. }) => Refusal::Difference(detail),
+        Failure::Difference(error) => Refusal::Difference(error.to_string()),
+        Failure::Differs(error) => Refusal::Differs(error.to_string()),
+        Failure::Refused(error) | Failure::Other(error) => told(error),
+    }
 }
 
 fn told(error: EngineError) -> Refusal {
