@@ -4,18 +4,18 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use crate::bench_machine::{
-    Machine, assert_same_tree, command, family_of, fill, kill_one_of, must, must_at_last,
-    processes_about, torture,
+    assert_same_tree, command, family_of, fill, kill_one_of, must, must_at_last, processes_about,
+    torture,
 };
-use crate::btrfs::Disk;
 use crate::sshd::{Account, Line, Sshd};
-use crate::subvolumes::{closed_directory, configure, made};
+use crate::subvolumes::{self, configure, disks, made};
 
 /// What sudo lets the account run, as the README says.
 const PROGRAMS: &str = "/usr/bin/btrfs, /usr/bin/cat, /usr/bin/dd, /usr/bin/find, /usr/bin/mkdir, /usr/bin/mv, /usr/bin/rm, /usr/bin/stat, /usr/bin/sync, /usr/bin/tar";
@@ -25,27 +25,28 @@ const ODD: &str = "it's $(touch x) `touch x`; *";
 
 /// A job on the subvolume `disk/home`, whose copies go to a directory of `copies` behind ssh.
 struct Scene {
-    // In this order: what is mounted below the machine's directory goes before that.
+    // In this order: who works on the disks goes before them.
     line: Line,
     sshd: Sshd,
     account: Account,
-    copies: Disk,
-    disk: Disk,
-    machine: Machine,
-    directory: &'static str,
+    base: subvolumes::Scene,
+}
+
+impl Deref for Scene {
+    type Target = subvolumes::Scene;
+
+    fn deref(&self) -> &subvolumes::Scene {
+        &self.base
+    }
 }
 
 fn scene(directory: &'static str, megabytes: u64) -> Scene {
-    let machine = Machine::bare("[jobs]\n");
-    let disk = Disk::new(&machine, "btrfs", "disk", 600);
-    let copies = Disk::new(&machine, "btrfs", "copies", megabytes);
-    must("btrfs", &["-q", "subvolume", "create", &disk.path("home")]);
-    closed_directory(copies.path(directory));
+    let base = disks(directory, megabytes);
     let account = Account::new();
     account.may_run(PROGRAMS);
     let sshd = Sshd::start(&["key"], |_, public| public.to_owned());
     let line = sshd.line("key", &account.name);
-    let scene = Scene { line, sshd, account, copies, disk, machine, directory };
+    let scene = Scene { line, sshd, account, base };
     scene.configure("");
     scene.machine.run(&["init", "t"]).expect(0);
     scene
@@ -65,44 +66,9 @@ impl Scene {
         configure(&self.machine, &text);
     }
 
-    /// As if the disk was in this machine.
-    fn configure_here(&self) {
-        let text = format!(
-            "[targets.t.btrfs]\nlocation = \"{{root}}/copies/{}\"\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{{root}}/disk/home\"]\n",
-            self.directory
-        );
-        configure(&self.machine, &text);
-    }
-
-    fn home(&self) -> PathBuf {
-        self.disk.at.join("home")
-    }
-
-    /// Where a copy lies.
-    fn copy(&self, id: &str) -> PathBuf {
-        self.copies.at.join(self.directory).join(id)
-    }
-
-    /// Runs the job, which must go well, and answers with the new copy's id and what was sent for it, in bytes.
-    #[track_caller]
-    fn run(&self) -> (String, u64) {
-        made(&self.machine.run(&["--json", "run"]).expect(0))
-    }
-
-    /// What lies in the directory of copies besides our own directory, by name.
-    fn there(&self) -> Vec<String> {
-        let names = fs::read_dir(self.copies.at.join(self.directory)).unwrap();
-        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.filter(|name| name != ".stillpoint").collect();
-        names.sort();
-        names
-    }
-
     /// What there is of records.
     fn records(&self) -> usize {
-        fs::read_dir(self.copies.at.join(self.directory).join(".stillpoint/copies"))
-            .unwrap()
-            .count()
+        fs::read_dir(self.target().join(".stillpoint/copies")).unwrap().count()
     }
 }
 
@@ -194,7 +160,7 @@ fn copies_there_are_as_those_on_this_machine_and_the_shell_is_given_words_alone(
     assert_eq!(scene.there(), [&*first, &*second]);
     machine.run(&["unpin", "home", &first]).expect(0);
     // What another machine is just about to rename stays, and what nobody will.
-    let own = scene.copies.at.join(scene.directory).join(".stillpoint");
+    let own = scene.target().join(".stillpoint");
     let fresh = own.join(".target.json.0123456789abcdef");
     let old = own.join(format!("copies/.{second}.json.0123456789abcdef"));
     for draft in [&fresh, &old] {
@@ -206,7 +172,7 @@ fn copies_there_are_as_those_on_this_machine_and_the_shell_is_given_words_alone(
     assert!(fresh.exists());
 
     // The disk comes into this machine, and goes on.
-    scene.configure_here();
+    scene.base.configure("", "");
     assert_eq!(machine.copies("t"), [&*second]);
     machine.run(&["check", "--target", "t"]).expect(0);
     fs::write(scene.home().join("plain"), "here\n").unwrap();
@@ -221,7 +187,7 @@ fn copies_there_are_as_those_on_this_machine_and_the_shell_is_given_words_alone(
     must("btrfs", &["-q", "send", "-f", stream.to_str().unwrap(), &snapshot]);
     must("btrfs", &["-q", "receive", "-f", stream.to_str().unwrap(), nested.to_str().unwrap()]);
     for odd in [&b"\xff\n256 d x"[..], b"12\xff"] {
-        let odd = scene.copies.at.join(scene.directory).join(OsStr::from_bytes(odd));
+        let odd = scene.target().join(OsStr::from_bytes(odd));
         let made = command("btrfs").args(["-q", "subvolume", "create"]).arg(&odd).status();
         assert!(made.unwrap().success());
     }

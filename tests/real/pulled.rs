@@ -2,15 +2,14 @@
 //! devices, and an sshd of our own in between, which lets in an account that may do what sudo lets it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 
 use crate::bench_machine::{
-    Machine, assert_same_tree, family_of, fill, kill_one_of, must, must_at_last, processes_about,
-    torture,
+    assert_same_tree, family_of, fill, kill_one_of, must, must_at_last, processes_about, torture,
 };
-use crate::btrfs::Disk;
 use crate::sshd::{Account, Line, Sshd};
-use crate::subvolumes::{closed_directory, configure, made};
+use crate::subvolumes::{self, configure, disks};
 
 /// What sudo lets the account run, as the README says.
 const PROGRAMS: &str =
@@ -18,26 +17,28 @@ const PROGRAMS: &str =
 
 /// A job that pulls the subvolume `disk/home`, whose copies go to `copies/t`.
 struct Scene {
-    // In this order: what is mounted below the machine's directory goes before that.
+    // In this order: who works on the disks goes before them.
     line: Line,
     sshd: Sshd,
     account: Account,
-    copies: Disk,
-    disk: Disk,
-    machine: Machine,
+    base: subvolumes::Scene,
+}
+
+impl Deref for Scene {
+    type Target = subvolumes::Scene;
+
+    fn deref(&self) -> &subvolumes::Scene {
+        &self.base
+    }
 }
 
 fn scene() -> Scene {
-    let machine = Machine::bare("[jobs]\n");
-    let disk = Disk::new(&machine, "btrfs", "disk", 600);
-    let copies = Disk::new(&machine, "btrfs", "copies", 600);
-    must("btrfs", &["-q", "subvolume", "create", &disk.path("home")]);
-    closed_directory(copies.path("t"));
+    let base = disks("t", 600);
     let account = Account::new();
     account.may_run(PROGRAMS);
     let sshd = Sshd::start(&["key"], |_, public| public.to_owned());
     let line = sshd.line("key", &account.name);
-    let scene = Scene { line, sshd, account, copies, disk, machine };
+    let scene = Scene { line, sshd, account, base };
     scene.configure("", "");
     scene.machine.run(&["init", "t"]).expect(0);
     scene
@@ -55,20 +56,6 @@ impl Scene {
              [jobs.far]\ntargets = [\"t\"]\n[jobs.far.subvolumes]\nhost = \"ssh://{login}@127.0.0.1:{port}\"\nsnapshots = \"{{root}}/disk/.stillpoint\"\nssh-command = {ssh:?}\npaths = [\"{{root}}/disk/home\"]\n{source}"
         );
         configure(&self.machine, &text);
-    }
-
-    fn home(&self) -> PathBuf {
-        self.disk.at.join("home")
-    }
-
-    fn copy(&self, id: &str) -> PathBuf {
-        self.copies.at.join("t").join(id)
-    }
-
-    /// Runs the job, which must go well, and answers with the new copy's id and what was sent for it, in bytes.
-    #[track_caller]
-    fn run(&self) -> (String, u64) {
-        made(&self.machine.run(&["--json", "run"]).expect(0))
     }
 
     /// The snapshots of ours on that machine.

@@ -1,7 +1,7 @@
 //! Transfers of subvolumes that are interrupted, and go on where they stopped.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::bench_machine::{
     Machine, assert_same_tree, family_of, fill, kill_one_of, must, processes_about, torture,
@@ -41,79 +41,60 @@ fn sent_for(copies: &Path, id: &str) -> u64 {
     serde_json::from_slice::<serde_json::Value>(&record).unwrap()["bytes"].as_u64().unwrap()
 }
 
-/// What lies in a directory of copies besides our own directory, by name.
-fn names(copies: &Path) -> Vec<String> {
-    let names =
-        fs::read_dir(copies).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|name| name != ".stillpoint").collect();
-    names.sort();
-    names
-}
-
 /// Only the last part that is on the disk is left, of which nobody takes it for a copy.
 #[track_caller]
-fn assert_only_a_part(machine: &Machine, copies: &Path, whole: &[String], after: &str) -> u64 {
+fn assert_only_a_part(scene: &subvolumes::Scene, whole: &[String], after: &str) -> u64 {
+    let copies = scene.target();
     let part =
-        part(copies).unwrap_or_else(|| panic!("{after}: there is no part: {:?}", names(copies)));
+        part(&copies).unwrap_or_else(|| panic!("{after}: there is no part: {:?}", scene.there()));
     let name = format!(".incoming.{}.part{}", part["copy"].as_str().unwrap(), part["mark"]["part"]);
-    assert!(copies.join(&name).exists(), "{after}: {:?}", names(copies));
-    assert_eq!(machine.copies("t"), whole, "{after}");
-    offset(copies)
+    assert!(copies.join(&name).exists(), "{after}: {:?}", scene.there());
+    assert_eq!(scene.machine.copies("t"), whole, "{after}");
+    offset(&copies)
 }
 
-/// Everything of a scene that both kinds of target have.
-struct Bench<'s> {
-    machine: &'s Machine,
-    /// The directory of copies.
-    copies: PathBuf,
-    /// The subvolume.
-    home: PathBuf,
+/// The snapshots of the subvolume, whatever they are called: all that is on its disk besides.
+fn kept(scene: &subvolumes::Scene) -> usize {
+    let disk = scene.disk.at.to_str().unwrap();
+    must("btrfs", &["subvolume", "list", "-o", disk]).lines().count() - 1
 }
 
-impl Bench<'_> {
-    /// The snapshots of the subvolume, the newest last.
-    fn kept(&self) -> usize {
-        let disk = self.home.parent().unwrap();
-        must("btrfs", &["subvolume", "list", "-o", disk.to_str().unwrap()]).lines().count() - 1
-    }
-
-    /// Kills a process of a run when a part of so many bytes is there, and lets the next one go on.
-    fn killed(&self, megabytes: u64, least: u64, victim: &str) {
-        let whole = self.machine.copies("t");
-        let copies = self.copies.to_str().unwrap();
-        let find = |id| {
-            if offset(&self.copies) < least {
-                return None;
-            }
-            let there = processes_about(copies);
-            family_of(id).into_iter().chain(there).find(|it| it.contains(victim))
-        };
-        let killed = slowly(self.machine, || kill_one_of(self.machine, &["run"], 0, find));
-        assert!(killed, "{victim} was not killed in time");
-        let there = assert_only_a_part(self.machine, &self.copies, &whole, victim);
-        assert!(there >= least);
-        fs::write(self.home.join("later"), victim).unwrap();
-        self.machine.run(&["--json", "run"]).expect(0);
-        let now = self.machine.copies("t");
-        let made: Vec<&String> = now.iter().filter(|id| !whole.contains(id)).collect();
-        let [finished, new] = made[..] else { panic!("{victim}: {made:?}") };
-        let rest = (megabytes << 20) - there;
-        let sent = sent_for(&self.copies, finished);
-        assert!(sent < rest + (1 << 20), "{victim}: {sent} bytes were sent, {rest} were left");
-        assert!(sent_for(&self.copies, new) < 1 << 20, "{victim}");
-        assert_same_tree(&self.home, &self.copies.join(new));
-        // What was finished is what was there then.
-        let without = |at: &Path| {
-            let all = crate::bench_machine::manifest(at);
-            all.into_iter()
-                .filter(|it| !it.contains("later") && !it.starts_with("d "))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(without(&self.copies.join(finished)), without(&self.home), "{victim}");
-        assert_eq!(names(&self.copies), now, "{victim}");
-        assert_eq!(part(&self.copies), None);
-        assert_eq!(self.kept(), 1, "{victim}");
-    }
+/// Kills a process of a run when a part of so many bytes is there, and lets the next one go on.
+fn killed(scene: &subvolumes::Scene, megabytes: u64, least: u64, victim: &str) {
+    let (machine, copies) = (&scene.machine, scene.target());
+    let whole = machine.copies("t");
+    let find = |id| {
+        if offset(&copies) < least {
+            return None;
+        }
+        let there = processes_about(copies.to_str().unwrap());
+        family_of(id).into_iter().chain(there).find(|it| it.contains(victim))
+    };
+    let killed = slowly(machine, || kill_one_of(machine, &["run"], 0, find));
+    assert!(killed, "{victim} was not killed in time");
+    let there = assert_only_a_part(scene, &whole, victim);
+    assert!(there >= least);
+    fs::write(scene.home().join("later"), victim).unwrap();
+    machine.run(&["--json", "run"]).expect(0);
+    let now = machine.copies("t");
+    let made: Vec<&String> = now.iter().filter(|id| !whole.contains(id)).collect();
+    let [finished, new] = made[..] else { panic!("{victim}: {made:?}") };
+    let rest = (megabytes << 20) - there;
+    let sent = sent_for(&copies, finished);
+    assert!(sent < rest + (1 << 20), "{victim}: {sent} bytes were sent, {rest} were left");
+    assert!(sent_for(&copies, new) < 1 << 20, "{victim}");
+    assert_same_tree(&scene.home(), &scene.copy(new));
+    // What was finished is what was there then.
+    let without = |at: &Path| {
+        let all = crate::bench_machine::manifest(at);
+        all.into_iter()
+            .filter(|it| !it.contains("later") && !it.starts_with("d "))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(without(&scene.copy(finished)), without(&scene.home()), "{victim}");
+    assert_eq!(scene.there(), now, "{victim}");
+    assert_eq!(part(&copies), None);
+    assert_eq!(kept(scene), 1, "{victim}");
 }
 
 fn share(home: &Path, name: &str, with: &str) {
@@ -125,8 +106,7 @@ fn share(home: &Path, name: &str, with: &str) {
 fn whatever_is_killed_on_either_side_only_the_rest_is_sent_again() {
     let scene = served::scene();
     scene.configure("push", PARTS);
-    let copies = scene.copies.at.join("t");
-    let bench = Bench { machine: &scene.machine, copies: copies.clone(), home: scene.home() };
+    let copies = scene.target();
     torture(&scene.home());
     fill(scene.home().join("big"), 9);
     share(&scene.home(), "shared", "big");
@@ -134,7 +114,7 @@ fn whatever_is_killed_on_either_side_only_the_rest_is_sent_again() {
     let serve = format!("serve --root {}", copies.display());
     let victims = ["stillpoint -c", "ssh -F none", &*serve, &*receive];
     for (round, victim) in victims.iter().enumerate() {
-        bench.killed(9, 5 << 20, victim);
+        killed(&scene, 9, 5 << 20, victim);
         // The next is a difference, with what it shares with what was there.
         fill(scene.home().join("big"), 9);
         share(&scene.home(), &format!("again-{round}"), "shared");
@@ -154,10 +134,8 @@ fn local(megabytes: u64) -> subvolumes::Scene {
 #[test]
 fn whatever_is_killed_on_one_machine_only_the_rest_is_sent_again() {
     let scene = local(9);
-    let copies = scene.copies.at.join("t");
-    let bench = Bench { machine: &scene.machine, copies, home: scene.home() };
     for (round, victim) in ["pass-stream", "stillpoint -c"].iter().enumerate() {
-        bench.killed(9, 5 << 20, victim);
+        killed(&scene, 9, 5 << 20, victim);
         scene.fill("big", 9);
         share(&scene.home(), &format!("again-{round}"), "shared");
     }
@@ -173,7 +151,7 @@ fn kill_the_sender(machine: &Machine, copies: &Path, least: u64) -> bool {
 
 /// Interrupts a run when a part of so many bytes is there.
 fn interrupt(scene: &subvolumes::Scene, least: u64) {
-    let copies = scene.copies.at.join("t");
+    let copies = scene.target();
     assert!(slowly(&scene.machine, || kill_the_sender(&scene.machine, &copies, least)));
     assert!(part(&copies).is_some(), "it ended before it was interrupted");
 }
@@ -181,7 +159,7 @@ fn interrupt(scene: &subvolumes::Scene, least: u64) {
 #[test]
 fn a_power_cut_leaves_a_part_that_is_whole() {
     let scene = local(30);
-    let copies = scene.copies.at.join("t");
+    let copies = scene.target();
     interrupt(&scene, 4 << 20);
     let before = offset(&copies);
     let (image, cut) = (scene.machine.path("copies.img"), scene.machine.path("cut.img"));
@@ -211,7 +189,7 @@ fn a_power_cut_leaves_a_part_that_is_whole() {
 #[test]
 fn what_is_not_the_beginning_of_what_is_sent_is_begun_again() {
     let scene = local(16);
-    let copies = scene.copies.at.join("t");
+    let copies = scene.target();
     interrupt(&scene, 4 << 20);
     // A record that speaks of another stream.
     let record = fs::read_dir(copies.join(".stillpoint/parts")).unwrap().next().unwrap().unwrap();
@@ -264,7 +242,7 @@ fn a_full_disk_keeps_no_part() {
     scene.fill("big", 250);
     scene.machine.run(&["run"]).expect(10).says("no space");
     assert_eq!(scene.strays(), [] as [String; 0]);
-    assert_eq!(part(&scene.copies.at.join("t")), None);
+    assert_eq!(part(&scene.target()), None);
     fs::remove_file(scene.home().join("big")).unwrap();
     fs::write(scene.home().join("small"), "x").unwrap();
     // By itself, btrfs gives space back within half a minute.
@@ -280,7 +258,7 @@ fn a_full_disk_keeps_no_part() {
 fn whoever_lies_about_parts_gets_nothing_and_takes_nothing_away() {
     let scene = served::scene();
     scene.configure("push", PARTS);
-    let copies = scene.copies.at.join("t");
+    let copies = scene.target();
     fill(scene.home().join("big"), 16);
     assert!(slowly(&scene.machine, || kill_the_sender(&scene.machine, &copies, 4 << 20)));
     let before = part(&copies).unwrap();

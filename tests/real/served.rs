@@ -3,8 +3,9 @@
 
 use std::fs;
 use std::io::Write;
+use std::ops::Deref;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,12 +13,11 @@ use stillpoint::tools::btrfs::stream::{attribute, header, kind};
 
 use crate::as_subvolume::falsify;
 use crate::bench_machine::{
-    Machine, PROGRAM, Ran, assert_same_tree, command, family_of, fill, kill_one_of, manifest,
-    moments, must, processes_about, torture, wait_for_no_process_about,
+    PROGRAM, Ran, assert_same_tree, command, family_of, kill_one_of, manifest, moments, must,
+    processes_about, torture, wait_for_no_process_about,
 };
-use crate::btrfs::Disk;
 use crate::sshd::Sshd;
-use crate::subvolumes::{closed_directory, configure, made, set_read_only, shown};
+use crate::subvolumes::{self, closed_directory, configure, disks, set_read_only, shown};
 
 /// What a key may do, and the name of its file.
 const KEYS: [(&str, &str); 4] = [
@@ -41,21 +41,22 @@ fn sshd(root: &str) -> Sshd {
 
 /// A job on the subvolume `disk/home`, whose copies go to `copies/t` on a server.
 pub struct Scene {
-    // In this order: what is mounted below the machine's directory goes before that.
+    // In this order: who serves what is on the disks goes before them.
     sshd: Sshd,
-    pub copies: Disk,
-    pub disk: Disk,
-    pub machine: Machine,
+    base: subvolumes::Scene,
+}
+
+impl Deref for Scene {
+    type Target = subvolumes::Scene;
+
+    fn deref(&self) -> &subvolumes::Scene {
+        &self.base
+    }
 }
 
 pub fn scene() -> Scene {
-    let machine = Machine::bare("[jobs]\n");
-    let disk = Disk::new(&machine, "btrfs", "disk", 600);
-    let copies = Disk::new(&machine, "btrfs", "copies", 600);
-    must("btrfs", &["-q", "subvolume", "create", &disk.path("home")]);
-    closed_directory(copies.path("t"));
-    let sshd = sshd(&copies.path("t"));
-    let scene = Scene { sshd, copies, disk, machine };
+    let base = disks("t", 600);
+    let scene = Scene { sshd: sshd(&base.copies.path("t")), base };
     scene.configure("all", "");
     scene.machine.run(&["init", "t"]).expect(0);
     scene
@@ -70,34 +71,6 @@ impl Scene {
              [jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{{root}}/disk/home\"]\n"
         );
         configure(&self.machine, &text);
-    }
-
-    pub fn home(&self) -> PathBuf {
-        self.disk.at.join("home")
-    }
-
-    /// Where a copy lies.
-    pub fn copy(&self, id: &str) -> PathBuf {
-        self.copies.at.join("t").join(id)
-    }
-
-    /// Runs the job, which must go well, and answers with the new copy's id and what was sent for it, in bytes.
-    #[track_caller]
-    pub fn run(&self) -> (String, u64) {
-        made(&self.machine.run(&["--json", "run"]).expect(0))
-    }
-
-    fn fill(&self, name: &str, megabytes: u64) {
-        fill(self.home().join(name), megabytes);
-    }
-
-    /// What lies in the directory of copies besides our own directory, by name.
-    pub fn there(&self) -> Vec<String> {
-        let names = fs::read_dir(self.copies.path("t")).unwrap();
-        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.filter(|name| name != ".stillpoint").collect();
-        names.sort();
-        names
     }
 
     /// Asks as a hostile client does, with a stream behind the request.

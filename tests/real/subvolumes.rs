@@ -18,21 +18,29 @@ pub fn made(ran: &Ran) -> (String, u64) {
     (target["copy"].as_str().unwrap().to_owned(), target["bytes_new"].as_u64().unwrap())
 }
 
-/// A job on the subvolume `disk/home`, whose copies go to `copies/t`, a directory of another btrfs.
+/// A job on the subvolume `disk/home`, whose copies go to a directory of another btrfs, which is at `copies`.
 pub struct Scene {
     // In this order: what is mounted below the machine's directory goes before that.
     pub copies: Disk,
     pub disk: Disk,
     pub machine: Machine,
+    /// That directory.
+    pub directory: &'static str,
 }
 
-pub fn scene(megabytes: u64) -> Scene {
+/// The two disks, with the subvolume and the directory, before anything is configured.
+pub fn disks(directory: &'static str, megabytes: u64) -> Scene {
     let machine = Machine::bare("[jobs]\n");
     let disk = Disk::new(&machine, "btrfs", "disk", 600);
     let copies = Disk::new(&machine, "btrfs", "copies", megabytes);
     must("btrfs", &["-q", "subvolume", "create", &disk.path("home")]);
-    closed_directory(copies.path("t"));
-    let scene = Scene { copies, disk, machine };
+    closed_directory(copies.path(directory));
+    Scene { copies, disk, machine, directory }
+}
+
+/// A scene whose target is `copies/t`, on a disk of so many MiB.
+pub fn scene(megabytes: u64) -> Scene {
+    let scene = disks("t", megabytes);
     scene.configure("", "");
     scene.machine.run(&["init", "t"]).expect(0);
     scene
@@ -47,10 +55,11 @@ pub fn configure(machine: &Machine, text: &str) {
 
 impl Scene {
     pub fn configure(&self, target: &str, job: &str) {
+        let directory = self.directory;
         configure(
             &self.machine,
             &format!(
-                "[targets.t.btrfs]\nlocation = \"{{root}}/copies/t\"\n{target}\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{{root}}/disk/home\"]\n{job}"
+                "[targets.t.btrfs]\nlocation = \"{{root}}/copies/{directory}\"\n{target}\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{{root}}/disk/home\"]\n{job}"
             ),
         );
     }
@@ -59,9 +68,14 @@ impl Scene {
         self.disk.at.join("home")
     }
 
+    /// The directory of copies.
+    pub fn target(&self) -> PathBuf {
+        self.copies.at.join(self.directory)
+    }
+
     /// Where a copy lies.
     pub fn copy(&self, id: &str) -> PathBuf {
-        self.copies.at.join("t").join(id)
+        self.target().join(id)
     }
 
     /// Runs the job, which must go well, and answers with the new copy's id and what was sent for it, in bytes.
@@ -75,12 +89,19 @@ impl Scene {
         self.disk.snapshots().len()
     }
 
-    /// Everything in the target's directory that is no copy of ours that is listed.
-    pub fn strays(&self) -> Vec<String> {
-        let listed: BTreeSet<String> = self.machine.copies("t").into_iter().collect();
-        let names = fs::read_dir(self.copies.path("t")).unwrap();
+    /// What lies in the directory of copies besides our own directory, by name.
+    pub fn there(&self) -> Vec<String> {
+        let names = fs::read_dir(self.target()).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name != ".stillpoint" && !listed.contains(name)).collect()
+        let mut names: Vec<String> = names.filter(|name| name != ".stillpoint").collect();
+        names.sort();
+        names
+    }
+
+    /// What of that is no copy of ours that is listed.
+    pub fn strays(&self) -> Vec<String> {
+        let listed = self.machine.copies("t");
+        self.there().into_iter().filter(|name| !listed.contains(name)).collect()
     }
 
     pub fn fill(&self, name: &str, megabytes: u64) {
