@@ -1,8 +1,9 @@
 //! btrbk's configuration (btrbk.conf(5), version 0.32): sections without end marks, each with options that those in it
 //! inherit.
 
-use super::draft::{Draft, Job, Pair, Place, Target, is_inside, list, quoted};
-use super::lines::{Failed, Line, kib, numbered, unquoted};
+use super::draft::{Draft, Job, NO_STREAMS_THERE, Pair, Place, Target, is_inside, quoted};
+use super::draft::{behind_ssh, encrypted, limit, received_in, stored_in};
+use super::lines::{Failed, Line, numbered, unquoted};
 
 /// A section with its options.
 #[derive(Debug, Clone, Default)]
@@ -137,60 +138,49 @@ fn target_of(
     let mut keys: Vec<Pair> = Vec::new();
     let engine = match (kind, &place) {
         ("send-receive", Place::Here(path)) => {
-            keys.push(("location", quoted(path)));
-            notes.push(format!("others may not come into it: chmod go-rwx {path}"));
+            let (location, note) = received_in(path);
+            keys.push(location);
+            notes.push(note);
             "btrfs"
         }
         ("send-receive", Place::There { .. }) => {
-            behind_ssh(&place, around, &mut keys, &mut notes);
+            keys.extend(there(&place, around));
+            notes.push("Stillpoint must be on that machine as well: see the README. What btrbk sent there is not seen, so that all is sent once".into());
             "btrfs"
         }
         ("raw", Place::Here(path)) => {
-            keys.push(("directory", quoted(&format!("{path}/stillpoint"))));
+            keys.push(stored_in(path));
             raw(around, &mut keys, &mut notes);
             "streams"
         }
-        ("raw", Place::There { .. }) => {
-            return Err("streams are stored in a directory, or behind commands of yours (put-command and others)".into());
-        }
+        ("raw", Place::There { .. }) => return Err(NO_STREAMS_THERE.into()),
         (kind, _) => return Err(format!("there is no target of the kind {kind}")),
     };
-    if let Some(limit) = option(around, "rate_limit").filter(|limit| limit.value != "no") {
-        match kib(limit.value) {
-            Some(kib) => keys.push(("upload-limit", kib.to_string())),
-            None => notes.push(format!("{limit}: is no rate, so there is no limit")),
+    if let Some(line) = option(around, "rate_limit").filter(|line| line.value != "no") {
+        match limit(line.value, line) {
+            Ok(limit) => keys.push(limit),
+            Err(note) => notes.push(note),
         }
     }
     let here = place.here();
     Ok(draft.target(&place.name(), Target { name: String::new(), engine, keys, here, notes }))
 }
 
-fn behind_ssh(
-    place: &Place,
-    around: &[&Section<'_>],
-    keys: &mut Vec<Pair>,
-    notes: &mut Vec<String>,
-) {
-    let Place::There { user, host, port, path } = place else { return };
+/// The keys of a directory on another machine.
+fn there(place: &Place, around: &[&Section<'_>]) -> Vec<Pair> {
     let value = |key| option(around, key).map(|line| line.value).filter(|value| *value != "no");
-    let user = user.as_deref().or(value("ssh_user")).unwrap_or("root");
-    let port = port.as_deref().or(value("ssh_port").filter(|port| *port != "default"));
-    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-    keys.push(("location", quoted(&format!("ssh://{user}@{host}{port}{path}"))));
-    let mut ssh = vec!["ssh"];
+    let port = value("ssh_port").filter(|port| *port != "default").map(str::to_owned);
+    let mut options = Vec::new();
     if let Some(identity) = value("ssh_identity") {
-        ssh.extend(["-i", identity]);
+        options.extend(["-i", identity]);
     }
     if let Some(ciphers) = value("ssh_cipher_spec").filter(|it| *it != "default") {
-        ssh.extend(["-c", ciphers]);
+        options.extend(["-c", ciphers]);
     }
     if value("ssh_compression") == Some("yes") {
-        ssh.push("-C");
+        options.push("-C");
     }
-    if ssh.len() > 1 {
-        keys.push(("ssh-command", list(ssh)));
-    }
-    notes.push("Stillpoint must be on that machine as well: see the README. What btrbk sent there is not seen, so that all is sent once".into());
+    behind_ssh(place, value("ssh_user"), port, &options)
 }
 
 fn raw(around: &[&Section<'_>], keys: &mut Vec<Pair>, notes: &mut Vec<String>) {
@@ -204,8 +194,9 @@ fn raw(around: &[&Section<'_>], keys: &mut Vec<Pair>, notes: &mut Vec<String>) {
         Some(line) => notes.push(format!("{line}: streams are compressed by zstd")),
     }
     if let Some(line) = value("raw_target_encrypt") {
-        keys.push(("recipients-file", quoted("/etc/stillpoint/age.recipients")));
-        notes.push(format!("{line}: streams are encrypted by age; make that file (age-keygen) before anything is stored"));
+        let (recipients, note) = encrypted(line);
+        keys.push(recipients);
+        notes.push(note);
     }
 }
 

@@ -3,8 +3,9 @@
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::draft::{Draft, Job, Pair, Place, Target, is_inside, list, quoted};
-use super::lines::{Failed, Look, kib};
+use super::draft::{Draft, Job, NO_STREAMS_THERE, Pair, Place, Target, is_inside, quoted};
+use super::draft::{behind_ssh, encrypted, limit, received_in, stored_in};
+use super::lines::{Failed, Look};
 use super::snapper::snapshots_of;
 
 /// A table of the file.
@@ -170,7 +171,7 @@ fn target_of(draft: &mut Draft, target: Section<'_>, stall: Option<i64>) -> Resu
     let (engine, place) = if let Some(path) = text.strip_prefix("raw://") {
         ("streams", Place::read(path).ok_or("it is no path")?)
     } else if text.starts_with("raw+ssh://") {
-        return Err("streams are stored in a directory, or behind commands of yours (put-command and others)".into());
+        return Err(NO_STREAMS_THERE.into());
     } else if text.starts_with("shell://") {
         return Err("a shell command cannot tell what it has stored; see put-command and others of [targets.NAME.streams]".into());
     } else {
@@ -181,7 +182,7 @@ fn target_of(draft: &mut Draft, target: Section<'_>, stall: Option<i64>) -> Resu
     target.told(READ, &mut notes);
     match (&place, engine) {
         (Place::Here(path), "streams") => {
-            keys.push(("directory", quoted(&format!("{path}/stillpoint"))));
+            keys.push(stored_in(path));
             notes.push(
                 "what is stored there stays as it is and is not seen, so that all is sent once"
                     .into(),
@@ -190,23 +191,28 @@ fn target_of(draft: &mut Draft, target: Section<'_>, stall: Option<i64>) -> Resu
                 keys.push(("compression", quoted("none")));
             }
             if let Some(how) = target.text_of("encrypt").filter(|it| it != "none") {
-                keys.push(("recipients-file", quoted("/etc/stillpoint/age.recipients")));
-                notes.push(format!("encrypt = {how:?}: streams are encrypted by age; make that file (age-keygen) before anything is stored"));
+                let (recipients, note) = encrypted(format_args!("encrypt = {how:?}"));
+                keys.push(recipients);
+                notes.push(note);
             }
         }
         (Place::Here(path), _) => {
-            keys.push(("location", quoted(path)));
-            notes.push(format!("others may not come into it: chmod go-rwx {path}"));
+            let (location, note) = received_in(path);
+            keys.push(location);
+            notes.push(note);
         }
-        (Place::There { .. }, _) => behind_ssh(&place, target, &mut keys, &mut notes),
+        (Place::There { .. }, _) => {
+            keys.extend(there(&place, target));
+            notes.push("Stillpoint must be on that machine as well: see the README. What was sent there is not seen, so that all is sent once".into());
+        }
     }
     if let (Place::Here(path), Some(true)) = (&place, target.flag("require_mount")) {
         keys.push(("require-mount", quoted(path)));
     }
-    if let Some(limit) = target.text_of("rate_limit") {
-        match kib(&limit) {
-            Some(kib) => keys.push(("upload-limit", kib.to_string())),
-            None => notes.push(format!("rate_limit = {limit:?}: is no rate, so there is no limit")),
+    if let Some(rate) = target.text_of("rate_limit") {
+        match limit(&rate, format_args!("rate_limit = {rate:?}")) {
+            Ok(limit) => keys.push(limit),
+            Err(note) => notes.push(note),
         }
     }
     if let Some(seconds) = stall.filter(|seconds| *seconds > 0) {
@@ -216,22 +222,15 @@ fn target_of(draft: &mut Draft, target: Section<'_>, stall: Option<i64>) -> Resu
     Ok(draft.target(&place.name(), Target { name: String::new(), engine, keys, here, notes }))
 }
 
-fn behind_ssh(place: &Place, target: Section<'_>, keys: &mut Vec<Pair>, notes: &mut Vec<String>) {
-    let Place::There { user, host, port, path } = place else { return };
-    let user = user.as_deref().unwrap_or("root");
-    let port = port.clone().or_else(|| target.whole("ssh_port").map(|port| port.to_string()));
-    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-    keys.push(("location", quoted(&format!("ssh://{user}@{host}{port}{path}"))));
+/// The keys of a directory on another machine.
+fn there(place: &Place, target: Section<'_>) -> Vec<Pair> {
+    let port = target.whole("ssh_port").map(|port| port.to_string());
     let key = target.text_of("ssh_key");
-    let mut ssh: Vec<&str> = vec!["ssh"];
-    ssh.extend(key.iter().flat_map(|key| ["-i", key.as_str()]));
+    let mut options: Vec<&str> = key.iter().flat_map(|key| ["-i", key.as_str()]).collect();
     if target.text_of("compress").is_some_and(|it| it != "none") {
-        ssh.push("-C");
+        options.push("-C");
     }
-    if ssh.len() > 1 {
-        keys.push(("ssh-command", list(ssh)));
-    }
-    notes.push("Stillpoint must be on that machine as well: see the README. What was sent there is not seen, so that all is sent once".into());
+    behind_ssh(place, None, port, &options)
 }
 
 /// The policy, which is the same for snapshots and copies. What it says where it says nothing is its program's default.

@@ -1,6 +1,6 @@
 //! A configuration in the making: targets and jobs with their keys, and what is to be said of each.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use crate::model::names::LONGEST_NAME;
 
@@ -228,6 +228,72 @@ impl Place {
             Place::There { host, path, .. } => format!("{host}-{}", last(path)),
         }
     }
+}
+
+/// Why there is no target for streams on another machine.
+pub(super) const NO_STREAMS_THERE: &str =
+    "streams are stored in a directory, or behind commands of yours (put-command and others)";
+
+/// The keys of a directory on another machine, with the login and the port that are named beside it: those in the place
+/// go before. ssh is named only where it has options.
+pub(super) fn behind_ssh(
+    place: &Place,
+    user: Option<&str>,
+    port: Option<String>,
+    options: &[&str],
+) -> Vec<Pair> {
+    let Place::There { user: own, host, port: its_own, path } = place else { return Vec::new() };
+    let user = own.as_deref().or(user).unwrap_or("root");
+    let port = its_own.clone().or(port).map(|port| format!(":{port}")).unwrap_or_default();
+    let mut keys = vec![("location", quoted(&format!("ssh://{user}@{host}{port}{path}")))];
+    if !options.is_empty() {
+        keys.push(("ssh-command", list([&["ssh"][..], options].concat())));
+    }
+    keys
+}
+
+/// The key of a directory of this machine into which copies are received, and what is to be done there.
+pub(super) fn received_in(path: &str) -> (Pair, String) {
+    (("location", quoted(path)), format!("others may not come into it: chmod go-rwx {path}"))
+}
+
+/// The key of a directory in which streams are stored, beside what is stored there.
+pub(super) fn stored_in(path: &str) -> Pair {
+    ("directory", quoted(&format!("{path}/stillpoint")))
+}
+
+/// The key of streams that are to be encrypted, and what is to be done first. `said` is what asks for it.
+pub(super) fn encrypted(said: impl fmt::Display) -> (Pair, String) {
+    (
+        ("recipients-file", quoted("/etc/stillpoint/age.recipients")),
+        format!(
+            "{said}: streams are encrypted by age; make that file (age-keygen) before anything is stored"
+        ),
+    )
+}
+
+/// The key of a rate with a unit, or what is wrong with it. `said` is what names it.
+pub(super) fn limit(rate: &str, said: impl fmt::Display) -> Result<Pair, String> {
+    match kib(rate) {
+        Some(kib) => Ok(("upload-limit", kib.to_string())),
+        None => Err(format!("{said}: is no rate, so there is no limit")),
+    }
+}
+
+/// A rate with a unit, in KiB per second.
+fn kib(rate: &str) -> Option<u32> {
+    let digits = rate.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().ok()?;
+    let shift = match rate[digits.len()..].to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return None,
+    };
+    let bytes = number.checked_mul(1 << shift)?;
+    u32::try_from((bytes >> 10).max(1)).ok()
 }
 
 /// Whether a path leads to what lies below another one.

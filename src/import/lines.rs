@@ -15,22 +15,6 @@ pub struct Failed {
 /// Answers with the content of a file of this machine; with nothing where there is none.
 pub type Look<'a> = &'a dyn Fn(&str) -> Option<Vec<u8>>;
 
-/// A rate with a unit, in KiB per second.
-pub(super) fn kib(rate: &str) -> Option<u32> {
-    let digits = rate.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().ok()?;
-    let shift = match rate[digits.len()..].to_ascii_lowercase().as_str() {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return None,
-    };
-    let bytes = number.checked_mul(1 << shift)?;
-    u32::try_from((bytes >> 10).max(1)).ok()
-}
-
 /// A value without the quotes around it.
 pub(super) fn unquoted(value: &str) -> &str {
     let within = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
