@@ -101,8 +101,8 @@ fn told(document: &Document, dry_run: bool, quiet: bool) -> anyhow::Result<()> {
     }
     let is_told = |step: &&StepReport| {
         let fine = step.outcome == Outcome::Ok && quiet;
-        let told_meanwhile = step.step == "prepare" && !dry_run;
-        !(told_meanwhile || step.step == "prepare" && step.outcome == Outcome::Ok || fine)
+        // Preparing a target is told as it happens, but in a dry run it does not happen.
+        (step.step != "prepare" || dry_run && step.outcome != Outcome::Ok) && !fine
     };
     for step in document.steps.iter().filter(is_told) {
         let target = step.target.as_ref().map(ToString::to_string).unwrap_or_default();
