@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use crate::model::names::LONGEST_NAME;
+use crate::model::shown;
 
 /// A configuration that another program's becomes.
 #[derive(Debug, Default)]
@@ -136,20 +137,8 @@ fn table(text: &mut String, name: &str, keys: &[Pair]) {
 /// Notes may quote what a file says, which must not end a comment.
 fn comment(text: &mut String, notes: &[String]) {
     for note in notes {
-        let _ = writeln!(text, "{}", format!("# {}", plain(note)).trim_end());
+        let _ = writeln!(text, "{}", format!("# {}", shown::text(note)).trim_end());
     }
-}
-
-/// A text on one line.
-pub(super) fn plain(text: &str) -> String {
-    let mut plain = String::new();
-    for letter in text.chars() {
-        match letter.is_control() {
-            true => plain.extend(letter.escape_default()),
-            false => plain.push(letter),
-        }
-    }
-    plain
 }
 
 /// A name that is not taken, of letters, digits and dashes.
