@@ -8,11 +8,13 @@ use stillpoint::pipeline::query::{self, Query};
 use stillpoint::pipeline::session::{LedgerDirectory, session};
 use stillpoint::pipeline::verify::prove;
 use stillpoint::step::context::RunContext;
+use stillpoint::step::error::StepError;
 
-use crate::faults::{Bench, LIVE, in_a_session};
+use crate::faults::{Bench, LIVE, Scene, in_a_session};
 use crate::loops;
 use crate::subvolumes::{SENT, differences};
-use crate::support::fake_host::Fault;
+use crate::support::fake_host::{Fault, World};
+use crate::support::fake_pool::FakePool;
 
 /// Everything that is this machine's.
 pub const ALL: Request<'static> =
@@ -51,19 +53,26 @@ fn ours(bench: &Bench) -> usize {
     listed.iter().filter(|copy| copy.ours).count()
 }
 
-/// Two subvolumes, of which another program has made two copies each. What it received last is on no disk yet.
 fn theirs() -> Bench {
-    let bench = Bench::of(&SENT);
+    theirs_in(&SENT, |world| &mut world.pool)
+}
+
+/// Two subvolumes, of which another program has made two copies each in this directory. What it received last is on no disk
+/// yet.
+pub fn theirs_in(scene: &Scene, pool: fn(&mut World) -> &mut FakePool) -> Bench {
+    let bench = Bench::of(scene);
     let mut world = bench.host.world();
     for (n, path) in ["/home", "/srv"].into_iter().enumerate() {
         // Of an earlier one the snapshot is gone, and that to which it is a difference.
+        let gone = format!("00000000-0000-0000-0009-{n:012}");
         let name = format!("{}.20251{n}01T1200", &path[1..]);
-        let first = world.pool.somebody_elses(&name, "gone-uuid", 3, Some("gone".into()), true);
-        let mut base = Some(first);
+        let gone_too = Some(gone.replace("0009", "0008"));
+        let mut base = Some(pool(&mut world).somebody_elses(&name, &gone, 3, gone_too, true));
         for day in [20, 21] {
             let name = format!("{}.202601{day}", &path[1..]);
             let (sent, generation) = world.btrfs.somebody_elses(&name, &format!("{path}-uuid"));
-            base = Some(world.pool.somebody_elses(&name, &sent, generation, base, day == 20));
+            let pool = pool(&mut world);
+            base = Some(pool.somebody_elses(&name, &sent, generation, base, day == 20));
         }
     }
     // Those stay whatever we do.
@@ -84,6 +93,36 @@ pub fn listed(bench: &Bench) -> (Vec<String>, Vec<String>) {
     (ids(|copy| copy.pinned), ids(|copy| copy.ours))
 }
 
+/// After a try of adopting what another program made, all of it is ours and pinned or none of it is, and another try takes the
+/// rest.
+#[track_caller]
+pub fn assert_all_or_none(
+    bench: &Bench,
+    terms: Terms,
+    said: Option<&Result<usize, String>>,
+    theirs: &[String],
+    after: &str,
+) {
+    let (pinned, taken) = listed(bench);
+    assert!(taken.iter().all(|id| pinned.contains(id)), "{after}: {pinned:?}, {taken:?}");
+    let went_well = matches!(said, Some(Ok(_)));
+    assert!(taken.len() == 6 || (taken.is_empty() && !went_well), "{after}: {said:?}");
+    assert_eq!(take_all_on(bench, terms).unwrap(), 6 - taken.len(), "{after}");
+    assert_eq!(bench.host.world().copies(), theirs, "{after}: nothing is renamed");
+    assert_eq!(listed(bench), (theirs.to_vec(), theirs.to_vec()), "{after}");
+}
+
+/// Notes of every copy that it is whole, as whoever has compared it does.
+pub fn prove_all(bench: &Bench) -> Result<(), StepError> {
+    let target = &bench.config.targets[0].name;
+    let engine = bench.engines[target].as_ref();
+    in_a_session(bench.pipeline(), |cx| {
+        let mut copies = engine.list(cx.engine()).unwrap();
+        bench.history.enrich(target, &mut copies).unwrap();
+        copies.iter().try_for_each(|copy| prove(cx, engine, copy))
+    })
+}
+
 /// Whatever goes wrong, a copy of another program's becomes ours with its data on the disk or not at all, what becomes ours
 /// is pinned and no base, and another try takes the rest.
 #[test]
@@ -98,7 +137,7 @@ fn adopting_at_any_fault_on(terms: Terms, expected: usize) {
     let take_all = |bench: &Bench| take_all_on(bench, terms);
     let counted = seed.duplicate(&SENT);
     counted.host.arm(Fault::None);
-    let theirs: Vec<String> = counted.host.world().pool.copies().collect();
+    let theirs = counted.host.world().copies();
     assert_eq!(take_all(&counted).unwrap(), 6);
     assert_eq!(listed(&counted), (theirs.clone(), theirs.clone()));
     let effects = counted.host.world().effects.clone();
@@ -108,14 +147,7 @@ fn adopting_at_any_fault_on(terms: Terms, expected: usize) {
     for (n, effect) in effects.iter().enumerate() {
         let scene = || seed.duplicate(&SENT);
         loops::any_fault_at(scene, n, effect, take_all, |bench, _, said, after| {
-            let (pinned, taken) = listed(bench);
-            assert!(taken.iter().all(|id| pinned.contains(id)), "{after}: {pinned:?}, {taken:?}");
-            let went_well = matches!(said, Some(Ok(_)));
-            assert!(taken.len() == 6 || (taken.is_empty() && !went_well), "{after}: {said:?}");
-            assert_eq!(take_all(bench).unwrap(), 6 - taken.len(), "{after}");
-            let there: Vec<String> = bench.host.world().pool.copies().collect();
-            assert_eq!(there, theirs, "{after}: nothing is renamed");
-            assert_eq!(listed(bench), (theirs.clone(), theirs.clone()), "{after}");
+            assert_all_or_none(bench, terms, said.as_ref(), &theirs, after);
             assert_eq!(differences(bench), expected, "{after}");
         });
     }
@@ -126,15 +158,6 @@ fn adopting_at_any_fault_on(terms: Terms, expected: usize) {
 fn noting_that_a_copy_is_whole_at_any_fault() {
     let seed = theirs();
     assert_eq!(take_all(&seed).unwrap(), 6);
-    let prove_all = |bench: &Bench| {
-        let target = &bench.config.targets[0].name;
-        let engine = bench.engines[target].as_ref();
-        in_a_session(bench.pipeline(), |cx| {
-            let mut copies = engine.list(cx.engine()).unwrap();
-            bench.history.enrich(target, &mut copies).unwrap();
-            copies.iter().try_for_each(|copy| prove(cx, engine, copy))
-        })
-    };
     let counted = seed.duplicate(&SENT);
     counted.host.arm(Fault::None);
     prove_all(&counted).unwrap();

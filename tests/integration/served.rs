@@ -10,11 +10,10 @@ use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::adopt::{Terms, offers};
 use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::verify::prove;
 
-use crate::adopts::{ALL, TERMS, listed, take_all_on};
+use crate::adopts::{ALL, TERMS, assert_all_or_none, listed, prove_all, take_all_on, theirs_in};
 use crate::captures::mount;
-use crate::faults::{Bench, LIVE, Scene, in_a_session};
+use crate::faults::{Bench, LIVE, Scene};
 use crate::loops;
 use crate::subvolumes::{
     machine, no_difference_is_made_to_what_is_changed_meanwhile, sending,
@@ -47,6 +46,11 @@ pub fn world() -> World {
 /// Does something to the server.
 pub fn at_server<T>(bench: &Bench, work: impl FnOnce(&mut FakeServer) -> T) -> T {
     work(bench.host.world().server.as_mut().unwrap())
+}
+
+/// The directory of copies there.
+pub fn pool_there(world: &mut World) -> &mut FakePool {
+    &mut world.server.as_mut().unwrap().world.pool
 }
 
 /// What lies there that is neither a copy nor its record.
@@ -313,32 +317,8 @@ fn a_check_is_of_the_copies_of_the_host_that_the_key_is_for() {
     assert!(damage[0].contains("host@web1._2fhome"), "{damage:?}");
 }
 
-/// Two subvolumes, of which another program has made two copies each on the server. What it received last is on no disk
-/// yet.
 fn theirs() -> Bench {
-    let bench = Bench::of(&SENT);
-    let mut world = bench.host.world();
-    for (n, path) in ["/home", "/srv"].into_iter().enumerate() {
-        let pool = |world: &mut World| world.server.take().unwrap();
-        let mut server = pool(&mut world);
-        // Of an earlier one the snapshot is gone, and that to which it is a difference.
-        let gone = format!("00000000-0000-0000-0009-{n:012}");
-        let name = format!("{}.20251{n}01T1200", &path[1..]);
-        let gone_too = Some(gone.replace("0009", "0008"));
-        let mut base = Some(server.world.pool.somebody_elses(&name, &gone, 3, gone_too, true));
-        for day in [20, 21] {
-            let name = format!("{}.202601{day}", &path[1..]);
-            let (sent, generation) = world.btrfs.somebody_elses(&name, &format!("{path}-uuid"));
-            let pool = &mut server.world.pool;
-            base = Some(pool.somebody_elses(&name, &sent, generation, base, day == 20));
-        }
-        world.server = Some(server);
-    }
-    // Those stay whatever we do.
-    world.bases = 4;
-    drop(world);
-    bench.host.arm(Fault::None);
-    bench
+    theirs_in(&SENT, pool_there)
 }
 
 /// How many differences the next run would send.
@@ -355,7 +335,7 @@ fn adopting_what_another_program_received_there_at_any_fault() {
         let take_all = |bench: &Bench| take_all_on(bench, terms);
         let counted = seed.duplicate(&SENT);
         counted.host.arm(Fault::None);
-        let theirs: Vec<String> = at_server(&counted, |it| it.world.pool.copies().collect());
+        let theirs = counted.host.world().copies();
         assert_eq!(take_all(&counted).unwrap(), 6);
         assert_eq!(listed(&counted), (theirs.clone(), theirs.clone()));
         let (there, requests) =
@@ -368,14 +348,7 @@ fn adopting_what_another_program_received_there_at_any_fault() {
                 server.world.fault = None;
                 server.mute = None;
             });
-            let (pinned, taken) = listed(bench);
-            assert!(taken.iter().all(|id| pinned.contains(id)), "{after}: {pinned:?}, {taken:?}");
-            let went_well = matches!(said, Some(Ok(_)));
-            assert!(taken.len() == 6 || (taken.is_empty() && !went_well), "{after}: {said:?}");
-            assert_eq!(take_all(bench).unwrap(), 6 - taken.len(), "{after}");
-            let names: Vec<String> = at_server(bench, |it| it.world.pool.copies().collect());
-            assert_eq!(names, theirs, "{after}: nothing is renamed");
-            assert_eq!(listed(bench), (theirs.clone(), theirs.clone()), "{after}");
+            assert_all_or_none(bench, terms, said.as_ref(), &theirs, after);
             assert_eq!(differences(bench), expected, "{after}");
         };
         let here = counted.host.world().effects.clone();
@@ -414,15 +387,6 @@ fn adopting_what_another_program_received_there_at_any_fault() {
 fn noting_there_that_a_copy_is_whole_at_any_fault() {
     let seed = theirs();
     assert_eq!(take_all_on(&seed, TERMS).unwrap(), 6);
-    let prove_all = |bench: &Bench| {
-        let target = &bench.config.targets[0].name;
-        let engine = bench.engines[target].as_ref();
-        in_a_session(bench.pipeline(), |cx| {
-            let mut copies = engine.list(cx.engine()).unwrap();
-            bench.history.enrich(target, &mut copies).unwrap();
-            copies.iter().try_for_each(|copy| prove(cx, engine, copy))
-        })
-    };
     let duplicate = || {
         let bench = seed.duplicate(&SENT);
         bench.host.world().bases = 4;
