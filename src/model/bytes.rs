@@ -13,6 +13,8 @@ use std::path::Path;
 use serde::Serializer;
 use serde::ser::SerializeMap;
 
+use super::hash::hex;
+
 /// The fields `path` and, where needed, `path_bytes`; for `#[serde(flatten, serialize_with = "bytes::path")]`.
 ///
 /// # Errors
@@ -65,10 +67,6 @@ fn of_what_is_no_text(name: &OsStr) -> Option<String> {
     name.to_str().is_none().then(|| hex(name.as_bytes()))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// For `#[serde(with = "bytes::exact")]` on a `PathBuf` that is written and read back: a string, as ever, or an
 /// object with the bytes.
 pub mod exact {
@@ -81,6 +79,8 @@ pub mod exact {
     use serde::ser::SerializeMap;
     use serde::{Deserializer, Serializer};
 
+    use crate::model::hash::hex;
+
     /// Writes a path.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ pub mod exact {
             return serializer.serialize_str(text);
         }
         let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry("bytes", &super::hex(path.as_os_str().as_bytes()))?;
+        map.serialize_entry("bytes", &hex(path.as_os_str().as_bytes()))?;
         map.end()
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::host::{CommandSpec, Effect, Tool};
+use crate::model::hash::hex;
 
 /// The verb of ours that passes an object on.
 pub const VERB: &str = "pass-object";
@@ -92,9 +93,7 @@ impl Digesting {
 
     /// What it was.
     pub fn finish(self) -> Digest {
-        let hash = self.hash.finalize();
-        let sha256 = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        Digest { bytes: self.bytes, sha256 }
+        Digest { bytes: self.bytes, sha256: hex(&self.hash.finalize()) }
     }
 }
 

@@ -15,6 +15,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::model::hash::{hex, is_sha256};
+
 use super::stream::{
     Command, StreamError, Uuid, attribute, command, header, kind, rewritten, whole_command,
 };
@@ -50,8 +52,7 @@ impl Mark {
 
     /// Whether its hash can be one.
     pub fn is_one(&self) -> bool {
-        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        self.digest.len() == 64 && self.digest.bytes().all(is_digit)
+        is_sha256(&self.digest)
     }
 }
 
@@ -210,8 +211,7 @@ impl Measure {
 
     /// Ends the part here.
     fn end(&mut self) -> Mark {
-        let hash = self.hash.clone().finalize();
-        let digest: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(&self.hash.clone().finalize());
         let mark = Mark { part: self.part, offset: self.offset, digest };
         *self = Measure::behind(self.every, &mark);
         mark

@@ -10,6 +10,8 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::model::hash::is_sha256;
+
 /// One line of output.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Line {
@@ -266,7 +268,7 @@ pub fn snapshots(output: &[u8]) -> Result<Vec<Snapshot>, String> {
 
 /// Whether a text is a whole id, of a snapshot or of another file.
 pub fn is_id(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    is_sha256(text)
 }
 
 /// `cat lock ID`, as far as it says whose it is.
