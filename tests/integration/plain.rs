@@ -12,10 +12,11 @@ use stillpoint::pipeline::recover::recover;
 
 use crate::faults::{Bench, LIVE, Scene};
 use crate::loops;
-use crate::served::{at_server, strays, whatever_happens_to_the_server, world};
+use crate::served::{at_server, pool_there, strays, whatever_happens_to_the_server, world};
 use crate::subvolumes::{
-    differences, no_difference_is_made_to_what_is_changed_meanwhile, sending,
-    what_is_taken_is_not_written_over,
+    all_is_sent_where_a_difference_is_to_something_else, differences,
+    no_difference_is_made_to_what_is_changed_meanwhile, no_difference_is_made_to_what_is_forged,
+    sending, what_is_taken_is_not_written_over,
 };
 use crate::support::fake_host::Fault;
 use crate::support::fake_pool::{Ailment, FakePool};
@@ -97,17 +98,7 @@ fn a_copy_that_somebody_changed_is_no_base_and_a_check_tells_it() {
 fn what_claims_to_be_a_copy_of_ours_is_no_base_nor_is_any_when_history_is_lost() {
     let seed = Bench::with_history_of(&SENT);
     let bench = seed.duplicate(&SENT);
-    let genuine = at_server(&bench, |server| server.world.pool.subvolumes.clone());
-    let forged = at_server(&bench, |server| server.world.pool.forge());
-    bench.run();
-    let now = at_server(&bench, |server| server.world.pool.subvolumes.clone());
-    let is_new = |uuid: &str| {
-        !forged.iter().any(|it| it == uuid) && !genuine.values().any(|it| it.uuid == uuid)
-    };
-    let parents: Vec<String> =
-        now.values().filter(|it| is_new(&it.uuid)).filter_map(|it| it.base.clone()).collect();
-    assert_eq!(parents.len(), 2, "{now:#?}");
-    assert!(parents.iter().all(|it| genuine.values().any(|copy| copy.uuid == *it)), "{now:#?}");
+    no_difference_is_made_to_what_is_forged(&bench, pool_there);
 
     let lost = Bench::of(&SENT);
     *lost.host.world() = seed.host.world().clone();
@@ -117,10 +108,7 @@ fn what_claims_to_be_a_copy_of_ours_is_no_base_nor_is_any_when_history_is_lost()
 #[test]
 fn a_difference_to_something_else_is_no_copy_and_all_is_sent() {
     let bench = Bench::with_history_of(&SENT);
-    at_server(&bench, |server| server.world.pool.is_mistaken = true);
-    let report = bench.run();
-    assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
-    assert!(format!("{report:#?}").contains("so all was sent"), "{report:#?}");
+    all_is_sent_where_a_difference_is_to_something_else(&bench, pool_there);
     assert_eq!(strays(&bench), [] as [PathBuf; 0]);
 }
 
@@ -478,9 +466,7 @@ fn a_seal_that_fails_while_nobody_can_look_leaves_what_was_received() {
 #[test]
 fn a_name_that_is_taken_is_given_to_no_other_copy() {
     let bench = Bench::with_history_of(&SENT);
-    what_is_taken_is_not_written_over(&bench, |world| {
-        &mut world.server.as_mut().unwrap().world.pool
-    });
+    what_is_taken_is_not_written_over(&bench, pool_there);
 }
 
 #[test]

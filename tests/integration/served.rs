@@ -16,8 +16,9 @@ use crate::captures::mount;
 use crate::faults::{Bench, LIVE, Scene};
 use crate::loops;
 use crate::subvolumes::{
-    machine, no_difference_is_made_to_what_is_changed_meanwhile, sending,
-    what_is_taken_is_not_written_over,
+    all_is_sent_where_a_difference_is_to_something_else, machine,
+    no_difference_is_made_to_what_is_changed_meanwhile, no_difference_is_made_to_what_is_forged,
+    sending, what_is_taken_is_not_written_over,
 };
 use crate::support::fake_host::{Fault, World};
 use crate::support::fake_pool::{FakePool, LOCATION, OnTheWay};
@@ -210,22 +211,7 @@ fn a_difference_to_a_copy_that_is_gone_there_is_never_asked_for() {
 #[test]
 fn what_claims_to_be_a_copy_of_ours_is_no_base() {
     let bench = Bench::with_history_of(&SENT);
-    let pool = |bench: &Bench| at_server(bench, |server| server.world.pool.clone());
-    let genuine: Vec<String> =
-        pool(&bench).subvolumes.values().map(|copy| copy.uuid.clone()).collect();
-    // As if they had been let in: they are found before the genuine ones.
-    let forged = at_server(&bench, |server| server.world.pool.forge());
-    bench.run();
-    let there = pool(&bench);
-    let new = |uuid: &String| !genuine.contains(uuid) && !forged.contains(uuid);
-    let parents: Vec<&String> = there
-        .subvolumes
-        .values()
-        .filter(|copy| new(&copy.uuid))
-        .filter_map(|copy| copy.base.as_ref())
-        .collect();
-    assert_eq!(parents.len(), 2, "differences: {there:#?}");
-    assert!(parents.iter().all(|parent| genuine.contains(parent)), "{there:#?}");
+    no_difference_is_made_to_what_is_forged(&bench, pool_there);
 }
 
 #[test]
@@ -272,13 +258,7 @@ fn nothing_is_received_that_claims_to_be_what_is_there() {
 #[test]
 fn a_difference_to_something_else_is_no_copy_and_all_is_sent() {
     let bench = Bench::with_history_of(&SENT);
-    at_server(&bench, |server| server.world.pool.is_mistaken = true);
-    let report = bench.run();
-    assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
-    assert!(format!("{report:#?}").contains("so all was sent"), "{report:#?}");
-    let there = at_server(&bench, |server| server.world.pool.subvolumes.clone());
-    assert_eq!(there.values().filter(|copy| copy.base.is_none()).count(), 2, "{there:#?}");
-    assert!(there.values().all(|copy| copy.base.as_deref() != Some("another-uuid")));
+    all_is_sent_where_a_difference_is_to_something_else(&bench, pool_there);
     assert_eq!(strays(&bench), [] as [PathBuf; 0]);
 }
 
@@ -481,9 +461,7 @@ fn a_key_adopts_nothing_without_the_word_nor_anything_that_is_not_there() {
 #[test]
 fn a_name_that_is_taken_is_given_to_no_other_copy() {
     let bench = Bench::with_history_of(&SENT);
-    what_is_taken_is_not_written_over(&bench, |world| {
-        &mut world.server.as_mut().unwrap().world.pool
-    });
+    what_is_taken_is_not_written_over(&bench, pool_there);
 }
 
 #[test]

@@ -228,21 +228,28 @@ fn a_snapshot_that_no_history_knows_is_a_base_which_stays_and_another_jobs_is_no
     assert_eq!(now.len(), 4);
 }
 
+/// Runs where other copies claim to be those that are there; the differences are made to the genuine ones.
+pub fn no_difference_is_made_to_what_is_forged(
+    bench: &Bench,
+    pool: fn(&mut World) -> &mut FakePool,
+) {
+    let there = || pool(&mut bench.host.world()).subvolumes.clone();
+    let genuine: BTreeSet<String> = there().values().map(|copy| copy.uuid.clone()).collect();
+    // As if they had been let in: they are found before the genuine ones.
+    let forged = pool(&mut bench.host.world()).forge();
+    bench.run();
+    let now = there();
+    let is_new = |uuid: &String| !genuine.contains(uuid) && !forged.contains(uuid);
+    let new = now.values().filter(|copy| is_new(&copy.uuid));
+    let bases: Vec<&String> = new.filter_map(|copy| copy.base.as_ref()).collect();
+    assert_eq!(bases.len(), 2, "differences: {now:#?}");
+    assert!(bases.iter().all(|base| genuine.contains(*base)), "{now:#?}");
+}
+
 #[test]
 fn what_claims_to_be_a_copy_of_ours_is_no_base() {
     let bench = Bench::with_history_of(&SENT);
-    let of = |bench: &Bench| -> BTreeSet<String> {
-        bench.host.world().pool.subvolumes.values().map(|copy| copy.uuid.clone()).collect()
-    };
-    let genuine = of(&bench);
-    bench.host.world().pool.forge();
-    let before = of(&bench);
-    bench.run();
-    let pool = bench.host.world().pool.clone();
-    let new = pool.subvolumes.values().filter(|copy| !before.contains(&copy.uuid));
-    let parents: Vec<&String> = new.filter_map(|copy| copy.parent.as_ref()).collect();
-    assert_eq!(parents.len(), 2, "differences: {pool:#?}");
-    assert!(parents.iter().all(|parent| genuine.contains(*parent)), "{pool:#?}");
+    no_difference_is_made_to_what_is_forged(&bench, |world| &mut world.pool);
 }
 
 /// Sends another snapshot as a copy whose name one that is there has, or one that somebody took away.
@@ -286,16 +293,24 @@ fn a_name_that_is_taken_is_given_to_no_other_copy() {
     what_is_taken_is_not_written_over(&bench, |world| &mut world.pool);
 }
 
-#[test]
-fn a_difference_to_something_else_is_no_copy_and_all_is_sent() {
-    let bench = Bench::with_history_of(&SENT);
-    bench.host.world().pool.is_mistaken = true;
+/// Runs where differences are made to something else than what they are to; all is sent, and no such difference stays.
+pub fn all_is_sent_where_a_difference_is_to_something_else(
+    bench: &Bench,
+    pool: fn(&mut World) -> &mut FakePool,
+) {
+    pool(&mut bench.host.world()).is_mistaken = true;
     let report = bench.run();
     assert_eq!(report.outcome, Outcome::Warning, "{report:#?}");
     assert!(format!("{report:#?}").contains("so all was sent"), "{report:#?}");
-    let there = bench.host.world().pool.subvolumes.clone();
-    assert_eq!(there.values().filter(|copy| copy.parent.is_none()).count(), 2, "{there:#?}");
-    assert!(there.values().all(|copy| copy.parent.as_deref() != Some("another-uuid")));
+    let there = pool(&mut bench.host.world()).subvolumes.clone();
+    assert_eq!(there.values().filter(|copy| copy.base.is_none()).count(), 2, "{there:#?}");
+    assert!(there.values().all(|copy| copy.base.as_deref() != Some("another-uuid")));
+}
+
+#[test]
+fn a_difference_to_something_else_is_no_copy_and_all_is_sent() {
+    let bench = Bench::with_history_of(&SENT);
+    all_is_sent_where_a_difference_is_to_something_else(&bench, |world| &mut world.pool);
     assert_eq!(strays(&bench), [] as [String; 0]);
 }
 
