@@ -5,7 +5,6 @@ use std::cmp::Ordering;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Args;
 
 use crate::tools::manifest::{Described, Difference, Line, Sample, Summary, Told, differs};
@@ -35,20 +34,19 @@ pub struct CompareTreeArgs {
 pub fn run(args: &CompareTreeArgs) -> Verdict {
     let sample = args.sample.sample();
     let mut copy = std::io::stdin().lock();
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let walk = Walk::over(&args.root, sample.seed);
-    let last = match walk.map_err(Broken::Source) {
-        Ok(walk) => compare(walk, sample, &mut copy, &mut out),
-        Err(broken) => Err(broken),
-    };
-    let last = match last {
-        Ok(summary) => Line::Compared(summary),
-        Err(Broken::Source(error)) => Line::NoSource(format!("{error:#}")),
-        Err(Broken::Other(error)) => return Err(error),
-    };
-    piped::entry(&mut out, &last)?;
-    out.flush().context("cannot write the list")?;
-    Ok(Vec::new())
+    piped::list(|out| {
+        let walk = Walk::over(&args.root, sample.seed);
+        let last = match walk.map_err(Broken::Source) {
+            Ok(walk) => compare(walk, sample, &mut copy, out),
+            Err(broken) => Err(broken),
+        };
+        let last = match last {
+            Ok(summary) => Line::Compared(summary),
+            Err(Broken::Source(error)) => Line::NoSource(format!("{error:#}")),
+            Err(Broken::Other(error)) => return Err(error),
+        };
+        piped::entry(out, &last)
+    })
 }
 
 /// Why it came to no end.

@@ -1,9 +1,7 @@
 //! `describe-tree`: not for people. It says what a copy holds; see [`crate::tools::manifest`].
 
-use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Args;
 
 use crate::tools::manifest::{Described, Difference, Sample, Told};
@@ -43,17 +41,16 @@ impl SampleOptions {
 pub fn run(args: &DescribeTreeArgs) -> Verdict {
     let sample = args.sample.sample();
     let mut walk = Walk::over(&args.root, sample.seed)?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    loop {
-        let told = match walk.next() {
-            Ok(None) => break,
-            Ok(Some(entry)) => whole(&walk, sample, entry),
-            Err(error) => unreadable(&walk, &error),
-        };
-        piped::entry(&mut out, &told)?;
-    }
-    out.flush().context("cannot write the list")?;
-    Ok(Vec::new())
+    piped::list(|out| {
+        loop {
+            let told = match walk.next() {
+                Ok(None) => return Ok(()),
+                Ok(Some(entry)) => whole(&walk, sample, entry),
+                Err(error) => unreadable(&walk, &error),
+            };
+            piped::entry(out, &told)?;
+        }
+    })
 }
 
 /// An entry with its content, where that is read.

@@ -1,14 +1,11 @@
 //! `list-changes`: not for people. It tells what a stream of `btrfs send` changes, or how long it would be with data; see
 //! [`crate::tools::btrfs::changes`] and [`crate::tools::btrfs::estimate`].
 
-use std::io::Write;
-
-use anyhow::Context;
 use clap::Args;
 
 use crate::tools::btrfs::changes::Changes;
 use crate::tools::btrfs::estimate::Lengths;
-use crate::tools::btrfs::stream::Decoder;
+use crate::tools::btrfs::stream::{Command, Decoder, StreamError};
 
 use super::options::Verdict;
 use super::piped;
@@ -26,21 +23,23 @@ pub fn run(args: &ListChangesArgs) -> Verdict {
     if args.lengths {
         return lengths();
     }
-    let (mut decoder, mut changes) = (Decoder::default(), Changes::default());
-    piped::each_piece(|piece| Ok(decoder.push(piece, &mut |command| changes.take(command))?))?;
-    decoder.finish()?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for differing in changes.into_all() {
-        piped::entry(&mut out, &differing)?;
-    }
-    out.flush().context("cannot write the list")?;
-    Ok(Vec::new())
+    let mut changes = Changes::default();
+    each_command(|command| changes.take(command))?;
+    let mut all = changes.into_all().into_iter();
+    piped::list(|out| all.try_for_each(|differing| piped::entry(out, &differing)))
 }
 
 fn lengths() -> Verdict {
-    let (mut decoder, mut lengths) = (Decoder::default(), Lengths::default());
-    piped::each_piece(|piece| Ok(decoder.push(piece, &mut |command| lengths.take(command))?))?;
-    decoder.finish()?;
-    piped::entry(&mut std::io::stdout().lock(), &lengths)?;
-    Ok(Vec::new())
+    let mut lengths = Lengths::default();
+    each_command(|command| lengths.take(command))?;
+    piped::list(|out| piped::entry(out, &lengths))
+}
+
+/// Reads a stream from standard input to its end, command by command.
+fn each_command(
+    mut take: impl FnMut(Command<'_>) -> Result<(), StreamError>,
+) -> anyhow::Result<()> {
+    let mut decoder = Decoder::default();
+    piped::each_piece(|piece| Ok(decoder.push(piece, &mut take)?))?;
+    Ok(decoder.finish()?)
 }

@@ -30,32 +30,29 @@ pub struct ListTreeArgs {
 /// Runs the verb. Links are not followed, and what is another file system or subvolume is not entered.
 pub fn run(args: &ListTreeArgs) -> Verdict {
     match &args.root {
-        Some(root) => list(root),
-        None => read_found(std::io::stdin().lock()),
+        Some(root) => piped::list(|out| list(root, out)),
+        None => piped::list(|out| read_found(std::io::stdin().lock(), out)),
     }
 }
 
 /// Lists what find has found.
-fn read_found(mut input: impl BufRead) -> Verdict {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+fn read_found(mut input: impl BufRead, out: &mut impl Write) -> anyhow::Result<()> {
     let mut entry = Vec::new();
     while input.read_until(0, &mut entry).context("cannot read what find says")? > 0 {
         let found = entry.strip_suffix(b"\0").and_then(parse_found);
         let found = found.with_context(|| {
             format!("find did not say this: {:?}", String::from_utf8_lossy(&entry))
         })?;
-        piped::entry(&mut out, &found)?;
+        piped::entry(out, &found)?;
         entry.clear();
     }
-    out.flush().context("cannot write the list")?;
-    Ok(Vec::new())
+    Ok(())
 }
 
-fn list(root: &Path) -> Verdict {
+fn list(root: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     let found = std::fs::symlink_metadata(root);
     let found = found.with_context(|| format!("cannot look at {}", root.shown()))?;
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    tell(&mut out, PathBuf::new(), &found)?;
+    tell(out, PathBuf::new(), &found)?;
     let mut open = vec![PathBuf::new()];
     while let Some(directory) = open.pop() {
         let at = root.join(&directory);
@@ -67,14 +64,13 @@ fn list(root: &Path) -> Verdict {
         for name in names {
             let path = directory.join(name);
             let entry = std::fs::symlink_metadata(root.join(&path)).with_context(cannot)?;
-            tell(&mut out, path.clone(), &entry)?;
+            tell(out, path.clone(), &entry)?;
             if entry.is_dir() && entry.dev() == found.dev() {
                 open.push(path);
             }
         }
     }
-    out.flush().context("cannot write the list")?;
-    Ok(Vec::new())
+    Ok(())
 }
 
 fn tell(out: &mut impl Write, path: PathBuf, found: &Metadata) -> anyhow::Result<()> {

@@ -14,7 +14,7 @@ use crate::model::shown::Show;
 use crate::tools::object::Digesting;
 
 use super::options::Verdict;
-use super::{piped, render};
+use super::piped;
 
 /// Arguments of `pass-object`.
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ pub fn run(args: &PassObjectArgs) -> Verdict {
         let flushed = File::open(directory).and_then(|directory| directory.sync_all());
         flushed.context("cannot write the object's directory to its disk")?;
     }
-    render::say(&serde_json::to_string(&digesting.finish())?);
+    piped::tell(&digesting.finish())?;
     Ok(Vec::new())
 }
 

@@ -119,22 +119,22 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
         let passing = out.len();
         pass(&mut to, &mut out, &mut digesting)?;
         for cut in stage.cuts() {
-            render::say(&serde_json::to_string(&cut)?);
+            piped::tell(&cut)?;
         }
         if let Some(pace) = &mut pace {
             std::thread::sleep(pace.wait_after(passing, begun.elapsed()));
         }
         if told.elapsed() >= EVERY {
             told = Instant::now();
-            tell(Told::of(stage.passed(), false))?;
+            piped::tell(&Told::of(stage.passed(), false))?;
         }
         Ok(())
     })?;
     let passed = stage.finish(&mut out)?;
     pass(&mut to, &mut out, &mut digesting)?;
-    tell(Told::of(passed, true))?;
+    piped::tell(&Told::of(passed, true))?;
     if let Some(digesting) = digesting {
-        render::say(&serde_json::to_string(&digesting.finish())?);
+        piped::tell(&digesting.finish())?;
     }
     Ok(Vec::new())
 }
@@ -204,10 +204,5 @@ fn pass(
     }
     to.take(out)?;
     out.clear();
-    Ok(())
-}
-
-fn tell(told: Told) -> anyhow::Result<()> {
-    render::say(&serde_json::to_string(&told)?);
     Ok(())
 }

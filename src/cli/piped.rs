@@ -1,11 +1,14 @@
 //! What the verbs that are not for people have in common: another process is at the other end.
 
 use std::fs::File;
-use std::io::{BufRead, ErrorKind, Read, Write};
+use std::io::{BufRead, BufWriter, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+
+use super::options::Verdict;
+use super::render;
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -66,6 +69,18 @@ pub fn read_entry<T: for<'d> Deserialize<'d>>(
     serde_json::from_slice(line).context("the list is torn").map(Some)
 }
 
+/// Writes a list to standard output. Where it comes to no end, what was written of it is passed on all the same.
+///
+/// # Errors
+/// When it cannot be written, or `write` fails.
+pub fn list(write: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<()>) -> Verdict {
+    // It passes on what it holds when it is dropped.
+    let mut out = BufWriter::new(stdout()?);
+    write(&mut out)?;
+    out.flush().context("cannot write the list")?;
+    Ok(Vec::new())
+}
+
 /// Writes one entry of a list as a line of JSON.
 ///
 /// # Errors
@@ -73,4 +88,13 @@ pub fn read_entry<T: for<'d> Deserialize<'d>>(
 pub fn entry(out: &mut impl Write, entry: &impl Serialize) -> anyhow::Result<()> {
     serde_json::to_writer(&mut *out, entry)?;
     out.write_all(b"\n").context("cannot write the list")
+}
+
+/// Tells something on standard error, as a line of JSON.
+///
+/// # Errors
+/// When it cannot be JSON.
+pub fn tell(what: &impl Serialize) -> anyhow::Result<()> {
+    render::say(&serde_json::to_string(what)?);
+    Ok(())
 }

@@ -18,7 +18,7 @@ use crate::model::names::HostName;
 use crate::model::outcome::Trouble;
 
 use super::options::{Verdict, host_name};
-use super::render;
+use super::{piped, render};
 
 /// Help of the verb.
 const USE: &str = "It is started by sshd, in root's authorized_keys on the machine that has the copies:\n\
@@ -72,7 +72,7 @@ pub fn run(args: &ServeArgs) -> Verdict {
         Served { root: root.clone(), allowed: allow.iter().copied().collect(), host: host.clone() };
     // Not the standard library's: that reads ahead, and what follows the request is for another process.
     let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let mut output = piped::stdout()?;
     let line = Line {
         input: &mut input,
         output: &mut output,
