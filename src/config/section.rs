@@ -1,5 +1,6 @@
 //! A table of the tree, for reading: gives a value, or nothing when it is absent or was refused.
 
+use super::diagnostic::{Complaint, Notes};
 use super::key::{Key, Keyed, Table as Shape};
 use super::kind::Elements;
 use super::source::Span;
@@ -34,6 +35,13 @@ impl<'t> Section<'t> {
     /// Whether the key is there at all, with whatever value.
     pub fn has(&self, key: &dyn Keyed) -> bool {
         self.entry(key).is_some()
+    }
+
+    /// Refuses each of these keys that is there: `KEY WHY`.
+    pub fn refuse(&self, keys: &[&dyn Keyed], why: &str, notes: &mut Notes) {
+        for key in keys.iter().copied().filter(|key| self.has(*key)) {
+            notes.problem(self.key_at(key), Complaint::new(format!("{} {why}", key.key())));
+        }
     }
 
     /// Where the key stands, or the table when it is absent.

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::engine::{self, Engine, ReadEngine, check_mount, read_repository};
 use super::secret::Secret;
 use crate::config::diagnostic::{Complaint, Notes};
-use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
+use crate::config::key::{Item, Key, Start, Table, no_variants};
 use crate::config::kind::{Read, Scalar, Word};
 use crate::config::kinds::{ARGV, FILE_NAME, PATH, TEXT, text};
 use crate::config::repository::{self, Location};
@@ -121,8 +121,7 @@ const REMOTE_PROGRAM: Key<String> = Key::new("remote-program", &TEXT)
     .hidden()
     .prose("Only for a repository behind ssh: remote-program = \"borg1\", ssh-command = [\"ssh\", \"-i\", \"/root/.ssh/backup\"],\nupload-limit = 5000 (KiB per second).");
 
-const SSH_COMMAND: Key<Vec<String>> =
-    Key::new("ssh-command", &ARGV).says("ssh and its options").hidden();
+const SSH_COMMAND: Key<Vec<String>> = engine::SSH_COMMAND;
 
 const UPLOAD_LIMIT: Key<u32> = engine::UPLOAD_LIMIT.hidden();
 
@@ -144,11 +143,8 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
         .as_deref()
         .and_then(|text| notes.taken(section.value_at(&REPOSITORY), repository::borg(text)));
     if matches!(location, Some(Location::Local(_))) {
-        let elsewhere: [&dyn Keyed; 3] = [&REMOTE_PROGRAM, &SSH_COMMAND, &UPLOAD_LIMIT];
-        for key in elsewhere.into_iter().filter(|key| section.has(*key)) {
-            let message = format!("{} has no effect: the repository is on this machine", key.key());
-            notes.problem(section.key_at(key), Complaint::new(message));
-        }
+        let why = "has no effect: the repository is on this machine";
+        section.refuse(&[&REMOTE_PROGRAM, &SSH_COMMAND, &UPLOAD_LIMIT], why, notes);
     }
     check_mount(section, location.as_ref(), notes);
     let config = EngineConfig::Borg(BorgOptions {

@@ -7,7 +7,7 @@ use super::engine::{self, Engine, ReadEngine, check_mount};
 use crate::config::diagnostic::{Complaint, Notes};
 use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
 use crate::config::kind::Choice;
-use crate::config::kinds::{ARGV, FLAG, TEXT, Whole};
+use crate::config::kinds::{FLAG, TEXT, Whole};
 use crate::config::repository::{self, Location};
 use crate::config::section::Section;
 #[cfg(test)]
@@ -96,8 +96,7 @@ const REMOTE_PROGRAM: Key<String> = Key::new("remote-program", &TEXT)
     .hidden()
     .prose("Only with a location behind ssh: ssh-command = [\"ssh\", \"-i\", \"/root/.ssh/backup\"],\nremote-program = \"/usr/local/bin/stillpoint\"; and where no Stillpoint is on the other side,\nremote-side = \"btrfs-progs\", with remote-sudo = true for a login that is not root's.");
 
-const SSH_COMMAND: Key<Vec<String>> =
-    Key::new("ssh-command", &ARGV).says("ssh and its options").hidden();
+const SSH_COMMAND: Key<Vec<String>> = engine::SSH_COMMAND;
 
 fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
     if !section.has(&LOCATION) {
@@ -112,12 +111,8 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
         (Some(location), place.map(|place| server(section, place)))
     });
     if matches!(location, Some(Location::Local(_))) {
-        let elsewhere: [&dyn Keyed; 4] =
-            [&REMOTE_SIDE, &REMOTE_SUDO, &REMOTE_PROGRAM, &SSH_COMMAND];
-        for key in elsewhere.into_iter().filter(|key| section.has(*key)) {
-            let message = format!("{} has no effect: the copies are on this machine", key.key());
-            notes.problem(section.key_at(key), Complaint::new(message));
-        }
+        let why = "has no effect: the copies are on this machine";
+        section.refuse(&[&REMOTE_SIDE, &REMOTE_SUDO, &REMOTE_PROGRAM, &SSH_COMMAND], why, notes);
     }
     if section.get(&REMOTE_SUDO) == Some(true)
         && section.get(&REMOTE_SIDE) == Some(Side::Stillpoint)

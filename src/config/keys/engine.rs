@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::diagnostic::{Complaint, Notes};
 use crate::config::key::{Key, Keyed, Table};
 use crate::config::kind::Choice;
-use crate::config::kinds::{LONG_SPAN, PATH, TEXT, Whole};
+use crate::config::kinds::{ARGV, LONG_SPAN, PATH, TEXT, Whole};
 use crate::config::repository::Location;
 use crate::config::section::Section;
 use crate::config::source::Span;
@@ -71,6 +71,10 @@ pub const PROGRAM: Key<PathBuf> = Key::new("program", &PATH);
 
 /// How much the engine may send.
 pub const UPLOAD_LIMIT: Key<u32> = Key::new("upload-limit", &Whole(1)).says("KiB per second");
+
+/// How another machine is reached, also by a source.
+pub const SSH_COMMAND: Key<Vec<String>> =
+    Key::new("ssh-command", &ARGV).says("ssh and its options").hidden();
 
 /// How long nothing may move.
 pub const STALL_TIMEOUT: Key<Duration> = Key::new("stall-timeout", &LONG_SPAN)

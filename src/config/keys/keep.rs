@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::config::diagnostic::{Complaint, Notes};
-use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
+use crate::config::key::{Item, Key, Start, Table, no_variants};
 use crate::config::kind::{Choice, Elements, Kind, Read, Say, Scalar, wrong_type};
 use crate::config::kinds::{LONG_SPAN, TEXTS, Whole, bytes, whole_percent};
 use crate::config::section::Section;
@@ -204,21 +204,12 @@ fn preserve_min(node: &Node) -> Read<PreserveMin> {
 /// What only one way of counting knows is refused in the other.
 fn read_btrbk(section: &Section<'_>, notes: &mut Notes) -> Option<BtrbkSchedule> {
     let is_btrbk = section.get(&SEMANTICS)?;
-    let mut alien = |key: &dyn Keyed, message: &str| {
-        if section.has(key) {
-            let complaint = Complaint::new(format!("{} {message}", key.key()));
-            notes.problem(section.key_at(key), complaint);
-        }
-    };
     if !is_btrbk {
-        for key in [&PRESERVE_MIN as &dyn Keyed, &DAY_OF_WEEK, &HOUR_OF_DAY] {
-            alien(key, "means nothing without semantics = \"btrbk\"");
-        }
+        let why = "means nothing without semantics = \"btrbk\"";
+        section.refuse(&[&PRESERVE_MIN, &DAY_OF_WEEK, &HOUR_OF_DAY], why, notes);
         return None;
     }
-    for key in [&LAST as &dyn Keyed, &WITHIN] {
-        alien(key, "means nothing to btrbk: see preserve-min");
-    }
+    section.refuse(&[&LAST, &WITHIN], "means nothing to btrbk: see preserve-min", notes);
     if !section.has(&PRESERVE_MIN) {
         let complaint = Complaint::new("semantics = \"btrbk\" needs preserve-min").help(
             "what btrbk takes it for where it is left out is \"all\", with which everything stays",

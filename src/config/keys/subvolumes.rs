@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use super::engine;
 use super::hooks;
 use super::source::{ReadSource, SourceKind, Trees, read_paths};
 use crate::config::diagnostic::{Complaint, Notes};
 use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
 use crate::config::kind::{Choice, Elements};
-use crate::config::kinds::{ARGV, FLAG, PATH, PATHS as LIST_OF_PATHS, PATTERNS, TEXT};
+use crate::config::kinds::{FLAG, PATH, PATHS as LIST_OF_PATHS, PATTERNS, TEXT};
 use crate::config::repository;
 use crate::config::section::Section;
 #[cfg(test)]
@@ -71,18 +72,13 @@ const REMOTE_SUDO: Key<bool> = Key::new("remote-sudo", &FLAG)
 const REMOTE_PROGRAM: Key<String> =
     Key::new("remote-program", &TEXT).says("btrfs on that machine").default("'btrfs'").hidden();
 
-const SSH_COMMAND: Key<Vec<String>> =
-    Key::new("ssh-command", &ARGV).says("ssh and its options").hidden();
+const SSH_COMMAND: Key<Vec<String>> = engine::SSH_COMMAND;
 
 /// Reads which machine they are on.
 fn far_machine(section: &Section<'_>, notes: &mut Notes) -> Option<FarMachine> {
     if !section.has(&HOST) {
-        let elsewhere: [&dyn Keyed; 4] = [&SNAPSHOTS, &REMOTE_SUDO, &REMOTE_PROGRAM, &SSH_COMMAND];
-        for key in elsewhere.into_iter().filter(|key| section.has(*key)) {
-            let message =
-                format!("{} has no effect: the subvolumes are on this machine", key.key());
-            notes.problem(section.key_at(key), Complaint::new(message));
-        }
+        let why = "has no effect: the subvolumes are on this machine";
+        section.refuse(&[&SNAPSHOTS, &REMOTE_SUDO, &REMOTE_PROGRAM, &SSH_COMMAND], why, notes);
         return None;
     }
     if !section.has(&SNAPSHOTS) {
