@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use stillpoint::host::Host;
-use stillpoint::host::dry::DryHost;
-use stillpoint::model::job::{Config, Scope};
+use stillpoint::model::job::Config;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::TargetName;
 use stillpoint::model::outcome::{Outcome, Trouble};
@@ -16,7 +15,6 @@ use stillpoint::pipeline::list::list;
 use stillpoint::pipeline::maintenance::{Work, maintain};
 use stillpoint::pipeline::preflight::preflight;
 use stillpoint::pipeline::prune::{Request, prune, scope};
-use stillpoint::step::context::Pipeline;
 use stillpoint::step::error::StepError;
 
 use crate::configured::configured;
@@ -405,10 +403,7 @@ fn a_disk_that_is_nobodys_is_no_turn_of_anyone() {
 fn a_dry_run_asks_whose_turn_it_is_and_changes_nothing() {
     let (bench, _) = two_disks();
     bench.host.world().effects.clear();
-    let dry = DryHost::new(std::sync::Arc::new(bench.host.clone()));
-    let jobs: Vec<_> = bench.config.jobs.iter().collect();
-    let pipeline = Pipeline { host: &dry, ..bench.pipeline() };
-    let report = stillpoint::pipeline::run::run(pipeline, &jobs, Scope::default());
+    let (report, _) = bench.plan();
     assert_left_out(&report, "even", "the disk of target odd is in its place");
     assert_eq!(bench.host.world().effects, [] as [String; 0]);
 }

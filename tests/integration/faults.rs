@@ -174,6 +174,25 @@ impl Bench {
         (report, dry.planned().iter().map(ToString::to_string).collect())
     }
 
+    /// The effects that a dry run foretells, which goes well and has none itself, on this machine or on another one.
+    #[track_caller]
+    pub fn only_planned(&self) -> Vec<String> {
+        let clear = |world: &mut World| {
+            world.effects.clear();
+            world.server.iter_mut().for_each(|server| server.world.effects.clear());
+        };
+        clear(&mut self.host.world());
+        let (report, planned) = self.plan();
+        assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+        let world = self.host.world();
+        assert_eq!(world.effects, [] as [String; 0]);
+        let there = world.server.iter().flat_map(|server| &server.world.effects);
+        assert_eq!(there.collect::<Vec<_>>(), [] as [&String; 0]);
+        drop(world);
+        assert_eq!(self.ledgers(), [] as [PathBuf; 0]);
+        planned
+    }
+
     fn run_by(&self, pipeline: Pipeline<'_>) -> RunReport {
         run(pipeline, &self.config.jobs.iter().collect::<Vec<_>>(), Scope::default())
     }
