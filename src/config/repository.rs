@@ -33,6 +33,11 @@ const RESTIC_BACKENDS: &[&str] =
     &["local", "sftp", "rest", "s3", "swift", "b2", "azure", "gs", "rclone"];
 
 fn local(text: &str) -> Result<Location, Complaint> {
+    absolute(text).map(Location::Local)
+}
+
+/// Reads the absolute path of a directory, here or on another machine.
+fn absolute(text: &str) -> Result<PathBuf, Complaint> {
     let path = Path::new(text);
     if !path.is_absolute() {
         return Err(Complaint::new(format!("{text:?} is not an absolute path")));
@@ -40,7 +45,7 @@ fn local(text: &str) -> Result<Location, Complaint> {
     if path.components().any(|component| component == Component::ParentDir) {
         return Err(Complaint::new(format!("{text:?} cannot hold \"..\": write the real path")));
     }
-    Ok(Location::Local(path.components().collect()))
+    Ok(path.components().collect())
 }
 
 fn remote(text: &str) -> Location {
@@ -162,10 +167,7 @@ pub(super) fn btrfs(text: &str) -> Result<(Location, Option<Server>), Complaint>
     if path.trim_matches('/').is_empty() {
         return Err(Complaint::new("the location names no path").help(FORMS));
     }
-    let Location::Local(directory) = local(&format!("/{path}")).map_err(|it| it.help(FORMS))?
-    else {
-        return Err(Complaint::new("the location names no path").help(FORMS));
-    };
+    let directory = absolute(&format!("/{path}")).map_err(|complaint| complaint.help(FORMS))?;
     let (ssh_command, side) = (Vec::new(), RemoteSide::Stillpoint);
     let program = "stillpoint".to_owned();
     let server = Server { login, port, directory, ssh_command, side, program };

@@ -71,9 +71,13 @@ const STALL_TIMEOUT: Key<Duration> = engine::STALL_TIMEOUT;
 const PROGRAM: Key<PathBuf> =
     engine::PROGRAM.says("The btrfs program on this machine").example("'/usr/bin/btrfs'");
 
-const REMOTE_SIDE: Key<Side> = Key::new(
+const REMOTE_SIDE: Key<RemoteSide> = Key::new(
     "remote-side",
-    &Choice(&[("stillpoint", Side::Stillpoint), ("btrfs-progs", Side::BtrfsProgs)]),
+    // Whether by sudo, remote-sudo says.
+    &Choice(&[
+        ("stillpoint", RemoteSide::Stillpoint),
+        ("btrfs-progs", RemoteSide::BtrfsProgs { sudo: false }),
+    ]),
 )
 .says("What is on the other side of ssh: Stillpoint, or btrfs-progs and the coreutils alone, where the key may do anything")
 .default("'stillpoint'")
@@ -83,13 +87,6 @@ const REMOTE_SUDO: Key<bool> = Key::new("remote-sudo", &FLAG)
     .says("Run btrfs-progs and the coreutils on the other side by sudo, for a login that is not root's")
     .default("false")
     .hidden();
-
-/// What the configuration calls a [`RemoteSide`].
-#[derive(Clone, Copy, PartialEq)]
-enum Side {
-    Stillpoint,
-    BtrfsProgs,
-}
 
 const REMOTE_PROGRAM: Key<String> = Key::new("remote-program", &TEXT)
     .says("Stillpoint, or btrfs, on the other side; a key with a command of its own in authorized_keys decides it there")
@@ -115,7 +112,7 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
         section.refuse(&[&REMOTE_SIDE, &REMOTE_SUDO, &REMOTE_PROGRAM, &SSH_COMMAND], why, notes);
     }
     if section.get(&REMOTE_SUDO) == Some(true)
-        && section.get(&REMOTE_SIDE) == Some(Side::Stillpoint)
+        && section.get(&REMOTE_SIDE) == Some(RemoteSide::Stillpoint)
     {
         let message = format!(
             "{} has no effect: Stillpoint on the other side is started as {} says",
@@ -140,11 +137,11 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
 
 fn server(section: &Section<'_>, place: Server) -> Server {
     let (side, program) = match section.get(&REMOTE_SIDE) {
-        Some(Side::BtrfsProgs) => {
+        Some(RemoteSide::BtrfsProgs { .. }) => {
             let sudo = section.get(&REMOTE_SUDO) == Some(true);
             (RemoteSide::BtrfsProgs { sudo }, "btrfs".to_owned())
         }
-        Some(Side::Stillpoint) | None => (place.side, place.program),
+        Some(RemoteSide::Stillpoint) | None => (place.side, place.program),
     };
     Server {
         ssh_command: section.get(&SSH_COMMAND).unwrap_or_default(),
