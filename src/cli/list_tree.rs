@@ -2,18 +2,18 @@
 
 use std::fs::Metadata;
 use std::io::{BufRead, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use chrono::DateTime;
 use clap::Args;
 
-use crate::model::shown::Show;
 use crate::tools::listing::{Listed, parse_found};
 
 use super::options::Verdict;
 use super::piped;
+use super::tree_walk::{cannot_read, kind_of, look, names_in};
 
 /// Arguments of `list-tree`.
 #[derive(Debug, Args)]
@@ -50,20 +50,15 @@ fn read_found(mut input: impl BufRead, out: &mut impl Write) -> anyhow::Result<(
 }
 
 fn list(root: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    let found = std::fs::symlink_metadata(root);
-    let found = found.with_context(|| format!("cannot look at {}", root.shown()))?;
+    let found = look(root)?;
     tell(out, PathBuf::new(), &found)?;
     let mut open = vec![PathBuf::new()];
     while let Some(directory) = open.pop() {
         let at = root.join(&directory);
-        let cannot = || format!("cannot read {}", at.shown());
-        let mut names: Vec<_> = std::fs::read_dir(&at)
-            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect())
-            .with_context(cannot)?;
-        names.sort();
-        for name in names {
+        for name in names_in(&at)? {
             let path = directory.join(name);
-            let entry = std::fs::symlink_metadata(root.join(&path)).with_context(cannot)?;
+            let entry =
+                std::fs::symlink_metadata(root.join(&path)).with_context(|| cannot_read(&at))?;
             tell(out, path.clone(), &entry)?;
             if entry.is_dir() && entry.dev() == found.dev() {
                 open.push(path);
@@ -85,30 +80,4 @@ fn tell(out: &mut impl Write, path: PathBuf, found: &Metadata) -> anyhow::Result
         gid: found.gid(),
     };
     piped::entry(out, &listed)
-}
-
-/// The letter that a kind of entries is told by.
-pub(super) fn kind_of(found: &Metadata) -> char {
-    let kind = found.file_type();
-    match () {
-        () if kind.is_dir() => 'd',
-        () if kind.is_symlink() => 'l',
-        () if kind.is_fifo() => 'p',
-        () if kind.is_socket() => 's',
-        () if kind.is_block_device() => 'b',
-        () if kind.is_char_device() => 'c',
-        () => '-',
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_are_told_apart() {
-        let of = |path: &str| kind_of(&std::fs::symlink_metadata(Path::new(path)).unwrap());
-        assert_eq!((of("/"), of("/proc/self/exe"), of("/dev/null")), ('d', 'l', 'c'));
-        assert_eq!(of("/proc/version"), '-');
-    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -14,7 +14,6 @@ use crate::model::shown::Show;
 use crate::tools::manifest::Described;
 use crate::tools::object::Digesting;
 
-use super::list_tree::kind_of;
 use super::piped;
 
 /// The inode by which a snapshot shows another subvolume that lay there: an empty directory, which nobody sends.
@@ -88,11 +87,8 @@ impl<'a> Walk<'a> {
     fn entry(&mut self, path: PathBuf, found: &Metadata) -> anyhow::Result<Described> {
         let at = self.at(&path);
         if found.is_dir() && found.dev() == self.device {
-            let cannot = || format!("cannot read {}", at.shown());
-            let mut names: Vec<_> = std::fs::read_dir(&at)
-                .and_then(|all| all.map(|entry| entry.map(|entry| entry.file_name())).collect())
-                .with_context(cannot)?;
-            names.sort_by(|a: &OsString, b| b.cmp(a));
+            let mut names = names_in(&at)?;
+            names.reverse();
             self.open.push((path.clone(), names));
         }
         let kind = kind_of(found);
@@ -140,7 +136,7 @@ impl<'a> Walk<'a> {
     /// When it cannot be read.
     pub fn content(&self, path: &Path) -> anyhow::Result<String> {
         let at = self.at(path);
-        let cannot = || format!("cannot read {}", at.shown());
+        let cannot = || cannot_read(&at);
         let (file, mut read) = (File::open(&at).with_context(cannot)?, self.digesting());
         piped::each_piece_of(file, |piece| {
             read.take(piece);
@@ -179,13 +175,55 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn look(at: &Path) -> anyhow::Result<Metadata> {
+/// What an entry is; a link is not followed.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub(super) fn look(at: &Path) -> anyhow::Result<Metadata> {
     std::fs::symlink_metadata(at).with_context(|| format!("cannot look at {}", at.shown()))
+}
+
+/// The names in a directory, in their order.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn names_in(at: &Path) -> anyhow::Result<Vec<OsString>> {
+    let mut names: Vec<_> = std::fs::read_dir(at)
+        .and_then(|all| all.map(|entry| entry.map(|entry| entry.file_name())).collect())
+        .with_context(|| cannot_read(at))?;
+    names.sort();
+    Ok(names)
+}
+
+/// What is said of a directory or a file that cannot be read.
+pub(super) fn cannot_read(at: &Path) -> String {
+    format!("cannot read {}", at.shown())
+}
+
+/// The letter that a kind of entries is told by.
+pub(super) fn kind_of(found: &Metadata) -> char {
+    let kind = found.file_type();
+    match () {
+        () if kind.is_dir() => 'd',
+        () if kind.is_symlink() => 'l',
+        () if kind.is_fifo() => 'p',
+        () if kind.is_socket() => 's',
+        () if kind.is_block_device() => 'b',
+        () if kind.is_char_device() => 'c',
+        () => '-',
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_are_told_apart() {
+        let of = |path: &str| kind_of(&std::fs::symlink_metadata(Path::new(path)).unwrap());
+        assert_eq!((of("/"), of("/proc/self/exe"), of("/dev/null")), ('d', 'l', 'c'));
+        assert_eq!(of("/proc/version"), '-');
+    }
 
     #[test]
     fn paths_come_in_their_order_and_links_are_known() {
