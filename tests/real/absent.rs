@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::bench_machine::{Machine, assert_same_tree, must, must_at_last};
+use crate::bench_machine::{Machine, assert_same_tree, must};
 use crate::btrfs::Disk;
 use crate::subvolumes::{closed_directory, configure};
 
@@ -31,14 +31,6 @@ fn target(name: &str, at: &str) -> String {
 
 fn job(targets: &str) -> String {
     format!("[jobs.home]\ntargets = {targets}\nsubvolumes.paths = [\"{{root}}/disk/home\"]\n")
-}
-
-fn unmount(disk: &Disk) {
-    must_at_last("umount", &[disk.at.to_str().unwrap()]);
-}
-
-fn mount(disk: &Disk) {
-    must("mount", &[&disk.device, disk.at.to_str().unwrap()]);
 }
 
 /// What a run, which must go well, says of its targets: the outcome of each, and what was sent to it.
@@ -68,7 +60,7 @@ fn a_disk_that_missed_ten_runs_gets_a_difference() {
     run(&machine);
     let common = disk.snapshots();
     assert_eq!(common.len(), 1);
-    unmount(&goes);
+    goes.unmount();
     for n in 0..10 {
         fs::write(disk.path(&format!("home/{n}")), "x").unwrap();
         let outcomes = run(&machine);
@@ -85,7 +77,7 @@ fn a_disk_that_missed_ten_runs_gets_a_difference() {
     machine.run(&["check"]).expect(0);
     machine.run(&["prune", "--dry-run"]).expect(0);
     machine.run(&["list"]).expect(0);
-    mount(&goes);
+    goes.mount();
     // A disk without the target's directory is no absent one.
     let hidden = goes.path("hidden");
     fs::rename(goes.path("t"), &hidden).unwrap();
@@ -98,7 +90,7 @@ fn a_disk_that_missed_ten_runs_gets_a_difference() {
 
     // It is there, so it is not lost; then it is.
     machine.run(&["forget-target", "goes", "--yes"]).expect(3).says("is there");
-    unmount(&goes);
+    goes.unmount();
     run(&machine);
     assert_eq!(disk.snapshots().len(), 2);
     machine.run(&["forget-target", "goes"]).expect(3).says("--yes");
@@ -124,7 +116,7 @@ fn disks_that_take_turns_are_told_apart_and_get_differences() {
     let disk = home(&machine);
     // Both at one place, of which one is mounted at a time.
     let odd = shelf(&machine, "shelf");
-    unmount(&odd);
+    odd.unmount();
     let image = machine.path("shelf.img");
     fs::rename(&image, machine.path("odd.img")).unwrap();
     let even = shelf(&machine, "shelf");
@@ -139,8 +131,8 @@ fn disks_that_take_turns_are_told_apart_and_get_differences() {
     // It is not told which disk this is, and nothing is guessed.
     machine.run(&["init", "odd"]).expect(10);
     machine.run(&["init", "--existing", "odd"]).expect(4).says("is that of target even");
-    unmount(&even);
-    mount(&odd);
+    even.unmount();
+    odd.mount();
     machine.run(&["init", "odd"]).expect(0);
     for turn in 0..6 {
         fs::write(disk.path(&format!("home/{turn}")), "x").unwrap();
@@ -151,10 +143,10 @@ fn disks_that_take_turns_are_told_apart_and_get_differences() {
         let sent = outcomes[here].1.unwrap();
         assert_eq!(sent < 1 << 20, turn >= 2, "in turn {turn}, {sent} bytes were sent");
         assert_eq!(disk.snapshots().len(), if turn == 0 { 1 } else { 2 });
-        unmount(&odd);
-        mount(if turn % 2 == 0 { &even } else { &odd });
+        odd.unmount();
+        (if turn % 2 == 0 { &even } else { &odd }).mount();
     }
-    unmount(&odd);
+    odd.unmount();
     let ran = machine.run(&["--json", "run"]).expect(0).json();
     assert_eq!(ran["outcome"], "skipped");
     assert_eq!(ran["jobs"][0]["reason"], "every target is absent");
@@ -176,7 +168,7 @@ fn a_job_that_keeps_snapshots_makes_them_while_its_disk_is_away() {
     configure(&machine, &format!("{}{}{keep}", target("goes", "goes"), job("[\"goes\"]")));
     machine.run(&["init", "goes"]).expect(0);
     run(&machine);
-    unmount(&goes);
+    goes.unmount();
     for n in 0..4 {
         fs::write(disk.path(&format!("home/{n}")), "x").unwrap();
         let ran = machine.run(&["--json", "run"]).expect(0).json();
@@ -188,7 +180,7 @@ fn a_job_that_keeps_snapshots_makes_them_while_its_disk_is_away() {
     assert_eq!(disk.snapshots().len(), 4, "three, and the next base");
     let words = fs::read_to_string(&told).unwrap();
     assert_eq!(words, "ok\nskipped\nskipped\nskipped\nskipped\n");
-    mount(&goes);
+    goes.mount();
     let outcomes = run(&machine);
     assert!(outcomes[0].1.unwrap() < 1 << 20, "a difference: {outcomes:?}");
     assert_same_as_newest(&machine, &disk, &goes);

@@ -6,8 +6,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::bench_machine::{assert_same_tree, must, torture};
-use crate::subvolumes::{Scene, closed_directory, configure, made, scene, set_read_only};
+use crate::bench_machine::{assert_same_tree, must, names_in, torture};
+use crate::btrfs::inside;
+use crate::subvolumes::{Scene, closed_directory, configure, forge, made, scene, set_read_only};
 
 /// A machine whose subvolume btrbk has taken to the target twice, the second time as a difference. Answers with the names.
 fn with_btrbk() -> (Scene, [String; 2]) {
@@ -30,14 +31,9 @@ fn with_btrbk() -> (Scene, [String; 2]) {
         }
         must("btrbk", &["-q", "-c", conf.to_str().unwrap(), "run"]);
     }
-    let mut names = fs::read_dir(scene.copies.path("t"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with("home."))
-        .collect::<Vec<_>>();
-    names.sort();
-    let names = names.try_into().unwrap();
-    (scene, names)
+    let mut names = names_in(&scene.target());
+    names.retain(|name| name.starts_with("home."));
+    (scene, names.try_into().unwrap())
 }
 
 #[test]
@@ -118,7 +114,7 @@ fn nothing_that_btrbk_sent_is_sent_again_and_nothing_of_it_is_lost() {
     let to = scene.machine.path("back");
     fs::create_dir(&to).unwrap();
     scene.machine.run(&["restore", "home", &first, "--to", to.to_str().unwrap()]).expect(0);
-    let back = to.join(scene.home().strip_prefix("/").unwrap());
+    let back = inside(&to, scene.home());
     assert_same_tree(&back, &scene.copy(&first));
     scene.machine.run(&["check", "--target", "t", "--read-data", "100%"]).expect(0);
 
@@ -220,8 +216,7 @@ fn what_a_power_cut_has_emptied_is_found_by_the_comparison_and_is_never_a_base()
     must("btrfs", &["-q", "send", "-f", stream.to_str().unwrap(), &snapshot]);
     must("btrfs", &["-q", "receive", "-f", stream.to_str().unwrap(), &scene.copies.path("t")]);
     // What the disk holds when the program has just ended well.
-    let (image, cut) = (scene.machine.path("copies.img"), scene.machine.path("cut.img"));
-    must("cp", &["--sparse=always", image.to_str().unwrap(), cut.to_str().unwrap()]);
+    let cut = scene.copies.as_cut_off(&scene.machine);
     scene.target_becomes(&cut);
     let hollow = scene.copies.at.join("t/home.20260101T0000");
     let is_hollow = |n: usize| fs::read(hollow.join(n.to_string())).unwrap().is_empty();
@@ -322,7 +317,7 @@ fn names_and_places_that_cannot_be_a_copys_are_refused_and_others_work() {
     let to = scene.machine.path("back");
     fs::create_dir(&to).unwrap();
     scene.machine.run(&["restore", "home", "12/snapshot", "--to", to.to_str().unwrap()]).expect(0);
-    let back = to.join(scene.home().strip_prefix("/").unwrap());
+    let back = inside(&to, scene.home());
     assert_same_tree(&back, &nested.join("snapshot"));
     for name in ["12/snapshot", "50%2f"] {
         scene.machine.run(&["pin", "home", name]).expect(0);
@@ -336,8 +331,6 @@ fn names_and_places_that_cannot_be_a_copys_are_refused_and_others_work() {
     assert_eq!(records, scene.machine.copies("t").len(), "none is left behind");
     // One that somebody writes to after that is none any more.
     let spoilt = target.join("no-moment");
-    set_read_only(&spoilt, false);
-    fs::write(spoilt.join("forged"), "x").unwrap();
-    set_read_only(&spoilt, true);
+    forge(&spoilt, "forged", "x");
     assert!(!scene.machine.copies("t").contains(&"no-moment".to_owned()));
 }

@@ -494,6 +494,15 @@ pub fn assert_same_tree(one: &Path, other: &Path) {
     assert!(!one.is_empty());
 }
 
+/// The names in a directory, in their order.
+pub fn names_in(directory: &Path) -> Vec<String> {
+    let names = fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> =
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 /// A file with these permission bits: secrets that others can read are refused.
 pub fn write_with_mode(path: &Path, text: &str, mode: u32) {
     fs::write(path, text).unwrap();

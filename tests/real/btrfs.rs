@@ -31,8 +31,18 @@ impl Disk {
         let device = must("losetup", &["--find", "--show", image]).trim().to_owned();
         let disk = Self { device, at: machine.path(at) };
         fs::create_dir_all(&disk.at).unwrap();
-        must("mount", &[&disk.device, disk.at.to_str().unwrap()]);
+        disk.mount();
         disk
+    }
+
+    /// Mounts it where it belongs.
+    pub fn mount(&self) {
+        must("mount", &[&self.device, self.at.to_str().unwrap()]);
+    }
+
+    /// Takes it away from whoever writes or looks.
+    pub fn unmount(&self) {
+        must_at_last("umount", &[self.at.to_str().unwrap()]);
     }
 
     pub fn path(&self, below: &str) -> String {
@@ -53,13 +63,13 @@ impl Disk {
 
     /// The power goes, and it has what this image has.
     pub fn becomes(&self, machine: &Machine, cut: &Path) {
-        let (image, at) = (self.image(machine), self.at.to_str().unwrap());
-        must_at_last("umount", &[at]);
+        let image = self.image(machine);
+        self.unmount();
         must("losetup", &["--detach", &self.device]);
         wait_for_no_loop_device(&image);
         fs::rename(cut, &image).unwrap();
         must("losetup", &[&self.device, image.to_str().unwrap()]);
-        must("mount", &[&self.device, at]);
+        self.mount();
     }
 
     /// Runs the jobs, and cuts the power after so much time, of this disk and of all processes alike. Answers whether the
@@ -497,7 +507,7 @@ fn a_snapshot_of_a_run_that_a_reboot_ended_is_released_by_recover() {
     fs::remove_dir_all(machine.path("run")).unwrap();
     // Another file system has taken its place, and it is not there yet.
     let at = disk.at.to_str().unwrap().to_owned();
-    must_at_last("umount", &[&at]);
+    disk.unmount();
     must("losetup", &["--detach", &disk.device]);
     let image = machine.path("disk.img");
     wait_for_no_loop_device(&image);
@@ -515,7 +525,7 @@ fn a_snapshot_of_a_run_that_a_reboot_ended_is_released_by_recover() {
     must("losetup", &["--detach", spare.trim()]);
     disk.at = machine.path("elsewhere");
     fs::create_dir(&disk.at).unwrap();
-    must("mount", &[&disk.device, disk.at.to_str().unwrap()]);
+    disk.mount();
     machine.run(&["recover"]).expect(0);
     disk.assert_no_snapshot();
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use crate::bench_machine::{
-    HOST, Machine, command, must, processes_about, wait_for, wait_for_no_process_about,
+    HOST, Machine, command, must, names_in, processes_about, wait_for, wait_for_no_process_about,
 };
 
 /// A job whose restic holds its lock for as long as the command that it reads takes.
@@ -31,11 +31,8 @@ fn restic(machine: &Machine, args: &[&str]) -> std::process::Command {
 }
 
 fn restic_locks(machine: &Machine) -> Vec<String> {
-    let entries = fs::read_dir(machine.path("repo-r/locks")).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names = names_in(&machine.path("repo-r/locks"));
     names.retain(|name| !name.contains("-tmp-"));
-    names.sort();
     names
 }
 

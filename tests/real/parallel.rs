@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::bench_machine::{Machine, fill, must, wait_for_no_process_about, wait_until};
+use crate::bench_machine::{Machine, fill, must, names_in, wait_for_no_process_about, wait_until};
 use crate::btrfs::Disk;
 use crate::subvolumes::{closed_directory, configure};
 
@@ -88,8 +88,7 @@ impl Scene {
         for (name, disk) in [("left", &self.left), ("right", &self.right)] {
             let copies = self.machine.copies(name);
             assert_eq!(copies.len(), 2, "{after}: {name}");
-            for name in fs::read_dir(disk.path("t")).unwrap() {
-                let name = name.unwrap().file_name().into_string().unwrap();
+            for name in names_in(&disk.at.join("t")) {
                 assert!(name == ".stillpoint" || copies.contains(&name), "{after}: {name} is left");
             }
         }

@@ -11,9 +11,9 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::bench_machine::{
-    assert_same_tree, command, family_of, fill, kill_one_of, must, must_at_last, processes_about,
-    torture,
+    assert_same_tree, command, family_of, fill, kill_one_of, must, processes_about, torture,
 };
+use crate::btrfs::inside;
 use crate::sshd::{Account, Line, Sshd};
 use crate::subvolumes::{self, configure, disks, made};
 
@@ -130,13 +130,13 @@ fn copies_there_are_as_those_on_this_machine_and_the_shell_is_given_words_alone(
     let mut words = vec!["restore", "home", &*second];
     words.extend(names.iter().map(String::as_str));
     machine.run(&[&*words, &["--to", to.to_str().unwrap()]].concat()).expect(0);
-    let back = to.join(scene.home().join("many").strip_prefix("/").unwrap());
+    let back = inside(&to, scene.home().join("many"));
     assert_same_tree(&back, &scene.copy(&second).join("many"));
 
     let to = machine.path("back");
     fs::create_dir(&to).unwrap();
     machine.run(&["restore", "home", &first, "--to", to.to_str().unwrap()]).expect(0);
-    let back = to.join(scene.home().strip_prefix("/").unwrap());
+    let back = inside(&to, scene.home());
     assert_same_tree(&back, &scene.copy(&first));
     let plain = scene.disk.path("home/plain");
     assert_eq!(machine.run(&["restore", "home", &plain, "--stdout"]).expect(0).stdout, "changed\n");
@@ -321,9 +321,8 @@ fn what_stands_in_the_way_there_is_said_and_changes_nothing() {
     let run =
         machine.command(&["run"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     scene.account.await_pause();
-    let (at, device) = (scene.copies.at.to_str().unwrap(), &scene.copies.device);
-    must_at_last("umount", &[at]);
-    must("mount", &[device, at]);
+    scene.copies.unmount();
+    scene.copies.mount();
     scene.account.go_on();
     let ended = run.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr);
@@ -338,7 +337,7 @@ fn what_stands_in_the_way_there_is_said_and_changes_nothing() {
 
     // The disk is away, and a stranger's is there; and one of no btrfs that somebody has copied the files to.
     let marker = fs::read(scene.copies.at.join("t/.stillpoint/target.json")).unwrap();
-    must_at_last("umount", &[at]);
+    scene.copies.unmount();
     fs::create_dir(&directory).unwrap();
     must("chmod", &["0700", &directory]);
     machine.run(&["run"]).expect(10).says("stillpoint init");
@@ -348,7 +347,7 @@ fn what_stands_in_the_way_there_is_said_and_changes_nothing() {
     machine.run(&["run"]).says("is on no btrfs");
     assert_eq!(scene.there(), [] as [&str; 0]);
     fs::remove_dir_all(&directory).unwrap();
-    must("mount", &[device, at]);
+    scene.copies.mount();
     let other = String::from_utf8(marker.clone()).unwrap().replace("\"id\": \"", "\"id\": \"0");
     fs::write(scene.copies.at.join("t/.stillpoint/target.json"), other).unwrap();
     let before = scene.there();

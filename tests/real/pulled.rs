@@ -6,8 +6,9 @@ use std::ops::Deref;
 use std::path::Path;
 
 use crate::bench_machine::{
-    assert_same_tree, family_of, fill, kill_one_of, must, must_at_last, processes_about, torture,
+    assert_same_tree, family_of, fill, kill_one_of, must, processes_about, torture,
 };
+use crate::btrfs::inside;
 use crate::sshd::{Account, Line, Sshd};
 use crate::subvolumes::{self, configure, disks};
 
@@ -103,7 +104,7 @@ fn what_is_pulled_is_what_is_there_and_one_snapshot_stays() {
     let to = machine.path("back");
     fs::create_dir(&to).unwrap();
     machine.run(&["restore", "far", "latest", "--to", to.to_str().unwrap()]).expect(0);
-    assert_same_tree(&to.join(scene.home().strip_prefix("/").unwrap()), &scene.copy(&second));
+    assert_same_tree(&inside(&to, scene.home()), &scene.copy(&second));
     let verified = machine.run(&["verify", "far"]).expect(12);
     verified.says("no damage found").says("from which it was pulled");
     machine.run(&["estimate", "far"]).expect(0).says("home");
@@ -194,12 +195,11 @@ fn what_stands_in_the_way_there_is_said_and_keeps_nothing_else_from_its_turn() {
     must("chown", &["0:0", &directory]);
 
     // Its disk is away.
-    let (at, device) = (scene.disk.at.to_str().unwrap(), &scene.disk.device);
-    must_at_last("umount", &[at]);
+    scene.disk.unmount();
     for _ in 0..2 {
         run().expect(4).says("is no subvolume");
     }
-    must("mount", &[device, at]);
+    scene.disk.mount();
     assert_eq!(machine.copies("t"), [&*copy]);
     assert_eq!(scene.kept(), 1);
     fs::write(scene.home().join("x"), "y").unwrap();

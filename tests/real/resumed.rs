@@ -162,14 +162,14 @@ fn a_power_cut_leaves_a_part_that_is_whole() {
     let copies = scene.target();
     interrupt(&scene, 4 << 20);
     let before = offset(&copies);
-    let (image, cut) = (scene.machine.path("copies.img"), scene.machine.path("cut.img"));
     // While the rest is received, at any moment.
-    slowly(&scene.machine, || {
+    let cut = slowly(&scene.machine, || {
         let mut going = scene.machine.start(&["run"]);
         assert!(wait_until(&mut going, || offset(&copies) > before + (2 << 20)));
-        must("cp", &["--sparse=always", image.to_str().unwrap(), cut.to_str().unwrap()]);
+        let cut = scene.copies.as_cut_off(&scene.machine);
         must("kill", &["-9", &going.id().to_string()]);
         going.wait().unwrap();
+        cut
     });
     wait_for_no_process_about(&scene.machine.path("").to_string_lossy());
     scene.target_becomes(&cut);
@@ -208,9 +208,7 @@ fn what_is_not_the_beginning_of_what_is_sent_is_begun_again() {
     interrupt(&scene, 4 << 20);
     let newest = scene.disk.snapshots().into_iter().map(|name| scene.disk.at.join(name));
     for snapshot in newest {
-        subvolumes::set_read_only(&snapshot, false);
-        fs::write(snapshot.join("forged"), "forged").unwrap();
-        subvolumes::set_read_only(&snapshot, true);
+        subvolumes::forge(&snapshot, "forged", "forged");
     }
     scene.machine.run(&["run"]).expect(0);
     let made = scene.machine.copies("t");
@@ -223,10 +221,7 @@ fn what_is_not_the_beginning_of_what_is_sent_is_begun_again() {
     interrupt(&scene, 4 << 20);
     let strays = scene.strays();
     let stray = strays.iter().find(|name| name.contains(".part")).unwrap();
-    let at = copies.join(stray);
-    subvolumes::set_read_only(&at, false);
-    fs::write(at.join("plain"), "forged").unwrap();
-    subvolumes::set_read_only(&at, true);
+    subvolumes::forge(&copies.join(stray), "plain", "forged");
     scene.machine.run(&["run"]).expect(0);
     let made = scene.machine.copies("t");
     assert_eq!(made.len(), 4, "{made:?}");

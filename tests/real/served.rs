@@ -16,6 +16,7 @@ use crate::bench_machine::{
     PROGRAM, Ran, assert_same_tree, command, family_of, kill_one_of, manifest, moments, must,
     processes_about, torture, wait_for_no_process_about,
 };
+use crate::btrfs::inside;
 use crate::sshd::Sshd;
 use crate::subvolumes::{self, closed_directory, configure, disks, set_read_only, shown};
 
@@ -153,7 +154,7 @@ fn copies_on_a_server_are_as_those_on_this_machine() {
     let to = machine.path("back");
     fs::create_dir(&to).unwrap();
     machine.run(&["restore", "home", &first, "--to", to.to_str().unwrap()]).expect(0);
-    let back = to.join(scene.home().strip_prefix("/").unwrap());
+    let back = inside(&to, scene.home());
     assert_same_tree(&back, &scene.copy(&first));
     let new = scene.disk.path("new");
     machine.run(&["restore", "home", &first, "--as-subvolume", "--to", &new]).expect(0);
@@ -472,7 +473,7 @@ fn what_another_program_received_there_is_adopted() {
     fs::create_dir(&to).unwrap();
     let round = scene.disk.path("home/round");
     machine.run(&["restore", "home", second, &round, "--to", to.to_str().unwrap()]).expect(0);
-    let back = to.join(Path::new(&round).strip_prefix("/").unwrap());
+    let back = inside(&to, &round);
     assert_eq!(fs::read_to_string(back).unwrap(), second);
     machine.run(&["unpin", "home", first]).expect(0);
     machine.run(&["prune", "--target", "t", first]).expect(0);

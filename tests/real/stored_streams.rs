@@ -13,10 +13,10 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::bench_machine::{
-    Machine, assert_same_tree, command, family_of, fill, kill_one_of, moments, must,
+    Machine, assert_same_tree, command, family_of, fill, kill_one_of, moments, must, names_in,
     processes_about, torture,
 };
-use crate::btrfs::Disk;
+use crate::btrfs::{Disk, inside};
 use crate::subvolumes::{closed_directory, configure, made};
 
 /// A job on the subvolume `disk/home`, whose copies go to the target `t`.
@@ -81,11 +81,7 @@ impl Scene {
     }
 
     fn objects(&self) -> Vec<String> {
-        let names = fs::read_dir(self.machine.path("out")).unwrap();
-        let mut names: Vec<String> =
-            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
+        names_in(&self.machine.path("out"))
     }
 
     /// The object of a copy.
@@ -96,11 +92,16 @@ impl Scene {
 
     /// Everything that belongs to no copy that is listed.
     fn strays(&self) -> Vec<String> {
+        self.strays_in(&self.machine.path("out"))
+    }
+
+    /// The same where another directory is the target.
+    fn strays_in(&self, directory: &Path) -> Vec<String> {
         let listed = self.machine.copies("t");
         let is_stray = |name: &String| {
             name != "target.json" && !listed.iter().any(|id| name.starts_with(id.as_str()))
         };
-        self.objects().into_iter().filter(is_stray).collect()
+        names_in(directory).into_iter().filter(is_stray).collect()
     }
 
     /// Restores a copy, which must be as the tree kept aside.
@@ -108,7 +109,7 @@ impl Scene {
     fn assert_restored(&self, id: &str, to: &Path, expected: &Path) {
         fs::create_dir(to).unwrap();
         self.machine.run(&["restore", "home", id, "--to", to.to_str().unwrap()]).expect(0);
-        assert_same_tree(&to.join(self.home().strip_prefix("/").unwrap()), expected);
+        assert_same_tree(&inside(to, self.home()), expected);
     }
 
     /// Nothing that was received to be read is left.
@@ -672,13 +673,7 @@ fn a_power_cut_leaves_no_hollow_stream_and_the_next_copy_is_whole() {
         let last = machine.copies("t").pop().unwrap();
         let said = machine.run(&["verify", "home", &last]);
         assert_eq!(said.code, Some(0), "{last} is none, after {after:?}: {}", said.stderr);
-        let listed = machine.copies("t");
-        let names = fs::read_dir(vault.at.join("t")).unwrap();
-        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let is_stray = |name: &String| {
-            name != "target.json" && !listed.iter().any(|id| name.starts_with(id.as_str()))
-        };
-        let strays: Vec<String> = names.filter(is_stray).collect();
+        let strays = scene.strays_in(&vault.at.join("t"));
         assert!(strays.is_empty(), "after {after:?}: {strays:?}");
     }
     assert!(hit >= 2, "only {hit} were cut off in time");

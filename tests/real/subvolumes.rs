@@ -7,10 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::bench_machine::{
-    Machine, Ran, assert_same_tree, command, family_of, fill, kill_one_of, must, torture, wait_for,
-    wait_for_no_process_about, wait_until,
+    Machine, Ran, assert_same_tree, command, family_of, fill, kill_one_of, must, names_in, torture,
+    wait_for, wait_for_no_process_about, wait_until,
 };
-use crate::btrfs::Disk;
+use crate::btrfs::{Disk, inside};
 
 /// The copy that a run made, and what was sent for it, in bytes.
 pub fn made(ran: &Ran) -> (String, u64) {
@@ -91,10 +91,8 @@ impl Scene {
 
     /// What lies in the directory of copies besides our own directory, by name.
     pub fn there(&self) -> Vec<String> {
-        let names = fs::read_dir(self.target()).unwrap();
-        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.filter(|name| name != ".stillpoint").collect();
-        names.sort();
+        let mut names = names_in(&self.target());
+        names.retain(|name| name != ".stillpoint");
         names
     }
 
@@ -144,6 +142,13 @@ pub fn set_read_only(path: &Path, read_only: bool) {
     unsafe { set_flags(fs::File::open(path).unwrap().as_raw_fd(), &raw const flags) }.unwrap();
 }
 
+/// Writes a file in a subvolume that is read-only before and after.
+pub fn forge(at: &Path, file: &str, text: &str) {
+    set_read_only(at, false);
+    fs::write(at.join(file), text).unwrap();
+    set_read_only(at, true);
+}
+
 /// What `btrfs subvolume show` says after this word.
 pub fn shown(path: &Path, word: &str) -> String {
     let shown = must("btrfs", &["subvolume", "show", path.to_str().unwrap()]);
@@ -186,7 +191,7 @@ fn a_copy_is_the_subvolume_and_only_differences_are_sent_again() {
     fs::create_dir(&to).unwrap();
     let to = to.to_str().unwrap();
     scene.machine.run(&["restore", "home", &first, "--to", to]).expect(0);
-    let back = Path::new(to).join(scene.home().strip_prefix("/").unwrap());
+    let back = inside(Path::new(to), scene.home());
     assert_same_tree(&back, &scene.copy(&first));
     fs::write(scene.home().join("plain"), "lost").unwrap();
     let plain = scene.disk.path("home/plain");
@@ -351,9 +356,7 @@ fn a_whole_run_survives_a_power_cut() {
     let scene = scene(600);
     scene.fill_with_small_files();
     let (copy, _) = scene.run();
-    let cut = scene.machine.path("cut.img");
-    let image = scene.machine.path("copies.img");
-    must("cp", &["--sparse=always", image.to_str().unwrap(), cut.to_str().unwrap()]);
+    let cut = scene.copies.as_cut_off(&scene.machine);
     // Another UUID: two of one would be one to the kernel.
     let home = scene.machine.path("expected");
     must("cp", &["-a", scene.home().to_str().unwrap(), home.to_str().unwrap()]);
@@ -392,9 +395,7 @@ fn what_was_changed_behind_the_back_of_btrfs_progs_is_no_copy_and_no_base() {
     scene.fill("big", 20);
     let (first, _) = scene.run();
     let changed = scene.copy(&first);
-    set_read_only(&changed, false);
-    fs::write(changed.join("plain"), "forged").unwrap();
-    set_read_only(&changed, true);
+    forge(&changed, "plain", "forged");
     assert_eq!(scene.machine.copies("t"), [] as [String; 0]);
     scene.machine.run(&["check", "--target", "t"]).expect(14).says(&first);
     let (second, sent) = made(&scene.machine.run(&["--json", "run"]));
@@ -403,9 +404,7 @@ fn what_was_changed_behind_the_back_of_btrfs_progs_is_no_copy_and_no_base() {
 
     // The same of the snapshot that stays here. The changed file is in no difference to it.
     let kept = scene.disk.at.join(scene.disk.snapshots().remove(0));
-    set_read_only(&kept, false);
-    fs::write(kept.join("plain"), "changed\n").unwrap();
-    set_read_only(&kept, true);
+    forge(&kept, "plain", "changed\n");
     fs::write(scene.home().join("plain"), "changed\n").unwrap();
     let (third, _) = made(&scene.machine.run(&["--json", "run"]));
     assert_same_tree(&scene.home(), &scene.copy(&third));
@@ -1040,21 +1039,11 @@ fn a_snapshot_that_no_history_knows_is_a_base() {
     assert!(sent < 2 << 20, "{sent} bytes, although the target has {first}");
     assert_same_tree(&scene.home(), &scene.copy(&second));
     // Nobody has said that it may go.
-    let snapshots = || {
-        let top = fs::read_dir(&scene.disk.at).unwrap();
-        let names = top.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name.starts_with(".stillpoint")).count()
-    };
-    assert_eq!(snapshots(), 2);
+    assert_eq!(scene.kept(), 2);
     // One that somebody made writable and changed is none, nor one that was received.
     fs::remove_dir_all(scene.machine.path("state")).unwrap();
-    for entry in fs::read_dir(&scene.disk.at).unwrap() {
-        let path = entry.unwrap().path();
-        if path.file_name().unwrap().to_string_lossy().starts_with(".stillpoint") {
-            set_read_only(&path, false);
-            fs::write(path.join("meddled"), "with").unwrap();
-            set_read_only(&path, true);
-        }
+    for snapshot in scene.disk.snapshots() {
+        forge(&scene.disk.at.join(snapshot), "meddled", "with");
     }
     let (third, sent) = scene.run();
     assert!(sent > 20 << 20, "{sent}");

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use stillpoint::host::system::SystemHost;
 use stillpoint::host::{Access, CommandSpec, Effect, Host, PrivateMount, PrivateView, Tool};
 
-use crate::bench_machine::{Machine, command, must, must_at_last, wait_for};
+use crate::bench_machine::{Machine, command, must, wait_for};
 use crate::btrfs::{Disk, inside, restored};
 
 const USER: u32 = 12345;
@@ -215,7 +215,7 @@ fn a_directory_of_a_device_is_shown_and_never_through_a_link() {
     fs::write(disk.path("srv/www/page"), "page").unwrap();
     std::os::unix::fs::symlink("www", disk.path("srv/link")).unwrap();
     // As the device of a snapshot is mounted nowhere else.
-    must_at_last("umount", &[disk.at.to_str().unwrap()]);
+    disk.unmount();
     let (workplace, at) = (machine.path("mnt"), machine.path("at"));
     for directory in ["mnt/root", "mnt/part", "at"] {
         fs::create_dir_all(machine.path(directory)).unwrap();
