@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::bench_machine::{Machine, fill, must};
+use crate::bench_machine::must;
 use crate::btrfs::Disk;
-use crate::subvolumes::{closed_directory, configure, made};
+use crate::subvolumes::{Scene, scene};
 
 /// Bytes that are free on a disk to whoever is not root.
 fn free(disk: &Disk) -> u64 {
@@ -16,40 +16,34 @@ fn free(disk: &Disk) -> u64 {
 #[test]
 fn the_oldest_go_for_space_on_either_side_and_it_is_really_free() {
     const WANTED: u64 = 250 << 20;
-    let machine = Machine::bare("[jobs]\n");
-    let disk = Disk::new(&machine, "btrfs", "disk", 600);
-    must("btrfs", &["-q", "subvolume", "create", &disk.path("home")]);
-    let copies = Disk::new(&machine, "btrfs", "copies", 600);
-    closed_directory(copies.path("t"));
-    configure(
-        &machine,
-        "[targets.t.btrfs]\nlocation = \"{root}/copies/t\"\n[targets.t.keep]\nmin-free = \"250M\"\n\
-         [jobs.home]\ntargets = [\"t\"]\nsubvolumes.paths = [\"{root}/disk/home\"]\n\
-         [jobs.home.keep-snapshots]\nmin-free = \"250M\"\n",
+    let scene = scene(600);
+    let Scene { copies, disk, machine, .. } = &scene;
+    scene.configure(
+        "[targets.t.keep]\nmin-free = \"250M\"",
+        "[jobs.home.keep-snapshots]\nmin-free = \"250M\"",
     );
-    machine.run(&["init", "t"]).expect(0);
     let (mut went, mut snapshots_went) = (0, 0);
     for round in 0..8 {
-        fill(disk.path("home/large"), 60);
+        scene.fill("large", 60);
         let before = machine.copies("t");
         let kept_before = disk.snapshots().len();
-        let (made, _) = made(&machine.run(&["--json", "run"]).expect(0));
-        assert!(free(&copies) >= WANTED, "round {round}: {} free", free(&copies));
-        assert!(free(&disk) >= WANTED, "round {round}: {} free", free(&disk));
+        let (made, _) = scene.run();
+        assert!(free(copies) >= WANTED, "round {round}: {} free", free(copies));
+        assert!(free(disk) >= WANTED, "round {round}: {} free", free(disk));
         let after = machine.copies("t");
         assert!(after.contains(&made) && after.len() > 1 || round == 0, "{after:?}");
         // What went is older than all that stayed.
         let gone: Vec<&String> = before.iter().filter(|copy| !after.contains(copy)).collect();
         assert_eq!(before[..gone.len()].iter().collect::<Vec<_>>(), gone);
         // One more would have been one too many: a copy takes up sixty megabytes.
-        assert!(gone.is_empty() || free(&copies) < WANTED + (100 << 20), "{}", free(&copies));
+        assert!(gone.is_empty() || free(copies) < WANTED + (100 << 20), "{}", free(copies));
         went += gone.len();
         snapshots_went += kept_before + 1 - disk.snapshots().len();
     }
     assert!(went >= 2 && snapshots_went >= 2, "{went} copies and {snapshots_went} snapshots went");
     // The chain goes on: the newest is a difference to what stayed.
     fs::write(disk.path("home/small"), "x").unwrap();
-    let (_, sent) = made(&machine.run(&["--json", "run"]).expect(0));
+    let (_, sent) = scene.run();
     assert!(sent < 1 << 20, "{sent} bytes were sent for a small file");
     machine.run(&["check", "--target", "t"]).expect(0);
 
