@@ -81,7 +81,7 @@ pub(super) fn find<'a>(
                 Some(there) => there,
                 None => there.insert(Earlier::look_at_all(cx)?),
             };
-            let there = there.of_item(job, &item, (source, &fit), &found.seen_at)?;
+            let there = there.of_item(job, &item, &fit, &found.seen_at)?;
             let (of_item, said) = found.of_item(cx, &item, &fit, there)?;
             Ok(((of_item, fit), Done::ok(said)))
         });

@@ -79,7 +79,7 @@ pub(super) fn hold<'a>(
         stay: Cell::new(false),
     };
     let is_far = source.from.is_some();
-    let is_held = rec.step("intend", None, None, |_| snapshots.intend(cx, source, found)).is_some()
+    let is_held = rec.step("intend", None, None, |_| snapshots.intend(cx, found)).is_some()
         && match is_far {
             true => snapshots.make_each(cx, rec),
             false => {
@@ -108,7 +108,6 @@ impl Snapshots<'_> {
     fn intend(
         &mut self,
         cx: RunContext<'_>,
-        source: &SubvolumesSource,
         found: Vec<(String, Fit)>,
     ) -> Result<((), Done), StepError> {
         let mut undos: Vec<CaptureUndo> = Vec::new();
@@ -121,7 +120,7 @@ impl Snapshots<'_> {
             intended.push((provider, capture));
             let earlier = match &mut there {
                 Some(there) => {
-                    let earlier = there.of_item(self.job, &item, (source, &fit), &self.seen_at)?;
+                    let earlier = there.of_item(self.job, &item, &fit, &self.seen_at)?;
                     earlier.into_iter().map(|there| there.snapshot).collect()
                 }
                 None => Vec::new(),

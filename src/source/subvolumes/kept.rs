@@ -10,7 +10,7 @@ use crate::engine::Snapshot;
 use crate::history::{History, KeptCapture};
 use crate::host::Subvolume;
 use crate::model::copy::{CLOCK_SLACK, Copy, Series, later};
-use crate::model::job::{Job, SubvolumesSource};
+use crate::model::job::Job;
 use crate::model::keep::KeepPolicy;
 use crate::model::names::RunId;
 use crate::model::target::Target;
@@ -118,7 +118,7 @@ impl<'a> Earlier<'a> {
         &mut self,
         job: &Job,
         item: &str,
-        (source, fit): (&SubvolumesSource, &Fit),
+        fit: &Fit,
         top: &Path,
     ) -> Result<Vec<There>, StepError> {
         let origin = fit.origin.uuid();
@@ -136,10 +136,8 @@ impl<'a> Earlier<'a> {
             if kept.series.job != job.name || kept.series.item.as_deref() != Some(item) {
                 continue;
             }
-            if is_elsewhere(self.cx, job, kept) {
-                continue;
-            }
-            match capture::kept(self.cx.capture(), &far::reached(source, &kept.kept)) {
+            let Some(now) = far::reached(job, &kept.kept) else { continue };
+            match capture::kept(self.cx.capture(), &now) {
                 Ok(still) => {
                     let still = still.filter(is_of_it);
                     earlier.extend(still.and_then(|it| There::kept(it, &kept.run, top)));
@@ -290,18 +288,13 @@ pub(super) fn release_of_killed(cx: RunContext<'_>, rec: &mut Recorder<'_>, job:
     }
 }
 
-/// Whether it is on a machine from which the job pulled before, and does no more: that may be gone for good.
-fn is_elsewhere(cx: RunContext<'_>, job: &Job, kept: &KeptCapture) -> bool {
-    kept.kept.undo.far().is_some() && kept.series.host != *cx.config().host_of(&job.name)
-}
-
 fn unneeded(
     cx: RunContext<'_>,
     job: &Job,
     history: &History,
 ) -> Result<Vec<KeptCapture>, StepError> {
     let mut kept = history.kept(&job.name)?;
-    kept.retain(|kept| !is_elsewhere(cx, job, kept));
+    kept.retain(|it| far::reached(job, &it.kept).is_some());
     let needed = needed(cx, job, history, &kept)?;
     let going: BTreeSet<String> = match &job.keep_snapshots {
         Some(policy) => plan(cx, policy, &kept).deletions().into_iter().collect(),

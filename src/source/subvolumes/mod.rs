@@ -57,7 +57,7 @@ impl Source for Subvolumes<'_> {
             let found = found::find(cx, rec, self.job, self.subvolumes, items, which)?;
             return Some(Box::new(found));
         }
-        if let Err(error) = far::note_way(cx, self.job, self.subvolumes) {
+        if let Err(error) = far::note_way(cx, self.job) {
             rec.warn(error.message);
         }
         let resumes = targets.iter().any(|target| cx.pipeline.engine(target).resumes());
