@@ -72,6 +72,13 @@ fn listed(answer: Answer) -> Result<Vec<Copy>, EngineError> {
     asked(answer, |far, cx| far.list(cx))
 }
 
+/// The record of a copy of this name.
+fn record(name: &str, item: &str) -> String {
+    format!(
+        r#"{{"format": 1, "name": "{name}", "uuid": "u", "sent": "s", "generation": 4, "changed": 1, "parent": null, "host": "web1", "job": "home", "item": "{item}", "run": "00000001", "machine": null, "time": "2026-11-21T02:03:04Z", "bytes": 1, "files": 1, "pinned": false}}"#
+    )
+}
+
 fn copy() -> Copy {
     let series = crate::model::copy::Series {
         host: HostName::new("web1").unwrap(),
@@ -109,11 +116,6 @@ fn what_stands_in_the_way_keeps_its_meaning() {
 
 #[test]
 fn what_leads_out_of_a_copy_is_not_believed() {
-    let record = |name: &str, item: &str| {
-        format!(
-            r#"{{"format": 1, "name": "{name}", "uuid": "u", "sent": "s", "generation": 1, "changed": 1, "parent": null, "host": "web1", "job": "home", "item": "{item}", "run": "00000001", "machine": null, "time": "2026-11-21T02:03:04Z", "bytes": 1, "files": 1, "pinned": false}}"#
-        )
-    };
     let copies = [
         record(ID, "/home"),
         record("../x", "/home"),
@@ -160,9 +162,7 @@ fn what_describes_a_copy_keeps_its_meaning() {
     use crate::tools::manifest::{Sample, compare};
 
     let listed = |more: &str| {
-        let record = format!(
-            r#"{{"format": 1, "name": "{ID}", "uuid": "u", "sent": "s", "generation": 4, "changed": 1, "parent": null, "host": "web1", "job": "home", "item": "/home", "run": "00000001", "machine": null, "time": "2026-11-21T02:03:04Z", "bytes": 1, "files": 1, "pinned": false}}"#
-        );
+        let record = record(ID, "/home");
         let listing = format!(r#"{{"id": "0123", "copies": [{record}]{more}}}"#);
         asked(Answer::new(0, &listing, ""), |far, cx| far.sent_as(cx, &copy())).unwrap()
     };
