@@ -39,7 +39,7 @@ pub fn command(root: &Path, stall_limit: Duration) -> CommandSpec {
 }
 
 /// The option of the verb that has it read what find on another machine has found.
-pub const OF_FIND: &str = "--of-find";
+const OF_FIND: &str = "--of-find";
 
 /// Lists what [`find`](super::coreutils::find) prints.
 pub fn of_find(stall_limit: Duration) -> CommandSpec {

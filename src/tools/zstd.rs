@@ -8,9 +8,6 @@ use crate::host::{CommandSpec, Tool};
 pub const PROGRAM: Tool =
     Tool::Known { name: "zstd", hint: "install it (Debian: apt install zstd)" };
 
-/// The highest level that takes no more memory to read back than any zstd allows itself.
-pub const HIGHEST: u8 = 19;
-
 /// Compresses standard input to standard output, with a checksum.
 pub fn compress(level: u8, stall_limit: Duration) -> CommandSpec {
     CommandSpec::lines(PROGRAM, stall_limit)

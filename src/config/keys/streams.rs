@@ -129,6 +129,7 @@ fn compression(node: &Node) -> Read<Option<u8>> {
         _ => text.strip_prefix("zstd,").and_then(|level| level.parse().ok()),
     };
     match level {
+        // To read back what a higher one made takes more memory than any zstd allows itself.
         Some(level @ 1..=19) => Ok(Some(level)),
         Some(_) | None => Err(Complaint::new(format!("{text:?} is no compression"))
             .help("write \"none\", \"zstd\" or \"zstd,LEVEL\" with a level from 1 to 19")),

@@ -102,10 +102,10 @@ impl Cut {
 }
 
 /// The line by which a stage tells that its stream is not the one of which there is a part.
-pub const DIFFERS: &str = r#"{"differs":true}"#;
+const DIFFERS: &str = r#"{"differs":true}"#;
 
 /// The line by which it tells that its stream is none that may pass, whenever it comes.
-pub const UNFIT: &str = r#"{"unfit":true}"#;
+const UNFIT: &str = r#"{"unfit":true}"#;
 
 /// The line by which it tells that somebody changed what its stream is a difference to.
 pub const BASE_CHANGED: &str = r#"{"base-changed":true}"#;
