@@ -296,6 +296,16 @@ impl EngineError {
         }
     }
 
+    /// Whether it failed because there was no space.
+    pub fn is_of_space(&self) -> bool {
+        match self {
+            EngineError::Act(error) => error.is_of_space(),
+            error => {
+                matches!(error, EngineError::Full { .. } | EngineError::DestinationFull { .. })
+            }
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -349,11 +359,11 @@ impl EngineError {
                 "an empty dump is never taken for a good copy: run the command by hand as root to see what it prints".into()
             }
             EngineError::Run(error) => return error.hint().map(str::to_owned),
+            EngineError::Act(error) => return error.hint().map(str::to_owned),
             EngineError::Unsupported { .. }
             | EngineError::InUse { .. }
             | EngineError::Output { .. }
-            | EngineError::Failed { .. }
-            | EngineError::Act(_) => return None,
+            | EngineError::Failed { .. } => return None,
         })
     }
 }

@@ -249,6 +249,9 @@ impl ActError {
             ActError::DoesNotThaw { .. } => {
                 Some("a control group above it may be frozen: look for a 1 in its cgroup.freeze")
             }
+            ActError::Io { .. } if self.is_of_space() => Some(
+                "there is no space on that file system, or its quota is used up: free some there",
+            ),
             ActError::Io { .. }
             | ActError::NotOurs { .. }
             | ActError::Mounted { .. }
@@ -256,5 +259,12 @@ impl ActError {
             | ActError::StillRunning { .. }
             | ActError::Guard { .. } => None,
         }
+    }
+
+    /// Whether it failed because there was no space.
+    pub fn is_of_space(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let ActError::Io { source, .. } = self else { return false };
+        matches!(source.kind(), StorageFull | QuotaExceeded)
     }
 }

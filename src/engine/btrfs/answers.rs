@@ -6,7 +6,7 @@ use super::names::CopyName;
 use super::others::Other;
 use super::record::Record;
 use crate::engine::EngineError;
-use crate::host::{ActError, RunError};
+use crate::host::RunError;
 use crate::tools::btrfs::parts::Mark;
 
 /// The version of requests and answers.
@@ -198,7 +198,7 @@ impl Refusal {
             EngineError::Full { detail, .. } | EngineError::DestinationFull { detail, .. } => {
                 Refusal::Full(detail.clone())
             }
-            EngineError::Act(ActError::Io { source, .. }) if is_full(source) => Refusal::Full(text),
+            EngineError::Act(error) if error.is_of_space() => Refusal::Full(text),
             EngineError::Damaged { detail, .. } => Refusal::Damaged(detail.clone()),
             EngineError::Locked { detail, .. } => Refusal::Locked(detail.clone()),
             EngineError::NoSource { detail } => Refusal::NoSource(detail.clone()),
@@ -259,14 +259,10 @@ impl Refusal {
     }
 }
 
-fn is_full(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::ActError;
 
     #[test]
     fn a_refusal_is_found_among_other_lines_and_keeps_its_meaning() {
@@ -289,7 +285,10 @@ mod tests {
         assert_eq!(there(&damaged).trouble(), damaged.trouble());
         let source = std::io::ErrorKind::StorageFull.into();
         let act = ActError::Io { what: "replace", path: "/srv/x".into(), source };
-        assert!(matches!(there(&EngineError::Act(act)), EngineError::Full { .. }));
+        let act = EngineError::Act(act);
+        // What the engine said and what the system said is one thing to whoever reads it, here and there.
+        assert!(act.is_of_space() && act.hint().unwrap().contains("no space"), "{act}");
+        assert!(matches!(there(&act), EngineError::Full { .. }));
         let denied = Refusal::NotAllowed("this key may not delete".into()).into_error("r");
         assert!(denied.hint().unwrap().contains("append-only"), "{denied}");
     }

@@ -1,6 +1,5 @@
 //! Why nothing was received, and what may help.
 
-use super::answers::Refusal;
 use super::record::Record;
 use crate::engine::EngineError;
 
@@ -31,7 +30,7 @@ impl Failure {
     pub fn may_go_on(&self) -> bool {
         match self {
             Failure::Difference(_) | Failure::Refused(_) | Failure::Differs(_) => false,
-            Failure::Other(error) => !is_of_space(error),
+            Failure::Other(error) => !error.is_of_space(),
         }
     }
 }
@@ -68,11 +67,6 @@ pub(super) fn with_what_helps<'b, T>(
         }
         (taken, base) => Ok((taken?, base)),
     }
-}
-
-/// Whether it failed because there was no space.
-pub(super) fn is_of_space(error: &EngineError) -> bool {
-    matches!(Refusal::of(error), Refusal::Full(_))
 }
 
 impl From<EngineError> for Failure {

@@ -2,7 +2,7 @@
 
 use super::BtrfsEngine;
 use super::catalog::{Catalog, finished_name, prediction_about};
-use super::failure::{Failure, is_of_space};
+use super::failure::Failure;
 use super::parts::{Ended, Found, Part, Parting};
 use super::record::Record;
 use crate::engine::made::{Made, reported};
@@ -341,7 +341,7 @@ impl Transfer<'_> {
         self.try_to_seal(base, received).inspect_err(|error| {
             // What a signal stopped must still be looked at.
             let _shield = self.catalog.cx.host.shield();
-            let stays = match is_of_space(error) {
+            let stays = match error.is_of_space() {
                 true => Ok(None),
                 false => self.catalog.part_of(&self.name),
             };
