@@ -212,6 +212,17 @@ fn a_copy_is_the_subvolume_and_only_differences_are_sent_again() {
 }
 
 #[test]
+fn what_is_new_far_below_leaves_the_root_as_it_was() {
+    let scene = scene(600);
+    torture(&scene.home());
+    scene.run();
+    fs::write(scene.home().join("deep/er/new"), "new\n").unwrap();
+    let (copy, _) = scene.run();
+    assert_same_tree(&scene.home(), &scene.copy(&copy));
+    scene.machine.run(&["verify", "home", &copy]).expect(0).says("compared with the source");
+}
+
+#[test]
 fn what_an_older_file_shares_with_the_copy_before_is_shared_there() {
     let scene = scene(600);
     for name in ["oldest", "older"] {
