@@ -49,7 +49,8 @@ pub struct Foreign {
     pub id: String,
     /// The subvolume that it is.
     pub found: Subvolume,
-    /// The moment it stands for: that in its name or, where there is none or a later one than that of its reception, that.
+    /// The moment it stands for: that in its name or, where there is none or a later one than that of its reception, that:
+    /// whoever knows the snapshot that was sent knows better.
     pub time: DateTime<Utc>,
     /// What its name begins with, before the moment; `None` where no known program gave it that name.
     pub stem: Option<String>,

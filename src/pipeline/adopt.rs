@@ -149,8 +149,9 @@ fn foreign_of(
         found => found?,
     };
     let jobs = jobs_of(pipeline, &engine.target().name, request);
-    let known = whose(pipeline, &jobs, &found.fit, !request.copies.is_empty())?;
-    Ok((found.fit.into_iter().zip(known).collect(), found.unfit))
+    let mut fit = found.fit;
+    let known = whose(pipeline, &jobs, &mut fit, !request.copies.is_empty())?;
+    Ok((fit.into_iter().zip(known).collect(), found.unfit))
 }
 
 /// The jobs into whose series copies may go.

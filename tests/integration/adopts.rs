@@ -221,6 +221,30 @@ fn what_another_program_received_is_a_base_once_a_person_says_so_and_no_policy_d
 }
 
 #[test]
+fn a_copy_whose_name_tells_no_moment_is_of_that_of_its_snapshot() {
+    let bench = Bench::of(&SENT);
+    let moments = ["2026-01-20T03:00:00Z", "2026-01-10T03:00:00Z"].map(|it| it.parse().unwrap());
+    for (name, made) in ["daily", "daily_1"].into_iter().zip(moments) {
+        let mut world = bench.host.world();
+        let (sent, generation) = world.btrfs.somebody_elses(name, "/home-uuid");
+        world.btrfs.top.get_mut(name).unwrap().made = made;
+        world.pool.somebody_elses(name, &sent, generation, None, true);
+    }
+    bench.host.arm(Fault::None);
+    let target = &bench.config.targets[0].name;
+    let offered = offers(bench.pipeline(), target, &ALL).unwrap();
+    let told: Vec<_> =
+        offered.copies.iter().map(|offer| (&*offer.copy.id, offer.copy.time)).collect();
+    assert_eq!(told, [("daily_1", moments[1]), ("daily", moments[0])]);
+    assert_eq!(take_all(&bench).unwrap(), 2);
+    let engine = bench.engines.values().next().unwrap();
+    let listed = engine.list(bench.pipeline().engine_context()).unwrap();
+    let mut times: Vec<_> = listed.iter().map(|copy| copy.time).collect();
+    times.sort();
+    assert_eq!(times, [moments[1], moments[0]]);
+}
+
+#[test]
 fn adopting_at_any_fault() {
     let seed = lost();
     let counted = seed.duplicate(&LIVE);

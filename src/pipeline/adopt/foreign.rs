@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use chrono::{DateTime, Utc};
+
 use crate::engine::Foreign;
 use crate::model::job::Job;
 use crate::model::names::JobName;
@@ -49,18 +51,24 @@ impl fmt::Display for By {
 pub(super) type Whose = (JobName, Item);
 
 /// Finds what each of these copies is of, among the items of these jobs; `None` where that is not known, or it is of several.
-/// They are in the order of time. Names tell it only where a person has named copies: those of another machine, or of
-/// another subvolume, may be called the same.
+/// Names tell it only where a person has named copies: those of another machine, or of another subvolume, may be called the
+/// same. Where they tell no moment, that of its snapshot is the copy's. Puts them in the order of time.
 ///
 /// # Errors
 /// When the machine cannot tell which snapshots there are.
 pub(super) fn whose(
     pipeline: Pipeline<'_>,
     jobs: &[&Job],
-    copies: &[Foreign],
+    copies: &mut [Foreign],
     are_named: bool,
 ) -> Result<Vec<Option<(Whose, By)>>, StepError> {
-    let mut known = by_snapshot(pipeline, jobs, copies)?;
+    let sent = if copies.is_empty() { Sent::new() } else { sent(pipeline, jobs)? };
+    for copy in copies.iter_mut().filter(|copy| copy.time == copy.found.made) {
+        let taken = of(copy, &sent).and_then(|of| of.values().min());
+        copy.time = taken.copied().map_or(copy.time, |taken| taken.min(copy.time));
+    }
+    copies.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
+    let mut known: Vec<_> = copies.iter().map(|copy| by_snapshot(copy, &sent)).collect();
     by_base(copies, &mut known);
     if are_named {
         by_name(copies, &mut known);
@@ -68,27 +76,31 @@ pub(super) fn whose(
     Ok(known)
 }
 
-fn by_snapshot(
-    pipeline: Pipeline<'_>,
-    jobs: &[&Job],
-    copies: &[Foreign],
-) -> Result<Vec<Option<(Whose, By)>>, StepError> {
-    let mut sent: BTreeMap<(String, u64), BTreeSet<Whose>> = BTreeMap::new();
-    // Nobody need be asked where there is nothing to ask about.
-    for job in jobs.iter().filter(|_| !copies.is_empty()) {
+/// Which snapshots are here, by their UUID and the generation of their last change: what they are of, and since when.
+type Sent = BTreeMap<(String, u64), BTreeMap<Whose, DateTime<Utc>>>;
+
+fn sent(pipeline: Pipeline<'_>, jobs: &[&Job]) -> Result<Sent, StepError> {
+    let mut sent = Sent::new();
+    for job in jobs {
         for snapshot in pipeline.source(job).snapshots(pipeline)? {
             let Some(uuid) = snapshot.found.uuid else { continue };
             let of = sent.entry((uuid, snapshot.found.changed)).or_default();
-            of.insert((job.name.clone(), snapshot.item));
+            of.insert((job.name.clone(), snapshot.item), snapshot.found.made);
         }
     }
-    let of = |copy: &Foreign| -> Option<(Whose, By)> {
-        let uuid = copy.found.received_uuid.clone()?;
-        // Which of several it belongs to is for a person to say.
-        let of = sent.get(&(uuid, copy.found.received)).filter(|of| of.len() == 1)?;
-        Some((of.first()?.clone(), By::Snapshot))
-    };
-    Ok(copies.iter().map(of).collect())
+    Ok(sent)
+}
+
+/// What the snapshot is of that was sent for a copy.
+fn of<'s>(copy: &Foreign, sent: &'s Sent) -> Option<&'s BTreeMap<Whose, DateTime<Utc>>> {
+    let uuid = copy.found.received_uuid.clone()?;
+    sent.get(&(uuid, copy.found.received))
+}
+
+fn by_snapshot(copy: &Foreign, sent: &Sent) -> Option<(Whose, By)> {
+    // Which of several it belongs to is for a person to say.
+    let of = of(copy, sent).filter(|of| of.len() == 1)?;
+    Some((of.keys().next()?.clone(), By::Snapshot))
 }
 
 /// The order of time is that in which one is based on another, mostly.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! home.20260101  home.20260101T1531  home.20260101T153123+0200  home.20260101_1     btrbk: short, long, long-iso
-//! web1-20260101-153123                                                              btrfs-backup-ng
+//! web1-20260101-153123  web1-20260101-153123_1                                      btrfs-backup-ng
 //! ```
 //!
 //! snapper numbers its snapshots (`12/snapshot`), and writes the moment into a file beside each.
@@ -54,11 +54,7 @@ pub fn in_info(text: &str) -> Option<DateTime<Utc>> {
 
 /// `NAME.YYYYMMDD[Thhmm[ss(Z|±hhmm)]][_N]`
 fn btrbk(name: &str) -> Option<Dated<'_>> {
-    let unnumbered = match name.rsplit_once('_') {
-        Some((before, number)) if is_number(number) => before,
-        _ => name,
-    };
-    let (stem, moment) = unnumbered.rsplit_once('.')?;
+    let (stem, moment) = unnumbered(name).rsplit_once('.')?;
     let (date, time) = match moment.split_once('T') {
         Some((date, time)) => (date, Some(time)),
         None => (moment, None),
@@ -74,8 +70,17 @@ fn btrbk(name: &str) -> Option<Dated<'_>> {
     Some(Dated { stem, local: day(date)?.and_time(time), ahead })
 }
 
-/// `PREFIXYYYYMMDD-hhmmss`
+/// A name without the number that tells it from others of the same moment.
+fn unnumbered(name: &str) -> &str {
+    match name.rsplit_once('_') {
+        Some((before, number)) if is_number(number) => before,
+        _ => name,
+    }
+}
+
+/// `PREFIXYYYYMMDD-hhmmss[_N]`
 fn btrfs_backup_ng(name: &str) -> Option<Dated<'_>> {
+    let name = unnumbered(name);
     let (stem, moment) = name.split_at_checked(name.len().checked_sub(15)?)?;
     let (date, time) = moment.split_once('-')?;
     let time = clock(time).filter(|_| time.len() == 6)?;
@@ -150,6 +155,7 @@ mod tests {
             ("home.20260101T153123Z", "home", "2026-01-01T15:31:23"),
             (".20260101", "", "2025-12-31T23:00:00"),
             ("web1-20260701-153123", "web1-", "2026-07-01T13:31:23"),
+            ("web1_20260701-153123_12", "web1_", "2026-07-01T13:31:23"),
             ("20260701-153123", "", "2026-07-01T13:31:23"),
             ("größe-20260701-153123", "größe-", "2026-07-01T13:31:23"),
         ] {
