@@ -2,7 +2,7 @@
 //! inherit.
 
 use super::draft::{Draft, Job, NO_STREAMS_THERE, Pair, Place, Target, is_inside, quoted};
-use super::draft::{behind_ssh, encrypted, limit, received_in, stored_in};
+use super::draft::{THERE, behind_ssh, encrypted, limit, received_in, stored_in};
 use super::lines::{Failed, Line, numbered, unquoted};
 
 /// A section with its options.
@@ -145,11 +145,13 @@ fn target_of(
         }
         ("send-receive", Place::There { .. }) => {
             keys.extend(there(&place, around));
-            notes.push("Stillpoint must be on that machine as well: see the README. What btrbk sent there is not seen, so that all is sent once".into());
+            notes.push(THERE.into());
             "btrfs"
         }
         ("raw", Place::Here(path)) => {
-            keys.push(stored_in(path));
+            let (directory, note) = stored_in(path);
+            keys.push(directory);
+            notes.push(note);
             raw(around, &mut keys, &mut notes);
             "streams"
         }

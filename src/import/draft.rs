@@ -246,10 +246,14 @@ pub(super) fn received_in(path: &str) -> (Pair, String) {
     (("location", quoted(path)), format!("others may not come into it: chmod go-rwx {path}"))
 }
 
-/// The key of a directory in which streams are stored, beside what is stored there.
-pub(super) fn stored_in(path: &str) -> Pair {
-    ("directory", quoted(&format!("{path}/stillpoint")))
+/// The key of a directory in which streams are stored, beside what is stored there, and what is to be done first.
+pub(super) fn stored_in(path: &str) -> (Pair, String) {
+    let directory = format!("{path}/stillpoint");
+    (("directory", quoted(&directory)), format!("make it first: mkdir -m 700 {directory}"))
 }
+
+/// What is said of a directory on another machine.
+pub(super) const THERE: &str = "Stillpoint must be on that machine as well: see the README. What was sent there is sent again once, unless a key that may adopt has it adopted";
 
 /// The key of streams that are to be encrypted, and what is to be done first. `said` is what asks for it.
 pub(super) fn encrypted(said: impl fmt::Display) -> (Pair, String) {
@@ -269,10 +273,14 @@ pub(super) fn limit(rate: &str, said: impl fmt::Display) -> Result<Pair, String>
     }
 }
 
-/// A rate with a unit, in KiB per second.
+/// A rate with a unit, in KiB per second; it may have up to three decimals.
 fn kib(rate: &str) -> Option<u32> {
+    let rate = rate.trim();
     let digits = rate.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().ok()?;
+    let (whole, decimals) = digits.split_once('.').unwrap_or((digits, "0"));
+    let is_one = decimals.len() <= 3 && decimals.bytes().all(|byte| byte.is_ascii_digit());
+    let thousandths: u64 = format!("{decimals:0<3}").parse().ok().filter(|_| is_one)?;
+    let number = whole.parse::<u64>().ok()?.checked_mul(1_000)?.checked_add(thousandths)?;
     let shift = match rate[digits.len()..].to_ascii_lowercase().as_str() {
         "" => 0,
         "k" => 10,
@@ -281,7 +289,7 @@ fn kib(rate: &str) -> Option<u32> {
         "t" => 40,
         _ => return None,
     };
-    let bytes = number.checked_mul(1 << shift)?;
+    let bytes = number.checked_mul(1 << shift)? / 1_000;
     u32::try_from((bytes >> 10).max(1)).ok()
 }
 
@@ -316,6 +324,23 @@ mod tests {
             assert_eq!(named(wanted), name, "{wanted}");
         }
         assert!(named(&"x".repeat(500)).len() <= LONGEST_NAME);
+    }
+
+    #[test]
+    fn rates_may_have_decimals() {
+        for (rate, read) in [
+            ("10M", Some(10_240)),
+            ("1.5m", Some(1_536)),
+            ("0.25G", Some(262_144)),
+            ("500", Some(1)),
+            (" 2k ", Some(2)),
+            ("1.5555M", None),
+            ("1.-5M", None),
+            (".5M", None),
+            ("M", None),
+        ] {
+            assert_eq!(kib(rate), read, "{rate}");
+        }
     }
 
     #[test]

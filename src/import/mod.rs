@@ -75,9 +75,12 @@ fn next_steps(program: Program, draft: &Draft) -> Vec<String> {
     for target in &draft.targets {
         steps.push(format!("  stillpoint init {}", target.name));
     }
-    let is_here = |target: &&Target| target.engine == "btrfs" && target.here.is_some();
-    for target in draft.targets.iter().filter(is_here) {
-        steps.push(format!("  stillpoint adopt {}       # what is there becomes copies, and nothing of it is sent again", target.name));
+    for Target { name, here, .. } in draft.targets.iter().filter(|it| it.engine == "btrfs") {
+        let needs = match here {
+            Some(_) => "",
+            None => "with a key that may adopt, ",
+        };
+        steps.push(format!("  stillpoint adopt {name}       # {needs}what is there becomes copies, and nothing of it is sent again"));
     }
     steps.extend([
         "  stillpoint verify JOB COPY # as adopt says; then stillpoint plan, and stillpoint run".into(),

@@ -5,6 +5,7 @@ use crate::config::{self, Loaded, SourceFile};
 use crate::model::job::{Job, Source};
 use crate::model::keep::{ALL, BtrbkSchedule, KeepPolicy, Period, PreserveMin};
 use crate::model::names::{JobName, TargetName};
+use crate::model::target::WhenAbsent;
 use crate::tools::exclude::pattern_fault;
 
 fn nothing(_: &str) -> Option<Vec<u8>> {
@@ -107,6 +108,7 @@ fn a_configuration_of_btrbk() {
         "ssh-command = [\"ssh\", \"-i\", \"/etc/btrbk/ssh/id\"]",
         "upload-limit = 10240",
         "directory = \"/mnt/nfs/stillpoint\"",
+        "# make it first: mkdir -m 700 /mnt/nfs/stillpoint",
         "recipients-file = ",
         "# line 2, transaction_log            /var/log/btrbk.log: is not needed",
         "# line 15, target raw ssh://nas/raw is NOT in this configuration",
@@ -119,7 +121,7 @@ fn a_configuration_of_btrbk() {
     ] {
         assert!(text.contains(said), "{said}\n{text}");
     }
-    assert!(!text.contains("adopt nas-b"), "what is behind ssh is not adopted:\n{text}");
+    assert!(text.contains("adopt nas-b       # with a key that may adopt, "), "{text}");
 }
 
 #[test]
@@ -183,7 +185,7 @@ gpg_recipient = "me\nkey = 1"
 
 #[test]
 fn a_configuration_of_btrfs_backup_ng_and_its_locks() {
-    let locks = br#"{"web1-20260101-000000": {"locks": ["/mnt/backup/home\n[x]"]}, "b": {"parent_locks": ["c"]}}"#;
+    let locks = br#"{"web1-20260101-000000": {"locks": ["/mnt/backup/home\n[x]", "raw:///mnt/raw"]}, "b": {"parent_locks": ["c"]}}"#;
     let look = |path: &str| (path == "/home/.snaps/.btrfs-backup-ng.locks").then(|| locks.to_vec());
     let text = import(Program::BtrfsBackupNg, NG, &look).unwrap();
     let loaded = loaded(&text);
@@ -191,7 +193,9 @@ fn a_configuration_of_btrfs_backup_ng_and_its_locks() {
     assert_eq!(paths(home), ["/home"]);
     let policy = keep(home, "backup-home").unwrap();
     assert_eq!(policy.within, Some(std::time::Duration::from_secs(62 * 86_400)));
-    assert_eq!((policy.hourly, policy.daily, policy.yearly), (None, Some(7), Some(3)));
+    // It counts from where those 62 days end.
+    let counts = (policy.hourly, policy.daily, policy.yearly, policy.last);
+    assert_eq!(counts, (None, Some(7 + 62), Some(3 + 1), None));
     assert_eq!(home.keep_snapshots.as_ref(), Some(policy));
     assert_eq!(keep(job(&loaded, "var"), "raw"), None, "what cannot be read deletes nothing");
     let var = job(&loaded, "var");
@@ -209,6 +213,9 @@ fn a_configuration_of_btrfs_backup_ng_and_its_locks() {
         "# line 29, /srv",
         "recipients-file = ",
         "sending web1-20260101-000000 to /mnt/backup/home\\n[x] was cut off",
+        "stillpoint adopt nas-b       # with a key that may adopt",
+        "what is in /home/.snaps is the base of the first difference, and is never deleted",
+        "# line 37, raw:///mnt/raw: retention min = \"soon\": cannot be read, so all of it stays",
     ] {
         assert!(text.contains(said), "{said}\n{text}");
     }
@@ -219,6 +226,201 @@ fn a_configuration_of_btrfs_backup_ng_and_its_locks() {
     {
         let failed = import(Program::BtrfsBackupNg, wrong, &nothing).unwrap_err();
         assert_eq!(failed.line, line, "{failed}");
+    }
+}
+
+/// Every key that version 0.10.0 knows.
+const KNOWN: &str = r#"
+[global]
+snapshot_dir = ".snapshots"
+timestamp_format = "%Y%m%d-%H%M%S"
+incremental = true
+log_file = "/var/log/x.log"
+transaction_log = "/var/log/x.jsonl"
+transfer_timeout = 3600
+transfer_stall_timeout = 900
+parallel_volumes = 2
+parallel_targets = 3
+quiet = false
+verbose = false
+btrfs_debug = false
+[global.retention]
+min = "1d"
+hourly = 24
+daily = 7
+weekly = 4
+monthly = 12
+yearly = 0
+keep = 0
+[global.notifications.email]
+smtp_password = "hunter2"
+[global.notifications.webhook.headers]
+Authorization = "Bearer hunter3"
+[[volumes]]
+path = "/home"
+snapshot_prefix = "home-"
+snapshot_dir = ".snapshots"
+enabled = true
+source = "native"
+retention = {daily = 14, weekly = 8}
+source_retention = {keep = 3}
+[[volumes.targets]]
+path = "/mnt/usb/home"
+retention = {min = "2d"}
+require_mount = "/mnt/usb"
+optional = true
+compress = "none"
+rate_limit = "1.5M"
+[[volumes.targets]]
+path = "ssh://backup@server:/backups/home"
+ssh_sudo = true
+ssh_port = 22
+ssh_key = "/root/.ssh/k"
+ssh_auth_sock = "/run/a"
+ssh_password_auth = true
+ssh_host_key_policy = "strict"
+skip_remote_lock = false
+optional = true
+[[volumes.targets]]
+path = "raw:///mnt/usb/raw"
+encrypt = "gpg"
+gpg_recipient = "me"
+gpg_keyring = "/k"
+openssl_cipher = "aes-256-cbc"
+[[volumes]]
+path = "/"
+source = "snapper"
+[volumes.snapper]
+config_name = "root"
+include_types = ["single"]
+exclude_cleanup = []
+min_age = "1h"
+[[volumes.targets]]
+path = "ssh://backup@server:/backups/root"
+"#;
+
+#[test]
+fn every_key_of_btrfs_backup_ng_is_known() {
+    let text = import(Program::BtrfsBackupNg, KNOWN, &nothing).unwrap();
+    assert!(!text.contains("is not known") && !text.contains("hunter"), "{text}");
+    let loaded = loaded(&text);
+    for said in [
+        "log_file = ",
+        "transfer_timeout = ",
+        "btrfs_debug = ",
+        "notifications: ",
+        "include_types = ",
+        "min_age = ",
+        "optional = true: has no equal",
+        "upload-limit = 1536",
+        "location = \"ssh://backup@server/backups/root/.snapshots\"",
+    ] {
+        assert!(text.contains(said), "{said}\n{text}");
+    }
+    let root = job(&loaded, "root");
+    assert_eq!(existing(root), (["/.snapshots/*/snapshot".to_owned()].into(), true));
+    let usb = keep(job(&loaded, "home"), "usb-home").unwrap();
+    assert_eq!(usb.within, Some(std::time::Duration::from_secs(2 * 86_400)));
+    assert_eq!((usb.daily, usb.weekly, usb.monthly), (Some(14 + 2), Some(8 + 1), Some(12 + 1)));
+    let unknown = KNOWN.replace("keep = 3", "keeep = 3, dayly = 1");
+    let text = import(Program::BtrfsBackupNg, &unknown, &nothing).unwrap();
+    assert_eq!(text.matches("is not known, and left out").count(), 2, "{text}");
+}
+
+/// What a configuration with these lines becomes: of one volume `/home` with a target `/mnt/b/c`.
+fn ng(global: &str, volume: &str, target: &str) -> (Loaded, String) {
+    let text = format!(
+        "[global]\n{global}\n[[volumes]]\npath = \"/home\"\n{volume}\n[[volumes.targets]]\npath = \"/mnt/b/c\"\n{target}\n"
+    );
+    let text = import(Program::BtrfsBackupNg, &text, &nothing).unwrap();
+    (loaded(&text), text)
+}
+
+#[test]
+fn the_narrowest_policy_of_btrfs_backup_ng_says_what_differs_from_the_wider() {
+    let (loaded, text) = ng(
+        "[global.retention]\nmin = \"30m\"\nhourly = 0\nmonthly = 0",
+        "retention = {daily = 30}\nsource_retention = {min = \"6h\", hourly = 48}",
+        "retention = {keep = 5, min = \"0s\"}",
+    );
+    let home = job(&loaded, "home");
+    let last = KeepPolicy { last: Some(5), ..KeepPolicy::default() };
+    assert_eq!(keep(home, "b-c"), Some(&last));
+    let here = KeepPolicy {
+        within: Some(std::time::Duration::from_secs(6 * 3_600)),
+        hourly: Some(48 + 6),
+        daily: Some(30 + 1),
+        weekly: Some(4 + 1),
+        ..KeepPolicy::default()
+    };
+    assert_eq!(home.keep_snapshots.as_ref(), Some(&here));
+    for said in [
+        "min, hourly, monthly of its retention: as the wider one says",
+        "daily, monthly of its retention: as the wider one says",
+        "retention keep = 5: hourly to yearly mean nothing beside it",
+    ] {
+        assert!(text.contains(said), "{said}\n{text}");
+    }
+    let minutes = ng("retention = {min = \"30m\", hourly = 1}", "", "");
+    let minutes = keep(job(&minutes.0, "home"), "b-c").unwrap();
+    assert_eq!(minutes.within, Some(std::time::Duration::from_secs(1_800)));
+    assert_eq!(minutes.hourly, Some(1 + 1));
+}
+
+#[test]
+fn what_is_to_stay_or_cannot_be_read_stays() {
+    for retention in
+        ["min = \"all\"", "min = \"300y\"", "min = 3", "min = \"1D\"", "daily = true", "keep = -1"]
+    {
+        let (loaded, text) = ng(&format!("retention = {{{retention}}}"), "", "");
+        let home = job(&loaded, "home");
+        assert_eq!(keep(home, "b-c"), None, "{retention}");
+        let schedule = home.keep_snapshots.as_ref().unwrap().btrbk.unwrap();
+        assert_eq!(schedule.preserve_min, PreserveMin::All, "{retention}");
+        let is_wrong = !["min = \"all\"", "min = \"300y\""].contains(&retention);
+        let said = format!("retention {retention}: cannot be read, so all of it stays");
+        assert_eq!(text.contains(&said), is_wrong, "{said}\n{text}");
+    }
+}
+
+#[test]
+fn what_must_be_mounted_and_what_may_be_away() {
+    for (target, mount, skips, said) in [
+        ("require_mount = true", Some("/mnt/b/c"), false, ""),
+        ("require_mount = \"yes\"", Some("/mnt/b/c"), false, ""),
+        ("require_mount = \"/mnt/b/\"\noptional = true", Some("/mnt/b"), true, ""),
+        ("require_mount = false\noptional = true", None, false, "say in require-mount"),
+        ("require_mount = \"/\"", None, false, "is no mount point around it"),
+        ("require_mount = \"/mnt/other\"", None, false, "is no mount point around it"),
+        ("optional = \"false\"", None, false, ""),
+    ] {
+        let (loaded, text) = ng("", "", target);
+        let read = &loaded.config.targets[0];
+        assert_eq!(read.require_mount.as_deref(), mount.map(std::path::Path::new), "{target}");
+        assert_eq!(read.when_absent == WhenAbsent::Skip, skips, "{target}");
+        assert!(text.contains(said), "{said}\n{text}");
+    }
+}
+
+#[test]
+fn snapshots_of_btrfs_backup_ng_lie_below_the_volume_or_under_its_name_elsewhere() {
+    for (directory, at) in [
+        (".snapshots", "/srv/home/.snapshots"),
+        ("../.snaps/./x", "/srv/.snaps/x"),
+        ("/snaps/", "/snaps/home"),
+    ] {
+        let text = format!(
+            "[global]\nsnapshot_dir = \"{directory}\"\n[[volumes]]\npath = \"/srv/home\"\n[[volumes.targets]]\npath = \"/mnt/b\"\n"
+        );
+        let locks = br#"{"srv-home-20260101-000000": {"locks": ["/mnt/b"]}}"#;
+        let look =
+            |path: &str| (path == format!("{at}/.btrfs-backup-ng.locks")).then(|| locks.to_vec());
+        let text = import(Program::BtrfsBackupNg, &text, &look).unwrap();
+        assert!(text.contains("sending srv-home-20260101-000000 to /mnt/b was cut off"), "{text}");
+        let loaded = loaded(&text);
+        let Source::Subvolumes(source) = &job(&loaded, "srv-home").source else { panic!("{text}") };
+        let inside = at.starts_with("/srv/home/").then(|| std::path::PathBuf::from(at));
+        assert_eq!(source.leave_out, Vec::from_iter(inside), "{text}");
     }
 }
 
