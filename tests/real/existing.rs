@@ -9,13 +9,13 @@ use crate::bench_machine::must;
 use crate::subvolumes::{Scene, made, scene, set_read_only};
 
 /// Debian's snapper, for the subvolume of a scene.
-struct Snapper {
+pub struct Snapper {
     config: String,
     snapshots: PathBuf,
 }
 
 impl Snapper {
-    fn new(scene: &Scene) -> Self {
+    pub fn new(scene: &Scene) -> Self {
         // Its configurations are the machine's own.
         let name = scene.machine.path("");
         let name: String =
@@ -31,11 +31,11 @@ impl Snapper {
     }
 
     /// Has it make one. Answers with its number.
-    fn makes(&self) -> String {
+    pub fn makes(&self) -> String {
         self.does(&["create", "--print-number"]).trim().to_owned()
     }
 
-    fn at(&self, number: &str) -> PathBuf {
+    pub fn at(&self, number: &str) -> PathBuf {
         self.snapshots.join(number).join("snapshot")
     }
 }
@@ -48,7 +48,7 @@ impl Drop for Snapper {
 }
 
 /// When a subvolume was made, as btrfs-progs say it: in whole seconds.
-fn made_at(at: &Path) -> DateTime<Utc> {
+pub fn made_at(at: &Path) -> DateTime<Utc> {
     let shown = must("btrfs", &["subvolume", "show", at.to_str().unwrap()]);
     let line = shown.lines().find_map(|line| line.trim().strip_prefix("Creation time:")).unwrap();
     DateTime::parse_from_str(line.trim(), "%Y-%m-%d %H:%M:%S %z").unwrap().to_utc()
@@ -72,7 +72,7 @@ fn up_to_date(scene: &Scene) {
 }
 
 /// In a snapshot, the place of the others is an empty directory, which is not sent.
-fn assert_same_files(one: &Path, other: &Path) {
+pub fn assert_same_files(one: &Path, other: &Path) {
     must("diff", &["-r", "-x", ".snapshots", one.to_str().unwrap(), other.to_str().unwrap()]);
 }
 

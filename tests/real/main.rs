@@ -12,6 +12,7 @@ mod bench_machine;
 mod borg_engine;
 mod btrbk;
 mod btrfs;
+mod btrfs_backup_ng;
 mod closed;
 #[path = "../shared/configured.rs"]
 mod configured;
