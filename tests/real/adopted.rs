@@ -25,11 +25,9 @@ fn with_btrbk() -> (Scene, [String; 2]) {
     let conf = scene.machine.path("btrbk.conf");
     for round in 0..2 {
         fs::write(scene.home().join("round"), format!("{round}\n")).unwrap();
-        if round > 0 {
-            // A name holds seconds.
-            std::thread::sleep(std::time::Duration::from_millis(1100));
-        }
         must("btrbk", &["-q", "-c", conf.to_str().unwrap(), "run"]);
+        // A name holds seconds, and which of two copies of one second is the newer one nobody knows.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
     }
     let mut names = names_in(&scene.target());
     names.retain(|name| name.starts_with("home."));
