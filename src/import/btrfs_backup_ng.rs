@@ -27,7 +27,7 @@ pub(super) fn draft(text: &str, look: Look<'_>) -> Result<Draft, Failed> {
     let global = root.section("global");
     let mut draft = Draft::default();
     draft.notes.push(
-        "Of each hour, day, week, month and year the newest copy stays here, not the oldest. These are counted from the newest copy on, and not from where min ends: so many more are kept as there are in min."
+        "Of each hour, day, week, month and year the newest copy stays here, not the oldest. They are counted from the newest copy on, and not from where min ends: so as many more of them are named here as min may reach into."
             .into(),
     );
     root.told(&["global", "volumes"], &mut draft.notes);

@@ -195,7 +195,7 @@ fn a_configuration_of_btrfs_backup_ng_and_its_locks() {
     assert_eq!(policy.within, Some(std::time::Duration::from_secs(62 * 86_400)));
     // It counts from where those 62 days end.
     let counts = (policy.hourly, policy.daily, policy.yearly, policy.last);
-    assert_eq!(counts, (None, Some(7 + 62), Some(3 + 1), None));
+    assert_eq!(counts, (None, Some(7 + 63), Some(3 + 2), None));
     assert_eq!(home.keep_snapshots.as_ref(), Some(policy));
     assert_eq!(keep(job(&loaded, "var"), "raw"), None, "what cannot be read deletes nothing");
     let var = job(&loaded, "var");
@@ -321,7 +321,7 @@ fn every_key_of_btrfs_backup_ng_is_known() {
     assert_eq!(existing(root), (["/.snapshots/*/snapshot".to_owned()].into(), true));
     let usb = keep(job(&loaded, "home"), "usb-home").unwrap();
     assert_eq!(usb.within, Some(std::time::Duration::from_secs(2 * 86_400)));
-    assert_eq!((usb.daily, usb.weekly, usb.monthly), (Some(14 + 2), Some(8 + 1), Some(12 + 1)));
+    assert_eq!((usb.daily, usb.weekly, usb.monthly), (Some(14 + 3), Some(8 + 2), Some(12 + 2)));
     let unknown = KNOWN.replace("keep = 3", "keeep = 3, dayly = 1");
     let text = import(Program::BtrfsBackupNg, &unknown, &nothing).unwrap();
     assert_eq!(text.matches("is not known, and left out").count(), 2, "{text}");
@@ -348,9 +348,9 @@ fn the_narrowest_policy_of_btrfs_backup_ng_says_what_differs_from_the_wider() {
     assert_eq!(keep(home, "b-c"), Some(&last));
     let here = KeepPolicy {
         within: Some(std::time::Duration::from_secs(6 * 3_600)),
-        hourly: Some(48 + 6),
-        daily: Some(30 + 1),
-        weekly: Some(4 + 1),
+        hourly: Some(48 + 7),
+        daily: Some(30 + 2),
+        weekly: Some(4 + 2),
         ..KeepPolicy::default()
     };
     assert_eq!(home.keep_snapshots.as_ref(), Some(&here));
@@ -364,7 +364,7 @@ fn the_narrowest_policy_of_btrfs_backup_ng_says_what_differs_from_the_wider() {
     let minutes = ng("retention = {min = \"30m\", hourly = 1}", "", "");
     let minutes = keep(job(&minutes.0, "home"), "b-c").unwrap();
     assert_eq!(minutes.within, Some(std::time::Duration::from_secs(1_800)));
-    assert_eq!(minutes.hourly, Some(1 + 1));
+    assert_eq!(minutes.hourly, Some(1 + 2));
 }
 
 #[test]

@@ -25,21 +25,27 @@ struct Ng {
     conf: PathBuf,
 }
 
+/// The program; `None` where there is none, which is said.
+pub fn program() -> Option<PathBuf> {
+    let program = std::env::var_os("STILLPOINT_BTRFS_BACKUP_NG").map(PathBuf::from);
+    if program.is_none() {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "there is no btrfs-backup-ng");
+        eprintln!("!!! NOT RUN with btrfs-backup-ng: STILLPOINT_BTRFS_BACKUP_NG is not set");
+    }
+    program
+}
+
 /// A machine with a subvolume, an empty directory of another btrfs, and the program with the beginning of its
 /// configuration; `None` where there is no such program.
 fn scene(global: &str, targets: &str) -> Option<(Scene, Ng)> {
-    let Some(program) = std::env::var_os("STILLPOINT_BTRFS_BACKUP_NG") else {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "there is no btrfs-backup-ng");
-        eprintln!("!!! NOT RUN with btrfs-backup-ng: STILLPOINT_BTRFS_BACKUP_NG is not set");
-        return None;
-    };
+    let program = program()?;
     let scene = disks("t", 600);
     let root = scene.machine.path("");
     let conf = format!(
         "[global]\n{global}\n[[volumes]]\npath = \"{{root}}/disk/home\"\nsnapshot_prefix = \"home-\"\n[[volumes.targets]]\npath = \"{{root}}/copies/t\"\n{targets}\n"
     );
     scene.machine.write("ng.toml", &conf.replace("{root}", root.to_str().unwrap()), 0o600);
-    let ng = Ng { program: program.into(), conf: scene.machine.path("ng.toml") };
+    let ng = Ng { program, conf: scene.machine.path("ng.toml") };
     Some((scene, ng))
 }
 

@@ -13,6 +13,7 @@ mod borg_engine;
 mod btrbk;
 mod btrfs;
 mod btrfs_backup_ng;
+mod btrfs_backup_ng_keep;
 mod closed;
 #[path = "../shared/configured.rs"]
 mod configured;

@@ -98,8 +98,9 @@ fn read(scopes: &[Section<'_>], notes: &mut Vec<String>) -> Result<Policy, Strin
     }
     for (key, default, period) in COUNTS {
         let count = count(scopes, key, default)?;
-        // There it begins where the age ends, here with the newest.
-        let more = seconds.div_ceil(period).cast_signed();
+        // There it begins where the age ends, here with the newest: so many periods may have copies within that age alone.
+        let within = if seconds > 0 { seconds.div_ceil(period) + 1 } else { 0 };
+        let more = within.cast_signed();
         keys.extend((count > 0).then(|| (key, (count + more).to_string())));
     }
     if keys.is_empty() {
