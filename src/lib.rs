@@ -26,8 +26,8 @@
 //! still together. Batch by batch, it holds them still; of files it finds the volumes below the paths
 //! ([`capture::survey`]), finds a [`capture::Provider`] for each volume, writes every intent to the ledger,
 //! lets the writers stand still if that is asked for, and makes all captures at once. Each target's engine
-//! then reads them under their original paths, in a mount namespace of its own ([`capture::view`]). When the
-//! last has read, the captures are released, and the next batch has its turn. Only then each target is listed,
+//! then reads them under their original paths, in a mount namespace of its own ([`capture::view`]), one target after
+//! another or several at the same time ([`pipeline::steps::spread`]). When the last has read, the captures are released, and the next batch has its turn. Only then each target is listed,
 //! to verify that the new copy is there, and [`retention`] is asked what may go. Targets that are filled from
 //! others follow. `after` and `finally` hooks have the last word. When all jobs are through,
 //! each target is checked and compacted where that is due. Whatever the ledger still holds is released,

@@ -28,7 +28,7 @@ pub struct RunArgs {
 /// Which jobs run when, and what hooks find in their environment.
 fn after_help() -> String {
     let mut text = String::from(
-        "Jobs run one after another, or as many at the same time as parallel in [settings] says; no two are ever at work\non one target.\n\nA hook finds in its environment:\n",
+        "Jobs run one after another, or as many at the same time as parallel in [settings] says; no two are ever at work\non one target. The targets of a job get their copies one after another, or as many at the same time as\nparallel-targets says.\n\nA hook finds in its environment:\n",
     );
     for (name, says) in VARIABLES {
         text.push_str(&format!("  {name:<21} {says}\n"));

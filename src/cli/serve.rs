@@ -97,6 +97,7 @@ fn settings(host: Option<HostName>) -> anyhow::Result<Settings> {
         cache_dir: nowhere,
         fallback_cache: None,
         parallel: 1,
+        parallel_targets: 1,
         lock_wait: Duration::ZERO,
         metrics_file: None,
         max_age: Duration::MAX,

@@ -90,7 +90,7 @@ pub enum PathKind {
 }
 
 /// A held lock; dropping it lets go. It dies with the process, whatever happens.
-pub trait LockGuard: Send {}
+pub trait LockGuard: Send + Sync {}
 
 /// Stands by to let control groups go. Dropping it ends it, which thaws them; it does the same by itself when
 /// we die or when its limit comes.

@@ -59,6 +59,8 @@ pub struct Settings {
     pub fallback_cache: Option<PathBuf>,
     /// How many jobs of a run are at work at the same time, at least one.
     pub parallel: u32,
+    /// How many targets of a job take its copies at the same time, at least one.
+    pub parallel_targets: u32,
     /// How long a run waits for a lock.
     pub lock_wait: Duration,
     /// A Prometheus textfile to write after each run.

@@ -14,14 +14,14 @@ use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::{JobReport, TargetReport, VolumeReport};
 use crate::model::target::Target;
 
-use super::steps::archive::{Archived, Batch};
-use super::steps::bring::{Brought, bring};
+use super::steps::archive::Batch;
 use super::steps::doubtful;
 use super::steps::observe::{Observation, Replicated, know, observe};
 use super::steps::prepare::{Absences, Locks, Looked, lock_targets, look_for};
 use super::steps::replicate::replicate;
 use super::steps::retain::{JobRetention, retain};
 use super::steps::served::{Served, report, unserved, without_copy};
+use super::steps::spread::Spread;
 use crate::source::{Item, Source, series_of};
 use crate::step::context::{Pipeline, RunContext};
 use crate::step::error::StepError;
@@ -73,9 +73,6 @@ impl Gathered {
         Self { targets, ..Self::default() }
     }
 }
-
-/// What targets have already, and how good that is.
-type UpToDate<'t> = BTreeMap<(&'t TargetName, Series), Outcome>;
 
 /// Runs one job.
 pub fn run_job(cx: RunContext<'_>, job: &Job, scope: Scope<'_>) -> JobResult {
@@ -213,7 +210,7 @@ fn serve(
         |target: &&&Target| target.copy_from.is_none() && locks.contains_key(&target.name);
     let direct: Vec<&Target> = targets.iter().filter(is_direct).copied().collect();
     let whole = (job, part, source.as_ref());
-    let Stored { captures, mut archived, up_to_date } =
+    let (captures, Spread { mut archived, up_to_date }) =
         store(cx, rec, whole, &batches, (targets, &direct));
     let mut gathered = Gathered { captures, ..Gathered::default() };
     // 2. The source is free from here on; the copies are looked for and the policy applied, once for each target.
@@ -247,14 +244,6 @@ fn serve(
     gathered
 }
 
-/// What of a source is in the targets that engines write to directly.
-#[derive(Default)]
-struct Stored<'t> {
-    captures: Vec<VolumeReport>,
-    archived: BTreeMap<&'t TargetName, Vec<Archived>>,
-    up_to_date: UpToDate<'t>,
-}
-
 /// Batch by batch: holds it still for all targets, copies it to those that engines write to directly, lets it go.
 fn store<'t>(
     cx: RunContext<'_>,
@@ -262,8 +251,8 @@ fn store<'t>(
     (job, part, source): (&Job, Part, &dyn Source),
     batches: &[Vec<Item>],
     (targets, direct): (&[&Target], &[&'t Target]),
-) -> Stored<'t> {
-    let mut stored = Stored::default();
+) -> (Vec<VolumeReport>, Spread<'t>) {
+    let (mut captures, mut spread) = (Vec::new(), Spread::default());
     for items in batches {
         if cx.host().stop_signal().is_some() {
             break;
@@ -276,17 +265,12 @@ fn store<'t>(
         };
         drop(alone);
         let Some(held) = held else { continue };
-        stored.captures.extend_from_slice(held.volumes());
+        captures.extend_from_slice(held.volumes());
         let batch = Batch { job, source, items, held: held.as_ref() };
-        held.watch(cx, &mut || {
-            for target in direct {
-                let made = archive_batch(cx, rec, batch, target, &mut stored.up_to_date);
-                stored.archived.entry(&target.name).or_default().extend(made);
-            }
-        });
+        held.watch(cx, &mut || spread.add(cx, rec, batch, direct));
         held.release(cx, rec);
     }
-    stored
+    (captures, spread)
 }
 
 /// The items that the source has now, as they are held still together. History learns of them where the configuration
@@ -320,31 +304,6 @@ fn batches(
 
 fn names(items: &[Item]) -> Vec<&str> {
     items.iter().flatten().map(String::as_str).collect()
-}
-
-/// Copies the items of a batch to one target. What that has already is noted as such.
-fn archive_batch<'t>(
-    cx: RunContext<'_>,
-    rec: &mut Recorder<'_>,
-    batch: Batch<'_>,
-    target: &'t Target,
-    up_to_date: &mut UpToDate<'t>,
-) -> Vec<Archived> {
-    let mut archived = Vec::new();
-    for item in batch.items {
-        if cx.host().stop_signal().is_some() {
-            break;
-        }
-        match bring(cx, rec, batch, target, item) {
-            Brought::Copy(made) => archived.push(*made),
-            Brought::UpToDate(outcome) => {
-                let series = series_of(cx.pipeline, batch.job, item.clone());
-                up_to_date.insert((&target.name, series), outcome);
-            }
-            Brought::Nothing => {}
-        }
-    }
-    archived
 }
 
 /// The same for a target that is filled from another one.

@@ -188,7 +188,7 @@ pub type Sources = dyn Fn(&Job) -> Box<dyn Source + '_> + Sync;
 pub type Findings = Vec<(String, Result<String, StepError>)>;
 
 /// What a job protects.
-pub trait Source {
+pub trait Source: Sync {
     /// The key that chose it, such as `files`.
     fn kind(&self) -> &'static str;
 
@@ -313,7 +313,7 @@ pub struct DueSnapshot {
 }
 
 /// Items that are held still together, until they are released.
-pub trait HeldBatch {
+pub trait HeldBatch: Sync {
     /// What the engine of a target gets to read of an item. `None` when the item is not in this batch.
     fn input(&self, cx: RunContext<'_>, item: &Item, target: &Target) -> Option<Input>;
 

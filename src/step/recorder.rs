@@ -64,6 +64,20 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// A record of the same job with nothing in it, for what is done beside; see [`Recorder::take_in`].
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self::new(self.observer, self.job.clone())
+    }
+
+    /// Adds what was recorded beside. Observers have been told.
+    pub fn take_in(&mut self, beside: Recorder<'_>) {
+        self.steps.extend(beside.steps);
+        self.troubles.extend(beside.troubles);
+        self.warnings.extend(beside.warnings);
+        self.outcome = self.outcome.clone().worst(beside.outcome);
+    }
+
     /// Carries out a step and records how it ended. `None` when it failed.
     pub fn step<T>(
         &mut self,

@@ -15,7 +15,9 @@ const ASKED: &[(&str, usize)] = &[
     ("src/pipeline/session.rs", 1),
     // How much there is to go: nothing is there to be measured.
     ("src/pipeline/steps/archive.rs", 1),
-    // A plan is read from top to bottom, so its jobs run one after another.
+    // A plan is read from top to bottom, so its targets are served one after another.
+    ("src/pipeline/steps/spread.rs", 1),
+    // The same of its jobs.
     ("src/pipeline/turns.rs", 1),
     // History is not kept; and the one place that chooses words.
     ("src/step/context.rs", 2),

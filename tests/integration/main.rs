@@ -36,6 +36,7 @@ mod resumed;
 mod served;
 mod sources;
 mod space;
+mod spread;
 mod stored_streams;
 mod streams;
 mod subvolumes;

@@ -40,14 +40,15 @@ fn both(state: &Path) -> Config {
 }
 
 /// A target that is another engine's.
-const BOX: &str = "[targets.box.keep]\nlast = 2\n[targets.box.borg]\nrepository = '/vault'\nencryption = 'none'\n";
+pub const BOX: &str = "[targets.box.keep]\nlast = 2\n[targets.box.borg]\nrepository = '/vault'\nencryption = 'none'\n";
 
 /// The same configuration, of which so many jobs are at work at the same time.
 fn parallel(jobs: u32, text: &str) -> Config {
     configured(&text.replacen("[settings]", &format!("[settings]\nparallel = {jobs}"), 1))
 }
 
-fn engines(config: &Config) -> Engines {
+/// The engines, of which that of `box` is the fake one.
+pub fn engines(config: &Config) -> Engines {
     let mut engines = engine::engines(config);
     engines.extend(vaults(config).into_iter().filter(|(name, _)| name.as_str() == "box"));
     engines
@@ -88,16 +89,16 @@ fn outcomes(report: &RunReport) -> Vec<(&str, Outcome)> {
 
 /// Holds threads up until something has happened.
 #[derive(Default)]
-struct Happened(Mutex<BTreeSet<String>>, Condvar);
+pub struct Happened(Mutex<BTreeSet<String>>, Condvar);
 
 impl Happened {
-    fn note(&self, what: String) {
+    pub fn note(&self, what: String) {
         self.0.lock().unwrap().insert(what);
         self.1.notify_all();
     }
 
     #[track_caller]
-    fn wait_for(&self, what: &[&str]) {
+    pub fn wait_for(&self, what: &[&str]) {
         let has_not = |seen: &mut BTreeSet<String>| what.iter().any(|it| !seen.contains(*it));
         let long = Duration::from_secs(60);
         let seen = self.1.wait_timeout_while(self.0.lock().unwrap(), long, has_not).unwrap().0;

@@ -31,7 +31,12 @@ fn config(state: &Path) -> Config {
 
 /// A job that sends two subvolumes to one target, of which this is the table.
 pub fn sending(state: &Path, target: &str, table: &str) -> Config {
-    configured(&format!(
+    configured(&text(state, target, table))
+}
+
+/// The same as text.
+pub fn text(state: &Path, target: &str, table: &str) -> String {
+    format!(
         r#"
 [settings]
 state-dir = "{}"
@@ -47,7 +52,7 @@ before = [["/hook", "stop"]]
 finally = [["/hook", "start"]]
 "#,
         state.display()
-    ))
+    )
 }
 
 /// A mount of a subvolume.
@@ -69,7 +74,8 @@ pub fn machine() -> World {
     world
 }
 
-fn world() -> World {
+/// The same, and a target in the pool.
+pub fn world() -> World {
     let mut world = machine();
     world.mounts.push(mount((0, 50), LOCATION, "btrfs", "/dev/sdc"));
     world.tree = FakeTree::mounted();

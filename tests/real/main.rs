@@ -37,6 +37,7 @@ mod restore;
 mod resumed;
 mod served;
 mod space;
+mod spread;
 mod sshd;
 mod stored_streams;
 mod subvolumes;

@@ -12,7 +12,7 @@ use crate::config::testing::Effects;
 use crate::model::job::Settings;
 use crate::model::names::HostName;
 
-/// How many jobs may be at work at the same time: each reads, compresses and encrypts.
+/// How many jobs, and targets of each, may be at work at the same time: each reads, compresses and encrypts.
 const MOST_PARALLEL: u32 = 16;
 
 /// The table.
@@ -27,6 +27,7 @@ pub const SETTINGS: Table = Table {
         Item::Value(&RUNTIME_DIR),
         Item::Value(&CACHE_DIR),
         Item::Value(&PARALLEL),
+        Item::Value(&PARALLEL_TARGETS),
         Item::Value(&LOCK_WAIT),
         Item::Value(&MAX_AGE),
         Item::Value(&METRICS_FILE),
@@ -53,6 +54,11 @@ const CACHE_DIR: Key<PathBuf> = Key::new("cache-dir", &PATH)
 
 const PARALLEL: Key<u32> = Key::new("parallel", &Within(1, MOST_PARALLEL))
     .says("How many jobs of a run are at work at the same time, none two of them on one target")
+    .default("1")
+    .told();
+
+const PARALLEL_TARGETS: Key<u32> = Key::new("parallel-targets", &Within(1, MOST_PARALLEL))
+    .says("How many targets of a job take its copies at the same time, each read from the source for itself")
     .default("1")
     .told();
 
@@ -94,6 +100,7 @@ pub fn read(section: &Section<'_>, default_host: &str, notes: &mut Notes) -> Opt
         cache_dir,
         fallback_cache: None,
         parallel: section.get(&PARALLEL)?,
+        parallel_targets: section.get(&PARALLEL_TARGETS)?,
         lock_wait: section.get(&LOCK_WAIT)?,
         metrics_file: section.get(&METRICS_FILE),
         max_age: section.get(&MAX_AGE)?,
@@ -127,6 +134,7 @@ pub const EFFECTS: &[Effects] = &[Effects {
         ("cache-dir", "", "cache-dir='/x'"),
         ("metrics-file", "", "metrics-file='/x'"),
         ("parallel", "", "parallel=2"),
+        ("parallel-targets", "", "parallel-targets=2"),
         ("lock-wait", "", "lock-wait='9s'"),
         ("max-age", "", "max-age='9s'"),
     ],

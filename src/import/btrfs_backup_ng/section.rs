@@ -122,7 +122,9 @@ fn becomes(key: &str) -> &'static str {
         "parallel_volumes" => {
             "is parallel in [settings], by default 1: so many jobs are at work at once, none two on one target"
         }
-        "parallel_targets" => "has no equal: the targets of a job are served one after another",
+        "parallel_targets" => {
+            "is parallel-targets in [settings], by default 1: so many targets of a job take its copies at once"
+        }
         "notifications" => {
             "has no equal: see OnFailure= of the units, or the hooks on-failure and after"
         }

@@ -12,4 +12,5 @@ pub mod replicate;
 pub mod retain;
 pub mod served;
 pub mod space;
+pub mod spread;
 pub mod target;

@@ -1,7 +1,7 @@
 //! A snapshot of every subvolume, all made before anything is sent.
 
-use std::cell::Cell;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::capture::{self, Still};
 use crate::engine::{Input, SentFrom, Snapshot, StillSubvolume};
@@ -31,7 +31,7 @@ pub(super) struct Snapshots<'a> {
     /// Whether a later run may go on with what is begun with them.
     resumes: bool,
     /// Whether they stay already.
-    stay: Cell<bool>,
+    stay: AtomicBool,
 }
 
 struct Hold {
@@ -76,7 +76,7 @@ pub(super) fn hold<'a>(
         holds: Vec::new(),
         seen_at: capture::bare_workplace(cx.capture()),
         resumes,
-        stay: Cell::new(false),
+        stay: AtomicBool::new(false),
     };
     let is_far = source.from.is_some();
     let is_held = rec.step("intend", None, None, |_| snapshots.intend(cx, found)).is_some()
@@ -236,7 +236,7 @@ impl HeldBatch for Snapshots<'_> {
         if self.resumes && cx.pipeline.kept_history().is_some() {
             let items = self.holds.iter().map(|hold| (&*hold.item, &hold.held));
             match kept::try_to_keep(cx, self.job, items) {
-                Ok(()) => self.stay.set(true),
+                Ok(()) => self.stay.store(true, Ordering::Relaxed),
                 Err(error) => tracing::warn!("{}: it is tried again later", error.message),
             }
         }
@@ -246,7 +246,7 @@ impl HeldBatch for Snapshots<'_> {
     /// The snapshots stay: the next ones are sent as differences to them.
     fn release(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>) {
         let Snapshots { job, holds, stay, .. } = *self;
-        if stay.get() {
+        if stay.into_inner() {
             return;
         }
         let items = holds.into_iter().map(|hold| (hold.item, hold.held)).collect();

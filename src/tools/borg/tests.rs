@@ -16,6 +16,7 @@ fn settings() -> Settings {
         cache_dir: "/cache".into(),
         fallback_cache: None,
         parallel: 1,
+        parallel_targets: 1,
         lock_wait: Duration::from_secs(120),
         metrics_file: None,
         max_age: Duration::from_secs(1),

@@ -1,8 +1,8 @@
 //! One more way to hold something still, and a kind of source that holds by it: a subvolume, of which each run keeps its
 //! snapshot as the base of the next one, once the snapshot is read.
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use stillpoint::capture::{self, Capture, CaptureError, Context, Made, Provider, Still};
 use stillpoint::engine::{BackupReport, Expected, Input};
@@ -190,7 +190,7 @@ struct VaultBatch {
     /// What earlier runs have kept.
     bases: Vec<Kept>,
     /// Whether an engine has read it.
-    was_read: Cell<bool>,
+    was_read: AtomicBool,
 }
 
 impl VaultBatch {
@@ -240,7 +240,7 @@ impl HeldBatch for VaultBatch {
 
     fn still_holds(&self, cx: RunContext<'_>) -> Result<(), StepError> {
         self.held[0].capture.still_holds(cx.capture())?;
-        self.was_read.set(true);
+        self.was_read.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -251,7 +251,7 @@ impl HeldBatch for VaultBatch {
     fn release(self: Box<Self>, cx: RunContext<'_>, rec: &mut Recorder<'_>) {
         let _shield = cx.host().shield();
         let (step, was_read) =
-            if self.was_read.get() { ("keep", true) } else { ("release", false) };
+            if self.was_read.load(Ordering::Relaxed) { ("keep", true) } else { ("release", false) };
         rec.step(step, None, None, |_| {
             match was_read {
                 true => self.keep(cx)?,

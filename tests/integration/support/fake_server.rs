@@ -181,6 +181,7 @@ fn settings() -> Settings {
         cache_dir: PathBuf::from("/nonexistent"),
         fallback_cache: None,
         parallel: 1,
+        parallel_targets: 1,
         lock_wait: Duration::ZERO,
         metrics_file: None,
         max_age: Duration::MAX,

@@ -54,6 +54,7 @@ fn asked_all<T>(
         cache_dir: "/c".into(),
         fallback_cache: None,
         parallel: 1,
+        parallel_targets: 1,
         lock_wait: std::time::Duration::ZERO,
         metrics_file: None,
         max_age: std::time::Duration::ZERO,
