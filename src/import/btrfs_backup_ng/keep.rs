@@ -70,7 +70,7 @@ pub(super) fn told(own: Section<'_>, wider: &[Section<'_>], notes: &mut Vec<Stri
         .collect();
     if own.table.is_some() && !inherited.is_empty() {
         notes.push(format!(
-            "{} of its retention: as the wider one says, which is how version 0.10 reads it; before, it was the default",
+            "{} of its retention: as the wider one says, which is how versions from 0.9.7 on read it; before, it was the default",
             inherited.join(", ")
         ));
     }
