@@ -368,6 +368,26 @@ fn the_narrowest_policy_of_btrfs_backup_ng_says_what_differs_from_the_wider() {
 }
 
 #[test]
+fn what_btrfs_backup_ng_refuses_to_carry_out_is_not_carried_out() {
+    let nothing = "hourly = 0, daily = 0, weekly = 0, monthly = 0";
+    let read = |more: &str| ng(&format!("retention = {{{nothing}{more}}}"), "", "");
+    for more in ["", ", min = \"1d\"", ", min = \"0s\"", ", min = \"6h\", keep = 0"] {
+        let (loaded, text) = read(more);
+        let home = job(&loaded, "home");
+        assert_eq!(keep(home, "b-c"), None, "{more}");
+        let schedule = home.keep_snapshots.as_ref().unwrap().btrbk.unwrap();
+        assert_eq!(schedule.preserve_min, PreserveMin::All, "{more}");
+        assert!(text.contains("refuses to carry that out, so all of it stays"), "{text}");
+    }
+    // An age alone is a policy, and so is a number.
+    let days = keep(job(&read(", min = \"2d\"").0, "home"), "b-c").unwrap().clone();
+    assert_eq!(days.within, Some(std::time::Duration::from_secs(2 * 86_400)));
+    assert_eq!((days.last, days.hourly, days.daily), (None, None, None));
+    let three = keep(job(&read(", keep = 3").0, "home"), "b-c").unwrap().clone();
+    assert_eq!(three.last, Some(3));
+}
+
+#[test]
 fn what_is_to_stay_or_cannot_be_read_stays() {
     for retention in
         ["min = \"all\"", "min = \"300y\"", "min = 3", "min = \"1D\"", "daily = true", "keep = -1"]

@@ -96,16 +96,22 @@ fn read(scopes: &[Section<'_>], notes: &mut Vec<String>) -> Result<Policy, Strin
         }
         return Ok(Policy::Keys(keys));
     }
+    let mut counts = Vec::new();
     for (key, default, period) in COUNTS {
-        let count = count(scopes, key, default)?;
+        counts.push((key, count(scopes, key, default)?, period));
+    }
+    // It takes that for a mistake, refuses to carry it out, and keeps everything until somebody forces it.
+    if seconds <= DAY && counts.iter().all(|(_, count, _)| *count == 0) {
+        notes.push(format!(
+            "retention that keeps nothing beyond min = {minimum:?}: btrfs-backup-ng refuses to carry that out, so all of it stays — say what is to stay in keep"
+        ));
+        return Ok(Policy::All);
+    }
+    for (key, count, period) in counts {
         // There it begins where the age ends, here with the newest: so many periods may have copies within that age alone.
         let within = if seconds > 0 { seconds.div_ceil(period) + 1 } else { 0 };
         let more = within.cast_signed();
         keys.extend((count > 0).then(|| (key, (count + more).to_string())));
-    }
-    if keys.is_empty() {
-        // The newest one is kept all the same.
-        keys.push(("last", "1".into()));
     }
     Ok(Policy::Keys(keys))
 }
