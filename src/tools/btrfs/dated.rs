@@ -70,10 +70,10 @@ fn btrbk(name: &str) -> Option<Dated<'_>> {
     Some(Dated { stem, local: day(date)?.and_time(time), ahead })
 }
 
-/// A name without the number that tells it from others of the same moment.
+/// A name without the number that tells it from others of the same moment. What has more digits may be a time of day.
 fn unnumbered(name: &str) -> &str {
     match name.rsplit_once('_') {
-        Some((before, number)) if is_number(number) => before,
+        Some((before, number)) if is_number(number) && number.len() <= 3 => before,
         _ => name,
     }
 }
@@ -195,6 +195,9 @@ mod tests {
             "home@web1.20261121T020304Z.247eb2aa",
             "home.20260101_",
             "home.20260101_x",
+            // A day and a time of day in somebody's own format: to take that for the midnight of the day would be a guess.
+            "home.20260101_153123",
+            "home.20260101_1531",
         ] {
             assert_eq!(read(name), None, "{name}");
         }
