@@ -31,7 +31,7 @@ use crate::model::shown::Show;
 use crate::tools::btrfs::parts::of_part;
 
 /// Our own directory in a target.
-const OWN: &str = ".stillpoint";
+pub(super) const OWN: &str = ".stillpoint";
 
 /// The file in it that says which target it is.
 const MARKER: &str = "target.json";
