@@ -30,6 +30,7 @@ pub(super) fn receive(
     progress: OnProgress<'_>,
 ) -> Result<Subvolume, EngineError> {
     let receive = receiver(engine, wanted);
+    let _told = cx.host.watch_writes(wanted.into)?;
     let chained = cx.host.chain(before, &receive, &mut |stream, line| {
         if stream == Stream::ProducerErr {
             heard(line, progress);

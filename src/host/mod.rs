@@ -102,6 +102,11 @@ pub trait ThawGuard: Send {
     fn finish(self: Box<Self>) -> Result<bool, ActError>;
 }
 
+/// While it lives, the flush of a directory tells whatever was lost; see [`Host::watch_writes`].
+pub trait WriteWatch {}
+
+impl WriteWatch for () {}
+
 /// Takes each line of a child's output as it comes, without its line break.
 pub type Watch<'a> = &'a mut dyn FnMut(Stream, &[u8]);
 
@@ -193,6 +198,17 @@ pub trait Host: Send + Sync {
         cgroups: &[PathBuf],
         limit: Duration,
     ) -> Result<Box<dyn ThawGuard>, ActError>;
+
+    /// Sees to it that the flush of the file system that holds a directory ([`Action::FlushFileSystem`] of this very path)
+    /// tells whatever is lost from now on. The kernel tells a loss to each descriptor that is open then, and once; to one that
+    /// is opened when another one has been told, it tells nothing. As long as the answer lives, the file system is in use.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    fn watch_writes(&self, directory: &Path) -> Result<Box<dyn WriteWatch + '_>, ActError> {
+        let _ = directory;
+        Ok(Box::new(()))
+    }
 
     /// What is at a path; `None` when nothing is.
     ///

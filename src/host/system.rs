@@ -11,6 +11,7 @@ use std::time::Duration;
 use chrono::{DateTime, FixedOffset, Offset, Utc};
 
 use super::runner::{self, Runner};
+use super::sys::received::Watched;
 use super::sys::signals::{self, StopFlag};
 use super::sys::{
     cgroup, confine, identity_of, mounts, place, private, process, room, snapshots, straight,
@@ -20,6 +21,7 @@ use super::{
     ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Host, Hypervisor, LockError,
     LockGuard, LockMode, MountEntry, NoHypervisor, PathKind, PathState, Placed, Placement,
     PrivateView, RunError, Shield, Subvolume, ThawGuard, Tool, TrustError, TrustKind, Watch, Way,
+    WriteWatch,
 };
 use crate::lock;
 use crate::model::shown::Show;
@@ -33,6 +35,7 @@ pub struct SystemHost {
     /// What is started as a thaw guard.
     guard_program: PathBuf,
     hypervisor: Box<dyn Hypervisor + Send + Sync>,
+    watched: Watched,
     /// Read once: what a run decides twice, it decides alike.
     zone: OnceLock<tz::TimeZone>,
 }
@@ -55,6 +58,7 @@ impl SystemHost {
             runner: Runner::new(stop),
             guard_program: "/proc/self/exe".into(),
             hypervisor: Box::new(NoHypervisor),
+            watched: Watched::default(),
             zone: OnceLock::new(),
         }
     }
@@ -99,7 +103,16 @@ impl Host for SystemHost {
 
     fn act(&self, action: &Action) -> Result<Option<Identity>, ActError> {
         tracing::debug!(action = %action.summary(), "acting");
-        actions::carry_out(action)
+        actions::carry_out(action, &self.watched)
+    }
+
+    fn watch_writes(&self, directory: &Path) -> Result<Box<dyn WriteWatch + '_>, ActError> {
+        let watch = self.watched.watch(directory).map_err(|source| ActError::Io {
+            what: "open",
+            path: directory.into(),
+            source,
+        })?;
+        Ok(Box::new(watch))
     }
 
     fn place(&self, placement: &Placement) -> Result<Placed, ActError> {

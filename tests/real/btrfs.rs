@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stillpoint::host::Host;
 use stillpoint::host::system::SystemHost;
+use stillpoint::host::{Action, Host};
 
 use crate::bench_machine::{
     Machine, PROGRAM, Ran, command, make_keys_cheap, must, must_at_last, processes_about,
@@ -857,4 +857,33 @@ capture = "required"
         let hello = root.disk.at.join(&to[1..]).join("etc/hello");
         assert_eq!(fs::read_to_string(hello).unwrap(), "hello");
     }
+}
+
+#[test]
+fn what_is_lost_is_told_to_each_who_writes_there() {
+    let machine = Machine::bare("[jobs]\n");
+    let (small, at) = (machine.path("small"), machine.path("disk"));
+    fs::create_dir(&small).unwrap();
+    must("mount", &["-t", "tmpfs", "-o", "size=40m", "small", small.to_str().unwrap()]);
+    let image = small.join("image");
+    fs::File::create(&image).unwrap().set_len(200 << 20).unwrap();
+    must("mkfs.ext4", &["-q", "-E", "nodiscard", image.to_str().unwrap()]);
+    let device = must("losetup", &["--find", "--show", image.to_str().unwrap()]).trim().to_owned();
+    // What lies below it has no room: what is written there is lost.
+    let disk = Disk { device, at };
+    fs::create_dir(&disk.at).unwrap();
+    disk.mount();
+    let lost = std::panic::catch_unwind(|| {
+        let host = SystemHost::new().unwrap();
+        let places = ["left", "right", "neither"].map(|name| disk.at.join(name));
+        places.iter().for_each(|place| fs::create_dir(place).unwrap());
+        let _watched =
+            places[..2].iter().map(|place| host.watch_writes(place).unwrap()).collect::<Vec<_>>();
+        fs::write(places[0].join("much"), vec![7; 80 << 20]).unwrap();
+        places.map(|path| host.act(&Action::FlushFileSystem { path }).is_err())
+    });
+    drop(disk);
+    must_at_last("umount", &[small.to_str().unwrap()]);
+    // The kernel has told it by then, and tells it to nobody who comes later.
+    assert_eq!(lost.unwrap(), [true, true, false]);
 }

@@ -11,7 +11,7 @@ use crate::engine::tree::{Inside, Tree};
 use crate::engine::{Context, EngineError};
 use crate::host::{
     ActError, Action, CommandSpec, Completed, PathKind, Subvolume, SubvolumeAction, Tool,
-    TrustKind, mount_of,
+    TrustKind, WriteWatch, mount_of,
 };
 use crate::model::shown::Show;
 use crate::model::target::Target;
@@ -80,6 +80,12 @@ pub(super) trait Place {
 
     /// Removes a file of ours, if it is there.
     fn remove(&self, path: &Path) -> Result<(), EngineError>;
+
+    /// Has the flush tell of whatever is lost from now on, as long as the answer lives. Who asks another machine asks it anew
+    /// each time, and is told what nobody was told before.
+    fn watch(&self) -> Result<Box<dyn WriteWatch + '_>, EngineError> {
+        Ok(Box::new(()))
+    }
 
     /// Waits until all that was written is on the disk, and asks whether something was lost.
     fn flush(&self) -> Result<(), EngineError>;
@@ -234,6 +240,10 @@ impl Place for Here<'_> {
 
     fn remove(&self, path: &Path) -> Result<(), EngineError> {
         self.act(&Action::RemoveFile { path: path.to_owned() })
+    }
+
+    fn watch(&self) -> Result<Box<dyn WriteWatch + '_>, EngineError> {
+        Ok(self.cx.host.watch_writes(&self.directory)?)
     }
 
     fn flush(&self) -> Result<(), EngineError> {

@@ -80,6 +80,7 @@ impl Transfer<'_> {
         behind: Option<(Part, Found)>,
         progress: OnProgress<'_>,
     ) -> Result<Received, Failure> {
+        let _told = self.catalog.place.watch()?;
         let every = behind.as_ref().map(|(part, _)| part.every).or(self.part_size);
         let mark = behind.as_ref().map(|(part, _)| part.clone());
         let cutting = every.map(|every| self.cutting(every, mark.as_ref())).transpose()?;

@@ -247,6 +247,7 @@ impl StreamsEngine {
         wanted: &AsSubvolume<'_>,
         progress: OnProgress<'_>,
     ) -> Result<Subvolume, EngineError> {
+        let _told = cx.host.watch_writes(wanted.into)?;
         let received = self.receive_chain(&self.open(cx)?, wanted, progress)?;
         // What was received is nowhere yet.
         cx.host.act(&Action::FlushFileSystem { path: wanted.into.to_owned() })?;

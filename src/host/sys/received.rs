@@ -2,10 +2,12 @@
 //!
 //! The way to the directory is the administrator's; in it, a subvolume is known by its number and UUID.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use nix::fcntl::{OFlag, RenameFlags, renameat2};
 use nix::unistd::syncfs;
@@ -13,13 +15,53 @@ use nix::unistd::syncfs;
 use super::snapshots::{delete_in, delete_whole_in, is_same, make_in, subvolume_at};
 use super::straight;
 use super::subvolumes::{self, Subvolume};
+use crate::host::WriteWatch;
 
-/// Writes out the file system that holds a directory.
+/// Writes out the file system that holds a directory, by a descriptor that was open before what counts was written; else by a
+/// new one.
 ///
 /// # Errors
-/// When something of what was written to it before is lost (since Linux 5.8), or it cannot be written out.
-pub(in crate::host) fn flush(path: &Path) -> io::Result<()> {
-    Ok(syncfs(&open(path)?)?)
+/// When something of what was written to it since is lost (since Linux 5.8), or it cannot be written out.
+pub(in crate::host) fn flush(path: &Path, opened: Option<&File>) -> io::Result<()> {
+    match opened {
+        Some(opened) => Ok(syncfs(opened)?),
+        None => Ok(syncfs(&open(path)?)?),
+    }
+}
+
+/// Directories whose file systems are written to, each with the descriptor by which it is told what was lost there.
+#[derive(Default)]
+pub(in crate::host) struct Watched(Mutex<HashMap<PathBuf, Weak<File>>>);
+
+/// A watch over one of them: the descriptor, which is closed with the last one.
+pub(in crate::host) struct Watch(#[expect(dead_code, reason = "held open")] Arc<File>);
+
+impl WriteWatch for Watch {}
+
+impl Watched {
+    /// Begins to watch, or goes on with it.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened.
+    pub(in crate::host) fn watch(&self, path: &Path) -> io::Result<Watch> {
+        let mut watched = self.held();
+        watched.retain(|_, file| file.strong_count() > 0);
+        if let Some(file) = watched.get(path).and_then(Weak::upgrade) {
+            return Ok(Watch(file));
+        }
+        let file = Arc::new(open(path)?);
+        watched.insert(path.to_owned(), Arc::downgrade(&file));
+        Ok(Watch(file))
+    }
+
+    /// The descriptor of a directory that is watched.
+    pub(in crate::host) fn of(&self, path: &Path) -> Option<Arc<File>> {
+        self.held().get(path).and_then(Weak::upgrade)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<PathBuf, Weak<File>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Renames a subvolume within its directory, if it is still the one that was found. Answers whether it was.

@@ -14,6 +14,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
+use crate::host::sys::received::Watched;
 use crate::host::sys::{
     cgroup, identity_of, is_identical, mounts, place, process, received, shown, snapshots, straight,
 };
@@ -34,7 +35,7 @@ const REAP_LOOKS: u32 = 100;
 const POLL: Duration = Duration::from_millis(50);
 
 /// Carries out one action; see [`crate::host::Host::act`].
-pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
+pub(super) fn carry_out(action: &Action, watched: &Watched) -> Result<Option<Identity>, ActError> {
     match action {
         Action::CreateDirectory { path, mode } => {
             create_directory(path, *mode).map(Some).map_err(failed("create", path))
@@ -56,7 +57,10 @@ pub(super) fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
             .map_err(failed("remount", path)),
         Action::Subvolume(action) => carry_out_on_subvolume(action),
         Action::FlushFileSystem { path } => {
-            received::flush(path).map(|()| None).map_err(failed("write out", path))
+            let opened = watched.of(path);
+            received::flush(path, opened.as_deref())
+                .map(|()| None)
+                .map_err(failed("write out", path))
         }
         Action::Freeze { cgroup } => cgroup::freeze(cgroup).map(Some),
         Action::Thaw { cgroup, identity } => cgroup::thaw(cgroup, identity.as_ref()),
@@ -355,6 +359,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
+        super::carry_out(action, &Watched::default())
+    }
     use crate::host::system::SystemHost;
     use crate::host::{ChildRecorder, CommandSpec, Effect, Exit, Host, Tool};
 
