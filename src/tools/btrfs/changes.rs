@@ -140,16 +140,23 @@ impl Changes {
     }
 
     fn rename(&mut self, from: &[u8], to: Vec<u8>) {
-        // What was in a directory that is made under another name is told by that name.
-        let inside: Vec<Vec<u8>> = self.inside(from).cloned().collect();
+        // What was in a directory that is made under another name is told by that name; but what is gone, by its old one.
+        let is_gone = |path: &Vec<u8>| self.told.get(path) == Some(&Difference::Removed);
+        let inside: Vec<Vec<u8>> =
+            self.inside(from).filter(|path| !is_gone(path)).cloned().collect();
+        let there = |path: &[u8]| [to.as_slice(), &path[from.len()..]].concat();
         for path in inside {
             if let Some(how) = self.told.remove(&path) {
-                let moved = [to.as_slice(), &path[from.len()..]].concat();
-                self.told.insert(moved, how);
+                self.told.insert(there(&path), how);
             }
         }
-        if self.times.remove(from) {
-            self.times.insert(to.clone());
+        let is_in = |path: &&Vec<u8>| {
+            path.strip_prefix(from).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        };
+        let timed: Vec<Vec<u8>> = self.times.iter().filter(is_in).cloned().collect();
+        for path in timed {
+            self.times.remove(&path);
+            self.times.insert(there(&path));
         }
         if self.told.get(from) != Some(&Difference::Added) {
             self.moved.push((to.clone(), self.original(from.to_vec())));

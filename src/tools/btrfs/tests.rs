@@ -488,5 +488,20 @@ fn what_is_left_of_the_ways_of_a_stream_is_the_difference() {
         ("h".to_owned(), Difference::Metadata),
     ];
     assert_eq!(differences(&stronger), want);
+    // What is in a directory goes by no name that it had in between, whatever is told of it there.
+    let swapped = [
+        renamed("d", "o257-7-0"),
+        times("o257-7-0/x"),
+        unlink("o257-7-0/gone"),
+        renamed("o257-7-0", "e"),
+        times("e"),
+    ];
+    let want = [
+        ("d".to_owned(), Difference::Removed),
+        ("d/gone".to_owned(), Difference::Removed),
+        ("e".to_owned(), Difference::Added),
+        ("e/x".to_owned(), Difference::Metadata),
+    ];
+    assert_eq!(differences(&swapped), want);
     assert_eq!(differences(&[]), []);
 }
