@@ -17,6 +17,9 @@ use crate::support::fake_engine::{FakeEngine, Notes};
 use crate::support::fake_host::{Fault, World};
 use crate::support::fake_lvm::{EXTENT, FakeLvm, Kind, MAJOR, Stage};
 
+/// The hooks of a job whose writers stand still while its captures are made.
+pub const QUIET: &str = "quiesce = [['/hook', 'pause']]\nresume = [['/hook', 'continue']]";
+
 /// Every provider, twice the one with the most state, and writers that stand still meanwhile.
 pub const HELD: Scene =
     Scene { config, world, tried_again: |effect| effect.starts_with("lvremove"), ..faults::LIVE };
@@ -32,8 +35,7 @@ freeze-units = ["app.service"]
 lvm-classic.size = "20%"
 remount-readonly.paths = ["/boot"]
 "#;
-    let quiet = "quiesce = [['/hook', 'pause']]\nresume = [['/hook', 'continue']]";
-    configured(&faults::text(state, files, quiet))
+    configured(&faults::text(state, files, QUIET))
 }
 
 /// Several subvolumes of one btrfs, which are promised, looked at and released together.

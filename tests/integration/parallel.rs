@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use stillpoint::engine::{self, Engines};
-use stillpoint::model::event::{Event, Observer};
+use stillpoint::model::event::{Event, Observer, StepPlace};
 use stillpoint::model::job::{Config, Scope};
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::report::RunReport;
@@ -14,7 +14,7 @@ use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::run::run;
 use stillpoint::step::context::Pipeline;
 
-use crate::captures;
+use crate::captures::{self, QUIET};
 use crate::configured::configured;
 use crate::faults::{self, Bench, Scene};
 use crate::loops;
@@ -32,12 +32,13 @@ const BOTH: Scene = Scene {
 };
 
 fn both(state: &Path) -> Config {
-    let files = "paths = ['/home', '/opt', '/srv', '/var']\none-file-system = true\ncapture = 'required'\nconsistent = true\nfreeze-units = ['app.service']\nlvm-classic.size = '10%'";
-    let host = format!("[jobs.host.files]\n{files}");
-    let quiet = "quiesce = [['/hook', 'pause']]\nresume = [['/hook', 'continue']]";
-    let other = format!("[jobs.other]\ntargets = ['box']\n[jobs.other.files]\n{files}\n");
-    parallel(2, &(faults::text(state, &host, quiet) + BOX + &other))
+    let host = format!("[jobs.host.files]\n{FILES}");
+    let other = format!("[jobs.other]\ntargets = ['box']\n[jobs.other.files]\n{FILES}\n");
+    parallel(2, &(faults::text(state, &host, QUIET) + BOX + &other))
 }
+
+/// Files that are held still by snapshots of several providers.
+pub const FILES: &str = "paths = ['/home', '/opt', '/srv', '/var']\none-file-system = true\ncapture = 'required'\nconsistent = true\nfreeze-units = ['app.service']\nlvm-classic.size = '10%'";
 
 /// A target that is another engine's.
 pub const BOX: &str = "[targets.box.keep]\nlast = 2\n[targets.box.borg]\nrepository = '/vault'\nencryption = 'none'\n";
@@ -78,7 +79,8 @@ fn bench(config: fn(&Path) -> Config) -> Bench {
     bench
 }
 
-fn watched(bench: &Bench, observer: &dyn Observer) -> RunReport {
+/// A run of every job, of which the observer is told.
+pub fn watched(bench: &Bench, observer: &dyn Observer) -> RunReport {
     let jobs: Vec<_> = bench.config.jobs.iter().collect();
     run(Pipeline { observer, ..bench.pipeline() }, &jobs, Scope::default())
 }
@@ -106,19 +108,77 @@ impl Happened {
     }
 }
 
+/// Whom a step stores for, if it does.
+pub type Who = fn(&StepPlace) -> Option<String>;
+
+fn job_that_stores(place: &StepPlace) -> Option<String> {
+    place.job.as_ref().filter(|_| place.step == "backup").map(ToString::to_string)
+}
+
 /// Each of the two begins to store only when the other one does.
-#[derive(Default)]
-struct Together(Happened);
+pub struct Together {
+    pub who: Who,
+    pub both: [&'static str; 2],
+    pub begun: Happened,
+}
 
 impl Observer for Together {
     fn on(&self, event: &Event) {
         if let Event::StepStarted { place } = event
-            && place.step == "backup"
+            && let Some(who) = (self.who)(place)
         {
-            self.0.note(place.job.as_ref().unwrap().to_string());
-            self.0.wait_for(&["one", "two"]);
+            self.begun.note(who);
+            self.begun.wait_for(&self.both);
         }
     }
+}
+
+fn together(one: &'static str, other: &'static str) -> Together {
+    Together { who: job_that_stores, both: [one, other], begun: Happened::default() }
+}
+
+/// Has the one panic when the other one has begun to store. That one ends its work, what is left is in a ledger, and it is
+/// recovered from.
+#[track_caller]
+pub fn a_panic_stops_no_other(scene: &Scene, who: Who, one: &'static str, other: &'static str) {
+    struct Clumsy {
+        who: Who,
+        one: &'static str,
+        other: &'static str,
+        begun: Happened,
+    }
+
+    impl Observer for Clumsy {
+        fn on(&self, event: &Event) {
+            let Event::StepStarted { place } = event else { return };
+            let Some(who) = (self.who)(place) else { return };
+            if who == self.other {
+                self.begun.note(who);
+                self.begun.wait_for(&[self.one]);
+            } else if who == self.one {
+                self.begun.wait_for(&[self.other]);
+                self.begun.note(who);
+                panic!("a fault of ours")
+            }
+        }
+    }
+
+    let bench = Bench::with_history_of(scene);
+    let before = bench.host.world().vault.copies.clone();
+    let clumsy = Clumsy { who, one, other, begun: Happened::default() };
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        watched(&bench, &clumsy);
+    }));
+    let payload = panicked.unwrap_err();
+    assert_eq!(payload.downcast_ref::<&str>(), Some(&"a fault of ours"));
+    let world = bench.host.world();
+    assert!(world.vault.copies.keys().any(|id| !before.contains_key(id)), "it has its copy");
+    drop(world);
+    // What is left is one job's, and the ledger knows of it.
+    assert_eq!(bench.ledgers().len(), 1);
+    assert_eq!(recover(bench.pipeline()).unwrap().failures, []);
+    bench.assert_released("a panic");
+    bench.assert_mended("a panic");
 }
 
 /// The first job stores only when the second one is over.
@@ -129,9 +189,7 @@ impl Observer for LastFirst {
     fn on(&self, event: &Event) {
         match event {
             Event::JobFinished { job, .. } => self.0.note(job.to_string()),
-            Event::StepStarted { place }
-                if place.step == "backup" && place.job.as_ref().unwrap().as_str() == "one" =>
-            {
+            Event::StepStarted { place } if job_that_stores(place).as_deref() == Some("one") => {
                 self.0.wait_for(&["two"]);
             }
             _ => {}
@@ -171,7 +229,7 @@ impl Observer for Order {
 #[test]
 fn two_jobs_on_two_targets_are_at_work_at_the_same_time() {
     let bench = bench(apart);
-    let report = watched(&bench, &Together::default());
+    let report = watched(&bench, &together("one", "two"));
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
     assert_eq!(bench.host.world().copies().len(), 2);
     bench.assert_released("two at a time");
@@ -210,7 +268,7 @@ fn no_two_jobs_are_at_work_on_one_target_and_each_target_keeps_the_order_of_the_
 fn a_job_that_fails_stops_no_other() {
     let bench = bench(apart);
     bench.host.world().borg.forgetful = true;
-    let report = watched(&bench, &Together::default());
+    let report = watched(&bench, &together("one", "two"));
     assert_eq!(outcomes(&report), [("one", Outcome::Failed), ("two", Outcome::Ok)], "{report:#?}");
     assert_eq!(bench.host.world().vault.copies.len(), 1);
 }
@@ -247,44 +305,7 @@ fn a_plan_tells_of_one_job_after_the_other() {
 
 #[test]
 fn when_one_job_panics_the_others_end_their_work() {
-    /// The one job panics when the other one has made its captures.
-    #[derive(Default)]
-    struct Clumsy(Happened);
-
-    impl Observer for Clumsy {
-        fn on(&self, event: &Event) {
-            let Event::StepStarted { place } = event else { return };
-            match (place.job.as_ref().map(|job| job.as_str()), place.step) {
-                (Some("other"), "backup") => {
-                    self.0.note("other".into());
-                    self.0.wait_for(&["host"]);
-                }
-                (Some("host"), "backup") => {
-                    self.0.wait_for(&["other"]);
-                    self.0.note("host".into());
-                    panic!("a fault of ours")
-                }
-                _ => {}
-            }
-        }
-    }
-
-    let bench = Bench::with_history_of(&BOTH);
-    let before = bench.host.world().vault.copies.clone();
-    let clumsy = Clumsy::default();
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        watched(&bench, &clumsy);
-    }));
-    let payload = panicked.unwrap_err();
-    assert_eq!(payload.downcast_ref::<&str>(), Some(&"a fault of ours"));
-    let world = bench.host.world();
-    assert!(world.vault.copies.keys().any(|id| !before.contains_key(id)), "it has its copy");
-    drop(world);
-    // What is left is the one job's, and the ledger knows of it.
-    assert_eq!(bench.ledgers().len(), 1);
-    assert_eq!(recover(bench.pipeline()).unwrap().failures, []);
-    bench.assert_released("a panic");
-    bench.assert_mended("a panic");
+    a_panic_stops_no_other(&BOTH, job_that_stores, "host", "other");
 }
 
 #[test]
@@ -294,7 +315,7 @@ fn a_signal_begins_no_other_job() {
     let bench = bench(config);
     // The first effect makes the directory of the run; the next one stores.
     bench.host.arm(Fault::Signal(1));
-    let report = watched(&bench, &Together::default());
+    let report = watched(&bench, &together("one", "two"));
     assert_eq!(report.outcome, Outcome::Interrupted);
     let told: BTreeMap<&str, Option<&str>> =
         report.jobs.iter().map(|job| (job.name.as_str(), job.reason.as_deref())).collect();
@@ -322,23 +343,8 @@ fn a_signal_at_any_effect_unwinds() {
 /// The world of the scene has room for the snapshots of both.
 #[test]
 fn both_jobs_have_captures_at_the_same_time() {
-    /// Each of the two reads only when both have captures.
-    #[derive(Default)]
-    struct Reading(Happened);
-
-    impl Observer for Reading {
-        fn on(&self, event: &Event) {
-            if let Event::StepStarted { place } = event
-                && place.step == "backup"
-            {
-                self.0.note(place.job.as_ref().unwrap().to_string());
-                self.0.wait_for(&["host", "other"]);
-            }
-        }
-    }
-
     let bench = Bench::with_history_of(&BOTH);
-    let report = watched(&bench, &Reading::default());
+    let report = watched(&bench, &together("host", "other"));
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
     bench.assert_released("captures of two jobs");
 }

@@ -6,18 +6,14 @@ use std::sync::Mutex;
 
 use stillpoint::engine::Engines;
 use stillpoint::model::event::{Event, Observer, StepPlace};
-use stillpoint::model::job::{Config, Scope};
+use stillpoint::model::job::Config;
 use stillpoint::model::outcome::{Outcome, Trouble};
-use stillpoint::model::report::RunReport;
-use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::run::run;
-use stillpoint::step::context::Pipeline;
 
-use crate::captures;
+use crate::captures::{self, QUIET};
 use crate::configured::configured;
 use crate::faults::{self, Bench, Scene};
 use crate::loops;
-use crate::parallel::{self, Happened};
+use crate::parallel::{self, Happened, Together, watched};
 use crate::subvolumes;
 use crate::support::fake_host::{Fault, World};
 
@@ -35,9 +31,8 @@ const FILES: Scene = Scene {
 const SENT: Scene = Scene { config: sent, world: pools, kept: 8, ..faults::LIVE };
 
 fn files(state: &Path) -> Config {
-    let files = "paths = ['/home', '/opt', '/srv', '/var']\none-file-system = true\ncapture = 'required'\nconsistent = true\nfreeze-units = ['app.service']\nlvm-classic.size = '10%'";
-    let quiet = "quiesce = [['/hook', 'pause']]\nresume = [['/hook', 'continue']]";
-    let text = faults::text(state, &format!("[jobs.host.files]\n{files}"), quiet);
+    let table = format!("[jobs.host.files]\n{}", parallel::FILES);
+    let text = faults::text(state, &table, QUIET);
     at_once(2, &text.replace(r#"targets = ["usb"]"#, r#"targets = ["usb", "box"]"#))
 }
 
@@ -79,35 +74,16 @@ fn with(targets: u32, text: &str) -> String {
     text.replacen("[settings]", &format!("[settings]\nparallel-targets = {targets}"), 1)
 }
 
-fn watched(bench: &Bench, observer: &dyn Observer) -> RunReport {
-    let jobs: Vec<_> = bench.config.jobs.iter().collect();
-    run(Pipeline { observer, ..bench.pipeline() }, &jobs, Scope::default())
-}
-
 /// The target that a step stores in, if it does.
 fn stores(place: &StepPlace) -> Option<String> {
     place.target.as_ref().filter(|_| place.step == "backup").map(ToString::to_string)
 }
 
-/// Each of the two begins to store only when the other one does.
-#[derive(Default)]
-struct Together(Happened);
-
-impl Observer for Together {
-    fn on(&self, event: &Event) {
-        if let Event::StepStarted { place } = event
-            && let Some(target) = stores(place)
-        {
-            self.0.note(target);
-            self.0.wait_for(&["usb", "box"]);
-        }
-    }
-}
-
 #[test]
 fn two_targets_take_a_copy_at_the_same_time_of_what_is_held_once() {
     let bench = Bench::with_history_of(&FILES);
-    let report = watched(&bench, &Together::default());
+    let together = Together { who: stores, both: ["usb", "box"], begun: Happened::default() };
+    let report = watched(&bench, &together);
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
     let effects = bench.host.world().effects.clone();
     assert_eq!(effects.iter().filter(|effect| effect.contains("pause")).count(), 1, "{effects:#?}");
@@ -193,42 +169,7 @@ fn no_more_are_served_than_may_be() {
 
 #[test]
 fn when_that_of_one_target_panics_the_others_end_their_work() {
-    /// The one panics when the other one has begun.
-    #[derive(Default)]
-    struct Clumsy(Happened);
-
-    impl Observer for Clumsy {
-        fn on(&self, event: &Event) {
-            let Event::StepStarted { place } = event else { return };
-            match stores(place).as_deref() {
-                Some("box") => {
-                    self.0.note("box".into());
-                    self.0.wait_for(&["usb"]);
-                }
-                Some("usb") => {
-                    self.0.wait_for(&["box"]);
-                    self.0.note("usb".into());
-                    panic!("a fault of ours")
-                }
-                _ => {}
-            }
-        }
-    }
-
-    let bench = Bench::with_history_of(&FILES);
-    let before = bench.host.world().vault.copies.clone();
-    let clumsy = Clumsy::default();
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        watched(&bench, &clumsy);
-    }));
-    let payload = panicked.unwrap_err();
-    assert_eq!(payload.downcast_ref::<&str>(), Some(&"a fault of ours"));
-    let world = bench.host.world();
-    assert!(world.vault.copies.keys().any(|id| !before.contains_key(id)), "it has its copy");
-    drop(world);
-    assert_eq!(recover(bench.pipeline()).unwrap().failures, []);
-    bench.assert_released("a panic");
-    bench.assert_mended("a panic");
+    parallel::a_panic_stops_no_other(&FILES, stores, "usb", "box");
 }
 
 #[test]
