@@ -320,6 +320,22 @@ pub fn family_of(process: u32) -> Vec<String> {
     processes_about("").into_iter().filter(of_it).collect()
 }
 
+/// What a program answers to each of these lines.
+#[track_caller]
+pub fn answers(program: &mut Command, lines: Vec<String>) -> Vec<String> {
+    let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (asked, text) = (lines.len(), lines.concat());
+    let mut stdin = child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()).unwrap());
+    let answered = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert!(answered.status.success());
+    let answers = String::from_utf8(answered.stdout).unwrap();
+    let answers: Vec<String> = answers.lines().map(str::to_owned).collect();
+    assert_eq!(answers.len(), asked);
+    answers
+}
+
 /// Waits until `ready`, or the child has ended. Answers whether it became ready.
 pub fn wait_until(child: &mut Child, mut ready: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + Duration::from_secs(120);

@@ -5,8 +5,6 @@
 //! schedule that is compared and not the zone's history.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::Stdio;
 
 use chrono::{DateTime, FixedOffset, Utc};
 use stillpoint::model::copy::{Copy, Series};
@@ -14,7 +12,7 @@ use stillpoint::model::keep::{ALL, BtrbkSchedule, KeepPolicy, Period, PreserveMi
 use stillpoint::model::names::{HostName, JobName};
 use stillpoint::retention::{Guards, Preserved, Reason, Verdict, plan};
 
-use crate::bench_machine::command;
+use crate::bench_machine::{answers, command};
 
 const DAYS: [&str; 7] =
     ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
@@ -192,23 +190,10 @@ fn agree(zone: &str, seed: u64) {
     let mut dice = Dice(seed);
     let calendars: Vec<Calendar> = (0..400).map(|_| calendar(&mut dice)).collect();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/btrbk_schedule.pl");
-    let mut perl = command("perl")
-        .arg(script)
-        .env("TZ", zone)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines: String = calendars.iter().map(Calendar::line).collect();
-    let mut stdin = perl.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || stdin.write_all(lines.as_bytes()).unwrap());
-    let answered = perl.wait_with_output().unwrap();
-    writer.join().unwrap();
-    assert!(answered.status.success());
-    let answers = String::from_utf8(answered.stdout).unwrap();
-    assert_eq!(answers.lines().count(), calendars.len());
+    let lines = calendars.iter().map(Calendar::line).collect();
+    let answers = answers(command("perl").arg(script).env("TZ", zone), lines);
     let (mut offsets, mut rules) = (BTreeMap::new(), BTreeMap::<String, usize>::new());
-    for (calendar, answer) in calendars.iter().zip(answers.lines()) {
+    for (calendar, answer) in calendars.iter().zip(&answers) {
         let mut words = answer.split(' ');
         let mut ahead: BTreeMap<i64, i32> = BTreeMap::new();
         ahead.insert(calendar.now, words.next().unwrap().parse().unwrap());

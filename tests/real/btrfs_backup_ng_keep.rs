@@ -2,8 +2,6 @@
 //! no less. Of each hour, day, week, month and year that it keeps one of, ours has one as well.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::Stdio;
 
 use chrono::{DateTime, Datelike, FixedOffset, Timelike, Utc};
 use stillpoint::import::{Program, import};
@@ -12,7 +10,7 @@ use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::names::{HostName, JobName};
 use stillpoint::retention::{Guards, Verdict, plan};
 
-use crate::bench_machine::{Machine, command};
+use crate::bench_machine::{Machine, answers, command};
 use crate::btrbk::Dice;
 use crate::btrfs_backup_ng::program;
 use crate::configured::configured;
@@ -120,29 +118,17 @@ fn what_an_imported_policy_keeps_is_no_less_than_what_it_keeps_itself() {
             (configuration(&mut dice), now, times)
         })
         .collect();
-    let mut lines = String::new();
+    let mut lines = Vec::new();
     for (n, (text, now, times)) in cases.iter().enumerate() {
         let name = format!("ng-{n}.toml");
         machine.write(&name, text, 0o600);
         let asked = serde_json::json!({"config": machine.path(&name), "now": now, "times": times});
-        lines.push_str(&format!("{asked}\n"));
+        lines.push(format!("{asked}\n"));
     }
-    let mut python = command(program.with_file_name("python"))
-        .arg(script)
-        .env("TZ", "UTC")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = python.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || stdin.write_all(lines.as_bytes()).unwrap());
-    let answered = python.wait_with_output().unwrap();
-    writer.join().unwrap();
-    assert!(answered.status.success());
-    let answers = String::from_utf8(answered.stdout).unwrap();
-    assert_eq!(answers.lines().count(), cases.len());
+    let mut python = command(program.with_file_name("python"));
+    let answers = answers(python.arg(script).env("TZ", "UTC"), lines);
     let (mut reasons, mut deleted) = (BTreeMap::<String, usize>::new(), [0, 0]);
-    for ((text, now, times), answer) in cases.iter().zip(answers.lines()) {
+    for ((text, now, times), answer) in cases.iter().zip(&answers) {
         let theirs: [BTreeMap<i64, String>; 2] = serde_json::from_str(answer).unwrap();
         let imported = import(Program::BtrfsBackupNg, text, &|_| None).unwrap();
         let config = configured(&imported);
