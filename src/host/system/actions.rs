@@ -359,12 +359,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::host::system::SystemHost;
+    use crate::host::{ChildRecorder, CommandSpec, Effect, Exit, Host, Tool};
 
     fn carry_out(action: &Action) -> Result<Option<Identity>, ActError> {
         super::carry_out(action, &Watched::default())
     }
-    use crate::host::system::SystemHost;
-    use crate::host::{ChildRecorder, CommandSpec, Effect, Exit, Host, Tool};
 
     fn inode(path: &Path) -> Identity {
         identity_of(&path.symlink_metadata().unwrap())
