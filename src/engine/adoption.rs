@@ -6,6 +6,7 @@ use super::context::Context;
 use super::error::EngineError;
 use crate::host::Subvolume;
 use crate::model::copy::{Copy, Series};
+use crate::model::natural::Natural;
 
 /// What an engine can do with what other programs made, where that needs a record of ours to be a copy.
 pub trait Adoption {
@@ -54,6 +55,13 @@ pub struct Foreign {
     pub time: DateTime<Utc>,
     /// What its name begins with, before the moment; `None` where no known program gave it that name.
     pub stem: Option<String>,
+}
+
+impl Foreign {
+    /// Where it stands among others: by its time, and of several of one second by the number that tells them apart.
+    pub fn moment(&self) -> (DateTime<Utc>, Natural<'_>) {
+        (self.time, Natural(&self.id))
+    }
 }
 
 /// What is to become a copy.

@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use super::names::{HostName, JobName, MachineId, RunId};
+use super::natural::Natural;
 
 /// How far apart two clocks, or two readings of one, may be before they disagree.
 pub const CLOCK_SLACK: Duration = Duration::from_secs(5 * 60);
@@ -65,6 +66,8 @@ pub struct Copy {
     pub based_on: Option<String>,
     /// Another program made it, and nobody has compared it with what it is of: it may look whole and hold empty files.
     pub unproven: bool,
+    /// It, or what it is a difference to, was found damaged when that was read last, and the target says so.
+    pub damaged: bool,
     /// What Stillpoint recorded about its making; `None` when there is no record.
     pub healthy: Option<bool>,
     /// The machine whose mark it carries, where the listing says it (restic). Marks can be forged.
@@ -99,8 +102,13 @@ impl Copy {
     pub fn is_newer_than(&self, other: &Copy) -> bool {
         match (self.recorded, other.recorded) {
             (Some(one), Some(two)) => one.order > two.order,
-            (_, None) | (None, _) => (self.time, &self.id) > (other.time, &other.id),
+            (_, None) | (None, _) => self.moment() > other.moment(),
         }
+    }
+
+    /// Where it stands among others by what they say of themselves: by its time, and of several of one second by its id.
+    pub fn moment(&self) -> (DateTime<Utc>, Natural<'_>) {
+        (self.time, Natural(&self.id))
     }
 
     /// Takes it into a series of ours, whatever its own marks say.
@@ -111,7 +119,15 @@ impl Copy {
 
     /// Whether nothing is known against it. One without a record counts as good.
     pub fn may_be_good(&self) -> bool {
-        self.healthy != Some(false)
+        self.fault().is_none()
+    }
+
+    /// What is known against it, if anything is.
+    pub fn fault(&self) -> Option<&'static str> {
+        if self.damaged {
+            return Some("found damaged when it was last read");
+        }
+        (self.healthy == Some(false)).then_some("incomplete: its run did not store all")
     }
 
     /// Whether `text`, as a person typed it, names this copy: a whole id that it has or had, or at least six

@@ -14,6 +14,7 @@ pub mod hash;
 pub mod job;
 pub mod keep;
 pub mod names;
+pub mod natural;
 pub mod near;
 pub mod needs;
 pub mod outcome;

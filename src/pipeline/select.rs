@@ -158,7 +158,7 @@ pub fn all_copies(pipeline: Pipeline<'_>, engine: &dyn Engine) -> Result<Vec<Cop
     if let Some(history) = pipeline.history {
         history.enrich(&engine.target().name, &mut copies)?;
     }
-    copies.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
+    copies.sort_by(|a, b| a.moment().cmp(&b.moment()));
     Ok(copies)
 }
 

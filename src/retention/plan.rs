@@ -226,7 +226,7 @@ fn keep_what_is_needed(decided: &mut [(&Copy, Verdict)]) {
 
 /// By time, and by id where two copies stand for the same moment.
 fn newest_first(one: &Copy, other: &Copy) -> std::cmp::Ordering {
-    (other.time, &other.id).cmp(&(one.time, &one.id))
+    other.moment().cmp(&one.moment())
 }
 
 /// The good copy that was made last, which need not be the one that is dated last: a clock may have been behind.

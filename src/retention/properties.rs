@@ -1,5 +1,6 @@
 //! What must hold for every history and every policy.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::*;
 use crate::model::copy::{Copy, Recorded, Series};
 use crate::model::keep::{BtrbkSchedule, KeepPolicy, Period, PreserveMin};
 use crate::model::names::{HostName, JobName};
+use crate::model::natural::Natural;
 
 fn now() -> DateTime<Utc> {
     "2026-02-01T12:00:00Z".parse().unwrap()
@@ -160,7 +162,9 @@ proptest! {
                 prop_assert!(!gone.contains(&newest.id));
             }
         }
-        prop_assert!(plan.decisions.is_sorted_by(|a, b| (a.time, &a.id) >= (b.time, &b.id)));
+        let by_moment =
+            plan.decisions.is_sorted_by_key(|it| Reverse((it.time, Natural(&it.id))));
+        prop_assert!(by_moment);
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl BtrfsEngine {
 /// What is offered on this machine of what lies there.
 pub(super) fn offered(cx: Context<'_>, Others { fit, unfit }: Others) -> Found {
     let mut fit: Vec<Foreign> = fit.into_iter().map(|it| it.foreign(cx.host)).collect();
-    fit.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
+    fit.sort_by(|one, other| one.moment().cmp(&other.moment()));
     Found { fit, unfit }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn whose(
         let taken = of(copy, &sent).and_then(|of| of.values().min());
         copy.time = taken.copied().map_or(copy.time, |taken| taken.min(copy.time));
     }
-    copies.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
+    copies.sort_by(|one, other| one.moment().cmp(&other.moment()));
     let mut known: Vec<_> = copies.iter().map(|copy| by_snapshot(copy, &sent)).collect();
     by_base(copies, &mut known);
     if are_named {

@@ -120,7 +120,7 @@ impl Circumstances<'_> {
         let is_base = |copy: &&&Copy| {
             kept.iter().any(|kept| kept.series == *series && Some(&kept.run) == copy.run.as_ref())
         };
-        let newest = finished.iter().filter(is_base).max_by_key(|copy| (copy.time, &copy.id));
+        let newest = finished.iter().filter(is_base).max_by_key(|copy| copy.moment());
         Ok(newest.map(|copy| copy.id.clone()).into_iter().collect())
     }
 
