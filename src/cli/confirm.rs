@@ -28,7 +28,7 @@ pub fn confirm(
     unasked: &str,
     declined: &str,
 ) -> Result<(), StepError> {
-    let refused = |text: &str| Err(StepError::new(Trouble::Configuration, text));
+    let refused = |text: &str| Err(StepError::new(Trouble::Usage, text));
     if yes {
         return Ok(());
     }

@@ -42,7 +42,7 @@ struct Document<'a> {
 pub fn run(global: &Global, args: &FindArgs) -> Verdict {
     let pattern = FilePattern::new(&args.pattern).map_err(|error| {
         let text = format!("{} is not a pattern: {error}", args.pattern);
-        StepError::new(Trouble::Configuration, text)
+        StepError::new(Trouble::Usage, text)
     })?;
     let setup = Setup::new(global, Use::ReadBack { dry_run: false })?;
     let (job, target) = (args.selection.job.as_ref(), args.selection.target.as_ref());

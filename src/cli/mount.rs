@@ -34,7 +34,7 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
     let (wanted, directory) = match args.rest.as_slice() {
         [directory] => ("latest", directory),
         [copy, directory, ..] => (copy.as_str(), directory),
-        [] => return Err(StepError::new(Trouble::Configuration, "name a directory").into()),
+        [] => return Err(StepError::new(Trouble::Usage, "name a directory").into()),
     };
     let directory: PathBuf = std::path::absolute(directory)?;
     let setup = Setup::new(global, Use::ReadBack { dry_run: false })?;

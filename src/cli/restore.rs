@@ -200,7 +200,7 @@ fn split(rest: &[OsString]) -> anyhow::Result<(&str, Vec<PathBuf>)> {
                 "{} is not an absolute path — name paths as they were on the machine, such as /etc/hosts",
                 path.shown()
             );
-            return Err(StepError::new(Trouble::Configuration, text).into());
+            return Err(StepError::new(Trouble::Usage, text).into());
         }
         absolute.push(PathBuf::from(path));
     }
@@ -208,7 +208,7 @@ fn split(rest: &[OsString]) -> anyhow::Result<(&str, Vec<PathBuf>)> {
 }
 
 fn usage(text: &str) -> StepError {
-    StepError::new(Trouble::Configuration, text)
+    StepError::new(Trouble::Usage, text)
 }
 
 /// Asks before everything of a job replaces what lives; where nobody can be asked, it must have been said.

@@ -16,6 +16,7 @@ const SIGNAL: Row = Row {
     says: "130, 143  interrupted by SIGINT, SIGTERM; what was held is released (129, 131: by SIGHUP, SIGQUIT)",
 };
 const UNEXPECTED: Row = Row { code: 1, says: "1   unexpected: a defect in Stillpoint" };
+const USAGE: Row = Row { code: 2, says: "2   usage" };
 const CONFIGURATION: Row = Row { code: 3, says: "3   configuration invalid" };
 const ENVIRONMENT: Row =
     Row { code: 4, says: "4   environment unfit: tool, privilege, target not mounted" };
@@ -28,9 +29,11 @@ const INCOMPLETE: Row = Row { code: 13, says: "13  incomplete or stale" };
 const DAMAGE: Row = Row { code: 14, says: "14  damage found" };
 
 /// Which of several rows decides: the first of these.
-const ORDER: [Row; 10] = [
+const ORDER: [Row; 11] = [
     SIGNAL,
     UNEXPECTED,
+    // Whoever is told so has nothing else to be told.
+    USAGE,
     CONFIGURATION,
     ENVIRONMENT,
     JOB_FAILED,
@@ -46,6 +49,7 @@ const fn row(trouble: Trouble) -> Row {
     match trouble {
         Trouble::Signal(_) => SIGNAL,
         Trouble::Unexpected => UNEXPECTED,
+        Trouble::Usage => USAGE,
         Trouble::Configuration => CONFIGURATION,
         Trouble::Environment => ENVIRONMENT,
         Trouble::JobFailed => JOB_FAILED,
@@ -73,12 +77,10 @@ pub fn table() -> String {
         String::from("Exit codes:\n  0   all ok (a job skipped by a hook's exit 75 included)\n");
     for row in rows {
         text.push_str(&format!("  {}\n", row.says));
-        if row == UNEXPECTED {
-            text.push_str("  2   usage\n");
-        }
     }
     let order: Vec<String> = ORDER
         .iter()
+        .filter(|row| **row != USAGE)
         .map(|row| if *row == SIGNAL { "signal".into() } else { row.code.to_string() })
         .collect();
     text.push_str(&format!("Of several, the first of this order counts: {}, 0.", order.join(", ")));
@@ -90,10 +92,11 @@ mod tests {
     use super::*;
 
     /// The documented order, best last.
-    const DOCUMENTED: [(Trouble, i32); 11] = [
+    const DOCUMENTED: [(Trouble, i32); 12] = [
         (Trouble::Signal(2), 130),
         (Trouble::Signal(15), 143),
         (Trouble::Unexpected, 1),
+        (Trouble::Usage, 2),
         (Trouble::Configuration, 3),
         (Trouble::Environment, 4),
         (Trouble::JobFailed, 10),

@@ -82,6 +82,8 @@ pub enum Trouble {
     Signal(i32),
     /// A defect or a state nobody foresaw.
     Unexpected,
+    /// The words of the command line make no sense, mean several things, or were not confirmed; nothing was changed.
+    Usage,
     /// The configuration is invalid.
     Configuration,
     /// The machine lacks a tool, a privilege or a mounted target.

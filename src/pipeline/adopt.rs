@@ -227,7 +227,7 @@ fn by_name(
 ) -> Result<Vec<Offer>, StepError> {
     let Some(job) = request.job else {
         let text = "name with --job the job whose series the copies go into";
-        return Err(StepError::new(Trouble::Configuration, text));
+        return Err(StepError::new(Trouble::Usage, text));
     };
     let mut offers: Vec<Offer> = Vec::new();
     for wanted in request.copies {
@@ -326,7 +326,7 @@ fn one_machine(offers: &[Offer]) -> Result<(), StepError> {
         "these copies were made by several machines, some of which may still use them: {} — choose one with --machine",
         told.join(", ")
     );
-    Err(StepError::new(Trouble::Configuration, text))
+    Err(StepError::new(Trouble::Usage, text))
 }
 
 /// Adopts them. The target is listed again under its lock: what went meanwhile is left out. Answers with how many

@@ -302,7 +302,7 @@ fn one_target(
                 "{wanted} names copies in several targets, so nothing was deleted: {} — choose one with --target",
                 names.join(", ")
             );
-            Err(StepError::new(Trouble::Configuration, text))
+            Err(StepError::new(Trouble::Usage, text))
         }
         None => Ok(()),
     }
@@ -327,7 +327,7 @@ fn one_meaning(
             target.name,
             ids.join(", ")
         );
-        return Err(StepError::new(Trouble::Configuration, text));
+        return Err(StepError::new(Trouble::Usage, text));
     }
     Ok(!found.is_empty())
 }
@@ -439,7 +439,7 @@ impl Judge<'_> {
         // The one that is dated last and the one that was made last: a clock may have been behind.
         let last_good = |series: &Series, id: &str| {
             let copies = good.get(series).map_or(&[][..], Vec::as_slice);
-            let dated = copies.iter().max_by_key(|copy| (copy.time, &copy.id));
+            let dated = copies.iter().max_by_key(|copy| copy.moment());
             let made = retention::last_good(copies.iter().copied());
             dated.is_some_and(|copy| copy.id == id) || made.is_some_and(|copy| copy.id == id)
         };

@@ -67,6 +67,7 @@ impl StepError {
                 Trouble::Environment
             }
             Trouble::Signal(_)
+            | Trouble::Usage
             | Trouble::Environment
             | Trouble::Damage
             | Trouble::Busy
@@ -84,6 +85,7 @@ impl StepError {
             Trouble::Incomplete => Outcome::Incomplete,
             Trouble::Warning | Trouble::Cleanup => Outcome::Warning,
             Trouble::Unexpected
+            | Trouble::Usage
             | Trouble::Configuration
             | Trouble::Environment
             | Trouble::JobFailed

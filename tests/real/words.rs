@@ -255,3 +255,23 @@ fn a_dry_run_leaves_no_directory_of_an_engine() {
         assert_eq!(aside.count(), 0, "{verb:?}");
     }
 }
+
+#[test]
+fn what_was_asked_for_in_a_wrong_way_is_a_usage_error() {
+    let machine = Machine::bare(HOST);
+    let to = machine.path("to");
+    let to = to.to_str().unwrap();
+    let refused: [(&[&str], &str); 6] = [
+        (&["find", "["], "is not a pattern"),
+        (&["restore", "host", "latest", "etc/hosts", "--to", to], "is not an absolute path"),
+        (&["restore", "host", "/a", "/b", "--stdout"], "name one path"),
+        (&["restore", "host", "/a", "--as-subvolume", "--to", to], "name no path"),
+        // Nobody can be asked.
+        (&["restore", "host", "--in-place"], "--yes"),
+        (&["diff"], "JOB"),
+    ];
+    for (words, says) in refused {
+        machine.run(words).expect(2).says(says);
+    }
+    assert!(!machine.path("to").exists());
+}
