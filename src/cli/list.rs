@@ -43,6 +43,8 @@ struct Row<'a> {
     healthy: Option<bool>,
     /// Another program made it, and nobody has compared it with what it is of.
     unproven: bool,
+    /// It, or what it is a difference to, was found damaged when that was read last.
+    damaged: bool,
     finished: bool,
     /// The machine whose mark it carries, where the listing says it.
     machine: Option<&'a MachineId>,
@@ -95,6 +97,7 @@ fn row(listed: &Listed) -> Row<'_> {
         pinned: copy.pinned,
         healthy: copy.healthy,
         unproven: copy.unproven,
+        damaged: copy.damaged,
         finished: *finished,
         machine: copy.machine.as_ref(),
         ours: copy.ours,
@@ -144,6 +147,7 @@ fn notes(row: &Row<'_>, any_ours: bool) -> Vec<String> {
     for (is_so, note) in [
         (row.pinned, "pinned"),
         (row.healthy == Some(false), "incomplete"),
+        (row.damaged, "damaged"),
         (row.unproven, "unproven"),
         (!row.finished, "unfinished"),
         (row.in_the_future, "in the future"),

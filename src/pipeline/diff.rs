@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::{Change, ChangeKind, Engine, Entry};
 use crate::model::copy::Copy;
+use crate::model::event::Event;
 use crate::model::names::TargetName;
 use crate::model::outcome::Trouble;
 use crate::step::context::RunContext;
@@ -68,13 +69,12 @@ pub fn diff(
             (engine, copy.id, LIVE.to_owned())
         }
         Pair::Copies { older, newer } => {
-            let (engine, newer) = query::copy(cx.pipeline, query, newer)?;
-            let older = match older {
-                Some(older) => {
-                    let there = Query { target: Some(&engine.target().name), ..*query };
-                    query::copy(cx.pipeline, &there, older)?.1
+            let (engine, older, newer) = match older {
+                Some(older) => query::pair(cx.pipeline, query, older, newer)?,
+                None => {
+                    let (engine, newer) = query::copy(cx.pipeline, query, newer)?;
+                    (engine, before(cx, engine, &newer)?, newer)
                 }
-                None => before(cx, engine, &newer)?,
             };
             bracketed(cx, engine, |engine, context| {
                 engine.diff(context, &older, &newer, &mut each)
@@ -86,19 +86,32 @@ pub fn diff(
     Ok(Comparison { target: engine.target().name.clone(), older, newer, changes })
 }
 
-/// The copy of the same series before this one.
+/// The copy of the same series before this one. One that cannot be trusted is passed over, and named, as long as there is
+/// another.
 fn before(cx: RunContext<'_>, engine: &dyn Engine, newer: &Copy) -> Result<Copy, StepError> {
-    let copies = select::all_copies(cx.pipeline, engine)?;
+    let mut copies = select::finished_copies(cx.pipeline, engine)?;
+    copies.retain(|copy| {
+        copy.series.is_some()
+            && copy.series == newer.series
+            && copy.ours == newer.ours
+            && copy.id != newer.id
+            && newer.is_newer_than(copy)
+    });
+    let is_any_good = copies.iter().any(Copy::may_be_good);
     let older = copies
-        .into_iter()
-        .filter(|copy| copy.series.is_some() && copy.series == newer.series)
-        .filter(|copy| copy.ours == newer.ours && copy.id != newer.id)
-        .filter(|copy| newer.is_newer_than(copy))
-        .reduce(|last, copy| if copy.is_newer_than(&last) { copy } else { last });
-    older.ok_or_else(|| {
+        .iter()
+        .filter(|copy| copy.may_be_good() || !is_any_good)
+        .reduce(|last, copy| if copy.is_newer_than(last) { copy } else { last });
+    let Some(older) = older else {
         let text = format!("there is no copy before {} to compare it with", newer.id);
-        StepError::new(Trouble::JobFailed, text)
-    })
+        return Err(StepError::new(Trouble::JobFailed, text));
+    };
+    for passed in copies.iter().filter(|copy| copy.is_newer_than(older)) {
+        let why = passed.fault().unwrap_or_default();
+        let text = format!("not used as the older copy ({why}): {} — name it to use it", passed.id);
+        cx.pipeline.observer.on(&Event::Note { job: None, warning: true, text });
+    }
+    Ok(older.clone())
 }
 
 /// What the machine no longer has as the copy has it. Compares kind, size, modification time, permissions and

@@ -1,13 +1,12 @@
 //! Which copy a person means: of which job and host, by id, by run, or the latest good one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
 use crate::engine::Engine;
 use crate::model::copy::{CLOCK_SLACK, Copy};
-use crate::model::event::Event;
 use crate::model::job::Config;
 use crate::model::names::{HostName, JobName, RunId, TargetName};
 use crate::model::outcome::Trouble;
@@ -17,6 +16,10 @@ use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 
 use super::select::{finished_copies, targets_of};
+
+mod told;
+
+use told::{say, tell_doubts, tell_what_was_passed_over};
 
 /// The copies that a person means by a job: those of one host, which need not be this one, also when the
 /// configuration has no such job (any more).
@@ -113,8 +116,9 @@ pub fn refuse_elsewhere(
 }
 
 /// One copy of a job: `latest`, an id (six characters or more of it), or a run id. The first target in
-/// which it is found serves it; a target that cannot be read is passed over as long as another one can.
-/// `latest` is the newest good copy in any of them: a target that missed the last nights does not serve it.
+/// which it is found, and nothing is known against it, serves it; a target that cannot be read is passed over as long as
+/// another one can. `latest` is the newest good copy in any of them: a target that missed the last nights does not serve
+/// it.
 ///
 /// A named copy is found under any host's name, since an id means one copy; in a target that is named too, it is
 /// found whatever it is marked with. The observer is told whose it is then.
@@ -125,36 +129,117 @@ pub fn copy<'a>(
     pipeline: Pipeline<'a>,
     query: &Query<'_>,
     wanted: &str,
-) -> Result<(&'a dyn Engine, Copy), StepError> {
+) -> Result<Found<'a>, StepError> {
     let (engine, copy) = find(pipeline, query, wanted)?;
-    if copy.unproven {
-        let text = format!(
-            "{} was received by another program, and nobody has compared it with what it is of so far: it may look whole and hold empty files",
-            copy.id
-        );
-        say(pipeline, true, text);
-    }
+    tell_doubts(pipeline, &copy);
     Ok((engine, copy))
 }
 
-fn find<'a>(
+/// Two copies of a job, as [`copy`] finds each, that one target has both. Of several targets that have them, the first in
+/// which nothing is known against either serves them.
+///
+/// # Errors
+/// As [`copy`]; and when no target has both, or several have others that answer to the texts.
+pub fn pair<'a>(
     pipeline: Pipeline<'a>,
     query: &Query<'_>,
+    older: &str,
+    newer: &str,
+) -> Result<(&'a dyn Engine, Copy, Copy), StepError> {
+    let listings = listings(pipeline, query, |_, _| Ok(false))?;
+    let found = |wanted| all(pipeline, query, &listings, wanted);
+    let (olds, news) = (found(older)?, found(newer)?);
+    let mut pairs: Vec<(&dyn Engine, &Copy, &Copy)> = Vec::new();
+    for (engine, new) in &news {
+        let target = &engine.target().name;
+        let old = olds.iter().find(|(engine, _)| engine.target().name == *target);
+        pairs.extend(old.map(|(_, old)| (*engine, old, new)));
+    }
+    let places = |found: &[Found<'_>]| {
+        let names = found.iter().map(|(engine, _)| engine.target().name.to_string());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let good = pairs.iter().position(|(_, old, new)| old.may_be_good() && new.may_be_good());
+    let Some((engine, old, new)) = pairs.get(good.unwrap_or(0)).copied() else {
+        let text = format!(
+            "no target has both copies, and only those of one can be compared: {older} is in {}, {newer} in {}",
+            places(&olds),
+            places(&news)
+        );
+        return Err(StepError::new(Trouble::Usage, text));
+    };
+    if pairs.iter().any(|(_, one, other)| !is_same(one, old) || !is_same(other, new)) {
+        let places: Vec<&str> =
+            pairs.iter().map(|(engine, ..)| engine.target().name.as_str()).collect();
+        let text = format!(
+            "{older} and {newer} are others in each of the targets {} — choose one with --target, or name more of the ids",
+            places.join(", ")
+        );
+        return Err(StepError::new(Trouble::Usage, text));
+    }
+    for copy in [old, new] {
+        tell_doubts(pipeline, copy);
+    }
+    Ok((engine, old.clone(), new.clone()))
+}
+
+/// Whether these are the same data, maybe in two targets.
+fn is_same(one: &Copy, other: &Copy) -> bool {
+    one.id == other.id || one.run.is_some() && one.run == other.run && one.series == other.series
+}
+
+/// What each of the targets has that is meant: at least one has something.
+fn all<'a>(
+    pipeline: Pipeline<'a>,
+    query: &Query<'_>,
+    listings: &Listings<'a>,
     wanted: &str,
-) -> Result<(&'a dyn Engine, Copy), StepError> {
+) -> Result<Vec<Found<'a>>, StepError> {
+    if wanted == LATEST {
+        let latest = latest(pipeline, query, listings)?;
+        let none = || nothing(pipeline, query, listings, wanted);
+        return latest.filter(|found| !found.is_empty()).ok_or_else(none);
+    }
+    let mut found = Vec::new();
+    for (engine, copies) in listings {
+        let copy = named(pipeline, query, copies, wanted, &engine.target().name)?;
+        found.extend(copy.map(|copy| (*engine, copy)));
+    }
+    if found.is_empty() {
+        for (engine, copies) in listings {
+            let copy = elsewhere(pipeline, query, copies, wanted, engine.target())?;
+            found.extend(copy.map(|copy| (*engine, copy)));
+        }
+    }
+    if found.is_empty() { Err(nothing(pipeline, query, listings, wanted)) } else { Ok(found) }
+}
+
+/// A copy, and the engine of the target that has it.
+pub type Found<'a> = (&'a dyn Engine, Copy);
+
+/// What a person says for the newest good copy.
+const LATEST: &str = "latest";
+
+/// What the targets list that could be read.
+type Listings<'a> = Vec<(&'a dyn Engine, Vec<Copy>)>;
+
+/// Lists the targets of a query one after the other, until `enough` of what one lists.
+fn listings<'a>(
+    pipeline: Pipeline<'a>,
+    query: &Query<'_>,
+    mut enough: impl FnMut(&'a dyn Engine, &[Copy]) -> Result<bool, StepError>,
+) -> Result<Listings<'a>, StepError> {
     let mut unreadable: Option<StepError> = None;
-    let mut listings: Vec<(&dyn Engine, Vec<Copy>)> = Vec::new();
+    let mut listings: Listings<'_> = Vec::new();
     for target in targets_of(pipeline.config, query.job, query.target)? {
         let engine = pipeline.engine(target);
         match finished_copies(pipeline, engine) {
             Ok(copies) => {
-                // A named copy that is there needs no other target.
-                if wanted != "latest"
-                    && let Some(copy) = named(pipeline, query, &copies, wanted, &target.name)?
-                {
-                    return Ok((engine, copy));
-                }
+                let is_enough = enough(engine, &copies)?;
                 listings.push((engine, copies));
+                if is_enough {
+                    break;
+                }
             }
             Err(error) => {
                 say(pipeline, true, format!("target {} is skipped: {error}", target.name));
@@ -162,27 +247,47 @@ fn find<'a>(
             }
         }
     }
-    if listings.is_empty()
-        && let Some(error) = unreadable
-    {
-        return Err(error);
+    match unreadable {
+        Some(error) if listings.is_empty() => Err(error),
+        Some(_) | None => Ok(listings),
     }
-    if wanted == "latest" {
-        if let Some(found) = latest(pipeline, query, &listings)? {
-            return Ok(found);
-        }
-    } else {
-        for (engine, copies) in &listings {
-            if let Some(copy) = elsewhere(pipeline, query, copies, wanted, engine.target())? {
-                return Ok((*engine, copy));
-            }
-        }
-    }
-    Err(nothing(pipeline, query, &listings, wanted))
 }
 
-fn say(pipeline: Pipeline<'_>, warning: bool, text: String) {
-    pipeline.observer.on(&Event::Note { job: None, warning, text });
+fn find<'a>(
+    pipeline: Pipeline<'a>,
+    query: &Query<'_>,
+    wanted: &str,
+) -> Result<Found<'a>, StepError> {
+    let mut doubtful: Vec<Found<'_>> = Vec::new();
+    let mut good = None;
+    let listings = listings(pipeline, query, |engine, copies| {
+        // A named copy that is there needs no other target.
+        if wanted != LATEST
+            && let Some(copy) = named(pipeline, query, copies, wanted, &engine.target().name)?
+        {
+            match copy.may_be_good() {
+                true => good = Some((engine, copy)),
+                false => doubtful.push((engine, copy)),
+            }
+        }
+        Ok(good.is_some())
+    })?;
+    if let Some((engine, copy)) = good {
+        for (passed, bad) in &doubtful {
+            let (there, here) = (&passed.target().name, &engine.target().name);
+            let why = bad.fault().unwrap_or_default();
+            let text = format!(
+                "{} in target {there} is not used ({why}), but that in target {here} — name it with --target {there} to use it",
+                bad.id
+            );
+            say(pipeline, true, text);
+        }
+        return Ok((engine, copy));
+    }
+    if !doubtful.is_empty() {
+        return Ok(doubtful.swap_remove(0));
+    }
+    Ok(all(pipeline, query, &listings, wanted)?.swap_remove(0))
 }
 
 /// The copy of the query's own host and job that answers to the text.
@@ -251,7 +356,7 @@ fn one(found: Vec<&Copy>, wanted: &str, target: &TargetName) -> Result<Option<Co
             "{wanted} is ambiguous in target {target}: {} — name more of the id, or a stream with --item",
             ids.join(", ")
         );
-        return Err(StepError::new(Trouble::Configuration, text));
+        return Err(StepError::new(Trouble::Usage, text));
     }
     Ok(found.first().map(|copy| (*copy).clone()))
 }
@@ -286,12 +391,12 @@ fn streams<'c>(
     if now.is_empty() { present } else { now }
 }
 
-/// The newest good copy, in whichever target it is.
+/// The newest good copy, in each of the targets that have it; the first of them serves it.
 fn latest<'a>(
     pipeline: Pipeline<'a>,
     query: &Query<'_>,
-    listings: &[(&'a dyn Engine, Vec<Copy>)],
-) -> Result<Option<(&'a dyn Engine, Copy)>, StepError> {
+    listings: &Listings<'a>,
+) -> Result<Option<Vec<Found<'a>>>, StepError> {
     let now = pipeline.host.now();
     let mut of_query: Vec<(&dyn Engine, &Copy)> = Vec::new();
     let host = query.host(pipeline.config);
@@ -308,7 +413,7 @@ fn latest<'a>(
             query.job,
             names.join(", ")
         );
-        return Err(StepError::new(Trouble::Configuration, text));
+        return Err(StepError::new(Trouble::Usage, text));
     }
     of_query.retain(|(_, copy)| streams.contains(&item_of(copy)));
     let Some(best) = choose(&of_query.iter().map(|(_, copy)| *copy).collect::<Vec<_>>(), now)
@@ -320,8 +425,8 @@ fn latest<'a>(
     let run = best.run.clone();
     let same = |copy: &Copy| copy.id == best.id || run.is_some() && copy.run == run;
     let usable = |copy: &Copy| copy.ours == best.ours && copy.may_be_good() == best.may_be_good();
-    let first = of_query.iter().find(|(_, copy)| same(copy) && usable(copy));
-    Ok(first.map(|(engine, copy)| (*engine, (*copy).clone())))
+    let found = of_query.iter().filter(|(_, copy)| same(copy) && usable(copy));
+    Ok(Some(found.map(|(engine, copy)| (*engine, (*copy).clone())).collect()))
 }
 
 /// The best to take for the latest one: none of the future unless there is nothing else; good before known to be bad;
@@ -337,43 +442,13 @@ fn choose<'c>(copies: &[&'c Copy], now: DateTime<Utc>) -> Option<&'c Copy> {
         .reduce(|last, copy| if copy.is_newer_than(last) { copy } else { last })
 }
 
-/// What is dated later than the copy that was taken for the latest must not be passed over in silence.
-fn tell_what_was_passed_over(
-    pipeline: Pipeline<'_>,
-    of_query: &[(&dyn Engine, &Copy)],
-    best: &Copy,
-    now: DateTime<Utc>,
-) {
-    let mut passed: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (engine, copy) in of_query.iter().filter(|(_, copy)| copy.time > best.time) {
-        let why = if copy.is_in_the_future(now, CLOCK_SLACK) {
-            "dated in the future"
-        } else if !copy.may_be_good() {
-            continue;
-        } else if best.ours && !copy.ours {
-            "neither made nor adopted by this machine"
-        } else {
-            "made earlier, under a clock that was ahead"
-        };
-        let time = copy.time.format("%Y-%m-%d %H:%M:%SZ");
-        let one = format!("{} of {time} in target {}", copy.id, engine.target().name);
-        passed.entry(why).or_default().push(one);
-    }
-    for (why, copies) in passed {
-        let (last, count) = (copies.last().map_or("", String::as_str), copies.len());
-        let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-        let text = format!("not used as the latest copy ({why}): {last}{more} — name it to use it");
-        say(pipeline, true, text);
-    }
-}
-
 fn nothing(
     pipeline: Pipeline<'_>,
     query: &Query<'_>,
-    listings: &[(&dyn Engine, Vec<Copy>)],
+    listings: &Listings<'_>,
     wanted: &str,
 ) -> StepError {
-    let what = if wanted == "latest" { "no copy".to_owned() } else { format!("no copy {wanted}") };
+    let what = if wanted == LATEST { "no copy".to_owned() } else { format!("no copy {wanted}") };
     let places: Vec<&str> =
         listings.iter().map(|(engine, _)| engine.target().name.as_str()).collect();
     let host = query.host(pipeline.config);

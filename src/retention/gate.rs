@@ -229,7 +229,7 @@ impl Refusal {
 pub fn gate(evidence: &Evidence<'_>, plan: &Plan, guards: &Guards) -> Result<(), Refusal> {
     let series = || Box::new(evidence.series.clone());
     let Some(copy) = evidence.copy else { return Err(Refusal::NoCopy { series: series() }) };
-    if copy.healthy == Some(false) {
+    if !copy.may_be_good() {
         return Err(Refusal::Unhealthy { series: series(), id: copy.id.clone() });
     }
     if evidence.accepted {

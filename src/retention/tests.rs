@@ -409,8 +409,11 @@ fn only_a_good_copy_opens_the_gate() {
     assert_eq!(gate(&asked, &plan, &guards), Ok(()));
 
     let incomplete = bad("2026-02-01T11:00");
-    let refused = gate(&Evidence { copy: Some(&incomplete), ..asked }, &plan, &guards);
-    assert!(matches!(refused, Err(Refusal::Unhealthy { .. })));
+    let damaged = Copy { damaged: true, ..copy.clone() };
+    for no_good in [&incomplete, &damaged] {
+        let refused = gate(&Evidence { copy: Some(no_good), ..asked }, &plan, &guards);
+        assert!(matches!(refused, Err(Refusal::Unhealthy { .. })));
+    }
     let refused = gate(&Evidence { copy: None, ..asked }, &plan, &guards);
     assert!(matches!(refused, Err(Refusal::NoCopy { .. })));
     // Nobody can accept what is not there or not whole.

@@ -23,10 +23,10 @@ use crate::subvolumes::SENT;
 use crate::support::fake_host::{Fault, World};
 use crate::support::fake_pool::FakePool;
 
-const SHELF: &str = "/pool/shelf";
+pub const SHELF: &str = "/pool/shelf";
 
 /// One subvolume, sent to a disk that stays and to one that comes and goes.
-const SHELVED: Scene = Scene { config: shelved, world: shelf, kept: 4, ..SENT };
+pub const SHELVED: Scene = Scene { config: shelved, world: shelf, kept: 4, ..SENT };
 
 fn shelved(state: &Path) -> Config {
     configured(&format!(
@@ -79,11 +79,11 @@ fn turns(state: &Path) -> Config {
     ))
 }
 
-fn away(bench: &Bench, path: &str) {
+pub fn away(bench: &Bench, path: &str) {
     bench.host.world().unmounted.insert(path.into());
 }
 
-fn back(bench: &Bench) {
+pub fn back(bench: &Bench) {
     bench.host.world().unmounted.clear();
 }
 

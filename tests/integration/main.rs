@@ -9,6 +9,7 @@ mod architecture;
 mod as_subvolume;
 mod capture_rules;
 mod captures;
+mod choices;
 mod clocks;
 mod closed;
 #[path = "../shared/configured.rs"]

@@ -315,6 +315,9 @@ impl<'a> Catalog<'a> {
             files: record.files,
             pinned: self.names.contains(&format!("{}{PIN}", record.name)),
             based_on: record.base.as_ref().map(|base| base.name.clone()),
+            damaged: self
+                .chain(&record.name)
+                .is_none_or(|chain| chain.iter().any(|link| self.is_damaged(&link.name))),
             ..record.made.copy(&record.name)
         }
     }
