@@ -65,6 +65,7 @@ impl Answer {
             stdout: if whole { self.stdout.clone() } else { Vec::new() },
             stderr_tail: self.stderr.clone(),
             elapsed: Duration::ZERO,
+            dismissed: false,
         }
     }
 }

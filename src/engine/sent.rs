@@ -176,8 +176,11 @@ pub(super) fn culprit<'c>(
     chained: &'c Chained,
 ) -> Option<(&'c CommandSpec, &'c Completed)> {
     let ended = || before.iter().zip(&chained.before).chain([(last, &chained.last)]);
-    let by_itself = ended().rfind(|(_, completed)| completed.exit.is_own_failure());
-    by_itself.or_else(|| ended().find(|(_, completed)| !completed.success()))
+    let mut undisturbed = ended().filter(|(_, completed)| !completed.dismissed);
+    let by_itself = undisturbed.clone().rfind(|(_, completed)| completed.exit.is_own_failure());
+    // Somebody may have killed any of them, and the others were stopped because of that.
+    let killed = || undisturbed.find(|(_, completed)| !completed.success());
+    by_itself.or_else(killed).or_else(|| ended().find(|(_, completed)| !completed.success()))
 }
 
 /// Whether a snapshot cannot be sent, of which a chain is the sender, a stage and whoever takes it: the sender failed by
@@ -204,12 +207,22 @@ pub(super) fn base_changed(before: &[CommandSpec], chained: &Chained) -> Option<
 
 /// Why a process failed that works for a target.
 pub(super) fn failure(target: &Target, spec: &CommandSpec, completed: &Completed) -> EngineError {
-    let detail = completed.last_lines(5);
+    let detail = said(completed, 5);
     // The words of the kernel stand at the end; a name before them may say anything.
     if detail.lines().any(|line| FULL.iter().any(|end| line.ends_with(end))) {
         return EngineError::Full { repository: target.repository.clone(), detail };
     }
     EngineError::Failed { command: spec.display(), exit: completed.exit.to_string(), detail }
+}
+
+/// The last lines in which a process says something to people: what verbs of ours tell each other is none of it.
+pub(super) fn said(completed: &Completed, count: usize) -> String {
+    let all = completed.last_lines(usize::MAX);
+    let is_for_people = |line: &&str| {
+        !(line.starts_with('{') && serde_json::from_str::<serde_json::Value>(line).is_ok())
+    };
+    let lines: Vec<&str> = all.lines().filter(is_for_people).collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// Says why a process failed.
@@ -257,4 +270,61 @@ pub(super) fn new_uuid(host: &dyn Host) -> Uuid {
 pub(super) fn uuid(text: &str) -> Result<Uuid, EngineError> {
     let what = || format!("{text:?} is no UUID");
     parse_uuid(text).ok_or_else(|| EngineError::Output { engine: "btrfs", what: what() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{Effect, Exit};
+    use crate::tools::btrfs::parts::told_of;
+    use crate::tools::btrfs::stream::StreamError;
+
+    fn ended(exit: Exit, dismissed: bool) -> Completed {
+        let (stdout, stderr_tail) = (Vec::new(), Vec::new());
+        let elapsed = Duration::ZERO;
+        Completed { is_predicted: false, exit, stdout, stderr_tail, elapsed, dismissed }
+    }
+
+    #[test]
+    fn who_was_stopped_because_of_another_one_is_not_to_blame() {
+        const STOPPED: (Exit, bool) = (Exit::Signal(15), true);
+        let killed = (Exit::Signal(9), false);
+        let failed = (Exit::Code(1), false);
+        let well = (Exit::Code(0), false);
+        let cases = [
+            ("receive", [STOPPED, STOPPED, killed]),
+            ("receive", [well, STOPPED, killed]),
+            // One that was stopped may say that it was, by its own exit.
+            ("receive", [(Exit::Code(1), true), (Exit::Code(1), true), killed]),
+            ("stage", [STOPPED, killed, STOPPED]),
+            ("send", [killed, STOPPED, STOPPED]),
+            ("send", [failed, STOPPED, STOPPED]),
+            // The one that takes is about to say why, whatever that did to the others.
+            ("receive", [STOPPED, failed, failed]),
+        ];
+        let spec = |name| CommandSpec::new(Tool::Named(String::from(name).into()), Effect::Inspect);
+        let before = [spec("send"), spec("stage")];
+        let last = spec("receive");
+        for (who, [send, stage, receive]) in cases {
+            let of = |(exit, dismissed)| ended(exit, dismissed);
+            let chained =
+                Chained { before: vec![of(send), of(stage)], last: of(receive), bytes: None };
+            let (found, _) = culprit(&before, &last, &chained).unwrap();
+            assert_eq!(found.display(), who, "{chained:?}");
+        }
+    }
+
+    #[test]
+    fn what_verbs_tell_each_other_is_not_shown_to_people() {
+        let error = StreamError::Version(3);
+        let told = serde_json::to_string(&Told::default()).unwrap();
+        let unfit = told_of(&error).unwrap();
+        let stderr = format!("{told}\n{unfit}\nstillpoint: {error}\n{told}\n");
+        let completed =
+            Completed { stderr_tail: stderr.into_bytes(), ..ended(Exit::Code(1), false) };
+        assert_eq!(said(&completed, 3), format!("stillpoint: {error}"));
+        // A name that begins so is a name.
+        let completed = Completed { stderr_tail: b"{x}: no\n".to_vec(), ..completed };
+        assert_eq!(said(&completed, 3), "{x}: no");
+    }
 }

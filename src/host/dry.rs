@@ -151,6 +151,7 @@ fn predict(spec: &CommandSpec, watch: Watch<'_>) -> Completed {
         stdout: if whole { spec.prediction.stdout.clone() } else { Vec::new() },
         stderr_tail: Vec::new(),
         elapsed: Duration::ZERO,
+        dismissed: false,
     }
 }
 
@@ -199,6 +200,7 @@ impl Host for DryHost {
             stdout: Vec::new(),
             stderr_tail: Vec::new(),
             elapsed: Duration::ZERO,
+            dismissed: false,
         };
         let before = vec![unseen; before.len()];
         Ok(Chained { before, last: predict(last, watch), bytes: None })

@@ -378,6 +378,8 @@ pub struct Completed {
     pub stderr_tail: Vec<u8>,
     /// How long it ran.
     pub elapsed: Duration,
+    /// It was stopped because another process of its chain had failed: how it ended says nothing.
+    pub dismissed: bool,
 }
 
 impl Completed {

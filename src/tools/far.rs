@@ -241,6 +241,7 @@ mod tests {
             stdout: stdout.to_owned(),
             stderr_tail: stderr.as_bytes().to_owned(),
             elapsed: Duration::ZERO,
+            dismissed: false,
         }
     }
 

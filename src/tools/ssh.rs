@@ -198,6 +198,7 @@ mod tests {
             stdout: Vec::new(),
             stderr_tail: b"Host key verification failed.\n".to_vec(),
             elapsed: Duration::ZERO,
+            dismissed: false,
         };
         let said = "Host key verification failed.".to_owned();
         assert_eq!(unbegun(&ended(255)), Some(Unbegun::NotReached(said.clone())));

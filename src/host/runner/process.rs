@@ -422,6 +422,7 @@ impl Process {
             stdout: stdout.unwrap_or_default(),
             stderr_tail: tail.map(Tail::into_bytes).unwrap_or_default(),
             elapsed: Duration::ZERO,
+            dismissed: self.stop_reason() == Some(Reason::Useless),
         }
     }
 

@@ -242,6 +242,7 @@ impl FakeHost {
             stdout: Vec::new(),
             stderr_tail: Vec::new(),
             elapsed: Duration::ZERO,
+            dismissed: false,
         };
         let mounted = self.effect(command.clone(), |world| world.serve(&at));
         if let Some(signal) = self.stopping() {
@@ -394,6 +395,7 @@ fn completed(answer: Answer) -> Completed {
         exit: answer.exit,
         stdout: answer.stdout,
         stderr_tail: answer.stderr.join("\n").into_bytes(),
+        dismissed: false,
         elapsed: match answer.stderr.iter().any(|line| line.contains(IN_VAIN)) {
             true => Duration::from_secs(30),
             false => Duration::ZERO,

@@ -259,6 +259,10 @@ fn whoever_of_a_chain_fails_the_last_one_never_sees_an_end() {
         assert!(!chained.last.success(), "{who}");
         assert!(!chained.before[culprit].success(), "{who}");
         assert!(chained.failed_before().is_some(), "{who}");
+        for (at, ended) in chained.before.iter().chain([&chained.last]).enumerate() {
+            let is_to_blame = !ended.success() && !ended.dismissed;
+            assert_eq!(is_to_blame, at == culprit, "{who}: {ended:?}");
+        }
     }
 }
 
