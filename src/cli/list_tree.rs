@@ -78,6 +78,7 @@ fn tell(out: &mut impl Write, path: PathBuf, found: &Metadata) -> anyhow::Result
         mode: found.mode() & 0o7777,
         uid: found.uid(),
         gid: found.gid(),
+        shared: (kind == '-' && found.nlink() > 1).then(|| found.ino()),
     };
     piped::entry(out, &listed)
 }

@@ -157,6 +157,8 @@ pub struct Entry {
     pub uid: Option<u32>,
     /// Group, by number.
     pub gid: Option<u32>,
+    /// A number that all names of one file have and no other file has; `None` where it has but one name, or nobody says.
+    pub shared: Option<u64>,
 }
 
 /// One difference between two copies.

@@ -221,6 +221,7 @@ pub(super) fn walked(
                 mode: Some(found.mode),
                 uid: Some(found.uid),
                 gid: Some(found.gid),
+                shared: found.shared,
             }),
             None => torn = Some(String::from_utf8_lossy(line).into_owned()),
         }

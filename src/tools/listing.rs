@@ -31,6 +31,9 @@ pub struct Listed {
     pub uid: u32,
     /// Group, by number.
     pub gid: u32,
+    /// A number that all names of one file have; `None` where it has but one, or nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<u64>,
 }
 
 /// Lists a tree.
@@ -64,7 +67,8 @@ pub fn parse_found(entry: &[u8]) -> Option<Listed> {
     let mode = u32::from_str_radix(word()?, 8).ok()?;
     let (uid, gid) = (word()?.parse().ok()?, word()?.parse().ok()?);
     let path = std::ffi::OsStr::from_bytes(words.next()?).into();
-    Some(Listed { path, kind, size: (kind == '-').then_some(size), modified, mode, uid, gid })
+    let size = (kind == '-').then_some(size);
+    Some(Listed { path, kind, size, modified, mode, uid, gid, shared: None })
 }
 
 /// Reads a line; `None` when it is none.
@@ -89,6 +93,7 @@ mod tests {
             mode: 0o4755,
             uid: 0,
             gid: 50,
+            shared: None,
         };
         let line = serde_json::to_vec(&listed).unwrap();
         assert!(!line.contains(&b'\n'));
@@ -110,6 +115,7 @@ mod tests {
             mode: 0o4755,
             uid: 0,
             gid: 50,
+            shared: None,
         };
         assert_eq!(found, listed);
         let root = parse_found(b"d 12 -5.5000000000 700 0 0 ").unwrap();

@@ -113,6 +113,8 @@ impl BorgEngine {
                 mode: item.mode,
                 uid: item.uid,
                 gid: item.gid,
+                // Of several names, only the first has a size.
+                shared: None,
             });
             Ok(())
         })

@@ -109,7 +109,7 @@ fn as_entry(node: Node) -> Entry {
     };
     let mode = node.permissions();
     let Node { path, size, mtime, uid, gid, .. } = node;
-    Entry { path, kind, size, modified: mtime, mode, uid, gid }
+    Entry { path, kind, size, modified: mtime, mode, uid, gid, shared: None }
 }
 
 pub(super) fn diff(

@@ -1,6 +1,6 @@
 //! What of a copy is asked for, and where below the destination it will lie.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::engine::{Engine, Entry};
@@ -45,6 +45,8 @@ pub(super) struct Survey {
     pub(super) above: Vec<PathBuf>,
     /// The destination itself, and what else gets something; parents first.
     places: Vec<Place>,
+    /// Files with several names of which one was counted: they are laid out once in each place.
+    counted: HashSet<(PathBuf, u64)>,
 }
 
 impl Survey {
@@ -194,14 +196,15 @@ impl Survey {
         let around = |place: &&mut Place| path.starts_with(&place.at);
         if let Some(place) = self.places.iter_mut().rev().find(around) {
             place.is_filled = true;
-            if entry.kind == '-' {
+            let is_first = |it| self.counted.insert((place.at.clone(), it));
+            if entry.kind == '-' && entry.shared.is_none_or(is_first) {
                 place.bytes = place.bytes.saturating_add(entry.size.unwrap_or(0));
             }
         }
     }
 }
 
-/// Goes through a copy once; memory does not grow with it.
+/// Goes through a copy once; memory does not grow with it, but for files with several names.
 ///
 /// # Errors
 /// When it cannot be listed, or does not hold what is asked for.
@@ -256,6 +259,7 @@ pub(super) fn survey(
                     mode: None,
                     uid: None,
                     gid: None,
+                    shared: None,
                 };
                 survey.take(&entry, true, false);
             }
@@ -328,6 +332,7 @@ mod tests {
             mode: None,
             uid: None,
             gid: None,
+            shared: None,
         }
     }
 
@@ -355,6 +360,27 @@ mod tests {
         assert_eq!(bytes, [0, 7, 0, 11]);
         let roots: Vec<_> = survey.roots().collect();
         assert_eq!(roots, [Path::new("/home"), Path::new("/srv")]);
+    }
+
+    #[test]
+    fn a_file_of_several_names_takes_its_space_once_in_each_place() {
+        let mut survey = with_places(&["", "srv"]);
+        let named = |path: &str, shared| Entry { shared, ..entry(path, '-', 5) };
+        // The first name of one was not asked for.
+        survey.take(&named("/a", Some(7)), false, false);
+        for (path, shared) in [
+            ("/b", Some(7)),
+            ("/c", Some(7)),
+            ("/d", Some(8)),
+            ("/e", None),
+            ("/f", None),
+            ("/srv/g", Some(7)),
+            ("/srv/h", Some(7)),
+        ] {
+            survey.take(&named(path, shared), true, false);
+        }
+        let bytes: Vec<_> = survey.places.iter().map(|place| place.bytes).collect();
+        assert_eq!(bytes, [20, 5]);
     }
 
     #[test]

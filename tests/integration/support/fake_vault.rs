@@ -180,6 +180,7 @@ impl Engine for Vault {
                 mode: Some(0o755),
                 uid: Some(0),
                 gid: Some(0),
+                shared: None,
             });
         }
         Ok(())
