@@ -7,7 +7,7 @@ use std::sync::{MutexGuard, PoisonError};
 use chrono::DateTime;
 
 use super::catalog::{Catalog, Record};
-use super::read::{Found, REMEDY, noted};
+use super::read::{Found, REMEDY, noted, untold};
 use super::{Built, StreamsEngine};
 use crate::engine::tree::{change, root_of};
 use crate::engine::{Change, Context, EngineError, Entry};
@@ -117,17 +117,14 @@ impl StreamsEngine {
                 }
                 failed = match Edited::read(line) {
                     Some(edited) => names.take(&edited).err().map(|error| error.to_string()),
-                    None => Some(String::from_utf8_lossy(line).into_owned()),
+                    None => Some("a process of ours told them in words that are not known".into()),
                 };
             })?;
         match (found, failed) {
             (Found::Damage(what), _) => Err(catalog.store.damaged(noted(catalog, record, what))),
             (Found::Stored(_), _) => Err(key_missing()),
             // It is to the last byte what was sent: whoever does not understand it says nothing against it.
-            (Found::Whole, Some(what)) => Err(EngineError::Output {
-                engine: "streams",
-                what: format!("the names in {} cannot be told: {what}", record.object()),
-            }),
+            (Found::Whole, Some(what)) => Err(untold(record, &what)),
             (Found::Whole, None) => Ok(()),
         }
     }
@@ -147,5 +144,6 @@ fn entry(root: &Path, path: &Path, node: &Node) -> Entry {
         mode: Some(node.mode),
         uid: Some(node.uid),
         gid: Some(node.gid),
+        shared: None,
     }
 }

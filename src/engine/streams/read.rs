@@ -6,7 +6,7 @@ use std::path::Path;
 use super::catalog::{Catalog, Record};
 use super::{StreamsEngine, Unpacked};
 use crate::engine::made::chosen;
-use crate::engine::sent::{culprit, failure, new_uuid, uuid};
+use crate::engine::sent::{culprit, failure, new_uuid, said, uuid};
 use crate::engine::tree::Tree;
 use crate::engine::{AsSubvolume, CheckReport, Context, EngineError, OnProgress, received, secret};
 use crate::host::{
@@ -184,7 +184,11 @@ impl StreamsEngine {
         if matches!(ended.exit, Exit::Signal(_)) || spec.tool == age::PROGRAM {
             return Err(failure(&self.target, spec, ended));
         }
-        let said = ended.last_lines(3);
+        let said = said(ended, 3);
+        // What is to the last byte what was sent may still hold what nobody can tell names of.
+        if option.is_some() && std::ptr::eq(ended, &chained.last) {
+            return Err(untold(record, &said));
+        }
         Ok(Found::Damage(format!("{} cannot be read: {said}", record.object())))
     }
 
@@ -216,7 +220,7 @@ impl StreamsEngine {
             let stored = Digest::last(&chained.last.stderr_tail);
             return Ok((stored.as_ref() != Some(&record.stored)).then(|| another(record)));
         };
-        let said = ended.last_lines(3);
+        let said = said(ended, 3);
         // The kernel's word for data that cannot be read.
         if said.lines().any(|line| line.ends_with(": Input/output error (os error 5)")) {
             return Ok(Some(format!("{}: {said}", record.object())));
@@ -437,6 +441,12 @@ fn expectation(record: &Record, base: Option<&str>) -> Result<Expectation, Engin
 /// What the process at this place told of what it read.
 fn told(chained: &Chained, at: usize) -> Option<Digest> {
     chained.before.get(at).and_then(|ended| Digest::last(&ended.stderr_tail))
+}
+
+/// That it is not known what names a stream makes, which is as it was sent.
+pub(super) fn untold(record: &Record, why: &str) -> EngineError {
+    let what = format!("the names in {} cannot be told: {why}", record.object());
+    EngineError::Output { engine: "streams", what }
 }
 
 fn another(record: &Record) -> String {
