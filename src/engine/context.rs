@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::error::EngineError;
 use crate::host::Host;
 use crate::model::job::Settings;
 use crate::model::names::RunId;
@@ -23,6 +24,17 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Refuses a repository in which nothing can be stored, before anything is read for it.
+    ///
+    /// # Errors
+    /// When its file system is mounted read-only.
+    pub(super) fn refuse_read_only(&self, target: &Target) -> Result<(), EngineError> {
+        match self.is_read_only(target) {
+            true => Err(EngineError::ReadOnly { repository: target.repository.clone() }),
+            false => Ok(()),
+        }
+    }
+
     /// Whether the repository of a target lies on a file system here that is mounted read-only.
     pub(super) fn is_read_only(&self, target: &Target) -> bool {
         let path = target.local.as_deref();

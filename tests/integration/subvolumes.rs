@@ -16,11 +16,11 @@ use stillpoint::model::undo::{Identity, Kept, SubvolumeSnapshot};
 use crate::captures::mount;
 use crate::configured::configured;
 use crate::faults::{Bench, LIVE, Scene};
-use crate::loops;
 use crate::support::fake_btrfs::{self, FakeBtrfs};
 use crate::support::fake_host::{Fault, World};
 use crate::support::fake_pool::{FakePool, LOCATION};
 use crate::support::fake_tree::FakeTree;
+use crate::{loops, stored_streams};
 
 /// Two subvolumes, sent to one directory.
 pub const SENT: Scene = Scene { config, world, kept: 4, ..LIVE };
@@ -393,4 +393,26 @@ fn a_dry_run_changes_nothing_and_says_what_it_would_do() {
     assert!(sent.iter().all(|it| it.contains("--shared-as")), "nothing else is taken: {sent:#?}");
     let deleted = planned.iter().filter(|it| it.starts_with("delete the subvolume")).count();
     assert_eq!(deleted, 2, "the oldest of each: {planned:#?}");
+}
+
+#[test]
+fn a_target_that_was_remounted_read_only_is_told_before_anything_is_sent() {
+    for (scene, at) in [(&SENT, LOCATION), (&stored_streams::STORED, "/archive")] {
+        let bench = Bench::with_history_of(scene);
+        let mut world = bench.host.world();
+        world.effects.clear();
+        world.mounts.retain(|mount| mount.at != Path::new(at));
+        let frozen = mount((0, 50), at, "btrfs", "/dev/sdc");
+        world.mounts.push(MountEntry { super_options: "ro".into(), ..frozen });
+        drop(world);
+        let report = bench.run();
+        assert_eq!(report.exit_code, Some(4), "{report:#?}");
+        let backups = report.jobs[0].steps.iter().filter(|step| step.step == "backup");
+        let told: Vec<&String> = backups.map(|step| &step.detail).collect();
+        assert_eq!(told.len(), 2);
+        assert!(told.iter().all(|it| it.contains("is mounted read-only")), "{told:?}");
+        let effects = &bench.host.world().effects;
+        let is_of_it = |effect: &String| effect.contains("receive") || effect.contains(at);
+        assert!(!effects.iter().any(is_of_it), "{effects:#?}");
+    }
 }

@@ -27,6 +27,7 @@ impl BtrfsEngine {
         let still = still_of(self, &request.input)?;
         self.refuse_links_of_others(still)?;
         let catalog = self.open(cx)?;
+        cx.refuse_read_only(&self.target)?;
         catalog.place.require_closed()?;
         catalog.place.require_new()?;
         let copies = catalog.copies()?;

@@ -279,6 +279,7 @@ impl Desk<'_> {
     fn receive(&self, receive: &Receive) -> Result<Taken, Refusal> {
         let _lock = self.lock()?;
         let catalog = self.engine.open(self.cx).map_err(told)?;
+        self.cx.refuse_read_only(self.engine.target()).map_err(told)?;
         catalog.place.require_closed().map_err(told)?;
         if receive.part_size.is_some_and(|size| size < LEAST_PART) {
             return Err(Refusal::NoRequest("such small parts are not kept".into()));
