@@ -24,6 +24,7 @@ mod context;
 mod error;
 mod estimate;
 mod kinds;
+mod long_path;
 mod made;
 mod needs;
 mod received;

@@ -1085,3 +1085,28 @@ fn how_much_would_be_sent_is_told_beforehand() {
     scene.machine.run(&["estimate", "home"]).expect(0).says("DIFFERENCE TO");
     assert_eq!(scene.strays(), [] as [String; 0]);
 }
+
+#[test]
+fn a_path_that_btrfs_cannot_send_is_told_by_its_name() {
+    // Of seventeen names, each of as many bytes as a name may have but for some.
+    const DEEP: &str = "
+import os, sys
+os.chdir(sys.argv[1])
+for n in range(17):
+    name = 'deep%02d' % n + 'x' * 240
+    os.mkdir(name)
+    os.chdir(name)
+";
+    let scene = scene(600);
+    fs::write(scene.home().join("plain"), "plain").unwrap();
+    scene.run();
+    must("/usr/bin/python3", &["-c", DEEP, scene.home().to_str().unwrap()]);
+    for _ in 0..2 {
+        let ran = scene.machine.run(&["run"]).expect(10);
+        ran.says("sends no path of 4096 bytes or more").says("it begins with deep00xxx");
+        assert_eq!(scene.strays(), [] as [String; 0]);
+    }
+    let deep = names_in(&scene.home()).into_iter().find(|name| name.starts_with("deep00")).unwrap();
+    fs::remove_dir_all(scene.home().join(deep)).unwrap();
+    scene.run();
+}

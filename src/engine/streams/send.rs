@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::StreamsEngine;
 use super::catalog::{Base, Catalog, Record, object_of};
+use crate::engine::long_path;
 use crate::engine::made::{Made, reported};
 use crate::engine::sent::{
     Data, base_changed, culprit, failed_there, failure, files, heard, sender, still_of, uuid,
@@ -40,6 +41,7 @@ impl StreamsEngine {
     ) -> Result<BackupReport, EngineError> {
         let still = still_of(self, &request.input)?;
         let catalog = self.open(cx)?;
+        cx.refuse_read_only(&self.target)?;
         let recipients = self.recipients(cx)?;
         // What is a difference to damage cannot be restored either.
         let chain_began = |record: &Record| {
@@ -266,7 +268,9 @@ impl Transfer<'_> {
             return Err(Undone::BaseChanged(error));
         }
         if let Some((spec, ended)) = culprit(before, last, chained) {
-            let there = failed_there(self.still, before, spec, ended);
+            let cx = self.catalog.store.cx;
+            let there = failed_there(self.still, before, spec, ended)
+                .or_else(|| long_path::named(cx, self.still, before, spec, ended));
             return Err(there.unwrap_or_else(|| failure(&self.engine.target, spec, ended)).into());
         }
         let stage = chained.before.get(1).map(|stage| &stage.stderr_tail);
