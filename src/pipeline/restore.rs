@@ -100,8 +100,30 @@ pub fn restore(
     if wanted.to.is_none() {
         query::refuse_elsewhere(cx.config(), query, &copy, RESTORE_HERE)?;
     }
-    let report = restore_copy(cx, engine, &copy, wanted)?;
+    let becomes = as_directory(cx.host(), &copy, wanted)?;
+    let mut report = restore_copy(cx, engine, &copy, wanted)?;
+    report.warnings.extend(becomes);
     Ok(Restored { target: engine.target().name.clone(), copy, report })
+}
+
+/// That a subvolume which is gone comes back as a directory, if it does: no run could send that.
+fn as_directory(
+    host: &dyn Host,
+    copy: &Copy,
+    wanted: &Wanted,
+) -> Result<Option<String>, StepError> {
+    // Of all things that a job has several of, only subvolumes have a path.
+    let item = copy.series.as_ref().and_then(|series| series.item.as_deref()).map(Path::new);
+    let Some(item) = item.filter(|item| wanted.to.is_none() && item.is_absolute()) else {
+        return Ok(None);
+    };
+    let is_there = host.path_state(item)?.is_some();
+    Ok((!is_there).then(|| {
+        format!(
+            "{} was a subvolume and is gone, so what is restored lies in a directory, of which no run makes a copy — to have the subvolume again, move that away and use --as-subvolume --in-place",
+            item.shown()
+        )
+    }))
 }
 
 /// What is said of a copy whose place is on another machine.
@@ -259,7 +281,7 @@ fn plain(paths: &[PathBuf]) -> Result<Vec<PathBuf>, StepError> {
         paths.iter().find(|path| path.components().any(|c| c == Component::ParentDir))
     {
         let text = format!("{} holds \"..\" — name the path as it is in the copy", path.shown());
-        return Err(StepError::new(Trouble::Configuration, text));
+        return Err(StepError::new(Trouble::Usage, text));
     }
     let plain: Vec<PathBuf> = paths.iter().map(|path| path.components().collect()).collect();
     let everything = plain.iter().any(|path| path == Path::new("/"));
@@ -454,7 +476,7 @@ fn stream_of(
         (None, []) => return failed(format!("there is no file in {}", copy.id)),
         (None, _) => {
             let text = format!("{} holds several files — name one", copy.id);
-            return Err(StepError::new(Trouble::Configuration, text));
+            return Err(StepError::new(Trouble::Usage, text));
         }
     };
     bracketed(cx, engine, |engine, context| engine.stream(context, copy, path))
