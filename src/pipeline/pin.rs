@@ -109,7 +109,8 @@ fn set(
         [now] if is_so => *now,
         [] | [_] => {
             let text = format!("target {target} does not show {} as {}", copy.id, word(pinned));
-            return Err(said.err().unwrap_or_else(|| StepError::new(Trouble::JobFailed, text)));
+            let error = said.err().unwrap_or_else(|| StepError::new(Trouble::JobFailed, text));
+            return Err(if pinned { remembered(cx, error) } else { error });
         }
         several => {
             let ids: Vec<String> = several.iter().map(|now| now.id.clone()).collect();
@@ -132,6 +133,18 @@ fn set(
             .map(drop)
     })?;
     Ok(now.id.clone())
+}
+
+/// What is said where a copy could not be marked: history protects it until it is.
+fn remembered(cx: RunContext<'_>, error: StepError) -> StepError {
+    if cx.pipeline.kept_history().is_none() {
+        return error;
+    }
+    let message = format!(
+        "{}; until it can be marked there, which each run and prune tries again, this machine's own record keeps it from being pruned here (`stillpoint unpin` takes that back)",
+        error.message
+    );
+    StepError { message, ..error }
 }
 
 /// The ids that a copy answers to as a whole.

@@ -216,3 +216,23 @@ fn deciding_and_deleting_happen_under_one_lock() {
     // Once for the copy and what follows it, and once for compaction.
     assert_eq!(targets.count(), 2, "{:?}", world.asked);
 }
+
+#[test]
+fn a_pin_that_the_repository_does_not_take_is_kept_here_and_told_so() {
+    let bench = Bench::with_history();
+    let target = bench.config.targets[0].name.clone();
+    let base = oldest(&bench);
+    let good = bench.duplicate(&LIVE);
+    good.host.arm(Fault::None);
+    change(&good, &base, true).unwrap();
+    let effects = good.host.world().effects.clone();
+    let marks = effects.iter().position(|effect| effect.contains("rename")).unwrap();
+    bench.host.arm(Fault::Fail(marks));
+    let refused = change(&bench, &base, true).unwrap_err();
+    assert!(refused.contains("this machine's own record keeps it"), "{refused}");
+    assert_eq!(bench.history.pins(&target).unwrap().len(), 1);
+    // As it says, the next run marks it.
+    three_runs(&bench, "a pin that was refused");
+    assert_eq!(names_of(&bench, &base), [format!("{base}.pinned")]);
+    assert!(bench.history.pins(&target).unwrap().is_empty());
+}
