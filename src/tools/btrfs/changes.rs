@@ -38,14 +38,27 @@ pub struct Differing {
     pub how: Difference,
 }
 
-/// Gathers the differences.
+/// Gathers the differences. Paths are told as they are at that moment of the stream, and lead to what was somewhere else
+/// before; so what is gone is known by where it was, and all else by where it is.
 #[derive(Debug, Default)]
 pub struct Changes {
-    told: BTreeMap<Vec<u8>, Difference>,
+    /// What is told of a path, by where it is now.
+    told: BTreeMap<Vec<u8>, Told>,
+    /// Where something was that is not there any more.
+    gone: BTreeSet<Vec<u8>>,
     /// Paths of which the times were told.
-    times: BTreeSet<Vec<u8>>,
-    /// Where directories are now, and where they were: what is in them is taken away there after it was moved.
-    moved: Vec<(Vec<u8>, Vec<u8>)>,
+    times: BTreeMap<Vec<u8>, ()>,
+    /// Where something was that was moved, and what is in it, by where it is now; `None`: a directory that is new.
+    places: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+/// What is told of a path.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    /// It was made there or moved there.
+    came: bool,
+    /// How it was changed.
+    changed: Option<Difference>,
 }
 
 impl Changes {
@@ -62,10 +75,14 @@ impl Changes {
                 let to = command.attribute(attribute::PATH_TO)?.to_vec();
                 self.rename(command.attribute(attribute::PATH)?, to);
             }
-            kind::DIRECTORY | kind::LINK => self.add(path()?),
+            kind::DIRECTORY => {
+                self.places.insert(path()?, None);
+                self.add(path()?);
+            }
+            kind::LINK => self.add(path()?),
             made if kind::MADE.contains(&made) => self.add(path()?),
-            kind::UNLINK | kind::RMDIR => self.remove(path()?),
-            kind::UTIMES => drop(self.times.insert(path()?)),
+            kind::UNLINK | kind::RMDIR => self.remove(&path()?),
+            kind::UTIMES => drop(self.times.insert(path()?, ())),
             content if kind::CONTENT.contains(&content) => {
                 self.change(path()?, Difference::Modified);
             }
@@ -76,92 +93,117 @@ impl Changes {
     }
 
     /// All differences, by path.
-    pub fn into_all(mut self) -> Vec<Differing> {
-        for path in std::mem::take(&mut self.times) {
+    pub fn into_all(self) -> Vec<Differing> {
+        let removed = self.gone.iter().map(|path| (path.clone(), Difference::Removed));
+        let mut all: BTreeMap<Vec<u8>, Difference> = removed.collect();
+        for (path, told) in &self.told {
+            let came = self.has_come(path, *told);
+            let how = match (came, all.contains_key(path)) {
+                (true, true) => Some(Difference::Modified),
+                (true, false) => Some(Difference::Added),
+                (false, _) => told.changed,
+            };
+            all.extend(how.map(|how| (path.clone(), how)));
+        }
+        for path in self.times.into_keys() {
             // Of a directory, the times change with every entry.
-            if !self.told.contains_key(&path) && !self.has_entries_in(&path) {
-                self.told.insert(path, Difference::Metadata);
+            if !all.contains_key(&path) && !has_entries_in(&all, &path) {
+                all.insert(path, Difference::Metadata);
             }
         }
         let path = |bytes| PathBuf::from(OsString::from_vec(bytes));
-        self.told.into_iter().map(|(bytes, how)| Differing { path: path(bytes), how }).collect()
+        all.into_iter().map(|(bytes, how)| Differing { path: path(bytes), how }).collect()
     }
 
-    fn has_entries_in(&self, directory: &[u8]) -> bool {
-        let start = match directory {
-            [] => 0,
-            _ => directory.len() + 1,
-        };
-        self.inside(directory).any(|path| path.len() > start && !path[start..].contains(&b'/'))
+    /// Whether something is at a path that was not there: it may have been moved away, and back.
+    fn has_come(&self, path: &[u8], told: Told) -> bool {
+        let is_home = || self.places.get(path).is_some_and(|was| was.as_deref() == Some(path));
+        told.came && !is_home()
     }
 
-    /// What is told of anything in a directory, at whatever depth; it lies together.
-    fn inside(&self, directory: &[u8]) -> impl Iterator<Item = &Vec<u8>> {
-        let prefix = match directory {
-            [] => Vec::new(),
-            _ => [directory, b"/"].concat(),
-        };
-        let all = self.told.range(prefix.clone()..);
-        all.map(|(path, _)| path).take_while(move |path| path.starts_with(&prefix))
+    /// Where something was; `None` where it is new.
+    fn before(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let mut around = path.len();
+        loop {
+            if let Some(was) = self.places.get(&path[..around]) {
+                return was.as_ref().map(|was| [was, &path[around..]].concat());
+            }
+            match path[..around].iter().rposition(|byte| *byte == b'/') {
+                Some(at) => around = at,
+                None => return Some(path.to_vec()),
+            }
+        }
     }
 
     fn add(&mut self, path: Vec<u8>) {
-        let how = match self.told.get(&path) {
-            Some(Difference::Removed) => Difference::Modified,
-            _ => Difference::Added,
-        };
-        self.told.insert(path, how);
+        self.told.insert(path, Told { came: true, changed: None });
     }
 
-    fn remove(&mut self, path: Vec<u8>) {
-        match self.told.get(&path) {
-            // It was never there, but for the time that this took.
-            Some(Difference::Added) => self.told.remove(&path),
-            _ => self.told.insert(self.original(path), Difference::Removed),
-        };
-    }
-
-    /// Where something was that is in a directory which was moved since.
-    fn original(&self, path: Vec<u8>) -> Vec<u8> {
-        let moved = self.moved.iter().rev().find_map(|(now, before)| {
-            let rest = path.strip_prefix(now.as_slice())?;
-            rest.starts_with(b"/").then(|| [before, rest].concat())
-        });
-        moved.unwrap_or(path)
+    fn remove(&mut self, path: &[u8]) {
+        let was = self.before(path);
+        let told = self.told.get(path).copied().unwrap_or_default();
+        // What was made or moved here is gone from no place where it was before; that was noted when it left it.
+        if !self.has_come(path, told) {
+            self.gone.extend(was);
+        }
+        self.told.remove(path);
+        self.times.remove(path);
+        self.places.remove(path);
     }
 
     fn change(&mut self, path: Vec<u8>, how: Difference) {
-        match self.told.get(&path) {
-            Some(Difference::Added | Difference::Modified) => {}
-            Some(Difference::Metadata | Difference::Removed) | None => {
-                self.told.insert(path, how);
-            }
+        let changed = &mut self.told.entry(path).or_default().changed;
+        if *changed != Some(Difference::Modified) {
+            *changed = Some(how);
         }
     }
 
     fn rename(&mut self, from: &[u8], to: Vec<u8>) {
-        // What was in a directory that is made under another name is told by that name; but what is gone, by its old one.
-        let is_gone = |path: &Vec<u8>| self.told.get(path) == Some(&Difference::Removed);
-        let inside: Vec<Vec<u8>> =
-            self.inside(from).filter(|path| !is_gone(path)).cloned().collect();
-        let there = |path: &[u8]| [to.as_slice(), &path[from.len()..]].concat();
-        for path in inside {
-            if let Some(how) = self.told.remove(&path) {
-                self.told.insert(there(&path), how);
-            }
+        let was = self.before(from);
+        let told = self.told.remove(from).unwrap_or_default();
+        // What was moved has a place; a directory that was made has one as well.
+        let is_new_file = told.came && !self.places.contains_key(from);
+        if !self.has_come(from, told) {
+            self.gone.extend(was.clone());
         }
-        let is_in = |path: &&Vec<u8>| {
-            path.strip_prefix(from).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-        };
-        let timed: Vec<Vec<u8>> = self.times.iter().filter(is_in).cloned().collect();
-        for path in timed {
-            self.times.remove(&path);
-            self.times.insert(there(&path));
+        self.places.remove(from);
+        move_inside(&mut self.told, from, &to);
+        move_inside(&mut self.places, from, &to);
+        move_inside(&mut self.times, from, &to);
+        if self.times.remove(from).is_some() {
+            self.times.insert(to.clone(), ());
         }
-        if self.told.get(from) != Some(&Difference::Added) {
-            self.moved.push((to.clone(), self.original(from.to_vec())));
+        if was.as_ref() == Some(&to) {
+            self.gone.remove(&to);
         }
-        self.remove(from.to_vec());
-        self.add(to);
+        match is_new_file {
+            true => drop(self.places.remove(&to)),
+            false => drop(self.places.insert(to.clone(), was)),
+        }
+        self.told.insert(to, Told { came: true, ..told });
     }
+}
+
+/// Has all in a directory that was moved be known by where it is now.
+fn move_inside<T>(map: &mut BTreeMap<Vec<u8>, T>, from: &[u8], to: &[u8]) {
+    let prefix = [from, b"/"].concat();
+    let inside = map.range(prefix.clone()..).map(|(path, _)| path);
+    let paths: Vec<Vec<u8>> =
+        inside.take_while(|path| path.starts_with(&prefix)).cloned().collect();
+    for path in paths {
+        if let Some(it) = map.remove(&path) {
+            map.insert([to, &path[from.len()..]].concat(), it);
+        }
+    }
+}
+
+/// Whether anything is told of what is in a directory itself.
+fn has_entries_in(all: &BTreeMap<Vec<u8>, Difference>, directory: &[u8]) -> bool {
+    let prefix = match directory {
+        [] => Vec::new(),
+        _ => [directory, b"/"].concat(),
+    };
+    let inside = all.range(prefix.clone()..).map(|(path, _)| path);
+    let mut inside = inside.take_while(|path| path.starts_with(&prefix));
+    inside.any(|path| path.len() > prefix.len() && !path[prefix.len()..].contains(&b'/'))
 }

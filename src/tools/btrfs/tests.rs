@@ -505,3 +505,36 @@ fn what_is_left_of_the_ways_of_a_stream_is_the_difference() {
     assert_eq!(differences(&swapped), want);
     assert_eq!(differences(&[]), []);
 }
+
+#[test]
+fn directories_that_change_places_are_told_by_what_is_where_it_was_not() {
+    let file = |path: &str| Other::Mkfile { path: path.into() };
+    let unlink = |path: &str| Other::Unlink { path: path.into() };
+    let chmod = |path: &str| Other::Chmod { path: path.into(), mode: 0o600 };
+    let data = |path: &str| Other::UpdateExtent { path: path.into(), offset: 0, len: 1 };
+    let exchange = || [renamed("a", "o256-1-0"), renamed("b", "a"), renamed("o256-1-0", "b")];
+    let told = |more: &[Other]| {
+        let all: Vec<Other> = exchange().iter().chain(more).map(again).collect();
+        let told = differences(&all);
+        told.into_iter().map(|(path, how)| format!("{how:?} {path}")).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&[]), ["Modified a", "Modified b"]);
+    // What goes from where one is now was where it was.
+    assert_eq!(told(&[unlink("b/x")]), ["Modified a", "Removed a/x", "Modified b"]);
+    // And something else may come there.
+    let both = [unlink("b/x"), file("o300-7-0"), renamed("o300-7-0", "a/x"), chmod("a/y")];
+    assert_eq!(told(&both), ["Modified a", "Modified a/x", "Metadata a/y", "Modified b"]);
+    // A file of it that is moved into the other one.
+    let across = [renamed("b/x", "a/z")];
+    assert_eq!(told(&across), ["Modified a", "Removed a/x", "Added a/z", "Modified b"]);
+    // All of it once more, and nothing has come anywhere; what was changed on the way is.
+    let back = [chmod("b"), data("a/f")].into_iter().chain(exchange()).collect::<Vec<_>>();
+    assert_eq!(told(&back), ["Metadata a", "Modified b/f"]);
+    // What was moved aside, and back, and goes.
+    let gone = exchange().into_iter().chain([unlink("a/x"), Other::Rmdir { path: "a".into() }]);
+    assert_eq!(told(&gone.collect::<Vec<_>>()), ["Removed a", "Removed a/x"]);
+    // In a directory that was moved, another one moves, and what is in that goes.
+    let deep = [renamed("b/d", "e"), unlink("e/x"), file("o301-7-0"), renamed("o301-7-0", "e/n")];
+    let want = ["Modified a", "Removed a/d", "Removed a/d/x", "Modified b", "Added e", "Added e/n"];
+    assert_eq!(told(&deep), want);
+}
