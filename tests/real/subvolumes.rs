@@ -798,7 +798,7 @@ fn what_changed_between_copies_is_told() {
     let scene = scene(300);
     let home = scene.home();
     let write = |path: &str, text: &str| fs::write(home.join(path), text).unwrap();
-    for directory in ["gone", "moved", "stays", "stays/deep"] {
+    for directory in ["gone", "moved", "stays", "stays/deep", "swap-a", "swap-b"] {
         fs::create_dir(home.join(directory)).unwrap();
     }
     for file in [
@@ -806,6 +806,8 @@ fn what_changed_between_copies_is_told() {
         "moved/x",
         "stays/x",
         "stays/deep/y",
+        "swap-a/x",
+        "swap-b/y",
         "edited",
         "renamed",
         "replaced",
@@ -818,6 +820,10 @@ fn what_changed_between_copies_is_told() {
     fs::remove_dir_all(home.join("gone")).unwrap();
     fs::rename(home.join("moved"), home.join("here")).unwrap();
     fs::rename(home.join("renamed"), home.join("stays/new-name")).unwrap();
+    for (from, to) in [("swap-a", "aside"), ("swap-b", "swap-a"), ("aside", "swap-b")] {
+        fs::rename(home.join(from), home.join(to)).unwrap();
+    }
+    fs::remove_file(home.join("swap-b/x")).unwrap();
     fs::remove_file(home.join("replaced")).unwrap();
     write("replaced", "another");
     write("edited", "edited again");
@@ -859,6 +865,9 @@ fn what_changed_between_copies_is_told() {
         ("replaced", "modified"),
         ("stays/deep/y", "modified"),
         ("stays/new-name", "added"),
+        ("swap-a", "modified"),
+        ("swap-a/x", "removed"),
+        ("swap-b", "modified"),
         ("touched", "metadata"),
     ];
     let wanted: Vec<(String, String)> =
