@@ -245,6 +245,26 @@ fn a_copy_whose_name_tells_no_moment_is_of_that_of_its_snapshot() {
 }
 
 #[test]
+fn of_several_of_one_moment_the_number_in_the_name_says_which_is_the_newest() {
+    let bench = Bench::of(&SENT);
+    let names = ["home.20260120", "home.20260120_9", "home.20260120_10"];
+    for name in names {
+        let mut world = bench.host.world();
+        let (sent, generation) = world.btrfs.somebody_elses(name, "/home-uuid");
+        world.pool.somebody_elses(name, &sent, generation, None, true);
+    }
+    bench.host.arm(Fault::None);
+    let offered = offers(bench.pipeline(), &bench.config.targets[0].name, &ALL).unwrap();
+    let ids: Vec<&str> = offered.copies.iter().map(|offer| &*offer.copy.id).collect();
+    assert_eq!(ids, names);
+    assert_eq!(take_all(&bench).unwrap(), 3);
+    let job = &bench.config.jobs[0].name;
+    let query = Query { job, host: None, target: None, item: Some("/home") };
+    let (_, latest) = query::copy(bench.pipeline(), &query, "latest").unwrap();
+    assert_eq!(latest.id, names[2]);
+}
+
+#[test]
 fn adopting_at_any_fault() {
     let seed = lost();
     let counted = seed.duplicate(&LIVE);
