@@ -41,7 +41,12 @@ pub fn pin(
     if !pinned {
         cx.pipeline.remember(|history| history.unpin(&target.name, &names(copy)).map(drop))?;
     }
-    set(cx, engine, &listed, copy, pinned)
+    set(cx, engine, &listed, copy, pinned).map_err(|error| {
+        match pinned && !matches!(error.trouble, Trouble::Signal(_)) {
+            true => remembered(cx, error),
+            false => error,
+        }
+    })
 }
 
 /// Gives the pins that only history knows their mark in the repository. Answers with what could not be done; the
@@ -110,7 +115,7 @@ fn set(
         [] | [_] => {
             let text = format!("target {target} does not show {} as {}", copy.id, word(pinned));
             let error = said.err().unwrap_or_else(|| StepError::new(Trouble::JobFailed, text));
-            return Err(if pinned { remembered(cx, error) } else { error });
+            return Err(error);
         }
         several => {
             let ids: Vec<String> = several.iter().map(|now| now.id.clone()).collect();

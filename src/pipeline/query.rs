@@ -146,7 +146,13 @@ pub fn pair<'a>(
     older: &str,
     newer: &str,
 ) -> Result<(&'a dyn Engine, Copy, Copy), StepError> {
-    let listings = listings(pipeline, query, |_, _| Ok(false))?;
+    let listings = listings(pipeline, query, |engine, copies| {
+        let has = |wanted| {
+            let found = named(pipeline, query, copies, wanted, &engine.target().name);
+            wanted != LATEST && found.is_ok_and(|found| found.is_some_and(|it| it.may_be_good()))
+        };
+        Ok(has(older) && has(newer))
+    })?;
     let found = |wanted| all(pipeline, query, &listings, wanted);
     let (olds, news) = (found(older)?, found(newer)?);
     let mut pairs: Vec<(&dyn Engine, &Copy, &Copy)> = Vec::new();
@@ -261,13 +267,22 @@ fn find<'a>(
     let mut doubtful: Vec<Found<'_>> = Vec::new();
     let mut good = None;
     let listings = listings(pipeline, query, |engine, copies| {
+        if wanted == LATEST {
+            return Ok(false);
+        }
+        let found = match named(pipeline, query, copies, wanted, &engine.target().name) {
+            // What is found stays found.
+            Err(_) if !doubtful.is_empty() => None,
+            found => found?,
+        };
         // A named copy that is there needs no other target.
-        if wanted != LATEST
-            && let Some(copy) = named(pipeline, query, copies, wanted, &engine.target().name)?
-        {
-            match copy.may_be_good() {
-                true => good = Some((engine, copy)),
-                false => doubtful.push((engine, copy)),
+        if let Some(copy) = found {
+            // What another target has under this text may be of another moment, which nobody asked for.
+            let is_other = doubtful.first().is_some_and(|(_, first)| !is_same(first, &copy));
+            match (is_other, copy.may_be_good()) {
+                (true, _) => {}
+                (false, true) => good = Some((engine, copy)),
+                (false, false) => doubtful.push((engine, copy)),
             }
         }
         Ok(good.is_some())

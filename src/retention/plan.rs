@@ -29,6 +29,9 @@ pub enum Reason {
     Within(Duration),
     /// It is incomplete, but nothing newer is good.
     NewerThanGood,
+    /// It was found damaged when it was last read. The next time it may be read better, and most of what it holds may be
+    /// there: a person says when it goes.
+    Damaged,
     /// A copy that stays is a difference to it, or to one that is.
     NeededBy(String),
     /// btrbk's schedule preserves it.
@@ -53,6 +56,7 @@ impl fmt::Display for Reason {
             Reason::Tagged(tag) => write!(f, "tag {tag}"),
             Reason::Within(span) => write!(f, "within {}", span::show(*span)),
             Reason::NewerThanGood => f.write_str("incomplete, but newer than any good copy"),
+            Reason::Damaged => f.write_str("found damaged, until a person names it"),
             Reason::NeededBy(id) => write!(f, "needed by {id}"),
             Reason::Btrbk(preserved) => write!(f, "{preserved}"),
             Reason::Counted { rule, number, of: ALL } => write!(f, "{rule} {number}"),
@@ -292,10 +296,13 @@ fn lasting(policy: &KeepPolicy, members: &[&Copy]) -> Vec<Vec<Reason>> {
         if let Some(tag) = tag {
             why.push(Reason::Tagged(tag.clone()));
         }
+        if copy.damaged {
+            why.push(Reason::Damaged);
+        }
         if newest_good == Some(index) || last_good.is_some_and(|last| last.id == copy.id) {
             why.push(Reason::NewestGood);
         }
-        if newest_good.is_none_or(|newest| index < newest) {
+        if newest_good.is_none_or(|newest| index < newest) && !copy.damaged {
             why.push(Reason::NewerThanGood);
         }
         if policy.is_empty() {

@@ -1,5 +1,6 @@
 //! What each rule keeps, what the gate refuses, and the differences that the module's page lists.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDate, Offset, TimeDelta, Utc, Weekday};
@@ -381,6 +382,31 @@ fn difference_10_an_empty_policy_keeps_everything() {
         table(&KeepPolicy::default(), &[bad("2026-01-01T08:00"), good("2026-01-02T08:00")])
             .contains("2026-01-01T08:00 keep (no policy)")
     );
+}
+
+#[test]
+fn what_was_found_damaged_stays_until_a_person_says_so_and_fills_no_slot() {
+    let damaged = |time| Copy { damaged: true, ..good(time) };
+    let policy = KeepPolicy { daily: Some(1), ..KeepPolicy::default() };
+    let copies = [
+        good("2026-01-01T08:00"),
+        damaged("2026-01-02T08:00"),
+        good("2026-01-03T08:00"),
+        damaged("2026-01-04T08:00"),
+    ];
+    let told = table(&policy, &copies);
+    for kept in ["2026-01-02T08:00", "2026-01-04T08:00"] {
+        assert!(
+            told.contains(&format!("{kept} keep (found damaged, until a person names it)")),
+            "{told}"
+        );
+    }
+    assert!(told.contains("2026-01-03T08:00 keep (newest good copy, daily 1 of 1)"), "{told}");
+    assert!(told.contains("2026-01-01T08:00 delete"), "{told}");
+    let plan = plan(&policy, &copies, now(), &Guards::default(), &utc);
+    let ids: Vec<String> =
+        expendable(&plan, &BTreeSet::new()).into_iter().map(|it| it.id).collect();
+    assert_eq!(ids, [] as [String; 0], "nor for lack of space");
 }
 
 // The gate.

@@ -1,5 +1,6 @@
 //! Which copy is chosen where several might be meant, and what is told of the others.
 
+use std::path::Path;
 use std::sync::Mutex;
 
 use stillpoint::engine::Engine;
@@ -17,6 +18,7 @@ use crate::absent::{SHELF, SHELVED, away, back};
 use crate::faults::Bench;
 use crate::stored_streams::CHAINED;
 use crate::subvolumes::SENT;
+use crate::support::fake_pool::LOCATION;
 
 /// Keeps what is told.
 #[derive(Default)]
@@ -149,4 +151,25 @@ fn two_copies_are_found_in_the_target_that_has_both() {
     assert!(apart.message.contains(&told), "{apart}");
     let none = pair("nothing-of-the-kind", "latest").unwrap_err();
     assert!(none.message.contains("no copy nothing-of-the-kind"), "{none}");
+}
+
+#[test]
+fn a_copy_of_another_moment_never_takes_the_place_of_one_that_was_found() {
+    let bench = Bench::of(&SHELVED);
+    bench.run();
+    away(&bench, SHELF);
+    bench.host.world().btrfs.nested.insert("/home".into(), vec!["/home/vm".into()]);
+    bench.run();
+    back(&bench);
+    let (mut pool, shelf) = (ids(&bench, "pool"), ids(&bench, "shelf"));
+    assert_eq!((pool.len(), shelf.len()), (2, 1));
+    // Of these the first target has the one that lacks something, and the second one another.
+    let gone = Path::new(LOCATION).join(pool.remove(0));
+    assert!(bench.host.world().pool.subvolumes.remove(&gone).is_some());
+    let same = pool[0].bytes().zip(shelf[0].bytes()).take_while(|(one, other)| one == other);
+    let text = &pool[0][..same.count()];
+    assert!(text.len() > 20);
+    let (found, told) = copy(&bench, text);
+    assert_eq!(found.id, pool[0], "{told:?}");
+    assert!(matches!(told.as_slice(), [told] if told.contains("incomplete")), "{told:?}");
 }
