@@ -11,11 +11,14 @@ use clap::Args;
 
 use crate::engine::Context;
 use crate::engine::btrfs::Allow;
+use crate::engine::btrfs::kept::ServerRules;
 use crate::engine::btrfs::serve::{Line, Served, serve};
 use crate::host::system::SystemHost;
 use crate::model::job::Settings;
+use crate::model::keep::{KeepPolicy, MinFree, SHARE_OR_BYTES};
 use crate::model::names::HostName;
 use crate::model::outcome::Trouble;
+use crate::model::span;
 
 use super::options::{Verdict, host_name};
 use super::{piped, render};
@@ -42,6 +45,68 @@ pub struct ServeArgs {
     /// Only copies of this host
     #[arg(long, value_name = "HOST", value_parser = host_name)]
     host: Option<HostName>,
+    #[command(flatten)]
+    rules: Rules,
+}
+
+/// What the server keeps by itself, for clients whose keys may not delete. There is no number of newest copies among it:
+/// whoever has stolen a key could send as many at once.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What the server keeps, whatever its clients say")]
+struct Rules {
+    /// After each copy, delete what no --keep option keeps of its series: keep the newest of each of so many hours
+    #[arg(long, value_name = "COUNT", value_parser = periods)]
+    keep_hourly: Option<u32>,
+    /// The same by day
+    #[arg(long, value_name = "COUNT", value_parser = periods)]
+    keep_daily: Option<u32>,
+    /// The same by week
+    #[arg(long, value_name = "COUNT", value_parser = periods)]
+    keep_weekly: Option<u32>,
+    /// The same by month
+    #[arg(long, value_name = "COUNT", value_parser = periods)]
+    keep_monthly: Option<u32>,
+    /// The same by year
+    #[arg(long, value_name = "COUNT", value_parser = periods)]
+    keep_yearly: Option<u32>,
+    /// Keep what is younger than this, counted back from the newest copy
+    #[arg(long, value_name = "TIME", value_parser = long_span)]
+    keep_within: Option<Duration>,
+    /// Take no copy that leaves less space free than this: "10%", or bytes with their unit such as "20G"
+    #[arg(long, value_name = "SPACE", value_parser = min_free)]
+    min_free: Option<MinFree>,
+}
+
+impl Rules {
+    fn of_server(&self) -> ServerRules {
+        let keep = KeepPolicy {
+            hourly: self.keep_hourly,
+            daily: self.keep_daily,
+            weekly: self.keep_weekly,
+            monthly: self.keep_monthly,
+            yearly: self.keep_yearly,
+            within: self.keep_within,
+            ..KeepPolicy::default()
+        };
+        ServerRules { keep, min_free: self.min_free }
+    }
+}
+
+fn periods(text: &str) -> Result<u32, String> {
+    // None would be no rule, and keep everything.
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| "expected a whole number from 1".into())
+}
+
+fn long_span(text: &str) -> Result<Duration, String> {
+    match span::parse(text)? {
+        Duration::ZERO => Err("must be longer than nothing".into()),
+        span => Ok(span),
+    }
+}
+
+fn min_free(text: &str) -> Result<MinFree, String> {
+    MinFree::parse(text).ok_or_else(|| format!("expected {SHARE_OR_BYTES}"))
 }
 
 fn directory(text: &str) -> Result<PathBuf, String> {
@@ -67,9 +132,13 @@ pub fn run(args: &ServeArgs) -> Verdict {
         lock_wait: Duration::ZERO,
         run: None,
     };
-    let ServeArgs { root, allow, host } = args;
-    let served =
-        Served { root: root.clone(), allowed: allow.iter().copied().collect(), host: host.clone() };
+    let ServeArgs { root, allow, host, rules } = args;
+    let served = Served {
+        root: root.clone(),
+        allowed: allow.iter().copied().collect(),
+        host: host.clone(),
+        rules: rules.of_server(),
+    };
     // Not the standard library's: that reads ahead, and what follows the request is for another process.
     let mut input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut output = piped::stdout()?;

@@ -30,6 +30,7 @@ mod placement;
 mod run_error;
 pub mod runner;
 mod secret_fd;
+mod shortage;
 pub mod spec;
 mod subvolume_action;
 pub mod sys;
@@ -46,6 +47,7 @@ pub use hypervisor::{
 pub use placement::{Confinement, InUse, Placed, Placement, Refused, Staged};
 pub use run_error::RunError;
 pub use secret_fd::{FdStyle, SecretFd};
+pub use shortage::{Shortage, is_foretold, shortage};
 pub use subvolume_action::{Located, SubvolumeAction};
 pub use sys::attributes::extended_attributes;
 pub use sys::mounts::{MountEntry, mount_of};

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::size::{bytes, whole_percent};
+
 /// Which copies of a series stay. An empty policy keeps everything.
 ///
 /// `last` … `yearly` count copies or periods of local time that have a copy; `within` keeps everything
@@ -43,7 +45,17 @@ pub enum MinFree {
     Bytes(u64),
 }
 
+/// What a [`MinFree`] may be, for people.
+pub const SHARE_OR_BYTES: &str =
+    "\"1%\" to \"99%\", or bytes with their unit such as \"20G\" (K, M, G, T)";
+
 impl MinFree {
+    /// Reads one that is written as [`SHARE_OR_BYTES`] says; `None` when it is not.
+    pub fn parse(text: &str) -> Option<MinFree> {
+        let percent = whole_percent(text).filter(|percent| *percent < 100).map(MinFree::Percent);
+        percent.or_else(|| bytes(text).map(MinFree::Bytes))
+    }
+
     /// The bytes that it means in a file system of this size.
     pub fn of(self, size: u64) -> u64 {
         match self {

@@ -22,6 +22,28 @@ pub fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+/// `1%` to `100%`, without a fraction.
+pub fn whole_percent(text: &str) -> Option<u8> {
+    // The parser of numbers would also take a sign.
+    let digits = text.strip_suffix('%').filter(|n| n.bytes().all(|b| b.is_ascii_digit()))?;
+    digits.parse().ok().filter(|number| (1..=100).contains(number))
+}
+
+/// A number of bytes, more than none, with a unit (K, M, G or T, powers of 1024).
+pub fn bytes(text: &str) -> Option<u64> {
+    let shift = match text.bytes().last()? {
+        b'K' => 10,
+        b'M' => 20,
+        b'G' => 30,
+        b'T' => 40,
+        _ => return None,
+    };
+    let digits = &text[..text.len() - 1];
+    let count: u64 =
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()?;
+    count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{counted, show};

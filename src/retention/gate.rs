@@ -22,7 +22,8 @@ pub struct Measure {
 }
 
 impl Measure {
-    fn is_known(&self) -> bool {
+    /// Whether anything is known of it.
+    pub fn is_known(&self) -> bool {
         self.files.is_some() || self.size.is_some()
     }
 }

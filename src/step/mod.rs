@@ -10,6 +10,5 @@ pub mod hook;
 pub mod kept;
 pub mod recorder;
 pub mod release;
-pub mod room;
 pub mod source;
 pub mod watch;

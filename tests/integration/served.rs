@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use stillpoint::engine::btrfs::Allow;
 use stillpoint::host::{CommandSpec, Effect, Input, Tool};
 use stillpoint::model::job::Config;
+use stillpoint::model::keep::MinFree;
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::target::ReadData;
 use stillpoint::pipeline::adopt::{Terms, offers};
@@ -167,6 +168,52 @@ fn a_key_that_may_not_delete_leaves_nothing_half_received() {
             assert_eq!(strays(&bench), [] as [PathBuf; 0], "{fault:?}");
         }
     }
+}
+
+/// The same where the server deletes by rules of its own, and the key may not.
+const THINNED: Scene = Scene { config: appending, world: thinning, kept: 6, ..SENT };
+
+fn appending(state: &Path) -> Config {
+    config_with("append-only = true", state)
+}
+
+fn thinning() -> World {
+    let mut world = world();
+    let server = world.server.as_mut().unwrap();
+    server.allowed = [Allow::List, Allow::Receive].into();
+    server.rules.keep.hourly = Some(3);
+    world
+}
+
+#[test]
+fn what_a_server_deletes_by_its_own_rules_is_missed_by_nobody_whatever_happens_there() {
+    let wanted = ["btrfs receive", "wait until", "replace", "rename", "delete the subvolume"];
+    whatever_happens_to_the_server(&THINNED, &wanted);
+}
+
+#[test]
+fn a_server_takes_no_copy_for_which_there_is_no_room_and_deletes_by_its_rules_before() {
+    let bench = Bench::with_history_of(&THINNED);
+    let copies = || at_server(&bench, |server| server.world.pool.copies().collect::<Vec<_>>());
+    let before = copies();
+    at_server(&bench, |server| {
+        let pool = &mut server.world.pool;
+        let free = pool.free();
+        pool.room = Some(before.len() as u64);
+        assert!(pool.free() < free);
+        server.rules.min_free = Some(MinFree::Bytes(1));
+    });
+    let report = bench.run();
+    let told = format!("{report:#?}");
+    assert!(report.outcome != Outcome::Ok && told.contains("where min-free wants 1 B"), "{told}");
+    assert_eq!(copies(), before, "nothing goes that the rules keep");
+    at_server(&bench, |server| server.rules.keep.hourly = Some(1));
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    let after = copies();
+    // The new one of each, and the one before it.
+    assert_eq!(after.len(), 4);
+    assert_eq!(after.iter().filter(|copy| before.contains(copy)).count(), 2, "{after:?}");
 }
 
 #[test]

@@ -18,12 +18,14 @@ use crate::bench_machine::{
 };
 use crate::btrfs::inside;
 use crate::sshd::Sshd;
-use crate::subvolumes::{self, closed_directory, configure, disks, set_read_only, shown};
+use crate::subvolumes::{self, closed_directory, configure, disks, set_read_only, shown, uuid};
 
-/// What a key may do, and the name of its file.
-const KEYS: [(&str, &str); 4] = [
+/// The name of a key's file, and what the key may do; with the rules of the server, where it has some.
+const KEYS: [(&str, &str); 6] = [
     ("all", "init,list,receive,check,restore,delete,adopt"),
     ("push", "list,receive"),
+    ("thinned", "list,receive --keep-hourly 1"),
+    ("crammed", "list,receive --keep-hourly 1 --min-free 90%"),
     ("check", "list,check"),
     ("read", "list,check,restore"),
 ];
@@ -345,6 +347,49 @@ fn a_key_does_what_it_was_let_do_and_nothing_else() {
     }
     fs::remove_file(scene.copies.path("t/etc")).unwrap();
     assert_eq!(scene.there(), [&before[..], &[newest]].concat());
+}
+
+#[test]
+fn a_server_keeps_what_its_own_rules_keep_whatever_a_client_says() {
+    let scene = scene();
+    let machine = &scene.machine;
+    scene.configure("thinned", "append-only = true");
+    scene.fill("big", 4);
+    let (first, _) = scene.run();
+    machine.run(&["pin", "home", &first]).expect(0);
+    let pinned = machine.copies("t").remove(0);
+    let made: Vec<String> = (0..3)
+        .map(|round| {
+            fs::write(scene.home().join("plain"), format!("round {round}\n")).unwrap();
+            scene.run().0
+        })
+        .collect();
+    let listed = machine.copies("t");
+    assert_eq!(sorted(&listed), sorted(&[pinned, made[1].clone(), made[2].clone()]));
+    assert_eq!(scene.there(), sorted(&listed));
+    assert_same_tree(&scene.home(), &scene.copy(&made[2]));
+    // Nobody misses them, and the next difference has its base.
+    machine.run(&["status"]).expect(0);
+    machine.run(&["check", "t"]).expect(0);
+    machine.run(&["verify", "home"]);
+
+    // One that comes from an intruder, who says that it is of another century, is of this hour.
+    let snapshot = scene.disk.path("forged");
+    must("btrfs", &["subvolume", "snapshot", "-r", scene.home().to_str().unwrap(), &snapshot]);
+    let generation = shown(Path::new(&snapshot), "Generation:").parse().unwrap();
+    let ask = Scene::receiving(&uuid(Path::new(&snapshot)), generation, 9, None)
+        .replace("\"/x\"", &format!("{:?}", scene.home()))
+        .replace("2026-", "1999-");
+    scene.asked("thinned", &ask, &stream(&[&snapshot])).expect(0);
+    let there = scene.there();
+    assert!(there.len() == 3 && !there.contains(&made[1]), "{there:?}");
+
+    // No room, by the rules of the server: nothing is sent in vain, and what they keep stays.
+    scene.configure("crammed", "append-only = true");
+    let there = scene.there();
+    fs::write(scene.home().join("plain"), "more\n").unwrap();
+    machine.run(&["run"]).expect(10).says("min-free wants");
+    assert_eq!(scene.there(), there);
 }
 
 #[test]

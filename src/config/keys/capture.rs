@@ -10,13 +10,14 @@ use super::hooks::{QUIESCE, RESUME};
 use crate::config::diagnostic::{Complaint, Notes};
 use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
 use crate::config::kind::{Choice, Elements, Read, Scalar, wrong_type};
-use crate::config::kinds::{FLAG, LONG_SPAN, PATHS, PERCENT, TEXTS, bytes, whole_percent};
+use crate::config::kinds::{FLAG, LONG_SPAN, PATHS, PERCENT, TEXTS};
 use crate::config::section::Section;
 #[cfg(test)]
 use crate::config::testing::Effects;
 use crate::config::tree::Node;
 use crate::model::job::{CaptureMode, CapturePolicy, ClassicSize, ThinLimits};
 use crate::model::shown::Show;
+use crate::model::size::{bytes, whole_percent};
 
 /// Services that hang for longer are a worse harm than a copy that does not show one moment.
 const LONGEST_FREEZE: Duration = Duration::from_secs(5 * 60);

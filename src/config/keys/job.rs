@@ -11,7 +11,7 @@ use super::source::{ReadSource, Trees};
 use crate::config::diagnostic::{Complaint, Notes, suggest};
 use crate::config::key::{Item, Key, Keyed, Names, Start, Table};
 use crate::config::kind::{Elements, Read, Scalar, wrong_type};
-use crate::config::kinds::{LONG_SPAN, TEXTS, whole_percent};
+use crate::config::kinds::{LONG_SPAN, TEXTS};
 use crate::config::pairing::PAIRINGS;
 use crate::config::section::Section;
 use crate::config::source::Span;
@@ -21,6 +21,7 @@ use crate::config::tree::{Node, bare};
 use crate::model::job::{Job, Source};
 use crate::model::keep::KeepPolicy;
 use crate::model::names::{JobName, TargetName};
+use crate::model::size::whole_percent;
 
 /// The tables, by name.
 pub const JOB: Table = Table {

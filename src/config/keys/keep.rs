@@ -7,12 +7,14 @@ use serde_json::json;
 use crate::config::diagnostic::{Complaint, Notes};
 use crate::config::key::{Item, Key, Start, Table, no_variants};
 use crate::config::kind::{Choice, Elements, Kind, Read, Say, Scalar, wrong_type};
-use crate::config::kinds::{LONG_SPAN, TEXTS, Whole, bytes, whole_percent};
+use crate::config::kinds::{LONG_SPAN, TEXTS, Whole};
 use crate::config::section::Section;
 #[cfg(test)]
 use crate::config::testing::Effects;
 use crate::config::tree::Node;
-use crate::model::keep::{ALL, BtrbkSchedule, KeepPolicy, MinFree, Period, PreserveMin};
+use crate::model::keep::{
+    ALL, BtrbkSchedule, KeepPolicy, MinFree, Period, PreserveMin, SHARE_OR_BYTES,
+};
 
 /// The table of a target.
 pub const OF_TARGET: Table = Table {
@@ -108,15 +110,9 @@ pub const MIN_FREE: Key<MinFree> = Key::new(
 
 fn min_free(node: &Node) -> Read<MinFree> {
     let Some(text) = node.value.text() else { return wrong_type(SHARE_OR_BYTES, node) };
-    let percent = whole_percent(text).filter(|percent| *percent < 100).map(MinFree::Percent);
-    percent
-        .or_else(|| bytes(text).map(MinFree::Bytes))
+    MinFree::parse(text)
         .ok_or_else(|| Complaint::new(format!("expected {SHARE_OR_BYTES}, not {text:?}")))
 }
-
-/// What a [`MIN_FREE`] may be, for people.
-const SHARE_OR_BYTES: &str =
-    "\"1%\" to \"99%\", or bytes with their unit such as \"20G\" (K, M, G, T)";
 
 const SEMANTICS: Key<bool> =
     Key::new("semantics", &Choice(&[("stillpoint", false), ("btrbk", true)]))

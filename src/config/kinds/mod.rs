@@ -8,5 +8,5 @@ mod number;
 mod text;
 
 pub use argv::{ARGV, ARGVS};
-pub use number::{FLAG, LONG_SPAN, PERCENT, SPAN, Whole, Within, bytes, whole_percent};
+pub use number::{FLAG, LONG_SPAN, PERCENT, SPAN, Whole, Within};
 pub use text::{FILE_NAME, HOST, PATH, PATHS, PATTERNS, TEXT, TEXTS, text};

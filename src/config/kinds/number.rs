@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::config::diagnostic::Complaint;
 use crate::config::kind::{Kind, Read, Say, Scalar, told, wrong_type};
 use crate::config::tree::{Node, Value};
+use crate::model::size::whole_percent;
 use crate::model::span;
 
 /// `true` or `false`.
@@ -120,28 +121,6 @@ fn long_span(node: &Node) -> Read<Duration> {
         Duration::ZERO => Err(Complaint::new("must be longer than nothing")),
         span => Ok(span),
     }
-}
-
-/// `1%` to `100%`, without a fraction.
-pub fn whole_percent(text: &str) -> Option<u8> {
-    // The parser of numbers would also take a sign.
-    let digits = text.strip_suffix('%').filter(|n| n.bytes().all(|b| b.is_ascii_digit()))?;
-    digits.parse().ok().filter(|number| (1..=100).contains(number))
-}
-
-/// A number of bytes, more than none, with a unit (K, M, G or T, powers of 1024).
-pub fn bytes(text: &str) -> Option<u64> {
-    let shift = match text.bytes().last()? {
-        b'K' => 10,
-        b'M' => 20,
-        b'G' => 30,
-        b'T' => 40,
-        _ => return None,
-    };
-    let digits = &text[..text.len() - 1];
-    let count: u64 =
-        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()?;
-    count.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
 }
 
 /// `"1%"` to `"100%"`.

@@ -41,6 +41,7 @@ mod far_send;
 mod file_name;
 mod freed;
 mod here;
+pub mod kept;
 mod names;
 mod others;
 mod parts;

@@ -44,6 +44,7 @@ impl BtrfsEngine {
             name: made.name(),
             made: &made,
             part_size: self.part_size(),
+            min_free: None,
         };
         let begun = self.begun(&catalog, &copies, still, &transfer.name)?;
         let base = begun.as_ref().map_or(base, |begun| self.base_of(begun, still, &copies));

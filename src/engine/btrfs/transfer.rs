@@ -11,7 +11,10 @@ use crate::engine::sent::{
     base_changed, cannot_be_sent, culprit, failed_there, files, heard, new_uuid, sender, uuid,
 };
 use crate::engine::{BackupReport, Engine, EngineError, OnProgress, StillSubvolume};
-use crate::host::{Chained, CommandSpec, Fact, Halt, Input as Reads, RunError, Stream, Subvolume};
+use crate::host::{
+    Chained, CommandSpec, Fact, Halt, Input as Reads, RunError, Stream, Subvolume, shortage,
+};
+use crate::model::keep::MinFree;
 use crate::model::shown::Show;
 use crate::tools::borg::name::series_in;
 use crate::tools::btrfs::command::{self, Reader, Told};
@@ -54,6 +57,8 @@ pub(super) struct Transfer<'a> {
     pub made: &'a Made,
     /// So many bytes make a part; `None`: it is received as a whole.
     pub part_size: Option<u64>,
+    /// How much space must stay free where it is received, if it must.
+    pub min_free: Option<MinFree>,
 }
 
 /// A copy that has its name.
@@ -171,6 +176,19 @@ impl Transfer<'_> {
         }
     }
 
+    /// Refuses to go on where less space is free than must stay free.
+    pub fn require_room(&self) -> Result<(), EngineError> {
+        let Some(min_free) = self.min_free else { return Ok(()) };
+        let (host, location) = (self.catalog.cx.host, &self.catalog.location);
+        match shortage(host, location, min_free)? {
+            None => Ok(()),
+            Some(lack) => Err(EngineError::Full {
+                repository: self.catalog.place.name(),
+                detail: lack.to_string(),
+            }),
+        }
+    }
+
     /// How the stream is taken apart.
     fn cutting(&self, every: u64, behind: Option<&Part>) -> Result<Cutting, EngineError> {
         let seed = new_uuid(self.catalog.cx.host);
@@ -201,7 +219,7 @@ impl Transfer<'_> {
             Expectation { name: incoming, uuid: uuid(self.sent)?, parent: parent.transpose()? };
         let (mut before, receive) = self.commands(base, &expected)?;
         // That of the sender is its snapshot's, of which more may be sent afterwards.
-        let halt = Halt::default();
+        let (halt, mut full) = (Halt::default(), None);
         let stage = before.pop().map(|stage| command::parted(stage, cutting));
         before.extend(stage.map(|mut stage| {
             stage.view.halt = halt.clone();
@@ -211,8 +229,11 @@ impl Transfer<'_> {
             if stream == Stream::ProducerErr {
                 heard(line, progress);
                 parting.hear(line);
-                if let Some(reason) = parting.trouble() {
-                    // Nothing that comes behind it would be recorded, and all of it sent again.
+                // About once a second.
+                full = full.take().or_else(|| self.require_room().err());
+                // Nothing that comes behind it would be recorded, and all of it sent again.
+                let reason = parting.trouble().or(full.as_ref().map(ToString::to_string));
+                if let Some(reason) = reason {
                     halt.raise(reason);
                 }
             }
@@ -220,8 +241,9 @@ impl Transfer<'_> {
         let chained = match chained {
             // What it was halted for says more.
             Err(error @ RunError::Halted { .. }) => {
-                let trouble = parting.take_trouble();
-                return Err(trouble.map_or_else(|| Failure::Other(error.into()), |it| it.of(base)));
+                let trouble = parting.take_trouble().map(|it| it.of(base));
+                let why = trouble.or(full.map(Failure::Other));
+                return Err(why.unwrap_or_else(|| Failure::Other(error.into())));
             }
             chained => chained.map_err(EngineError::from)?,
         };

@@ -1,11 +1,11 @@
 //! Makes room in a target beyond its policy: oldest first, one by one, until there is as much as must stay free.
 
 use crate::engine::Engine;
+use crate::host::{self, Shortage, is_foretold};
 use crate::model::copy::abridged;
 use crate::retention::Expendable;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
-use crate::step::room::{self, Shortage};
 
 /// What a target lacks of the space that must stay free there; `None` where nothing is lacking or nothing is asked for.
 ///
@@ -14,7 +14,7 @@ use crate::step::room::{self, Shortage};
 pub fn shortage(cx: RunContext<'_>, engine: &dyn Engine) -> Result<Option<Shortage>, StepError> {
     let target = engine.target();
     match (target.min_free(), &target.local) {
-        (Some(min_free), Some(place)) => Ok(room::shortage(cx.host(), place, min_free)?),
+        (Some(min_free), Some(place)) => Ok(host::shortage(cx.host(), place, min_free)?),
         (None, _) | (_, None) => Ok(None),
     }
 }
@@ -62,7 +62,7 @@ pub fn make_room(
     let mut made = Room::default();
     let Some(mut lack) = shortage(cx, engine)? else { return Ok(made) };
     let may_go: Vec<String> = spare.expendable.iter().map(|it| it.id.clone()).collect();
-    if room::is_foretold(cx.host()) {
+    if is_foretold(cx.host()) {
         made.told = Some(format!("{lack}: {}", foreseen(&may_go, has_deleted)));
         made.is_foretold = true;
         return Ok(made);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use stillpoint::host::{CommandSpec, Exit, Input, PrivateMount, Subvolume, uuid_text};
 use stillpoint::tools::btrfs::command::{Told, parse_uuid};
 use stillpoint::tools::btrfs::parts::{BASE_CHANGED, Cut, Mark, part_name, part_uuid};
@@ -390,8 +391,9 @@ impl FakePool {
             changed: found.changed,
             made_in: found.changed,
             received: found.generation,
-            // After every moment that names tell.
-            made: "2026-02-01T00:00:00Z".parse().unwrap(),
+            // After every moment that names tell, and each an hour after the one before it.
+            made: "2026-02-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap()
+                + TimeDelta::hours(i64::try_from(found.id).unwrap()),
         })
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use stillpoint::engine::Context;
 use stillpoint::engine::btrfs::Allow;
+use stillpoint::engine::btrfs::kept::ServerRules;
 use stillpoint::engine::btrfs::serve::{Line, Served, serve};
 use stillpoint::host::{CommandSpec, Effect, Exit, Input};
 use stillpoint::model::job::Settings;
@@ -28,6 +29,8 @@ pub const IN_VAIN: &str = "Connection timed out";
 pub struct FakeServer {
     pub world: World,
     pub allowed: BTreeSet<Allow>,
+    /// What it keeps by itself.
+    pub rules: ServerRules,
     /// Nobody gets there.
     pub is_away: bool,
     /// The port at which alone it answers.
@@ -53,6 +56,7 @@ impl FakeServer {
         Self {
             world,
             allowed: Allow::ALL.into(),
+            rules: ServerRules::default(),
             is_away: false,
             only_port: None,
             mute: None,
@@ -68,6 +72,7 @@ impl FakeServer {
             root: LOCATION.into(),
             allowed: self.allowed.clone(),
             host: Some(HostName::new("web1").unwrap()),
+            rules: self.rules.clone(),
         };
         self.alone("serve", |host| {
             host.world().pool.on_the_way = stream;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::host::{ActError, Host};
+use super::{ActError, Host};
 use crate::model::keep::MinFree;
 use crate::model::size;
 
