@@ -100,6 +100,9 @@ impl Transfer<'_> {
         let base_uuid = base.map(|base| &*base.uuid);
         let mut parting = Parting::begin(self.catalog, draft, base_uuid, behind);
         let received = self.try_to_carry_out(base, cutting.as_ref(), &mut parting, progress);
+        // What came at once was on the disk before anybody looked.
+        let received =
+            received.and_then(|it| self.require_room().map(|()| it).map_err(Failure::Other));
         received.inspect_err(|failure| {
             let _shield = self.catalog.cx.host.shield();
             let stays = parting.stays().filter(|_| failure.may_go_on());
