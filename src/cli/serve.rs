@@ -54,22 +54,23 @@ pub struct ServeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "What the server keeps, whatever its clients say")]
 struct Rules {
-    /// After each copy, delete what no --keep option keeps of its series: keep the newest of each of so many hours
-    #[arg(long, value_name = "COUNT", value_parser = periods)]
+    /// After each copy, delete what no --keep option keeps of its series: keep the newest of each of so many hours. A copy
+    /// is as old as it is by the server's clock. Pinned ones stay, and the two newest
+    #[arg(long, value_name = "COUNT", value_parser = periods, requires = "keep_within")]
     keep_hourly: Option<u32>,
     /// The same by day
-    #[arg(long, value_name = "COUNT", value_parser = periods)]
+    #[arg(long, value_name = "COUNT", value_parser = periods, requires = "keep_within")]
     keep_daily: Option<u32>,
     /// The same by week
-    #[arg(long, value_name = "COUNT", value_parser = periods)]
+    #[arg(long, value_name = "COUNT", value_parser = periods, requires = "keep_within")]
     keep_weekly: Option<u32>,
     /// The same by month
-    #[arg(long, value_name = "COUNT", value_parser = periods)]
+    #[arg(long, value_name = "COUNT", value_parser = periods, requires = "keep_within")]
     keep_monthly: Option<u32>,
     /// The same by year
-    #[arg(long, value_name = "COUNT", value_parser = periods)]
+    #[arg(long, value_name = "COUNT", value_parser = periods, requires = "keep_within")]
     keep_yearly: Option<u32>,
-    /// Keep what is younger than this, counted back from the newest copy
+    /// Keep what is younger than this, counted back from the newest copy; what an intruder sends pushes out nothing that is
     #[arg(long, value_name = "TIME", value_parser = long_span)]
     keep_within: Option<Duration>,
     /// Take no copy that leaves less space free than this: "10%", or bytes with their unit such as "20G"

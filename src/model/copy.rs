@@ -162,6 +162,14 @@ pub fn abridged(ids: &[String]) -> String {
     text
 }
 
+/// A moment so long before this one, or the earliest of all.
+pub fn earlier(moment: DateTime<Utc>, span: Duration) -> DateTime<Utc> {
+    TimeDelta::from_std(span)
+        .ok()
+        .and_then(|span| moment.checked_sub_signed(span))
+        .unwrap_or(DateTime::<Utc>::MIN_UTC)
+}
+
 /// A moment that is `span` later, or the last one there is.
 pub fn later(moment: DateTime<Utc>, span: Duration) -> DateTime<Utc> {
     TimeDelta::from_std(span)

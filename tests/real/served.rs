@@ -24,8 +24,8 @@ use crate::subvolumes::{self, closed_directory, configure, disks, set_read_only,
 const KEYS: [(&str, &str); 6] = [
     ("all", "init,list,receive,check,restore,delete,adopt"),
     ("push", "list,receive"),
-    ("thinned", "list,receive --keep-hourly 1"),
-    ("crammed", "list,receive --keep-hourly 1 --min-free 80%"),
+    ("thinned", "list,receive --keep-within 1s --keep-hourly 1"),
+    ("crammed", "list,receive --keep-within 1s --keep-hourly 1 --min-free 80%"),
     ("check", "list,check"),
     ("read", "list,check,restore"),
 ];
@@ -375,9 +375,14 @@ fn a_server_keeps_what_its_own_rules_keep_whatever_a_client_says() {
     let snapshot = scene.disk.path("forged");
     must("btrfs", &["subvolume", "snapshot", "-r", scene.home().to_str().unwrap(), &snapshot]);
     let generation = shown(Path::new(&snapshot), "Generation:").parse().unwrap();
+    let record = scene.target().join(format!(".stillpoint/copies/{}.json", made[2]));
+    let record: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(record).unwrap()).unwrap();
+    assert!(record["machine"].is_string(), "{record}");
     let ask = Scene::receiving(&uuid(Path::new(&snapshot)), generation, 9, None)
         .replace("\"/x\"", &format!("{:?}", scene.home()))
-        .replace("2026-", "1999-");
+        .replace("2026-", "1999-")
+        .replace("\"machine\": null", &format!("\"machine\": {}", record["machine"]));
     scene.asked("thinned", &ask, &stream(&[&snapshot])).expect(0);
     let there = scene.there();
     assert!(there.len() == 3 && !there.contains(&made[1]), "{there:?}");

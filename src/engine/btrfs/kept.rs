@@ -2,15 +2,29 @@
 //! everything.
 //!
 //! A client says of a copy when it was made, and whoever has stolen its key may say anything. So a copy is as old here as
-//! what was received is, by the clock of the server; and nothing goes after a copy that is much smaller than those before
-//! it, or that comes after a long time without any, until somebody has looked.
+//! what was received is, by the clock of the server. Nothing goes for a month after a copy that is much smaller than those
+//! before it, or that came after a long time without any: so long somebody is warned by every run.
+
+use std::time::Duration;
 
 use super::catalog::Copies;
+use super::failure::Failure;
+use super::freed::freeing;
 use super::place::is_untold;
+use super::record::Record;
+use super::transfer::Transfer;
+use crate::engine::made::Made;
+use crate::engine::{Engine, EngineError};
 use crate::host::Host;
-use crate::model::copy::{Copy, Series};
+use crate::model::copy::{Copy, Series, earlier};
 use crate::model::keep::{KeepPolicy, MinFree};
 use crate::retention::{Evidence, Guards, Measure, Refusal, baseline, gate, plan};
+
+/// For how long what looks wrong keeps everything. Nobody on the server says that it is right.
+const DOUBT: Duration = Duration::from_secs(30 * 86_400);
+
+/// How long whoever sends a copy waits for the space of those that were deleted for it.
+const FREED_WITHIN: Duration = Duration::from_secs(120);
 
 /// The rules of a server.
 #[derive(Debug, Clone, Default)]
@@ -22,10 +36,97 @@ pub struct ServerRules {
     pub min_free: Option<MinFree>,
 }
 
-/// The copies of a series, each as of the moment in which it was received. What somebody is writing to is none of them.
-pub(super) fn received(copies: Copies, series: &Series) -> Vec<Copy> {
-    let of_series = copies.into_iter().filter(|(record, _)| record.made.series() == *series);
-    let received = of_series.filter_map(|(record, found)| {
+/// Deletes what the rules of a server do not keep of a series of which a copy comes.
+pub(super) struct Thinning<'t> {
+    /// How that comes.
+    pub transfer: &'t Transfer<'t>,
+    pub keep: &'t KeepPolicy,
+    /// The copy to which it is the difference.
+    pub base: Option<&'t Record>,
+}
+
+impl Thinning<'_> {
+    /// Refuses what there is no room for; what would go after it, goes before.
+    ///
+    /// # Errors
+    /// [`EngineError::Full`], with why nothing was deleted for it.
+    pub fn make_room(&self) -> Result<(), EngineError> {
+        let Err(full) = self.transfer.require_room() else { return Ok(()) };
+        match self.delete(true) {
+            Ok(0) => Err(full),
+            Ok(_) => {
+                self.await_freed()?;
+                self.transfer.require_room()
+            }
+            Err(why) => Err(with(full, &why)),
+        }
+    }
+
+    /// What is told of a failure: where the room did not suffice, what would have gone after the copy goes now, so that
+    /// there is more when it is sent again.
+    pub fn judged(&self, failure: Failure) -> Failure {
+        let Failure::Other(full @ EngineError::Full { .. }) = failure else { return failure };
+        let why = match self.delete(true) {
+            Ok(0) => return Failure::Other(full),
+            Ok(_) => "what the server's rules do not keep was deleted: send it again".to_owned(),
+            Err(why) => why,
+        };
+        Failure::Other(with(full, &why))
+    }
+
+    /// Deletes it when the copy is there. Answers with why not all went.
+    pub fn thin(&self) -> Option<String> {
+        self.delete(false).err()
+    }
+
+    /// Deletes what is not kept, where `comes` tells that a copy is still to be counted; answers with how many went.
+    ///
+    /// # Errors
+    /// Why not all did, in words.
+    fn delete(&self, comes: bool) -> Result<usize, String> {
+        let Transfer { engine, catalog, made, .. } = self.transfer;
+        if self.keep.is_empty() {
+            return Ok(0);
+        }
+        let copies = catalog.copies().map_err(|error| error.to_string())?;
+        let copies = received(copies, made);
+        let mut going = rule(catalog.cx.host, self.keep, &made.series(), &copies, comes)?;
+        going.retain(|id| self.base.is_none_or(|base| base.name != *id));
+        if !going.is_empty() {
+            engine.delete(catalog.cx, &going).map_err(|error| error.to_string())?;
+        }
+        Ok(going.len())
+    }
+
+    /// Waits for the space of what was deleted. That it takes longer is no failure: the room is looked at.
+    fn await_freed(&self) -> Result<(), EngineError> {
+        let catalog = self.transfer.catalog;
+        for mut spec in freeing(&catalog.place.btrfs(), &catalog.location) {
+            spec.time_limit = Some(FREED_WITHIN);
+            if let Err(error) = catalog.cx.host.run(&spec, &mut |_, _| {}) {
+                tracing::debug!(%error, "the space of what was deleted is not free yet");
+            }
+        }
+        catalog.flush()
+    }
+}
+
+/// The same failure, and what came of the rules.
+fn with(full: EngineError, why: &str) -> EngineError {
+    match full {
+        EngineError::Full { repository, detail } => {
+            EngineError::Full { repository, detail: format!("{detail}; {why}") }
+        }
+        other => other,
+    }
+}
+
+/// The copies of a series that one machine sent, each as of the moment in which it was received: of two machines that have
+/// one name, neither has the other's copies go. What somebody is writing to is none of them.
+fn received(copies: Copies, made: &Made) -> Vec<Copy> {
+    let is_of_it = |it: &Made| (it.series(), &it.machine) == (made.series(), &made.machine);
+    let received = copies.into_iter().filter(|(record, _)| is_of_it(&record.made));
+    let received = received.filter_map(|(record, found)| {
         let found = found.filter(|found| !is_untold(found))?;
         // What has a record was whole.
         Some(Copy { time: found.made, ours: true, healthy: Some(true), ..record.copy() })
@@ -38,34 +139,39 @@ pub(super) fn received(copies: Copies, series: &Series) -> Vec<Copy> {
 ///
 /// # Errors
 /// Why none does, with what to do about it.
-pub(super) fn rule(
+fn rule(
     host: &dyn Host,
     keep: &KeepPolicy,
     series: &Series,
     copies: &[Copy],
+    comes: bool,
 ) -> Result<Vec<String>, String> {
     let (now, guards) = (host.now(), Guards::default());
-    let plan = plan(keep, copies, now, &guards, &|at| host.ahead_of_utc(at));
+    let coming = Copy { series: Some(series.clone()), time: now, ours: true, ..Copy::default() };
+    let counted: Vec<&Copy> = copies.iter().chain(comes.then_some(&coming)).collect();
+    let plan = plan(keep, &counted, now, &guards, &|at| host.ahead_of_utc(at));
     let mut past: Vec<&Copy> = copies.iter().collect();
     past.retain(|copy| !copy.is_in_the_future(now, guards.clock_slack));
     past.sort_by_key(|copy| (copy.time, &copy.id));
     let newest = past.pop();
-    let before = past.last().map(|copy| &copy.id);
+    let stay = [newest, past.last().copied()];
     let mut going = plan.deletions();
-    going.retain(|id| Some(id) != before);
+    going.retain(|id| stay.iter().flatten().all(|copy| copy.id != *id));
     if going.is_empty() {
         return Ok(going);
     }
+    // Of what another program received, nobody knows how much it is.
+    past.retain(|copy| Measure::from(*copy).is_known());
+    let believed = earlier(now, DOUBT);
     let evidence = Evidence {
         series,
         copy: newest,
-        // Of what another program received, nothing is known.
-        last_good: baseline(&past, None, &guards).filter(Measure::is_known),
+        last_good: baseline(&past, Some(believed), &guards),
         last_run: None,
         now,
         within: keep.within,
         closed: None,
-        accepted_before: None,
+        accepted_before: Some(believed),
         accepted: false,
     };
     match gate(&evidence, &plan, &guards) {
@@ -74,14 +180,14 @@ pub(super) fn rule(
     }
 }
 
-/// What to do on the server.
+/// What to do about it.
 fn remedy(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::Shrunk { .. } | Refusal::Unmeasured { .. } => {
-            "check that all sources are mounted and filled; if so much is really gone, delete there what is older (btrfs subvolume delete)"
+            "check that all sources are mounted and filled; if so much is really gone, it is believed after 30 days"
         }
         Refusal::ClockLeapt { .. } => {
-            "if the server's clock is wrong, set it right; if no copy came for so long, delete there what is older (btrfs subvolume delete)"
+            "if the server's clock is wrong, set it right; if no copy came for so long, it is believed after 30 days"
         }
         Refusal::ClockWentBack { .. } | Refusal::Backdated { .. } => {
             "set the server's clock right; the next copy has it delete again"
@@ -104,7 +210,7 @@ mod tests {
     use crate::engine::made::Made;
     use crate::engine::scripted::ScriptedHost;
     use crate::host::Subvolume;
-    use crate::model::names::{HostName, JobName, RunId};
+    use crate::model::names::{HostName, JobName, MachineId, RunId};
 
     fn made(time: DateTime<Utc>) -> Made {
         Made {
@@ -147,7 +253,7 @@ mod tests {
         let now = host.now();
         let copies = copies.iter().map(|(hours, files)| copy(now, *hours, *files)).collect();
         let series = made(now).series();
-        let mut going = rule(&host, keep, &series, &received(copies, &series))?;
+        let mut going = rule(&host, keep, &series, &received(copies, &made(now)), false)?;
         going.sort_unstable();
         Ok(going)
     }
@@ -160,17 +266,38 @@ mod tests {
         assert_eq!(going(&KeepPolicy::default(), &copies), Ok(vec![]));
         // Another series has no part in it.
         let now = ScriptedHost::new([]).now();
-        let other = Series { item: None, ..made(now).series() };
+        let other = Made { item: None, ..made(now) };
         assert_eq!(received(vec![copy(now, 1, 10)], &other), []);
+        let other = Made { machine: Some(MachineId::from_bytes([1; 8])), ..made(now) };
+        assert_eq!(
+            received(vec![copy(now, 1, 10)], &other),
+            [],
+            "nor another machine of that name"
+        );
+    }
+
+    #[test]
+    fn what_would_go_after_a_copy_that_comes_goes_before_it_where_there_is_no_room() {
+        let host = ScriptedHost::new([]);
+        let now = host.now();
+        let made = made(now);
+        let copies = received([1, 2, 3].map(|hours| copy(now, hours, 10)).into(), &made);
+        let going = |comes| rule(&host, &within(2), &made.series(), &copies, comes);
+        assert_eq!(going(false), Ok(vec![]), "counted back from the newest that is there");
+        assert_eq!(going(true), Ok(vec!["3 hours".into()]), "and from the one that comes");
     }
 
     #[test]
     fn nothing_goes_after_a_copy_that_lacks_most_of_what_was_there_or_comes_after_years() {
         let told = going(&within(1), &[(0, 4), (5, 10), (9, 10)]).unwrap_err();
         assert!(told.contains("has 4 files where the last good one had 10"), "{told}");
-        assert!(told.starts_with("on the server, ") && told.contains("subvolume delete"), "{told}");
+        assert!(told.starts_with("on the server, ") && told.contains("after 30 days"), "{told}");
         let oldest = Ok(vec!["9 hours".into()]);
         assert_eq!(going(&within(1), &[(0, 6), (5, 10), (9, 10)]), oldest);
+        let month = 24 * 31;
+        let old = [(0, 4), (month, 4), (month + 5, 10), (month + 9, 10)];
+        let gone = [month + 5, month + 9].map(|hours| format!("{hours} hours"));
+        assert_eq!(going(&within(1), &old), Ok(gone.into()), "by now it is believed");
         let years = 24 * 365 * 2;
         let told = going(&within(1), &[(0, 10), (years, 10), (years + 1, 10)]).unwrap_err();
         assert!(told.contains("may be wrong") && told.contains("the server's clock"), "{told}");

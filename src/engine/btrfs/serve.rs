@@ -21,7 +21,7 @@ use super::answers::{Adopted, Begun, Checked, Done, Listing, Place, Refusal, Tak
 use super::catalog::{Catalog, Copies, there};
 use super::claimed::{is_claimed, is_here};
 use super::failure::Failure;
-use super::kept::{self, ServerRules};
+use super::kept::{ServerRules, Thinning};
 use super::names::CopyName;
 use super::others::Wanted;
 use super::parts::{Found, Part};
@@ -287,15 +287,7 @@ impl Desk<'_> {
         if receive.part_size.is_some_and(|size| size < LEAST_PART) {
             return Err(Refusal::NoRequest("such small parts are not kept".into()));
         }
-        let Receive { host, job, item, run, machine, time, .. } = receive;
-        let made = Made {
-            host: host.clone(),
-            job: job.clone(),
-            item: Some(item.as_str().to_owned()),
-            run: run.clone(),
-            machine: machine.clone(),
-            time: *time,
-        };
+        let (run, made) = (&receive.run, receive.made());
         let name =
             CopyName::new(made.name()).filter(|it| parse_archive_name(it.as_str()).is_some());
         let name = name.ok_or_else(|| Refusal::NoRequest("no copy can have such a name".into()))?;
@@ -332,54 +324,14 @@ impl Desk<'_> {
             part_size: receive.part_size,
             min_free: self.served.rules.min_free,
         };
-        self.make_room(&transfer, base)?;
-        let received = transfer.carry_out(base, behind, &mut |_| {}).map_err(not_taken)?;
+        let thinning = Thinning { transfer: &transfer, keep: &self.served.rules.keep, base };
+        thinning.make_room().map_err(told)?;
+        let received = transfer.carry_out(base, behind, &mut |_| {});
+        let received = received.map_err(|failure| not_taken(thinning.judged(failure)))?;
         let sealed = transfer.seal(base, received).map_err(told)?;
-        // It is taken, whatever becomes of the others.
-        let thinned =
-            self.thin(&catalog, &made, &[]).unwrap_or_else(|error| Some(error.to_string()));
-        let left: Vec<String> = sealed.left.into_iter().chain(thinned).collect();
+        let left: Vec<String> = sealed.left.into_iter().chain(thinning.thin()).collect();
         let left = (!left.is_empty()).then(|| left.join("; "));
         Ok(Taken { name, bytes: sealed.bytes, files: sealed.files, left })
-    }
-
-    /// Refuses what there is no room for. Where the server has rules of its own, what they do not keep goes before that: no
-    /// copy that comes would have it go.
-    fn make_room(&self, transfer: &Transfer<'_>, base: Option<&Record>) -> Result<(), Refusal> {
-        let Err(full) = transfer.require_room() else { return Ok(()) };
-        let spared: Vec<&str> = base.map(|base| &*base.name).into_iter().collect();
-        let why = self.thin(transfer.catalog, transfer.made, &spared).map_err(told)?;
-        if let Some(why) = why {
-            return Err(Refusal::Full(format!("{full}; {why}")));
-        }
-        self.engine.await_freed(self.cx).map_err(told)?;
-        transfer.require_room().map_err(told)
-    }
-
-    /// Deletes what the server's rules do not keep of a series. Answers with why not all of it went.
-    fn thin(
-        &self,
-        catalog: &Catalog<'_>,
-        made: &Made,
-        spared: &[&str],
-    ) -> Result<Option<String>, EngineError> {
-        let keep = &self.served.rules.keep;
-        if keep.is_empty() {
-            return Ok(None);
-        }
-        let copies = kept::received(catalog.copies()?, &made.series());
-        let ruling = kept::rule(self.cx.host, keep, &made.series(), &copies);
-        let ids = match ruling {
-            Ok(mut ids) => {
-                ids.retain(|id| !spared.contains(&&**id));
-                ids
-            }
-            Err(why) => return Ok(Some(why)),
-        };
-        if !ids.is_empty() {
-            self.engine.delete(self.cx, &ids)?;
-        }
-        Ok(None)
     }
 
     /// The part behind which a stream is to go on, if it is to.

@@ -22,6 +22,7 @@ use super::answers::{Refusal, VERSION};
 use super::names::{CopyName, Item, SentUuid};
 use super::others::Wanted;
 use crate::engine::EngineError;
+use crate::engine::made::Made;
 use crate::engine::tree::Inside;
 use crate::host::Effect;
 use crate::model::bytes;
@@ -168,6 +169,20 @@ pub(super) struct Receive {
     /// The end of the part that is there and behind which the stream begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<Mark>,
+}
+
+impl Receive {
+    /// Whose copy it will be.
+    pub fn made(&self) -> Made {
+        Made {
+            host: self.host.clone(),
+            job: self.job.clone(),
+            item: Some(self.item.as_str().to_owned()),
+            run: self.run.clone(),
+            machine: self.machine.clone(),
+            time: self.time,
+        }
+    }
 }
 
 /// What is printed of copies.
