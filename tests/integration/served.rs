@@ -211,7 +211,7 @@ fn a_server_takes_no_copy_for_which_there_is_no_room_and_deletes_by_its_rules_be
     assert!(after.len() == 4 && after.iter().all(|copy| before.contains(copy)), "{after:?}");
     bench.run();
     assert_eq!(copies().iter().filter(|copy| after.contains(copy)).count(), 4);
-    at_server(&bench, |server| server.world.pool.room = Some(before.len() as u64 + 4));
+    at_server(&bench, |server| server.world.pool.room = Some(20));
     let report = bench.run();
     assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
     assert_eq!(copies().len(), before.len());

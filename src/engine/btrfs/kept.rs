@@ -51,14 +51,16 @@ impl Thinning<'_> {
     /// # Errors
     /// [`EngineError::Full`], with why nothing was deleted for it.
     pub fn make_room(&self) -> Result<(), EngineError> {
-        let Err(full) = self.transfer.require_room() else { return Ok(()) };
-        match self.delete(true) {
-            Ok(0) => Err(full),
-            Ok(_) => {
-                self.await_freed()?;
-                self.transfer.require_room()
-            }
-            Err(why) => Err(with(full, &why)),
+        if self.transfer.require_room().is_ok() {
+            return Ok(());
+        }
+        let deleted = self.delete(true);
+        // Also what others have deleted, or was cleared away just now.
+        self.await_freed()?;
+        match (self.transfer.require_room(), deleted) {
+            (Ok(()), _) => Ok(()),
+            (Err(full), Ok(_)) => Err(full),
+            (Err(full), Err(why)) => Err(with(full, &why)),
         }
     }
 
