@@ -47,7 +47,7 @@ pub use hypervisor::{
 pub use placement::{Confinement, InUse, Placed, Placement, Refused, Staged};
 pub use run_error::RunError;
 pub use secret_fd::{FdStyle, SecretFd};
-pub use shortage::{Shortage, is_foretold, shortage};
+pub use shortage::{Shortage, shortage};
 pub use subvolume_action::{Located, SubvolumeAction};
 pub use sys::attributes::extended_attributes;
 pub use sys::mounts::{MountEntry, mount_of};

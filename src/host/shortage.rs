@@ -34,10 +34,3 @@ pub fn shortage(
     let free = host.free_space(path)?;
     Ok((free < wanted).then_some(Shortage { free, wanted }))
 }
-
-/// Whether what is to go for space can only be foretold. Nobody knows what a deletion frees before it is carried out.
-pub fn is_foretold(host: &dyn Host) -> bool {
-    // Stays: a dry host would have to free what it does not know, and a loop that deletes until there is enough would
-    // name all that may go as what does.
-    host.is_dry()
-}

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::host::is_foretold;
 use crate::model::copy::Series;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::report::{JobReport, TargetReport};
@@ -14,6 +13,7 @@ use super::steps::space;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 use crate::step::recorder::{Done, Recorder};
+use crate::step::room::is_foretold;
 
 /// Deletes beyond the policies of a target where space must stay free and is lacking, as `prune` does, and names what went
 /// in the reports of its jobs. `has_deleted` says whether this run has deleted copies in it; answers whether it has now.

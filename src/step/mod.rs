@@ -10,5 +10,6 @@ pub mod hook;
 pub mod kept;
 pub mod recorder;
 pub mod release;
+pub mod room;
 pub mod source;
 pub mod watch;

@@ -1,11 +1,12 @@
 //! Makes room in a target beyond its policy: oldest first, one by one, until there is as much as must stay free.
 
 use crate::engine::Engine;
-use crate::host::{self, Shortage, is_foretold};
+use crate::host::{self, Shortage};
 use crate::model::copy::abridged;
 use crate::retention::Expendable;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
+use crate::step::room::is_foretold;
 
 /// What a target lacks of the space that must stay free there; `None` where nothing is lacking or nothing is asked for.
 ///

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::engine::btrfs::await_freed;
 use crate::history::{History, KeptCapture};
-use crate::host::{Action, Shortage, is_foretold, shortage};
+use crate::host::{Action, Shortage, shortage};
 use crate::model::job::{Job, SubvolumesSource};
 use crate::model::keep::{KeepPolicy, MinFree};
 use crate::model::outcome::Trouble;
@@ -15,6 +15,7 @@ use crate::step::context::RunContext;
 use crate::step::error::StepError;
 use crate::step::kept as step_kept;
 use crate::step::recorder::{Done, Recorder};
+use crate::step::room::is_foretold;
 use crate::tools::btrfs::PROGRAM;
 
 use super::kept;
