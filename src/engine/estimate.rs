@@ -1,6 +1,7 @@
 //! How much of a snapshot would be sent: the file system says it without reading any data.
 
-use super::sent::{failed_there, run_all, send_from};
+use super::sent::{run_all, send_from};
+use super::unsent::sender_failed;
 use super::{Context, EngineError, Estimate, Snapshot, StillSubvolume};
 use crate::engine::sent::failure;
 use crate::host::{CommandSpec, Completed, Stream, Tool};
@@ -27,7 +28,8 @@ pub(super) fn measured(
     });
     let specs = [send, command::tell_lengths(limit)];
     let blame = |spec: &CommandSpec, ended: &Completed| {
-        failed_there(still, &specs, spec, ended).unwrap_or_else(|| failure(target, spec, ended))
+        sender_failed(cx, still, &specs, spec, ended)
+            .unwrap_or_else(|| failure(target, spec, ended))
     };
     let mut told: Option<serde_json::Result<Lengths>> = None;
     run_all(cx, &specs, &blame, &mut |stream, line| {

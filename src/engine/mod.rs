@@ -24,7 +24,6 @@ mod context;
 mod error;
 mod estimate;
 mod kinds;
-mod long_path;
 mod made;
 mod needs;
 mod received;
@@ -37,6 +36,7 @@ pub mod secret;
 mod sent;
 pub mod streams;
 mod tree;
+mod unsent;
 
 pub use adoption::{Adoption, Foreign, Found, TakeOver};
 pub use claim::Claim;

@@ -10,7 +10,7 @@ use crate::model::target::Target;
 use crate::tools::btrfs::command::{self, Reader, Sending, Told, parse_uuid, parse_version};
 use crate::tools::btrfs::parts::{has_base_changed, is_unfit};
 use crate::tools::btrfs::stage::{Expectation, Uuid};
-use crate::tools::far::{self, Why};
+use crate::tools::far;
 use crate::tools::ssh;
 
 /// The subvolume that is to be stored.
@@ -94,31 +94,6 @@ pub(super) fn send_from(
             far::there(server, how(&there, &sending(PrivateView::default())), limit)
         }
     }
-}
-
-/// Why nothing came of what is sent by another machine, if that is the process which failed: the first of a chain.
-pub(super) fn failed_there(
-    still: &StillSubvolume,
-    before: &[CommandSpec],
-    spec: &CommandSpec,
-    ended: &Completed,
-) -> Option<EngineError> {
-    let SentFrom::There(server) = &still.from else { return None };
-    before.first().filter(|first| std::ptr::eq(*first, spec))?;
-    let login = server.login.clone();
-    Some(match far::why(server, ended) {
-        Why::NotReached(detail) => EngineError::Sender {
-            login,
-            detail,
-            hint: "check network, host name, ssh key and host key; the next run sends again".into(),
-        },
-        Why::Unfit { what: detail, hint } => EngineError::Sender { login, detail, hint },
-        Why::BeingSent(said) | Why::Failed(said) => EngineError::Sender {
-            login,
-            detail: format!("{} ({said})", ended.exit),
-            hint: "look at that machine, and its kernel's log; the next run sends again".into(),
-        },
-    })
 }
 
 /// What sends a snapshot, and passes on what was asked for.

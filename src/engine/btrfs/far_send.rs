@@ -10,8 +10,9 @@ use super::way::Way;
 use super::wire::{Ask, Receive};
 use crate::engine::made::Made;
 use crate::engine::sent::{
-    Data, base_changed, cannot_be_sent, culprit, failed_there, failure, heard, sender, uuid,
+    Data, base_changed, cannot_be_sent, culprit, failure, heard, sender, uuid,
 };
+use crate::engine::unsent::sender_failed;
 use crate::engine::{Context, Engine, EngineError, OnProgress, StillSubvolume};
 use crate::host::{CommandSpec, Completed, Fact, Stream};
 use crate::tools::btrfs::command;
@@ -68,7 +69,7 @@ impl FarEngine {
         }
         if let Some((spec, ended)) = culprit(&before, &ask, &chained) {
             if !std::ptr::eq(ended, &chained.last) {
-                let there = failed_there(still, &before, spec, ended);
+                let there = sender_failed(cx, still, &before, spec, ended);
                 return Err(there.unwrap_or_else(|| failure(self.target(), spec, ended)).into());
             }
             return Err(self.refused(spec, ended));

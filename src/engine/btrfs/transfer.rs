@@ -5,11 +5,11 @@ use super::catalog::{Catalog, finished_name, prediction_about};
 use super::failure::Failure;
 use super::parts::{Ended, Found, Part, Parting};
 use super::record::Record;
-use crate::engine::long_path;
 use crate::engine::made::{Made, reported};
 use crate::engine::sent::{
-    base_changed, cannot_be_sent, culprit, failed_there, files, heard, new_uuid, sender, uuid,
+    base_changed, cannot_be_sent, culprit, files, heard, new_uuid, sender, uuid,
 };
+use crate::engine::unsent::sender_failed;
 use crate::engine::{BackupReport, Engine, EngineError, OnProgress, StillSubvolume};
 use crate::host::{
     Chained, CommandSpec, Fact, Halt, Input as Reads, RunError, Stream, Subvolume, shortage,
@@ -332,8 +332,7 @@ impl Transfer<'_> {
         }
         if let Some((spec, ended)) = culprit(before, receive, chained) {
             let there = match self.origin {
-                Origin::Here(still) => failed_there(still, before, spec, ended)
-                    .or_else(|| long_path::named(self.catalog.cx, still, before, spec, ended)),
+                Origin::Here(still) => sender_failed(self.catalog.cx, still, before, spec, ended),
                 Origin::Input => None,
             };
             let error = there.unwrap_or_else(|| self.catalog.place.why(spec, ended));

@@ -6,11 +6,11 @@ use chrono::{DateTime, Utc};
 
 use super::StreamsEngine;
 use super::catalog::{Base, Catalog, Record, object_of};
-use crate::engine::long_path;
 use crate::engine::made::{Made, reported};
 use crate::engine::sent::{
-    Data, base_changed, culprit, failed_there, failure, files, heard, sender, still_of, uuid,
+    Data, base_changed, culprit, failure, files, heard, sender, still_of, uuid,
 };
+use crate::engine::unsent::sender_failed;
 use crate::engine::{
     BackupReport, BackupRequest, Context, EngineError, OnProgress, Snapshot, StillSubvolume,
 };
@@ -269,8 +269,7 @@ impl Transfer<'_> {
         }
         if let Some((spec, ended)) = culprit(before, last, chained) {
             let cx = self.catalog.store.cx;
-            let there = failed_there(self.still, before, spec, ended)
-                .or_else(|| long_path::named(cx, self.still, before, spec, ended));
+            let there = sender_failed(cx, self.still, before, spec, ended);
             return Err(there.unwrap_or_else(|| failure(&self.engine.target, spec, ended)).into());
         }
         let stage = chained.before.get(1).map(|stage| &stage.stderr_tail);
