@@ -16,7 +16,16 @@ pub fn await_freed<E: From<RunError>>(
     path: &Path,
     failed: impl Fn(&CommandSpec, &Completed) -> E,
 ) -> Result<(), E> {
-    for spec in freeing(program, path) {
+    run_each(host, freeing(program, path), failed)
+}
+
+/// Runs these processes, each when the one before it has done its work.
+pub(super) fn run_each<E: From<RunError>>(
+    host: &dyn Host,
+    specs: [CommandSpec; 2],
+    failed: impl Fn(&CommandSpec, &Completed) -> E,
+) -> Result<(), E> {
+    for spec in specs {
         let completed = host.run(&spec, &mut |_, _| {})?;
         if !completed.success() {
             return Err(failed(&spec, &completed));

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use super::catalog::Copies;
 use super::failure::Failure;
-use super::freed::freeing;
+use super::freed::{freeing, run_each};
 use super::place::is_untold;
 use super::record::Record;
 use super::transfer::Transfer;
 use crate::engine::made::Made;
 use crate::engine::{Engine, EngineError};
-use crate::host::Host;
+use crate::host::{CommandSpec, Host};
 use crate::model::copy::{Copy, Series, earlier};
 use crate::model::keep::{KeepPolicy, MinFree};
 use crate::retention::{Evidence, Guards, Measure, Refusal, baseline, gate, plan};
@@ -24,7 +24,7 @@ use crate::retention::{Evidence, Guards, Measure, Refusal, baseline, gate, plan}
 const DOUBT: Duration = Duration::from_secs(30 * 86_400);
 
 /// How long whoever sends a copy waits for the space of those that were deleted for it.
-const FREED_WITHIN: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The rules of a server.
 #[derive(Debug, Clone, Default)]
@@ -103,11 +103,11 @@ impl Thinning<'_> {
     /// Waits for the space of what was deleted. That it takes longer is no failure: the room is looked at.
     fn await_freed(&self) -> Result<(), EngineError> {
         let catalog = self.transfer.catalog;
-        for mut spec in freeing(&catalog.place.btrfs(), &catalog.location) {
-            spec.time_limit = Some(FREED_WITHIN);
-            if let Err(error) = catalog.cx.host.run(&spec, &mut |_, _| {}) {
-                tracing::debug!(%error, "the space of what was deleted is not free yet");
-            }
+        let (host, place) = (catalog.cx.host, &catalog.place);
+        let specs = freeing(&place.btrfs(), &catalog.location)
+            .map(|spec| CommandSpec { time_limit: Some(PATIENCE), ..spec });
+        if let Err(error) = run_each(host, specs, |spec, completed| place.why(spec, completed)) {
+            tracing::debug!(%error, "the space of what was deleted is not free yet");
         }
         catalog.flush()
     }

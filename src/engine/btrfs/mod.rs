@@ -60,7 +60,7 @@ pub use far::FarEngine;
 pub use freed::await_freed;
 
 use catalog::{Catalog, finished_name};
-use freed::freeing;
+use freed::{freeing, run_each};
 use place::{Here, Place, WORKED_ON};
 use plain::Plain;
 use record::Record;
@@ -273,13 +273,8 @@ impl Engine for BtrfsEngine {
     fn await_freed(&self, cx: Context<'_>) -> Result<(), EngineError> {
         let catalog = self.open(cx)?;
         let place = &catalog.place;
-        for spec in freeing(&place.btrfs(), &catalog.location) {
-            let spec = place.there(spec);
-            let completed = cx.host.run(&spec, &mut |_, _| {})?;
-            if !completed.success() {
-                return Err(place.why(&spec, &completed));
-            }
-        }
+        let specs = freeing(&place.btrfs(), &catalog.location).map(|spec| place.there(spec));
+        run_each(cx.host, specs, |spec, completed| place.why(spec, completed))?;
         // What the cleaner gave back counts as free when it is on the disk that it was.
         catalog.flush()
     }
