@@ -100,10 +100,7 @@ fn periods(text: &str) -> Result<u32, String> {
 }
 
 fn long_span(text: &str) -> Result<Duration, String> {
-    match span::parse(text)? {
-        Duration::ZERO => Err("must be longer than nothing".into()),
-        span => Ok(span),
-    }
+    Ok(span::longer_than_nothing(span::parse(text)?)?)
 }
 
 fn min_free(text: &str) -> Result<MinFree, String> {

@@ -45,6 +45,14 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
+/// Takes a length of time that must be one.
+///
+/// # Errors
+/// When it is none.
+pub fn longer_than_nothing(span: Duration) -> Result<Duration, &'static str> {
+    if span.is_zero() { Err("must be longer than nothing") } else { Ok(span) }
+}
+
 /// Writes a length of time for people, in its two largest units: `3d 4h`, `12m 5s`, `40s`.
 pub fn show(span: Duration) -> String {
     let seconds = span.as_secs();

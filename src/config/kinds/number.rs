@@ -117,10 +117,7 @@ fn span(node: &Node) -> Read<Duration> {
 
 /// A length of time longer than nothing.
 fn long_span(node: &Node) -> Read<Duration> {
-    match span(node)? {
-        Duration::ZERO => Err(Complaint::new("must be longer than nothing")),
-        span => Ok(span),
-    }
+    span::longer_than_nothing(span(node)?).map_err(Complaint::new)
 }
 
 /// `"1%"` to `"100%"`.
