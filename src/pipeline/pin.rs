@@ -114,8 +114,7 @@ fn set(
         [now] if is_so => *now,
         [] | [_] => {
             let text = format!("target {target} does not show {} as {}", copy.id, word(pinned));
-            let error = said.err().unwrap_or_else(|| StepError::new(Trouble::JobFailed, text));
-            return Err(error);
+            return Err(said.err().unwrap_or_else(|| StepError::new(Trouble::JobFailed, text)));
         }
         several => {
             let ids: Vec<String> = several.iter().map(|now| now.id.clone()).collect();

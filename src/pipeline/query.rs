@@ -201,17 +201,16 @@ fn all<'a>(
     listings: &Listings<'a>,
     wanted: &str,
 ) -> Result<Vec<Found<'a>>, StepError> {
-    if wanted == LATEST {
-        let latest = latest(pipeline, query, listings)?;
-        let none = || nothing(pipeline, query, listings, wanted);
-        return latest.filter(|found| !found.is_empty()).ok_or_else(none);
-    }
     let mut found = Vec::new();
-    for (engine, copies) in listings {
-        let copy = named(pipeline, query, copies, wanted, &engine.target().name)?;
-        found.extend(copy.map(|copy| (*engine, copy)));
+    if wanted == LATEST {
+        found = latest(pipeline, query, listings)?;
+    } else {
+        for (engine, copies) in listings {
+            let copy = named(pipeline, query, copies, wanted, &engine.target().name)?;
+            found.extend(copy.map(|copy| (*engine, copy)));
+        }
     }
-    if found.is_empty() {
+    if found.is_empty() && wanted != LATEST {
         for (engine, copies) in listings {
             let copy = elsewhere(pipeline, query, copies, wanted, engine.target())?;
             found.extend(copy.map(|copy| (*engine, copy)));
@@ -406,12 +405,12 @@ fn streams<'c>(
     if now.is_empty() { present } else { now }
 }
 
-/// The newest good copy, in each of the targets that have it; the first of them serves it.
+/// The newest good copy, in each of the targets that have it; the first of them serves it. None where there is no copy.
 fn latest<'a>(
     pipeline: Pipeline<'a>,
     query: &Query<'_>,
     listings: &Listings<'a>,
-) -> Result<Option<Vec<Found<'a>>>, StepError> {
+) -> Result<Vec<Found<'a>>, StepError> {
     let now = pipeline.host.now();
     let mut of_query: Vec<(&dyn Engine, &Copy)> = Vec::new();
     let host = query.host(pipeline.config);
@@ -433,7 +432,7 @@ fn latest<'a>(
     of_query.retain(|(_, copy)| streams.contains(&item_of(copy)));
     let Some(best) = choose(&of_query.iter().map(|(_, copy)| *copy).collect::<Vec<_>>(), now)
     else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     tell_what_was_passed_over(pipeline, &of_query, best, now);
     // Copies of one run are the same data, so the first target of them serves it.
@@ -441,7 +440,7 @@ fn latest<'a>(
     let same = |copy: &Copy| copy.id == best.id || run.is_some() && copy.run == run;
     let usable = |copy: &Copy| copy.ours == best.ours && copy.may_be_good() == best.may_be_good();
     let found = of_query.iter().filter(|(_, copy)| same(copy) && usable(copy));
-    Ok(Some(found.map(|(engine, copy)| (*engine, (*copy).clone())).collect()))
+    Ok(found.map(|(engine, copy)| (*engine, (*copy).clone())).collect())
 }
 
 /// The best to take for the latest one: none of the future unless there is nothing else; good before known to be bad;
