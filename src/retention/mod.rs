@@ -14,7 +14,8 @@
 //! A copy is *good* unless its record says otherwise; a copy without a record counts as good. An incomplete
 //! copy satisfies no counted rule, `last` included, so that a week of bad nights cannot push the good
 //! copies out. It stays while it is newer than the newest good copy (it may hold what nothing else does),
-//! while `within` covers it, or while it is pinned or tagged.
+//! while `within` covers it, or while it is pinned or tagged. One that was found damaged fills no slot either, and stays
+//! until a person names it.
 //!
 //! A copy that is a difference to another one ([`based_on`](crate::model::copy::Copy::based_on)) is nothing without that
 //! one, which stays as long as it does, whatever keeps it.

@@ -23,8 +23,8 @@ pub struct Expendable {
 }
 
 /// Of the copies that a plan keeps, those that only its rules keep: a lack of space weighs more. What is pinned or tagged,
-/// the newest good copy, what is newer than it, what was found damaged, what `needed` names, and whatever one of these is a difference to stay.
-/// In the order in which they go.
+/// the newest good copy, what is newer than it, what was found damaged, what `needed` names, and whatever one of these is a
+/// difference to stay. In the order in which they go.
 pub fn expendable(plan: &Plan, needed: &BTreeSet<String>) -> Vec<Expendable> {
     let copies: BTreeMap<&str, &Decision> =
         plan.decisions.iter().map(|decision| (decision.id.as_str(), decision)).collect();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use stillpoint::model::hash::hex;
 
 use crate::bench_machine::{
     Machine, assert_same_tree, command, family_of, fill, kill_one_of, moments, must, names_in,
@@ -98,8 +99,7 @@ impl Scene {
         fs::write(&object, &bytes).unwrap();
         let at = self.machine.path(&format!("out/{id}.json"));
         let mut record: Value = serde_json::from_slice(&fs::read(&at).unwrap()).unwrap();
-        let sha256: String =
-            Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex(&Sha256::digest(&bytes));
         for what in ["stream", "stored"] {
             let is = record[what].as_object_mut().unwrap();
             assert_eq!(is["bytes"], bytes.len());

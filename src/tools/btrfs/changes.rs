@@ -186,10 +186,7 @@ impl Changes {
 
 /// Has all in a directory that was moved be known by where it is now.
 fn move_inside<T>(map: &mut BTreeMap<Vec<u8>, T>, from: &[u8], to: &[u8]) {
-    let prefix = [from, b"/"].concat();
-    let inside = map.range(prefix.clone()..).map(|(path, _)| path);
-    let paths: Vec<Vec<u8>> =
-        inside.take_while(|path| path.starts_with(&prefix)).cloned().collect();
+    let paths: Vec<Vec<u8>> = inside(map, &[from, b"/"].concat()).cloned().collect();
     for path in paths {
         if let Some(it) = map.remove(&path) {
             map.insert([to, &path[from.len()..]].concat(), it);
@@ -203,7 +200,15 @@ fn has_entries_in(all: &BTreeMap<Vec<u8>, Difference>, directory: &[u8]) -> bool
         [] => Vec::new(),
         _ => [directory, b"/"].concat(),
     };
-    let inside = all.range(prefix.clone()..).map(|(path, _)| path);
-    let mut inside = inside.take_while(|path| path.starts_with(&prefix));
-    inside.any(|path| path.len() > prefix.len() && !path[prefix.len()..].contains(&b'/'))
+    inside(all, &prefix)
+        .any(|path| path.len() > prefix.len() && !path[prefix.len()..].contains(&b'/'))
+}
+
+/// The paths that begin so; they lie together.
+fn inside<'m, T>(
+    map: &'m BTreeMap<Vec<u8>, T>,
+    prefix: &[u8],
+) -> impl Iterator<Item = &'m Vec<u8>> {
+    let all = map.range(prefix.to_vec()..).map(|(path, _)| path);
+    all.take_while(move |path| path.starts_with(prefix))
 }
