@@ -18,7 +18,9 @@ use crate::bench_machine::{
 };
 use crate::btrfs::inside;
 use crate::sshd::Sshd;
-use crate::subvolumes::{self, closed_directory, configure, disks, set_read_only, shown, uuid};
+use crate::subvolumes::{
+    self, closed_directory, configure, disks, set_read_only, shown, too_deep, uuid,
+};
 
 /// The name of a key's file, and what the key may do; with the rules of the server, where it has some.
 const KEYS: [(&str, &str); 6] = [
@@ -347,6 +349,18 @@ fn a_key_does_what_it_was_let_do_and_nothing_else() {
     }
     fs::remove_file(scene.copies.path("t/etc")).unwrap();
     assert_eq!(scene.there(), [&before[..], &[newest]].concat());
+}
+
+#[test]
+fn a_path_that_btrfs_cannot_send_there_is_told_by_its_name() {
+    let scene = scene();
+    fs::write(scene.home().join("plain"), "plain").unwrap();
+    let deep = too_deep(&scene.home());
+    let ran = scene.machine.run(&["run"]).expect(10);
+    ran.says("sends no path of 4096 bytes or more").says("it begins with deep00xxx");
+    assert_eq!(scene.there(), [] as [String; 0]);
+    fs::remove_dir_all(deep).unwrap();
+    scene.run();
 }
 
 #[test]

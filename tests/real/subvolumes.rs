@@ -1095,8 +1095,8 @@ fn how_much_would_be_sent_is_told_beforehand() {
     assert_eq!(scene.strays(), [] as [String; 0]);
 }
 
-#[test]
-fn a_path_that_btrfs_cannot_send_is_told_by_its_name() {
+/// Makes directories in each other, too many for their path to be sent; answers with the first of them.
+pub fn too_deep(home: &Path) -> PathBuf {
     // Of seventeen names, each of as many bytes as a name may have but for some.
     const DEEP: &str = "
 import os, sys
@@ -1106,16 +1106,22 @@ for n in range(17):
     os.mkdir(name)
     os.chdir(name)
 ";
+    must("/usr/bin/python3", &["-c", DEEP, home.to_str().unwrap()]);
+    let deep = names_in(home).into_iter().find(|name| name.starts_with("deep00")).unwrap();
+    home.join(deep)
+}
+
+#[test]
+fn a_path_that_btrfs_cannot_send_is_told_by_its_name() {
     let scene = scene(600);
     fs::write(scene.home().join("plain"), "plain").unwrap();
     scene.run();
-    must("/usr/bin/python3", &["-c", DEEP, scene.home().to_str().unwrap()]);
+    let deep = too_deep(&scene.home());
     for _ in 0..2 {
         let ran = scene.machine.run(&["run"]).expect(10);
         ran.says("sends no path of 4096 bytes or more").says("it begins with deep00xxx");
         assert_eq!(scene.strays(), [] as [String; 0]);
     }
-    let deep = names_in(&scene.home()).into_iter().find(|name| name.starts_with("deep00")).unwrap();
-    fs::remove_dir_all(scene.home().join(deep)).unwrap();
+    fs::remove_dir_all(deep).unwrap();
     scene.run();
 }
