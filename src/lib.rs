@@ -27,7 +27,9 @@
 //! ([`capture::survey`]), finds a [`capture::Provider`] for each volume, writes every intent to the ledger,
 //! lets the writers stand still if that is asked for, and makes all captures at once. Each target's engine
 //! then reads them under their original paths, in a mount namespace of its own ([`capture::view`]), one target after
-//! another or several at the same time ([`pipeline::steps::spread`]). When the last has read, the captures are released, and the next batch has its turn. Only then each target is listed,
+//! another or several at the same time ([`pipeline::steps::spread`]); those that would send the same share one sender
+//! ([`engine::Sharing`]). When the last has read, the captures are released, and the next batch has its turn. Only then
+//! each target is listed (of several snapshots of one subvolume, each but the last is looked for before the next is sent)
 //! to verify that the new copy is there, and [`retention`] is asked what may go. Targets that are filled from
 //! others follow. `after` and `finally` hooks have the last word. When all jobs are through,
 //! each target is checked and compacted where that is due. Whatever the ledger still holds is released,
@@ -61,6 +63,9 @@
 //!   says it while it stores (`create --list`: every directory, and what is left out): another start that reads the list of
 //!   all items would cost a small run more than the run itself.
 //! - The source is released before the targets are listed, not after: listing reads nothing of it.
+//! - Processes joined by pipes are not always one chain: what several targets would send of a subvolume is sent once, by a
+//!   chain that ends in as many pipes, with each of which another chain begins (`engine::sharing`). The end of the stream
+//!   is told in it, and only when the sender has ended well; whoever has not got that has no copy.
 //! - A borg checkpoint of a dead run stays until the next good copy of its series and is deleted then: borg
 //!   resumes from it, and a first backup that never finishes is worse than a leftover that is listed.
 //! - What proves a copy ours is the record of its making, not the machine's identity that it carries: whoever can

@@ -43,7 +43,9 @@ mod restore;
 mod run;
 mod serve;
 mod setup;
+mod share_stream;
 mod status;
+mod take_shared;
 mod thaw_guard;
 mod tree_walk;
 mod unread;
@@ -117,6 +119,12 @@ enum Verb {
     /// Let through a stream of btrfs that is what was asked for
     #[command(name = crate::tools::btrfs::command::STAGE, hide = true)]
     PassStream(pass_stream::PassStreamArgs),
+    /// Hand a stream of btrfs on to several
+    #[command(name = crate::tools::btrfs::shared::SHARE, hide = true)]
+    ShareStream(share_stream::ShareStreamArgs),
+    /// Take a stream of btrfs that is handed on
+    #[command(name = crate::tools::btrfs::shared::TAKE, hide = true)]
+    TakeShared,
     /// Read, pass on or store an object
     #[command(name = crate::tools::object::VERB, hide = true)]
     PassObject(pass_object::PassObjectArgs),
@@ -165,6 +173,8 @@ pub fn main() -> ExitCode {
         Verb::Serve(args) => serve::run(&args),
         Verb::ThawGuard(args) => thaw_guard::run(&args),
         Verb::PassStream(args) => pass_stream::run(&args),
+        Verb::ShareStream(args) => share_stream::run(&args),
+        Verb::TakeShared => take_shared::run(),
         Verb::PassObject(args) => pass_object::run(&args),
         Verb::ListTree(args) => list_tree::run(&args),
         Verb::ListChanges(args) => list_changes::run(&args),

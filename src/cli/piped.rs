@@ -11,7 +11,7 @@ use super::options::Verdict;
 use super::render;
 
 /// How much is read at once, in bytes.
-const PIECE: usize = 256 * 1024;
+pub const PIECE: usize = 256 * 1024;
 
 /// Reads standard input to its end, piece by piece.
 ///
@@ -19,6 +19,15 @@ const PIECE: usize = 256 * 1024;
 /// When it cannot be read, or `take` fails.
 pub fn each_piece(take: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Result<()> {
     each_piece_of(std::io::stdin().lock(), take)
+}
+
+/// Standard input as it is, for who waits for more than that.
+///
+/// # Errors
+/// When there is no file descriptor left.
+pub fn stdin() -> anyhow::Result<File> {
+    let fd = std::io::stdin().as_fd().try_clone_to_owned();
+    Ok(File::from(fd.context("cannot open standard input again")?))
 }
 
 /// Standard output as it is: the one of the standard library looks for ends of lines in what is written, and writes what

@@ -129,6 +129,7 @@ pub fn run(args: &ServeArgs) -> Verdict {
         temporary: None,
         lock_wait: Duration::ZERO,
         run: None,
+        seat: None,
     };
     let ServeArgs { root, allow, host, rules } = args;
     let served = Served {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Seat;
 use super::error::EngineError;
 use crate::host::Host;
 use crate::model::job::Settings;
@@ -21,6 +22,8 @@ pub struct Context<'a> {
     pub lock_wait: Duration,
     /// The run whose ledger knows of the locks that the engine takes, which bear its name; `None` where no ledger does.
     pub run: Option<&'a RunId>,
+    /// Where targets that are at work at the same time share what they send; `None`: it sends for itself.
+    pub seat: Option<&'a Seat<'a>>,
 }
 
 impl Context<'_> {

@@ -16,6 +16,7 @@ use crate::model::target::{ReadData, Target};
 use crate::tools::fuse;
 
 mod adoption;
+mod blame;
 pub mod borg;
 pub mod btrfs;
 mod claim;
@@ -34,6 +35,7 @@ pub mod restic;
 pub(crate) mod scripted;
 pub mod secret;
 mod sent;
+mod sharing;
 pub mod streams;
 mod tree;
 mod unsent;
@@ -51,6 +53,7 @@ pub use report::{
 pub use request::{
     AsSubvolume, BackupRequest, Expected, Input, RestoreRequest, SentFrom, Snapshot, StillSubvolume,
 };
+pub use sharing::{Closing, Seat, Sharing};
 
 /// Tells a person that a repository, shown as this, can only be read.
 fn tell_read_only(target: &Target, repository: &str) {

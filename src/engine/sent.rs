@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+pub(super) use super::blame::{culprit, said};
 use super::{Context, Engine, EngineError, Input, OnProgress, SentFrom, Snapshot, StillSubvolume};
 use crate::host::{Chained, CommandSpec, Completed, Host, PrivateView, Tool, Watch};
 use crate::model::event::Progress;
@@ -143,28 +144,12 @@ pub(super) fn version(cx: Context<'_>, engine: &dyn Engine) -> Result<String, En
     }
 }
 
-/// The process of a chain that failed by itself, the last one of them: those before it lost their reader, and those behind
-/// it were stopped because of it.
-pub(super) fn culprit<'c>(
-    before: &'c [CommandSpec],
-    last: &'c CommandSpec,
-    chained: &'c Chained,
-) -> Option<(&'c CommandSpec, &'c Completed)> {
-    let ended = || before.iter().zip(&chained.before).chain([(last, &chained.last)]);
-    let mut undisturbed = ended().filter(|(_, completed)| !completed.dismissed);
-    let by_itself = undisturbed.clone().rfind(|(_, completed)| completed.exit.is_own_failure());
-    // Somebody may have killed any of them, and the others were stopped because of that.
-    let killed = || undisturbed.find(|(_, completed)| !completed.success());
-    by_itself.or_else(killed).or_else(|| ended().find(|(_, completed)| !completed.success()))
-}
-
 /// Whether a snapshot cannot be sent, of which a chain is the sender, a stage and whoever takes it: the sender failed by
 /// itself, or what it says may not pass. Everything else may go better the next time.
 pub(super) fn cannot_be_sent(chained: &Chained) -> bool {
     // A line to another machine that broke is no fault of the snapshot.
-    let failed = |sender: &Completed| {
-        sender.exit.is_own_failure() && sender.code() != Some(ssh::OWN_FAILURE)
-    };
+    let failed =
+        |sender: &Completed| sender.is_own_failure() && sender.code() != Some(ssh::OWN_FAILURE);
     chained.before.first().is_some_and(failed)
         || chained.before.last().is_some_and(|stage| is_unfit(&stage.stderr_tail))
 }
@@ -188,16 +173,6 @@ pub(super) fn failure(target: &Target, spec: &CommandSpec, completed: &Completed
         return EngineError::Full { repository: target.repository.clone(), detail };
     }
     EngineError::Failed { command: spec.display(), exit: completed.exit.to_string(), detail }
-}
-
-/// The last lines in which a process says something to people: what verbs of ours tell each other is none of it.
-pub(super) fn said(completed: &Completed, count: usize) -> String {
-    let all = completed.last_lines(usize::MAX);
-    let is_for_people = |line: &&str| {
-        !(line.starts_with('{') && serde_json::from_str::<serde_json::Value>(line).is_ok())
-    };
-    let lines: Vec<&str> = all.lines().filter(is_for_people).collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// Says why a process failed.

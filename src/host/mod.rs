@@ -26,6 +26,7 @@ mod btrfs_device;
 pub mod dry;
 pub mod guard;
 mod hypervisor;
+mod pipe_end;
 mod placement;
 mod run_error;
 pub mod runner;
@@ -44,12 +45,14 @@ pub use hypervisor::{
     GuestJob, GuestState, Hypervisor, HypervisorError, NoHypervisor, OffReason, Overlay,
     PauseReason, ShutdownBy,
 };
+pub use pipe_end::PipeEnd;
 pub use placement::{Confinement, InUse, Placed, Placement, Refused, Staged};
 pub use run_error::RunError;
 pub use secret_fd::{FdStyle, SecretFd};
 pub use shortage::{Shortage, shortage};
 pub use subvolume_action::{Located, SubvolumeAction};
 pub use sys::attributes::extended_attributes;
+pub use sys::inherited::{end_by_broken_pipe, pipe as inherited_pipe};
 pub use sys::mounts::{MountEntry, mount_of};
 pub use sys::subvolumes::{Subvolume, uuid_text};
 pub use sys::trusted::{TrustError, TrustKind};
@@ -154,6 +157,11 @@ pub trait Host: Send + Sync {
         last: &CommandSpec,
         watch: Watch<'_>,
     ) -> Result<Chained, RunError>;
+
+    /// Whether an end of a pipe can be passed to a process; see [`CommandSpec::passed`].
+    fn passes_pipes(&self) -> bool {
+        false
+    }
 
     /// The hypervisor, by this very door: what is asked of it and done to it is counted and noted as all else is.
     fn hypervisor(&self) -> &dyn Hypervisor;

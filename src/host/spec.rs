@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::view::PrivateView;
-use super::{Confinement, SecretFd};
+use super::{Confinement, PipeEnd, SecretFd};
 use crate::model::secret::Secret;
 use crate::model::shown::{Show, is_hostile};
 
@@ -118,6 +118,8 @@ pub enum Input {
     Bytes(Vec<u8>),
     /// What is left of our own standard input. Only for the first of a chain.
     Own,
+    /// What comes out of this pipe. Only for the first of a chain.
+    Pipe(PipeEnd),
 }
 
 /// What a dry host answers in the place of a mutation.
@@ -171,6 +173,8 @@ pub struct CommandSpec {
     pub env: Vec<(String, EnvValue)>,
     /// Secrets by descriptor.
     pub secrets: Vec<SecretFd>,
+    /// Ends of pipes by descriptor; their numbers are its last arguments.
+    pub passed: Vec<PipeEnd>,
     /// What it reads.
     pub input: Input,
     /// What is kept of its output.
@@ -212,6 +216,7 @@ impl CommandSpec {
             args: Vec::new(),
             env: Vec::new(),
             secrets: Vec::new(),
+            passed: Vec::new(),
             input: Input::Nothing,
             stdout: StdoutMode::Whole,
             directory: None,
@@ -383,6 +388,11 @@ pub struct Completed {
 }
 
 impl Completed {
+    /// Whether it failed by itself.
+    pub fn is_own_failure(&self) -> bool {
+        self.exit.is_own_failure() && !self.dismissed
+    }
+
     /// Whether it exited with status 0.
     pub fn success(&self) -> bool {
         self.exit == Exit::Code(0)

@@ -97,6 +97,10 @@ impl Host for SystemHost {
         self.runner.chain(before, last, watch)
     }
 
+    fn passes_pipes(&self) -> bool {
+        true
+    }
+
     fn hypervisor(&self) -> &dyn Hypervisor {
         &*self.hypervisor
     }

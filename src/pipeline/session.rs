@@ -122,6 +122,7 @@ pub fn session<T>(
             durable: false,
             holding: &Mutex::default(),
             silent: None,
+            seat: None,
         };
         return Ok((work(cx), Cleanup::default()));
     }
@@ -156,6 +157,7 @@ pub fn session<T>(
         durable: cleanup.volatile.is_none(),
         holding: &Mutex::default(),
         silent: None,
+        seat: None,
     });
     pipeline.host.record_children(None);
 

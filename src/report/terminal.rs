@@ -72,7 +72,7 @@ pub struct Terminal {
 
 #[derive(Default)]
 struct State {
-    /// The steps at work, with their bars; more than one when jobs run in parallel.
+    /// The steps at work, with their bars; more than one when jobs, or the targets of one, run in parallel.
     active: Vec<(StepPlace, ProgressBar)>,
     /// What went wrong so far, as it was told.
     troubles: Vec<String>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use crate::capture;
-use crate::engine::{BackupReport, Context, Engine, Engines, Input};
+use crate::engine::{BackupReport, Context, Engine, Engines, Input, Seat};
 use crate::history::{History, HistoryError};
 use crate::host::{Host, LockError, LockGuard, LockMode, Subvolume};
 use crate::model::event::Observer;
@@ -60,6 +60,9 @@ pub struct RunContext<'a> {
     pub holding: &'a Mutex<()>,
     /// The machines that have given no answer to the job that is at work, if one is.
     pub silent: Option<&'a capture::Silent>,
+    /// Where targets that are at work at the same time share what they send, for the one that is at work, if it is one
+    /// of several.
+    pub seat: Option<&'a Seat<'a>>,
 }
 
 impl<'a> Pipeline<'a> {
@@ -94,6 +97,7 @@ impl<'a> Pipeline<'a> {
             temporary: None,
             lock_wait: self.config.settings.lock_wait,
             run: None,
+            seat: None,
         }
     }
 
@@ -171,7 +175,11 @@ impl<'a> RunContext<'a> {
 
     /// What engines get for a look, whose lock is no concern of the ledger: it bears the machine's own name.
     pub fn engine(&self) -> Context<'a> {
-        Context { temporary: self.staging.map(PathBuf::as_path), ..self.pipeline.engine_context() }
+        Context {
+            temporary: self.staging.map(PathBuf::as_path),
+            seat: self.seat,
+            ..self.pipeline.engine_context()
+        }
     }
 }
 

@@ -163,8 +163,16 @@ fn whatever_happens_to_a_part_of_a_run_the_next_one_is_good() {
 const HOME: &str = "@home/.snapshots";
 
 fn existing(state: &Path, all: bool) -> Config {
-    let mut config =
-        sending(state, "pool", "keep.last = 2\nbtrfs.location = '/pool'\nbtrfs.part-size = 1");
+    let table = "keep.last = 2\nbtrfs.location = '/pool'\nbtrfs.part-size = 1";
+    of_the_tool(sending(state, "pool", table), all)
+}
+
+/// The same job, which sends all snapshots of the program that came since the last one.
+pub fn all_of(config: Config) -> Config {
+    of_the_tool(config, true)
+}
+
+fn of_the_tool(mut config: Config, all: bool) -> Config {
     let Source::Subvolumes(source) = &mut config.jobs[0].source else { panic!() };
     source.existing = Some(ExistingSnapshots {
         called: vec!["/home/.snapshots/*/snapshot".into(), "pool/srv.*".into()],
@@ -174,7 +182,7 @@ fn existing(state: &Path, all: bool) -> Config {
 }
 
 /// The program makes a snapshot of each subvolume before each run.
-fn tool_makes(world: &mut World) {
+pub fn tool_makes(world: &mut World) {
     let n = world.btrfs.top.len();
     let names = [format!("{HOME}/{n}/snapshot"), format!("pool/srv.{n}")];
     for (name, origin) in names.iter().zip(["/home-uuid", "/srv-uuid"]) {

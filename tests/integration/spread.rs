@@ -1,21 +1,27 @@
 //! Several targets of a job at the same time: what overlaps and what must not, whatever goes wrong with any of them.
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
 
 use stillpoint::engine::Engines;
+use stillpoint::host::dry::DryHost;
 use stillpoint::model::event::{Event, Observer, StepPlace};
-use stillpoint::model::job::Config;
+use stillpoint::model::job::{Config, Scope};
 use stillpoint::model::outcome::{Outcome, Trouble};
+use stillpoint::pipeline::run::run;
+use stillpoint::step::context::Pipeline;
 
 use crate::captures::{self, QUIET};
 use crate::configured::configured;
+use crate::existing::{all_of, tool_makes};
 use crate::faults::{self, Bench, Scene};
 use crate::loops;
 use crate::parallel::{self, Happened, Together, watched};
-use crate::subvolumes;
 use crate::support::fake_host::{Fault, World};
+use crate::{served, subvolumes};
 
 /// Files that are held still, for targets of two engines.
 const FILES: Scene = Scene {
@@ -28,7 +34,29 @@ const FILES: Scene = Scene {
 };
 
 /// Two subvolumes, sent to two directories.
-const SENT: Scene = Scene { config: sent, world: pools, kept: 8, ..faults::LIVE };
+const SENT: Scene = Scene {
+    config: sent,
+    world: pools,
+    kept: 8,
+    // Where nothing can be shared, each is sent to alone.
+    tried_again: |what| what.contains("share-stream"),
+    ..faults::LIVE
+};
+
+/// The same, and one of the two is on another machine.
+const FAR: Scene = Scene { config: far, world: far_world, ..SENT };
+
+/// All snapshots of another program that came since the last one, to one btrfs each: on one, the copies of the other target
+/// would be found as well.
+const ALL: Scene = Scene {
+    config: |state| all_of(far(state)),
+    world: || {
+        let mut world = far_world();
+        tool_makes(&mut world);
+        world
+    },
+    ..FAR
+};
 
 fn files(state: &Path) -> Config {
     let table = format!("[jobs.host.files]\n{}", parallel::FILES);
@@ -37,9 +65,32 @@ fn files(state: &Path) -> Config {
 }
 
 fn sent(state: &Path) -> Config {
-    let table = "keep.last = 2\nbtrfs.location = '/pool/one'\n[targets.other]\nkeep.last = 2\nbtrfs.location = '/pool/two'";
+    limited(state, 2)
+}
+
+fn limited(state: &Path, targets: u32) -> Config {
+    to(state, targets, "/pool/one")
+}
+
+fn far(state: &Path) -> Config {
+    to(state, 2, "ssh://root@nas/pool")
+}
+
+fn far_world() -> World {
+    World { server: served::world().server, ..pools() }
+}
+
+/// Two targets, of which so many are served at the same time; the first one is there.
+fn to(state: &Path, targets: u32, location: &str) -> Config {
+    let table = format!(
+        "keep.last = 2\nbtrfs.location = '{location}'\n[targets.other]\nkeep.last = 2\nbtrfs.location = '/pool/two'"
+    );
+    let table = table.as_str();
     let text = subvolumes::text(state, "pool", table);
-    configured(&with(2, &text.replace(r#"targets = ["pool"]"#, r#"targets = ["pool", "other"]"#)))
+    configured(&with(
+        targets,
+        &text.replace(r#"targets = ["pool"]"#, r#"targets = ["pool", "other"]"#),
+    ))
 }
 
 fn pools() -> World {
@@ -123,47 +174,55 @@ fn a_report_has_the_order_of_the_job_and_one_that_fails_stops_no_other() {
     assert_eq!(stored, ["usb", "box"]);
 }
 
-/// Notes the most targets that were served at once, and all that were.
-#[derive(Default)]
-struct AtWork(Mutex<(BTreeSet<String>, usize, BTreeSet<String>)>);
+/// Notes the most targets that were served at once, and all that were. These wait for each other.
+struct AtWork {
+    together: &'static [&'static str],
+    begun: Happened,
+    seen: Mutex<(BTreeSet<String>, usize, BTreeSet<String>)>,
+}
 
 impl Observer for AtWork {
     fn on(&self, event: &Event) {
-        let mut seen = self.0.lock().unwrap();
-        let (at_work, most, all) = &mut *seen;
         match event {
             Event::StepStarted { place } => {
-                at_work.extend(stores(place));
-                all.extend(stores(place));
+                let Some(target) = stores(place) else { return };
+                let mut seen = self.seen.lock().unwrap();
+                let (at_work, most, all) = &mut *seen;
+                at_work.insert(target.clone());
+                *most = (*most).max(at_work.len());
+                all.insert(target.clone());
+                drop(seen);
+                if self.together.contains(&target.as_str()) {
+                    self.begun.note(target);
+                    self.begun.wait_for(self.together);
+                }
             }
             Event::StepFinished { place, .. } => {
-                stores(place).into_iter().for_each(|target| assert!(at_work.remove(&target)));
+                let Some(target) = stores(place) else { return };
+                assert!(self.seen.lock().unwrap().0.remove(&target));
             }
             _ => {}
         }
-        *most = (*most).max(at_work.len());
     }
 }
 
+const NAMES: [&str; 5] = ["usb", "a", "b", "c", "d"];
+
 #[test]
-fn no_more_are_served_than_may_be() {
-    let names = ["usb", "a", "b", "c", "d"];
-    for (config, limit) in [
-        ((|state: &Path| live(state, &["usb", "a", "b", "c", "d"], 2)) as fn(&Path) -> Config, 2),
-        (|state: &Path| live(state, &["usb", "a", "b", "c", "d"], 1), 1),
-        (|state: &Path| live(state, &["usb", "a", "b", "c", "d"], 16), 5),
+fn as_many_are_served_as_may_be_and_no_more() {
+    for (config, together) in [
+        ((|state: &Path| live(state, &NAMES, 1)) as fn(&Path) -> Config, &NAMES[..1]),
+        (|state: &Path| live(state, &NAMES, 2), &NAMES[..2]),
+        (|state: &Path| live(state, &NAMES, 16), &NAMES[..]),
     ] {
-        let bench = Bench::of(&Scene {
-            config,
-            engines: crate::support::fake_vault::vaults,
-            ..faults::LIVE
-        });
-        let seen = AtWork::default();
-        let report = watched(&bench, &seen);
+        let engines = crate::support::fake_vault::vaults;
+        let bench = Bench::of(&Scene { config, engines, ..faults::LIVE });
+        let observer = AtWork { together, begun: Happened::default(), seen: Mutex::default() };
+        let report = watched(&bench, &observer);
         assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
-        let (at_work, most, all) = seen.0.into_inner().unwrap();
-        assert_eq!((at_work.len(), all.len()), (0, names.len()));
-        assert!(most <= limit, "{most} of {limit}");
+        let (at_work, most, all) = observer.seen.into_inner().unwrap();
+        assert_eq!((at_work.len(), all.len()), (0, NAMES.len()));
+        assert_eq!(most, together.len());
     }
 }
 
@@ -202,17 +261,36 @@ fn a_signal_begins_no_other_target() {
 
 #[test]
 fn a_plan_tells_of_one_target_after_the_other() {
-    let bench = Bench::with_history_of(&FILES);
-    let (report, effects) = bench.plan();
-    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
-    let at = |what: &str| effects.iter().position(|effect| effect.contains(what)).unwrap();
-    assert!(at(" create ") < at("vault keep"), "{effects:#?}");
-    assert_eq!(effects.len(), bench.plan().1.len());
+    /// Two threads would tell it in any order.
+    struct OneThread(ThreadId);
+
+    impl Observer for OneThread {
+        fn on(&self, _: &Event) {
+            assert_eq!(thread::current().id(), self.0);
+        }
+    }
+
+    for scene in [&FILES, &SENT] {
+        let bench = Bench::with_history_of(scene);
+        let dry = DryHost::new(Arc::new(bench.host.clone()));
+        let observer = OneThread(thread::current().id());
+        let pipeline = Pipeline { host: &dry, observer: &observer, ..bench.pipeline() };
+        let jobs: Vec<_> = bench.config.jobs.iter().collect();
+        let report = run(pipeline, &jobs, Scope::default());
+        assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+        let names: Vec<_> = bench.config.jobs[0].targets.iter().map(ToString::to_string).collect();
+        let stored = report.jobs[0].steps.iter().filter(|step| step.step == "backup");
+        let mut stored: Vec<_> =
+            stored.map(|step| step.target.as_ref().unwrap().to_string()).collect();
+        stored.dedup();
+        assert_eq!(stored, names);
+        assert!(dry.planned().iter().all(|effect| !effect.to_string().contains("share-stream")));
+    }
 }
 
 #[test]
 fn failing_any_effect_is_reported_and_leaves_nothing() {
-    for scene in [&FILES, &SENT] {
+    for scene in [&FILES, &SENT, &FAR] {
         loops::failing_any_effect(scene);
     }
 }
@@ -228,8 +306,112 @@ fn dying_at_any_effect_of_subvolumes_is_recovered_from() {
 }
 
 #[test]
+fn dying_at_any_effect_of_subvolumes_that_go_far_is_recovered_from() {
+    loops::dying_at_any_effect(&FAR);
+}
+
+#[test]
 fn a_signal_at_any_effect_unwinds() {
-    for scene in [&FILES, &SENT] {
+    for scene in [&FILES, &SENT, &FAR] {
         loops::a_signal_at_any_effect(scene);
+    }
+}
+
+#[test]
+fn what_both_would_send_is_shared_and_nothing_else() {
+    let bench = Bench::of(&SENT);
+    for run in 1..=2 {
+        assert_eq!(bench.run().outcome, Outcome::Ok);
+        assert_eq!(bench.host.taken(), 4 * run, "two subvolumes, and two targets of each");
+    }
+    // One lacks what the other one has a difference to.
+    let lost = |path: &PathBuf| path.starts_with("/pool/two");
+    bench.host.world().pool.subvolumes.retain(|path, _| !lost(path));
+    bench.run();
+    assert_eq!(bench.host.taken(), 8);
+    let one = Bench::of(&Scene { config: |state| limited(state, 1), ..SENT });
+    assert_eq!(one.run().outcome, Outcome::Ok);
+    assert_eq!(one.host.taken(), 0, "one after another");
+}
+
+#[test]
+fn each_snapshot_of_an_item_is_shared() {
+    let bench = Bench::of(&ALL);
+    assert_eq!(bench.run().outcome, Outcome::Ok);
+    assert_eq!(bench.host.taken(), 4, "two subvolumes, and two targets of each");
+    for _ in 0..3 {
+        tool_makes(&mut bench.host.world());
+    }
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    assert_eq!(bench.host.taken(), 4 + 3 * 4, "{report:#?}");
+}
+
+#[test]
+fn who_keeps_the_other_one_waiting_is_sent_to_alone() {
+    let bench = Bench::with_history_of(&SENT);
+    bench.host.drops.store(true, Ordering::Relaxed);
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    let stored = report.jobs[0].steps.iter().filter(|step| step.step == "backup");
+    let alone = stored.filter(|step| step.detail.contains("for this target alone"));
+    assert_eq!(alone.count(), 1, "{report:#?}");
+    bench.assert_released("one that was dropped");
+    bench.assert_mended("one that was dropped");
+}
+
+#[test]
+fn what_is_left_of_it_on_a_server_is_waited_for_as_long_as_anything_may_stand_still() {
+    let seed = Bench::with_history_of(&FAR);
+    for (held_for, outcome) in [(3, Outcome::Ok), (1000, Outcome::Failed)] {
+        let bench = seed.duplicate(&FAR);
+        bench.host.drops.store(true, Ordering::Relaxed);
+        served::at_server(&bench, |server| server.held_for = held_for);
+        let report = bench.run();
+        let of = |name: &str| -> Vec<_> {
+            let targets = report.jobs[0].targets.iter();
+            targets.filter(|it| it.target.as_str() == name).map(|it| &it.outcome).collect()
+        };
+        assert_eq!(of("pool")[0], &outcome, "{report:#?}");
+        assert_eq!(of("other"), [&Outcome::Ok; 2], "{report:#?}");
+        served::at_server(&bench, |server| server.held_for = 0);
+        bench.assert_released("a lock that is held there");
+        bench.assert_mended("a lock that is held there");
+    }
+    // One that shared nothing does not wait for anybody.
+    let alone = Bench::with_history_of(&served::SENT);
+    served::at_server(&alone, |server| server.held_for = 1);
+    assert_eq!(alone.run().outcome, Outcome::Failed);
+}
+
+#[test]
+fn whatever_happens_when_one_keeps_the_other_waiting_is_recovered_from() {
+    let seed = Bench::with_history_of(&SENT);
+    let dropping = || {
+        let bench = seed.duplicate(&SENT);
+        bench.host.drops.store(true, Ordering::Relaxed);
+        bench
+    };
+    let bench = dropping();
+    bench.run();
+    let effects = bench.host.world().effects.clone();
+    let sent = effects.iter().filter(|effect| effect.contains("receive")).count();
+    assert_eq!(sent, 4, "{effects:?}");
+    // Whether the second item is shared depends on who is faster; where it is not, nothing shares it.
+    let shared = effects.iter().filter(|effect| effect.contains("share-stream")).count();
+    let certain = effects.len() + 1 - shared;
+    for (n, what) in effects.iter().enumerate().take(certain) {
+        let run = |bench: &Bench| (bench.run(), bench.host.world().effects.clone());
+        loops::any_fault_at(dropping, n, what, run, |bench, fault, said, after| {
+            if let Some((report, effects)) = said {
+                // Which one it was depends on who was first.
+                let is_made_up_for =
+                    matches!(fault, Fault::Fail(n) if (SENT.tried_again)(&effects[n]));
+                let is_told = !report.troubles.is_empty();
+                assert!(is_told || is_made_up_for, "{after} went unnoticed: {effects:#?}");
+            }
+            bench.host.drops.store(false, Ordering::Relaxed);
+            bench.assert_mended(after);
+        });
     }
 }

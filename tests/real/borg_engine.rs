@@ -98,6 +98,7 @@ stall-timeout = "1m"
             temporary: None,
             lock_wait: Duration::from_secs(1),
             run: None,
+            seat: None,
         }
     }
 

@@ -45,10 +45,16 @@ pub const TARGETS: [&str; 2] = ["left", "right"];
 impl Scene {
     /// The disks, with these subvolumes. Nothing is configured.
     pub fn new(subvolumes: &'static [&'static str]) -> Scene {
+        Scene::sized(subvolumes, [600, 600])
+    }
+
+    /// The same, with targets of this many megabytes.
+    pub fn sized(subvolumes: &'static [&'static str], sizes: [u64; 2]) -> Scene {
         let machine = Machine::bare("[jobs]\n");
         let source = Disk::new(&machine, "btrfs", "disks/source", 600);
-        let [left, right] = TARGETS.map(|name| {
-            let disk = Disk::new(&machine, "btrfs", &format!("disks/{name}"), 600);
+        let [left, right] = [0, 1].map(|at| {
+            let place = format!("disks/{}", TARGETS[at]);
+            let disk = Disk::new(&machine, "btrfs", &place, sizes[at]);
             closed_directory(disk.path("t"));
             disk
         });

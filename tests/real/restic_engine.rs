@@ -127,7 +127,14 @@ stall-timeout = "1m"
 
     fn on<'a>(&'a self, host: &'a dyn Host) -> Context<'a> {
         let lock_wait = Duration::from_secs(1);
-        Context { host, settings: &self.settings, temporary: None, lock_wait, run: None }
+        Context {
+            host,
+            settings: &self.settings,
+            temporary: None,
+            lock_wait,
+            run: None,
+            seat: None,
+        }
     }
 
     fn cx(&self) -> Context<'_> {

@@ -7,6 +7,7 @@ use crate::bench_machine::{
     Machine, assert_same_tree, family_of, fill, kill_one_of, must, processes_about, torture,
     wait_for, wait_for_no_process_about, wait_until,
 };
+use crate::subvolumes::closed_directory;
 use crate::{served, subvolumes};
 
 /// Parts of a MiB, and how much of them is sent in a second, in KiB: see [`slowly`].
@@ -289,4 +290,39 @@ fn whoever_lies_about_parts_gets_nothing_and_takes_nothing_away() {
     scene.machine.run(&["run"]).expect(0).says("goes on with the copy");
     assert_eq!(scene.machine.copies("t").len(), 2);
     assert_eq!(part(&copies), None);
+}
+
+#[test]
+fn a_shared_sender_that_is_killed_leaves_each_its_part() {
+    let scene = served::scene();
+    closed_directory(scene.copies.path("u"));
+    let killed = scene.machine.path("killed");
+    let program = scene.machine.script(
+        "btrfs-instead",
+        &format!(
+            "if [ \"$1\" = send ] && ! [ -e '{0}' ]; then touch '{0}'; /usr/bin/btrfs \"$@\" | head -c 9000000; sleep 3; kill -9 $$; fi\nexec /usr/bin/btrfs \"$@\"",
+            killed.display()
+        ),
+    );
+    let both = format!("part-size = 1\nprogram = \"{program}\"");
+    scene.configure("push", &both);
+    let text = fs::read_to_string(scene.machine.path("stillpoint.toml")).unwrap();
+    let here = scene.copies.path("u");
+    let other = format!("parallel-targets = 2\n[targets.u.btrfs]\nlocation = \"{here}\"\n{both}\n");
+    let text = text.replacen("[targets.t.btrfs]", &format!("{other}[targets.t.btrfs]"), 1);
+    let text = text.replace("targets = [\"t\"]", "targets = [\"t\", \"u\"]");
+    scene.machine.write("stillpoint.toml", &text, 0o600);
+    scene.machine.run(&["init", "u"]).expect(0);
+    scene.fill("big", 40);
+    scene.machine.run(&["run"]).expect(10).says("killed by signal 9");
+    let [there, here] = [scene.target(), here.into()];
+    for copies in [&there, &here] {
+        assert!(offset(copies) > 4 << 20, "{}: {:?}", copies.display(), part(copies));
+    }
+    scene.machine.run(&["run"]).expect(0);
+    for (target, copies) in [("t", &there), ("u", &here)] {
+        let newest = scene.machine.copies(target).pop().unwrap();
+        assert_same_tree(&scene.home(), &copies.join(newest));
+        assert_eq!(part(copies), None, "{target}");
+    }
 }

@@ -58,7 +58,7 @@ const PARALLEL: Key<u32> = Key::new("parallel", &Within(1, MOST_PARALLEL))
     .told();
 
 const PARALLEL_TARGETS: Key<u32> = Key::new("parallel-targets", &Within(1, MOST_PARALLEL))
-    .says("How many targets of a job take its copies at the same time, each read from the source for itself")
+    .says("How many targets of a job take its copies at the same time; what several would send of a subvolume is sent once")
     .default("1")
     .told();
 

@@ -49,6 +49,7 @@ pub(super) fn with<T>(host: &ScriptedHost, f: impl FnOnce(&BorgEngine, Context<'
         temporary: None,
         lock_wait: Duration::from_secs(1),
         run: None,
+        seat: None,
     };
     f(&engine_at("/srv/r"), cx)
 }
@@ -555,6 +556,7 @@ fn a_repository_that_borg_would_read_otherwise_is_refused() {
         temporary: None,
         lock_wait: Duration::from_secs(1),
         run: None,
+        seat: None,
     };
     for repository in ["/srv/{now}", "/srv/a::b"] {
         let error = engine_at(repository).list(cx).unwrap_err();

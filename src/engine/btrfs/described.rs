@@ -74,7 +74,7 @@ fn described(
 ) -> Result<Completed, EngineError> {
     let chained = cx.host.chain(std::slice::from_ref(describe), to, watch)?;
     // Whoever has found what it looked for stops listening, and whoever still talks fails because of that.
-    let failed = chained.before.first().filter(|ended| ended.exit.is_own_failure());
+    let failed = chained.before.first().filter(|ended| ended.is_own_failure());
     match failed.filter(|_| !chained.last.success()) {
         Some(ended) => Err(blame(describe, ended)),
         None => Ok(chained.last),

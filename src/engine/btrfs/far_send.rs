@@ -12,6 +12,7 @@ use crate::engine::made::Made;
 use crate::engine::sent::{
     Data, base_changed, cannot_be_sent, culprit, failure, heard, sender, uuid,
 };
+use crate::engine::sharing::chain;
 use crate::engine::unsent::sender_failed;
 use crate::engine::{Context, Engine, EngineError, OnProgress, StillSubvolume};
 use crate::host::{CommandSpec, Completed, Fact, Stream};
@@ -47,7 +48,8 @@ impl FarEngine {
         let [about, _] = predictions(self.target());
         let value = self.predicted(made, still, &name);
         ask.prediction.facts = vec![Fact { about, value }];
-        let chained = cx.host.chain(&before, &ask, &mut |stream, line| {
+        let (meets, target) = ((cx.host, cx.seat), self.target());
+        let chained = chain(meets, target, (&before, &ask), &mut |stream, line| {
             if stream == Stream::ProducerErr {
                 heard(line, progress);
             }

@@ -9,6 +9,7 @@ use crate::engine::made::{Made, reported};
 use crate::engine::sent::{
     base_changed, cannot_be_sent, culprit, files, heard, new_uuid, sender, uuid,
 };
+use crate::engine::sharing::chain;
 use crate::engine::unsent::sender_failed;
 use crate::engine::{BackupReport, Engine, EngineError, OnProgress, StillSubvolume};
 use crate::host::{
@@ -228,7 +229,8 @@ impl Transfer<'_> {
             stage.view.halt = halt.clone();
             stage
         }));
-        let chained = cx.host.chain(&before, &receive, &mut |stream, line| {
+        let (meets, target) = ((cx.host, cx.seat), &self.engine.target);
+        let chained = chain(meets, target, (&before, &receive), &mut |stream, line| {
             if stream == Stream::ProducerErr {
                 heard(line, progress);
                 parting.hear(line);

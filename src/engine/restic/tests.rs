@@ -65,7 +65,7 @@ fn recorded(version: &str, case: &str) -> Answer {
 }
 
 pub(super) fn cx<'a>(host: &'a ScriptedHost, settings: &'a Settings) -> Context<'a> {
-    Context { host, settings, temporary: None, lock_wait: Duration::ZERO, run: None }
+    Context { host, settings, temporary: None, lock_wait: Duration::ZERO, run: None, seat: None }
 }
 
 fn series() -> Series {

@@ -10,6 +10,7 @@ use crate::engine::made::{Made, reported};
 use crate::engine::sent::{
     Data, base_changed, culprit, failure, files, heard, sender, still_of, uuid,
 };
+use crate::engine::sharing::chain;
 use crate::engine::unsent::sender_failed;
 use crate::engine::{
     BackupReport, BackupRequest, Context, EngineError, OnProgress, Snapshot, StillSubvolume,
@@ -215,7 +216,8 @@ impl Transfer<'_> {
         let store = &self.catalog.store;
         let (mut specs, told_at) = self.commands()?;
         let Some(last) = specs.pop() else { return Ok(None) };
-        let chained = store.cx.host.chain(&specs, &last, &mut |stream, line| {
+        let (meets, target) = ((store.cx.host, store.cx.seat), &self.engine.target);
+        let chained = chain(meets, target, (&specs, &last), &mut |stream, line| {
             if stream == Stream::ProducerErr {
                 heard(line, progress);
             }

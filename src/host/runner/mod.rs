@@ -171,7 +171,7 @@ impl Runner {
                 Ok(to) => {
                     let first = match &spec.input {
                         Input::Bytes(bytes) => bytes.as_slice(),
-                        Input::Nothing | Input::Own => &[],
+                        Input::Nothing | Input::Own | Input::Pipe(_) => &[],
                     };
                     pumps.extend(from.zip(to).map(|(from, to)| Pump::new(from, to, first)));
                 }

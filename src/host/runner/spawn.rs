@@ -75,7 +75,7 @@ pub(super) fn spawn(
             None => private::enter(&view),
         });
         let spawned = entered.and_then(|()| command.spawn());
-        // The command holds our copies of the descriptors with the secrets.
+        // The command holds our copies of the descriptors that were passed.
         drop(command);
         let pid = spawned.as_ref().map(Child::id).ok();
         // The receiver waits for exactly this message.
@@ -176,11 +176,14 @@ fn build(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Command> 
     }
     command.stdin(match (role.reads, &spec.input) {
         (true, Input::Nothing | Input::Bytes(_)) => Stdio::piped(),
-        (true, Input::Own) => return Err(io::Error::other("it cannot read two inputs")),
+        (true, Input::Own | Input::Pipe(_)) => {
+            return Err(io::Error::other("it cannot read two inputs"));
+        }
         // Null, so that no prompt can wait for anybody.
         (false, Input::Nothing) => Stdio::null(),
         (false, Input::Bytes(bytes)) => in_memory("input", bytes)?.into(),
         (false, Input::Own) => Stdio::inherit(),
+        (false, Input::Pipe(end)) => end.take()?.into(),
     });
     command.stdout(match (role.feeds, spec.stdout) {
         (true, _)
@@ -193,8 +196,13 @@ fn build(spec: &CommandSpec, program: &Path, role: Role) -> io::Result<Command> 
     command.stderr(Stdio::piped());
     detach(&mut command, spec)?;
     // The hooks between fork and exec run in the order in which they are added here: first everything is
-    // closed to the child, then the secrets alone are opened to it.
-    let mut descriptors = Vec::with_capacity(spec.secrets.len());
+    // closed to the child, then these alone are opened to it.
+    let mut descriptors = Vec::with_capacity(spec.secrets.len() + spec.passed.len());
+    for end in &spec.passed {
+        let end = end.take()?;
+        command.arg(end.as_raw_fd().to_string());
+        descriptors.push(end);
+    }
     for secret in &spec.secrets {
         let descriptor = in_memory("secret", secret.value.reveal())?;
         // The number is left as it is: moving it to 3 could overwrite the descriptor by which the standard

@@ -14,6 +14,7 @@ mod attach;
 pub mod attributes;
 pub mod cgroup;
 pub mod confine;
+pub(in crate::host) mod inherited;
 pub mod mounts;
 pub(in crate::host) mod namespace;
 pub mod place;

@@ -1,8 +1,10 @@
 //! Hands the still view to an engine.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
-use crate::engine::{BackupReport, BackupRequest, Engine, Expected, Input, OnProgress};
+use crate::engine::{BackupReport, BackupRequest, Engine, Expected, Input, OnProgress, Seat};
 use crate::history::Attempt;
 use crate::model::copy::{Copy, Series};
 use crate::model::event::Progress;
@@ -105,8 +107,7 @@ pub fn archive(
         let progress: OnProgress<'_> = &mut |it| {
             progress(Progress { bytes_total: it.bytes_total.or(total), ..it });
         };
-        let made =
-            bracketed(cx, engine, |engine, context| engine.backup(context, request, progress));
+        let made = back_up(cx, engine, request, progress);
         let mut report = made.map_err(|error| batch.held.judged(cx, &request.input, error))?;
         batch.held.still_holds(cx)?;
         let done = judge(cx, batch.source, batch.held.gaps(), &mut report);
@@ -123,6 +124,44 @@ pub fn archive(
     let (series, run) = (series.clone(), request.run.clone());
     Some(Archived { series, run, report, unspoken, known_by })
 }
+
+/// Has an engine make a copy; once more for itself where it was not to blame that it could not share with others.
+fn back_up(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    request: &BackupRequest,
+    progress: OnProgress<'_>,
+) -> Result<BackupReport, StepError> {
+    let made = bracketed(cx, engine, |engine, cx| engine.backup(cx, request, progress));
+    let is_to_try_alone = |_: &StepError| cx.seat.is_some_and(Seat::is_to_try_alone);
+    let Some(error) = made.as_ref().err().filter(|error| is_to_try_alone(error)) else {
+        return made;
+    };
+    cx.unless_stopped()?;
+    let why = format!("sent once more, for this target alone: {}", error.message);
+    let alone = RunContext { seat: None, ..cx };
+    let mut attempt =
+        || bracketed(alone, engine, |engine, cx| engine.backup(cx, request, progress));
+    // What is left of that attempt on another machine has the lock there for as long as it hangs. Without the others, it
+    // would not have been given up yet.
+    let mut tries = engine.target().stall_timeout.as_secs() / A_SERVER_WAITS.as_secs();
+    let mut report = loop {
+        match attempt() {
+            Err(error) if error.trouble == Trouble::Busy && tries > 0 => tries -= 1,
+            made => break made?,
+        }
+        cx.host().pause(BETWEEN_TRIES);
+        cx.unless_stopped()?;
+    };
+    report.warnings.push(why);
+    Ok(report)
+}
+
+/// For about so long a server waits before it says that somebody else has its lock.
+const A_SERVER_WAITS: Duration = Duration::from_secs(60);
+
+/// How long we wait before we ask again, where one says so at once.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 /// How many bytes there are to go, where somebody wants to see that and the engine can tell beforehand.
 fn how_much(cx: RunContext<'_>, engine: &dyn Engine, input: &Input) -> Option<u64> {

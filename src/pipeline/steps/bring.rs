@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::engine::{BackupRequest, Engine, Input};
+use crate::engine::{BackupRequest, Engine, Input, Seat};
 use crate::model::copy::{CLOCK_SLACK, Series};
 use crate::model::event::Progress;
 use crate::model::outcome::{Outcome, Trouble};
@@ -133,6 +133,7 @@ fn send(
             }
         };
         last = archive(cx, rec, batch, engine, &request);
+        cx.seat.into_iter().for_each(Seat::at_the_next);
         if last.is_none() {
             if cx.host().stop_signal().is_some() {
                 return None;

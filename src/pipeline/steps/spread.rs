@@ -3,11 +3,13 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder};
 
+use crate::engine::{Seat, Sharing};
 use crate::model::copy::Series;
 use crate::model::names::TargetName;
 use crate::model::outcome::Outcome;
@@ -58,47 +60,8 @@ impl<'t> Spread<'t> {
         batch: Batch<'_>,
         (targets, limit): (&[&'t Target], usize),
     ) {
-        let of_job = &*rec;
-        let (next, panicked) = (AtomicUsize::new(0), Mutex::new(None::<Box<dyn Any + Send>>));
-        let lock = || panicked.lock().unwrap_or_else(PoisonError::into_inner);
-        let work = || {
-            let mut got = Vec::new();
-            while lock().is_none() {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(target) = targets.get(at) else { break };
-                let (mut record, mut spread) = (of_job.beside(), Spread::default());
-                // The others end their work, and release what they hold.
-                let ended = catch_unwind(AssertUnwindSafe(|| {
-                    spread.add_to_one(cx, &mut record, batch, target);
-                }));
-                match ended {
-                    Ok(()) => got.push((at, record, spread)),
-                    Err(payload) => drop(lock().get_or_insert(payload)),
-                }
-            }
-            got
-        };
-        let mut got = thread::scope(|threads| {
-            // This one works as well, so there is always somebody who does.
-            let others: Vec<_> = (1..limit)
-                .filter_map(|_| {
-                    let spawned = Builder::new().name("target".into()).spawn_scoped(threads, work);
-                    spawned
-                        .inspect_err(|error| {
-                            tracing::warn!(%error, "no thread can be had, so targets wait for others");
-                        })
-                        .ok()
-                })
-                .collect();
-            let mut got = work();
-            for other in others {
-                got.extend(other.join().unwrap_or_else(|payload| resume_unwind(payload)));
-            }
-            got
-        });
-        if let Some(payload) = panicked.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            resume_unwind(payload);
-        }
+        let sharing = Sharing::default();
+        let mut got = Team::of(cx, rec, batch, targets, (&sharing, limit)).serve_all();
         got.sort_by_key(|(at, ..)| *at);
         for (_, record, Spread { archived, up_to_date }) in got {
             rec.take_in(record);
@@ -117,7 +80,8 @@ impl<'t> Spread<'t> {
         batch: Batch<'_>,
         target: &'t Target,
     ) {
-        for item in batch.items {
+        for (number, item) in batch.items.iter().enumerate() {
+            cx.seat.into_iter().for_each(|seat| seat.at(number));
             if cx.host().stop_signal().is_some() {
                 break;
             }
@@ -131,6 +95,110 @@ impl<'t> Spread<'t> {
                 }
                 Brought::Nothing => {}
             }
+        }
+    }
+}
+
+/// What one of the targets got, and the record of it, with its place among them.
+type Got<'r, 't> = (usize, Recorder<'r>, Spread<'t>);
+
+/// Threads that serve one target after another, each for itself.
+struct Team<'a, 'r, 't> {
+    cx: RunContext<'a>,
+    of_job: &'a Recorder<'r>,
+    batch: Batch<'a>,
+    targets: &'a [&'t Target],
+    limit: usize,
+    sharing: &'a Sharing,
+    /// Of those that come first, so that each waits for the others.
+    seats: Vec<Mutex<Option<Seat<'a>>>>,
+    next: AtomicUsize,
+    panicked: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl<'a, 'r, 't> Team<'a, 'r, 't> {
+    fn of(
+        cx: RunContext<'a>,
+        of_job: &'a Recorder<'r>,
+        batch: Batch<'a>,
+        targets: &'a [&'t Target],
+        (sharing, limit): (&'a Sharing, usize),
+    ) -> Self {
+        let seats = (0..limit).map(|_| Mutex::new(Some(sharing.join()))).collect();
+        let (next, panicked) = (AtomicUsize::new(0), Mutex::new(None));
+        Self { cx, of_job, batch, targets, limit, sharing, seats, next, panicked }
+    }
+
+    fn panicked(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
+        self.panicked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves targets until there is none left. Each is served by one.
+    fn work(&self) -> Vec<Got<'r, 't>> {
+        let mut got = Vec::new();
+        while self.panicked().is_none() {
+            let at = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(target) = self.targets.get(at) else { break };
+            let (mut record, mut spread) = (self.of_job.beside(), Spread::default());
+            let seat = self.cx.host().passes_pipes().then(|| self.seat(at));
+            let cx = RunContext { seat: seat.as_ref(), ..self.cx };
+            // The others end their work, and release what they hold.
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                spread.add_to_one(cx, &mut record, self.batch, target);
+            }));
+            match ended {
+                Ok(()) => got.push((at, record, spread)),
+                Err(payload) => {
+                    self.panicked().get_or_insert(payload);
+                    // Nobody waits for who does not come any more.
+                    drop(self.sharing.closing());
+                }
+            }
+        }
+        got
+    }
+
+    fn seat(&self, at: usize) -> Seat<'a> {
+        let seat = self.seats.get(at).and_then(|seat| seat.lock().ok()?.take());
+        seat.unwrap_or_else(|| self.sharing.join())
+    }
+
+    /// Serves all of them. Answers in no order that matters.
+    fn serve_all(self) -> Vec<Got<'r, 't>> {
+        let (got, shared) = thread::scope(|threads| {
+            let closing = self.sharing.closing();
+            let begin = |name: &str| Builder::new().name(name.into());
+            let warn = |error: &io::Error| {
+                tracing::warn!(%error, "no thread can be had, so targets wait for others");
+            };
+            let share = || self.sharing.serve(self.cx.host());
+            let sharing = begin("shared").spawn_scoped(threads, share).inspect_err(|error| {
+                warn(error);
+                drop(self.sharing.closing());
+            });
+            let another = |_| begin("target").spawn_scoped(threads, || self.work());
+            let others: Vec<_> = (1..self.limit)
+                .filter_map(|at| {
+                    let refused = |error: &io::Error| {
+                        warn(error);
+                        // Nobody waits for who does not come.
+                        drop(self.seat(at));
+                    };
+                    another(at).inspect_err(refused).ok()
+                })
+                .collect();
+            // This one works as well, so there is always somebody who does.
+            let mut got = self.work();
+            for other in others {
+                got.extend(other.join().unwrap_or_else(|payload| resume_unwind(payload)));
+            }
+            drop(closing);
+            (got, sharing.map_or(Ok(()), |sharing| sharing.join()))
+        });
+        let panicked = self.panicked().take();
+        match panicked.or(shared.err()) {
+            Some(payload) => resume_unwind(payload),
+            None => got,
         }
     }
 }

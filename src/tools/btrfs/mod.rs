@@ -11,6 +11,7 @@ pub mod names;
 pub mod nested;
 pub mod pace;
 pub mod parts;
+pub mod shared;
 pub mod shown;
 pub mod stage;
 pub mod stream;

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -14,12 +15,13 @@ use std::time::Duration;
 use chrono::{DateTime, FixedOffset, Offset, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
     ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
-    Hypervisor, LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, Placed, Placement,
-    PrivateView, RunError, Shield, StdoutMode, Stream, Subvolume, SubvolumeAction, ThawGuard, Tool,
-    TrustError, TrustKind, Watch, mount_of, uuid_text,
+    Hypervisor, Input, LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, PipeEnd,
+    Placed, Placement, PrivateView, RunError, Shield, StdoutMode, Stream, Subvolume,
+    SubvolumeAction, ThawGuard, Tool, TrustError, TrustKind, Watch, mount_of, uuid_text,
 };
 use stillpoint::model::shown::Show;
 use stillpoint::model::undo::{ChildProcess, Identity};
+use stillpoint::tools::btrfs::shared::{Dropped, SHARE, TORN};
 
 use super::fake_borg::Answer;
 use super::fake_btrfs;
@@ -34,6 +36,9 @@ use super::world::{LOCKED, SHOWN, carry_out, carry_out_chain, injected, lock_of,
 /// Unwinds the stack as a power cut would end the process.
 pub struct PowerCut;
 
+/// A pipe, and what is sent through it.
+type Shared = (PipeEnd, Option<CommandSpec>);
+
 /// A machine over a world.
 #[derive(Clone)]
 pub struct FakeHost {
@@ -44,6 +49,10 @@ pub struct FakeHost {
     holders: Arc<Mutex<HashMap<PathBuf, ThreadId>>>,
     /// The directory of ledgers, and the world after each effect with how many lines they had by then.
     pub chronicle: Arc<Mutex<Option<Chronicle>>>,
+    /// What is sent for several, by the pipes that share it; `None`: what was to share it has failed.
+    shared: Arc<Mutex<Vec<Shared>>>,
+    /// The first one that takes what is shared next keeps the others waiting.
+    pub drops: Arc<AtomicBool>,
     /// Told of each lock that is taken, and that is about to be let go.
     pub on_lock: Arc<Mutex<Option<OnLock>>>,
 }
@@ -132,6 +141,8 @@ impl FakeHost {
             shields: Arc::default(),
             holders: Arc::default(),
             chronicle: Arc::default(),
+            shared: Arc::default(),
+            drops: Arc::default(),
             on_lock: Arc::default(),
         }
     }
@@ -217,6 +228,33 @@ impl FakeHost {
         drop(world);
         self.note();
         done
+    }
+
+    /// How often something took what was sent for several.
+    pub fn taken(&self) -> usize {
+        self.shared.lock().unwrap().len()
+    }
+
+    /// The sender that is shared by what takes what is shared, if that is; anything else is what it is.
+    fn sender_of(&self, first: &CommandSpec) -> Result<Option<CommandSpec>, RunError> {
+        let Input::Pipe(end) = &first.input else { return Ok(Some(first.clone())) };
+        for _ in 0..60_000 {
+            self.alive();
+            if let Some(signal) = self.stopping() {
+                return Err(RunError::Interrupted { command: first.display(), signal });
+            }
+            if let Some(reason) = first.view.halt.reason() {
+                let reason = reason.to_owned();
+                return Err(RunError::Halted { command: first.display(), reason });
+            }
+            let shared = self.shared.lock().unwrap();
+            if let Some((_, send)) = shared.iter().find(|(to, _)| to.is_of_pipe_of(end)) {
+                return Ok(send.clone());
+            }
+            drop(shared);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("nobody shares what {} takes", first.display())
     }
 
     /// Has the chronicle hold this moment.
@@ -403,6 +441,20 @@ fn completed(answer: Answer) -> Completed {
     }
 }
 
+/// What comes of those who take what nobody shares any more.
+fn torn(before: &[CommandSpec], last: &CommandSpec) -> Chained {
+    let told = Answer { exit: Exit::Code(1), ..Answer::told(vec![TORN.to_owned()]) };
+    let stopped = |spec: &CommandSpec| {
+        // That is how it ends when it is asked to.
+        let exit = if spec.tool.name() == "ssh" { Exit::Code(255) } else { Exit::Signal(15) };
+        let answer = Answer { exit, ..Answer::good("") };
+        Completed { dismissed: true, ..completed(answer) }
+    };
+    let others = before.iter().skip(1).map(stopped);
+    let before = std::iter::once(completed(told)).chain(others).collect();
+    Chained { before, last: stopped(last), bytes: Some(1) }
+}
+
 impl Host for FakeHost {
     fn run(&self, spec: &CommandSpec, watch: Watch<'_>) -> Result<Completed, RunError> {
         self.alive();
@@ -470,6 +522,34 @@ impl Host for FakeHost {
         if let Some(signal) = self.stopping() {
             return Err(RunError::Interrupted { command, signal });
         }
+        if last.args.first().is_some_and(|verb| verb == SHARE) {
+            if self.drops.swap(false, Ordering::Relaxed) {
+                let dropped = serde_json::to_string(&Dropped { dropped: 0 }).unwrap();
+                watch(Stream::Err, dropped.as_bytes());
+            }
+            let is_shared = self.effect(command.clone(), |_| ()).is_some();
+            // What comes of it is done by those who take it.
+            let sender = is_shared.then(|| before[0].clone());
+            let shared = last.passed.iter().map(|end| (end.clone(), sender.clone()));
+            self.shared.lock().unwrap().extend(shared);
+            if let Some(signal) = self.stopping() {
+                return Err(RunError::Interrupted { command, signal });
+            }
+            let [sent, shared] = match is_shared {
+                true => [Answer::good(""), Answer::good("")],
+                false => {
+                    [Answer { exit: Exit::Signal(13), ..Answer::good("") }, injected(&last.tool)]
+                }
+            };
+            let before = vec![completed(sent)];
+            return Ok(Chained { before, last: completed(shared), bytes: Some(1) });
+        }
+        let shared = before.first().map(|first| self.sender_of(first)).transpose()?;
+        if shared == Some(None) {
+            return Ok(torn(before, last));
+        }
+        let before: Vec<CommandSpec> =
+            shared.flatten().into_iter().chain(before.iter().skip(1).cloned()).collect();
         let members: Vec<&CommandSpec> = before.iter().chain([last]).collect();
         let answers = self.effect(command.clone(), |world| carry_out_chain(world, &members));
         if let Some(signal) = self.stopping() {
@@ -498,6 +578,10 @@ impl Host for FakeHost {
             watch(Stream::Err, line);
         }
         Ok(Chained { before: ended, last, bytes: Some(1) })
+    }
+
+    fn passes_pipes(&self) -> bool {
+        true
     }
 
     fn hypervisor(&self) -> &dyn Hypervisor {

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use stillpoint::engine::Context;
-use stillpoint::engine::btrfs::Allow;
 use stillpoint::engine::btrfs::kept::ServerRules;
 use stillpoint::engine::btrfs::serve::{Line, Served, serve};
+use stillpoint::engine::btrfs::{Allow, Refusal};
 use stillpoint::host::{CommandSpec, Effect, Exit, Input};
 use stillpoint::model::job::Settings;
 use stillpoint::model::names::HostName;
@@ -39,6 +39,8 @@ pub struct FakeServer {
     pub mute: Option<usize>,
     /// The same, and all behind it, which nobody hears.
     pub mute_from: Option<usize>,
+    /// So many copies from now on are not taken, since somebody else has the lock.
+    pub held_for: usize,
     /// What was asked.
     pub requests: Vec<String>,
 }
@@ -61,6 +63,7 @@ impl FakeServer {
             only_port: None,
             mute: None,
             mute_from: None,
+            held_for: 0,
             requests: Vec::new(),
         }
     }
@@ -68,6 +71,11 @@ impl FakeServer {
     /// What ssh says of a request, behind which there may be a stream.
     pub fn answer(&mut self, ssh: &CommandSpec, stream: Option<OnTheWay>) -> Answer {
         let Input::Bytes(request) = &ssh.input else { panic!("ssh asks nothing") };
+        if stream.is_some() && self.held_for > 0 {
+            self.held_for -= 1;
+            let stderr = vec![Refusal::Locked("somebody else has it".into()).line()];
+            return Answer { exit: Exit::Code(10), stdout: Vec::new(), stderr };
+        }
         let served = Served {
             root: LOCATION.into(),
             allowed: self.allowed.clone(),
@@ -83,6 +91,7 @@ impl FakeServer {
                 temporary: None,
                 lock_wait: Duration::ZERO,
                 run: None,
+                seat: None,
             };
             let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
             let line = Line {

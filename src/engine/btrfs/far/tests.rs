@@ -65,6 +65,7 @@ fn asked_all<T>(
         temporary: None,
         lock_wait: std::time::Duration::ZERO,
         run: None,
+        seat: None,
     };
     question(&far(), cx)
 }
