@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::host::inherited_pipe;
-use crate::tools::btrfs::shared::{ALIVE, Dropped, piece};
+use crate::tools::btrfs::shared::{ALIVE, Dropped, HELD_UP, piece};
 
 use super::options::Verdict;
 use super::{piped, render};
@@ -26,7 +26,8 @@ pub struct ShareStreamArgs {
     /// For how many milliseconds one may take nothing while others wait
     #[arg(long, value_name = "MS")]
     patience: u64,
-    /// After how many milliseconds in which nothing comes those who take it are told that more is to come
+    /// After how many milliseconds in which nothing comes those who take it are told that more is to come, and it is told
+    /// that they are waited for
     #[arg(long, value_name = "MS")]
     alive: u64,
     /// The pipes of those who take it
@@ -39,7 +40,7 @@ pub fn run(args: &ShareStreamArgs) -> Verdict {
     let takers: std::io::Result<Vec<_>> = args.to.iter().map(|number| Taker::of(*number)).collect();
     let mut takers = takers.context("cannot open a pipe")?;
     let [patience, alive] = [args.patience, args.alive].map(Duration::from_millis);
-    let limits = Limits { patience, alive };
+    let mut limits = Limits { patience: Some(patience), alive };
     let mut input = piped::stdin()?;
     let (mut read, mut bytes) = (vec![0; piped::PIECE], Vec::new());
     loop {
@@ -51,7 +52,7 @@ pub fn run(args: &ShareStreamArgs) -> Verdict {
             Ok(0) => break,
             Ok(count) => {
                 piece(&read[..count], &mut bytes);
-                pass(&mut takers, &bytes, Some(limits))?;
+                pass(&mut takers, &bytes, limits, &mut render::say)?;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error).context("cannot read the stream"),
@@ -59,16 +60,17 @@ pub fn run(args: &ShareStreamArgs) -> Verdict {
     }
     piece(b"", &mut bytes);
     // Whoever has the end waits for nobody.
-    pass(&mut takers, &bytes, None)?;
+    limits.patience = None;
+    pass(&mut takers, &bytes, limits, &mut render::say)?;
     Ok(Vec::new())
 }
 
 /// What those who take the stream are spared.
 #[derive(Clone, Copy)]
 struct Limits {
-    /// For how long one of them may take nothing while others wait.
-    patience: Duration,
-    /// For how long they hear nothing while there is nothing for them.
+    /// For how long one of them may take nothing while others wait; `None`: nobody waits.
+    patience: Option<Duration>,
+    /// For how long they hear nothing while there is nothing for them, and nobody hears that they are waited for.
     alive: Duration,
 }
 
@@ -139,7 +141,12 @@ fn await_input(input: &File, takers: &mut [Taker], limit: Duration) -> anyhow::R
 const NOBODY: &str = "nobody takes the stream any more";
 
 /// Hands a piece to all, each as fast as it takes it.
-fn pass(takers: &mut [Taker], bytes: &[u8], limits: Option<Limits>) -> anyhow::Result<()> {
+fn pass(
+    takers: &mut [Taker],
+    bytes: &[u8],
+    limits: Limits,
+    tell: &mut dyn FnMut(&str),
+) -> anyhow::Result<()> {
     for taker in &mut *takers {
         (taker.has, taker.kept_waiting) = (0, Duration::ZERO);
     }
@@ -155,20 +162,22 @@ fn pass(takers: &mut [Taker], bytes: &[u8], limits: Option<Limits>) -> anyhow::R
                 continue;
             }
             taker.kept_waiting += passed;
-            if limits.is_some_and(|limits| taker.kept_waiting >= limits.patience) {
+            if limits.patience.is_some_and(|patience| taker.kept_waiting >= patience) {
                 // Told before it can see that it gets no more.
-                render::say(&serde_json::to_string(&Dropped { dropped: at })?);
+                tell(&serde_json::to_string(&Dropped { dropped: at })?);
                 taker.pipe = None;
             }
         }
         if takers.iter().all(|taker| taker.pipe.is_none()) {
             anyhow::bail!(NOBODY);
         }
-        if limits.is_some_and(|limits| told.elapsed() >= limits.alive) {
+        if told.elapsed() >= limits.alive {
             told = Instant::now();
+            // They may work, and read nothing, for longer than anything may stand still.
+            tell(HELD_UP);
             // One that takes little at a time keeps them waiting for longer than that.
             let waiting = takers.iter_mut().filter(|taker| taker.has == bytes.len());
-            waiting.for_each(Taker::tell_of_life);
+            waiting.filter(|_| limits.patience.is_some()).for_each(Taker::tell_of_life);
         }
         let lacking = takers.iter().filter_map(|taker| taker.lacking(bytes.len()));
         let mut polled: Vec<PollFd<'_>> =
@@ -224,10 +233,9 @@ mod tests {
                 }
             }
         });
-        let limits =
-            Limits { patience: Duration::from_secs(60), alive: Duration::from_millis(100) };
+        let (patience, alive) = (Some(Duration::from_secs(60)), Duration::from_millis(100));
         let mut takers = [one, other];
-        pass(&mut takers, &bytes, Some(limits)).unwrap();
+        pass(&mut takers, &bytes, Limits { patience, alive }, &mut |_| {}).unwrap();
         assert!(takers.iter().all(|taker| taker.pipe.is_some()));
         drop(takers);
         let [fast, slow] = [fast, slow].map(|it| it.join().unwrap());
@@ -249,13 +257,37 @@ mod tests {
             one.read_to_end(&mut all).unwrap();
             all
         });
-        let limits =
-            Limits { patience: Duration::from_millis(300), alive: Duration::from_secs(60) };
-        let mut takers = [first, second];
-        pass(&mut takers, &bytes, Some(limits)).unwrap();
+        let (patience, alive) = (Some(Duration::from_millis(300)), Duration::from_secs(60));
+        let (mut takers, mut told) = ([first, second], Vec::new());
+        let tell = &mut |line: &str| told.push(Dropped::read(line.as_bytes()));
+        pass(&mut takers, &bytes, Limits { patience, alive }, tell).unwrap();
         assert!(takers[0].pipe.is_some() && takers[1].pipe.is_none());
+        assert_eq!(told, [Some(Dropped { dropped: 1 })]);
         drop(takers);
         assert_eq!(reader.join().unwrap(), bytes);
+    }
+
+    #[test]
+    fn that_one_who_reads_nothing_is_waited_for_is_told_and_it_is_not_dropped_where_nobody_waits() {
+        let mut bytes = Vec::new();
+        piece(&[7; 100_000], &mut bytes);
+        // In the midst, and at the end.
+        for patience in [Some(Duration::from_millis(300)), None] {
+            let (mut from, taker) = taker();
+            let reader = thread::spawn(move || {
+                thread::sleep(Duration::from_secs(1));
+                let mut all = Vec::new();
+                from.read_to_end(&mut all).unwrap();
+                all
+            });
+            let (alive, mut told) = (Duration::from_millis(200), Vec::new());
+            let tell = &mut |line: &str| told.push(line.to_owned());
+            let mut takers = [taker];
+            pass(&mut takers, &bytes, Limits { patience, alive }, tell).unwrap();
+            drop(takers);
+            assert!(told.len() > 1 && told.iter().all(|line| line == HELD_UP), "{told:?}");
+            assert_eq!(reader.join().unwrap(), bytes);
+        }
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub use sys::trusted::{TrustError, TrustKind};
 pub use sys::way::Way;
 
 pub use spec::{
-    CommandSpec, Completed, Effect, EnvValue, Exit, Fact, Fatal, HELPER_LIMIT, Input,
+    CommandSpec, Completed, Effect, EnvValue, Exit, Fact, HELPER_LIMIT, Input, Judge,
     LONGEST_HOST_NAME, Prediction, StdoutMode, Stream, Tool,
 };
 pub use view::{Access, Halt, PrivateMount, PrivateView};

@@ -142,15 +142,15 @@ pub struct Fact {
 
 /// Judges a line of standard error. It knows how the tool speaks: a text to search for could stand in a file's name.
 #[derive(Debug, Clone, Copy)]
-pub struct Fatal(pub fn(&[u8]) -> bool);
+pub struct Judge(pub fn(&[u8]) -> bool);
 
-impl PartialEq for Fatal {
+impl PartialEq for Judge {
     fn eq(&self, other: &Self) -> bool {
         std::ptr::fn_addr_eq(self.0, other.0)
     }
 }
 
-impl Eq for Fatal {}
+impl Eq for Judge {}
 
 /// The longest host name, in bytes (`__NEW_UTS_LEN` of the kernel).
 pub const LONGEST_HOST_NAME: usize = 64;
@@ -194,6 +194,9 @@ pub struct CommandSpec {
     pub stall_limit: Option<Duration>,
     /// It says again and again how far it is, also while nothing moves: its lines alone are no movement.
     pub repeats_itself: bool,
+    /// Which line of standard error is movement, also of one that repeats itself: it rightly waits for what is none of its
+    /// chain.
+    pub moves: Option<Judge>,
     /// How long it may take in all; for hooks.
     pub time_limit: Option<Duration>,
     /// The signal that asks it to stop (restic before 0.17: SIGINT).
@@ -202,7 +205,7 @@ pub struct CommandSpec {
     pub never_kill: bool,
     /// Which line of standard error ends the process at once, by SIGKILL: what it would do next does more harm than
     /// its death.
-    pub fatal: Option<Fatal>,
+    pub fatal: Option<Judge>,
     /// What a dry host answers.
     pub prediction: Prediction,
 }
@@ -225,6 +228,7 @@ impl CommandSpec {
             confinement: None,
             stall_limit: None,
             repeats_itself: false,
+            moves: None,
             time_limit: None,
             stop_signal: 15,
             never_kill: false,

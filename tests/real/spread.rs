@@ -223,6 +223,32 @@ fn a_sender_that_works_and_says_nothing_is_no_stalled_one() {
     scene.assert_nothing_left("receivers that fail at once");
 }
 
+#[test]
+fn a_receiver_that_works_and_reads_nothing_makes_no_stalled_sender() {
+    let scene = scene();
+    let [ready, gone] = ["ready", "gone"].map(|name| scene.machine.path(name));
+    let (ready, gone) = (ready.display(), gone.display());
+    // Nothing is sent before one of the two has failed, so the other one keeps nobody waiting. In the midst it works for
+    // longer than anything may stand still; more is to come than fits into all the pipes.
+    scene.instead(&format!(
+        "case \"$1 $*\" in
+receive*left*) touch '{gone}'; exit 1;;
+receive*) touch '{ready}'; timeout --foreground 14 sh -c 'while :; do :; done';;
+send*) n=0; until [ -e '{ready}' ] && [ -e '{gone}' ]; do sleep 0.1; n=$((n+1)); [ $n -lt 300 ] || exit 1; done; sleep 1;;
+esac"
+    ));
+    scene.with_stall_timeout("5s");
+    let report = scene.run();
+    let code = report.code;
+    let report = report.json();
+    assert_eq!((scene.asked("send"), scene.asked("receive")), (1, 2), "{report:#}");
+    let outcomes: Vec<_> = report["jobs"][0]["targets"].as_array().unwrap().iter().collect();
+    assert_eq!((code, &outcomes[0]["outcome"]), (Some(10), &"failed".into()), "{report:#}");
+    assert_eq!(outcomes[1]["outcome"], "ok", "{report:#}");
+    scene.assert_has_all("right");
+    scene.assert_nothing_left("a receiver that read nothing for long");
+}
+
 /// Whoever stands behind it finds it as they would find the sender: it is to blame for nothing when nobody reads, and tells
 /// when the stream is not whole.
 #[test]

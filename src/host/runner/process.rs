@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 
 use super::lines::{LineSplitter, Tail};
 use super::spawn::{Role, Spawned, signal_of};
-use crate::host::{CommandSpec, Completed, Exit, Fatal, Halt, StdoutMode, Stream, Watch};
+use crate::host::{CommandSpec, Completed, Exit, Halt, Judge, StdoutMode, Stream, Watch};
 use crate::model::shown::Show;
 use crate::model::size;
 use crate::model::undo::ChildProcess;
@@ -189,6 +189,7 @@ pub(super) struct Process {
     pub(super) exited: Option<PipeReader>,
     pub(super) stall_limit: Option<Duration>,
     pub(super) repeats_itself: bool,
+    moves: Option<Judge>,
     /// How many bytes of its outputs were read.
     pub(super) heard: u64,
     pub(super) time_limit: Option<Duration>,
@@ -197,7 +198,7 @@ pub(super) struct Process {
     child: Child,
     stop_signal: Signal,
     never_kill: bool,
-    fatal: Option<Fatal>,
+    fatal: Option<Judge>,
     started: Instant,
     exit: Option<(Exit, Instant)>,
     stopping: Option<Stopping>,
@@ -238,6 +239,7 @@ impl Process {
             exited: Some(exited),
             stall_limit: spec.stall_limit,
             repeats_itself: spec.repeats_itself,
+            moves: spec.moves,
             heard: 0,
             time_limit: spec.time_limit,
             halt: spec.view.halt.clone(),
@@ -303,14 +305,18 @@ impl Process {
         }
     }
 
-    /// Reads the output of this index once.
-    pub(super) fn read(&mut self, index: usize, watch: Watch<'_>) -> io::Result<()> {
+    /// Reads the output of this index once. Answers whether what it said is movement.
+    pub(super) fn read(&mut self, index: usize, watch: Watch<'_>) -> io::Result<bool> {
         let exited = self.exit.is_some();
-        let Some(output) = self.outputs.get_mut(index) else { return Ok(()) };
-        let fatal = self.fatal;
-        let mut doomed = false;
+        let Some(output) = self.outputs.get_mut(index) else { return Ok(false) };
+        let (fatal, moves) = (self.fatal, self.moves);
+        let (mut doomed, mut has_moved) = (false, !self.repeats_itself);
         let result = output.read(exited, &mut |stream, line| {
-            doomed |= stream != Stream::Out && fatal.is_some_and(|Fatal(is_it)| is_it(line));
+            let is = |judge: Option<Judge>| {
+                stream != Stream::Out && judge.is_some_and(|Judge(is_it)| is_it(line))
+            };
+            doomed |= is(fatal);
+            has_moved |= is(moves);
             watch(stream, line);
         });
         let (is_too_long, is_secret) = (output.is_too_long, output.is_secret);
@@ -327,7 +333,7 @@ impl Process {
             self.ask_to_stop(Reason::Halted(told));
         }
         self.heard += result? as u64;
-        Ok(())
+        Ok(has_moved)
     }
 
     /// Gives up outputs that something else than the exited child holds open; `ready` tells which had data

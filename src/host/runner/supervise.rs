@@ -159,11 +159,12 @@ impl<'a> Supervision<'a> {
         let (at, result) = match ready {
             Ready::Exit(at) => (at, self.processes[at].note_exit()),
             Ready::Output(at, index) => {
-                let process = &mut self.processes[at];
-                if !process.repeats_itself {
-                    self.stillness.moved();
-                }
-                (at, process.read(index, watch))
+                let read = self.processes[at].read(index, watch).map(|has_moved| {
+                    if has_moved {
+                        self.stillness.moved();
+                    }
+                });
+                (at, read)
             }
             Ready::PumpFrom(link) => {
                 self.stillness.moved();

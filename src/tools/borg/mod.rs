@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use crate::host::{
-    CommandSpec, Effect, EnvValue, Fact, Fatal, FdStyle, Prediction, SecretFd, StdoutMode, Tool,
+    CommandSpec, Effect, EnvValue, Fact, FdStyle, Judge, Prediction, SecretFd, StdoutMode, Tool,
 };
 use crate::model::copy::Series;
 use crate::model::job::Settings;
@@ -259,7 +259,7 @@ impl Repository<'_> {
         // borg 1.x takes a full disk below a local repository for an unreadable source file, goes on and
         // commits segments that were cut short (seen with 1.2.4 on ext4). Killed, it rolls back at its
         // next start.
-        spec.fatal = Some(Fatal(log::is_about_full_repository));
+        spec.fatal = Some(Judge(log::is_about_full_repository));
         spec.prediction = Prediction {
             stdout:
                 br#"{"archive":{"stats":{"original_size":0,"deduplicated_size":0,"nfiles":0}}}"#

@@ -4,14 +4,15 @@
 //! What is handed on is in pieces with their length before them, and an empty one tells the end. `share-stream` sees the end
 //! of its input only when the sender has ended well. So whoever has taken the empty piece has taken all that was sent, and
 //! everybody else knows that he has not. While the sender is at work and says nothing, [`ALIVE`] tells it: those who take the
-//! stream do not see what it does, and would be taken for stalled.
+//! stream do not see what it does, and would be taken for stalled. In the same way `share-stream` tells by [`HELD_UP`] that
+//! it waits for them: they may be at work for long without reading, and whether they stand still their own chains judge.
 
 use std::io::{self, ErrorKind, Read};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::{CommandSpec, Input, PipeEnd, Tool};
+use crate::host::{CommandSpec, Input, Judge, PipeEnd, Tool};
 
 /// The verb of ours that shares a stream.
 pub const SHARE: &str = "share-stream";
@@ -25,7 +26,8 @@ const LONGEST: usize = 1 << 20;
 /// What stands where a length would, and says that there is more to come.
 pub const ALIVE: [u8; 4] = [0xff; 4];
 
-/// So many times in its stall limit those who take a stream hear of the sender that says nothing.
+/// So many times in its stall limit those who take a stream hear of the sender that says nothing, and whoever looks after
+/// the sender hears that it waits for them.
 const HEARD: u32 = 8;
 
 /// Takes a stream, and hands it to whoever reads at the other ends of these pipes. One that takes nothing for so long
@@ -41,6 +43,7 @@ pub fn share(to: Vec<PipeEnd>, patience: Duration, stall_limit: Duration) -> Com
     ]);
     // What it says of a sender that does nothing is no movement.
     spec.repeats_itself = true;
+    spec.moves = Some(Judge(|line| line == HELD_UP.as_bytes()));
     spec.passed = to;
     spec
 }
@@ -69,6 +72,9 @@ impl Dropped {
         serde_json::from_slice(line).ok()
     }
 }
+
+/// What [`share`] tells again and again while somebody lacks something of what is handed on.
+pub const HELD_UP: &str = r#"{"held-up":true}"#;
 
 /// What [`take`] tells when the stream ended before its end.
 pub const TORN: &str = r#"{"torn":true}"#;
@@ -144,5 +150,8 @@ mod tests {
         assert_eq!(Dropped::read(TORN.as_bytes()), None);
         assert!(is_torn(format!("a\n{TORN}\nb").as_bytes()));
         assert!(!is_torn(line.as_bytes()));
+        let Judge(moves) = share(Vec::new(), Duration::ZERO, Duration::ZERO).moves.unwrap();
+        assert!(moves(HELD_UP.as_bytes()) && !moves(line.as_bytes()));
+        assert_eq!(Dropped::read(HELD_UP.as_bytes()), None);
     }
 }

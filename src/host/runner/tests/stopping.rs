@@ -1,6 +1,7 @@
 //! How children are stopped, and how they are not.
 
 use super::*;
+use crate::host::Judge;
 use crate::model::shown::Show;
 
 /// Runs the command and raises the flag when its first line comes.
@@ -184,6 +185,23 @@ else:
     let mut chatty = shell("for i in 1 2 3 4 5 6; do echo; sleep 0.8; done");
     chatty.stall_limit = Some(limit);
     assert!(run(&chatty).is_ok_and(|completed| completed.success()));
+}
+
+#[test]
+fn who_repeats_itself_moves_when_it_says_what_is_movement() {
+    let limit = Duration::from_secs(3);
+    let says = |line: &str, seconds: u32| {
+        let mut spec = python(&format!(
+            "import sys, time
+for _ in range({seconds}): print('{line}', file=sys.stderr, flush=True); time.sleep(1)"
+        ));
+        (spec.stall_limit, spec.repeats_itself) = (Some(limit), true);
+        spec.moves = Some(Judge(|line| line == b"others are at work"));
+        run(&spec)
+    };
+    assert!(says("others are at work", 8).is_ok_and(|completed| completed.success()));
+    let still = says("here I am", 60);
+    assert!(matches!(still, Err(RunError::Stalled { .. })), "{still:?}");
 }
 
 #[test]
