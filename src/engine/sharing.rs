@@ -4,7 +4,8 @@
 //! Who is about to send waits until everybody who could want the same has come, or cannot come any more. Then the sender
 //! runs once, in a chain of its own, and each of those who share it runs its own chain, which begins with a process that
 //! takes what is shared; see [`crate::tools::btrfs::shared`]. Whoever fails by itself leaves the others alone. Whoever keeps
-//! them waiting gets no more, and is to try again without them.
+//! them waiting gets no more, and is to try again without them. Who does not come in time is not waited for again before it
+//! is where it was waited for.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,8 +48,8 @@ type Turn = (usize, usize);
 enum Member {
     /// With this; what it sends it does not know yet.
     Works(Turn),
-    /// It waits for others that send the same; it has waited long enough.
-    Waits { turn: Turn, offer: Box<Offer>, is_late: bool },
+    /// It waits for others that send the same.
+    Waits { turn: Turn, offer: Box<Offer> },
     /// It is to send: with others, or alone.
     Goes(Option<Place>),
     /// It sends this with others: all of them are soon through with it.
@@ -70,6 +71,16 @@ impl Member {
             Member::Goes(None) | Member::Waits { .. } | Member::Sends | Member::Over => false,
         }
     }
+}
+
+/// One that was waited for in vain.
+#[derive(Debug)]
+struct Missed {
+    member: usize,
+    /// Where it was waited for: there it must come before anybody waits for it again.
+    turn: Turn,
+    /// Who does not wait for it any more; `None`: nobody does.
+    by: Option<usize>,
 }
 
 /// A place among those who share.
@@ -103,16 +114,24 @@ enum Ended {
 #[derive(Default)]
 struct State {
     members: Vec<Member>,
+    missed: Vec<Missed>,
     groups: Vec<Group>,
     /// Nobody runs what is shared.
     is_closed: bool,
 }
 
 /// Where targets meet.
-#[derive(Default)]
 pub struct Sharing {
     state: Mutex<State>,
     changed: Condvar,
+    /// How long one waits for another.
+    wait: Duration,
+}
+
+impl Default for Sharing {
+    fn default() -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), wait: WAIT }
+    }
 }
 
 /// One target's part in it, until it is dropped.
@@ -247,8 +266,14 @@ impl State {
     /// Sends everybody on who has nobody to wait for.
     fn settle(&mut self) {
         for at in 0..self.members.len() {
-            let Member::Waits { turn, offer, is_late } = &self.members[at] else { continue };
-            if !is_late && !self.is_closed && self.members.iter().any(|it| it.may_come_to(*turn)) {
+            let Member::Waits { turn, offer } = &self.members[at] else { continue };
+            let is_missed = |member| {
+                let by_it = |by: Option<usize>| by.is_none_or(|by| by == at);
+                self.missed.iter().any(|missed| missed.member == member && by_it(missed.by))
+            };
+            let mut others = self.members.iter().enumerate();
+            let may_come = others.any(|(it, other)| other.may_come_to(*turn) && !is_missed(it));
+            if may_come && !self.is_closed {
                 continue;
             }
             let offer = Offer::clone(offer);
@@ -268,6 +293,28 @@ impl State {
                 }
                 None => self.members[at] = Member::Goes(None),
             }
+        }
+    }
+
+    /// A target knows what it would send.
+    fn arrives(&mut self, member: usize, turn: Turn, offer: Box<Offer>) {
+        self.members[member] = Member::Waits { turn, offer };
+        self.missed.retain(|missed| missed.member != member || missed.turn > turn);
+    }
+
+    /// A target has waited long enough with this.
+    fn gives_up(&mut self, member: usize, turn: Turn) {
+        for (at, other) in self.members.iter().enumerate() {
+            if !other.may_come_to(turn) {
+                continue;
+            }
+            let by = match other {
+                Member::Works(_) => None,
+                // It is at work with others, and soon comes to the next with these.
+                Member::Goes(_) | Member::Shares(_) => Some(member),
+                Member::Waits { .. } | Member::Sends | Member::Over => continue,
+            };
+            self.missed.push(Missed { member: at, turn, by });
         }
     }
 
@@ -329,17 +376,17 @@ impl Seat<'_> {
     fn meet(&self, host: &dyn Host, offer: Offer) -> Option<Place> {
         let (sharing, begun) = (self.sharing, Instant::now());
         let (turn, offer) = (self.turn(), Box::new(offer));
-        self.is(Member::Waits { turn, offer, is_late: false });
+        sharing.change(|state| state.arrives(self.member, turn, offer));
         loop {
             let state = sharing.state();
             if let Member::Goes(place) = &state.members[self.member] {
                 return place.clone();
             }
             drop(sharing.changed.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner));
-            if host.stop_signal().is_some() || begun.elapsed() >= WAIT {
+            if host.stop_signal().is_some() || begun.elapsed() >= sharing.wait {
                 sharing.change(|state| {
-                    if let Member::Waits { is_late, .. } = &mut state.members[self.member] {
-                        *is_late = true;
+                    if matches!(state.members[self.member], Member::Waits { .. }) {
+                        state.gives_up(self.member, turn);
                     }
                 });
             }
@@ -449,6 +496,7 @@ impl Drop for Seat<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::scripted::ScriptedHost;
     use crate::host::Tool;
 
     fn offer(word: &str, upload_limit_kib: Option<u32>) -> Box<Offer> {
@@ -457,7 +505,7 @@ mod tests {
     }
 
     fn waits(item: usize, word: &str) -> Member {
-        Member::Waits { turn: (item, 0), offer: offer(word, None), is_late: false }
+        Member::Waits { turn: (item, 0), offer: offer(word, None) }
     }
 
     fn settled(members: Vec<Member>) -> State {
@@ -520,7 +568,7 @@ mod tests {
 
     #[test]
     fn of_one_item_each_snapshot_is_waited_for_and_nothing_that_takes_long() {
-        let next = || Member::Waits { turn: (0, 1), offer: offer("a", None), is_late: false };
+        let next = || Member::Waits { turn: (0, 1), offer: offer("a", None) };
         // Of the first one, that one has said what it sends.
         let state = settled(vec![waits(0, "a"), Member::Shares((0, 0))]);
         assert_eq!(went(&state)[0], Some(None));
@@ -533,14 +581,82 @@ mod tests {
 
     #[test]
     fn who_has_waited_long_enough_goes_with_those_who_are_there() {
-        let late = Member::Waits { turn: (0, 0), offer: offer("a", None), is_late: true };
-        let state = settled(vec![late, Member::Works((0, 0)), waits(0, "a"), waits(0, "b")]);
-        assert_eq!(went(&state), [Some(Some(0)), None, Some(Some(0)), None]);
+        let all = vec![waits(0, "a"), Member::Works((0, 0)), waits(0, "a"), waits(0, "b")];
+        let mut state = settled(all);
+        assert_eq!(went(&state), [None; 4]);
+        state.gives_up(0, (0, 0));
+        state.settle();
+        assert_eq!(went(&state), [Some(Some(0)), None, Some(Some(0)), Some(None)]);
+    }
+
+    #[test]
+    fn who_was_waited_for_in_vain_is_not_waited_for_before_it_is_there() {
+        let mut state = settled(vec![waits(3, "a"), Member::Works((1, 0)), Member::Sends]);
+        assert_eq!(went(&state)[0], None);
+        state.gives_up(0, (3, 0));
+        state.settle();
+        assert_eq!(went(&state)[0], Some(None));
+        // By nobody: neither by that one, nor by others.
+        for waiting in [0, 2] {
+            for there in [Member::Works((1, 0)), Member::Works((4, 0))] {
+                (state.members[0], state.members[2]) = (Member::Sends, Member::Sends);
+                (state.members[1], state.members[waiting]) = (there, waits(4, "a"));
+                state.settle();
+                assert_eq!(went(&state)[waiting], Some(None));
+            }
+        }
+        // When it comes to something before that, there may be more of it, which it would be waited for in vain with each.
+        for (came, is_waited_for) in [(2, false), (3, true)] {
+            state.arrives(1, (came, 0), offer("a", None));
+            (state.members[0], state.members[1]) = (waits(4, "a"), Member::Works((came + 1, 0)));
+            state.settle();
+            assert_eq!(went(&state)[0].is_none(), is_waited_for, "{came}");
+        }
+    }
+
+    #[test]
+    fn those_who_share_wait_for_each_other_also_when_another_one_does_not() {
+        let sharing = || Member::Shares((0, 0));
+        let mut state = settled(vec![waits(1, "a"), sharing(), sharing()]);
+        assert_eq!(went(&state)[0], None);
+        state.gives_up(0, (1, 0));
+        state.settle();
+        assert_eq!(went(&state)[0], Some(None));
+        state.members[0] = Member::Sends;
+        state.arrives(1, (1, 0), offer("a", None));
+        state.settle();
+        assert_eq!(went(&state)[1], None);
+        // That one goes on without it.
+        (state.members[0], state.members[1]) = (waits(2, "a"), Member::Over);
+        state.settle();
+        assert_eq!(went(&state)[0], Some(None));
+    }
+
+    #[test]
+    fn each_is_waited_for_in_vain_but_once() {
+        let wait = Duration::from_secs(1);
+        let (sharing, host) = (Sharing { wait, ..Sharing::default() }, ScriptedHost::default());
+        let (one, another, _dead) = (sharing.join(), sharing.join(), sharing.join());
+        let meet = |seat: &Seat<'_>, item: usize, word: &str| {
+            let begun = Instant::now();
+            seat.at(item);
+            assert!(seat.meet(&host, *offer(word, None)).is_none());
+            seat.is(Member::Sends);
+            begun.elapsed()
+        };
+        another.is(Member::Sends);
+        assert!(meet(&one, 0, "a") >= wait);
+        let begun = Instant::now();
+        for item in 1..20 {
+            meet(&one, item, "a");
+            meet(&another, item, "b");
+        }
+        assert!(begun.elapsed() < 5 * wait, "one of them waited again and again");
     }
 
     #[test]
     fn who_may_take_but_little_at_a_time_holds_nobody_up() {
-        let slow = Member::Waits { turn: (0, 0), offer: offer("a", Some(100)), is_late: false };
+        let slow = Member::Waits { turn: (0, 0), offer: offer("a", Some(100)) };
         assert_eq!(went(&settled(vec![slow, waits(0, "a")])), [Some(None); 2]);
     }
 
