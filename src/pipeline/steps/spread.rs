@@ -109,11 +109,39 @@ struct Team<'a, 'r, 't> {
     batch: Batch<'a>,
     targets: &'a [&'t Target],
     limit: usize,
-    sharing: &'a Sharing,
-    /// Of those that come first, so that each waits for the others.
-    seats: Vec<Mutex<Option<Seat<'a>>>>,
+    seats: Seats<'a>,
     next: AtomicUsize,
     panicked: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// Where each of the targets is that share what they send.
+struct Seats<'a> {
+    sharing: &'a Sharing,
+    /// Of those that come first, in their order, so that each waits for the others.
+    first: Mutex<Vec<Option<Seat<'a>>>>,
+}
+
+impl<'a> Seats<'a> {
+    fn of(sharing: &'a Sharing, limit: usize) -> Self {
+        Self { sharing, first: Mutex::new((0..limit).map(|_| Some(sharing.join())).collect()) }
+    }
+
+    fn first(&self) -> MutexGuard<'_, Vec<Option<Seat<'a>>>> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one of the target of this number, which is served now.
+    fn take(&self, at: usize) -> Seat<'a> {
+        let seat = self.first().get_mut(at).and_then(Option::take);
+        seat.unwrap_or_else(|| self.sharing.join())
+    }
+
+    /// One thread less than targets that come first serves them. Whichever it was to be, it is the last target that waits
+    /// until another one is through, and for which nobody is to wait.
+    fn give_up_one(&self) {
+        let seat = self.first().iter_mut().rev().find_map(Option::take);
+        drop(seat);
+    }
 }
 
 impl<'a, 'r, 't> Team<'a, 'r, 't> {
@@ -124,9 +152,9 @@ impl<'a, 'r, 't> Team<'a, 'r, 't> {
         targets: &'a [&'t Target],
         (sharing, limit): (&'a Sharing, usize),
     ) -> Self {
-        let seats = (0..limit).map(|_| Mutex::new(Some(sharing.join()))).collect();
+        let seats = Seats::of(sharing, limit);
         let (next, panicked) = (AtomicUsize::new(0), Mutex::new(None));
-        Self { cx, of_job, batch, targets, limit, sharing, seats, next, panicked }
+        Self { cx, of_job, batch, targets, limit, seats, next, panicked }
     }
 
     fn panicked(&self) -> MutexGuard<'_, Option<Box<dyn Any + Send>>> {
@@ -140,7 +168,7 @@ impl<'a, 'r, 't> Team<'a, 'r, 't> {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(target) = self.targets.get(at) else { break };
             let (mut record, mut spread) = (self.of_job.beside(), Spread::default());
-            let seat = self.cx.host().passes_pipes().then(|| self.seat(at));
+            let seat = self.cx.host().passes_pipes().then(|| self.seats.take(at));
             let cx = RunContext { seat: seat.as_ref(), ..self.cx };
             // The others end their work, and release what they hold.
             let ended = catch_unwind(AssertUnwindSafe(|| {
@@ -151,54 +179,71 @@ impl<'a, 'r, 't> Team<'a, 'r, 't> {
                 Err(payload) => {
                     self.panicked().get_or_insert(payload);
                     // Nobody waits for who does not come any more.
-                    drop(self.sharing.closing());
+                    drop(self.seats.sharing.closing());
                 }
             }
         }
         got
     }
 
-    fn seat(&self, at: usize) -> Seat<'a> {
-        let seat = self.seats.get(at).and_then(|seat| seat.lock().ok()?.take());
-        seat.unwrap_or_else(|| self.sharing.join())
-    }
-
     /// Serves all of them. Answers in no order that matters.
     fn serve_all(self) -> Vec<Got<'r, 't>> {
         let (got, shared) = thread::scope(|threads| {
-            let closing = self.sharing.closing();
+            let sharing = self.seats.sharing;
+            let closing = sharing.closing();
             let begin = |name: &str| Builder::new().name(name.into());
             let warn = |error: &io::Error| {
                 tracing::warn!(%error, "no thread can be had, so targets wait for others");
             };
-            let share = || self.sharing.serve(self.cx.host());
-            let sharing = begin("shared").spawn_scoped(threads, share).inspect_err(|error| {
+            let share = || sharing.serve(self.cx.host());
+            let shared = begin("shared").spawn_scoped(threads, share).inspect_err(|error| {
                 warn(error);
-                drop(self.sharing.closing());
+                drop(sharing.closing());
             });
             let another = |_| begin("target").spawn_scoped(threads, || self.work());
-            let others: Vec<_> = (1..self.limit)
-                .filter_map(|at| {
-                    let refused = |error: &io::Error| {
-                        warn(error);
-                        // Nobody waits for who does not come.
-                        drop(self.seat(at));
-                    };
-                    another(at).inspect_err(refused).ok()
-                })
-                .collect();
+            let refused = |error: &io::Error| {
+                warn(error);
+                self.seats.give_up_one();
+            };
+            let others: Vec<_> =
+                (1..self.limit).filter_map(|at| another(at).inspect_err(refused).ok()).collect();
             // This one works as well, so there is always somebody who does.
             let mut got = self.work();
             for other in others {
                 got.extend(other.join().unwrap_or_else(|payload| resume_unwind(payload)));
             }
             drop(closing);
-            (got, sharing.map_or(Ok(()), |sharing| sharing.join()))
+            (got, shared.map_or(Ok(()), |shared| shared.join()))
         });
         let panicked = self.panicked().take();
         match panicked.or(shared.err()) {
             Some(payload) => resume_unwind(payload),
             None => got,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_threads_are_refused_the_targets_that_are_served_later_are_not_waited_for() {
+        let sharing = Sharing::default();
+        let seats = Seats::of(&sharing, 4);
+        let left = |seats: &Seats<'_>| -> Vec<bool> {
+            seats.first().iter().map(Option::is_some).collect()
+        };
+        // Any thread may be refused, before others have begun, and after.
+        seats.give_up_one();
+        assert_eq!(left(&seats), [true, true, true, false]);
+        let _first = seats.take(0);
+        seats.give_up_one();
+        assert_eq!(left(&seats), [false, true, false, false]);
+        let _second = seats.take(1);
+        seats.give_up_one();
+        assert_eq!(left(&seats), [false; 4]);
+        // They come after all.
+        let _later = [seats.take(3), seats.take(2), seats.take(7)];
     }
 }
