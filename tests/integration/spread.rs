@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use stillpoint::engine::Engines;
 use stillpoint::host::dry::DryHost;
 use stillpoint::model::event::{Event, Observer, StepPlace};
 use stillpoint::model::job::{Config, Scope};
 use stillpoint::model::outcome::{Outcome, Trouble};
+use stillpoint::model::report::StepReport;
 use stillpoint::pipeline::run::run;
 use stillpoint::step::context::Pipeline;
 
@@ -362,9 +364,19 @@ fn who_keeps_the_other_one_waiting_is_sent_to_alone() {
 
 #[test]
 fn what_is_left_of_it_on_a_server_is_waited_for_as_long_as_anything_may_stand_still() {
-    let seed = Bench::with_history_of(&FAR);
+    /// Nothing may stand still for longer than a minute.
+    fn soon_still(state: &Path) -> Config {
+        let mut config = far(state);
+        for target in &mut config.targets {
+            target.stall_timeout = Duration::from_secs(60);
+        }
+        config
+    }
+
+    let scene = Scene { config: soon_still, ..FAR };
+    let seed = Bench::with_history_of(&scene);
     for (held_for, outcome) in [(3, Outcome::Ok), (1000, Outcome::Failed)] {
-        let bench = seed.duplicate(&FAR);
+        let bench = seed.duplicate(&scene);
         bench.host.drops.store(true, Ordering::Relaxed);
         served::at_server(&bench, |server| server.held_for = held_for);
         let report = bench.run();
@@ -374,6 +386,14 @@ fn what_is_left_of_it_on_a_server_is_waited_for_as_long_as_anything_may_stand_st
         };
         assert_eq!(of("pool")[0], &outcome, "{report:#?}");
         assert_eq!(of("other"), [&Outcome::Ok; 2], "{report:#?}");
+        // Why it was sent once more is told, whatever came of it.
+        let is_of_it = |step: &&StepReport| {
+            step.step == "backup" && step.detail.contains("other targets waited for it")
+        };
+        let told: Vec<_> = report.jobs[0].steps.iter().filter(is_of_it).collect();
+        let [told] = &told[..] else { panic!("{report:#?}") };
+        let is_locked = told.detail.contains("somebody else has it");
+        assert_eq!((&told.outcome, is_locked), (&outcome, outcome == Outcome::Failed));
         served::at_server(&bench, |server| server.held_for = 0);
         bench.assert_released("a lock that is held there");
         bench.assert_mended("a lock that is held there");

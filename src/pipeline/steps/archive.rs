@@ -1,6 +1,6 @@
 //! Hands the still view to an engine.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
@@ -134,31 +134,47 @@ fn back_up(
 ) -> Result<BackupReport, StepError> {
     let made = bracketed(cx, engine, |engine, cx| engine.backup(cx, request, progress));
     let is_to_try_alone = |_: &StepError| cx.seat.is_some_and(Seat::is_to_try_alone);
-    let Some(error) = made.as_ref().err().filter(|error| is_to_try_alone(error)) else {
+    let Some(first) = made.as_ref().err().filter(|error| is_to_try_alone(error)) else {
         return made;
     };
-    cx.unless_stopped()?;
-    let why = format!("sent once more, for this target alone: {}", error.message);
-    let alone = RunContext { seat: None, ..cx };
-    let mut attempt =
-        || bracketed(alone, engine, |engine, cx| engine.backup(cx, request, progress));
-    // What is left of that attempt on another machine has the lock there for as long as it hangs. Without the others, it
-    // would not have been given up yet.
-    let mut tries = engine.target().stall_timeout.as_secs() / A_SERVER_WAITS.as_secs();
-    let mut report = loop {
-        match attempt() {
-            Err(error) if error.trouble == Trouble::Busy && tries > 0 => tries -= 1,
-            made => break made?,
+    match back_up_alone(cx, engine, request, progress) {
+        Ok(mut report) => {
+            let why = format!("sent once more, for this target alone: {}", first.message);
+            report.warnings.push(why);
+            Ok(report)
         }
-        cx.host().pause(BETWEEN_TRIES);
-        cx.unless_stopped()?;
-    };
-    report.warnings.push(why);
-    Ok(report)
+        Err(StepError { trouble, message }) => {
+            let first = &first.message;
+            let message =
+                format!("{message}; before that, sent together with other targets: {first}");
+            Err(StepError { trouble, message })
+        }
+    }
 }
 
-/// For about so long a server waits before it says that somebody else has its lock.
-const A_SERVER_WAITS: Duration = Duration::from_secs(60);
+/// Has an engine make a copy for itself, when an attempt to share with others was given up.
+fn back_up_alone(
+    cx: RunContext<'_>,
+    engine: &dyn Engine,
+    request: &BackupRequest,
+    progress: OnProgress<'_>,
+) -> Result<BackupReport, StepError> {
+    let alone = RunContext { seat: None, ..cx };
+    let mut waited = Duration::ZERO;
+    loop {
+        cx.unless_stopped()?;
+        let begun = Instant::now();
+        let made = bracketed(alone, engine, |engine, cx| engine.backup(cx, request, progress));
+        // What is left of that attempt on another machine has the lock there for as long as it hangs. Without the others,
+        // it would not have been given up yet.
+        let is_held = |error: &StepError| error.trouble == Trouble::Busy;
+        if !made.as_ref().is_err_and(is_held) || waited >= engine.target().stall_timeout {
+            return made;
+        }
+        cx.host().pause(BETWEEN_TRIES);
+        waited += begun.elapsed().max(BETWEEN_TRIES);
+    }
+}
 
 /// How long we wait before we ask again, where one says so at once.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
