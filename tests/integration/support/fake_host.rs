@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -36,8 +38,18 @@ use super::world::{LOCKED, SHOWN, carry_out, carry_out_chain, injected, lock_of,
 /// Unwinds the stack as a power cut would end the process.
 pub struct PowerCut;
 
-/// A pipe, and what is sent through it.
-type Shared = (PipeEnd, Option<CommandSpec>);
+/// The end of a pipe that is written to, and what is sent through it.
+type Shared = (File, Option<CommandSpec>);
+
+/// The end of a pipe, as the child has it that it is for.
+fn end_of_child(end: &PipeEnd) -> File {
+    File::from(end.take().unwrap())
+}
+
+/// What both ends of a pipe have in common.
+fn pipe_of(end: &File) -> u64 {
+    end.metadata().unwrap().ino()
+}
 
 /// A machine over a world.
 #[derive(Clone)]
@@ -238,6 +250,7 @@ impl FakeHost {
     /// The sender that is shared by what takes what is shared, if that is; anything else is what it is.
     fn sender_of(&self, first: &CommandSpec) -> Result<Option<CommandSpec>, RunError> {
         let Input::Pipe(end) = &first.input else { return Ok(Some(first.clone())) };
+        let end = end_of_child(end);
         for _ in 0..60_000 {
             self.alive();
             if let Some(signal) = self.stopping() {
@@ -248,7 +261,7 @@ impl FakeHost {
                 return Err(RunError::Halted { command: first.display(), reason });
             }
             let shared = self.shared.lock().unwrap();
-            if let Some((_, send)) = shared.iter().find(|(to, _)| to.is_of_pipe_of(end)) {
+            if let Some((_, send)) = shared.iter().find(|(to, _)| pipe_of(to) == pipe_of(&end)) {
                 return Ok(send.clone());
             }
             drop(shared);
@@ -530,7 +543,7 @@ impl Host for FakeHost {
             let is_shared = self.effect(command.clone(), |_| ()).is_some();
             // What comes of it is done by those who take it.
             let sender = is_shared.then(|| before[0].clone());
-            let shared = last.passed.iter().map(|end| (end.clone(), sender.clone()));
+            let shared = last.passed.iter().map(|end| (end_of_child(end), sender.clone()));
             self.shared.lock().unwrap().extend(shared);
             if let Some(signal) = self.stopping() {
                 return Err(RunError::Interrupted { command, signal });
