@@ -11,11 +11,15 @@ use std::path::{Path, PathBuf};
 use crate::config::excluded;
 use crate::host::{ActError, Host, MountEntry, Subvolume, mount_of};
 use crate::model::job::{CapturePolicy, FilesSource};
+use crate::model::names::RunId;
 
 use super::is_at_or_below;
 
 /// The first part of the name of every btrfs snapshot that Stillpoint makes.
 pub const SNAPSHOT_PREFIX: &str = ".stillpoint.";
+
+/// How directories are called in which runs have copies for a while: this, what for, `-`, and the run's id.
+pub const STAGING_PREFIX: &str = ".stillpoint-";
 
 /// File systems in memory: lost at every boot, but not made up.
 const IN_MEMORY: &[&str] = &["ramfs", "tmpfs"];
@@ -252,6 +256,10 @@ impl PathSurvey<'_> {
         }
         // Not only what lies below the path: a mount below any of them would have no place in the snapshot.
         for nested in self.host.nested_subvolumes(&at)? {
+            if let Some(staging) = staging_of_ours(self.host, &at, &nested) {
+                self.exclude(found, &staging, literal);
+                continue;
+            }
             if is_top_level && is_snapshot_of_ours(&at, &nested) {
                 // An empty directory of that name would be in the copy, of another run's snapshot.
                 self.exclude(found, &nested, literal);
@@ -397,6 +405,21 @@ fn visible(mounts: Vec<MountEntry>) -> Vec<MountEntry> {
 pub fn is_snapshot_of_ours(top: &Path, nested: &Path) -> bool {
     let name = nested.file_name().unwrap_or_default().as_bytes();
     name.starts_with(SNAPSHOT_PREFIX.as_bytes()) && nested.parent() == Some(top)
+}
+
+/// The directory of ours above a subvolume that lies below `at`, if a run has made it to have copies there for a while:
+/// what it is called, and that nobody but root looks into it, tells it from what others call so.
+pub fn staging_of_ours(host: &dyn Host, at: &Path, nested: &Path) -> Option<PathBuf> {
+    let above =
+        nested.ancestors().skip(1).take_while(|above| *above != at && above.starts_with(at));
+    let is_ours = |directory: &&Path| {
+        let name = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let run = name.strip_prefix(STAGING_PREFIX).and_then(|name| name.rsplit('-').next());
+        run.is_some_and(|run| RunId::parse(run).is_some())
+            && matches!(host.path_state(directory), Ok(Some(it)) if it.uid == 0 && it.mode & 0o077 == 0)
+    };
+    let found = above.filter(is_ours).last();
+    found.map(Path::to_owned)
 }
 
 /// The files that the kernel swaps to, from `/proc/swaps` (proc(5)). Without that file there are none.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, FixedOffset, Offset, Utc};
 
-use super::survey::{Absent, Survey, closed, resolved, survey};
+use super::survey::{Absent, Survey, closed, resolved, staging_of_ours, survey};
 use super::view::view;
 use crate::config::testing;
 use crate::host::{
@@ -28,6 +28,8 @@ struct Machine {
     roots: BTreeSet<PathBuf>,
     nested: BTreeMap<PathBuf, Vec<PathBuf>>,
     swap_files: Vec<&'static str>,
+    /// Directories into which nobody but root looks.
+    closed: BTreeSet<PathBuf>,
     /// What leads where.
     links: Vec<(&'static str, &'static str)>,
 }
@@ -56,6 +58,11 @@ impl Machine {
     fn nests(mut self, outer: &str, inner: &[&str]) -> Self {
         self.roots.extend(inner.iter().map(PathBuf::from));
         self.nested.insert(outer.into(), inner.iter().map(PathBuf::from).collect());
+        self
+    }
+
+    fn closes(mut self, directory: &str) -> Self {
+        self.closed.insert(directory.into());
         self
     }
 
@@ -128,7 +135,7 @@ impl Host for Machine {
             size: 0,
             uid: 0,
             gid: 0,
-            mode: 0o755,
+            mode: if self.closed.contains(path) { 0o700 } else { 0o755 },
         }))
     }
 
@@ -404,6 +411,32 @@ fn what_is_nested_is_missing_unless_somebody_spoke_of_it() {
     assert_eq!(volumes(&found), ["/srv", "/srv/disk", "/srv/sub"]);
     assert_eq!(named(&found.missing), ["/srv/swap (swap file)"]);
     assert_eq!(found.holes, [] as [PathBuf; 0]);
+}
+
+#[test]
+fn what_a_run_of_ours_has_there_for_a_while_is_no_part_of_a_copy() {
+    let ours = "/srv/sub/.stillpoint-mounted-0a1b2c3d";
+    let received = format!("{ours}/copy");
+    let machine = || {
+        let machine = Machine::default().mounts("ext4", &["/"]).mounts("btrfs", &["/srv"]);
+        machine.nests("/srv", &[&received])
+    };
+    let found = machine().closes(ours).survey(&files(&["/srv"]));
+    assert_eq!(volumes(&found), ["/srv"]);
+    assert_eq!((found.holes, &found.missing), (vec![], &vec![]));
+    assert_eq!(found.exclude, [ours]);
+    // Others may call something of theirs so.
+    let found = machine().survey(&files(&["/srv"]));
+    assert_eq!(volumes(&found), ["/srv", &received]);
+    let is_ours = |directory: &str| {
+        let host = Machine::default().closes(&format!("/srv/{directory}"));
+        let nested = PathBuf::from(format!("/srv/{directory}/x"));
+        staging_of_ours(&host, Path::new("/srv"), &nested).is_some()
+    };
+    for name in ["restore", "unpacked", "mounted"] {
+        assert!(is_ours(&format!(".stillpoint-{name}-0a1b2c3d")), "{name}");
+    }
+    assert!(!is_ours(".stillpoint-mounted-x") && !is_ours("mounted-0a1b2c3d"));
 }
 
 #[test]

@@ -125,7 +125,9 @@ fn examine_here(host: &dyn Host, job: &SubvolumesSource, path: &Path) -> Result<
     };
     let mut absent = host.nested_subvolumes(&at)?;
     absent.retain(|nested| {
-        !(named(nested) || found.is_top_level() && survey::is_snapshot_of_ours(&at, nested))
+        let is_ours = found.is_top_level() && survey::is_snapshot_of_ours(&at, nested)
+            || survey::staging_of_ours(host, &at, nested).is_some();
+        !(is_ours || named(nested))
     });
     let mut swap_file = None;
     for swap in survey::swap_files(host) {
