@@ -40,7 +40,8 @@
 //! - Every effect on the machine is a value through [`host::Host`]; no shell, ever. So "a dry run changes
 //!   nothing" and "fail the n-th effect" see everything.
 //! - What outlives the process is in the ledger, durably, before it happens ([`model::undo`]). What only reads copies
-//!   may do with a ledger that a reboot empties ([`pipeline::session::LedgerDirectory`]).
+//!   may do with a ledger that a reboot empties ([`pipeline::session::LedgerDirectory`]), but for a copy that is received to
+//!   be mounted.
 //! - No outcome from an exit status alone: engines are classified by what they say, and a copy exists when
 //!   its target lists it.
 //! - Deletion is by exact id, recorded or listed as ours, decided and carried out under one lock, and proven by

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::model::names::JobName;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::pipeline;
+use crate::pipeline::mount::{Wanted, mount};
 use crate::pipeline::query;
 use crate::step::error::StepError;
 
@@ -25,6 +25,13 @@ pub struct MountArgs {
     /// The copy (default: latest), then the empty directory to mount it at
     #[arg(value_name = "[COPY] DIR", num_args = 1..=2, required = true)]
     rest: Vec<String>,
+    /// Where a copy that lies elsewhere is received: a directory of a btrfs of this machine (default: the target's scratch,
+    /// or beside the subvolume that the copy is of)
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// Receive it although there seems to be too little space
+    #[arg(long)]
+    ignore_space: bool,
     #[command(flatten)]
     of: CopyOptions,
 }
@@ -37,6 +44,7 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
         [] => return Err(StepError::new(Trouble::Usage, "name a directory").into()),
     };
     let directory: PathBuf = std::path::absolute(directory)?;
+    let scratch = args.scratch.as_ref().map(std::path::absolute).transpose()?;
     let setup = Setup::new(global, Use::ReadBack { dry_run: false })?;
     let query = args.of.query(&args.job);
     let (stopped, mut troubles) = setup.session(|cx| {
@@ -45,7 +53,9 @@ pub fn run(global: &Global, args: &MountArgs) -> Verdict {
             let at = directory.shown();
             render::say(&format!("{} is at {at} until `umount {at}` or Ctrl-C", copy.id));
         };
-        match pipeline::mount::mount(cx, engine, &copy, &directory, &ready) {
+        let (scratch, ignore_space) = (scratch.as_deref(), args.ignore_space);
+        let wanted = Wanted { at: &directory, scratch, ignore_space };
+        match mount(cx, engine, &copy, wanted, &ready) {
             Ok(()) => Ok(None),
             // Ctrl-C is how it is meant to be ended.
             Err(StepError { trouble: trouble @ Trouble::Signal(_), .. }) => Ok(Some(trouble)),

@@ -48,7 +48,7 @@ pub use error::EngineError;
 pub use kinds::{Engines, engine, engines};
 pub use report::{
     BackupReport, Change, ChangeKind, CheckReport, Compacted, ContentsCheck, Entry, Estimate,
-    Initialised, LocalCopy, Probe, RestoreReport, SentCopy,
+    Fetch, Initialised, LocalCopy, Probe, RestoreReport, SentCopy,
 };
 pub use request::{
     AsSubvolume, BackupRequest, Expected, Input, RestoreRequest, SentFrom, Snapshot, StillSubvolume,
@@ -369,6 +369,16 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When the repository cannot be asked.
     fn local_copy(&self, cx: Context<'_>, copy: &Copy) -> Result<Option<LocalCopy>, EngineError> {
+        let _ = (cx, copy);
+        Ok(None)
+    }
+
+    /// What it takes to receive a copy here ([`Engine::restore_as_subvolume`]) to look at it, where it lies on no file system
+    /// of this machine and nothing serves it; `None` where that is not what is to be done.
+    ///
+    /// # Errors
+    /// When the repository cannot be asked.
+    fn fetch(&self, cx: Context<'_>, copy: &Copy) -> Result<Option<Fetch>, EngineError> {
         let _ = (cx, copy);
         Ok(None)
     }

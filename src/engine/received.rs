@@ -1,10 +1,11 @@
 //! Copies on their way back: the stream of one is received as the subvolume that it is of.
 
-use super::sent::{Blame, culprit, failure, heard};
+use super::sent::{Blame, culprit, failure, heard, new_uuid, uuid};
 use super::{AsSubvolume, Context, Engine, EngineError, OnProgress};
-use crate::host::{Action, Chained, CommandSpec, Stream, Subvolume};
+use crate::host::{Action, Chained, CommandSpec, Stream, Subvolume, uuid_text};
 use crate::model::shown::Show;
-use crate::tools::btrfs::command::{self, Told};
+use crate::tools::btrfs::command::{self, Reader, Told};
+use crate::tools::btrfs::stage::Expectation;
 
 /// What receives a stream where it is wanted, and can write nowhere else.
 pub(super) fn receiver(engine: &dyn Engine, wanted: &AsSubvolume<'_>) -> CommandSpec {
@@ -16,8 +17,25 @@ pub(super) fn receiver(engine: &dyn Engine, wanted: &AsSubvolume<'_>) -> Command
     receive
 }
 
-/// Receives what these processes bring, the last of which is our stage, as the subvolume that was sent as `sent`. It is on
-/// the disk then; an empty one in a dry run.
+/// The stage that the stream of a whole copy passes, which was sent as `sent`; and the UUID as which it is received.
+///
+/// # Errors
+/// When that is no UUID.
+pub(super) fn stage(
+    cx: Context<'_>,
+    engine: &dyn Engine,
+    wanted: &AsSubvolume<'_>,
+    sent: &str,
+) -> Result<(CommandSpec, String), EngineError> {
+    let expected = Expectation { name: wanted.name.to_owned(), uuid: uuid(sent)?, parent: None };
+    let stage = command::stage(&expected, Reader::Next, engine.target().stall_timeout);
+    let other = wanted.nameless.then(|| new_uuid(cx.host));
+    let received = other.map_or_else(|| sent.to_owned(), uuid_text);
+    Ok((command::received_as(stage, other), received))
+}
+
+/// Receives what these processes bring, the last of which is our stage, as a subvolume that says it was received as `sent`. It
+/// is on the disk then; an empty one in a dry run.
 ///
 /// # Errors
 /// When it was not received whole.

@@ -62,6 +62,15 @@ pub struct LocalCopy {
     pub found: Subvolume,
 }
 
+/// What it takes to receive a copy that lies elsewhere, with all that it is a difference to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fetch {
+    /// So many bytes come over the line at most, where the target says it.
+    pub bytes: Option<u64>,
+    /// So many are laid out at most, but for what compresses them, where the target says it.
+    pub laid_out: Option<u64>,
+}
+
 /// What a look at a repository found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {

@@ -130,6 +130,8 @@ pub struct AsSubvolume<'a> {
     pub name: &'a str,
     /// Where alone the engine may write: that directory, first of all.
     pub confinement: Option<Confinement>,
+    /// Whether it is received as nothing that was ever sent: as long as it lies there, nobody takes it for a copy.
+    pub nameless: bool,
 }
 
 impl RestoreRequest {

@@ -25,6 +25,7 @@ pub mod preflight;
 pub mod prune;
 pub mod publish;
 pub mod query;
+mod received;
 pub mod recover;
 pub mod restore;
 pub mod run;

@@ -1,29 +1,32 @@
 //! One copy as a file system, in the host's namespace, until it is unmounted.
 //!
-//! The engine serves it, or it lies on this machine and is shown at another place. Either mount stays when we are
-//! killed, and one whose server was killed fails whoever looks at it. So it is in the ledger, like everything that
-//! outlives a process.
+//! The engine serves it, or it lies on this machine and is shown at another place; or it lies elsewhere, and is received
+//! here first, to be shown. Each mount stays when we are killed, and one whose server was killed fails whoever looks at
+//! it. So it is in the ledger, like everything that outlives a process.
 
-use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, EngineError};
-use crate::host::spec::quote;
-use crate::host::{
-    ActError, Action, CommandSpec, Effect, HELPER_LIMIT, Halt, Host, MountEntry, PathKind,
-};
+use crate::host::{CommandSpec, Halt, Host};
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
-use crate::model::shown::Show;
 use crate::model::undo::{EngineUndo, EntryId, Identity, Ledger, ServedMount};
-use crate::tools::fuse;
 
 use super::engine_lock::bracketed;
 use crate::step::context::RunContext;
 use crate::step::error::{StepError, ledger_error};
 
+mod fetched;
+mod intended;
+mod place;
 mod shown;
+mod unmount;
+
+pub use intended::Wanted;
+use intended::{instead, intended};
+use unmount::is_new;
+pub(super) use unmount::unmount;
 
 /// How long an engine may take until the copy is there: it loads the repository's index first, perhaps over a slow
 /// line.
@@ -45,32 +48,21 @@ pub fn mount(
     cx: RunContext<'_>,
     engine: &dyn Engine,
     copy: &Copy,
-    at: &Path,
+    wanted: Wanted<'_>,
     ready: &(dyn Fn() + Sync),
 ) -> Result<(), StepError> {
     let host = cx.host();
-    let at = host.canonical(at);
-    match host.path_state(&at)? {
-        Some(state) if state.kind == PathKind::Directory && state.empty => {}
-        _ => {
-            let text = format!("{} is not an empty directory", at.shown());
-            return Err(StepError::new(Trouble::Configuration, text));
-        }
-    }
-    let before = host.mounts()?.into_iter().filter(|entry| entry.at == at);
-    let mut intended = ServedMount {
-        source: String::new(),
-        subvolume: None,
-        before: before.map(|entry| entry.id).collect(),
-        boot_id: host.boot_id()?,
-        path: at,
-    };
+    let mut intended = intended(host, wanted.at)?;
     if let Some(local) = engine.local_copy(cx.engine(), copy)? {
         intended.subvolume = local.found.uuid.clone();
         return shown::show(cx, local, intended, ready);
     }
     let Some(source) = engine.mount_source() else {
-        return Err(StepError::new(Trouble::Environment, not_mounted(engine, copy)));
+        let fetch = bracketed(cx, engine, |engine, context| engine.fetch(context, copy))?;
+        let Some(fetch) = fetch else {
+            return Err(StepError::new(Trouble::Environment, not_mounted(engine, copy)));
+        };
+        return fetched::show(cx, (engine, copy, fetch), wanted, ready);
     };
     intended.source = source.into();
     let undo = EngineUndo::from(intended.clone());
@@ -83,10 +75,11 @@ pub fn mount(
 
 /// Why a copy cannot be mounted, and what may be done instead.
 fn not_mounted(engine: &dyn Engine, copy: &Copy) -> String {
-    let job = copy.series.as_ref().map_or("JOB", |series| series.job.as_str());
-    let (target, id) = (&engine.target().name, quote(&copy.id));
+    let target = &engine.target().name;
     format!(
-        "copies in target {target} cannot be mounted: they are on no file system of this machine, and nothing serves them — restore what you look for (stillpoint restore {job} {id} PATH --to DIR), or all of it (stillpoint restore {job} {id} --as-subvolume --to PATH, where the copy is of a subvolume)"
+        "{} in target {target} cannot be mounted: it is on no file system of this machine, and nothing serves it — {}",
+        copy.id,
+        instead(engine, copy)
     )
 }
 
@@ -168,71 +161,6 @@ impl Waiting<'_> {
                 let waited = ended.1.wait_timeout(over, INTERVAL);
                 over = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
-        }
-    }
-}
-
-/// Whether a mount is one of the intended kind at the intended place, and was not there before.
-fn is_new(intended: &ServedMount, entry: &MountEntry) -> bool {
-    let is_of_the_kind = entry.is_fuse() == intended.subvolume.is_none();
-    entry.at == intended.path && is_of_the_kind && !intended.before.contains(&entry.id)
-}
-
-/// Unmounts what is left mounted: the recorded mount or, where the crash came before the record, one of the intended
-/// kind that was not there before. The engine itself must have ended, and nobody else's is touched: a mount that is
-/// served is somebody else's, and so is one that shows another subvolume.
-pub(super) fn unmount(
-    host: &dyn Host,
-    intended: &ServedMount,
-    identity: Option<&Identity>,
-) -> Result<(), StepError> {
-    // A boot starts with none.
-    if intended.boot_id != host.boot_id()? {
-        return Ok(());
-    }
-    let is_ours = |entry: &&MountEntry| match identity {
-        Some(identity) => {
-            is_new(intended, entry)
-                && *identity == Identity::Mount { id: entry.id, device: entry.device }
-        }
-        // What is shown is looked at by who takes it away.
-        None if intended.subvolume.is_some() => {
-            is_new(intended, entry) && entry.file_system == "btrfs"
-        }
-        None => is_new(intended, entry) && entry.source == Path::new(&intended.source),
-    };
-    let mounts = host.mounts()?;
-    let Some(ours) = mounts.iter().rfind(is_ours) else { return Ok(()) };
-    let path = &intended.path;
-    if mounts.iter().rfind(|entry| entry.at == *path).is_some_and(|top| top.id != ours.id) {
-        let text = format!(
-            "something else is mounted over the copy at {} — unmount that first",
-            path.shown()
-        );
-        return Err(StepError::new(Trouble::Cleanup, text));
-    }
-    let subvolume = intended.subvolume.clone();
-    let action =
-        Action::Unmount { path: path.clone(), id: ours.id, device: ours.device, subvolume };
-    match host.act(&action) {
-        Ok(None) => return Ok(()),
-        Ok(Some(_)) => {}
-        Err(ActError::Io { source, .. })
-            if source.kind() == std::io::ErrorKind::PermissionDenied
-                && intended.subvolume.is_none() =>
-        {
-            // Whoever is not root has mounted it with its help.
-            let mut spec = CommandSpec::new(fuse::FUSERMOUNT, Effect::Mutate);
-            spec.time_limit = Some(HELPER_LIMIT);
-            host.run(&spec.args(["-u", "-z", "--"]).arg(path), &mut |_, _| {})?;
-        }
-        Err(error) => return Err(error.into()),
-    }
-    match host.mounts()?.iter().rfind(is_ours) {
-        None => Ok(()),
-        Some(_) => {
-            let text = format!("{} is still mounted — umount it", path.shown());
-            Err(StepError::new(Trouble::Cleanup, text))
         }
     }
 }

@@ -34,6 +34,7 @@ mod survey;
 
 use judge::judge;
 use own::Own;
+pub(super) use own::refuse_inside;
 pub use survey::places;
 use survey::{Survey, below, relative, survey};
 
@@ -174,7 +175,7 @@ fn plan(
         Some(to) => host.canonical(to),
     };
     if wanted.to.is_some() {
-        own::refuse_inside(host, cx.config(), &to)?;
+        refuse_inside(host, cx.config(), &to)?;
     }
     let found = destination(host, &to, wanted)?;
     let paths = plain(&wanted.paths)?;

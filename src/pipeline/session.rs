@@ -43,6 +43,7 @@ pub enum LedgerDirectory {
     /// with the ledger then, children end with the machine, and an engine's lock bears the machine's own name, by
     /// which the engine itself knows one of an earlier boot to be stale. What a restore has laid out is the exception: cut off by a reboot in such an hour, it stays in
     /// a directory `.stillpoint-restore-RUN` of root's, which the warning about the ledger lets a person expect.
+    /// What `mount` would receive it does not receive then ([`RunContext::durable`]): nobody would expect that.
     StateElseRuntime,
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::host::{ActError, Action, Host, mount_of};
+use crate::host::{ActError, Action, Host, MountEntry, mount_of};
 use crate::model::names::RunId;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
@@ -78,6 +78,24 @@ pub(super) fn out_of_reach(
     is_out.then(|| format!("{path}, on what was mounted at {at} and is not now"))
 }
 
+/// Refuses to take away what somebody sees elsewhere: its mount would be left, of which nobody could tell any more what it
+/// showed. The name holds a run's id, by which the table of mounts tells it.
+///
+/// # Errors
+/// When it is.
+fn refuse_seen(host: &dyn Host, directory: &Path) -> Result<(), StepError> {
+    let Some(name) = directory.file_name() else { return Ok(()) };
+    let shows = |mount: &&MountEntry| {
+        mount.file_system == "btrfs" && mount.root.components().any(|it| it.as_os_str() == name)
+    };
+    let Some(mount) = host.mounts()?.iter().find(shows).map(|mount| mount.at.clone()) else {
+        return Ok(());
+    };
+    let (directory, at) = (directory.shown(), mount.shown());
+    let text = format!("what lies in {directory} is still mounted at {at} — unmount that first");
+    Err(StepError::new(Trouble::Cleanup, text))
+}
+
 /// Removes a directory of a run's that a ledger holds, with all that is in it.
 ///
 /// # Errors
@@ -90,6 +108,9 @@ pub(super) fn remove(
     if let Some(place) = out_of_reach(host, directory, identity) {
         let text = format!("a directory cannot be removed: {place}");
         return Err(StepError::new(Trouble::Cleanup, text));
+    }
+    if directory.subvolumes {
+        refuse_seen(host, &directory.path)?;
     }
     let (path, identity) = (directory.path.clone(), identity.cloned());
     host.act(&Action::RemoveStaging { path, identity })?;

@@ -16,7 +16,7 @@ use super::engine_lock::bracketed;
 use super::staging::{elsewhere, try_own_directory};
 
 /// How the directory is called in which a copy is unpacked, before the run's id.
-const UNPACKED: &str = ".stillpoint-unpacked-";
+pub(super) const UNPACKED: &str = ".stillpoint-unpacked-";
 
 /// Does what looks into a copy, with the copy unpacked meanwhile where that is needed. `to` is where something is
 /// restored to: it is unpacked beside that where the configuration names no place.
@@ -49,7 +49,10 @@ pub(super) fn with_unpacked<T>(
 }
 
 /// Deletes what was received into a directory, if that is still the one that was made for it.
-fn delete_in(
+///
+/// # Errors
+/// When some of it cannot be deleted.
+pub(super) fn delete_in(
     host: &dyn Host,
     directory: &Path,
     identity: Option<&Identity>,

@@ -6,7 +6,7 @@ use std::path::Path;
 use stillpoint::model::keep::KeepPolicy;
 use stillpoint::model::outcome::{Outcome, Trouble};
 use stillpoint::model::target::ReadData;
-use stillpoint::pipeline::mount::mount;
+use stillpoint::pipeline::mount::{Wanted, mount};
 use stillpoint::pipeline::pin::pin;
 use stillpoint::pipeline::prune::{Request, prune};
 use stillpoint::step::error::StepError;
@@ -108,7 +108,9 @@ fn what_it_does_not_have_is_refused_and_leaves_nothing() {
     let said = engine.check(cx, ReadData::None, &mut |_| {}).map(drop);
     refused(said.map_err(StepError::from), "check a repository");
     let served = in_a_session(bench.pipeline(), |cx| {
-        mount(cx, engine, &copy, Path::new("/empty/copy"), &|| panic!("it is not there"))
+        let at = Path::new("/empty/copy");
+        let wanted = Wanted { at, scratch: None, ignore_space: false };
+        mount(cx, engine, &copy, wanted, &|| panic!("it is not there"))
     });
     refused(served, "cannot be mounted");
     let pinned = in_a_session(bench.pipeline(), |cx| pin(cx, engine, &copy, true).map(drop));

@@ -1,26 +1,63 @@
-//! A copy that is served as a file system, or shown where it is wanted, through every fault: whatever dies and when,
-//! nothing stays mounted, and nobody else's mount goes.
+//! A copy that is served as a file system, or shown where it is wanted, be it that it is received here for that, through
+//! every fault: whatever dies and when, nothing stays mounted or received, and nobody else's mount goes.
 
 use std::fs;
 use std::path::Path;
 
 use stillpoint::model::copy::Copy;
 use stillpoint::model::names::RunId;
-use stillpoint::model::outcome::Trouble;
-use stillpoint::pipeline::mount::mount;
+use stillpoint::model::outcome::{Outcome, Trouble};
+use stillpoint::model::target::Target;
+use stillpoint::pipeline::mount::{Wanted, mount};
 use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::session::{Cleanup, LedgerDirectory, session};
 use stillpoint::step::error::StepError;
 
 use crate::faults::{Bench, LIVE, Scene};
 use crate::loops;
+use crate::stored_streams::{CHAINED, placeless};
 use crate::subvolumes::SENT;
-use crate::support::fake_host::Fault;
+use crate::support::fake_host::{Fault, World};
+use crate::support::fake_tree::FakeTree;
+use crate::{plain, served};
 
 const AT: &str = "/empty/copy";
 
-/// One whose copies an engine serves, and one whose copies are there.
-const SCENES: [&Scene; 2] = [&LIVE, &SENT];
+/// One whose copies an engine serves, one whose copies are there, and those whose copies have to be received first: from
+/// Stillpoint on a server, from btrfs-progs there, and from stored streams, into a directory that they name and into one
+/// that they do not.
+const SCENES: [&Scene; 6] = [&LIVE, &SENT, &SERVED, &PLAIN, &STORED, &PLACELESS];
+
+const SERVED: Scene = Scene { world: server, ..served::SENT };
+
+const PLAIN: Scene = Scene { world: server, ..plain::SENT };
+
+const STORED: Scene = CHAINED;
+
+const PLACELESS: Scene = Scene { config: placeless, world: with_a_tree, ..CHAINED };
+
+fn server() -> World {
+    World { tree: FakeTree::mounted(), ..served::world() }
+}
+
+fn with_a_tree() -> World {
+    World { tree: FakeTree::mounted(), ..(CHAINED.world)() }
+}
+
+/// Whether copies are shown, and not served.
+fn is_shown(scene: &Scene) -> bool {
+    target(scene).engine.name() != "borg"
+}
+
+/// Whether they are received for that.
+fn is_fetched(scene: &Scene) -> bool {
+    let target = target(scene);
+    is_shown(scene) && !(target.engine.name() == "btrfs" && target.local.is_some())
+}
+
+fn target(scene: &Scene) -> Target {
+    (scene.config)(Path::new("/state")).targets.remove(0)
+}
 
 /// Whether an effect is that which mounts a copy.
 fn mounts(effect: &str) -> bool {
@@ -29,7 +66,10 @@ fn mounts(effect: &str) -> bool {
 
 fn newest(bench: &Bench) -> Copy {
     let engine = bench.pipeline().engine(&bench.config.targets[0]);
-    engine.list(bench.pipeline().engine_context()).unwrap().remove(0)
+    let copies = engine.list(bench.pipeline().engine_context()).unwrap();
+    // A difference, where there are any.
+    let found = copies.iter().find(|copy| copy.based_on.is_some()).or(copies.first());
+    found.unwrap().clone()
 }
 
 /// Mounts a copy, as the verb does.
@@ -39,7 +79,8 @@ fn serve(bench: &Bench, copy: &Copy) -> Result<(Result<(), StepError>, Cleanup),
     let host = &bench.host;
     let ready = || host.world().is_told = true;
     session(bench.pipeline(), &RunId::from_bytes([9; 4]), LedgerDirectory::State, |cx| {
-        mount(cx, engine, copy, Path::new(AT), &ready)
+        let wanted = Wanted { at: Path::new(AT), scratch: None, ignore_space: false };
+        mount(cx, engine, copy, wanted, &ready)
     })
 }
 
@@ -84,8 +125,10 @@ fn failing_any_effect(scene: &Scene) {
     let seed = Bench::with_history_of(scene);
     let copy = newest(&seed);
     for (n, what) in effects(scene, &seed, &copy).iter().enumerate() {
-        // Where nothing ends with it, a person who fails to unmount it tries again.
-        let is_tried_again = scene.kept == SENT.kept && what == "a person unmounts it";
+        // Where nothing ends with it, a person who fails to unmount it tries again; and what is not deleted is so with
+        // all that is left.
+        let is_tried_again = is_shown(scene) && what == "a person unmounts it"
+            || is_fetched(scene) && what.starts_with("delete the subvolume");
         for fault in [Fault::Fail(n), Fault::Signal(n)] {
             let bench = seed.duplicate(scene);
             bench.host.arm(fault);
@@ -101,6 +144,37 @@ fn failing_any_effect(scene: &Scene) {
             }
             recovers(&bench, &after);
         }
+    }
+}
+
+#[test]
+fn a_run_goes_on_beside_what_was_received() {
+    for scene in [&SERVED, &PLAIN, &STORED, &PLACELESS] {
+        let bench = Bench::with_history_of(scene);
+        let copy = newest(&bench);
+        bench.host.arm(Fault::None);
+        let engine = bench.pipeline().engine(&bench.config.targets[0]);
+        let ready = || {
+            let received = |effect: &&String| effect.contains("btrfs receive");
+            let received = bench.host.world().effects.iter().filter(received).count();
+            assert_eq!(received, if copy.based_on.is_some() { 2 } else { 1 });
+            let run = bench.run();
+            assert_eq!((&run.outcome, &run.troubles[..]), (&Outcome::Ok, &[][..]), "{run:#?}");
+            let there: Vec<String> = bench.host.world().held();
+            assert!(there.iter().any(|held| held.contains("mount 100 at")), "{there:?}");
+            bench.host.world().is_told = true;
+        };
+        bench.host.world().is_told = false;
+        let wanted = Wanted { at: Path::new(AT), scratch: None, ignore_space: false };
+        let run = RunId::from_bytes([9; 4]);
+        let (mounted, cleanup) =
+            session(bench.pipeline(), &run, LedgerDirectory::StateElseRuntime, |cx| {
+                mount(cx, engine, &copy, wanted, &ready)
+            })
+            .unwrap();
+        mounted.unwrap();
+        assert_eq!(cleanup, Cleanup::default());
+        bench.assert_released("a good end");
     }
 }
 
@@ -219,7 +293,7 @@ fn others_stay(scene: &Scene) {
     }
     // One of the engine's kind that was there before ours came is not ours.
     let bench = seed.duplicate(scene);
-    match scene.kept == SENT.kept {
+    match is_shown(scene) {
         true => drop(bench.host.world().show(Path::new("/pool/of-a-person"), Path::new(AT))),
         false => bench.host.world().serve(Path::new(AT)),
     }

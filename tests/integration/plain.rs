@@ -22,7 +22,7 @@ use crate::support::fake_host::Fault;
 use crate::support::fake_pool::{Ailment, FakePool};
 
 /// Two subvolumes, sent to such a machine.
-const SENT: Scene = Scene { config, world, kept: 4, ..LIVE };
+pub const SENT: Scene = Scene { config, world, kept: 4, ..LIVE };
 
 fn config(state: &Path) -> Config {
     let target = "keep.last = 2\nbtrfs.location = 'ssh://backup@nas/pool'\nbtrfs.remote-side = 'btrfs-progs'\nbtrfs.remote-sudo = true";

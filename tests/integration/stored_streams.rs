@@ -60,6 +60,11 @@ fn chained(state: &Path) -> Config {
     config(state, DIRECTORY)
 }
 
+/// As differences, where nothing says in what they may be received.
+pub fn placeless(state: &Path) -> Config {
+    config(state, "directory = '/archive'")
+}
+
 fn ended(state: &Path) -> Config {
     config(state, &format!("{DIRECTORY}\nfull-every = '30s'"))
 }

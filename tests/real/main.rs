@@ -21,6 +21,7 @@ mod contents;
 mod excludes;
 mod existing;
 mod faults;
+mod fetched;
 mod honest;
 mod jobs;
 mod locks;

@@ -24,7 +24,7 @@ const PROGRAMS: &str = "/usr/bin/btrfs, /usr/bin/cat, /usr/bin/dd, /usr/bin/find
 const ODD: &str = "it's $(touch x) `touch x`; *";
 
 /// A job on the subvolume `disk/home`, whose copies go to a directory of `copies` behind ssh.
-struct Scene {
+pub struct Scene {
     // In this order: who works on the disks goes before them.
     line: Line,
     sshd: Sshd,
@@ -40,7 +40,7 @@ impl Deref for Scene {
     }
 }
 
-fn scene(directory: &'static str, megabytes: u64) -> Scene {
+pub fn scene(directory: &'static str, megabytes: u64) -> Scene {
     let base = disks(directory, megabytes);
     let account = Account::new();
     account.may_run(PROGRAMS);

@@ -172,10 +172,6 @@ fn copies_on_a_server_are_as_those_on_this_machine() {
     machine.run(&["find", "empty"]).expect(0).says(&first);
     machine.run(&["estimate", "home"]).expect(0).says(&second);
     machine.run(&["diff", "home", &second, "live"]).expect(0);
-    let at = machine.path("mounted");
-    fs::create_dir(&at).unwrap();
-    let said = machine.run(&["mount", "home", &first, at.to_str().unwrap()]);
-    said.expect(4).says(&format!("stillpoint restore home {first} PATH --to DIR"));
     let diff = machine.run(&["diff", "home", &first, &second]).expect(0);
     assert!(diff.stdout.contains("home/empty"), "{}", diff.stdout);
     machine.run(&["verify", "home"]).expect(0).says("compared with the source");

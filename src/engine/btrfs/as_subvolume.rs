@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use super::BtrfsEngine;
 use super::catalog::Catalog;
-use crate::engine::sent::{Data, uuid};
+use crate::engine::sent::Data;
 use crate::engine::{AsSubvolume, Context, EngineError, OnProgress, received};
 use crate::host::{CommandSpec, Subvolume};
-use crate::tools::btrfs::command::{self, Reader, Sending};
-use crate::tools::btrfs::stage::Expectation;
+use crate::tools::btrfs::command::{self, Sending};
 
 impl BtrfsEngine {
     /// Restores a copy; see [`Engine::restore_as_subvolume`].
@@ -20,14 +19,10 @@ impl BtrfsEngine {
     ) -> Result<Subvolume, EngineError> {
         let catalog = self.open(cx)?;
         let (record, path) = self.held(&catalog, &wanted.copy.id)?;
-        let stage = command::stage(
-            &Expectation { name: wanted.name.to_owned(), uuid: uuid(&record.sent)?, parent: None },
-            Reader::Next,
-            self.target.stall_timeout,
-        );
+        let (stage, sent) = received::stage(cx, self, wanted, &record.sent)?;
         let before = [self.sending(&catalog, path, self.takes(&catalog)), stage];
         let blame = |spec: &_, ended: &_| catalog.place.why(spec, ended);
-        received::receive(cx, self, &before, (wanted, &record.sent), &blame, progress)
+        received::receive(cx, self, &before, (wanted, &sent), &blame, progress)
     }
 
     /// What sends a whole copy.

@@ -21,10 +21,10 @@ use super::way::Way;
 use super::wire::{Ask, Printed, Request};
 use crate::engine::estimate::measured;
 use crate::engine::made::{self, Made, sources_of};
-use crate::engine::sent::{Data, data_here, failure, heard, run_all, said, still_of, uuid};
+use crate::engine::sent::{Data, data_here, failure, heard, run_all, said, still_of};
 use crate::engine::{
     Adoption, AsSubvolume, BackupReport, BackupRequest, Change, CheckReport, Comparison, Context,
-    Engine, EngineError, Entry, Estimate, Initialised, Input as What, OnProgress, Probe,
+    Engine, EngineError, Entry, Estimate, Fetch, Initialised, Input as What, OnProgress, Probe,
     RestoreReport, RestoreRequest, SentCopy, needs, received, tree,
 };
 use crate::host::{CommandSpec, Completed, Fact, Input, StdoutMode, Stream, Subvolume, Tool};
@@ -33,8 +33,6 @@ use crate::model::needs::Needs;
 use crate::model::target::{BtrfsOptions, ReadData, Server, Target};
 use crate::tools::borg::name::series_in;
 use crate::tools::btrfs::PROGRAM;
-use crate::tools::btrfs::command::{self, Reader};
-use crate::tools::btrfs::stage::Expectation;
 use crate::tools::ssh::{self, Unbegun};
 
 /// The copies of a target that another machine keeps.
@@ -388,12 +386,15 @@ impl Engine for FarEngine {
     ) -> Result<Subvolume, EngineError> {
         let (listing, _) = self.listing(cx)?;
         let record = self.record_in(&listing, &wanted.copy.id)?;
-        let expected =
-            Expectation { name: wanted.name.to_owned(), uuid: uuid(&record.sent)?, parent: None };
-        let stage = command::stage(&expected, Reader::Next, self.target.stall_timeout);
+        let (stage, sent) = received::stage(cx, self, wanted, &record.sent)?;
         let before = [self.printing(Printed::Whole { copy: self.name(wanted.copy)? })?, stage];
         let blame = |spec: &_, ended: &_| self.blame(spec, ended);
-        received::receive(cx, self, &before, (wanted, &record.sent), &blame, progress)
+        received::receive(cx, self, &before, (wanted, &sent), &blame, progress)
+    }
+
+    fn fetch(&self, cx: Context<'_>, copy: &Copy) -> Result<Option<Fetch>, EngineError> {
+        let (listing, _) = self.listing(cx)?;
+        Ok(Some(Record::fetch(&listing.copies, &copy.id)))
     }
 
     fn sources(&self, _: Context<'_>, copy: &Copy) -> Result<Option<Vec<PathBuf>>, EngineError> {

@@ -13,7 +13,7 @@ use super::sent::{Data, data_here, run_all};
 use super::tree::{inside, packed, root_of, unpacked, walked};
 use super::{
     Adoption, AsSubvolume, BackupReport, BackupRequest, Change, CheckReport, Comparison, Context,
-    Engine, EngineError, Entry, Estimate, Initialised, Input, LocalCopy, OnProgress, Probe,
+    Engine, EngineError, Entry, Estimate, Fetch, Initialised, Input, LocalCopy, OnProgress, Probe,
     RestoreReport, RestoreRequest, SentCopy,
 };
 use crate::host::{Subvolume, Tool};
@@ -336,6 +336,15 @@ impl Engine for BtrfsEngine {
         let (record, path) = self.held(&catalog, &copy.id)?;
         let found = catalog.subvolume(&path)?.filter(|found| record.is_of(found));
         Ok(found.map(|found| LocalCopy { path, found }))
+    }
+
+    fn fetch(&self, cx: Context<'_>, copy: &Copy) -> Result<Option<Fetch>, EngineError> {
+        if self.server.is_none() {
+            return Ok(None);
+        }
+        let copies = self.open(cx)?.copies()?.into_iter();
+        let records: Vec<Record> = copies.map(|(record, _)| record).collect();
+        Ok(Some(Record::fetch(&records, &copy.id)))
     }
 
     fn contents(

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::place::is_untold;
+use crate::engine::Fetch;
 use crate::engine::made::Made;
 use crate::host::Subvolume;
 use crate::model::copy::Copy;
@@ -66,9 +67,78 @@ impl Record {
         self.sent == uuid || self.uuid == uuid
     }
 
+    /// What it takes to receive one of these whole. It is at most as long as the whole one and all differences after that
+    /// together, if all of them are there still.
+    pub fn fetch(records: &[Self], id: &str) -> Fetch {
+        let Some(mut record) = records.iter().find(|it| it.name == id) else {
+            return Fetch::default();
+        };
+        let mut bytes = record.bytes;
+        // No record is asked twice, whatever they say of each other.
+        for _ in records {
+            let Some(parent) = &record.parent else {
+                return Fetch { bytes, laid_out: bytes };
+            };
+            let Some(before) = records.iter().find(|it| it.uuid == *parent) else { break };
+            bytes = bytes.zip(before.bytes).and_then(|(all, more)| all.checked_add(more));
+            record = before;
+        }
+        Fetch::default()
+    }
+
     /// The copy as it is listed.
     pub fn copy(&self) -> Copy {
         let Record { files, pinned, unproven, .. } = *self;
         Copy { files, pinned, unproven, ..self.made.copy(&self.name) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::names::{HostName, JobName, RunId};
+
+    fn record(name: &str, parent: Option<&str>, bytes: Option<u64>) -> Record {
+        Record {
+            format: Record::FORMAT,
+            name: name.into(),
+            uuid: format!("{name}-uuid"),
+            sent: "sent".into(),
+            generation: 1,
+            changed: 1,
+            parent: parent.map(|parent| format!("{parent}-uuid")),
+            made: Made {
+                host: HostName::new("web1").unwrap(),
+                job: JobName::new("home").unwrap(),
+                item: Some("/home".into()),
+                run: RunId::from_bytes([1; 4]),
+                machine: None,
+                time: chrono::DateTime::UNIX_EPOCH,
+            },
+            bytes,
+            files: None,
+            pinned: false,
+            unproven: false,
+            going: false,
+        }
+    }
+
+    #[test]
+    fn what_is_fetched_is_known_as_far_as_all_differences_are() {
+        let records = [
+            record("whole", None, Some(100)),
+            record("second", Some("whole"), Some(10)),
+            record("third", Some("second"), Some(1)),
+            record("alone", Some("gone"), Some(5)),
+            record("untold", Some("whole"), None),
+            record("one", Some("other"), Some(1)),
+            record("other", Some("one"), Some(1)),
+        ];
+        let of = |name: &str| Record::fetch(&records, name);
+        assert_eq!(of("whole"), Fetch { bytes: Some(100), laid_out: Some(100) });
+        assert_eq!(of("third"), Fetch { bytes: Some(111), laid_out: Some(111) });
+        for name in ["alone", "untold", "one", "nowhere"] {
+            assert_eq!(of(name).bytes, None, "{name}");
+        }
     }
 }

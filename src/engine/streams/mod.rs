@@ -12,7 +12,7 @@ use super::made::{self, Made, sources_of};
 use super::sent::version;
 use super::{
     AsSubvolume, BackupReport, BackupRequest, Change, CheckReport, Context, Engine, EngineError,
-    Entry, Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, SentCopy, needs,
+    Entry, Fetch, Initialised, OnProgress, Probe, RestoreReport, RestoreRequest, SentCopy, needs,
 };
 use crate::host::{Subvolume, Tool};
 use crate::model::copy::{Copy, Series};
@@ -226,6 +226,10 @@ impl Engine for StreamsEngine {
         progress: OnProgress<'_>,
     ) -> Result<Subvolume, EngineError> {
         self.receive_as(cx, wanted, progress)
+    }
+
+    fn fetch(&self, cx: Context<'_>, copy: &Copy) -> Result<Option<Fetch>, EngineError> {
+        self.fetch_of(cx, copy).map(Some)
     }
 
     fn sources(&self, _: Context<'_>, copy: &Copy) -> Result<Option<Vec<PathBuf>>, EngineError> {

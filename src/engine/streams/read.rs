@@ -8,7 +8,9 @@ use super::{StreamsEngine, Unpacked};
 use crate::engine::made::chosen;
 use crate::engine::sent::{culprit, failure, new_uuid, said, uuid};
 use crate::engine::tree::Tree;
-use crate::engine::{AsSubvolume, CheckReport, Context, EngineError, OnProgress, received, secret};
+use crate::engine::{
+    AsSubvolume, CheckReport, Context, EngineError, Fetch, OnProgress, received, secret,
+};
 use crate::host::{
     Action, Chained, CommandSpec, Completed, Exit, Subvolume, TrustKind, Watch, uuid_text,
 };
@@ -237,7 +239,7 @@ impl StreamsEngine {
         progress: OnProgress<'_>,
     ) -> Result<(), EngineError> {
         let catalog = self.open(cx)?;
-        let wanted = AsSubvolume { copy, into, name: &copy.id, confinement: None };
+        let wanted = AsSubvolume { copy, into, name: &copy.id, confinement: None, nameless: false };
         self.receive_chain(&catalog, &wanted, progress)?;
         let unpacked = Unpacked { copy: copy.id.clone(), at: into.join(&copy.id) };
         *self.unpacked.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(unpacked);
@@ -256,6 +258,17 @@ impl StreamsEngine {
         // What was received is nowhere yet.
         cx.host.act(&Action::FlushFileSystem { path: wanted.into.to_owned() })?;
         Ok(received)
+    }
+
+    /// What it takes to receive a copy; see [`Engine::fetch`](crate::engine::Engine::fetch).
+    pub(super) fn fetch_of(&self, cx: Context<'_>, copy: &Copy) -> Result<Fetch, EngineError> {
+        let catalog = self.open(cx)?;
+        let chain = self.chain(&catalog, &copy.id)?;
+        let sum = |bytes: fn(&Record) -> u64| {
+            chain.iter().try_fold(0_u64, |sum, record| sum.checked_add(bytes(record)))
+        };
+        let bytes = sum(|record| record.stored.bytes);
+        Ok(Fetch { bytes, laid_out: sum(|record| record.stream.bytes) })
     }
 
     /// Receives a copy, beside all that it is a difference to.
@@ -282,7 +295,7 @@ impl StreamsEngine {
             let wanted = AsSubvolume { name, confinement, ..*wanted };
             // Whatever shares data with what lies there finds that by the UUID it was received as, and others may have been
             // received as what was sent.
-            let other = (!is_it).then(|| new_uuid(catalog.store.cx.host));
+            let other = (!is_it || wanted.nameless).then(|| new_uuid(catalog.store.cx.host));
             received = self.receive_one(catalog, record, (base.as_deref(), other), &wanted)?;
             base = other.map(uuid_text);
         }

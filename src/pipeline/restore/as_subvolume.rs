@@ -10,9 +10,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::capture::workplaces;
-use crate::engine::{AsSubvolume, Engine};
-use crate::host::{ActError, Action, Confinement, Located, Staged, Subvolume, SubvolumeAction};
+use crate::engine::Engine;
+use crate::host::{ActError, Action, Located, Subvolume, SubvolumeAction};
 use crate::model::copy::{Copy, Series};
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Trouble;
@@ -21,6 +20,7 @@ use crate::model::undo::{Identity, StagingDirectory, WaitingSubvolume};
 
 use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::query::{self, Query};
+use crate::pipeline::received::wanted;
 use crate::pipeline::select::finished_copies;
 use crate::pipeline::staging::{elsewhere, try_own_directory};
 use crate::step::context::RunContext;
@@ -250,14 +250,8 @@ impl Work<'_> {
     }
 
     fn receive(&self, staged: &Workplace, part: &Part, name: &str) -> Result<Subvolume, StepError> {
-        let host = self.cx.host();
-        let [_, at] = workplaces(&self.cx.config().settings);
-        let confinement =
-            staged.identity.clone().filter(|_| host.may_confine()).map(|identity| Confinement {
-                staged: vec![Staged { path: staged.path.clone(), identity, at }],
-                writable: Vec::new(),
-            });
-        let wanted = AsSubvolume { copy: &part.copy, into: &staged.path, name, confinement };
+        let into = (staged.path.as_path(), staged.identity.as_ref());
+        let wanted = wanted(self.cx, &part.copy, into, name);
         bracketed(self.cx, self.engine, |engine, context| {
             engine.restore_as_subvolume(context, &wanted, &mut |_| {})
         })

@@ -134,7 +134,11 @@ fn parts(host: &dyn Host, sight: &Sight<'_>, directory: &Path) -> Vec<(PathBuf, 
 ///
 /// # Errors
 /// With what it lies in, or when it cannot be told what is mounted.
-pub(super) fn refuse_inside(host: &dyn Host, config: &Config, to: &Path) -> Result<(), StepError> {
+pub(in crate::pipeline) fn refuse_inside(
+    host: &dyn Host,
+    config: &Config,
+    to: &Path,
+) -> Result<(), StepError> {
     let own = own(host, config, &[to.to_owned()])?;
     for above in to.ancestors() {
         // What is not there yet, or closed to us, is not what was found.

@@ -440,6 +440,11 @@ fn is_missing(world: &World, path: &Path) -> bool {
         || is_away
 }
 
+/// Whether something is, or lies in, a directory of ours that goes again.
+fn is_staging(path: &Path) -> bool {
+    path.to_str().unwrap().contains(".stillpoint-")
+}
+
 fn completed(answer: Answer) -> Completed {
     Completed {
         is_predicted: false,
@@ -683,7 +688,9 @@ impl Host for FakeHost {
             }
             Action::Show { path, found, at } => {
                 let shown = self.effect(action.summary(), |world| {
-                    let is_it = world.pool.at(path).as_ref() == Some(found);
+                    let there = world.pool.at(path).or_else(|| world.tree.at(path));
+                    let there = there.or_else(|| world.store.received.get(path).cloned());
+                    let is_it = there.as_ref() == Some(found);
                     is_it.then(|| world.show(path, at))
                 });
                 let shown = shown.ok_or_else(|| failed(path))?;
@@ -780,7 +787,7 @@ impl Host for FakeHost {
             panic!("a look at {} never comes back", path.display());
         }
         let stored = world.store.file(path).map(Vec::len);
-        let unpacked = world.staging.get(path).copied().filter(|_| FakeStore::is_scratch(path));
+        let unpacked = world.staging.get(path).copied().filter(|_| is_staging(path));
         // The root of every btrfs subvolume has this inode.
         let is_root = world.btrfs.subvolumes.contains_key(path);
         // Everything else is something of its own.
@@ -801,7 +808,7 @@ impl Host for FakeHost {
             size: stored.unwrap_or_default() as u64,
             uid: 0,
             gid: 0,
-            mode: if FakePool::holds(path) { 0o700 } else { 0o755 },
+            mode: if FakePool::holds(path) || unpacked.is_some() { 0o700 } else { 0o755 },
         }))
     }
 
@@ -885,7 +892,12 @@ impl Host for FakeHost {
             let nested = world.store.received.keys().filter(|path| path.starts_with(root));
             return Ok(nested.cloned().collect());
         }
-        Ok(world.btrfs.nested.get(root).cloned().unwrap_or_default())
+        if world.staging.contains_key(root) {
+            return Ok(world.tree.nested(root));
+        }
+        let mut nested = world.btrfs.nested.get(root).cloned().unwrap_or_default();
+        nested.extend(world.tree.nested(root).into_iter().filter(|path| is_staging(path)));
+        Ok(nested)
     }
 
     fn received_as(&self, directory: &Path, uuid: [u8; 16]) -> Result<usize, ActError> {

@@ -13,6 +13,7 @@ use stillpoint::tools::object::Digest;
 use super::fake_borg::Answer;
 use super::fake_btrfs::FakeBtrfs;
 use super::fake_pool::{OnTheWay, option};
+use super::fake_tree::received_into;
 
 /// Where it is.
 pub const LOCATION: &str = "/archive";
@@ -204,7 +205,7 @@ impl FakeStore {
             received: generation,
             ..Subvolume::default()
         };
-        let into = Path::new(chain.last().unwrap().args.last().unwrap());
+        let into = received_into(chain.last().unwrap());
         assert_eq!(self.received.insert(into.join(copy), found), None, "two of one name");
         let says = |n: usize| if n == 0 { said.clone() } else { Vec::new() };
         (0..chain.len()).map(|n| Answer::told(says(n))).collect()

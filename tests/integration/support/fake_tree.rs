@@ -16,6 +16,14 @@ use super::fake_store::FakeStore;
 /// What is mounted where, from the top-level subvolume on.
 const MOUNTED: [(&str, &str); 2] = [("/home", "@home"), ("/srv", "@srv")];
 
+/// Where the machine itself finds the directory that something is received into.
+pub fn received_into(receive: &CommandSpec) -> PathBuf {
+    match &receive.confinement {
+        Some(confinement) => confinement.staged[0].path.clone(),
+        None => PathBuf::from(receive.args.last().unwrap()),
+    }
+}
+
 /// A subvolume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -104,10 +112,20 @@ impl FakeTree {
         self.find(&Self::from_top(path)?)
     }
 
-    /// Receives a copy of the pool.
+    /// Receives a copy of a pool.
     pub fn receive(&mut self, pool: &FakePool, chain: &[&CommandSpec]) -> Vec<Answer> {
-        let [send, stage, receive] = chain else { panic!("a chain of {}", chain.len()) };
-        let copy = pool.subvolumes.get(Path::new(send.args.last().unwrap())).unwrap();
+        self.receive_copy(pool, Path::new(chain[0].args.last().unwrap()), chain)
+    }
+
+    /// The same of a copy that is named in another way.
+    pub fn receive_copy(
+        &mut self,
+        pool: &FakePool,
+        copy: &Path,
+        chain: &[&CommandSpec],
+    ) -> Vec<Answer> {
+        let [_, stage, receive] = chain else { panic!("a chain of {}", chain.len()) };
+        let copy = pool.subvolumes.get(copy).unwrap();
         assert!(!copy.is_emptied, "an empty copy is given back");
         assert_eq!(option(stage, "--uuid").as_deref(), Some(copy.sent.as_str()));
         let into = &receive.confinement.as_ref().unwrap().staged[0].path;
@@ -126,14 +144,18 @@ impl FakeTree {
         };
         let is_there = |base: &String| self.nodes.values().any(|it| is_it(it, base));
         assert!(base.as_ref().is_none_or(is_there), "a difference to what is not there");
-        let into = match &receive.confinement {
-            Some(confinement) => confinement.staged[0].path.clone(),
-            None => PathBuf::from(receive.args.last().unwrap()),
-        };
+        let into = received_into(receive);
         let (digest, generation) = store.given(give);
         self.add_received(stage, &into, generation);
         let says = |n: usize| if n == 0 { vec![digest.clone()] } else { Vec::new() };
         (0..chain.len()).map(|n| Answer::told(says(n))).collect()
+    }
+
+    /// What lies in a directory of the machine.
+    pub fn nested(&self, directory: &Path) -> Vec<PathBuf> {
+        let Some(from_top) = Self::from_top(directory) else { return Vec::new() };
+        let below = self.nodes.keys().filter_map(|path| path.strip_prefix(&from_top).ok());
+        below.map(|below| directory.join(below)).collect()
     }
 
     fn add_received(&mut self, stage: &CommandSpec, into: &Path, generation: u64) {
@@ -272,7 +294,7 @@ impl FakeTree {
         let is_left = |(path, node): &(&PathBuf, &Node)| {
             let path = path.to_str().unwrap();
             let waits = path.contains(".before-restore.") && node.content != "what lives";
-            path.contains(".stillpoint-restore-") || waits
+            path.contains(".stillpoint-") || waits
         };
         self.nodes.iter().filter(is_left).map(|(path, _)| format!("subvolume {path:?}")).collect()
     }

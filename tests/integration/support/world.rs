@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use stillpoint::host::{CommandSpec, EnvValue, Exit, MountEntry, PrivateMount, Tool};
+use stillpoint::host::{CommandSpec, EnvValue, Exit, Input, MountEntry, PrivateMount, Tool};
 
 use super::fake_borg::{Answer, FakeBorg};
 use super::fake_btrfs::FakeBtrfs;
@@ -16,7 +16,7 @@ use super::fake_pool::{FakePool, OnTheWay, option};
 use super::fake_pulled;
 use super::fake_server::FakeServer;
 use super::fake_store::{FakeStore, KEEPER};
-use super::fake_tree::FakeTree;
+use super::fake_tree::{FakeTree, received_into};
 use super::fake_vault::FakeVault;
 
 /// What happens at the n-th effect.
@@ -327,6 +327,7 @@ pub fn carry_out(world: &mut World, spec: &CommandSpec) -> Answer {
 
 /// What processes do and say of which each reads what the one before it writes.
 pub fn carry_out_chain(world: &mut World, chain: &[&CommandSpec]) -> Vec<Answer> {
+    let is_far = chain[0].tool.name() == "ssh";
     let pulled = fake_pulled::sender(world, chain[0]);
     let chain: Vec<&CommandSpec> = match &pulled {
         Some((_, send)) => [&[send], &chain[1..]].concat(),
@@ -337,12 +338,16 @@ pub fn carry_out_chain(world: &mut World, chain: &[&CommandSpec]) -> Vec<Answer>
     let names = |spec: &CommandSpec, holds: fn(&Path) -> bool| {
         spec.args.last().is_some_and(|path| holds(Path::new(path)))
     };
-    let World { pool, store, btrfs, tree, .. } = world;
+    let World { pool, store, btrfs, tree, server, .. } = world;
     let btrfs = pulled.as_ref().map_or(&*btrfs, |(there, _)| there);
     match first_word(last).as_str() {
-        "receive" if names(last, FakeStore::is_scratch) => store.receive(chain),
+        "receive" if FakeStore::is_scratch(&received_into(last)) => store.receive(chain),
         // On its way back.
         "receive" if FakeStore::gives(first) => tree.receive_stored(store, chain),
+        "receive" if is_far && FakeTree::from_top(&received_into(last)).is_some() => {
+            let pool = &server.as_ref().expect("there is a server").world.pool;
+            tree.receive_copy(pool, &given_back(pool, first), chain)
+        }
         "receive" if names(first, FakePool::holds) => tree.receive(pool, chain),
         "receive" => pool.receive(btrfs, chain),
         "list-changes" => pool.measure(chain),
@@ -361,6 +366,16 @@ pub fn carry_out_chain(world: &mut World, chain: &[&CommandSpec]) -> Vec<Answer>
             _ => chain.iter().map(|spec| carry_out(world, spec)).collect(),
         },
     }
+}
+
+/// The copy that another machine gives back: the one that is named to btrfs there, or to Stillpoint.
+fn given_back(pool: &FakePool, first: &CommandSpec) -> PathBuf {
+    let Input::Bytes(asked) = &first.input else {
+        return PathBuf::from(first.args.last().unwrap());
+    };
+    let asked = String::from_utf8_lossy(asked);
+    let named = |path: &&PathBuf| asked.contains(path.file_name().unwrap().to_str().unwrap());
+    pool.subvolumes.keys().find(named).unwrap().clone()
 }
 
 /// The same of a stream that is torn before its end, which is received in parts.
