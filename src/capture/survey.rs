@@ -19,7 +19,7 @@ use super::is_at_or_below;
 pub const SNAPSHOT_PREFIX: &str = ".stillpoint.";
 
 /// How directories are called in which runs have copies for a while: this, what for, `-`, and the run's id.
-pub const STAGING_PREFIX: &str = ".stillpoint-";
+const STAGING_PREFIX: &str = ".stillpoint-";
 
 /// File systems in memory: lost at every boot, but not made up.
 const IN_MEMORY: &[&str] = &["ramfs", "tmpfs"];
@@ -405,6 +405,11 @@ fn visible(mounts: Vec<MountEntry>) -> Vec<MountEntry> {
 pub fn is_snapshot_of_ours(top: &Path, nested: &Path) -> bool {
     let name = nested.file_name().unwrap_or_default().as_bytes();
     name.starts_with(SNAPSHOT_PREFIX.as_bytes()) && nested.parent() == Some(top)
+}
+
+/// The name of a directory in which a run has copies for a while.
+pub fn staging_name(what_for: &str, run: &RunId) -> String {
+    format!("{STAGING_PREFIX}{what_for}-{run}")
 }
 
 /// The directory of ours above a subvolume that lies below `at`, if a run has made it to have copies there for a while:

@@ -48,7 +48,7 @@ pub struct RestoreArgs {
     stdout: bool,
     /// Restore as a subvolume: --to names what it is to become, and with --in-place it changes places with what is there,
     /// which is kept beside it (copies of subvolumes only)
-    #[arg(long, conflicts_with_all = ["stdout", "into_existing", "owners_by_name", "ignore_space"])]
+    #[arg(long, conflicts_with_all = ["stdout", "into_existing", "owners_by_name"])]
     as_subvolume: bool,
     /// Restore even if the directory has something in it; what has the same path is replaced
     #[arg(long, requires = "to")]
@@ -103,7 +103,8 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
             [path] => Some(path.as_path()),
             _ => return Err(usage("--stdout writes one file: name one path").into()),
         };
-        let ((), troubles) = setup.session(|cx| restore::stream(cx, &query, named, path))?;
+        let ((), troubles) =
+            setup.session(|cx| restore::stream(cx, &query, named, path, args.ignore_space))?;
         return Ok(troubles);
     }
     if args.in_place && !args.dry_run {
@@ -114,7 +115,13 @@ pub fn run(global: &Global, args: &RestoreArgs) -> Verdict {
         if !wanted.paths.is_empty() {
             return Err(usage("--as-subvolume restores all of a copy: name no path").into());
         }
-        return subvolume::restore(global, &setup, &query, named, wanted.to.as_deref());
+        return subvolume::restore(
+            global,
+            &setup,
+            &query,
+            named,
+            (wanted.to.as_deref(), wanted.ignore_space),
+        );
     }
     let (restored, mut troubles) =
         setup.session(|cx| restore::restore(cx, &query, named, &wanted))?;

@@ -301,15 +301,14 @@ pub trait Engine: Send + Sync {
     /// there; the caller removes it.
     ///
     /// # Errors
-    /// When it is not all there.
+    /// When it is not all there, or takes what is to stay free.
     fn unpack(
         &self,
         cx: Context<'_>,
-        copy: &Copy,
-        into: &std::path::Path,
+        wanted: &AsSubvolume<'_>,
         progress: OnProgress<'_>,
     ) -> Result<(), EngineError> {
-        let _ = (cx, copy, into, progress);
+        let _ = (cx, wanted, progress);
         Err(EngineError::unsupported(self.target(), "unpack a copy"))
     }
 

@@ -1,9 +1,14 @@
 //! Copies on their way back: the stream of one is received as the subvolume that it is of.
 
+use std::path::Path;
+
 use super::sent::{Blame, culprit, failure, heard, new_uuid, uuid};
 use super::{AsSubvolume, Context, Engine, EngineError, OnProgress};
-use crate::host::{Action, Chained, CommandSpec, Stream, Subvolume, uuid_text};
+use crate::host::{
+    Action, Chained, CommandSpec, Halt, Host, PrivateView, RunError, Stream, Subvolume, uuid_text,
+};
 use crate::model::shown::Show;
+use crate::model::size;
 use crate::tools::btrfs::command::{self, Reader, Told};
 use crate::tools::btrfs::stage::Expectation;
 
@@ -34,7 +39,7 @@ pub(super) fn stage(
     Ok((command::received_as(stage, other), received))
 }
 
-/// Receives what these processes bring, the last of which is our stage, as a subvolume that says it was received as `sent`. It
+/// Receives what these processes bring, the one that sends and our stage, as a subvolume that says it was received as `sent`. It
 /// is on the disk then; an empty one in a dry run.
 ///
 /// # Errors
@@ -42,22 +47,26 @@ pub(super) fn stage(
 pub(super) fn receive(
     cx: Context<'_>,
     engine: &dyn Engine,
-    before: &[CommandSpec],
+    [sending, stage]: [CommandSpec; 2],
     (wanted, sent): (&AsSubvolume<'_>, &str),
     blame: Blame<'_>,
     progress: OnProgress<'_>,
 ) -> Result<Subvolume, EngineError> {
     let receive = receiver(engine, wanted);
     let _told = cx.host.watch_writes(wanted.into)?;
-    let chained = cx.host.chain(before, &receive, &mut |stream, line| {
+    let mut room = Room::of(cx.host, wanted);
+    let before = [sending, room.watching(stage)];
+    let chained = cx.host.chain(&before, &receive, &mut |stream, line| {
         if stream == Stream::ProducerErr {
             heard(line, progress);
+            room.look();
         }
-    })?;
+    });
+    let chained = room.judged(chained)?;
     if chained.last.is_predicted {
         return Ok(Subvolume::default());
     }
-    if let Some((spec, ended)) = culprit(before, &receive, &chained) {
+    if let Some((spec, ended)) = culprit(&before, &receive, &chained) {
         return Err(match std::ptr::eq(ended, &chained.last) {
             true => failure(engine.target(), spec, ended).of_destination(wanted.into),
             false => blame(spec, ended),
@@ -66,6 +75,8 @@ pub(super) fn receive(
     let whole = passed(&chained).filter(|told| told.whole);
     // What was received is nowhere yet.
     cx.host.act(&Action::FlushFileSystem { path: wanted.into.to_owned() })?;
+    // What came at once was on no disk when somebody looked.
+    room.require()?;
     let at = wanted.into.join(wanted.name);
     let found = cx.host.subvolume(&at)?;
     let is_it =
@@ -74,6 +85,68 @@ pub(super) fn receive(
         let what = format!("btrfs receive ended well, and {} is not what was sent", at.shown());
         EngineError::Output { engine: "btrfs", what }
     })
+}
+
+/// The space that stays free where something is received, whatever was said of how much that is.
+pub(super) struct Room<'a> {
+    host: &'a dyn Host,
+    into: &'a Path,
+    leave_free: Option<u64>,
+    halt: Halt,
+    full: Option<EngineError>,
+}
+
+impl<'a> Room<'a> {
+    pub fn of(host: &'a dyn Host, wanted: &AsSubvolume<'a>) -> Self {
+        let (into, leave_free) = (wanted.into, wanted.leave_free);
+        Self { host, into, leave_free, halt: Halt::default(), full: None }
+    }
+
+    /// Our stage, which tells about once a second how far it is, and ends when there is too little.
+    pub fn watching(&self, stage: CommandSpec) -> CommandSpec {
+        let view = PrivateView { halt: self.halt.clone(), ..stage.view };
+        CommandSpec { view, ..stage }
+    }
+
+    /// Ends what is received when there is too little.
+    pub fn look(&mut self) {
+        if self.full.is_none()
+            && let Err(error) = self.require()
+        {
+            self.halt.raise(error.to_string());
+            self.full = Some(error);
+        }
+    }
+
+    /// What was received, unless it was ended so.
+    ///
+    /// # Errors
+    /// As the processes, or with what it was ended for.
+    pub fn judged(&mut self, chained: Result<Chained, RunError>) -> Result<Chained, EngineError> {
+        match (chained, self.full.take()) {
+            // It may have come to its end just then.
+            (Ok(_) | Err(RunError::Halted { .. }), Some(full)) => Err(full),
+            (chained, _) => Ok(chained?),
+        }
+    }
+
+    /// Refuses to go on where less is free than is to stay free.
+    ///
+    /// # Errors
+    /// [`EngineError::DestinationFull`], or when the file system cannot be asked.
+    pub fn require(&self) -> Result<(), EngineError> {
+        let Some(leave) = self.leave_free else { return Ok(()) };
+        let free = self.host.free_space(self.into)?;
+        if free >= leave {
+            return Ok(());
+        }
+        let detail = format!(
+            "{} free where {} stay free unless --ignore-space is given",
+            size::show(free),
+            size::show(leave)
+        );
+        Err(EngineError::DestinationFull { to: self.into.to_owned(), detail })
+    }
 }
 
 /// What our stage told last.

@@ -132,6 +132,8 @@ pub struct AsSubvolume<'a> {
     pub confinement: Option<Confinement>,
     /// Whether it is received as nothing that was ever sent: as long as it lies there, nobody takes it for a copy.
     pub nameless: bool,
+    /// So many bytes stay free there, for what else is on that file system; `None`: it may take all.
+    pub leave_free: Option<u64>,
 }
 
 impl RestoreRequest {

@@ -132,6 +132,15 @@ impl Source {
         }
     }
 
+    /// The subvolumes of this machine that are taken over as they are, with an empty directory for each that lies in them.
+    pub fn subvolumes_here(&self) -> &[PathBuf] {
+        match self {
+            Source::Files(_) | Source::Commands(_) => &[],
+            Source::Subvolumes(SubvolumesSource { from: Some(_), .. }) => &[],
+            Source::Subvolumes(SubvolumesSource { paths, from: None, .. }) => paths,
+        }
+    }
+
     /// Whether a run makes a file system read-only to read it, which all see.
     pub fn makes_read_only(&self) -> bool {
         match self {

@@ -4,10 +4,41 @@ use std::path::Path;
 
 use crate::capture::workplaces;
 use crate::engine::AsSubvolume;
-use crate::host::{Confinement, Staged};
+use crate::host::spec::quote;
+use crate::host::{
+    ActError, Action, Confinement, Host, PathKind, Staged, SubvolumeAction, TrustKind, mount_of,
+};
 use crate::model::copy::Copy;
+use crate::model::keep::MinFree;
+use crate::model::shown::Show;
 use crate::model::undo::Identity;
 use crate::step::context::RunContext;
+use crate::step::error::StepError;
+
+use super::restore::own::used;
+use super::staging::refuse_seen;
+
+/// How much stays free of where a copy is received: others write to that file system, perhaps what the copy is of. A look at
+/// it misses what came within a second and what is on no disk yet.
+const RESERVE: MinFree = MinFree::Percent(5);
+
+/// More than that need not be.
+const RESERVE_AT_MOST: u64 = 10 << 30;
+
+/// So many bytes stay free of the file system that holds a place, unless a person wants all of it.
+///
+/// # Errors
+/// When it cannot be asked.
+pub(super) fn reserve(
+    host: &dyn Host,
+    place: &Path,
+    ignore_space: bool,
+) -> Result<Option<u64>, ActError> {
+    if ignore_space {
+        return Ok(None);
+    }
+    Ok(Some(RESERVE.of(host.total_space(place)?).min(RESERVE_AT_MOST)))
+}
 
 /// What an engine is asked for that is to receive a copy under a name into a directory of ours, and to write nowhere else.
 pub(super) fn wanted<'a>(
@@ -15,6 +46,7 @@ pub(super) fn wanted<'a>(
     copy: &'a Copy,
     (into, identity): (&'a Path, Option<&Identity>),
     name: &'a str,
+    leave_free: Option<u64>,
 ) -> AsSubvolume<'a> {
     let [_, at] = workplaces(&cx.config().settings);
     let identity = identity.filter(|_| cx.host().may_confine()).cloned();
@@ -22,5 +54,51 @@ pub(super) fn wanted<'a>(
         staged: vec![Staged { path: into.to_owned(), identity, at }],
         writable: Vec::new(),
     });
-    AsSubvolume { copy, into, name, confinement, nameless: false }
+    AsSubvolume { copy, into, name, confinement, nameless: false, leave_free }
+}
+
+/// Why a directory is none of a btrfs in which nobody but root may put anything, where a copy may be received; `None`: it is.
+///
+/// # Errors
+/// When the mounts cannot be read.
+pub(super) fn unfit(cx: RunContext<'_>, place: &Path) -> Result<Option<String>, StepError> {
+    let (host, shown) = (cx.host(), place.shown());
+    match host.path_state(place)? {
+        Some(found) if found.kind == PathKind::Directory => {}
+        Some(_) | None => return Ok(Some(format!("there is no directory {shown}"))),
+    }
+    if mount_of(&host.mounts()?, place).is_none_or(|mount| mount.file_system != "btrfs") {
+        return Ok(Some(format!("{shown} is on none")));
+    }
+    if host.is_read_only(place)? {
+        return Ok(Some(format!("{shown} is mounted read-only")));
+    }
+    if let Err(error) = host.check_trusted(place, TrustKind::Directory) {
+        let quoted = quote(place);
+        return Ok(Some(format!("{shown} lets others in ({error}; chmod go-w {quoted})")));
+    }
+    used(host, cx.config(), place)
+}
+
+/// Deletes what was received into a directory, if that is still the one that was made for it and nobody sees it elsewhere.
+///
+/// # Errors
+/// When some of it cannot be deleted, or is seen.
+pub(super) fn delete_in(
+    host: &dyn Host,
+    directory: &Path,
+    identity: Option<&Identity>,
+) -> Result<(), StepError> {
+    let found = host.path_state(directory)?;
+    let is_ours = identity.zip(found).is_some_and(|(made, found)| made.is(&found.identity));
+    if !is_ours {
+        return Ok(());
+    }
+    refuse_seen(host, directory)?;
+    for path in host.nested_subvolumes(directory)? {
+        if let Some(found) = host.subvolume(&path)? {
+            host.act(&Action::Subvolume(SubvolumeAction::DeleteSubvolume { path, found }))?;
+        }
+    }
+    Ok(())
 }

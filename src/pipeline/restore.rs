@@ -11,6 +11,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use crate::capture::survey::staging_name;
 use crate::capture::workplaces;
 use crate::engine::{Engine, EngineError, RestoreReport, RestoreRequest};
 use crate::host::{Action, Confinement, Host, PathKind, PathState, Placement, Staged};
@@ -29,17 +30,17 @@ use crate::step::error::StepError;
 pub mod as_subvolume;
 mod closed;
 mod judge;
-mod own;
+pub(super) mod own;
 mod survey;
 
 use judge::judge;
 use own::Own;
-pub(super) use own::refuse_inside;
+use own::refuse_inside;
 pub use survey::places;
 use survey::{Survey, below, relative, survey};
 
-/// How the staging directories are called, before the run's id.
-pub const STAGING: &str = ".stillpoint-restore-";
+/// What the staging directories are for, in their names.
+const STAGING: &str = "restore";
 
 /// What to restore of a copy, and how.
 #[derive(Debug, Clone)]
@@ -153,7 +154,7 @@ fn restore_copy(
         return Ok(RestoreReport { notes: vec![note.into()], ..RestoreReport::default() });
     }
     let to = wanted.to.as_deref().map(|to| cx.host().canonical(to));
-    with_unpacked(cx, engine, copy, to.as_deref(), || {
+    with_unpacked(cx, engine, copy, (to.as_deref(), wanted.ignore_space), || {
         let plan = plan(cx, engine, copy, wanted)?;
         if wanted.dry_run {
             return predict(cx, engine, &plan);
@@ -397,7 +398,7 @@ fn failure(error: StepError, to: &Path) -> StepError {
 /// Makes a staging directory on each file system that gets something, the destination's own first. One below it
 /// that does not take the directory is noted, and what should lie there comes to be refused.
 fn stage(cx: RunContext<'_>, to: &Path, survey: &mut Survey) -> Result<Vec<Staged>, StepError> {
-    let name = format!("{STAGING}{}", cx.run);
+    let name = staging_name(STAGING, cx.run);
     let mut staged = Vec::new();
     let filled: Vec<_> = survey.filled().map(|at| at.map(Path::to_owned)).collect();
     for at in filled {
@@ -442,9 +443,10 @@ pub fn stream(
     query: &Query<'_>,
     named: &str,
     path: Option<&Path>,
+    ignore_space: bool,
 ) -> Result<(), StepError> {
     let (engine, copy) = query::copy(cx.pipeline, query, named)?;
-    with_unpacked(cx, engine, &copy, None, || stream_of(cx, engine, &copy, path))
+    with_unpacked(cx, engine, &copy, (None, ignore_space), || stream_of(cx, engine, &copy, path))
 }
 
 fn stream_of(

@@ -83,7 +83,7 @@ pub(super) fn out_of_reach(
 ///
 /// # Errors
 /// When it is.
-fn refuse_seen(host: &dyn Host, directory: &Path) -> Result<(), StepError> {
+pub(super) fn refuse_seen(host: &dyn Host, directory: &Path) -> Result<(), StepError> {
     let Some(name) = directory.file_name() else { return Ok(()) };
     let shows = |mount: &&MountEntry| {
         mount.file_system == "btrfs" && mount.root.components().any(|it| it.as_os_str() == name)

@@ -2,24 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::engine::Engine;
-use crate::host::spec::quote;
-use crate::host::{ActError, Action, Host, SubvolumeAction, TrustKind, mount_of};
+use crate::capture::survey::staging_name;
+use crate::engine::{AsSubvolume, Engine};
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::undo::{Identity, StagingDirectory};
+use crate::model::undo::StagingDirectory;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
 use super::engine_lock::bracketed;
+use super::received::{delete_in, reserve, unfit};
 use super::staging::{elsewhere, try_own_directory};
 
-/// How the directory is called in which a copy is unpacked, before the run's id.
-pub(super) const UNPACKED: &str = ".stillpoint-unpacked-";
+/// What the directory is for in which a copy is unpacked, in its name.
+const STAGING: &str = "unpacked";
 
 /// Does what looks into a copy, with the copy unpacked meanwhile where that is needed. `to` is where something is
-/// restored to: it is unpacked beside that where the configuration names no place.
+/// restored to: it is unpacked beside that where the configuration names no place, and leaves room there for others unless
+/// that is asked for.
 ///
 /// # Errors
 /// As the work, or when the copy cannot be unpacked.
@@ -27,17 +28,22 @@ pub(super) fn with_unpacked<T>(
     cx: RunContext<'_>,
     engine: &dyn Engine,
     copy: &Copy,
-    to: Option<&Path>,
+    (to, ignore_space): (Option<&Path>, bool),
     work: impl FnOnce() -> Result<T, StepError>,
 ) -> Result<T, StepError> {
     if !engine.is_packed() {
         return work();
     }
-    let directory = place(cx, engine, to)?.join(format!("{UNPACKED}{}", cx.run));
+    let place = place(cx, engine, to)?;
+    let leave_free = reserve(cx.host(), &place, ignore_space)?;
+    let directory = place.join(staging_name(STAGING, cx.run));
     let own = StagingDirectory { subvolumes: true, ..elsewhere(cx.host(), &directory)? };
     let identity = try_own_directory(cx.pipeline, cx.ledger, own)??;
     let unpacked = bracketed(cx, engine, |engine, context| {
-        engine.unpack(context, copy, &directory, &mut |_| {})
+        let (into, name) = (directory.as_path(), copy.id.as_str());
+        let wanted =
+            AsSubvolume { copy, into, name, confinement: None, nameless: false, leave_free };
+        engine.unpack(context, &wanted, &mut |_| {})
     });
     let result = unpacked.and_then(|()| work());
     let _shield = cx.host().shield();
@@ -48,54 +54,22 @@ pub(super) fn with_unpacked<T>(
     result
 }
 
-/// Deletes what was received into a directory, if that is still the one that was made for it.
-///
-/// # Errors
-/// When some of it cannot be deleted.
-pub(super) fn delete_in(
-    host: &dyn Host,
-    directory: &Path,
-    identity: Option<&Identity>,
-) -> Result<(), ActError> {
-    let found = host.path_state(directory)?;
-    let is_ours = identity.zip(found).is_some_and(|(made, found)| made.is(&found.identity));
-    if !is_ours {
-        return Ok(());
-    }
-    for path in host.nested_subvolumes(directory)? {
-        if let Some(found) = host.subvolume(&path)? {
-            host.act(&Action::Subvolume(SubvolumeAction::DeleteSubvolume { path, found }))?;
-        }
-    }
-    Ok(())
-}
-
 /// A directory of a btrfs in which nobody else may put anything.
 fn place(cx: RunContext<'_>, engine: &dyn Engine, to: Option<&Path>) -> Result<PathBuf, StepError> {
-    let (host, target) = (cx.host(), &engine.target().name);
-    let beside = || to.and_then(Path::parent).map(Path::to_owned);
-    let named = engine.scratch().map(Path::to_owned);
-    let Some(place) = named.clone().or_else(beside).map(|place| host.canonical(&place)) else {
-        let text = format!(
-            "copies in target {target} have to be received by a btrfs to be read — name a directory of one with scratch = \"/path\" in the target"
-        );
-        return Err(StepError::new(Trouble::Environment, text));
-    };
+    let target = &engine.target().name;
     let refused = |why: &str| {
         let text = format!(
-            "copies in target {target} have to be received by a btrfs to be read, and {} {why} — name a directory of one with scratch = \"/path\" in the target",
-            place.shown()
+            "copies in target {target} have to be received by a btrfs to be read{why} — name a directory of one with scratch = \"/path\" in the target"
         );
         Err(StepError::new(Trouble::Environment, text))
     };
-    if mount_of(&host.mounts()?, &place).is_none_or(|mount| mount.file_system != "btrfs") {
-        return refused("is on none");
-    }
-    if host.path_state(&place)?.is_none() {
-        return refused("is not there");
-    }
-    match host.check_trusted(&place, TrustKind::Directory) {
-        Ok(()) => Ok(place),
-        Err(error) => refused(&format!("lets others in ({error}; chmod go-w {})", quote(&place))),
+    let beside = || to.and_then(Path::parent).map(Path::to_owned);
+    let named = engine.scratch().map(Path::to_owned).or_else(beside);
+    let Some(place) = named.map(|place| cx.host().canonical(&place)) else {
+        return refused("");
+    };
+    match unfit(cx, &place)? {
+        None => Ok(place),
+        Some(why) => refused(&format!(", and {why}")),
     }
 }

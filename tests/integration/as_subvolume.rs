@@ -25,10 +25,15 @@ type Restored = Result<(Result<RestoredSubvolume, StepError>, Cleanup), StepErro
 
 /// Restores the newest copy of `/home` as a subvolume, as the verb does.
 fn restore(pipeline: Pipeline<'_>, to: Option<&str>) -> Restored {
+    restore_on(pipeline, to, false)
+}
+
+/// The same, and on whatever is free if that is asked for.
+fn restore_on(pipeline: Pipeline<'_>, to: Option<&str>, ignore_space: bool) -> Restored {
     let job = &pipeline.config.jobs[0].name;
     let query = Query { job, host: None, target: None, item: Some("/home") };
     session(pipeline, &RunId::from_bytes([9; 4]), LedgerDirectory::StateElseRuntime, |cx| {
-        restore_as_subvolume(cx, &query, "latest", to.map(Path::new))
+        restore_as_subvolume(cx, &query, "latest", (to.map(Path::new), ignore_space))
     })
 }
 
@@ -141,6 +146,32 @@ fn recovers(bench: &Bench, to: Option<&str>, after: &str) -> State {
     assert_eq!(recover(bench.pipeline()).unwrap().failures, [], "{after}");
     bench.assert_released(after);
     state(bench, to, after)
+}
+
+#[test]
+fn what_fills_the_file_system_is_ended_and_changes_nothing() {
+    for (scene, to) in SCENES.into_iter().flat_map(|scene| PLACES.map(|to| (scene, to))) {
+        let seed = Bench::with_history_of(scene);
+        let full = || {
+            let bench = seed.duplicate(scene);
+            bench.host.world().tree.free = Some(49);
+            bench.host.arm(Fault::None);
+            bench
+        };
+        let bench = full();
+        let (restored, cleanup) = restore(bench.pipeline(), to).unwrap();
+        let error = restored.unwrap_err();
+        assert!(error.message.contains("unless --ignore-space is given"), "{error}");
+        assert_eq!(cleanup, Cleanup::default());
+        bench.assert_released("it was too full");
+        assert_eq!(state(&bench, to, "it was too full"), State::Old);
+        let effects = bench.host.world().effects.clone();
+        assert!(effects.iter().any(|it| it.starts_with("btrfs receive")), "{effects:?}");
+        let bench = full();
+        restore_on(bench.pipeline(), to, true).unwrap().0.unwrap();
+        bench.assert_released("it took all");
+        assert_eq!(state(&bench, to, "it took all"), State::New);
+    }
 }
 
 #[test]

@@ -28,6 +28,8 @@ const AT: &str = "/empty/copy";
 /// that they do not.
 const SCENES: [&Scene; 6] = [&LIVE, &SENT, &SERVED, &PLAIN, &STORED, &PLACELESS];
 
+const FETCHED: [&Scene; 4] = [&SERVED, &PLAIN, &STORED, &PLACELESS];
+
 const SERVED: Scene = Scene { world: server, ..served::SENT };
 
 const PLAIN: Scene = Scene { world: server, ..plain::SENT };
@@ -72,14 +74,26 @@ fn newest(bench: &Bench) -> Copy {
     found.unwrap().clone()
 }
 
+type Mounted = Result<(Result<(), StepError>, Cleanup), StepError>;
+
+/// A copy that is to be mounted, at a place that is named where the target does not say how much is fetched.
+fn wanted(bench: &Bench) -> Wanted<'static> {
+    let target = &bench.config.targets[0];
+    let is_served = target.engine.name() == "btrfs" && target.local.is_none();
+    let scratch = is_served.then_some(Path::new("/srv"));
+    Wanted { at: Path::new(AT), scratch, ignore_space: false }
+}
+
 /// Mounts a copy, as the verb does.
-fn serve(bench: &Bench, copy: &Copy) -> Result<(Result<(), StepError>, Cleanup), StepError> {
+fn serve(bench: &Bench, copy: &Copy) -> Mounted {
+    serve_as(bench, copy, wanted(bench), || bench.host.world().is_told = true)
+}
+
+/// The same as this is wanted, with what a person does who sees it.
+fn serve_as(bench: &Bench, copy: &Copy, wanted: Wanted<'_>, ready: impl Fn() + Sync) -> Mounted {
     bench.host.world().is_told = false;
     let engine = bench.pipeline().engine(&bench.config.targets[0]);
-    let host = &bench.host;
-    let ready = || host.world().is_told = true;
     session(bench.pipeline(), &RunId::from_bytes([9; 4]), LedgerDirectory::State, |cx| {
-        let wanted = Wanted { at: Path::new(AT), scratch: None, ignore_space: false };
         mount(cx, engine, copy, wanted, &ready)
     })
 }
@@ -149,11 +163,10 @@ fn failing_any_effect(scene: &Scene) {
 
 #[test]
 fn a_run_goes_on_beside_what_was_received() {
-    for scene in [&SERVED, &PLAIN, &STORED, &PLACELESS] {
+    for scene in FETCHED {
         let bench = Bench::with_history_of(scene);
         let copy = newest(&bench);
         bench.host.arm(Fault::None);
-        let engine = bench.pipeline().engine(&bench.config.targets[0]);
         let ready = || {
             let received = |effect: &&String| effect.contains("btrfs receive");
             let received = bench.host.world().effects.iter().filter(received).count();
@@ -164,17 +177,112 @@ fn a_run_goes_on_beside_what_was_received() {
             assert!(there.iter().any(|held| held.contains("mount 100 at")), "{there:?}");
             bench.host.world().is_told = true;
         };
-        bench.host.world().is_told = false;
-        let wanted = Wanted { at: Path::new(AT), scratch: None, ignore_space: false };
-        let run = RunId::from_bytes([9; 4]);
-        let (mounted, cleanup) =
-            session(bench.pipeline(), &run, LedgerDirectory::StateElseRuntime, |cx| {
-                mount(cx, engine, &copy, wanted, &ready)
-            })
-            .unwrap();
+        let (mounted, cleanup) = serve_as(&bench, &copy, wanted(&bench), ready).unwrap();
         mounted.unwrap();
         assert_eq!(cleanup, Cleanup::default());
         bench.assert_released("a good end");
+    }
+}
+
+/// What makes it too full where copies are received.
+type Filling = fn(&mut FakeTree);
+
+/// At once, and only when all of it is on the disk: a twentieth of a thousand bytes stays free.
+const FILLINGS: [Filling; 2] = [|tree| tree.free = Some(49), |tree| tree.left = Some(49)];
+
+#[test]
+fn what_fills_the_place_where_it_is_received_is_ended_whatever_the_target_says() {
+    for scene in FETCHED {
+        let seed = Bench::with_history_of(scene);
+        let copy = newest(&seed);
+        for fill in FILLINGS {
+            let full = || {
+                let bench = seed.duplicate(scene);
+                fill(&mut bench.host.world().tree);
+                bench.host.arm(Fault::None);
+                bench
+            };
+            let bench = full();
+            let (mounted, cleanup) = serve(&bench, &copy).unwrap();
+            let error = mounted.unwrap_err();
+            assert_eq!(error.trouble, Trouble::JobFailed, "{error}");
+            for words in ["no space is left at", "49 B free where 50 B stay free", "--scratch DIR"]
+            {
+                assert!(error.message.contains(words), "{words}: {error}");
+            }
+            assert_eq!(cleanup, Cleanup::default());
+            bench.assert_released("it was too full");
+            let effects = bench.host.world().effects.clone();
+            assert!(effects.iter().any(|it| it.contains("btrfs receive")), "{effects:?}");
+            assert!(!effects.iter().any(|it| mounts(it)), "{effects:?}");
+            // Nothing that ends us meanwhile leaves anything either.
+            for (n, what) in effects.iter().enumerate() {
+                for fault in Fault::all_at(n) {
+                    let bench = full();
+                    bench.host.arm(fault);
+                    let _ = loops::unless_we_die(|| serve(&bench, &copy));
+                    recovers(&bench, &format!("{fault:?} ({what})"));
+                }
+            }
+            // Who wants all of it gets it.
+            let bench = full();
+            let all = Wanted { ignore_space: true, ..wanted(&bench) };
+            let ready = || bench.host.world().is_told = true;
+            serve_as(&bench, &copy, all, ready).unwrap().0.unwrap();
+            bench.assert_released("it took all");
+        }
+    }
+}
+
+#[test]
+fn what_nobody_knows_the_size_of_is_received_where_somebody_wants_it() {
+    for scene in [&SERVED, &PLAIN] {
+        let bench = Bench::with_history_of(scene);
+        let copy = newest(&bench);
+        let anywhere = Wanted { scratch: None, ..wanted(&bench) };
+        let (mounted, cleanup) =
+            serve_as(&bench, &copy, anywhere, || panic!("it is there")).unwrap();
+        let error = mounted.unwrap_err();
+        assert_eq!(error.trouble, Trouble::Environment, "{error}");
+        for words in ["does not say how much", "nothing was fetched", "--scratch", "--ignore-space"]
+        {
+            assert!(error.message.contains(words), "{words}: {error}");
+        }
+        assert_eq!(cleanup, Cleanup::default());
+        let effects = bench.host.world().effects.clone();
+        assert!(!effects.iter().any(|it| it.contains("btrfs receive")), "{effects:?}");
+        bench.assert_released("nothing was fetched");
+        let all = Wanted { ignore_space: true, ..anywhere };
+        let ready = || bench.host.world().is_told = true;
+        serve_as(&bench, &copy, all, ready).unwrap().0.unwrap();
+        bench.assert_released("it took all");
+    }
+}
+
+#[test]
+fn what_somebody_sees_elsewhere_is_not_deleted() {
+    const THEIRS: &str = "/elsewhere";
+    for scene in FETCHED {
+        let bench = Bench::with_history_of(scene);
+        let copy = newest(&bench);
+        bench.host.arm(Fault::None);
+        let ready = || {
+            let mut world = bench.host.world();
+            let received = world.mounts.last().unwrap().root.clone();
+            world.show(&received, Path::new(THEIRS));
+            world.mounts.last_mut().unwrap().id = 200;
+            world.is_told = true;
+        };
+        let before = bench.host.world().held();
+        let (mounted, cleanup) = serve_as(&bench, &copy, wanted(&bench), ready).unwrap();
+        mounted.unwrap();
+        let [left] = &cleanup.leftovers[..] else { panic!("{cleanup:?}") };
+        assert!(left.message.contains(&format!("still mounted at {THEIRS}")), "{left:?}");
+        let effects = bench.host.world().effects.clone();
+        assert!(!effects.iter().any(|it| it.starts_with("delete the subvolume")), "{effects:?}");
+        assert_ne!(bench.host.world().held(), before, "nothing is left of it");
+        bench.host.world().unmount(Path::new(THEIRS));
+        recovers(&bench, "nobody sees it any more");
     }
 }
 

@@ -14,13 +14,16 @@ use stillpoint::model::undo::{StagingDirectory, Undo};
 use stillpoint::pipeline::ledger::FileLedger;
 use stillpoint::pipeline::query::Query;
 use stillpoint::pipeline::recover::recover;
-use stillpoint::pipeline::restore::{STAGING, Wanted, restore};
+use stillpoint::pipeline::restore::{Wanted, restore};
 use stillpoint::pipeline::session::{Cleanup, LedgerDirectory, session};
 use stillpoint::step::error::StepError;
 
 use crate::faults::{Bench, LIVE, Scene};
 use crate::loops::unless_we_die;
 use crate::support::fake_host::Fault;
+
+/// How the directories are called in which what is restored is laid out, before the run's id.
+const STAGING: &str = ".stillpoint-restore-";
 
 /// Restores one file in place, as the verb does.
 pub fn restore_one(bench: &Bench) -> Result<(Result<(), StepError>, Cleanup), StepError> {

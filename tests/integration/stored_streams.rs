@@ -14,6 +14,7 @@ use stillpoint::pipeline::diff::{Pair, diff};
 use stillpoint::pipeline::find::{FilePattern, Found, Search, find};
 use stillpoint::pipeline::prune::{Request, prune, scope};
 use stillpoint::pipeline::query::Query;
+use stillpoint::pipeline::recover::recover;
 use stillpoint::pipeline::restore::{Wanted, restore};
 use stillpoint::pipeline::session::{Cleanup, LedgerDirectory, session};
 use stillpoint::pipeline::steps::maintain::{self, WhenBusy};
@@ -591,6 +592,14 @@ fn a_dry_run_changes_nothing_and_says_what_it_would_do() {
 
 /// Restores the newest copy of one subvolume, which is a difference to two others.
 fn restored(bench: &Bench) -> Result<(Result<(), StepError>, Cleanup), StepError> {
+    restored_on(bench, false)
+}
+
+/// The same, and on whatever is free if that is asked for.
+fn restored_on(
+    bench: &Bench,
+    ignore_space: bool,
+) -> Result<(Result<(), StepError>, Cleanup), StepError> {
     let query = Query {
         job: &bench.config.jobs[0].name,
         host: None,
@@ -602,13 +611,42 @@ fn restored(bench: &Bench) -> Result<(Result<(), StepError>, Cleanup), StepError
         to: Some("/empty/place".into()),
         into_existing: false,
         owners_by_name: false,
-        ignore_space: false,
+        ignore_space,
         dry_run: false,
     };
     let run = RunId::parse("0badcafe").unwrap();
     session(bench.pipeline(), &run, LedgerDirectory::StateElseRuntime, |cx| {
         restore(cx, &query, "latest", &wanted).map(drop)
     })
+}
+
+#[test]
+fn a_restore_leaves_room_for_others_where_it_receives_the_copy() {
+    let bench = Bench::with_history_of(&CHAINED);
+    bench.host.world().tree.free = Some(49);
+    let (result, cleanup) = restored(&bench).unwrap();
+    let error = result.unwrap_err();
+    assert!(error.message.contains("49 B free where 50 B stay free"), "{error}");
+    assert_eq!(cleanup, Cleanup::default());
+    bench.assert_released("it was too full");
+    restored_on(&bench, true).unwrap().0.unwrap();
+    bench.assert_released("it took all");
+}
+
+#[test]
+fn a_restore_deletes_nothing_that_somebody_sees_elsewhere() {
+    let bench = Bench::with_history_of(&CHAINED);
+    // Whoever mounts it does so while it is read.
+    bench.host.world().show(Path::new("/.stillpoint-unpacked-0badcafe/x"), Path::new("/theirs"));
+    let (result, cleanup) = restored(&bench).unwrap();
+    result.unwrap();
+    let [left] = &cleanup.leftovers[..] else { panic!("{cleanup:?}") };
+    assert!(left.message.contains("still mounted at /theirs"), "{left:?}");
+    let effects = bench.host.world().effects.clone();
+    assert!(!effects.iter().any(|it| it.starts_with("delete the subvolume")), "{effects:?}");
+    bench.host.world().unmount(Path::new("/theirs"));
+    assert_eq!(recover(bench.pipeline()).unwrap().failures, []);
+    bench.assert_released("nobody sees it any more");
 }
 
 #[test]

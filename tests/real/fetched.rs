@@ -68,6 +68,15 @@ impl<'a> Elsewhere<'a> {
 
     /// Mounts the newest copy and waits until that is said.
     fn mount(&self, more: &[&str]) -> Child {
+        self.mount_of("up to ", more)
+    }
+
+    /// The same when the target does not say how much is fetched.
+    fn mount_unknown(&self, more: &[&str]) -> Child {
+        self.mount_of("all of it, and the target does not say", more)
+    }
+
+    fn mount_of(&self, how_much: &str, more: &[&str]) -> Child {
         let verb = ["mount", "home", self.at.to_str().unwrap()];
         let mut verb = self.machine.start(&[&verb, more].concat());
         let mut lines = BufReader::new(verb.stderr.as_mut().unwrap()).lines();
@@ -78,7 +87,8 @@ impl<'a> Elsewhere<'a> {
                 None => panic!("{said:#?}"),
             }
         }
-        let how_much = format!("{} is fetched from target t to be mounted (up to ", self.newest);
+        let how_much =
+            format!("{} is fetched from target t to be mounted ({how_much}", self.newest);
         assert!(said[0].contains(&how_much), "{said:#?}");
         verb
     }
@@ -190,10 +200,11 @@ fn a_copy_of_which_encrypted_streams_are_stored() {
 }
 
 #[test]
-fn where_nothing_else_is_seen_it_lies_in_the_subvolume_itself_and_no_run_minds() {
+fn it_lies_in_the_subvolume_itself_only_where_no_other_is_seen_and_no_run_minds() {
     use stored_streams::{ENCRYPTED, FILES, OPENED};
     let scene = stored_streams::scene(&[FILES, ENCRYPTED, OPENED]);
     let (machine, disk) = (&scene.machine, &scene.disk);
+    must("btrfs", &["-q", "subvolume", "create", &disk.path("other")]);
     let it = Elsewhere::new(machine, disk);
     // As it is where each subvolume is mounted by itself.
     let seen = machine.path("seen");
@@ -205,17 +216,38 @@ fn where_nothing_else_is_seen_it_lies_in_the_subvolume_itself_and_no_run_minds()
     must("mount", &["-o", "subvol=home", &disk.device, home.to_str().unwrap()]);
     must("umount", &[seen.to_str().unwrap()]);
 
-    let newest = it.newest.clone();
-    let verb = it.mount(&[]);
-    let staging = names_in(&home).into_iter().find(|it| it.starts_with(".stillpoint-mounted-"));
-    let staging = home.join(staging.unwrap());
-    assert!(staging.join("copy").is_dir(), "{}", staging.display());
-    let run = machine.run(&["--json", "run"]).expect(0);
-    assert_eq!(run.json()["jobs"][0]["outcome"], "ok", "{}", run.stdout);
-    must("umount", &[it.at.to_str().unwrap()]);
-    Ran::from(verb.wait_with_output().unwrap()).expect(0);
-    assert!(!staging.exists());
-    assert_ne!(machine.copies("t").pop().unwrap(), newest);
+    // One that no job copies is there first.
+    let other = machine.path("other");
+    fs::create_dir(&other).unwrap();
+    must("mount", &["-o", "subvol=other", &disk.device, other.to_str().unwrap()]);
+    let mut newest = it.newest.clone();
+    for (place, is_in_it) in [(&other, false), (&home, true)] {
+        let it = Elsewhere {
+            newest,
+            was: it.was.clone(),
+            at: it.at.clone(),
+            before: Default::default(),
+            ..it
+        };
+        let verb = it.mount(&[]);
+        let staging = names_in(place).into_iter().find(|it| it.starts_with(".stillpoint-mounted-"));
+        let staging = place.join(staging.unwrap());
+        assert!(staging.join("copy").is_dir(), "{}", staging.display());
+        let run = machine.run(&["--json", "run"]).expect(0);
+        assert_eq!(run.json()["jobs"][0]["outcome"], "ok", "{}", run.stdout);
+        must("umount", &[it.at.to_str().unwrap()]);
+        Ran::from(verb.wait_with_output().unwrap()).expect(0);
+        assert!(!staging.exists());
+        // An empty directory is all that a copy of what it lies in has of it.
+        newest = machine.copies("t").pop().unwrap();
+        assert_ne!(newest, it.newest);
+        let name = staging.file_name().unwrap().to_str().unwrap();
+        let found = machine.run(&["find", name]).expect(0).stdout.contains(&newest);
+        assert_eq!(found, is_in_it, "{newest}");
+        if !is_in_it {
+            must("umount", &[other.to_str().unwrap()]);
+        }
+    }
     must("umount", &[home.to_str().unwrap()]);
     fs::remove_dir(&home).unwrap();
     must("mount", &[&disk.device, disk.at.to_str().unwrap()]);
@@ -281,5 +313,36 @@ fn a_machine_without_the_source_is_told_what_helps_and_so_is_one_without_room() 
     assert_eq!(small.subvolumes(), [] as [String; 0]);
     assert_eq!(names_in(&small.at), ["filler"]);
     must("mount", &[&disk.device, disk.at.to_str().unwrap()]);
+    it.assert_nothing_is_left();
+
+    // That of a difference is not known when what it was made to is gone, and it may take what is left to others.
+    machine.run(&["prune", "--target", "t", &whole]).expect(0);
+    refused(&[], &["does not say how much", "so nothing was fetched", "--ignore-space"]);
+    let free = must("df", &["--output=avail", "-B1", other.at.to_str().unwrap()]);
+    let free: u64 = free.lines().nth(1).unwrap().trim().parse().unwrap();
+    let filler = other.path("filler");
+    // Five percent of it are 15 MiB, and what comes has 20.
+    must("fallocate", &["-l", &(free - (25 << 20)).to_string(), &filler]);
+    let mount = ["mount", "home", text, "--scratch", other.at.to_str().unwrap()];
+    let said = machine.run(&mount).expect(10).says("15.0 MiB stay free unless --ignore-space");
+    assert!(said.stderr.contains("the target does not say how much that is"), "{}", said.stderr);
+    assert_eq!(other.subvolumes(), [] as [String; 0]);
+    assert_eq!(names_in(&other.at), ["filler", "open"]);
+    fs::remove_file(&filler).unwrap();
+    must("btrfs", &["filesystem", "sync", other.at.to_str().unwrap()]);
+    let verb = it.mount_unknown(&mount[3..]);
+    assert_eq!(crate::bench_machine::manifest(&it.at), manifest);
+
+    // Somebody has mounted it elsewhere as well: it stays until that is over.
+    let theirs = machine.path("theirs");
+    fs::create_dir(&theirs).unwrap();
+    must("mount", &["--bind", text, theirs.to_str().unwrap()]);
+    must("umount", &[text]);
+    let said = Ran::from(verb.wait_with_output().unwrap()).expect(11);
+    said.says(&format!("still mounted at {}", theirs.display()));
+    assert_eq!(crate::bench_machine::manifest(&theirs), manifest);
+    must("umount", &[theirs.to_str().unwrap()]);
+    machine.run(&["recover"]).expect(0).says("released what run");
+    assert_eq!(other.subvolumes(), [] as [String; 0]);
     it.assert_nothing_is_left();
 }

@@ -38,16 +38,16 @@ fn before_bytes<S: Serializer>(before: &Option<&Path>, serializer: S) -> Result<
     bytes::field("before", "before_bytes", *before, serializer)
 }
 
-/// Restores a copy as a subvolume: as `to`, or at its original place when absent.
+/// Restores a copy as a subvolume: as `to`, or at its original place when absent, and on whatever is free if that is asked for.
 pub(super) fn restore(
     global: &Global,
     setup: &Setup,
     query: &Query<'_>,
     named: &str,
-    to: Option<&Path>,
+    (to, ignore_space): (Option<&Path>, bool),
 ) -> Verdict {
     let (restored, mut troubles) =
-        setup.session(|cx| restore_as_subvolume(cx, query, named, to))?;
+        setup.session(|cx| restore_as_subvolume(cx, query, named, (to, ignore_space)))?;
     if !restored.warnings.is_empty() {
         troubles.push(Trouble::Warning);
     }

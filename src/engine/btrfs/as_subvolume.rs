@@ -22,7 +22,7 @@ impl BtrfsEngine {
         let (stage, sent) = received::stage(cx, self, wanted, &record.sent)?;
         let before = [self.sending(&catalog, path, self.takes(&catalog)), stage];
         let blame = |spec: &_, ended: &_| catalog.place.why(spec, ended);
-        received::receive(cx, self, &before, (wanted, &sent), &blame, progress)
+        received::receive(cx, self, before, (wanted, &sent), &blame, progress)
     }
 
     /// What sends a whole copy.

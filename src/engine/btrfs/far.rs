@@ -389,7 +389,7 @@ impl Engine for FarEngine {
         let (stage, sent) = received::stage(cx, self, wanted, &record.sent)?;
         let before = [self.printing(Printed::Whole { copy: self.name(wanted.copy)? })?, stage];
         let blame = |spec: &_, ended: &_| self.blame(spec, ended);
-        received::receive(cx, self, &before, (wanted, &sent), &blame, progress)
+        received::receive(cx, self, before, (wanted, &sent), &blame, progress)
     }
 
     fn fetch(&self, cx: Context<'_>, copy: &Copy) -> Result<Option<Fetch>, EngineError> {

@@ -203,11 +203,10 @@ impl Engine for StreamsEngine {
     fn unpack(
         &self,
         cx: Context<'_>,
-        copy: &Copy,
-        into: &Path,
+        wanted: &AsSubvolume<'_>,
         progress: OnProgress<'_>,
     ) -> Result<(), EngineError> {
-        self.receive(cx, copy, into, progress)
+        self.receive(cx, wanted, progress)
     }
 
     fn restore(

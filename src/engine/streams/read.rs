@@ -1,11 +1,9 @@
 //! Reading copies back: what was stored is compared with its hash, and received where it is to be seen.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
 use super::catalog::{Catalog, Record};
 use super::{StreamsEngine, Unpacked};
 use crate::engine::made::chosen;
+use crate::engine::received::Room;
 use crate::engine::sent::{culprit, failure, new_uuid, said, uuid};
 use crate::engine::tree::Tree;
 use crate::engine::{
@@ -22,6 +20,7 @@ use crate::tools::btrfs::command::{self, Reader};
 use crate::tools::btrfs::stage::{Expectation, Parent, Uuid};
 use crate::tools::object::{Digest, To};
 use crate::tools::{age, zstd};
+use std::collections::BTreeMap;
 
 /// What reading a copy back showed.
 pub(super) enum Found {
@@ -234,14 +233,12 @@ impl StreamsEngine {
     pub(super) fn receive(
         &self,
         cx: Context<'_>,
-        copy: &Copy,
-        into: &Path,
+        wanted: &AsSubvolume<'_>,
         progress: OnProgress<'_>,
     ) -> Result<(), EngineError> {
         let catalog = self.open(cx)?;
-        let wanted = AsSubvolume { copy, into, name: &copy.id, confinement: None, nameless: false };
-        self.receive_chain(&catalog, &wanted, progress)?;
-        let unpacked = Unpacked { copy: copy.id.clone(), at: into.join(&copy.id) };
+        self.receive_chain(&catalog, wanted, progress)?;
+        let unpacked = Unpacked { copy: wanted.copy.id.clone(), at: wanted.into.join(wanted.name) };
         *self.unpacked.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(unpacked);
         Ok(())
     }
@@ -257,6 +254,7 @@ impl StreamsEngine {
         let received = self.receive_chain(&self.open(cx)?, wanted, progress)?;
         // What was received is nowhere yet.
         cx.host.act(&Action::FlushFileSystem { path: wanted.into.to_owned() })?;
+        Room::of(cx.host, wanted).require()?;
         Ok(received)
     }
 
@@ -321,9 +319,12 @@ impl StreamsEngine {
         let told_at = specs.len() - 1;
         specs.extend(openers);
         let expected = Expectation { name: wanted.name.into(), ..expectation(record, base)? };
-        specs.push(command::received_as(command::stage(&expected, Reader::Next, limit), other));
+        let mut room = Room::of(host, wanted);
+        let stage = command::received_as(command::stage(&expected, Reader::Next, limit), other);
+        specs.push(room.watching(stage));
         let receive = received::receiver(self, wanted);
-        let chained = host.chain(&specs, &receive, &mut |_, _| {})?;
+        let chained = host.chain(&specs, &receive, &mut |_, _| room.look());
+        let chained = room.judged(chained)?;
         if chained.last.is_predicted {
             return Ok(Subvolume::default());
         }

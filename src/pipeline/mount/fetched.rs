@@ -4,11 +4,13 @@
 //! What was received outlives a reboot, so this takes a ledger that does as well. It says of itself that it was received as
 //! nothing that was ever sent, so whoever looks for a copy, or for what a difference is made to, does not find it.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::capture::survey::staging_name;
 use crate::engine::{AsSubvolume, Engine, EngineError, Fetch, LocalCopy, OnProgress};
-use crate::host::{ActError, Action, Subvolume, SubvolumeAction};
+use crate::host::{ActError, Subvolume};
 use crate::model::copy::Copy;
 use crate::model::event::{Event, StepPlace};
 use crate::model::outcome::{Outcome, Trouble};
@@ -16,18 +18,18 @@ use crate::model::shown::Show;
 use crate::model::size;
 use crate::model::undo::{Identity, ServedMount, StagingDirectory};
 use crate::pipeline::engine_lock::bracketed;
-use crate::pipeline::received;
+use crate::pipeline::received::{delete_in, reserve, wanted};
 use crate::pipeline::staging::{elsewhere, try_own_directory};
-use crate::pipeline::unpacked::delete_in;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
 use super::intended::{Wanted, instead, intended};
+use super::place::{self, Place};
+use super::shown;
 use super::unmount::unmount;
-use super::{place, shown};
 
-/// How the directory is called in which a copy is received, before the run's id.
-const STAGING: &str = ".stillpoint-mounted-";
+/// What the directory is for in which a copy is received, in its name.
+const STAGING: &str = "mounted";
 
 /// What the copy is called in it.
 const RECEIVED: &str = "copy";
@@ -54,18 +56,19 @@ struct Staged {
 pub(super) fn show(
     cx: RunContext<'_>,
     (engine, copy, fetch): (&dyn Engine, &Copy, Fetch),
-    wanted: Wanted<'_>,
+    asked: Wanted<'_>,
     ready: &(dyn Fn() + Sync),
 ) -> Result<(), StepError> {
     let fetching = Fetching { cx, engine, copy };
     fetching.require_durable()?;
-    let place = place::of(cx, engine, copy, wanted)?;
-    if !wanted.ignore_space {
-        fetching.require_room(fetch, &place)?;
+    let place = place::of(cx, engine, copy, asked)?;
+    let leave_free = reserve(cx.host(), &place.at, asked.ignore_space)?;
+    if let Some(leave_free) = leave_free {
+        fetching.require_room(fetch, &place, leave_free)?;
     }
-    let staged = fetching.receive(fetch, &place)?;
+    let staged = fetching.receive(fetch, &place.at, leave_free)?;
     // It may have taken hours.
-    let mut mount = intended(cx.host(), wanted.at)?;
+    let mut mount = intended(cx.host(), asked.at)?;
     mount.subvolume = staged.found.uuid.clone();
     let local = LocalCopy { path: staged.path(), found: staged.found.clone() };
     let shown = shown::show(cx, local, mount.clone(), ready);
@@ -98,50 +101,64 @@ impl Fetching<'_> {
         Err(StepError::new(Trouble::Environment, text))
     }
 
-    fn require_room(&self, fetch: Fetch, place: &Path) -> Result<(), StepError> {
-        let (Some(need), free) = (fetch.laid_out, self.cx.host().free_space(place)?) else {
-            return Ok(());
+    /// Refuses what does not fit by what the target says of it; and what it says nothing of, where nobody has named the
+    /// place. What is received is watched all the same: the target may be wrong, or lie.
+    fn require_room(&self, fetch: Fetch, place: &Place, leave_free: u64) -> Result<(), StepError> {
+        let free = self.cx.host().free_space(&place.at)?;
+        let (id, at, instead) = (&self.copy.id, place.at.shown(), instead(self.engine, self.copy));
+        let (free, leave) = (free.saturating_sub(leave_free), size::show(leave_free));
+        let text = match fetch.laid_out {
+            Some(need) if need <= free => return Ok(()),
+            Some(need) => format!(
+                "{id} takes up to {} to be mounted, and {} is free at {at} but for {leave} that are left to others, so nothing was fetched — name a directory of another btrfs with --scratch DIR, or {instead}; if compression makes it fit, use --ignore-space",
+                size::show(need),
+                size::show(free),
+            ),
+            None if place.is_named && free > 0 => return Ok(()),
+            None if place.is_named => format!(
+                "no more than the {leave} that are left to others is free at {at}, so nothing was fetched — name a directory of another btrfs with --scratch DIR, or {instead}; or use --ignore-space"
+            ),
+            None => format!(
+                "the target does not say how much {id} takes to be mounted, and it would be received at {at}, on the file system of what it is of, so nothing was fetched — name a directory of a btrfs with --scratch DIR, on which that much is left to others ({leave}), or {instead}; or use --ignore-space, which may take all that is free there"
+            ),
         };
-        if need <= free {
-            return Ok(());
-        }
-        let text = format!(
-            "{} takes up to {} to be mounted, and {} is free at {}, so nothing was fetched — name a directory of another btrfs with --scratch DIR, or {}; if compression makes it fit, use --ignore-space",
-            self.copy.id,
-            size::show(need),
-            size::show(free),
-            place.shown(),
-            instead(self.engine, self.copy)
-        );
         Err(StepError::new(Trouble::Environment, text))
     }
 
-    fn receive(&self, fetch: Fetch, place: &Path) -> Result<Staged, StepError> {
+    fn receive(
+        &self,
+        fetch: Fetch,
+        place: &Path,
+        leave_free: Option<u64>,
+    ) -> Result<Staged, StepError> {
         let (cx, host) = (self.cx, self.cx.host());
-        let directory = place.join(format!("{STAGING}{}", cx.run));
+        let directory = place.join(staging_name(STAGING, cx.run));
         let own = StagingDirectory { subvolumes: true, ..elsewhere(host, &directory)? };
         let identity = match try_own_directory(cx.pipeline, cx.ledger, own)? {
             Ok(identity) => identity,
-            Err(error) => return Err(self.no_room(StepError::from(error))),
+            Err(error) => return Err(self.no_room(Trouble::Environment, &error)),
         };
         self.tell(fetch, &directory);
         let into = (directory.as_path(), identity.as_ref());
-        let wanted = received::wanted(cx, self.copy, into, RECEIVED);
+        let wanted = wanted(cx, self.copy, into, RECEIVED, leave_free);
         let wanted = AsSubvolume { nameless: true, ..wanted };
-        let mut is_full = false;
+        let mut full = None;
         let found = self.as_a_step(|progress| {
             bracketed(cx, self.engine, |engine, context| {
                 let received = engine.restore_as_subvolume(context, &wanted, progress);
-                received.inspect_err(|error| is_full = is_of_destination(error))
+                received.inspect_err(|error| {
+                    let is_of_it = is_of_destination(error);
+                    full = is_of_it.then(|| self.no_room(error.trouble(), error));
+                })
             })
         });
-        let found = found.map_err(|error| if is_full { self.no_room(error) } else { error })?;
+        let found = found.map_err(|error| full.unwrap_or(error))?;
         Ok(Staged { directory, identity, found })
     }
 
     fn tell(&self, fetch: Fetch, directory: &Path) {
         let how_much = match fetch.bytes {
-            Some(bytes) => format!("up to {}", size::show(bytes)),
+            Some(bytes) => format!("up to {}, as the target says", size::show(bytes)),
             None => "all of it, and the target does not say how much that is".to_owned(),
         };
         let text = format!(
@@ -181,23 +198,19 @@ impl Fetching<'_> {
     }
 
     /// A failure of the place, with what helps.
-    fn no_room(&self, error: StepError) -> StepError {
-        let what = error.message.split(" — ").next().unwrap_or_default();
-        let message = format!(
-            "{what} — name a directory of another btrfs with --scratch DIR, or {}",
+    fn no_room(&self, trouble: Trouble, error: &(dyn Error + 'static)) -> StepError {
+        let hint = format!(
+            "name a directory of another btrfs with --scratch DIR, or {}",
             instead(self.engine, self.copy)
         );
-        StepError { message, ..error }
+        StepError::from_error(trouble, error, Some(&hint))
     }
 
-    /// Deletes what was received, if it is still that, and all that it is a difference to; unless it is still seen.
+    /// Deletes what was received, and all that it is a difference to; unless it is still seen anywhere.
     fn let_go(&self, staged: &Staged, mount: &ServedMount) -> Result<(), StepError> {
         let host = self.cx.host();
         unmount(host, mount, None)?;
-        let (path, found) = (staged.path(), staged.found.clone());
-        let delete = SubvolumeAction::DeleteSubvolume { path, found };
-        host.act(&Action::Subvolume(delete))?;
-        Ok(delete_in(host, &staged.directory, staged.identity.as_ref())?)
+        delete_in(host, &staged.directory, staged.identity.as_ref())
     }
 }
 

@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::capture::survey::staging_name;
 use crate::engine::Engine;
 use crate::host::{ActError, Action, Located, Subvolume, SubvolumeAction};
 use crate::model::copy::{Copy, Series};
@@ -20,7 +21,7 @@ use crate::model::undo::{Identity, StagingDirectory, WaitingSubvolume};
 
 use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::query::{self, Query};
-use crate::pipeline::received::wanted;
+use crate::pipeline::received::{reserve, wanted};
 use crate::pipeline::select::finished_copies;
 use crate::pipeline::staging::{elsewhere, try_own_directory};
 use crate::step::context::RunContext;
@@ -54,7 +55,7 @@ pub struct RestoredSubvolume {
 }
 
 /// Restores the copy of a job that is named as a subvolume, with what lies in it and was copied by the same run: as `to`,
-/// which is not there yet, or at its original place when absent.
+/// which is not there yet, or at its original place when absent; without leaving room for others if that is asked for.
 ///
 /// # Errors
 /// When it could not be restored; what was there before is there then, unless the message says otherwise.
@@ -62,7 +63,7 @@ pub fn restore_as_subvolume(
     cx: RunContext<'_>,
     query: &Query<'_>,
     named: &str,
-    to: Option<&Path>,
+    (to, ignore_space): (Option<&Path>, bool),
 ) -> Result<RestoredSubvolume, StepError> {
     let (engine, copy) = query::copy(cx.pipeline, query, named)?;
     let origin = path_of(&copy)?;
@@ -74,7 +75,7 @@ pub fn restore_as_subvolume(
         }
     };
     let parts = parts(cx, engine, &copy, &origin)?;
-    let work = Work { cx, engine, place: &place };
+    let work = Work { cx, engine, place: &place, ignore_space };
     let staged = work.stage()?;
     let mut laid = work.lay_out(&staged, &parts)?;
     laid.warnings.extend(said::lacking(&work.lacking(&staged, &parts, &copy, &origin)?));
@@ -144,6 +145,7 @@ struct Work<'a> {
     cx: RunContext<'a>,
     engine: &'a dyn Engine,
     place: &'a Place,
+    ignore_space: bool,
 }
 
 /// The staging directory; a dry run only says where it would be.
@@ -163,7 +165,7 @@ impl Work<'_> {
     }
 
     fn own_name(&self) -> String {
-        format!("{STAGING}{}", self.cx.run)
+        staging_name(STAGING, self.cx.run)
     }
 
     /// Receives everything and puts it together.
@@ -251,7 +253,8 @@ impl Work<'_> {
 
     fn receive(&self, staged: &Workplace, part: &Part, name: &str) -> Result<Subvolume, StepError> {
         let into = (staged.path.as_path(), staged.identity.as_ref());
-        let wanted = wanted(self.cx, &part.copy, into, name);
+        let leave = reserve(self.cx.host(), &self.place.beside, self.ignore_space)?;
+        let wanted = wanted(self.cx, &part.copy, into, name, leave);
         bracketed(self.cx, self.engine, |engine, context| {
             engine.restore_as_subvolume(context, &wanted, &mut |_| {})
         })

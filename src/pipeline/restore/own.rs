@@ -134,11 +134,21 @@ fn parts(host: &dyn Host, sight: &Sight<'_>, directory: &Path) -> Vec<(PathBuf, 
 ///
 /// # Errors
 /// With what it lies in, or when it cannot be told what is mounted.
-pub(in crate::pipeline) fn refuse_inside(
+pub(super) fn refuse_inside(host: &dyn Host, config: &Config, to: &Path) -> Result<(), StepError> {
+    let Some(why) = used(host, config, to)? else { return Ok(()) };
+    let text = format!("{why}, so nothing was restored there — name a directory outside of it");
+    Err(StepError::new(Trouble::Configuration, text))
+}
+
+/// What is in use of a directory, or of what it lies in, in words.
+///
+/// # Errors
+/// When it cannot be told what is mounted.
+pub(in crate::pipeline) fn used(
     host: &dyn Host,
     config: &Config,
     to: &Path,
-) -> Result<(), StepError> {
+) -> Result<Option<String>, StepError> {
     let own = own(host, config, &[to.to_owned()])?;
     for above in to.ancestors() {
         // What is not there yet, or closed to us, is not what was found.
@@ -149,15 +159,11 @@ pub(in crate::pipeline) fn refuse_inside(
                 true => String::new(),
                 false => format!(" ({})", own.path.shown()),
             };
-            let text = format!(
-                "{} {is} {}{found_at}, which is in use, so nothing was restored there — name a directory outside of it",
-                to.shown(),
-                own.held.what
-            );
-            return Err(StepError::new(Trouble::Configuration, text));
+            let what = &own.held.what;
+            return Ok(Some(format!("{} {is} {what}{found_at}, which is in use", to.shown())));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// What the move is to leave as it is.

@@ -587,6 +587,9 @@ impl Host for FakeHost {
         for line in told.collect::<Vec<_>>() {
             watch(Stream::ProducerErr, line.as_bytes());
         }
+        if let Some(reason) = members.iter().find_map(|spec| spec.view.halt.reason()) {
+            return Err(RunError::Halted { command, reason: reason.to_owned() });
+        }
         let mut ended: Vec<Completed> = answers.into_iter().map(completed).collect();
         let last = ended.pop().unwrap();
         for line in last.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -644,6 +647,9 @@ impl Host for FakeHost {
             Action::Subvolume(done) => self.act_on_subvolume(done, action.summary()),
             Action::FlushFileSystem { path } => {
                 let flushed = self.effect(action.summary(), |world| {
+                    if is_staging(path) {
+                        world.tree.free = world.tree.left.take().or(world.tree.free);
+                    }
                     if FakeTree::from_top(path).is_some() {
                         return world.tree.flush();
                     }
@@ -917,6 +923,9 @@ impl Host for FakeHost {
         let world = self.world();
         if FakePool::holds(path) {
             return Ok(world.pool.free());
+        }
+        if let Some(free) = world.tree.free.filter(|_| is_staging(path)) {
+            return Ok(free);
         }
         if world.btrfs.subvolumes.contains_key(path) {
             return Ok(world.btrfs.free());

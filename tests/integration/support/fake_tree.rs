@@ -50,6 +50,10 @@ pub struct FakeTree {
     made: u64,
     /// A name that every copy has in it already.
     pub taken: Option<String>,
+    /// How much is free where copies are received, if it is little.
+    pub free: Option<u64>,
+    /// The same when the next of them is on the disk.
+    pub left: Option<u64>,
 }
 
 impl FakeTree {
