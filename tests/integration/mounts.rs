@@ -187,15 +187,16 @@ fn a_run_goes_on_beside_what_was_received() {
 /// What makes it too full where copies are received.
 type Filling = fn(&mut FakeTree);
 
-/// At once, and only when all of it is on the disk: a twentieth of a thousand bytes stays free.
-const FILLINGS: [Filling; 2] = [|tree| tree.free = Some(49), |tree| tree.left = Some(49)];
+/// While it comes, and only when all of it is on the disk: a twentieth of a thousand bytes stays free.
+const FILLINGS: [(Filling, bool); 2] =
+    [(|tree| tree.free = Some(49), false), (|tree| tree.left = Some(49), true)];
 
 #[test]
 fn what_fills_the_place_where_it_is_received_is_ended_whatever_the_target_says() {
     for scene in FETCHED {
         let seed = Bench::with_history_of(scene);
         let copy = newest(&seed);
-        for fill in FILLINGS {
+        for (fill, all_comes) in FILLINGS {
             let full = || {
                 let bench = seed.duplicate(scene);
                 fill(&mut bench.host.world().tree);
@@ -215,6 +216,10 @@ fn what_fills_the_place_where_it_is_received_is_ended_whatever_the_target_says()
             let effects = bench.host.world().effects.clone();
             assert!(effects.iter().any(|it| it.contains("btrfs receive")), "{effects:?}");
             assert!(!effects.iter().any(|it| mounts(it)), "{effects:?}");
+            let flushes = |effect: &String| {
+                effect.starts_with("wait until") && effect.contains(".stillpoint-mounted-")
+            };
+            assert_eq!(effects.iter().any(flushes), all_comes, "{effects:?}");
             // Nothing that ends us meanwhile leaves anything either.
             for (n, what) in effects.iter().enumerate() {
                 for fault in Fault::all_at(n) {
