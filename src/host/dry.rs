@@ -19,15 +19,16 @@ use chrono::{DateTime, FixedOffset, Utc};
 use super::runner::lines::LineSplitter;
 use super::{
     ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Effect, EnvValue, Exit,
-    GuestChange, Host, Hypervisor, LockError, LockGuard, LockMode, MountEntry, PathState, Placed,
-    Placement, PrivateView, RunError, Shield, StdoutMode, Stream, Subvolume, ThawGuard, Tool,
-    TrustError, TrustKind, Watch, Way,
+    GuestChange, Held, HeldEnd, Host, Hypervisor, LockError, LockGuard, LockMode, MountEntry,
+    PathState, Placed, Placement, PrivateView, RunError, Shield, StdoutMode, Stream, Subvolume,
+    ThawGuard, Tool, TrustError, TrustKind, Watch, Way,
 };
 use crate::model::guest::GuestUuid;
 use crate::model::shown::Show;
 use crate::model::undo::{ChildProcess, Identity};
 
 mod guests;
+mod held;
 mod planned;
 mod predicted_state;
 
@@ -155,6 +156,18 @@ fn predict(spec: &CommandSpec, watch: Watch<'_>) -> Completed {
     }
 }
 
+/// How a process ends of which nothing is foretold.
+fn unseen() -> Completed {
+    Completed {
+        is_predicted: true,
+        exit: Exit::Code(0),
+        stdout: Vec::new(),
+        stderr_tail: Vec::new(),
+        elapsed: Duration::ZERO,
+        dismissed: false,
+    }
+}
+
 /// Holds nothing: a dry run must not keep a real one waiting.
 struct NoLock;
 
@@ -194,16 +207,12 @@ impl Host for DryHost {
         }
         let specs: Vec<&CommandSpec> = before.iter().chain([last]).collect();
         self.note(PlannedEffect::of_chain(before, last), &specs);
-        let unseen = Completed {
-            is_predicted: true,
-            exit: Exit::Code(0),
-            stdout: Vec::new(),
-            stderr_tail: Vec::new(),
-            elapsed: Duration::ZERO,
-            dismissed: false,
-        };
-        let before = vec![unseen; before.len()];
+        let before = vec![unseen(); before.len()];
         Ok(Chained { before, last: predict(last, watch), bytes: None })
+    }
+
+    fn hold(&self, specs: &[CommandSpec], end: HeldEnd) -> Result<Box<dyn Held + '_>, RunError> {
+        Ok(self.held(specs, end))
     }
 
     fn hypervisor(&self) -> &dyn Hypervisor {

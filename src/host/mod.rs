@@ -25,6 +25,7 @@ mod action;
 mod btrfs_device;
 pub mod dry;
 pub mod guard;
+mod held;
 mod hypervisor;
 mod pipe_end;
 mod placement;
@@ -40,6 +41,7 @@ mod view;
 
 pub use action::{ActError, Action};
 pub use btrfs_device::device_of_btrfs;
+pub use held::{Held, HeldEnd};
 pub use hypervisor::{
     BackupDisk, BlockJob, Checkpoint, Definition, FreezeState, Guest, GuestCall, GuestChange,
     GuestJob, GuestState, Hypervisor, HypervisorError, NoHypervisor, OffReason, Overlay,
@@ -161,6 +163,18 @@ pub trait Host: Send + Sync {
     /// Whether an end of a pipe can be passed to a process; see [`CommandSpec::passed`].
     fn passes_pipes(&self) -> bool {
         false
+    }
+
+    /// Starts processes, joined as those of a chain, and holds them at one end of a pipe: others have the other end in turns.
+    /// So what takes long to make is made once, and becomes several things that are each whole by themselves, and the
+    /// other way round.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    fn hold(&self, specs: &[CommandSpec], end: HeldEnd) -> Result<Box<dyn Held + '_>, RunError> {
+        let _ = end;
+        let command = specs.first().map(CommandSpec::display).unwrap_or_default();
+        Err(RunError::Io { command, source: std::io::ErrorKind::Unsupported.into() })
     }
 
     /// The hypervisor, by this very door: what is asked of it and done to it is counted and noted as all else is.

@@ -18,10 +18,10 @@ use super::sys::{
     subvolumes, trusted, way, zone,
 };
 use super::{
-    ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Host, Hypervisor, LockError,
-    LockGuard, LockMode, MountEntry, NoHypervisor, PathKind, PathState, Placed, Placement,
-    PrivateView, RunError, Shield, Subvolume, ThawGuard, Tool, TrustError, TrustKind, Watch, Way,
-    WriteWatch,
+    ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Held, HeldEnd, Host,
+    Hypervisor, LockError, LockGuard, LockMode, MountEntry, NoHypervisor, PathKind, PathState,
+    Placed, Placement, PrivateView, RunError, Shield, Subvolume, ThawGuard, Tool, TrustError,
+    TrustKind, Watch, Way, WriteWatch,
 };
 use crate::lock;
 use crate::model::shown::Show;
@@ -99,6 +99,10 @@ impl Host for SystemHost {
 
     fn passes_pipes(&self) -> bool {
         true
+    }
+
+    fn hold(&self, specs: &[CommandSpec], end: HeldEnd) -> Result<Box<dyn Held + '_>, RunError> {
+        Ok(Box::new(self.runner.hold(specs, end)?))
     }
 
     fn hypervisor(&self) -> &dyn Hypervisor {

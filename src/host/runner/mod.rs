@@ -20,6 +20,8 @@ use crate::model::undo::ChildProcess;
 
 mod closed;
 pub(super) mod guard;
+mod held;
+mod joint;
 pub(super) mod lines;
 mod locate;
 mod outlet;
@@ -36,7 +38,7 @@ pub(super) use locate::find_program;
 use outlet::Outlet;
 use process::{Process, Reason};
 use pump::Pump;
-use spawn::Role;
+use spawn::{Ends, Role};
 use supervise::{StopSource, Supervision};
 
 /// How long each stage of stopping lasts: asking the leader, asking its group.
@@ -113,7 +115,7 @@ impl Runner {
         watch: Watch<'_>,
     ) -> Result<Chained, RunError> {
         let specs: Vec<&CommandSpec> = before.iter().chain([last]).collect();
-        let (mut processes, pumps, started) = self.start_joined(&specs);
+        let (mut processes, pumps, started) = self.start_joined(&specs, Ends::default());
         let outlet = ours.filter(|_| started.is_ok()).and_then(|to| {
             let from = processes.last_mut()?.take_stdout()?;
             Some(Outlet::new(from, to))
@@ -124,7 +126,7 @@ impl Runner {
             supervision.dismiss();
         }
         supervision.drive(watch);
-        let finished = self.finish(&mut supervision);
+        let finished = self.finish(&mut supervision, 0);
         // That one did not start is the news, not how the others ended.
         started?;
         // A signal that comes when only the way out is still busy has no child to stop.
@@ -155,12 +157,18 @@ impl Runner {
     fn start_joined(
         &self,
         specs: &[&CommandSpec],
+        mut ends: Ends,
     ) -> (Vec<Process>, Vec<Pump>, Result<(), RunError>) {
         let mut processes: Vec<Process> = Vec::new();
         let mut pumps = Vec::new();
         for (at, spec) in specs.iter().enumerate() {
             let role = Role { reads: at > 0, feeds: at + 1 < specs.len() };
-            let mut process = match self.start(spec, role) {
+            let of_it = Ends {
+                stdin: ends.stdin.take_if(|_| at == 0),
+                stdout: ends.stdout.take_if(|_| at + 1 == specs.len()),
+            };
+            let role = Role { feeds: role.feeds || of_it.stdout.is_some(), ..role };
+            let mut process = match self.start(spec, role, of_it) {
                 Ok(process) => process,
                 Err(error) => return (processes, pumps, Err(error)),
             };
@@ -222,13 +230,13 @@ impl Runner {
         }
     }
 
-    fn start(&self, spec: &CommandSpec, role: Role) -> Result<Process, RunError> {
+    fn start(&self, spec: &CommandSpec, role: Role, ends: Ends) -> Result<Process, RunError> {
         let program = find_program(&spec.tool)?;
         let command = spec.display();
         tracing::debug!(command, directory = ?spec.directory, mounts = spec.view.mounts.len(), "starting");
         let recorder = self.recorder();
         let mut recorded = None;
-        let spawned = spawn::spawn(spec, &program, role, |pid, mark| {
+        let spawned = spawn::spawn(spec, &program, (role, ends), |pid, mark| {
             let child = identified(pid, mark, spec)?;
             if let Some(recorder) = &recorder {
                 recorder.started(&child);
@@ -253,12 +261,16 @@ impl Runner {
         }
     }
 
-    /// Reaps the children. Answers how they ended, in order, if they were let run to their own end.
-    fn finish(&self, supervision: &mut Supervision<'_>) -> Result<Vec<Completed>, RunError> {
+    /// Reaps the children from this one on. Answers how they ended, in order, if they were let run to their own end.
+    fn finish(
+        &self,
+        supervision: &mut Supervision<'_>,
+        first: usize,
+    ) -> Result<Vec<Completed>, RunError> {
         let recorder = self.recorder();
         let mut completed = Vec::new();
         let mut stopped = None;
-        for (at, process) in supervision.processes.iter_mut().enumerate() {
+        for (at, process) in supervision.processes.iter_mut().enumerate().skip(first) {
             let command = process.command.clone();
             // The reason that the other one was stopped for is the reason of both.
             let reason = process.stop_reason().filter(|reason| *reason != Reason::Useless);

@@ -364,6 +364,11 @@ impl Process {
         self.stopping = Some(Stopping { reason, stage: Stage::LeaderAsked, since: Instant::now() });
     }
 
+    /// Asks it to stop, since what it was to be joined with has failed.
+    pub(super) fn become_useless(&mut self) {
+        self.ask_to_stop(Reason::Useless);
+    }
+
     /// Goes on to the next stage of stopping when it is time: the leader, then its group, then SIGKILL.
     pub(super) fn escalate(&mut self, now: Instant, grace: Duration) {
         let Some(stopping) = &mut self.stopping else { return };

@@ -69,6 +69,23 @@ impl Pump {
         }
     }
 
+    /// None: the two are connected by a pipe of their own, or not at all, and each is looked after for itself.
+    pub(super) fn none() -> Self {
+        Self {
+            from: None,
+            to: None,
+            bytes: 0,
+            ahead: 0,
+            buffer: Box::default(),
+            filled: 0..0,
+            idle_since: Instant::now(),
+            is_roomy: false,
+            rests_until: None,
+            refused: false,
+            completed: true,
+        }
+    }
+
     /// Whether it waits for the writer.
     pub(super) fn wants_input(&self) -> bool {
         self.filled.is_empty() && self.from.is_some()

@@ -36,6 +36,13 @@ pub(super) struct Role {
     pub(super) feeds: bool,
 }
 
+/// Ends of pipes that a child gets in the place of those that are made for it.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    pub(super) stdin: Option<OwnedFd>,
+    pub(super) stdout: Option<OwnedFd>,
+}
+
 /// A child that was just started.
 pub(super) struct Spawned {
     /// The child; not reaped by anybody but its owner.
@@ -53,10 +60,16 @@ pub(super) struct Spawned {
 pub(super) fn spawn(
     spec: &CommandSpec,
     program: &Path,
-    role: Role,
+    (role, ends): (Role, Ends),
     record: impl FnOnce(i32, &str) -> io::Result<()>,
 ) -> io::Result<Spawned> {
     let mut command = build(spec, program, role)?;
+    if let Some(stdin) = ends.stdin {
+        command.stdin(stdin);
+    }
+    if let Some(stdout) = ends.stdout {
+        command.stdout(stdout);
+    }
     let mark = random_mark()?;
     command.env(CHILD_MARK, &mark);
     let gate = gate(&mut command)?;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::joint::Joint;
 use super::outlet::Outlet;
 use super::process::{DRAIN, Process, Reason};
 use super::pump::{Pump, REST};
@@ -60,6 +61,8 @@ pub(super) struct Supervision<'a> {
     pub(super) outlet: Option<Outlet>,
     /// The first thing that went wrong between us and a child, with the child's index.
     pub(super) trouble: Option<(usize, io::Error)>,
+    /// What is held, if others have their turn beside it.
+    pub(super) joint: Option<Joint>,
     stop: &'a dyn StopSource,
     stillness: Stillness,
 }
@@ -72,12 +75,18 @@ impl<'a> Supervision<'a> {
         outlet: Option<Outlet>,
         stop: &'a dyn StopSource,
     ) -> Self {
-        Self { processes, pumps, outlet, trouble: None, stop, stillness: Stillness::default() }
+        let stillness = Stillness::default();
+        Self { processes, pumps, outlet, trouble: None, joint: None, stop, stillness }
     }
 
     /// Looks after the children until they are done.
     pub(super) fn drive(&mut self, watch: Watch<'_>) {
-        while !self.is_done() {
+        self.drive_from(0, watch);
+    }
+
+    /// Looks after all of them until those from this one on are done.
+    pub(super) fn drive_from(&mut self, first: usize, watch: Watch<'_>) {
+        while !self.is_done(first) {
             let ready = match self.wait() {
                 Ok(ready) => ready,
                 Err(error) => {
@@ -93,6 +102,9 @@ impl<'a> Supervision<'a> {
             let now = Instant::now();
             self.settle_outputs(now, &ready, watch);
             (0..self.pumps.len()).for_each(|link| self.settle_link(link, now));
+            if let Some(joint) = &mut self.joint {
+                joint.settle(&mut self.processes);
+            }
             self.settle_outlet(now);
             self.check_limits(now);
             let grace = self.stop.grace();
@@ -102,8 +114,8 @@ impl<'a> Supervision<'a> {
         }
     }
 
-    fn is_done(&self) -> bool {
-        self.processes.iter().all(Process::is_done)
+    fn is_done(&self, first: usize) -> bool {
+        self.processes[first..].iter().all(Process::is_done)
             && self.outlet.as_ref().is_none_or(Outlet::is_done)
     }
 

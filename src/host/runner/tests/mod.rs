@@ -9,6 +9,7 @@ use crate::model::secret::Secret;
 use crate::model::shown::Show;
 use crate::model::undo::ChildProcess;
 
+mod held;
 mod joined;
 mod passed_on;
 mod secrets;
@@ -378,7 +379,7 @@ fn nothing_begins_before_it_is_recorded() {
     let program = Path::new("/bin/sh");
     let alone = Role { reads: false, feeds: false };
     let mut seen = 0;
-    let refused = spawn::spawn(&touch, program, alone, |pid, _| {
+    let refused = spawn::spawn(&touch, program, (alone, Ends::default()), |pid, _| {
         seen = pid;
         Err(std::io::Error::other("the disk is full"))
     });
