@@ -44,6 +44,7 @@ mod run;
 mod serve;
 mod setup;
 mod share_stream;
+mod shares;
 mod status;
 mod take_shared;
 mod thaw_guard;

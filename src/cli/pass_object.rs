@@ -11,10 +11,10 @@ use clap::Args;
 use nix::fcntl::OFlag;
 
 use crate::model::shown::Show;
-use crate::tools::object::Digesting;
+use crate::tools::object::{Digesting, ShareEnd};
 
 use super::options::Verdict;
-use super::piped;
+use super::{piped, shares};
 
 /// Arguments of `pass-object`.
 #[derive(Debug, Args)]
@@ -22,6 +22,9 @@ pub struct PassObjectArgs {
     /// A file to read instead of standard input
     #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     from: Option<PathBuf>,
+    /// Take one share of what standard input holds, and tell how it ended
+    #[arg(long, conflicts_with_all = ["from", "text"])]
+    share: bool,
     /// What to read instead of standard input
     #[arg(long, value_name = "TEXT", conflicts_with = "from", allow_hyphen_values = true)]
     text: Option<String>,
@@ -49,6 +52,10 @@ pub fn run(args: &PassObjectArgs) -> Verdict {
     match (&args.text, &args.from) {
         (Some(text), _) => take(text.as_bytes())?,
         (None, Some(path)) => piped::each_piece_of(open(path)?, take)?,
+        (None, None) if args.share => {
+            let share_ends = shares::read_share(piped::stdin()?, take)?;
+            piped::tell(&ShareEnd { share_ends })?;
+        }
         (None, None) => piped::each_piece(take)?,
     }
     if let (Some(file), Some(path)) = (&stored, &args.to) {

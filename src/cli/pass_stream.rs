@@ -11,12 +11,13 @@ use crate::tools::btrfs::command::{Told, parse_uuid};
 use crate::tools::btrfs::edits::Edits;
 use crate::tools::btrfs::pace::Pace;
 use crate::tools::btrfs::parts::{Behind, Cutting, Mark, told_of};
+use crate::tools::btrfs::shares::{Boundary, Sharing};
 use crate::tools::btrfs::stage::{Expectation, Parent, Stage, Uuid};
 use crate::tools::btrfs::stream::Decoder;
 use crate::tools::object::Digesting;
 
 use super::options::Verdict;
-use super::{piped, render};
+use super::{piped, render, shares};
 
 /// How often it is told how far it is.
 const EVERY: Duration = Duration::from_secs(1);
@@ -72,6 +73,13 @@ pub struct PassStreamArgs {
     /// The stream comes from its beginning: leave out what is in that part
     #[arg(long, requires = "behind")]
     leave_out: bool,
+    /// Pass the stream on in shares of so many bytes
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(conflicts_with_all = ["part_size", "to_nobody"])]
+    share_size: Option<u64>,
+    /// Leave out the shares up to this mark
+    #[arg(long, value_name = "MARK", value_parser = mark, requires = "share_size")]
+    share_behind: Option<Mark>,
 }
 
 fn uuid(text: &str) -> Result<Uuid, String> {
@@ -92,6 +100,11 @@ fn cutting(args: &PassStreamArgs) -> Option<Cutting> {
     Some(Cutting { every: args.part_size?, seed: args.part_seed, behind })
 }
 
+/// How it is passed on in shares.
+fn sharing(args: &PassStreamArgs) -> Option<Sharing> {
+    Some(Sharing { every: args.share_size?, behind: args.share_behind.clone() })
+}
+
 /// Runs the verb: until standard input ends. Whoever starts it lets that end only when the sender has ended well.
 pub fn run(args: &PassStreamArgs) -> Verdict {
     let parent = args.based_on.zip(args.known_as);
@@ -105,25 +118,21 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
             generation: args.based_on_generation,
         }),
     };
-    let mut stage = Stage::new(expected).received_as(args.received_as).cutting(cutting(args));
-    let (mut to, mut out) = (Reader::of(args)?, Vec::new());
-    let (begun, mut told) = (Instant::now(), Instant::now());
-    let mut pace = args.limit.map(Pace::new);
-    let mut digesting = args.digest.then(Digesting::default);
+    let stage = Stage::new(expected).received_as(args.received_as);
+    let mut stage = stage.cutting(cutting(args)).sharing(sharing(args));
+    let mut passing = Passing::of(args)?;
+    let (mut out, mut told) = (Vec::new(), Instant::now());
     piped::each_piece(|piece| {
         stage.push(piece, &mut out).inspect_err(|error| {
             if let Some(line) = told_of(error) {
                 render::say(line);
             }
         })?;
-        let passing = out.len();
-        pass(&mut to, &mut out, &mut digesting)?;
+        passing.pass(&mut out, stage.boundaries())?;
         for cut in stage.cuts() {
             piped::tell(&cut)?;
         }
-        if let Some(pace) = &mut pace {
-            std::thread::sleep(pace.wait_after(passing, begun.elapsed()));
-        }
+        passing.rest();
         if told.elapsed() >= EVERY {
             told = Instant::now();
             piped::tell(&Told::of(stage.passed(), false))?;
@@ -131,18 +140,67 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
         Ok(())
     })?;
     let passed = stage.finish(&mut out)?;
-    pass(&mut to, &mut out, &mut digesting)?;
+    passing.pass(&mut out, Vec::new())?;
+    passing.to.end()?;
     piped::tell(&Told::of(passed, true))?;
-    if let Some(digesting) = digesting {
+    if let Some(digesting) = passing.digesting {
         piped::tell(&digesting.finish())?;
     }
     Ok(Vec::new())
+}
+
+/// What becomes of what passes.
+struct Passing {
+    to: Reader,
+    digesting: Option<Digesting>,
+    pace: Option<Pace>,
+    begun: Instant,
+    /// How much was passed on since it rested last.
+    passed: usize,
+}
+
+impl Passing {
+    fn of(args: &PassStreamArgs) -> anyhow::Result<Passing> {
+        Ok(Passing {
+            to: Reader::of(args)?,
+            digesting: args.digest.then(Digesting::default),
+            pace: args.limit.map(Pace::new),
+            begun: Instant::now(),
+            passed: 0,
+        })
+    }
+
+    /// Passes on what has come, in which these are the ends of shares.
+    fn pass(&mut self, out: &mut Vec<u8>, boundaries: Vec<Boundary>) -> anyhow::Result<()> {
+        if let Some(digesting) = &mut self.digesting {
+            digesting.take(out);
+        }
+        let mut from = 0;
+        for Boundary { at, mark } in boundaries {
+            self.passed += self.to.take(&out[from..at])?;
+            self.to.end_share(&mark)?;
+            from = at;
+        }
+        self.passed += self.to.take(&out[from..])?;
+        out.clear();
+        Ok(())
+    }
+
+    /// Rests until no more has passed than may.
+    fn rest(&mut self) {
+        let passed = std::mem::take(&mut self.passed);
+        if let Some(pace) = &mut self.pace {
+            std::thread::sleep(pace.wait_after(passed, self.begun.elapsed()));
+        }
+    }
 }
 
 /// Who gets what passes.
 enum Reader {
     /// The next process.
     Next(File),
+    /// Others in turn, as soon as what they have is left out: up to this mark.
+    InShares(File, Option<Mark>),
     /// Nobody.
     Nobody,
     /// Nobody, but somebody is told what it is.
@@ -158,6 +216,9 @@ struct Telling {
 
 impl Reader {
     fn of(args: &PassStreamArgs) -> anyhow::Result<Reader> {
+        if args.share_size.is_some() {
+            return Ok(Reader::InShares(piped::stdout()?, args.share_behind.clone()));
+        }
         Ok(match (args.to_nobody, args.edits) {
             (false, _) => Reader::Next(piped::stdout()?),
             (true, false) => Reader::Nobody,
@@ -169,11 +230,36 @@ impl Reader {
         })
     }
 
-    fn take(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+    /// Takes some bytes, and answers how much of them is passed on.
+    fn take(&mut self, bytes: &[u8]) -> anyhow::Result<usize> {
         match self {
-            Reader::Next(to) => to.write_all(bytes).context("cannot pass the stream on"),
-            Reader::Nobody => Ok(()),
-            Reader::OfEdits(telling) => telling.take(bytes),
+            Reader::Next(to) => to.write_all(bytes).context("cannot pass the stream on")?,
+            Reader::InShares(to, None) => shares::write_bytes(to, bytes)?,
+            Reader::InShares(_, Some(_)) => return Ok(0),
+            Reader::Nobody => {}
+            Reader::OfEdits(telling) => telling.take(bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    /// Ends a share behind which another one follows.
+    fn end_share(&mut self, mark: &Mark) -> anyhow::Result<()> {
+        match self {
+            Reader::InShares(to, None) => shares::write_end(to, Some(&mark.word())),
+            Reader::InShares(_, behind) => {
+                // The stage tells no other one before this.
+                *behind = None;
+                Ok(())
+            }
+            Reader::Next(_) | Reader::Nobody | Reader::OfEdits(_) => Ok(()),
+        }
+    }
+
+    /// Ends the stream.
+    fn end(&mut self) -> anyhow::Result<()> {
+        match self {
+            Reader::InShares(to, _) => shares::write_end(to, None),
+            Reader::Next(_) | Reader::Nobody | Reader::OfEdits(_) => Ok(()),
         }
     }
 }
@@ -192,17 +278,4 @@ impl Telling {
         told?;
         to.flush().context("cannot write the list")
     }
-}
-
-fn pass(
-    to: &mut Reader,
-    out: &mut Vec<u8>,
-    digesting: &mut Option<Digesting>,
-) -> anyhow::Result<()> {
-    if let Some(digesting) = digesting {
-        digesting.take(out);
-    }
-    to.take(out)?;
-    out.clear();
-    Ok(())
 }

@@ -21,7 +21,8 @@ pub fn each_piece(take: impl FnMut(&[u8]) -> anyhow::Result<()>) -> anyhow::Resu
     each_piece_of(std::io::stdin().lock(), take)
 }
 
-/// Standard input as it is, for who waits for more than that.
+/// Standard input as it is, for who waits for more than that: and nothing is read ahead of which somebody else is to have
+/// the rest.
 ///
 /// # Errors
 /// When there is no file descriptor left.

@@ -20,6 +20,8 @@ pub enum From<'a> {
     Before,
     /// A file.
     File(&'a Path),
+    /// A stage that stands before it and passes on one part after the other, of which it takes the next. See [`ShareEnd`].
+    Share,
     /// This text itself, which is no secret.
     Text(&'a str),
 }
@@ -40,6 +42,7 @@ pub fn pass(from: From<'_>, to: To<'_>, stall_limit: Duration) -> CommandSpec {
     let mut spec = CommandSpec::lines(Tool::Own, stall_limit).arg(VERB);
     spec = match from {
         From::Before => spec,
+        From::Share => spec.arg("--share"),
         From::File(path) => spec.arg("--from").arg(path),
         From::Text(text) => spec.args(["--text", text]),
     };
@@ -73,6 +76,21 @@ impl Digest {
 
     /// The last that was told.
     pub fn last(stderr: &[u8]) -> Option<Digest> {
+        stderr.rsplit(|byte| *byte == b'\n').find_map(|line| serde_json::from_slice(line).ok())
+    }
+}
+
+/// How a share of a stream ended, as whoever took it tells on its standard error, in a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareEnd {
+    /// The word that stands at its end, when another one follows; `None`: it was the last.
+    pub share_ends: Option<String>,
+}
+
+impl ShareEnd {
+    /// The last that was told.
+    pub fn last(stderr: &[u8]) -> Option<ShareEnd> {
         stderr.rsplit(|byte| *byte == b'\n').find_map(|line| serde_json::from_slice(line).ok())
     }
 }
@@ -111,6 +129,8 @@ mod tests {
         let read = pass(From::File(at), To::Next, limit);
         assert_eq!(read.display(), "stillpoint pass-object --from /mnt/-x");
         assert_eq!(read.effect, Effect::Inspect);
+        let shared = pass(From::Share, To::File(at), limit);
+        assert_eq!(shared.display(), "stillpoint pass-object --share --to /mnt/-x");
         let read = pass(From::Text("{}"), To::Nobody, limit);
         assert_eq!(read.display(), "stillpoint pass-object --text '{}' --to-nobody");
     }
@@ -127,5 +147,11 @@ mod tests {
         let all = format!("{{\"bytes\":3,\"whole\":true}}\n{line}\nerror: no\n");
         assert_eq!(Digest::last(all.as_bytes()), Some(digest));
         assert_eq!(Digest::last(b"error: no"), None);
+        for share_ends in [None, Some("0:7:x".to_owned())] {
+            let end = ShareEnd { share_ends };
+            let all = format!("{}\n{line}\n", serde_json::to_string(&end).unwrap());
+            assert_eq!(ShareEnd::last(all.as_bytes()), Some(end));
+        }
+        assert_eq!(ShareEnd::last(line.as_bytes()), None);
     }
 }

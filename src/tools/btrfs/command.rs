@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::parts::{Behind, Cutting};
+use super::shares::Sharing;
 use super::stage::{Expectation, Passed, Uuid};
 use crate::host::{CommandSpec, Effect, PrivateMount, PrivateView, Tool, uuid_text};
 
@@ -117,6 +118,15 @@ pub fn parted(stage: CommandSpec, cutting: Option<&Cutting>) -> CommandSpec {
         spec = spec.args(["--behind-known-as", &uuid_text(*received)]);
     }
     if *leave_out { spec.arg("--leave-out") } else { spec }
+}
+
+/// A stage that passes its stream on in shares, each of which is a part of it; see [`From::Share`](crate::tools::object::From).
+pub fn shared(stage: CommandSpec, Sharing { every, behind }: &Sharing) -> CommandSpec {
+    let spec = stage.args(["--share-size", &every.to_string()]);
+    match behind {
+        Some(mark) => spec.args(["--share-behind", &mark.word()]),
+        None => spec,
+    }
 }
 
 /// A stage that passes on no more than so much, KiB per second.

@@ -12,6 +12,7 @@ pub mod nested;
 pub mod pace;
 pub mod parts;
 pub mod shared;
+pub mod shares;
 pub mod shown;
 pub mod stage;
 pub mod stream;

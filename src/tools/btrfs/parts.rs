@@ -168,7 +168,7 @@ pub fn part_uuid(seed: Uuid, part: u32) -> Uuid {
 /// Finds the ends of parts. The hash of a part is that of the hash before it and of its own bytes, so whoever goes on behind
 /// a part need not have seen what came before.
 #[derive(Debug, Clone)]
-struct Measure {
+pub(super) struct Measure {
     every: u64,
     part: u32,
     offset: u64,
@@ -180,7 +180,7 @@ struct Measure {
 }
 
 impl Measure {
-    fn new(every: u64) -> Measure {
+    pub fn new(every: u64) -> Measure {
         let hash = Sha256::new();
         Measure { every, part: 0, offset: 0, since: 0, hash, is_remembering: false }
     }
@@ -192,7 +192,7 @@ impl Measure {
     }
 
     /// Takes a command, and answers where the part has ended if it has by that.
-    fn take(&mut self, command: &Command<'_>) -> Result<Option<Mark>, StreamError> {
+    pub fn take(&mut self, command: &Command<'_>) -> Result<Option<Mark>, StreamError> {
         self.hash.update(command.bytes);
         self.offset += command.bytes.len() as u64;
         self.since += command.bytes.len() as u64;
@@ -207,6 +207,19 @@ impl Measure {
         }
         let is_end = self.since >= self.every && !self.is_remembering;
         Ok(is_end.then(|| self.end()))
+    }
+
+    /// Takes a command of a stream whose beginning somebody has, up to this mark, and answers whether it has come there.
+    ///
+    /// # Errors
+    /// When it is another stream.
+    pub fn follow(&mut self, command: &Command<'_>, mark: &Mark) -> Result<bool, StreamError> {
+        match self.take(command)? {
+            Some(found) if found == *mark => Ok(true),
+            Some(found) if found.part < mark.part => Ok(false),
+            None if self.offset < mark.offset => Ok(false),
+            Some(_) | None => Err(StreamError::Differs { at: command.at }),
+        }
     }
 
     /// Ends the part here.
@@ -334,21 +347,17 @@ impl Parts {
 
     fn leave_out(&mut self, command: &Command<'_>) -> Result<(), StreamError> {
         self.left_out += command.bytes.len() as u64;
-        let differs = StreamError::Differs { at: command.at };
-        let Some(behind) = &self.cutting.behind else { return Err(differs) };
-        match self.measure.take(command)? {
-            Some(mark) if mark == behind.mark => {
-                (self.before, self.part) = (behind.received, self.measure.part);
-                self.at = match self.cutting.seed {
-                    Some(_) => At::Between,
-                    None => At::Passing,
-                };
-                Ok(())
-            }
-            Some(mark) if mark.part < behind.mark.part => Ok(()),
-            None if self.measure.offset < behind.mark.offset => Ok(()),
-            Some(_) | None => Err(differs),
+        let Some(behind) = &self.cutting.behind else {
+            return Err(StreamError::Differs { at: command.at });
+        };
+        if self.measure.follow(command, &behind.mark)? {
+            (self.before, self.part) = (behind.received, self.measure.part);
+            self.at = match self.cutting.seed {
+                Some(_) => At::Between,
+                None => At::Passing,
+            };
         }
+        Ok(())
     }
 
     /// Begins the first part with what was held.

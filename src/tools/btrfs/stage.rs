@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use super::parts::{Cut, Cutting, Parts};
+use super::shares::{Boundary, Shares, Sharing};
 use super::stream::{
     Command, Decoder, StreamError, attribute, check_path, header, kind, rewritten,
 };
@@ -63,6 +64,7 @@ pub struct Stage {
     received_as: Option<Uuid>,
     cutting: Option<Cutting>,
     parts: Option<Parts>,
+    shares: Option<Shares>,
     decoder: Decoder,
     end: Vec<u8>,
     passed: Passed,
@@ -72,8 +74,8 @@ impl Stage {
     /// A stage through which this passes and nothing else.
     pub fn new(expected: Expectation) -> Stage {
         let (decoder, passed) = (Decoder::default(), Passed::default());
-        let (received_as, cutting, parts) = (None, None, None);
-        Stage { expected, received_as, cutting, parts, decoder, end: Vec::new(), passed }
+        let (received_as, cutting, parts, shares) = (None, None, None, None);
+        Stage { expected, received_as, cutting, parts, shares, decoder, end: Vec::new(), passed }
     }
 
     /// One that has the subvolume be received as another one than it claims to be. A stream that is not taken apart alone.
@@ -86,12 +88,17 @@ impl Stage {
         Stage { cutting, ..self }
     }
 
+    /// One that tells where its parts end, and passes all of it.
+    pub fn sharing(self, sharing: Option<Sharing>) -> Stage {
+        Stage { shares: sharing.map(Shares::begin), ..self }
+    }
+
     /// Takes the next bytes of the sender, and adds to `out` what the receiver may have by now.
     ///
     /// # Errors
     /// When it is not what was expected. What was let through so far cannot become a finished subvolume.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), StreamError> {
-        let Stage { expected, received_as, cutting, parts, decoder, end, passed } = self;
+        let Stage { expected, received_as, cutting, parts, shares, decoder, end, passed } = self;
         passed.bytes += bytes.len() as u64;
         decoder.push(bytes, &mut |command| {
             passed.commands += 1;
@@ -117,6 +124,7 @@ impl Stage {
                 }
                 kind::END => {
                     end.extend_from_slice(command.bytes);
+                    shares.as_ref().map_or(Ok(()), |shares| shares.end(command.at))?;
                     let names = [passed.named, passed.unnamed];
                     return match parts {
                         Some(parts) => parts.end(command.at, names, out),
@@ -131,6 +139,7 @@ impl Stage {
             };
             count(passed, &command);
             let Some(parts) = parts else {
+                shares.as_mut().map_or(Ok(()), |shares| shares.take(&command, out.len()))?;
                 out.extend_from_slice(&passes);
                 return Ok(());
             };
@@ -152,6 +161,11 @@ impl Stage {
     /// The parts that have ended since this was asked last.
     pub fn cuts(&mut self) -> Vec<Cut> {
         self.parts.as_mut().map_or_else(Vec::new, Parts::cuts)
+    }
+
+    /// The ends of parts in what was handed out since this was asked last.
+    pub fn boundaries(&mut self) -> Vec<Boundary> {
+        self.shares.as_mut().map_or_else(Vec::new, Shares::boundaries)
     }
 
     /// Lets the end through. To be called when the sender has ended well, and only then.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::tools::btrfs::parts::{Behind, Cut, Cutting, Mark, of_part, part_name, part_uuid};
+use crate::tools::btrfs::shares::Sharing;
 
 const SEED: [u8; 16] = [7; 16];
 const KNOWN: [u8; 16] = [8; 16];
@@ -168,6 +169,88 @@ proptest! {
             }
         }
     }
+}
+
+/// All that passed, and where in it shares ended.
+type Shared = (Vec<u8>, Vec<(usize, Mark)>, Passed);
+
+/// What passes of a stream in shares.
+fn shared(
+    behind: Option<&Mark>,
+    every: u64,
+    stream: &[u8],
+    piece: usize,
+) -> Result<Shared, StreamError> {
+    let sharing = Sharing { every, behind: behind.cloned() };
+    let mut stage = Stage::new(expected(BASED)).sharing(Some(sharing));
+    let (mut all, mut out, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    for piece in stream.chunks(piece) {
+        stage.push(piece, &mut out)?;
+        ends.extend(stage.boundaries().into_iter().map(|it| (all.len() + it.at, it.mark)));
+        all.append(&mut out);
+    }
+    let passed = stage.finish(&mut all)?;
+    Ok((all, ends, passed))
+}
+
+proptest! {
+    /// Shares are the stream to the byte, end where parts would, and who has some of them is told where they end, and of the
+    /// others the same as before.
+    #[test]
+    fn shares_are_the_stream_and_go_on_anywhere(
+        (version, commands) in any_stream(),
+        every in 1..3000_u64,
+        piece in 1..4000_usize,
+    ) {
+        let mut all = vec![begin(Some(PARENT))];
+        all.extend(commands);
+        let sent = stream(version, &all);
+        let (whole, passed) = pass(expected(BASED), &sent, &[piece]).unwrap();
+        let (out, ends, of_shares) = shared(None, every, &sent, piece).unwrap();
+        prop_assert_eq!(&out, &whole);
+        prop_assert_eq!(of_shares, passed);
+        let parts = parted(cutting(every), &sent, piece).unwrap().cuts;
+        let marks: Vec<&Mark> = ends.iter().map(|(_, mark)| mark).collect();
+        // An end behind which nothing follows but that of the stream is none.
+        let expected: Vec<&Mark> = parts.iter().map(|cut| &cut.mark).take(ends.len()).collect();
+        prop_assert_eq!(&marks, &expected);
+        prop_assert!(parts.len() <= ends.len() + 1);
+        let first = out.len() as u64 - (ends.last().map_or(0, |(at, _)| *at) as u64);
+        prop_assert!(first > 0);
+        for (n, (at, mark)) in ends.iter().enumerate() {
+            let (again, later, passed) = shared(Some(mark), every, &sent, 999).unwrap();
+            prop_assert_eq!(&again, &out);
+            prop_assert_eq!(&later[..], &ends[n..], "the first is that which is there: at {}", at);
+            prop_assert_eq!(passed, of_shares);
+        }
+    }
+
+    /// A stream of which there are no such shares is refused.
+    #[test]
+    fn another_stream_is_not_gone_on_with(
+        (version, commands) in any_stream(),
+        every in 1..2000_u64,
+    ) {
+        let mut all = vec![begin(Some(PARENT)), write("changed", b"a")];
+        all.extend(commands);
+        let before = stream(version, &all);
+        all[1] = write("changed", b"b");
+        let after = stream(version, &all);
+        for (_, mark) in shared(None, every, &before, 999).unwrap().1 {
+            let refused = shared(Some(&mark), every, &after, 999);
+            let differs = matches!(refused, Err(StreamError::Differs { .. }));
+            prop_assert!(differs);
+        }
+    }
+}
+
+#[test]
+fn what_ends_where_a_part_ends_that_is_there_has_another_end() {
+    let all = [begin(Some(PARENT)), write("a", &[5; 5000]), write("a", &[6; 5000])];
+    let (_, ends, _) = shared(None, 4000, &stream(1, &all), 999).unwrap();
+    assert_eq!(ends.len(), 1, "nothing follows the second");
+    let refused = shared(Some(&ends[0].1), 4000, &stream(1, &all[..2]), 999);
+    assert!(matches!(refused, Err(StreamError::Differs { .. })), "{refused:?}");
 }
 
 #[test]
