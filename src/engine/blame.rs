@@ -9,12 +9,18 @@ pub(super) fn culprit<'c>(
     last: &'c CommandSpec,
     chained: &'c Chained,
 ) -> Option<(&'c CommandSpec, &'c Completed)> {
-    let ended = || before.iter().zip(&chained.before).chain([(last, &chained.last)]);
-    let mut undisturbed = ended().filter(|(_, completed)| !completed.dismissed);
+    culprit_of(before.iter().zip(&chained.before).chain([(last, &chained.last)]))
+}
+
+/// The same of processes in the order in which each reads what the one before it writes.
+pub(super) fn culprit_of<'c>(
+    mut ended: impl DoubleEndedIterator<Item = (&'c CommandSpec, &'c Completed)> + Clone,
+) -> Option<(&'c CommandSpec, &'c Completed)> {
+    let mut undisturbed = ended.clone().filter(|(_, completed)| !completed.dismissed);
     let by_itself = undisturbed.clone().rfind(|(_, completed)| completed.exit.is_own_failure());
     // Somebody may have killed any of them, and the others were stopped because of that.
     let killed = || undisturbed.find(|(_, completed)| !completed.success());
-    by_itself.or_else(killed).or_else(|| ended().find(|(_, completed)| !completed.success()))
+    by_itself.or_else(killed).or_else(|| ended.find(|(_, completed)| !completed.success()))
 }
 
 /// The last lines in which a process says something to people: what verbs of ours tell each other is none of it.

@@ -1,9 +1,14 @@
-//! Why nothing was received, and what may help.
+//! Why nothing came of a stream of `btrfs send`, and what may help.
 
-use super::record::Record;
-use crate::engine::EngineError;
+use super::EngineError;
 
-/// Why nothing was received.
+/// What a difference is made to.
+pub(super) trait Base {
+    /// The name of the copy.
+    fn name(&self) -> &str;
+}
+
+/// Why nothing was taken.
 pub(super) enum Failure {
     /// The receiver refused the difference by itself (it does not find what data is shared with where several were received as the same), or made it to
     /// something else than the base: all may be taken.
@@ -18,7 +23,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// A failure for which what was received is to blame, or who received it.
-    pub fn of(base: Option<&Record>, error: EngineError) -> Self {
+    pub fn of<B: Base>(base: Option<&B>, error: EngineError) -> Self {
         match base {
             Some(_) => Failure::Difference(error),
             None => Failure::Refused(error),
@@ -40,8 +45,8 @@ const BEGUN_AGAIN: &str =
     "what was sent before is not the beginning of what is sent now, so all was sent again";
 
 /// What is said when a difference was refused.
-fn all_was_sent(refused: &Record, error: &EngineError) -> String {
-    format!("the difference to {} could not be received, so all was sent: {error}", refused.name)
+fn all_was_sent(refused: &impl Base, error: &EngineError) -> String {
+    format!("the difference to {} was not taken, so all was sent: {error}", refused.name())
 }
 
 /// Takes a copy with as much help of what is there as it can have: as a difference to this base and behind the part that is
@@ -50,11 +55,11 @@ fn all_was_sent(refused: &Record, error: &EngineError) -> String {
 ///
 /// # Errors
 /// What the last attempt failed by.
-pub(super) fn with_what_helps<'b, T>(
-    base: Option<&'b Record>,
+pub(super) fn with_what_helps<'b, B: Base, T>(
+    base: Option<&'b B>,
     warnings: &mut Vec<String>,
-    attempt: &mut dyn FnMut(Option<&'b Record>, bool) -> Result<T, Failure>,
-) -> Result<(T, Option<&'b Record>), EngineError> {
+    attempt: &mut dyn FnMut(Option<&'b B>, bool) -> Result<T, Failure>,
+) -> Result<(T, Option<&'b B>), EngineError> {
     let mut taken = attempt(base, true);
     if let Err(Failure::Differs(_)) = &taken {
         warnings.push(BEGUN_AGAIN.to_owned());

@@ -24,6 +24,7 @@ mod comparison;
 mod context;
 mod error;
 mod estimate;
+mod helped;
 mod kinds;
 mod made;
 mod needs;

@@ -122,11 +122,11 @@ impl<'a> Room<'a> {
     ///
     /// # Errors
     /// As the processes, or with what it was ended for.
-    pub fn judged(&mut self, chained: Result<Chained, RunError>) -> Result<Chained, EngineError> {
-        match (chained, self.full.take()) {
+    pub fn judged<T>(&mut self, ended: Result<T, RunError>) -> Result<T, EngineError> {
+        match (ended, self.full.take()) {
             // It may have come to its end just then.
             (Ok(_) | Err(RunError::Halted { .. }), Some(full)) => Err(full),
-            (chained, _) => Ok(chained?),
+            (ended, _) => Ok(ended?),
         }
     }
 

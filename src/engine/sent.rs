@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-pub(super) use super::blame::{culprit, said};
+pub(super) use super::blame::{culprit, culprit_of, said};
 use super::{Context, Engine, EngineError, Input, OnProgress, SentFrom, Snapshot, StillSubvolume};
 use crate::host::{Chained, CommandSpec, Completed, Host, PrivateView, Tool, Watch};
 use crate::model::event::Progress;
@@ -144,19 +144,19 @@ pub(super) fn version(cx: Context<'_>, engine: &dyn Engine) -> Result<String, En
     }
 }
 
-/// Whether a snapshot cannot be sent, of which a chain is the sender, a stage and whoever takes it: the sender failed by
+/// Whether a snapshot cannot be sent, of which the sender and a stage have ended so: the sender failed by
 /// itself, or what it says may not pass. Everything else may go better the next time.
-pub(super) fn cannot_be_sent(chained: &Chained) -> bool {
+pub(super) fn cannot_be_sent(ended: &[Completed]) -> bool {
     // A line to another machine that broke is no fault of the snapshot.
     let failed =
         |sender: &Completed| sender.is_own_failure() && sender.code() != Some(ssh::OWN_FAILURE);
-    chained.before.first().is_some_and(failed)
-        || chained.before.last().is_some_and(|stage| is_unfit(&stage.stderr_tail))
+    ended.first().is_some_and(failed)
+        || ended.last().is_some_and(|stage| is_unfit(&stage.stderr_tail))
 }
 
-/// That somebody changed what a difference was to be made to, if that is why the stage of a chain failed.
-pub(super) fn base_changed(before: &[CommandSpec], chained: &Chained) -> Option<EngineError> {
-    let mut told = before.iter().zip(&chained.before);
+/// That somebody changed what a difference was to be made to, if that is why the stage among these failed.
+pub(super) fn base_changed(specs: &[CommandSpec], ended: &[Completed]) -> Option<EngineError> {
+    let mut told = specs.iter().zip(ended);
     let (stage, ended) = told.find(|(_, ended)| has_base_changed(&ended.stderr_tail))?;
     Some(EngineError::Failed {
         command: stage.display(),

@@ -90,7 +90,8 @@ impl Target {
     pub fn part_size(&self) -> Option<u64> {
         match &self.engine {
             EngineConfig::Btrfs(options) => options.part_size,
-            EngineConfig::Borg(_) | EngineConfig::Restic(_) | EngineConfig::Streams(_) => None,
+            EngineConfig::Streams(options) => options.part_size,
+            EngineConfig::Borg(_) | EngineConfig::Restic(_) => None,
         }
     }
 
@@ -196,6 +197,9 @@ pub struct StreamsOptions {
     pub full_every: Duration,
     /// A directory of a btrfs, in which copies are received to be read.
     pub scratch: Option<PathBuf>,
+    /// So many bytes of a stream are stored by themselves, and an interrupted transfer goes on behind them; `None`: it begins
+    /// again.
+    pub part_size: Option<u64>,
 }
 
 /// Programs with their arguments, in which `{name}` stands for the name of an object.

@@ -38,6 +38,7 @@ mod served;
 mod sources;
 mod space;
 mod spread;
+mod stored_parts;
 mod stored_streams;
 mod streams;
 mod subvolumes;

@@ -33,7 +33,7 @@ use crate::support::fake_store::{FakeStore, SCRATCH};
 pub const STORED: Scene = Scene { config: files, world, kept: 4, ..LIVE };
 
 /// The same behind commands.
-const KEPT: Scene = Scene { config: objects, ..STORED };
+pub const KEPT: Scene = Scene { config: objects, ..STORED };
 
 /// The same as differences: the first copies are whole.
 pub const CHAINED: Scene = Scene { config: chained, kept: 6, ..STORED };
@@ -42,19 +42,19 @@ pub const CHAINED: Scene = Scene { config: chained, kept: 6, ..STORED };
 const ENDED: Scene = Scene { config: ended, kept: 6, ..STORED };
 
 /// As differences that are encrypted, with a key at hand.
-const SECRET: Scene = Scene { config: secret, world: world_of_secrets, ..CHAINED };
+pub const SECRET: Scene = Scene { config: secret, world: world_of_secrets, ..CHAINED };
 
-const DIRECTORY: &str = "directory = '/archive'\nscratch = '/scratch'";
+pub const DIRECTORY: &str = "directory = '/archive'\nscratch = '/scratch'";
 
 fn files(state: &Path) -> Config {
     config(state, &format!("{DIRECTORY}\nfull-every = '1s'"))
 }
 
+/// A place behind commands.
+pub const COMMANDS: &str = "put-command = ['keeper', 'put', '{name}']\nget-command = ['keeper', 'get', '{name}']\nlist-command = ['keeper', 'list']\ndelete-command = ['keeper', 'delete', '{name}']";
+
 fn objects(state: &Path) -> Config {
-    config(
-        state,
-        "put-command = ['keeper', 'put', '{name}']\nget-command = ['keeper', 'get', '{name}']\nlist-command = ['keeper', 'list']\ndelete-command = ['keeper', 'delete', '{name}']\nfull-every = '1s'",
-    )
+    config(state, &format!("{COMMANDS}\nfull-every = '1s'"))
 }
 
 fn chained(state: &Path) -> Config {
@@ -85,7 +85,7 @@ fn world_of_secrets() -> World {
     world
 }
 
-fn config(state: &Path, target: &str) -> Config {
+pub fn config(state: &Path, target: &str) -> Config {
     sending(state, "archive", &format!("keep.last = 2\n[targets.archive.streams]\n{target}"))
 }
 
@@ -138,11 +138,11 @@ fn failing_any_effect_of_a_recovery_is_recovered_from() {
 }
 
 /// What a check finds.
-fn damage(bench: &Bench) -> Vec<String> {
+pub fn damage(bench: &Bench) -> Vec<String> {
     checked(bench, ReadData::None).damage
 }
 
-fn checked(bench: &Bench, read_data: ReadData) -> CheckReport {
+pub fn checked(bench: &Bench, read_data: ReadData) -> CheckReport {
     let engine = bench.pipeline().engine(&bench.config.targets[0]);
     engine.check(bench.pipeline().engine_context(), read_data, &mut |_| {}).unwrap()
 }
@@ -158,7 +158,7 @@ fn flip(bench: &Bench) -> String {
 }
 
 /// How many differences the next run would send.
-fn differences(bench: &Bench) -> usize {
+pub fn differences(bench: &Bench) -> usize {
     let (_, planned) = bench.plan();
     planned.iter().filter(|line| line.contains("--based-on")).count()
 }
@@ -591,7 +591,7 @@ fn a_dry_run_changes_nothing_and_says_what_it_would_do() {
 }
 
 /// Restores the newest copy of one subvolume, which is a difference to two others.
-fn restored(bench: &Bench) -> Result<(Result<(), StepError>, Cleanup), StepError> {
+pub fn restored(bench: &Bench) -> Result<(Result<(), StepError>, Cleanup), StepError> {
     restored_on(bench, false)
 }
 
@@ -668,7 +668,7 @@ fn whatever_ends_a_restore_nothing_that_was_received_for_it_is_left() {
 }
 
 /// What is found of the file `a`, and what could not be read.
-fn found(bench: &Bench) -> Found {
+pub fn found(bench: &Bench) -> Found {
     let search = Search {
         pattern: FilePattern::new("a").unwrap(),
         job: None,
@@ -679,7 +679,7 @@ fn found(bench: &Bench) -> Found {
 }
 
 /// How the copies of one subvolume differ.
-fn differing(bench: &Bench, older: Option<&str>) -> Result<Vec<Change>, StepError> {
+pub fn differing(bench: &Bench, older: Option<&str>) -> Result<Vec<Change>, StepError> {
     let query =
         Query { job: &bench.config.jobs[0].name, host: None, target: None, item: Some("/home") };
     let pair = Pair::Copies { older, newer: "latest" };

@@ -40,6 +40,7 @@ mod served;
 mod space;
 mod spread;
 mod sshd;
+mod stored_parts;
 mod stored_streams;
 mod subvolumes;
 mod swaps;

@@ -30,7 +30,7 @@ pub struct Scene {
 pub const FILES: &str = "directory = \"{root}/out\"";
 
 /// Programs that do no more than what they are asked for.
-const COMMANDS: &str = "put-command = [\"dd\", \"of={root}/out/{name}\", \"status=none\"]\n\
+pub const COMMANDS: &str = "put-command = [\"dd\", \"of={root}/out/{name}\", \"status=none\"]\n\
                         get-command = [\"cat\", \"{root}/out/{name}\"]\n\
                         list-command = [\"ls\", \"-A\", \"{root}/out\"]\n\
                         delete-command = [\"rm\", \"{root}/out/{name}\"]";
@@ -56,7 +56,7 @@ pub fn scene(target: &[&str]) -> Scene {
 }
 
 impl Scene {
-    fn configure(&self, target: &[&str], keep: &str) {
+    pub fn configure(&self, target: &[&str], keep: &str) {
         let text = format!(
             "[targets.t.streams]\n{}\n{keep}\n[jobs.home]\ntargets = [\"t\"]\n[jobs.home.subvolumes]\npaths = [\"{{root}}/disk/home\"]\n",
             target.join("\n")
@@ -64,24 +64,24 @@ impl Scene {
         configure(&self.machine, &text);
     }
 
-    fn home(&self) -> PathBuf {
+    pub fn home(&self) -> PathBuf {
         self.disk.at.join("home")
     }
 
     /// Runs the job, which must go well, and answers with the new copy's id and what was stored for it, in bytes.
     #[track_caller]
-    fn run(&self) -> (String, u64) {
+    pub fn run(&self) -> (String, u64) {
         made(&self.machine.run(&["--json", "run"]).expect(0))
     }
 
     /// The subvolume as it is now, kept aside.
-    fn aside(&self, name: &str) -> PathBuf {
+    pub fn aside(&self, name: &str) -> PathBuf {
         let aside = self.disk.path(name);
         must("btrfs", &["-q", "subvolume", "snapshot", "-r", &self.disk.path("home"), &aside]);
         aside.into()
     }
 
-    fn objects(&self) -> Vec<String> {
+    pub fn objects(&self) -> Vec<String> {
         names_in(&self.machine.path("out"))
     }
 
@@ -109,12 +109,12 @@ impl Scene {
     }
 
     /// Everything that belongs to no copy that is listed.
-    fn strays(&self) -> Vec<String> {
+    pub fn strays(&self) -> Vec<String> {
         self.strays_in(&self.machine.path("out"))
     }
 
     /// The same where another directory is the target.
-    fn strays_in(&self, directory: &Path) -> Vec<String> {
+    pub fn strays_in(&self, directory: &Path) -> Vec<String> {
         let listed = self.machine.copies("t");
         let is_stray = |name: &String| {
             name != "target.json" && !listed.iter().any(|id| name.starts_with(id.as_str()))
@@ -124,7 +124,7 @@ impl Scene {
 
     /// Restores a copy, which must be as the tree kept aside.
     #[track_caller]
-    fn assert_restored(&self, id: &str, to: &Path, expected: &Path) {
+    pub fn assert_restored(&self, id: &str, to: &Path, expected: &Path) {
         fs::create_dir(to).unwrap();
         self.machine.run(&["restore", "home", id, "--to", to.to_str().unwrap()]).expect(0);
         assert_same_tree(&inside(to, self.home()), expected);
@@ -132,14 +132,14 @@ impl Scene {
 
     /// Nothing that was received to be read is left.
     #[track_caller]
-    fn assert_nothing_unpacked(&self) {
+    pub fn assert_nothing_unpacked(&self) {
         let left = self.disk.subvolumes();
         let left: Vec<_> = left.iter().filter(|name| name.contains("home@web1")).collect();
         assert!(left.is_empty(), "{left:?}");
         assert_eq!(fs::read_dir(self.disk.path("scratch")).unwrap().count(), 0);
     }
 
-    fn fill(&self, name: &str, megabytes: u64) {
+    pub fn fill(&self, name: &str, megabytes: u64) {
         fill(self.home().join(name), megabytes);
     }
 }

@@ -7,7 +7,7 @@ use super::engine::{self, Engine, ReadEngine, check_mount};
 use crate::config::diagnostic::{Complaint, Notes};
 use crate::config::key::{Item, Key, Keyed, Start, Table, no_variants};
 use crate::config::kind::Choice;
-use crate::config::kinds::{FLAG, TEXT, Whole};
+use crate::config::kinds::{FLAG, TEXT};
 use crate::config::repository::{self, Location};
 use crate::config::section::Section;
 #[cfg(test)]
@@ -56,7 +56,7 @@ const COMPRESSED_DATA: Key<bool> = Key::new("compressed-data", &FLAG)
     .hidden()
     .prose("What btrfs has compressed is sent as it is with compressed-data = true: see the README on kernels.");
 
-const PART_SIZE: Key<u32> = Key::new("part-size", &Whole(0))
+const PART_SIZE: Key<u32> = engine::PART_SIZE
     .says("So many MiB of what is sent make a part, with which a transfer that was interrupted goes on; 0: it begins again. By default 256 behind ssh, 0 on this machine")
     .example("256")
     .prose("A transfer that was interrupted goes on behind the last of its parts, of so many MiB each; 0: it begins again.\nDefault: 256 behind ssh, 0 on this machine.");
@@ -125,11 +125,11 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
     }
     check_mount(section, location.as_ref(), notes);
     let usual = if server.is_some() { PART_BEHIND_SSH } else { 0 };
-    let mebibytes = u64::from(section.get(&PART_SIZE).unwrap_or(usual));
+    let part_size = engine::part_size(section.get(&PART_SIZE).unwrap_or(usual));
     let config = EngineConfig::Btrfs(BtrfsOptions {
         server,
         compressed_data: section.get(&COMPRESSED_DATA)?,
-        part_size: (mebibytes > 0).then_some(mebibytes << 20),
+        part_size,
     });
     let common = ReadEngine::new(section, text, location, config)?;
     Some(ReadEngine { repository_at: section.value_at(&LOCATION), ..common })

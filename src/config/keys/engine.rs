@@ -72,6 +72,14 @@ pub const PROGRAM: Key<PathBuf> = Key::new("program", &PATH);
 /// How much the engine may send.
 pub const UPLOAD_LIMIT: Key<u32> = Key::new("upload-limit", &Whole(1)).says("KiB per second");
 
+/// How much of what `btrfs send` sends makes a part, in MiB; an engine says what becomes of it.
+pub const PART_SIZE: Key<u32> = Key::new("part-size", &Whole(0));
+
+/// The same in bytes; `None` where nothing is taken apart.
+pub fn part_size(mebibytes: u32) -> Option<u64> {
+    (mebibytes > 0).then_some(u64::from(mebibytes) << 20)
+}
+
 /// How another machine is reached, also by a source.
 pub const SSH_COMMAND: Key<Vec<String>> =
     Key::new("ssh-command", &ARGV).says("ssh and its options").hidden();

@@ -42,6 +42,7 @@ const STREAMS: Table = Table {
         Item::Value(&IDENTITY_FILE),
         Item::Value(&FULL_EVERY),
         Item::Value(&SCRATCH),
+        Item::Value(&PART_SIZE),
         Item::Value(&UPLOAD_LIMIT),
         Item::Value(&WHEN_ABSENT),
         Item::Value(&STALL_TIMEOUT),
@@ -108,6 +109,12 @@ const SCRATCH: Key<PathBuf> = Key::new("scratch", &PATH)
     .says("A directory of a btrfs, in which copies are received to be restored; by default beside what is restored")
     .example("'/mnt/pool/scratch'")
     .told();
+
+const PART_SIZE: Key<u32> = engine::PART_SIZE
+    .says("So many MiB of a stream are stored by themselves, and a transfer that was interrupted goes on behind them; 0: it begins again")
+    .default("256")
+    .hidden()
+    .prose("A longer stream is stored in parts of part-size = 256 MiB, behind which an interrupted transfer goes on; 0: in one.");
 
 const UPLOAD_LIMIT: Key<u32> = engine::UPLOAD_LIMIT;
 
@@ -209,6 +216,7 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
         identity_file: section.get(&IDENTITY_FILE),
         full_every: section.get(&FULL_EVERY)?,
         scratch: section.get(&SCRATCH),
+        part_size: engine::part_size(section.get(&PART_SIZE)?),
     });
     let common = ReadEngine::new(section, repository, location, config)?;
     let at = if section.has(&DIRECTORY) { &DIRECTORY as &dyn Keyed } else { &LIST };
@@ -233,6 +241,7 @@ pub const EFFECTS: &[Effects] = &[
             ),
             ("full-every", "directory='/r'", "directory='/r'\nfull-every='7d'"),
             ("scratch", "directory='/r'", "directory='/r'\nscratch='/x'"),
+            ("part-size", "directory='/r'", "directory='/r'\npart-size=0"),
             ("upload-limit", "directory='/r'", "directory='/r'\nupload-limit=5"),
             (
                 "when-absent",

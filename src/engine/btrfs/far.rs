@@ -14,12 +14,12 @@ use super::answers::{Checked, Done, Listing, Place, Refusal};
 use super::base::Base;
 use super::catalog::{finished_name, incoming_name};
 use super::compare::compared;
-use super::failure::with_what_helps;
 use super::names::{CopyName, is_item};
 use super::record::Record;
 use super::way::Way;
 use super::wire::{Ask, Printed, Request};
 use crate::engine::estimate::measured;
+use crate::engine::helped::with_what_helps;
 use crate::engine::made::{self, Made, sources_of};
 use crate::engine::sent::{Data, data_here, failure, heard, run_all, said, still_of};
 use crate::engine::{

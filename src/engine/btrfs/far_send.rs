@@ -1,13 +1,13 @@
 //! Sends a snapshot to another machine.
 
 use super::answers::{Refusal, Taken};
-use super::failure::Failure;
 use super::far::{FarEngine, predictions};
 use super::names::{Item, SentUuid};
 use super::record::Record;
 use super::transfer::Sealed;
 use super::way::Way;
 use super::wire::{Ask, Receive};
+use crate::engine::helped::Failure;
 use crate::engine::made::Made;
 use crate::engine::sent::{
     Data, base_changed, cannot_be_sent, culprit, failure, heard, sender, uuid,
@@ -62,11 +62,11 @@ impl FarEngine {
             let what = Refusal::Differs("the snapshot is not what was sent before".into());
             return Err(Failure::Differs(what.into_error(&self.target().repository)));
         }
-        if let Some(error) = base_changed(&before, &chained) {
+        if let Some(error) = base_changed(&before, &chained.before) {
             let what = Refusal::Difference(error.to_string());
             return Err(Failure::Difference(what.into_error(&self.target().repository)));
         }
-        if cannot_be_sent(&chained) && way.part_size.is_some() {
+        if cannot_be_sent(&chained.before) && way.part_size.is_some() {
             self.give_up(cx, &name);
         }
         if let Some((spec, ended)) = culprit(&before, &ask, &chained) {

@@ -8,11 +8,11 @@
 use std::time::Duration;
 
 use super::catalog::Copies;
-use super::failure::Failure;
 use super::freed::{freeing, run_each};
 use super::place::is_untold;
 use super::record::Record;
 use super::transfer::Transfer;
+use crate::engine::helped::Failure;
 use crate::engine::made::Made;
 use crate::engine::{Engine, EngineError};
 use crate::host::{CommandSpec, Host};

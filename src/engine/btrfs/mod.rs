@@ -34,7 +34,6 @@ mod check;
 mod claimed;
 mod compare;
 mod described;
-mod failure;
 mod far;
 mod far_adoption;
 mod far_send;

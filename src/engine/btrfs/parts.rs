@@ -15,9 +15,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{Catalog, finished_name};
-use super::failure::Failure;
 use super::record::Record;
 use crate::engine::EngineError;
+use crate::engine::helped::Failure;
 use crate::engine::made::Made;
 use crate::host::Subvolume;
 use crate::model::shown::Show;

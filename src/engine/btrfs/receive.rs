@@ -4,11 +4,11 @@ use super::BtrfsEngine;
 use super::base::{Base, told_of, unproven_since};
 use super::catalog::{Catalog, Copies, there};
 use super::claimed::{is_claimed, is_here};
-use super::failure::with_what_helps;
 use super::parts::{Found, Part};
 use super::record::Record;
 use super::transfer::{Origin, Transfer};
 use crate::engine::estimate::measured;
+use crate::engine::helped::with_what_helps;
 use crate::engine::made::Made;
 use crate::engine::sent::still_of;
 use crate::engine::{

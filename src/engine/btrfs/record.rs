@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::place::is_untold;
 use crate::engine::Fetch;
+use crate::engine::helped;
 use crate::engine::made::Made;
 use crate::host::Subvolume;
 use crate::model::copy::Copy;
@@ -42,6 +43,12 @@ pub(super) struct Record {
     /// somebody else, who may bring it back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub going: bool,
+}
+
+impl helped::Base for Record {
+    fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl Record {

@@ -2,9 +2,9 @@
 
 use super::BtrfsEngine;
 use super::catalog::{Catalog, finished_name, prediction_about};
-use super::failure::Failure;
 use super::parts::{Ended, Found, Part, Parting};
 use super::record::Record;
+use crate::engine::helped::Failure;
 use crate::engine::made::{Made, reported};
 use crate::engine::sent::{
     base_changed, cannot_be_sent, culprit, files, heard, new_uuid, sender, uuid,
@@ -329,7 +329,7 @@ impl Transfer<'_> {
             let what = "the snapshot is not what was sent before".to_owned();
             return Err(Failure::Differs(EngineError::Output { engine: "btrfs", what }));
         }
-        if let Some(error) = base_changed(before, chained) {
+        if let Some(error) = base_changed(before, &chained.before) {
             return Err(Failure::of(base, error));
         }
         if let Some((spec, ended)) = culprit(before, receive, chained) {
@@ -344,7 +344,7 @@ impl Transfer<'_> {
             let is_ours = matches!(self.origin, Origin::Here(_));
             return Err(match is_refused {
                 true => Failure::of(base, error),
-                false if is_ours && cannot_be_sent(chained) => Failure::Refused(error),
+                false if is_ours && cannot_be_sent(&chained.before) => Failure::Refused(error),
                 false => Failure::Other(error),
             });
         }

@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! target.json                    which target this is; made by init
-//! NAME.btrfs[.zst][.age]         a stream
+//! NAME.btrfs[.zst][.age]         a stream, or the first part of it
+//! NAME.btrfs[.zst][.age].NNNNNN  its other parts, from 000001 on
 //! NAME.json                      its record
+//! NAME.begun                     which parts are there of a stream that is still being stored
 //! NAME.pin                       it is never to be pruned
 //! NAME.damaged                   its stream is not what was stored, so nothing new may be a difference to it
 //! NAME.gone                      it is being deleted: it is none any more, whatever of it is still there
@@ -18,106 +20,21 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use super::record::{BEGUN, RECORD, Record, name_of_object, name_of_unfinished, named};
 use super::store::Store;
-use crate::engine::made::{Made, Marker};
-use crate::engine::{EngineError, SentCopy};
+use crate::engine::EngineError;
+use crate::engine::made::Marker;
 use crate::model::copy::Copy;
-use crate::tools::borg::name::parse_archive_name;
-use crate::tools::object::Digest;
 
-/// The format of both kinds of records.
+/// The format of a target.
 const FORMAT: u32 = 1;
 
 /// The object that says which target it is.
 const MARKER: &str = "target.json";
 
-const RECORD: &str = ".json";
 const PIN: &str = ".pin";
 const DAMAGED: &str = ".damaged";
 const GONE: &str = ".gone";
-const STREAM: &str = ".btrfs";
-const COMPRESSED: &str = ".zst";
-const ENCRYPTED: &str = ".age";
-
-/// The record of a copy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
-    /// [`FORMAT`].
-    pub format: u32,
-    /// The copy's name, which is its id, and that of the subvolume as which it is received.
-    pub name: String,
-    /// The UUID of the snapshot that was sent.
-    pub sent: String,
-    /// The generation that the snapshot had.
-    pub generation: u64,
-    /// What it is a difference to; `None`: it stands alone.
-    pub base: Option<Base>,
-    /// Whose it is.
-    #[serde(flatten)]
-    pub made: Made,
-    /// The stream, which was seen to its end.
-    pub stream: Digest,
-    /// The object in which it is stored.
-    pub stored: Digest,
-    /// It is compressed by zstd.
-    pub compressed: bool,
-    /// It is encrypted by age: the SHA-256 of those who can read it, as a sorted list.
-    pub recipients: Option<String>,
-    /// How many names lead to what is no directory in it, where that is known.
-    pub files: Option<u64>,
-}
-
-/// The copy that another one is a difference to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Base {
-    /// Its name.
-    pub name: String,
-    /// The UUID of the snapshot that was sent for it.
-    pub sent: String,
-}
-
-impl Record {
-    /// A record in the present format.
-    pub const FORMAT: u32 = FORMAT;
-
-    /// Whether it is the record of this copy: it says the same as the name, and is of a subvolume.
-    fn is_of(&self, name: &str) -> bool {
-        self.format == FORMAT
-            && self.name == name
-            && self.made.name() == name
-            && self.made.is_plain()
-    }
-
-    /// What was sent for it.
-    pub fn of(&self) -> SentCopy {
-        let (id, uuid) = (self.name.clone(), self.sent.clone());
-        SentCopy { id, time: self.made.time, uuid, generation: self.generation }
-    }
-
-    /// The object that holds its stream.
-    pub fn object(&self) -> String {
-        object_of(&self.name, self.compressed, self.recipients.is_some())
-    }
-}
-
-/// The object that holds the stream of a copy.
-pub(super) fn object_of(name: &str, compressed: bool, encrypted: bool) -> String {
-    let (zst, age) =
-        (if compressed { COMPRESSED } else { "" }, if encrypted { ENCRYPTED } else { "" });
-    format!("{name}{STREAM}{zst}{age}")
-}
-
-/// The name of the copy whose stream an object holds, if it is called so.
-pub(super) fn name_of_object(object: &str) -> Option<&str> {
-    let name = object.strip_suffix(ENCRYPTED).unwrap_or(object);
-    let name = name.strip_suffix(COMPRESSED).unwrap_or(name);
-    named(name, STREAM)
-}
-
-/// The name of the copy that an object with this ending speaks of. No other text than one of ours is a name.
-fn named<'n>(object: &'n str, ending: &str) -> Option<&'n str> {
-    object.strip_suffix(ending).filter(|name| parse_archive_name(name).is_some())
-}
 
 /// Records that were read already. They never change, and to read one may be a call over a network.
 pub(super) type Known = Mutex<BTreeMap<String, Record>>;
@@ -234,26 +151,26 @@ impl<'a> Catalog<'a> {
         Ok(())
     }
 
-    /// What is wrong with the object of a record, as far as that is seen without reading it.
+    /// What is wrong with the objects of a record, as far as that is seen without reading them.
     fn fault(&self, record: &Record) -> Result<Option<String>, EngineError> {
-        let object = record.object();
-        if !self.names.contains(&object) {
-            return Ok(Some(format!("{object} is not there, and {} is recorded", record.name)));
-        }
-        match self.store.length(&object)? {
-            Some(length) if length != record.stored.bytes && !self.is_predicted(record) => {
-                Ok(Some(format!(
-                    "{object} has {length} bytes, and {} were stored",
-                    record.stored.bytes
-                )))
+        for (object, stored) in record.objects() {
+            if !self.names.contains(&object) {
+                let what = format!("{object} is not there, and {} is recorded", record.name);
+                return Ok(Some(what));
             }
-            Some(_) | None => Ok(None),
+            let length = self.store.length(&object)?;
+            let other = length.filter(|it| *it != stored.bytes && !self.is_predicted(record));
+            if let Some(length) = other {
+                let what = format!("{object} has {length} bytes, and {} were stored", stored.bytes);
+                return Ok(Some(what));
+            }
         }
+        Ok(None)
     }
 
     /// Whether a dry run only predicts it: nothing was stored, and nobody knows how much it will be.
     pub fn is_predicted(&self, record: &Record) -> bool {
-        record.stored.bytes == 0
+        record.stored.objects().iter().all(|stored| stored.bytes == 0)
     }
 
     /// What is a difference to what is not there cannot be received.
@@ -322,14 +239,21 @@ impl<'a> Catalog<'a> {
         }
     }
 
-    /// The streams that were not stored to their end, by the names of their objects.
+    /// Whether a copy of this name was made to its end.
+    pub fn is_whole(&self, name: &str) -> bool {
+        self.names.contains(&format!("{name}{RECORD}")) && !self.torn.contains(name)
+    }
+
+    /// What was not stored to its end, and what is known of it, by the names of the objects.
     pub fn unfinished(&self) -> impl Iterator<Item = &str> {
-        let has_none = |name: &str| {
-            let is_recorded = self.names.contains(&format!("{name}{RECORD}"));
-            (!is_recorded || self.torn.contains(name)) && !self.is_gone(name)
-        };
         let objects = self.names.iter().map(String::as_str);
-        objects.filter(move |object| name_of_object(object).is_some_and(has_none))
+        let is_unfinished = |name: &str| !self.is_whole(name) && !self.is_gone(name);
+        objects.filter(move |object| name_of_unfinished(object).is_some_and(is_unfinished))
+    }
+
+    /// Whether there is an object of this name, as far as was seen when the target was opened.
+    pub fn has(&self, object: &str) -> bool {
+        self.names.contains(object)
     }
 
     /// Whether an object is there now.
@@ -388,29 +312,24 @@ impl<'a> Catalog<'a> {
         self.records.contains_key(id) || self.unfinished().any(|object| object == id)
     }
 
-    /// Removes a stream that was not stored to its end, and what there is of its record.
+    /// Removes an object that was not stored to its end, and what there is of the record of that.
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn remove_unfinished(&self, object: &str) -> Result<(), EngineError> {
-        if let Some(name) = name_of_object(object)
-            && self.torn.contains(name)
+    pub fn remove_unfinished(&mut self, object: &str) -> Result<(), EngineError> {
+        if let Some(name) = name_of_unfinished(object).map(str::to_owned)
+            && self.torn.contains(&name)
         {
-            self.store.remove(&format!("{name}{RECORD}"))?;
+            self.remove(&format!("{name}{RECORD}"))?;
         }
-        self.store.remove(object)
+        self.remove(object)
     }
 
-    /// Takes back what was stored of a copy whose making failed. A record goes before what it speaks of.
-    ///
-    /// # Errors
-    /// When it cannot be removed.
-    pub fn take_back(&self, name: &str, object: &str) -> Result<(), EngineError> {
-        let names = self.store.names()?;
-        for object in [format!("{name}{RECORD}"), object.to_owned()] {
-            if names.contains(&object) {
-                self.store.remove(&object)?;
-            }
+    /// Removes an object that was there, once.
+    fn remove(&mut self, object: &str) -> Result<(), EngineError> {
+        if self.names.contains(object) {
+            self.store.remove(object)?;
+            self.names.remove(object);
         }
         Ok(())
     }
@@ -433,7 +352,7 @@ impl<'a> Catalog<'a> {
         for name in &gone {
             let is_of_it = |object: &&String| {
                 name_of_object(object) == Some(name)
-                    || [RECORD, PIN, DAMAGED]
+                    || [RECORD, BEGUN, PIN, DAMAGED]
                         .iter()
                         .any(|ending| named(object, ending) == Some(name))
             };
@@ -450,11 +369,11 @@ impl<'a> Catalog<'a> {
     }
 }
 
-fn parsed<T: for<'d> Deserialize<'d>>(content: &[u8]) -> Result<T, String> {
+pub(super) fn parsed<T: for<'d> Deserialize<'d>>(content: &[u8]) -> Result<T, String> {
     serde_json::from_slice(content).map_err(|error| error.to_string())
 }
 
-fn text(what: &impl Serialize) -> Result<String, EngineError> {
+pub(super) fn text(what: &impl Serialize) -> Result<String, EngineError> {
     let text = serde_json::to_string_pretty(what);
     let text =
         text.map_err(|error| EngineError::Output { engine: "streams", what: error.to_string() })?;

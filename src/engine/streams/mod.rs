@@ -2,7 +2,8 @@
 //!
 //! Nobody receives a stream when it is stored, so nobody would notice that it is torn or lies: a stage of ours
 //! ([`crate::tools::btrfs::stage`]) looks at it as it passes, and what was stored is known by its hash. A stream is stored
-//! as btrfs sent it, compressed by zstd and encrypted by age: these three programs restore it without us.
+//! as btrfs sent it, compressed by zstd and encrypted by age: these three programs restore it without us. A long one becomes
+//! several objects, each compressed and encrypted by itself, so that storing it goes on where it was interrupted.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,13 +23,19 @@ use crate::tools::btrfs::PROGRAM;
 use crate::tools::btrfs::names::Names;
 use crate::tools::{age, zstd};
 
+mod begun;
 mod catalog;
+mod given;
 mod names;
 mod read;
+mod record;
 mod send;
+mod sending;
 mod store;
+mod way;
 
-use catalog::{Catalog, Known, name_of_object};
+use catalog::{Catalog, Known};
+use record::name_of_unfinished;
 use store::Store;
 
 /// A place that stores streams.
@@ -128,7 +135,7 @@ impl Engine for StreamsEngine {
         let catalog = self.open(cx)?;
         let _ = self.listed.set(catalog.marker.id.clone());
         let mut copies: Vec<Copy> = catalog.records().map(|record| catalog.copy(record)).collect();
-        let unfinished = |object| made::unfinished(object, name_of_object(object));
+        let unfinished = |object| made::unfinished(object, name_of_unfinished(object));
         copies.extend(catalog.unfinished().map(unfinished));
         Ok(copies)
     }
@@ -142,6 +149,14 @@ impl Engine for StreamsEngine {
         self.store(cx, request, progress)
     }
 
+    fn resumes(&self) -> bool {
+        self.target.part_size().is_some()
+    }
+
+    fn has_begun(&self, cx: Context<'_>, request: &BackupRequest) -> Result<bool, EngineError> {
+        self.is_begun(cx, request)
+    }
+
     fn sent(&self, cx: Context<'_>) -> Result<Vec<SentCopy>, EngineError> {
         let catalog = self.open(cx)?;
         let sound = catalog.records().filter(|record| !catalog.is_damaged(&record.name));
@@ -153,7 +168,7 @@ impl Engine for StreamsEngine {
     }
 
     fn unfinished(&self, copy: &Copy) -> Option<String> {
-        name_of_object(&copy.id).map(str::to_owned)
+        name_of_unfinished(&copy.id).map(str::to_owned)
     }
 
     fn delete(&self, cx: Context<'_>, ids: &[String]) -> Result<(), EngineError> {
@@ -174,7 +189,7 @@ impl Engine for StreamsEngine {
         let there = ids.iter().map(String::as_str).filter(|id| catalog.knows(id));
         // Their objects are ours by their names, and have no record.
         let (unfinished, copies): (Vec<&str>, Vec<&str>) =
-            there.partition(|id| name_of_object(id).is_some());
+            there.partition(|id| name_of_unfinished(id).is_some());
         unfinished.iter().try_for_each(|object| catalog.remove_unfinished(object))?;
         catalog.delete(&copies)
     }

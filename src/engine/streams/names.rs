@@ -6,8 +6,9 @@ use std::sync::{MutexGuard, PoisonError};
 
 use chrono::DateTime;
 
-use super::catalog::{Catalog, Record};
+use super::catalog::Catalog;
 use super::read::{Found, REMEDY, noted, untold};
+use super::record::Record;
 use super::{Built, StreamsEngine};
 use crate::engine::tree::{change, root_of};
 use crate::engine::{Change, Context, EngineError, Entry};

@@ -1,6 +1,10 @@
 //! Reading copies back: what was stored is compared with its hash, and received where it is to be seen.
 
-use super::catalog::{Catalog, Record};
+use std::collections::BTreeMap;
+
+use super::catalog::Catalog;
+use super::given::given;
+use super::record::Record;
 use super::{StreamsEngine, Unpacked};
 use crate::engine::made::chosen;
 use crate::engine::received::Room;
@@ -9,9 +13,7 @@ use crate::engine::tree::Tree;
 use crate::engine::{
     AsSubvolume, CheckReport, Context, EngineError, Fetch, OnProgress, received, secret,
 };
-use crate::host::{
-    Action, Chained, CommandSpec, Completed, Exit, Subvolume, TrustKind, Watch, uuid_text,
-};
+use crate::host::{Action, CommandSpec, Completed, Exit, Subvolume, TrustKind, Watch, uuid_text};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
 use crate::model::shown::Show;
@@ -20,7 +22,6 @@ use crate::tools::btrfs::command::{self, Reader};
 use crate::tools::btrfs::stage::{Expectation, Parent, Uuid};
 use crate::tools::object::{Digest, To};
 use crate::tools::{age, zstd};
-use std::collections::BTreeMap;
 
 /// What reading a copy back showed.
 pub(super) enum Found {
@@ -157,28 +158,22 @@ impl StreamsEngine {
             let damage = self.compare_stored(catalog, record)?;
             return Ok(damage.map_or(Found::Stored(BEYOND), Found::Damage));
         };
-        let mut specs = store.give(&record.object(), To::Next);
-        let told_at = specs.len() - 1;
-        specs.extend(openers);
         let expected = expectation(record, None)?;
         let limit = self.target.stall_timeout;
         let stage = command::stage(&expected, Reader::Nobody, limit).arg(command::DIGEST);
         let stage = stage.args(option);
-        let chained = store.cx.host.chain(&specs, &stage, watch)?;
-        let Some((spec, ended)) = culprit(&specs, &stage, &chained) else {
-            let stored = told(&chained, told_at);
-            let passed = Digest::last(&chained.last.stderr_tail);
-            let is_it =
-                stored.as_ref() == Some(&record.stored) && passed.as_ref() == Some(&record.stream);
-            return Ok(match is_it {
-                true => Found::Whole,
-                false => Found::Damage(another(record)),
+        let given = given(catalog, record, &openers, std::slice::from_ref(&stage), watch)?;
+        let Some((spec, ended)) = given.culprit() else {
+            let passed = given.ended.last().and_then(|stage| Digest::last(&stage.stderr_tail));
+            let another = given.another(record).or_else(|| {
+                (passed.as_ref() != Some(&record.stream)).then(|| another(&record.object()))
             });
+            return Ok(another.map_or(Found::Whole, Found::Damage));
         };
         if let Some(damage) = self.damage_behind(catalog, record, ended)? {
             return Ok(Found::Damage(damage));
         }
-        if chained.before.iter().any(has_no_key) {
+        if given.ended.iter().any(has_no_key) {
             return Ok(Found::Stored(UNFIT));
         }
         // It was killed, or age lacks something else than the right key.
@@ -187,10 +182,10 @@ impl StreamsEngine {
         }
         let said = said(ended, 3);
         // What is to the last byte what was sent may still hold what nobody can tell names of.
-        if option.is_some() && std::ptr::eq(ended, &chained.last) {
+        if option.is_some() && given.ended.last().is_some_and(|last| std::ptr::eq(ended, last)) {
             return Err(untold(record, &said));
         }
-        Ok(Found::Damage(format!("{} cannot be read: {said}", record.object())))
+        Ok(Found::Damage(format!("{} cannot be read: {said}", given.object)))
     }
 
     /// Whoever fails in a chain may do so because of what it was given: what is damaged in that, if anything is. age calls
@@ -214,19 +209,24 @@ impl StreamsEngine {
         catalog: &Catalog<'_>,
         record: &Record,
     ) -> Result<Option<String>, EngineError> {
-        let mut specs = catalog.store.give(&record.object(), To::Nobody);
-        let Some(last) = specs.pop() else { return Ok(None) };
-        let chained = catalog.store.cx.host.chain(&specs, &last, &mut |_, _| {})?;
-        let Some((spec, ended)) = culprit(&specs, &last, &chained) else {
-            let stored = Digest::last(&chained.last.stderr_tail);
-            return Ok((stored.as_ref() != Some(&record.stored)).then(|| another(record)));
-        };
-        let said = said(ended, 3);
-        // The kernel's word for data that cannot be read.
-        if said.lines().any(|line| line.ends_with(": Input/output error (os error 5)")) {
-            return Ok(Some(format!("{}: {said}", record.object())));
+        for (object, stored) in record.objects() {
+            let mut specs = catalog.store.give(&object, To::Nobody);
+            let Some(last) = specs.pop() else { continue };
+            let chained = catalog.store.cx.host.chain(&specs, &last, &mut |_, _| {})?;
+            let Some((spec, ended)) = culprit(&specs, &last, &chained) else {
+                match Digest::last(&chained.last.stderr_tail).as_ref() == Some(stored) {
+                    true => continue,
+                    false => return Ok(Some(another(&object))),
+                }
+            };
+            let said = said(ended, 3);
+            // The kernel's word for data that cannot be read.
+            if said.lines().any(|line| line.ends_with(": Input/output error (os error 5)")) {
+                return Ok(Some(format!("{object}: {said}")));
+            }
+            return Err(failure(&self.target, spec, ended));
         }
-        Err(failure(&self.target, spec, ended))
+        Ok(None)
     }
 
     /// Receives a copy, and all that it is a difference to before; see [`Engine::unpack`](crate::engine::Engine::unpack).
@@ -262,11 +262,12 @@ impl StreamsEngine {
     pub(super) fn fetch_of(&self, cx: Context<'_>, copy: &Copy) -> Result<Fetch, EngineError> {
         let catalog = self.open(cx)?;
         let chain = self.chain(&catalog, &copy.id)?;
-        let sum = |bytes: fn(&Record) -> u64| {
-            chain.iter().try_fold(0_u64, |sum, record| sum.checked_add(bytes(record)))
+        let sum = |digests: fn(&Record) -> &[Digest]| {
+            let mut all = chain.iter().copied().flat_map(digests);
+            all.try_fold(0_u64, |sum, digest| sum.checked_add(digest.bytes))
         };
-        let bytes = sum(|record| record.stored.bytes);
-        Ok(Fetch { bytes, laid_out: sum(|record| record.stream.bytes) })
+        let bytes = sum(|record| record.stored.objects());
+        Ok(Fetch { bytes, laid_out: sum(|record| std::slice::from_ref(&record.stream)) })
     }
 
     /// Receives a copy, beside all that it is a difference to.
@@ -315,25 +316,21 @@ impl StreamsEngine {
         let openers = openers
             .ok_or_else(|| EngineError::KeyMissing { repository: repository.clone(), remedy })?;
         let limit = self.target.stall_timeout;
-        let mut specs = store.give(&record.object(), To::Next);
-        let told_at = specs.len() - 1;
-        specs.extend(openers);
         let expected = Expectation { name: wanted.name.into(), ..expectation(record, base)? };
         let mut room = Room::of(host, wanted);
         let stage = command::received_as(command::stage(&expected, Reader::Next, limit), other);
-        specs.push(room.watching(stage));
-        let receive = received::receiver(self, wanted);
-        let chained = host.chain(&specs, &receive, &mut |_, _| room.look());
-        let chained = room.judged(chained)?;
-        if chained.last.is_predicted {
+        let receive = [room.watching(stage), received::receiver(self, wanted)];
+        let given = given(catalog, record, &openers, &receive, &mut |_, _| room.look());
+        let given = room.judged(given)?;
+        if given.ended.last().is_some_and(|last| last.is_predicted) {
             return Ok(Subvolume::default());
         }
-        if let Some((spec, ended)) = culprit(&specs, &receive, &chained) {
+        if let Some((spec, ended)) = given.culprit() {
             return Err(match failure(&self.target, spec, ended).of_destination(wanted.into) {
                 full @ EngineError::DestinationFull { .. } => full,
                 error => match self.damage_behind(catalog, record, ended) {
                     Ok(Some(damage)) => store.damaged(noted(catalog, record, damage)),
-                    Ok(None) if chained.before.iter().any(has_no_key) => {
+                    Ok(None) if given.ended.iter().any(has_no_key) => {
                         EngineError::KeyMissing { repository, remedy }
                     }
                     // How it failed first is the news.
@@ -341,8 +338,8 @@ impl StreamsEngine {
                 },
             });
         }
-        if told(&chained, told_at).as_ref() != Some(&record.stored) {
-            return Err(store.damaged(noted(catalog, record, another(record))));
+        if let Some(another) = given.another(record) {
+            return Err(store.damaged(noted(catalog, record, another)));
         }
         let at = wanted.into.join(wanted.name);
         let found = host.subvolume(&at)?;
@@ -391,10 +388,23 @@ impl StreamsEngine {
         let catalog = self.open(cx)?;
         let chain = self.chain(&catalog, &copy.id)?;
         let pipe = |record: &&Record| {
-            let mut pipe = catalog.store.by_hand(&record.object());
-            if record.recipients.is_some() {
-                pipe.push_str(" | age -d -i KEY");
-            }
+            let read = |object: &str| {
+                let mut read = catalog.store.by_hand(object);
+                if record.recipients.is_some() {
+                    read.push_str(" | age -d -i KEY");
+                }
+                read
+            };
+            let (object, count) = (record.object(), record.stored.objects().len());
+            let mut pipe = match count {
+                0 | 1 => read(&object),
+                // What bash makes of it are all parts, in order.
+                _ => format!(
+                    "for part in {object} {object}.{{000001..{:06}}}; do {}; done",
+                    count - 1,
+                    read(PART).replace(PART, "$part")
+                ),
+            };
             if record.compressed {
                 pipe.push_str(" | zstd -d");
             }
@@ -408,6 +418,9 @@ impl StreamsEngine {
         Ok(said.concat() + &more)
     }
 }
+
+/// What stands for the name of a part.
+const PART: &str = "EACH-PART";
 
 /// How what was read is known to be what was sent.
 const BY_HASH: &str = "by the hash of what was sent";
@@ -452,17 +465,12 @@ fn expectation(record: &Record, base: Option<&str>) -> Result<Expectation, Engin
     })
 }
 
-/// What the process at this place told of what it read.
-fn told(chained: &Chained, at: usize) -> Option<Digest> {
-    chained.before.get(at).and_then(|ended| Digest::last(&ended.stderr_tail))
-}
-
 /// That it is not known what names a stream makes, which is as it was sent.
 pub(super) fn untold(record: &Record, why: &str) -> EngineError {
     let what = format!("the names in {} cannot be told: {why}", record.object());
     EngineError::Output { engine: "streams", what }
 }
 
-fn another(record: &Record) -> String {
-    format!("{} is not what was stored", record.object())
+fn another(object: &str) -> String {
+    format!("{object} is not what was stored")
 }

@@ -163,21 +163,26 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// The last processes of a chain that stores a new object. The first of them tells what it was.
-    pub fn take(&self, name: &str) -> Vec<CommandSpec> {
+    /// The last processes of a chain that stores a new object, from there on. The first of them tells what it was.
+    pub fn take(&self, from: From<'_>, name: &str) -> Vec<CommandSpec> {
         let limit = self.target.stall_timeout;
         let mut specs = match &self.place {
             Place::Directory(path) => {
-                vec![object::pass(From::Before, To::File(&path.join(name)), limit)]
+                vec![object::pass(from, To::File(&path.join(name)), limit)]
             }
             Place::Commands { commands, .. } => {
-                vec![object::pass(From::Before, To::Next, limit), self.put(commands, name)]
+                vec![object::pass(from, To::Next, limit), self.put(commands, name)]
             }
         };
         if let Some(last) = specs.last_mut() {
             last.prediction.facts = vec![self.fact(STORED, name)];
         }
         specs
+    }
+
+    /// The process that takes the next share of what is sent, for others to change before it is stored.
+    pub fn share(&self) -> CommandSpec {
+        object::pass(From::Share, To::Next, self.target.stall_timeout)
     }
 
     /// The first processes of a chain that reads an object. The last of them tells what it was, and passes it on or not.

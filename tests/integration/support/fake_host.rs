@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, FixedOffset, Offset, TimeDelta, TimeZone, Utc};
 use stillpoint::host::{
-    ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Host,
-    Hypervisor, Input, LockError, LockGuard, LockMode, MountEntry, PathKind, PathState, PipeEnd,
-    Placed, Placement, PrivateView, RunError, Shield, StdoutMode, Stream, Subvolume,
+    ActError, Action, Chained, ChildRecorder, CommandSpec, Completed, Effect, Exit, Held, HeldEnd,
+    Host, Hypervisor, Input, LockError, LockGuard, LockMode, MountEntry, PathKind, PathState,
+    PipeEnd, Placed, Placement, PrivateView, RunError, Shield, StdoutMode, Stream, Subvolume,
     SubvolumeAction, ThawGuard, Tool, TrustError, TrustKind, Watch, mount_of, uuid_text,
 };
 use stillpoint::model::shown::Show;
@@ -27,6 +27,7 @@ use stillpoint::tools::btrfs::shared::{Dropped, SHARE, TORN};
 
 use super::fake_borg::Answer;
 use super::fake_btrfs;
+use super::fake_held::FakeHeld;
 use super::fake_lvm::Stage;
 use super::fake_pool::{FakePool, option};
 use super::fake_server::IN_VAIN;
@@ -101,11 +102,11 @@ impl Chronicle {
     }
 }
 
-struct Held(FakeHost, PathBuf);
+struct HeldLock(FakeHost, PathBuf);
 
-impl LockGuard for Held {}
+impl LockGuard for HeldLock {}
 
-impl Drop for Held {
+impl Drop for HeldLock {
     fn drop(&mut self) {
         self.0.tell(&self.1, false);
         let mut world = self.0.world();
@@ -182,7 +183,7 @@ impl FakeHost {
     }
 
     /// No other thread of ours goes on when one has died by a fault.
-    fn alive(&self) {
+    pub(super) fn alive(&self) {
         if self.world().died.is_some_and(|died| died != std::thread::current().id()) {
             std::panic::panic_any(PowerCut)
         }
@@ -278,7 +279,7 @@ impl FakeHost {
     }
 
     /// The signal that stops children now.
-    fn stopping(&self) -> Option<i32> {
+    pub(super) fn stopping(&self) -> Option<i32> {
         let shields = self.shields.lock().unwrap();
         let times = shields.get(&std::thread::current().id()).copied().unwrap_or_default();
         self.world().signal.filter(|_| times == 0)
@@ -445,7 +446,7 @@ fn is_staging(path: &Path) -> bool {
     path.to_str().unwrap().contains(".stillpoint-")
 }
 
-fn completed(answer: Answer) -> Completed {
+pub(super) fn completed(answer: Answer) -> Completed {
     Completed {
         is_predicted: false,
         exit: answer.exit,
@@ -603,6 +604,14 @@ impl Host for FakeHost {
 
     fn passes_pipes(&self) -> bool {
         true
+    }
+
+    fn hold(&self, specs: &[CommandSpec], end: HeldEnd) -> Result<Box<dyn Held + '_>, RunError> {
+        self.alive();
+        if let Some(signal) = self.stopping() {
+            return Err(RunError::Interrupted { command: specs[0].display(), signal });
+        }
+        Ok(Box::new(FakeHeld::new(self, specs, end)))
     }
 
     fn hypervisor(&self) -> &dyn Hypervisor {
@@ -774,7 +783,7 @@ impl Host for FakeHost {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.tell(path, true);
-        Ok(Box::new(Held(self.clone(), path.to_owned())))
+        Ok(Box::new(HeldLock(self.clone(), path.to_owned())))
     }
 
     fn thaw_guard(&self, cgroups: &[PathBuf], _: Duration) -> Result<Box<dyn ThawGuard>, ActError> {

@@ -509,7 +509,7 @@ impl FakePool {
 pub const PARTS: u32 = 3;
 
 /// Where they end.
-fn mark_of(part: u32) -> Mark {
+pub fn mark_of(part: u32) -> Mark {
     Mark { part, offset: 30 * u64::from(part + 1), digest: format!("{part:064x}") }
 }
 

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use stillpoint::host::{CommandSpec, Exit, Subvolume};
 use stillpoint::tools::btrfs::command::Told;
 use stillpoint::tools::btrfs::edits::{Edit, Edited};
-use stillpoint::tools::object::Digest;
+use stillpoint::tools::btrfs::parts::Mark;
+use stillpoint::tools::object::{Digest, ShareEnd};
 
 use super::fake_borg::Answer;
 use super::fake_btrfs::FakeBtrfs;
-use super::fake_pool::{OnTheWay, option};
+use super::fake_pool::{OnTheWay, PARTS, mark_of, option};
 use super::fake_tree::received_into;
 
 /// Where it is.
@@ -91,16 +92,72 @@ impl FakeStore {
             ..Told::default()
         };
         let told = vec![serde_json::to_string(&told).unwrap(), digest(&stream)];
-        let content = [stream, b" stored".to_vec()].concat();
-        let said = vec![digest(&content)];
+        let (share, more) = self.share(stage, &stream, &name);
+        let content = [share, b" stored"].concat();
+        let mut said = vec![digest(&content)];
         assert_eq!(self.objects.insert(name, content), None, "two of one name");
-        let teller = chain.iter().rposition(|it| it.args[0] == "pass-object").unwrap();
+        let is_ours = |it: &&CommandSpec| it.args[0] == "pass-object";
+        let teller = chain.iter().rposition(is_ours).unwrap();
+        let taker = chain.iter().position(is_ours).unwrap();
+        let ended = serde_json::to_string(&ShareEnd { share_ends: more }).unwrap();
+        if taker == teller {
+            said.insert(0, ended.clone());
+        }
         let says = |n: usize| match n {
             1 => told.clone(),
             n if n == teller => said.clone(),
+            n if n == taker => vec![ended.clone()],
             _ => Vec::new(),
         };
         (0..chain.len()).map(|n| Answer::told(says(n))).collect()
+    }
+
+    /// The share of a stream that goes into an object, and the word at its end if another one follows: streams are of some
+    /// parts where those are small.
+    fn share<'s>(
+        &self,
+        stage: &CommandSpec,
+        stream: &'s [u8],
+        object: &str,
+    ) -> (&'s [u8], Option<String>) {
+        if option(stage, "--share-size").unwrap() != SMALL.to_string() {
+            return (stream, None);
+        }
+        let (first, number) = parted(object);
+        if let Some(mark) = option(stage, "--share-behind").map(|it| Mark::parse(&it).unwrap()) {
+            assert_eq!(mark, mark_of(mark.part));
+            assert!(number > mark.part, "it has that");
+        }
+        for before in 0..number {
+            assert!(self.objects.contains_key(&part(&first, before)), "{object} has no {before}");
+        }
+        let at = |part: u32| stream.len() * part as usize / PARTS as usize;
+        let more = (number + 1 < PARTS).then(|| mark_of(number).word());
+        (&stream[at(number)..at(number + 1)], more)
+    }
+
+    /// Gives away an object that is a part of a stream.
+    pub fn give(&self, chain: &[&CommandSpec]) -> Vec<Answer> {
+        let content = self.file(Path::new(&option(chain[0], "--from").unwrap())).unwrap();
+        let told = serde_json::to_string(&Digest::of(content)).unwrap();
+        let opener = chain.iter().position(|it| it.tool.name() == "age");
+        let fails = opener.zip(self.age.clone());
+        let answer = |n: usize| match &fails {
+            Some((at, (exit, said))) if n == *at => {
+                Answer { exit: *exit, stdout: Vec::new(), stderr: vec![said.clone()] }
+            }
+            Some((at, _)) if n > *at => Answer { exit: Exit::Signal(15), ..Answer::good("") },
+            _ if n == 0 => Answer::told(vec![told.clone()]),
+            _ => Answer::told(Vec::new()),
+        };
+        (0..chain.len()).map(answer).collect()
+    }
+
+    /// The stream of which an object is, or a part of it.
+    fn stream(&self, object: &str) -> Vec<u8> {
+        let (first, _) = parted(object);
+        let parts = (0..).map_while(|number| self.objects.get(&part(&first, number)));
+        parts.flat_map(|it| it.strip_suffix(b" stored").unwrap_or(b"torn").to_vec()).collect()
     }
 
     /// A chain that failed has stored the beginning of an object.
@@ -124,8 +181,9 @@ impl FakeStore {
     /// Reads an object for its own sake, as it is stored or as what was sent. Nothing here notices what was changed but
     /// who looks at the hashes; [`FakeStore::age`] may fail before.
     pub fn read(&mut self, chain: &[&CommandSpec]) -> Vec<Answer> {
-        let content = self.file(Path::new(&option(chain[0], "--from").unwrap())).unwrap();
-        let sent = content.strip_suffix(b" stored").unwrap_or(b"torn");
+        let from = PathBuf::from(option(chain[0], "--from").unwrap());
+        let content = self.file(&from).unwrap();
+        let sent = &*self.stream(from.file_name().unwrap().to_str().unwrap());
         let told = |content: &[u8]| serde_json::to_string(&Digest::of(content)).unwrap();
         let is_listed = chain.last().unwrap().args.iter().any(|arg| arg == "--edits");
         let edits = if is_listed { self.edits(sent) } else { String::new() };
@@ -301,6 +359,20 @@ impl FakeStore {
 fn name(path: &Path) -> Option<String> {
     let name = path.strip_prefix(LOCATION).ok()?;
     Some(name.to_str()?.to_owned()).filter(|name| !name.is_empty())
+}
+
+/// Streams are in parts where these are so small, in bytes.
+const SMALL: u64 = 1 << 20;
+
+/// The first object of a stream, and which part of it this one holds.
+fn parted(object: &str) -> (String, u32) {
+    let number = object.rsplit_once('.').filter(|(_, number)| number.len() == 6);
+    let number = number.and_then(|(first, number)| Some((first, number.parse().ok()?)));
+    number.map_or((object.to_owned(), 0), |(first, number)| (first.to_owned(), number))
+}
+
+fn part(first: &str, number: u32) -> String {
+    if number == 0 { first.to_owned() } else { format!("{first}.{number:06}") }
 }
 
 /// The object that the last process of a chain stores.

@@ -5,6 +5,7 @@ pub mod fake_btrfs;
 mod fake_dmsetup;
 pub mod fake_engine;
 pub mod fake_guests;
+mod fake_held;
 pub mod fake_host;
 pub mod fake_lvm;
 pub mod fake_plain;
