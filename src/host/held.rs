@@ -1,10 +1,8 @@
 //! Processes that are held at one end of a pipe, while others come and go at the other end.
 
+use super::Watch;
 use super::run_error::RunError;
-use super::spec::{CommandSpec, Completed, Stream};
-
-/// The same as [`Watch`](super::Watch).
-type Watch<'a> = &'a mut dyn FnMut(Stream, &[u8]);
+use super::spec::{CommandSpec, Completed};
 
 /// The end at which processes are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -47,8 +47,13 @@ impl Held for DryHeld<'_> {
             HeldEnd::Reads => specs.iter().chain(&self.specs).cloned().collect(),
         };
         let Some((last, before)) = all.split_last() else { return Ok(Vec::new()) };
-        // Another turn with the same would change nothing else.
-        if !self.is_noted || self.end == HeldEnd::Writes {
+        let notes = match self.end {
+            // One that leaves nothing behind only waits for what the next one takes.
+            HeldEnd::Writes => specs.iter().any(|spec| !spec.prediction.facts.is_empty()),
+            // Another turn with the same would change nothing else.
+            HeldEnd::Reads => !self.is_noted,
+        };
+        if notes {
             self.host.note(PlannedEffect::of_chain(before, last), &all.iter().collect::<Vec<_>>());
             self.is_noted = true;
         }

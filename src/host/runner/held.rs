@@ -14,7 +14,7 @@ use super::pump::Pump;
 use super::spawn::Ends;
 use super::supervise::Supervision;
 use super::{Runner, lost};
-use crate::host::{CommandSpec, Completed, Held, HeldEnd, RunError, Watch};
+use crate::host::{CommandSpec, Completed, Exit, Held, HeldEnd, RunError, StdoutMode, Watch};
 
 /// As much as the pipe is asked to hold, in bytes.
 const ROOM: i32 = 1 << 20;
@@ -27,6 +27,10 @@ impl Runner {
         end: HeldEnd,
     ) -> Result<HeldProcesses<'_>, RunError> {
         specs.iter().try_for_each(|spec| self.refuse_when_stopped(spec))?;
+        // Nobody carries that here.
+        if let Some(spec) = specs.iter().find(|spec| spec.stdout == StdoutMode::PassOn) {
+            return Err(lost(spec, io::ErrorKind::Unsupported.into()));
+        }
         let command = specs.first().map(CommandSpec::display).unwrap_or_default();
         let failed = |source: io::Error| RunError::Io { command: command.clone(), source };
         let (from, to) = io::pipe().map_err(failed)?;
@@ -109,6 +113,12 @@ impl Held for HeldProcesses<'_> {
             self.supervision.processes[count..].iter_mut().for_each(Process::become_useless);
         }
         self.supervision.drive_from(count, watch);
+        let has_failed = |last: &Process| last.exit() != Some(Exit::Code(0));
+        let is_read = self.supervision.joint.as_ref().is_some_and(|it| it.end == HeldEnd::Reads);
+        if is_read && self.supervision.processes.last().is_some_and(has_failed) {
+            // It may have failed because its reader did, whose end is only about to be seen.
+            self.supervision.linger(count, watch);
+        }
         let finished = self.runner.finish(&mut self.supervision, count);
         let of_it = &self.supervision.pumps[links + 1..];
         let torn = of_it.iter().position(|pump| !pump.is_complete());

@@ -32,6 +32,9 @@ impl Joint {
             // Nobody reads to the end any more what they write.
             HeldEnd::Reads if is_lost || has_ended => {
                 turn.iter_mut().for_each(Process::become_useless);
+                if let Some(last) = turn.last_mut() {
+                    last.lose_reader();
+                }
             }
             HeldEnd::Writes | HeldEnd::Reads => {}
         }

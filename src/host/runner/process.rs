@@ -202,6 +202,8 @@ pub(super) struct Process {
     started: Instant,
     exit: Option<(Exit, Instant)>,
     stopping: Option<Stopping>,
+    /// Whether whoever read what it writes is gone.
+    is_unread: bool,
     abandoned: bool,
 }
 
@@ -251,6 +253,7 @@ impl Process {
             started: Instant::now(),
             exit: None,
             stopping: None,
+            is_unread: false,
             abandoned: false,
         })
     }
@@ -369,6 +372,12 @@ impl Process {
         self.ask_to_stop(Reason::Useless);
     }
 
+    /// The same of one that wrote to whoever has gone, and may have failed by that before we saw it.
+    pub(super) fn lose_reader(&mut self) {
+        self.is_unread = true;
+        self.become_useless();
+    }
+
     /// Goes on to the next stage of stopping when it is time: the leader, then its group, then SIGKILL.
     pub(super) fn escalate(&mut self, now: Instant, grace: Duration) {
         let Some(stopping) = &mut self.stopping else { return };
@@ -433,7 +442,7 @@ impl Process {
             stdout: stdout.unwrap_or_default(),
             stderr_tail: tail.map(Tail::into_bytes).unwrap_or_default(),
             elapsed: Duration::ZERO,
-            dismissed: self.stop_reason() == Some(Reason::Useless),
+            dismissed: self.is_unread || self.stop_reason() == Some(Reason::Useless),
         }
     }
 

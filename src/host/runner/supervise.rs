@@ -87,30 +87,45 @@ impl<'a> Supervision<'a> {
     /// Looks after all of them until those from this one on are done.
     pub(super) fn drive_from(&mut self, first: usize, watch: Watch<'_>) {
         while !self.is_done(first) {
-            let ready = match self.wait() {
-                Ok(ready) => ready,
-                Err(error) => {
-                    self.fail(0, error);
-                    // Without poll there is still the clock, to stop them by.
-                    std::thread::sleep(Duration::from_millis(TICK.into()));
-                    Vec::new()
-                }
-            };
-            for &one in &ready {
-                self.handle(one, watch);
+            self.look(watch);
+        }
+    }
+
+    /// Looks once more, a moment long, whether one of the first so many has exited.
+    pub(super) fn linger(&mut self, count: usize, watch: Watch<'_>) {
+        let until = Instant::now() + Duration::from_millis(TICK.into());
+        while Instant::now() < until
+            && self.processes[..count].iter().all(|process| process.exit().is_none())
+        {
+            self.look(watch);
+        }
+    }
+
+    /// Sleeps until there is something to do, and does it.
+    fn look(&mut self, watch: Watch<'_>) {
+        let ready = match self.wait() {
+            Ok(ready) => ready,
+            Err(error) => {
+                self.fail(0, error);
+                // Without poll there is still the clock, to stop them by.
+                std::thread::sleep(Duration::from_millis(TICK.into()));
+                Vec::new()
             }
-            let now = Instant::now();
-            self.settle_outputs(now, &ready, watch);
-            (0..self.pumps.len()).for_each(|link| self.settle_link(link, now));
-            if let Some(joint) = &mut self.joint {
-                joint.settle(&mut self.processes);
-            }
-            self.settle_outlet(now);
-            self.check_limits(now);
-            let grace = self.stop.grace();
-            for process in &mut self.processes {
-                process.escalate(now, grace);
-            }
+        };
+        for &one in &ready {
+            self.handle(one, watch);
+        }
+        let now = Instant::now();
+        self.settle_outputs(now, &ready, watch);
+        (0..self.pumps.len()).for_each(|link| self.settle_link(link, now));
+        if let Some(joint) = &mut self.joint {
+            joint.settle(&mut self.processes);
+        }
+        self.settle_outlet(now);
+        self.check_limits(now);
+        let grace = self.stop.grace();
+        for process in &mut self.processes {
+            process.escalate(now, grace);
         }
     }
 

@@ -123,3 +123,40 @@ fn a_signal_and_a_silence_stop_both_sides_and_who_is_let_go_is_stopped() {
     let refused = runner.hold(&shells(&["true"]), HeldEnd::Writes);
     assert!(matches!(refused.err(), Some(RunError::Interrupted { .. })));
 }
+
+#[test]
+fn who_wrote_to_a_reader_that_is_gone_is_not_to_blame() {
+    let (runner, _) = runner();
+    // It fails by its own exit as soon as nobody reads, as a program does that ignores the signal.
+    let writes = "trap '' PIPE; while printf xxxxxxxxxxxxxxxx 2>/dev/null; do :; done; exit 1";
+    for _ in 0..20 {
+        let mut held =
+            runner.hold(&shells(&["head -c 100 >/dev/null; kill -9 $$"]), HeldEnd::Reads).unwrap();
+        let ended = turn(&mut held, &[writes]).unwrap();
+        assert!(!ended[0].success() && ended[0].dismissed, "{ended:?}");
+        let ended = Box::new(held).stop().unwrap();
+        assert_eq!((ended[0].exit, ended[0].dismissed), (Exit::Signal(9), false));
+    }
+    // Who fails by itself is.
+    let mut held = runner.hold(&shells(&["cat >/dev/null"]), HeldEnd::Reads).unwrap();
+    let ended = turn(&mut held, &["printf some; exit 3"]).unwrap();
+    assert_eq!((ended[0].exit, ended[0].dismissed), (Exit::Code(3), false));
+}
+
+#[test]
+fn what_would_be_passed_on_to_us_is_not_held() {
+    let (runner, _) = runner();
+    let mut spec = shell("printf lost");
+    spec.stdout = StdoutMode::PassOn;
+    let refused = runner.hold(std::slice::from_ref(&spec), HeldEnd::Reads);
+    assert!(matches!(refused.err(), Some(RunError::Io { .. })));
+}
+
+#[test]
+fn what_is_longer_than_an_argument_goes_by_an_input() {
+    let (runner, _) = runner();
+    let mut first = shell("cat");
+    first.input = Input::Bytes(vec![b'x'; 300 << 10]);
+    let chained = runner.chain(&[first], &shell("wc -c"), &mut |_, _| {}).unwrap();
+    assert_eq!(text(&chained.last.stdout).trim(), (300 << 10).to_string());
+}
