@@ -16,6 +16,7 @@ pub mod restic;
 pub mod ssh;
 pub mod systemctl;
 pub mod tar;
+pub mod told;
 mod tree;
 pub mod zstd;
 

@@ -10,6 +10,7 @@ use super::parts::{Behind, Cutting};
 use super::shares::Sharing;
 use super::stage::{Expectation, Passed, Uuid};
 use crate::host::{CommandSpec, Effect, PrivateMount, PrivateView, Tool, uuid_text};
+use crate::tools::told;
 
 /// The verb of ours that a [`stage`] is.
 pub const STAGE: &str = "pass-stream";
@@ -239,7 +240,7 @@ impl Told {
 
     /// The last that was told.
     pub fn last(stderr: &[u8]) -> Option<Told> {
-        stderr.rsplit(|byte| *byte == b'\n').find_map(Told::read)
+        told::last(stderr)
     }
 }
 

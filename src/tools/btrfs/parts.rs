@@ -177,12 +177,29 @@ pub(super) struct Measure {
     /// `btrfs receive` remembers the capabilities of a file within one stream, and sets them again when that gets its
     /// owner.
     is_remembering: bool,
+    /// Whether parts become longer behind many of them.
+    is_growing: bool,
 }
+
+/// Behind so many parts, those of a growing measure are twice as long: however long a stream is, what is known of its parts
+/// stays short.
+const BEFORE_GROWTH: u32 = 1024;
 
 impl Measure {
     pub fn new(every: u64) -> Measure {
-        let hash = Sha256::new();
-        Measure { every, part: 0, offset: 0, since: 0, hash, is_remembering: false }
+        let (hash, is_remembering, is_growing) = (Sha256::new(), false, false);
+        Measure { every, part: 0, offset: 0, since: 0, hash, is_remembering, is_growing }
+    }
+
+    /// One whose parts become longer behind many of them.
+    pub fn growing(every: u64) -> Measure {
+        Measure { is_growing: true, ..Measure::new(every) }
+    }
+
+    /// How long the present part is to be.
+    fn length(&self) -> u64 {
+        let doublings = if self.is_growing { self.part / BEFORE_GROWTH } else { 0 };
+        self.every.saturating_mul(1_u64.checked_shl(doublings).unwrap_or(u64::MAX))
     }
 
     fn behind(every: u64, mark: &Mark) -> Measure {
@@ -205,7 +222,7 @@ impl Measure {
             kind::UTIMES => self.is_remembering = false,
             _ => {}
         }
-        let is_end = self.since >= self.every && !self.is_remembering;
+        let is_end = self.since >= self.length() && !self.is_remembering;
         Ok(is_end.then(|| self.end()))
     }
 
@@ -226,7 +243,8 @@ impl Measure {
     fn end(&mut self) -> Mark {
         let digest = hex(&self.hash.clone().finalize());
         let mark = Mark { part: self.part, offset: self.offset, digest };
-        *self = Measure::behind(self.every, &mark);
+        let is_growing = self.is_growing;
+        *self = Measure { is_growing, ..Measure::behind(self.every, &mark) };
         mark
     }
 }

@@ -9,11 +9,15 @@ use super::stream::{Command, StreamError};
 /// How a stream is told apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sharing {
-    /// So many bytes make a part; the last one may be shorter.
+    /// So many bytes make a part, behind many of them more; the last one may be shorter.
     pub every: u64,
     /// The end of the last part that is stored.
     pub behind: Option<Mark>,
 }
+
+/// The word at the end of the share that nothing is in, behind which the first part follows. Where some are left out, it is
+/// the last of their marks.
+pub const BEGINS: &str = "begins";
 
 /// Where a part ends, and another one follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +44,7 @@ pub(super) struct Shares {
 impl Shares {
     /// Begins behind the first command.
     pub fn begin(Sharing { every, behind }: Sharing) -> Shares {
-        let (measure, expects) = (Measure::new(every), behind.is_some());
+        let (measure, expects) = (Measure::growing(every), behind.is_some());
         Shares { measure, follows: behind, expects, ended: None, boundaries: Vec::new() }
     }
 

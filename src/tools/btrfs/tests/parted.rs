@@ -308,3 +308,22 @@ fn the_names_of_parts_are_told_from_others() {
         assert_eq!(Mark::parse(wrong), None, "{wrong}");
     }
 }
+
+#[test]
+fn behind_many_parts_they_become_longer() {
+    let mut all = vec![begin(Some(PARENT))];
+    all.extend((0..4000).map(|_| write("a", &[5; 100])));
+    let sent = stream(1, &all);
+    let (out, ends, _) = shared(None, 100, &sent, 5000).unwrap();
+    // Each command is longer than a part at first, and than half of one that is twice as long.
+    assert_eq!(ends.len(), 1024 + 1024 + (4000 - 1024 - 2 * 1024) / 4 - 1);
+    let length = |part: usize| ends[part].0 - ends[part - 1].0;
+    let short = length(1);
+    let lengths = [1023, 1024, 2047, 2048, 2278].map(length);
+    assert_eq!(lengths, [short, 2 * short, 2 * short, 4 * short, 4 * short]);
+    // Who goes on behind them finds the same ends.
+    for n in [1000, 1023, 1024, 2047, 2200] {
+        let (again, later, _) = shared(Some(&ends[n].1), 100, &sent, 5000).unwrap();
+        assert!(again == out && later[..] == ends[n..], "{n}");
+    }
+}
