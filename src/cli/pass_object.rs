@@ -23,11 +23,11 @@ pub struct PassObjectArgs {
     #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     from: Option<PathBuf>,
     /// Take one share of what standard input holds, and tell how it ended
-    #[arg(long, conflicts_with_all = ["from", "text"])]
+    #[arg(long, conflicts_with = "from")]
     share: bool,
-    /// What to read instead of standard input
-    #[arg(long, value_name = "TEXT", conflicts_with = "from", allow_hyphen_values = true)]
-    text: Option<String>,
+    /// Do not tell what it was
+    #[arg(long)]
+    untold: bool,
     /// A new file to write instead of standard output
     #[arg(long, value_name = "FILE", allow_hyphen_values = true)]
     to: Option<PathBuf>,
@@ -38,25 +38,26 @@ pub struct PassObjectArgs {
 
 /// Runs the verb: until what it reads ends. Whoever starts it lets that end only when all before it have ended well.
 pub fn run(args: &PassObjectArgs) -> Verdict {
-    let mut digesting = Digesting::default();
+    let mut digesting = (!args.untold).then(Digesting::default);
     let mut stored = args.to.as_deref().map(create).transpose()?;
     let mut to = piped::stdout()?;
-    let mut take = |piece: &[u8]| -> anyhow::Result<()> {
-        digesting.take(piece);
+    let take = |piece: &[u8]| -> anyhow::Result<()> {
+        if let Some(digesting) = &mut digesting {
+            digesting.take(piece);
+        }
         match (&mut stored, args.to_nobody) {
             (Some(file), _) => file.write_all(piece).context("cannot write the object"),
             (None, false) => to.write_all(piece).context("cannot pass the object on"),
             (None, true) => Ok(()),
         }
     };
-    match (&args.text, &args.from) {
-        (Some(text), _) => take(text.as_bytes())?,
-        (None, Some(path)) => piped::each_piece_of(open(path)?, take)?,
-        (None, None) if args.share => {
+    match &args.from {
+        Some(path) => piped::each_piece_of(open(path)?, take)?,
+        None if args.share => {
             let share_ends = shares::read_share(piped::stdin()?, take)?;
             piped::tell(&ShareEnd { share_ends })?;
         }
-        (None, None) => piped::each_piece(take)?,
+        None => piped::each_piece(take)?,
     }
     if let (Some(file), Some(path)) = (&stored, &args.to) {
         file.sync_all().context("cannot write the object to its disk")?;
@@ -64,7 +65,9 @@ pub fn run(args: &PassObjectArgs) -> Verdict {
         let flushed = File::open(directory).and_then(|directory| directory.sync_all());
         flushed.context("cannot write the object's directory to its disk")?;
     }
-    piped::tell(&digesting.finish())?;
+    if let Some(digesting) = digesting {
+        piped::tell(&digesting.finish())?;
+    }
     Ok(Vec::new())
 }
 

@@ -11,7 +11,7 @@ use crate::tools::btrfs::command::{Told, parse_uuid};
 use crate::tools::btrfs::edits::Edits;
 use crate::tools::btrfs::pace::Pace;
 use crate::tools::btrfs::parts::{Behind, Cutting, Mark, told_of};
-use crate::tools::btrfs::shares::{Boundary, Sharing};
+use crate::tools::btrfs::shares::{BEGINS, Boundary, Sharing};
 use crate::tools::btrfs::stage::{Expectation, Parent, Stage, Uuid};
 use crate::tools::btrfs::stream::Decoder;
 use crate::tools::object::Digesting;
@@ -199,8 +199,8 @@ impl Passing {
 enum Reader {
     /// The next process.
     Next(File),
-    /// Others in turn, as soon as what they have is left out: up to this mark.
-    InShares(File, Option<Mark>),
+    /// Others in turn.
+    InShares(InShares),
     /// Nobody.
     Nobody,
     /// Nobody, but somebody is told what it is.
@@ -214,10 +214,39 @@ struct Telling {
     to: BufWriter<File>,
 }
 
+/// What others get in turn. There is nothing in the first share: whoever takes that knows at its end that the first byte of
+/// the next one is there, and needs nobody who waits for it.
+struct InShares {
+    to: File,
+    /// Up to where all is left out.
+    behind: Option<Mark>,
+    has_begun: bool,
+}
+
+impl InShares {
+    fn take(&mut self, bytes: &[u8]) -> anyhow::Result<usize> {
+        if self.behind.is_some() || bytes.is_empty() {
+            return Ok(0);
+        }
+        if !self.has_begun {
+            self.end_share(BEGINS)?;
+        }
+        shares::write_bytes(&mut self.to, bytes)?;
+        Ok(bytes.len())
+    }
+
+    /// Ends a share behind which another one follows. What is left out ends with the first that the stage tells.
+    fn end_share(&mut self, word: &str) -> anyhow::Result<()> {
+        (self.behind, self.has_begun) = (None, true);
+        shares::write_end(&mut self.to, Some(word))
+    }
+}
+
 impl Reader {
     fn of(args: &PassStreamArgs) -> anyhow::Result<Reader> {
         if args.share_size.is_some() {
-            return Ok(Reader::InShares(piped::stdout()?, args.share_behind.clone()));
+            let (to, behind) = (piped::stdout()?, args.share_behind.clone());
+            return Ok(Reader::InShares(InShares { to, behind, has_begun: false }));
         }
         Ok(match (args.to_nobody, args.edits) {
             (false, _) => Reader::Next(piped::stdout()?),
@@ -234,8 +263,7 @@ impl Reader {
     fn take(&mut self, bytes: &[u8]) -> anyhow::Result<usize> {
         match self {
             Reader::Next(to) => to.write_all(bytes).context("cannot pass the stream on")?,
-            Reader::InShares(to, None) => shares::write_bytes(to, bytes)?,
-            Reader::InShares(_, Some(_)) => return Ok(0),
+            Reader::InShares(shares) => return shares.take(bytes),
             Reader::Nobody => {}
             Reader::OfEdits(telling) => telling.take(bytes)?,
         }
@@ -245,12 +273,7 @@ impl Reader {
     /// Ends a share behind which another one follows.
     fn end_share(&mut self, mark: &Mark) -> anyhow::Result<()> {
         match self {
-            Reader::InShares(to, None) => shares::write_end(to, Some(&mark.word())),
-            Reader::InShares(_, behind) => {
-                // The stage tells no other one before this.
-                *behind = None;
-                Ok(())
-            }
+            Reader::InShares(shares) => shares.end_share(&mark.word()),
             Reader::Next(_) | Reader::Nobody | Reader::OfEdits(_) => Ok(()),
         }
     }
@@ -258,7 +281,7 @@ impl Reader {
     /// Ends the stream.
     fn end(&mut self) -> anyhow::Result<()> {
         match self {
-            Reader::InShares(to, _) => shares::write_end(to, None),
+            Reader::InShares(shares) => shares::write_end(&mut shares.to, None),
             Reader::Next(_) | Reader::Nobody | Reader::OfEdits(_) => Ok(()),
         }
     }
@@ -277,5 +300,48 @@ impl Telling {
         })?;
         told?;
         to.flush().context("cannot write the list")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Seek;
+
+    use super::*;
+
+    #[test]
+    fn the_first_share_ends_when_something_follows_and_nothing_is_in_it() {
+        let mark = Mark { part: 3, offset: 9, digest: "0".repeat(64) };
+        let next = Mark { part: 4, ..mark.clone() };
+        for behind in [None, Some(mark.clone())] {
+            let file = tempfile::tempfile().unwrap();
+            let is_behind = behind.is_some();
+            let mut to = InShares { to: file.try_clone().unwrap(), behind, has_begun: false };
+            assert_eq!(to.take(b"").unwrap(), 0);
+            if is_behind {
+                assert_eq!(to.take(b"left out").unwrap(), 0);
+                assert_eq!(file.metadata().unwrap().len(), 0, "nobody is told before it has come");
+                to.end_share(&mark.word()).unwrap();
+            }
+            assert_eq!(to.take(b"first").unwrap(), 5);
+            to.end_share(&next.word()).unwrap();
+            assert_eq!(to.take(b"last").unwrap(), 4);
+            let mut reader = Reader::InShares(to);
+            reader.end().unwrap();
+            let mut from = file;
+            from.rewind().unwrap();
+            let share = || {
+                let mut taken = Vec::new();
+                let word = shares::read_share(&from, |bytes| {
+                    taken.extend_from_slice(bytes);
+                    Ok(())
+                });
+                (taken, word.unwrap())
+            };
+            let begins = if is_behind { mark.word() } else { BEGINS.to_owned() };
+            assert_eq!(share(), (Vec::new(), Some(begins)));
+            assert_eq!(share(), (b"first".to_vec(), Some(next.word())));
+            assert_eq!(share(), (b"last".to_vec(), None));
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! Why nothing came of a stream of `btrfs send`, and what may help.
 
 use super::EngineError;
+use super::sent::base_changed;
+use crate::host::{CommandSpec, Completed};
+use crate::tools::btrfs::parts::has_differed;
 
 /// What a difference is made to.
 pub(super) trait Base {
@@ -38,6 +41,20 @@ impl Failure {
             Failure::Other(error) => !error.is_of_space(),
         }
     }
+}
+
+/// Why nothing came of a stream, if the stage that it passed has told it: the last of those that send.
+pub(super) fn told_by_stage<B: Base>(
+    engine: &'static str,
+    base: Option<&B>,
+    specs: &[CommandSpec],
+    ended: &[Completed],
+) -> Option<Failure> {
+    if ended.last().is_some_and(|stage| has_differed(&stage.stderr_tail)) {
+        let what = "the snapshot is not what was sent before".to_owned();
+        return Some(Failure::Differs(EngineError::Output { engine, what }));
+    }
+    base_changed(specs, ended).map(|error| Failure::of(base, error))
 }
 
 /// What is said when what was there of a copy is not the beginning of what is sent.

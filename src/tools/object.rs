@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::host::{CommandSpec, Effect, Tool};
 use crate::model::hash::hex;
+use crate::tools::told;
 
 /// The verb of ours that passes an object on.
 pub const VERB: &str = "pass-object";
@@ -22,8 +23,6 @@ pub enum From<'a> {
     File(&'a Path),
     /// A stage that stands before it and passes on one part after the other, of which it takes the next. See [`ShareEnd`].
     Share,
-    /// This text itself, which is no secret.
-    Text(&'a str),
 }
 
 /// Where it goes.
@@ -44,7 +43,6 @@ pub fn pass(from: From<'_>, to: To<'_>, stall_limit: Duration) -> CommandSpec {
         From::Before => spec,
         From::Share => spec.arg("--share"),
         From::File(path) => spec.arg("--from").arg(path),
-        From::Text(text) => spec.args(["--text", text]),
     };
     match to {
         To::Next => spec,
@@ -54,6 +52,11 @@ pub fn pass(from: From<'_>, to: To<'_>, stall_limit: Duration) -> CommandSpec {
             spec.arg("--to").arg(path)
         }
     }
+}
+
+/// Has it tell nothing of what went by, but how a share ended: another one behind it tells what becomes of that.
+pub fn untold(pass: CommandSpec) -> CommandSpec {
+    pass.arg("--untold")
 }
 
 /// What went by, as the verb tells it on its standard error, in a line.
@@ -76,7 +79,7 @@ impl Digest {
 
     /// The last that was told.
     pub fn last(stderr: &[u8]) -> Option<Digest> {
-        stderr.rsplit(|byte| *byte == b'\n').find_map(|line| serde_json::from_slice(line).ok())
+        told::last(stderr)
     }
 }
 
@@ -91,7 +94,7 @@ pub struct ShareEnd {
 impl ShareEnd {
     /// The last that was told.
     pub fn last(stderr: &[u8]) -> Option<ShareEnd> {
-        stderr.rsplit(|byte| *byte == b'\n').find_map(|line| serde_json::from_slice(line).ok())
+        told::last(stderr)
     }
 }
 
@@ -131,8 +134,8 @@ mod tests {
         assert_eq!(read.effect, Effect::Inspect);
         let shared = pass(From::Share, To::File(at), limit);
         assert_eq!(shared.display(), "stillpoint pass-object --share --to /mnt/-x");
-        let read = pass(From::Text("{}"), To::Nobody, limit);
-        assert_eq!(read.display(), "stillpoint pass-object --text '{}' --to-nobody");
+        let untold = untold(pass(From::Share, To::Next, limit));
+        assert_eq!(untold.display(), "stillpoint pass-object --share --untold");
     }
 
     #[test]

@@ -188,11 +188,32 @@ fn what_is_torn_is_gone_on_with_and_nothing_is_left() {
 #[test]
 fn what_cannot_be_sent_or_has_no_room_keeps_no_part() {
     let bench = Bench::with_history_of(&PARTED);
-    bench.host.world().pool.is_unsendable = true;
+    bench.host.world().store.unfit = true;
     bench.host.arm(Fault::Fail(stores(&PARTED, 1)));
     assert_eq!(bench.run().outcome, Outcome::Failed);
     assert_eq!(bench.host.world().store.strays(), [] as [String; 0]);
+    bench.host.world().store.unfit = false;
     bench.assert_mended("a snapshot that cannot be sent");
+}
+
+#[test]
+fn a_sender_that_fails_by_itself_takes_no_part_with_it() {
+    for scene in [&PARTED, &KEPT_PARTED] {
+        let bench = Bench::with_history_of(scene);
+        bench.host.world().pool.is_unsendable = true;
+        bench.host.arm(Fault::Fail(stores(scene, 1)));
+        let report = bench.run();
+        assert_eq!(report.outcome, Outcome::Failed);
+        assert!(format!("{report:#?}").contains("injected"), "{report:#?}");
+        let left = begun(&bench);
+        assert_eq!(left.len(), 1, "{left:?}");
+        bench.host.world().pool.is_unsendable = false;
+        bench.host.arm(Fault::None);
+        let report = bench.run();
+        assert!(format!("{report:#?}").contains("goes on with the copy"), "{report:#?}");
+        assert_eq!(puts(&bench, &left[0].replace(".begun", ".btrfs.zst")), 0);
+        assert_eq!(begun(&bench), [] as [String; 0]);
+    }
 }
 
 /// A run that was killed before the third part of its first stream was stored, when it has been recovered from.
@@ -215,13 +236,13 @@ fn parts_that_cannot_be_gone_on_with_are_left_out_of_it_and_go() {
         |record| {
             *record = String::from_utf8(record.clone())
                 .unwrap()
-                .replace("\"part\": 1", "\"part\": 2")
+                .replace("\"part\":1", "\"part\":2")
                 .into_bytes()
         },
         |record| {
             *record = String::from_utf8(record.clone())
                 .unwrap()
-                .replace("\"format\": 1", "\"format\": 9")
+                .replace("\"format\":1", "\"format\":9")
                 .into_bytes()
         },
     ];
@@ -260,6 +281,13 @@ fn copies_in_parts_are_read_like_others() {
         assert_eq!(differing(&bench, None).unwrap().len(), 1);
         let report = checked(&bench, ReadData::All);
         assert_eq!((report.damage, report.unverifiable), (Vec::new(), None));
+        let (engine, context) =
+            (bench.pipeline().engine(&bench.config.targets[0]), bench.pipeline().engine_context());
+        let copy = engine.list(context).unwrap().remove(0);
+        let said = engine.stream(context, &copy, Path::new("/home/d/a")).unwrap_err().to_string();
+        for wanted in [".zst", ".%06g 1 2); do cat /archive/\"$part\""] {
+            assert!(said.contains(wanted), "{said}");
+        }
         let (result, cleanup) = restored(&bench).unwrap();
         result.unwrap();
         assert_eq!(cleanup.leftovers, []);
@@ -331,4 +359,239 @@ fn a_deletion_that_breaks_off_leaves_nothing_that_cannot_be_restored() {
             assert_eq!(objects_with(bench, ""), ["target.json"], "{after}");
         });
     }
+}
+
+/// How often an object of this name was stored since faults were armed last.
+fn puts(bench: &Bench, object: &str) -> usize {
+    let effects = bench.host.world().effects.clone();
+    let is_put = |it: &&String| {
+        it.ends_with(object) && (it.contains("--to /archive/") || it.starts_with("keeper put"))
+    };
+    effects.iter().filter(is_put).count()
+}
+
+#[test]
+fn records_of_many_parts_are_stored_and_read_behind_commands() {
+    const MANY: u32 = 700;
+    let bench = Bench::with_history_of(&KEPT_PARTED);
+    bench.host.world().store.parts = MANY;
+    bench.host.arm(Fault::None);
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    let records: Vec<usize> = {
+        let world = bench.host.world();
+        let objects = &world.store.objects;
+        let last = |name: &str| objects.contains_key(&format!("{name}.btrfs.zst.{:06}", MANY - 1));
+        let long = world.store.copies().filter(|copy| last(copy));
+        long.map(|copy| objects[&format!("{copy}.json")].len()).collect()
+    };
+    assert_eq!(records.len(), 2);
+    // Those of parts under way, which say more of each, were longer than an argument may be: the host refuses such.
+    assert!(records.iter().all(|length| *length > 50 << 10), "{records:?}");
+    assert_eq!(damage(&bench), [] as [String; 0]);
+    assert_eq!(begun(&bench), [] as [String; 0]);
+}
+
+#[test]
+fn what_commands_stored_is_read_back_once_before_it_is_gone_on_with() {
+    let seed = killed(&KEPT_PARTED);
+    let name = begun(&seed).remove(0).replace(".begun", "");
+    let part = |n: usize| match n {
+        0 => format!("{name}.btrfs.zst"),
+        n => format!("{name}.btrfs.zst.{n:06}"),
+    };
+    seed.host.world().store.read_back.clear();
+    // Killed again before anything more is stored.
+    let bench = seed.duplicate(&KEPT_PARTED);
+    bench.host.arm(Fault::None);
+    bench.run();
+    assert_eq!(bench.host.world().store.read_back, [part(0), part(1)]);
+    let effects = bench.host.world().effects.clone();
+    let third = effects.iter().position(|it| it.ends_with(&part(2))).unwrap();
+    let bench = seed.duplicate(&KEPT_PARTED);
+    bench.host.arm(Fault::KillBefore(third));
+    loops::die(&bench);
+    bench.host.arm(Fault::None);
+    assert_eq!(recover(bench.pipeline()).unwrap().failures, []);
+    bench.host.world().store.read_back.clear();
+    bench.run();
+    assert_eq!(bench.host.world().store.read_back, [] as [String; 0], "they were seen");
+    assert_eq!(puts(&bench, &part(1)), 0);
+    assert_eq!(puts(&bench, &part(2)), 1);
+
+    // What a power cut there took away is stored again, and all behind it.
+    for first in [0, 1] {
+        let bench = seed.duplicate(&KEPT_PARTED);
+        let hollow = |content: &mut Vec<u8>| content.fill(0);
+        hollow(bench.host.world().store.objects.get_mut(&part(first)).unwrap());
+        bench.host.arm(Fault::None);
+        bench.run();
+        for n in 0..3 {
+            assert_eq!(puts(&bench, &part(n)), usize::from(n >= first), "part {n} of {first}");
+            let world = bench.host.world();
+            assert!(world.store.objects[&part(n)].ends_with(b" stored"), "part {n}");
+        }
+        assert!(bench.host.world().copies().contains(&name));
+        assert_eq!(begun(&bench), [] as [String; 0]);
+        // Whatever happens on the way, nothing is taken for what it is not.
+        let effects = bench.host.world().effects.clone();
+        for (n, what) in effects.iter().enumerate() {
+            let hollowed = || {
+                let bench = seed.duplicate(&KEPT_PARTED);
+                hollow(bench.host.world().store.objects.get_mut(&part(first)).unwrap());
+                bench
+            };
+            loops::any_fault_at(hollowed, n, what, Bench::run, |bench, _, _, after| {
+                bench.assert_mended(after);
+                let world = bench.host.world();
+                let of_streams = world.store.objects.iter().filter(|(it, _)| it.contains(".btrfs"));
+                let torn: Vec<&String> = of_streams
+                    .filter(|(_, content)| !content.ends_with(b" stored"))
+                    .map(|(object, _)| object)
+                    .collect();
+                assert!(torn.is_empty(), "{after}: {torn:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_part_that_has_gone_costs_only_what_is_behind_it() {
+    for scene in [&PARTED, &KEPT_PARTED] {
+        let bench = killed(scene);
+        let second = begun(&bench).remove(0).replace(".begun", ".btrfs.zst.000001");
+        bench.host.world().store.objects.remove(&second).unwrap();
+        bench.host.arm(Fault::None);
+        assert_eq!(bench.run().outcome, Outcome::Ok);
+        assert_eq!(puts(&bench, second.strip_suffix(".000001").unwrap()), 0);
+        assert_eq!(puts(&bench, &second), 1);
+        assert_eq!(bench.host.world().store.strays(), [] as [String; 0]);
+    }
+}
+
+#[test]
+fn nothing_is_asked_to_store_before_there_is_something() {
+    let effects = loops::effects(&KEPT_PARTED);
+    let is_wait = |it: &String| it.ends_with("pass-object --share --to-nobody --untold");
+    let waits: Vec<usize> = (0..effects.len()).filter(|n| is_wait(&effects[*n])).collect();
+    assert_eq!(waits.len(), 2, "one for each stream: {effects:#?}");
+    assert!(waits[0] < stores(&KEPT_PARTED, 0), "{effects:#?}");
+    // While nothing comes of the first stream, nobody is asked to store anything of it.
+    let bench = Bench::with_history_of(&KEPT_PARTED);
+    bench.host.arm(Fault::Fail(waits[0]));
+    bench.run();
+    let effects = bench.host.world().effects.clone();
+    let put = effects.iter().position(|it| it.starts_with("keeper put")).unwrap();
+    let other = effects.iter().rposition(is_wait).unwrap();
+    assert!(waits[0] < other && other < put, "{effects:#?}");
+    assert_eq!(bench.host.world().store.strays(), [] as [String; 0]);
+}
+
+#[test]
+fn all_parts_are_looked_for_in_one_list() {
+    let lists = |parts: u32| {
+        let bench = Bench::with_history_of(&KEPT_PARTED);
+        bench.host.world().store.parts = parts;
+        bench.host.world().store.lists = 0;
+        bench.host.arm(Fault::None);
+        assert_eq!(bench.run().outcome, Outcome::Ok);
+        bench.host.world().store.lists
+    };
+    assert_eq!(lists(2), lists(9));
+}
+
+#[test]
+fn what_was_stored_of_another_stream_is_cleared_away_before_all_is_sent_again() {
+    for scene in [&PARTED, &KEPT_PARTED] {
+        let seed = killed(scene);
+        let other = || {
+            let bench = seed.duplicate(scene);
+            let record = begun(&bench).remove(0);
+            let mut world = bench.host.world();
+            let content = world.store.objects.get_mut(&record).unwrap();
+            let (is, was) = (format!("{:064x}", 1), format!("{:064x}", 9));
+            *content = String::from_utf8(content.clone()).unwrap().replace(&is, &was).into_bytes();
+            drop(world);
+            bench
+        };
+        let bench = other();
+        bench.host.arm(Fault::None);
+        let report = bench.run();
+        assert!(format!("{report:#?}").contains("so all was sent again"), "{report:#?}");
+        assert_eq!(bench.host.world().store.strays(), [] as [String; 0]);
+        let effects = bench.host.world().effects.clone();
+        let clears = |it: &(usize, &String)| {
+            it.1.starts_with("remove /archive/") || it.1.starts_with("keeper delete")
+        };
+        let clear = effects.iter().enumerate().find(clears).unwrap();
+        assert!(clear.1.ends_with(".begun"), "the record goes first: {effects:#?}");
+        for (n, what) in effects.iter().enumerate() {
+            loops::any_fault_at(other, n, what, Bench::run, |bench, fault, report, after| {
+                // What is not removed at once is before anything gets its name: nothing was stored twice.
+                if matches!(fault, Fault::Fail(_)) && n == clear.0 {
+                    let report = format!("{:#?}", report.unwrap());
+                    assert!(report.contains("so all was sent again"), "{report}");
+                }
+                // That may be the one which finds that it is another stream, and says so.
+                bench.host.arm(Fault::None);
+                bench.run();
+                bench.assert_mended(after);
+                assert_eq!(begun(bench), [] as [String; 0], "{after}");
+                assert_eq!(bench.host.world().store.strays(), [] as [String; 0], "{after}");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_record_of_parts_that_cannot_be_read_is_none() {
+    let bench = killed(&PARTED);
+    let record = begun(&bench).remove(0);
+    bench.host.world().store.unreadable.insert(Path::new("/archive").join(&record));
+    bench.host.arm(Fault::None);
+    let report = bench.run();
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+    assert!(!format!("{report:#?}").contains("goes on with the copy"), "{report:#?}");
+    assert_eq!(begun(&bench), [] as [String; 0]);
+    assert_eq!(bench.host.world().store.strays(), [] as [String; 0]);
+}
+
+#[test]
+fn what_is_not_parted_is_one_chain() {
+    for scene in [&PARTED, &KEPT_PARTED] {
+        let shares = |it: &&String| it.contains("--share");
+        assert!(loops::effects(scene).iter().filter(shares).count() > 0);
+    }
+    let effects = loops::effects(&STORED);
+    assert!(!effects.iter().any(|it| it.contains("--share")), "{effects:#?}");
+    let (_, planned) = Bench::with_history_of(&STORED).plan();
+    assert!(!planned.iter().any(|it| it.contains("--share")), "{planned:#?}");
+    // A plan tells of each stream once.
+    let (_, planned) = Bench::with_history_of(&KEPT_PARTED).plan();
+    let sends = planned.iter().filter(|it| it.contains("--share"));
+    assert!(sends.clone().all(|it| it.contains("keeper put")), "{planned:#?}");
+    assert_eq!(sends.count(), 2, "{planned:#?}");
+}
+
+#[test]
+fn parts_without_a_copy_are_one_that_is_not_finished() {
+    let bench = killed(&KEPT_PARTED);
+    let record = begun(&bench).remove(0);
+    let name = record.strip_suffix(".begun").unwrap();
+    assert_eq!(objects_with(&bench, name).len(), 3);
+    let engine = bench.pipeline().engine(&bench.config.targets[0]);
+    let context = bench.pipeline().engine_context();
+    let unfinished = || -> Vec<String> {
+        let listed = engine.list(context).unwrap();
+        listed.iter().filter_map(|copy| engine.unfinished(copy)).collect()
+    };
+    assert_eq!(unfinished(), [name]);
+    // By whichever of its objects it is named.
+    let part = format!("{name}.btrfs.zst.000001");
+    engine.delete(context, &[part, record.clone()]).unwrap();
+    assert_eq!(objects_with(&bench, name), [] as [String; 0]);
+    assert_eq!(unfinished(), [] as [String; 0]);
+    let effects = bench.host.world().effects.clone();
+    let first = effects.iter().find(|it| it.starts_with("keeper delete")).unwrap();
+    assert!(first.ends_with(".begun"), "{first}");
 }

@@ -241,7 +241,8 @@ fn what_is_not_the_beginning_of_what_is_sent_is_begun_again() {
     scene.configure(&target, "");
     // A record that speaks of another stream.
     let left = begun(&out).unwrap();
-    let digest = left["mark"]["digest"].as_str().unwrap();
+    let digest =
+        left["parts"].as_array().unwrap().last().unwrap()["mark"]["digest"].as_str().unwrap();
     let record = out.join(format!("{}.begun", left["name"].as_str().unwrap()));
     let text = fs::read_to_string(&record).unwrap().replace(digest, &"0".repeat(64));
     fs::write(&record, text).unwrap();
@@ -311,4 +312,64 @@ fn what_an_earlier_version_stored_is_read_as_before() {
     assert_eq!(fs::read_to_string(back.join("d/file")).unwrap(), format!("{:0300}", 7));
     assert_eq!(fs::read_link(back.join("link")).unwrap(), Path::new("plain"));
     scene.assert_nothing_unpacked();
+}
+
+#[test]
+fn a_command_is_started_when_there_is_something_to_store() {
+    let scene = scene(&[COMMANDS, SCRATCH]);
+    torture(&scene.home());
+    // One that says when it was started, and when its first byte came.
+    let body = "started=$(date +%s%N); head -c 1 >\"$1\"; echo \"$1 $started $(date +%s%N)\" >>\"$2\"; cat >>\"$1\"";
+    let put = scene.machine.script("put", body);
+    let log = scene.machine.path("log");
+    let slow = "case \"$*\" in *send*) sleep 2;; esac; exec btrfs \"$@\"";
+    let slow = scene.machine.script("slow-btrfs", slow);
+    let (dd, ours) = (
+        "[\"dd\", \"of={root}/out/{name}\", \"status=none\"]",
+        format!("[\"{put}\", \"{{root}}/out/{{name}}\", \"{}\"]", log.display()),
+    );
+    let commands = COMMANDS.replace(dd, &ours);
+    assert_ne!(commands, COMMANDS);
+    let program = format!("program = \"{slow}\"");
+    scene.configure(&[&commands, SCRATCH, PARTS, &program], "");
+    scene.fill("big", 3);
+    let (id, _) = scene.run();
+    let said = fs::read_to_string(&log).unwrap();
+    let of_stream = said.lines().filter(|line| line.contains(&format!("{id}.btrfs")));
+    let waited: Vec<u64> = of_stream
+        .map(|line| {
+            let times: Vec<u64> =
+                line.split_whitespace().skip(1).map(|time| time.parse().unwrap()).collect();
+            (times[1] - times[0]) / 1_000_000
+        })
+        .collect();
+    assert!(waited.len() >= 3, "{said}");
+    assert!(waited.iter().all(|milliseconds| *milliseconds < 1500), "{said}");
+    scene.machine.run(&["verify", "home", &id]).expect(0);
+}
+
+#[test]
+fn what_a_place_behind_commands_lost_is_stored_again() {
+    let target = [COMMANDS, SCRATCH];
+    let scene = scene(&target);
+    torture(&scene.home());
+    let left = (0..5).find_map(|n| kill(&scene, &target, &format!("was-{n}"), "btrfs send"));
+    let (left, was) = left.expect("it was not killed in time");
+    let copy = left["name"].as_str().unwrap().to_owned();
+    let count = left["parts"].as_array().unwrap().len();
+    let before = parts_of(&scene, &copy);
+    // A power cut there: the last of what it said was stored is short.
+    let lost: Vec<&String> = before.keys().take(count).skip(count - 2).collect();
+    for (name, length) in lost.iter().zip([100, 0]) {
+        let file = fs::File::options().write(true).open(scene.machine.path("out").join(name));
+        file.unwrap().set_len(length).unwrap();
+    }
+    scene.machine.run(&["run"]).expect(0);
+    let after = parts_of(&scene, &copy);
+    for name in before.keys().take(count - 2) {
+        assert_eq!(after[name], before[name], "{name} was stored again");
+    }
+    scene.machine.run(&["check", "--target", "t", "--read-data", "100%"]).expect(0);
+    scene.assert_restored(&copy, &scene.machine.path("back"), &was);
+    assert_eq!(scene.strays(), [] as [String; 0]);
 }

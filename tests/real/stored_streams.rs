@@ -382,7 +382,7 @@ fn commands_store_and_read_and_delete() {
     scene.run();
     fs::write(scene.home().join("plain"), "changed\n").unwrap();
     let (second, _) = scene.run();
-    scene.machine.run(&["plan"]).expect(0).says("pass-object --text");
+    scene.machine.run(&["plan"]).expect(0).says("stillpoint pass-object\n      | dd of=");
     let is = scene.aside("is");
     scene.machine.run(&["verify", "home"]).expect(0);
     scene.machine.run(&["find", "plain"]).expect(0).says("plain");

@@ -4,11 +4,9 @@ use super::BtrfsEngine;
 use super::catalog::{Catalog, finished_name, prediction_about};
 use super::parts::{Ended, Found, Part, Parting};
 use super::record::Record;
-use crate::engine::helped::Failure;
+use crate::engine::helped::{Failure, told_by_stage};
 use crate::engine::made::{Made, reported};
-use crate::engine::sent::{
-    base_changed, cannot_be_sent, culprit, files, heard, new_uuid, sender, uuid,
-};
+use crate::engine::sent::{cannot_be_sent, culprit, files, heard, new_uuid, sender, uuid};
 use crate::engine::sharing::chain;
 use crate::engine::unsent::sender_failed;
 use crate::engine::{BackupReport, Engine, EngineError, OnProgress, StillSubvolume};
@@ -19,7 +17,7 @@ use crate::model::keep::MinFree;
 use crate::model::shown::Show;
 use crate::tools::borg::name::series_in;
 use crate::tools::btrfs::command::{self, Reader, Told};
-use crate::tools::btrfs::parts::{Behind, Cutting, has_differed, of_part};
+use crate::tools::btrfs::parts::{Behind, Cutting, of_part};
 use crate::tools::btrfs::stage::{Expectation, Parent};
 
 /// What is said when it cannot be cleared away.
@@ -325,12 +323,8 @@ impl Transfer<'_> {
         receive: &CommandSpec,
         chained: &Chained,
     ) -> Result<Told, Failure> {
-        if chained.before.last().is_some_and(|stage| has_differed(&stage.stderr_tail)) {
-            let what = "the snapshot is not what was sent before".to_owned();
-            return Err(Failure::Differs(EngineError::Output { engine: "btrfs", what }));
-        }
-        if let Some(error) = base_changed(before, &chained.before) {
-            return Err(Failure::of(base, error));
+        if let Some(failure) = told_by_stage("btrfs", base, before, &chained.before) {
+            return Err(failure);
         }
         if let Some((spec, ended)) = culprit(before, receive, chained) {
             let there = match self.origin {

@@ -20,7 +20,7 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{BEGUN, RECORD, Record, name_of_object, name_of_unfinished, named};
+use super::record::{BEGUN, RECORD, Record, Stored, name_of_object, name_of_unfinished, named};
 use super::store::Store;
 use crate::engine::EngineError;
 use crate::engine::made::Marker;
@@ -244,11 +244,19 @@ impl<'a> Catalog<'a> {
         self.names.contains(&format!("{name}{RECORD}")) && !self.torn.contains(name)
     }
 
-    /// What was not stored to its end, and what is known of it, by the names of the objects.
-    pub fn unfinished(&self) -> impl Iterator<Item = &str> {
-        let objects = self.names.iter().map(String::as_str);
-        let is_unfinished = |name: &str| !self.is_whole(name) && !self.is_gone(name);
-        objects.filter(move |object| name_of_unfinished(object).is_some_and(is_unfinished))
+    fn is_unfinished(&self, name: &str) -> bool {
+        !self.is_whole(name) && !self.is_gone(name)
+    }
+
+    /// The copies that were not stored to their end, each with the first of its objects.
+    pub fn unfinished(&self) -> BTreeMap<&str, &str> {
+        let mut unfinished = BTreeMap::new();
+        for object in &self.names {
+            if let Some(name) = name_of_unfinished(object).filter(|it| self.is_unfinished(it)) {
+                unfinished.entry(name).or_insert(object.as_str());
+            }
+        }
+        unfinished
     }
 
     /// Whether there is an object of this name, as far as was seen when the target was opened.
@@ -256,16 +264,27 @@ impl<'a> Catalog<'a> {
         self.names.contains(object)
     }
 
-    /// Whether an object is there now.
+    /// The first of these objects that is not there now, as long as it is said to be: where nobody tells lengths, they are
+    /// listed once.
     ///
     /// # Errors
-    /// When it cannot be looked at.
-    pub fn holds(&self, object: &str, length: u64) -> Result<bool, EngineError> {
-        let found = self.store.length(object)?;
-        Ok(match found {
-            Some(found) => found == length,
-            None => self.store.names()?.contains(object),
-        })
+    /// When they cannot be looked at.
+    pub fn missing(
+        &self,
+        objects: impl Iterator<Item = (String, u64)>,
+    ) -> Result<Option<String>, EngineError> {
+        let mut listed = None;
+        for (object, length) in objects {
+            let is_there = match (self.store.length(&object)?, &mut listed) {
+                (Some(found), _) => found == length,
+                (None, Some(names)) => BTreeSet::contains(names, &object),
+                (None, listed) => listed.insert(self.store.names()?).contains(&object),
+            };
+            if !is_there {
+                return Ok(Some(object));
+            }
+        }
+        Ok(None)
     }
 
     /// Stores the record of a copy, which makes it one.
@@ -273,7 +292,11 @@ impl<'a> Catalog<'a> {
     /// # Errors
     /// When it cannot be stored.
     pub fn add(&self, record: &Record) -> Result<(), EngineError> {
-        self.store.write(&format!("{}{RECORD}", record.name), text(record)?)
+        let content = match &record.stored {
+            Stored::Whole(_) => text(record)?,
+            Stored::Parts(_) => compact(record)?,
+        };
+        self.store.write(&format!("{}{RECORD}", record.name), content)
     }
 
     /// Marks a copy as never to be pruned, or takes the mark away.
@@ -307,22 +330,25 @@ impl<'a> Catalog<'a> {
         }
     }
 
-    /// Whether there is anything of that name, copy or stream.
-    pub fn knows(&self, id: &str) -> bool {
-        self.records.contains_key(id) || self.unfinished().any(|object| object == id)
+    /// The name of the copy that was not stored to its end, if that is what this is an object of.
+    pub fn name_of_unfinished<'o>(&self, object: &'o str) -> Option<&'o str> {
+        let name = name_of_unfinished(object).filter(|_| self.names.contains(object));
+        name.filter(|name| self.is_unfinished(name))
     }
 
-    /// Removes an object that was not stored to its end, and what there is of the record of that.
+    /// Removes all objects of a copy that was not stored to its end, and before those what there is of records of it.
     ///
     /// # Errors
-    /// When it cannot be removed.
-    pub fn remove_unfinished(&mut self, object: &str) -> Result<(), EngineError> {
-        if let Some(name) = name_of_unfinished(object).map(str::to_owned)
-            && self.torn.contains(&name)
-        {
+    /// When one cannot be removed.
+    pub fn remove_unfinished(&mut self, name: &str) -> Result<(), EngineError> {
+        if self.torn.contains(name) {
             self.remove(&format!("{name}{RECORD}"))?;
         }
-        self.remove(object)
+        self.remove(&format!("{name}{BEGUN}"))?;
+        let begin_so = self.names.range(name.to_owned()..).take_while(|it| it.starts_with(name));
+        let objects: Vec<String> =
+            begin_so.filter(|it| name_of_object(it) == Some(name)).cloned().collect();
+        objects.iter().try_for_each(|object| self.remove(object))
     }
 
     /// Removes an object that was there, once.
@@ -373,8 +399,17 @@ pub(super) fn parsed<T: for<'d> Deserialize<'d>>(content: &[u8]) -> Result<T, St
     serde_json::from_slice(content).map_err(|error| error.to_string())
 }
 
-pub(super) fn text(what: &impl Serialize) -> Result<String, EngineError> {
-    let text = serde_json::to_string_pretty(what);
+/// As people like to read it.
+fn text(what: &impl Serialize) -> Result<String, EngineError> {
+    line_of(serde_json::to_string_pretty(what))
+}
+
+/// The same of what may be long.
+pub(super) fn compact(what: &impl Serialize) -> Result<String, EngineError> {
+    line_of(serde_json::to_string(what))
+}
+
+fn line_of(text: serde_json::Result<String>) -> Result<String, EngineError> {
     let text =
         text.map_err(|error| EngineError::Output { engine: "streams", what: error.to_string() })?;
     Ok(text + "\n")

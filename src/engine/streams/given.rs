@@ -2,6 +2,7 @@
 
 use super::catalog::Catalog;
 use super::record::Record;
+use super::store::another;
 use crate::engine::sent::culprit_of;
 use crate::host::{Chained, CommandSpec, Completed, HeldEnd, RunError, Watch};
 use crate::tools::object::{Digest, To};
@@ -30,7 +31,7 @@ impl Given {
         let mut read =
             objects.iter().zip(self.read.iter().map(Some).chain(std::iter::repeat(None)));
         let other = read.find(|((_, stored), read)| *read != Some(&Some((*stored).clone())));
-        other.map(|((object, _), _)| format!("{object} is not what was stored"))
+        other.map(|((object, _), _)| another(object))
     }
 }
 
@@ -55,6 +56,7 @@ pub(super) fn given(
     let told = |ended: &[Completed], at: usize| Digest::last(&ended.get(at)?.stderr_tail);
     let objects: Vec<String> = record.objects().into_iter().map(|(object, _)| object).collect();
     let object = record.object();
+    // One alone needs nobody who is held: each of a chain is told by its pumps that its reader is gone.
     if let ([object], Some((last, others))) = (&objects[..], readers.split_last()) {
         let (mut specs, told_at) = give(object);
         specs.extend_from_slice(others);

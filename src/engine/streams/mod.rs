@@ -5,7 +5,7 @@
 //! as btrfs sent it, compressed by zstd and encrypted by age: these three programs restore it without us. A long one becomes
 //! several objects, each compressed and encrypted by itself, so that storing it goes on where it was interrupted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
@@ -135,8 +135,10 @@ impl Engine for StreamsEngine {
         let catalog = self.open(cx)?;
         let _ = self.listed.set(catalog.marker.id.clone());
         let mut copies: Vec<Copy> = catalog.records().map(|record| catalog.copy(record)).collect();
-        let unfinished = |object| made::unfinished(object, name_of_unfinished(object));
-        copies.extend(catalog.unfinished().map(unfinished));
+        let unfinished = catalog.unfinished();
+        copies.extend(
+            unfinished.into_iter().map(|(name, object)| made::unfinished(object, Some(name))),
+        );
         Ok(copies)
     }
 
@@ -186,11 +188,12 @@ impl Engine for StreamsEngine {
             );
             return Err(EngineError::unsupported(&self.target, &what));
         }
-        let there = ids.iter().map(String::as_str).filter(|id| catalog.knows(id));
+        let ids = || ids.iter().map(String::as_str);
+        let copies: Vec<&str> = ids().filter(|id| catalog.record(id).is_some()).collect();
         // Their objects are ours by their names, and have no record.
-        let (unfinished, copies): (Vec<&str>, Vec<&str>) =
-            there.partition(|id| name_of_unfinished(id).is_some());
-        unfinished.iter().try_for_each(|object| catalog.remove_unfinished(object))?;
+        let unfinished: BTreeSet<&str> =
+            ids().filter_map(|id| catalog.name_of_unfinished(id)).collect();
+        unfinished.iter().try_for_each(|name| catalog.remove_unfinished(name))?;
         catalog.delete(&copies)
     }
 

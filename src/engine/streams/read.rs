@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use super::catalog::Catalog;
 use super::given::given;
 use super::record::Record;
+use super::store::{ByHand, another};
 use super::{StreamsEngine, Unpacked};
 use crate::engine::made::chosen;
 use crate::engine::received::Room;
-use crate::engine::sent::{culprit, failure, new_uuid, said, uuid};
+use crate::engine::sent::{failure, new_uuid, said, uuid};
 use crate::engine::tree::Tree;
 use crate::engine::{
     AsSubvolume, CheckReport, Context, EngineError, Fetch, OnProgress, received, secret,
 };
+use crate::host::spec::quote;
 use crate::host::{Action, CommandSpec, Completed, Exit, Subvolume, TrustKind, Watch, uuid_text};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
@@ -20,7 +22,7 @@ use crate::model::shown::Show;
 use crate::model::target::ReadData;
 use crate::tools::btrfs::command::{self, Reader};
 use crate::tools::btrfs::stage::{Expectation, Parent, Uuid};
-use crate::tools::object::{Digest, To};
+use crate::tools::object::Digest;
 use crate::tools::{age, zstd};
 
 /// What reading a copy back showed.
@@ -210,21 +212,10 @@ impl StreamsEngine {
         record: &Record,
     ) -> Result<Option<String>, EngineError> {
         for (object, stored) in record.objects() {
-            let mut specs = catalog.store.give(&object, To::Nobody);
-            let Some(last) = specs.pop() else { continue };
-            let chained = catalog.store.cx.host.chain(&specs, &last, &mut |_, _| {})?;
-            let Some((spec, ended)) = culprit(&specs, &last, &chained) else {
-                match Digest::last(&chained.last.stderr_tail).as_ref() == Some(stored) {
-                    true => continue,
-                    false => return Ok(Some(another(&object))),
-                }
-            };
-            let said = said(ended, 3);
-            // The kernel's word for data that cannot be read.
-            if said.lines().any(|line| line.ends_with(": Input/output error (os error 5)")) {
-                return Ok(Some(format!("{object}: {said}")));
+            let damage = catalog.store.compare(&object, stored)?;
+            if damage.is_some() {
+                return Ok(damage);
             }
-            return Err(failure(&self.target, spec, ended));
         }
         Ok(None)
     }
@@ -388,7 +379,7 @@ impl StreamsEngine {
         let catalog = self.open(cx)?;
         let chain = self.chain(&catalog, &copy.id)?;
         let pipe = |record: &&Record| {
-            let read = |object: &str| {
+            let read = |object: ByHand<'_>| {
                 let mut read = catalog.store.by_hand(object);
                 if record.recipients.is_some() {
                     read.push_str(" | age -d -i KEY");
@@ -397,12 +388,12 @@ impl StreamsEngine {
             };
             let (object, count) = (record.object(), record.stored.objects().len());
             let mut pipe = match count {
-                0 | 1 => read(&object),
-                // What bash makes of it are all parts, in order.
+                0 | 1 => read(ByHand::Object(&object)),
                 _ => format!(
-                    "for part in {object} {object}.{{000001..{:06}}}; do {}; done",
-                    count - 1,
-                    read(PART).replace(PART, "$part")
+                    "for part in {object} $(seq -f {object}.%06g 1 {last}); do {read}; done",
+                    object = quote(&object),
+                    last = count - 1,
+                    read = read(ByHand::Variable("part"))
                 ),
             };
             if record.compressed {
@@ -418,9 +409,6 @@ impl StreamsEngine {
         Ok(said.concat() + &more)
     }
 }
-
-/// What stands for the name of a part.
-const PART: &str = "EACH-PART";
 
 /// How what was read is known to be what was sent.
 const BY_HASH: &str = "by the hash of what was sent";
@@ -469,8 +457,4 @@ fn expectation(record: &Record, base: Option<&str>) -> Result<Expectation, Engin
 pub(super) fn untold(record: &Record, why: &str) -> EngineError {
     let what = format!("the names in {} cannot be told: {why}", record.object());
     EngineError::Output { engine: "streams", what }
-}
-
-fn another(object: &str) -> String {
-    format!("{object} is not what was stored")
 }

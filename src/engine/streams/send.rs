@@ -5,7 +5,7 @@
 
 use super::StreamsEngine;
 use super::begun::Begun;
-use super::record::{Record, Stored, object_of};
+use super::record::{Record, Stored};
 use super::sending::{Sending, Sent};
 use super::way::{Earlier, Transfer};
 use crate::engine::helped::{Failure, with_what_helps};
@@ -13,6 +13,7 @@ use crate::engine::made::{Made, reported};
 use crate::engine::sent::{files, still_of};
 use crate::engine::{BackupReport, BackupRequest, Context, EngineError, OnProgress};
 use crate::host::TrustKind;
+use crate::model::event::Progress;
 use crate::model::shown::Show;
 use crate::tools::age;
 use crate::tools::object::Digest;
@@ -33,11 +34,16 @@ impl StreamsEngine {
         cx.refuse_read_only(&self.target)?;
         let recipients = self.recipients(cx)?;
         let name = Made::of(request).name();
-        let object = object_of(&name, self.options.compression.is_some(), recipients.is_some());
         let transfer =
-            Transfer { engine: self, catalog: &catalog, still, request, name, object, recipients };
+            Transfer { engine: self, catalog: &catalog, still, request, name, recipients };
         transfer.refuse_whole()?;
-        let begun = transfer.begun()?;
+        let mut each = |object: &str| {
+            progress(Progress { current: Some(object.to_owned()), ..Progress::default() });
+        };
+        let begun = match transfer.begun()? {
+            Some(begun) => catalog.proven(begun, &mut each)?,
+            None => None,
+        };
         let base = match &begun {
             Some(begun) => transfer.base_of(begun),
             None => transfer.base(|_| true),
@@ -50,7 +56,12 @@ impl StreamsEngine {
         };
         let forgotten = catalog.forget_parts(is_ours).map_err(|error| format!("{LEFT}: {error}"));
         let (mut begun, mut warnings) = (begun, Vec::from_iter(forgotten.err()));
+        let mut is_first = true;
         let attempt = &mut |base: Option<&Earlier<'_>>, goes_on| {
+            // What an attempt left must not be taken for the beginning of another stream.
+            if !std::mem::take(&mut is_first) {
+                catalog.take_back(&transfer.name, None)?;
+            }
             transfer.attempt(base, begun.take().filter(|_| goes_on), progress)
         };
         let (recorded, _) = with_what_helps(base.as_ref(), &mut warnings, attempt)?;
@@ -67,9 +78,9 @@ impl StreamsEngine {
         let still = still_of(self, &request.input)?;
         let catalog = self.open(cx)?;
         let recipients = self.recipients(cx)?;
-        let (name, object) = (Made::of(request).name(), String::new());
+        let name = Made::of(request).name();
         let transfer =
-            Transfer { engine: self, catalog: &catalog, still, request, name, object, recipients };
+            Transfer { engine: self, catalog: &catalog, still, request, name, recipients };
         Ok(transfer.begun()?.is_some())
     }
 
@@ -145,7 +156,7 @@ impl Transfer<'_> {
         let files = told.and_then(|told| files(told, before));
         let bytes_new = sent.as_ref().map(|_| sending.bytes_new());
         let (stored, stream) = match sent {
-            Some(sent) => (Stored::of(sending.parts().to_vec()), sent.stream),
+            Some(sent) => (Stored::of(sending.stored().to_vec()), sent.stream),
             None => (Stored::Whole(Digest::default()), Digest::default()),
         };
         self.catalog.add(&Record {

@@ -1,19 +1,16 @@
 //! A stream on its way into objects: one process sends, and one object after the other is compressed, encrypted and stored.
 
-use super::begun::Begun;
-use super::record::part_of;
+use super::begun::{Begun, Part};
 use super::way::{Earlier, Transfer};
-use crate::engine::helped::Failure;
+use crate::engine::helped::{Failure, told_by_stage};
 use crate::engine::made::Made;
-use crate::engine::sent::{
-    Data, base_changed, cannot_be_sent, culprit_of, failure, heard, sender, uuid,
-};
+use crate::engine::sent::{Data, culprit_of, failure, heard, sender, uuid};
 use crate::engine::unsent::sender_failed;
-use crate::engine::{EngineError, OnProgress};
-use crate::host::{CommandSpec, Completed, HeldEnd, Stream};
+use crate::engine::{EngineError, OnProgress, SentFrom};
+use crate::host::{Chained, CommandSpec, Completed, Held, HeldEnd, Stream, Watch};
 use crate::tools::btrfs::command::{self, Told};
-use crate::tools::btrfs::parts::{Mark, has_differed};
-use crate::tools::btrfs::shares::Sharing;
+use crate::tools::btrfs::parts::{Mark, is_unfit};
+use crate::tools::btrfs::shares::{BEGINS, Sharing};
 use crate::tools::btrfs::stage::{Expectation, Parent};
 use crate::tools::object::{Digest, From, ShareEnd};
 use crate::tools::{age, zstd};
@@ -22,12 +19,12 @@ use crate::tools::{age, zstd};
 pub(super) struct Sending<'t> {
     transfer: &'t Transfer<'t>,
     base: Option<&'t Earlier<'t>>,
-    /// So many bytes make a part.
-    every: u64,
+    /// So many bytes make a part; `None`: it goes into one object.
+    every: Option<u64>,
     /// The last record of its parts, if there is one.
     begun: Option<Begun>,
     /// What is stored of it, in order.
-    parts: Vec<Digest>,
+    stored: Vec<Digest>,
     /// How many of those were there before.
     earlier: usize,
 }
@@ -40,12 +37,8 @@ pub(super) struct Sent {
     pub stream: Digest,
 }
 
-/// How one object was stored.
-struct Turn {
-    stored: Digest,
-    /// Where it ends, if another one follows.
-    mark: Option<Mark>,
-}
+/// Processes and how they ended, in the order in which each reads what the one before it writes.
+type Ended<'e> = (&'e [CommandSpec], &'e [Completed]);
 
 impl<'t> Sending<'t> {
     /// Begins behind these parts, or from the beginning.
@@ -54,10 +47,11 @@ impl<'t> Sending<'t> {
         base: Option<&'t Earlier<'t>>,
         begun: Option<Begun>,
     ) -> Self {
-        let usual = transfer.engine.target.part_size().unwrap_or(u64::MAX);
-        let every = begun.as_ref().map_or(usual, |begun| begun.every);
-        let parts = begun.as_ref().map(|begun| begun.parts.clone()).unwrap_or_default();
-        Self { transfer, base, every, begun, earlier: parts.len(), parts }
+        let usual = transfer.engine.target.part_size();
+        let every = begun.as_ref().map(|begun| begun.every).or(usual);
+        let parts = begun.iter().flat_map(|begun| &begun.parts);
+        let stored: Vec<Digest> = parts.map(|part| part.stored.clone()).collect();
+        Self { transfer, base, every, begun, earlier: stored.len(), stored }
     }
 
     /// The parts that are recorded.
@@ -66,13 +60,13 @@ impl<'t> Sending<'t> {
     }
 
     /// What is stored, in order.
-    pub fn parts(&self) -> &[Digest] {
-        &self.parts
+    pub fn stored(&self) -> &[Digest] {
+        &self.stored
     }
 
     /// How much was stored that was not there before, in bytes.
     pub fn bytes_new(&self) -> u64 {
-        self.parts.iter().skip(self.earlier).map(|part| part.bytes).sum()
+        self.stored.iter().skip(self.earlier).map(|stored| stored.bytes).sum()
     }
 
     /// Sends and stores all of it. `None` in a dry run.
@@ -80,35 +74,97 @@ impl<'t> Sending<'t> {
     /// # Errors
     /// Why not. What is recorded by then is [`Sending::begun`].
     pub fn carry_out(&mut self, progress: OnProgress<'_>) -> Result<Option<Sent>, Failure> {
-        let host = self.transfer.catalog.store.cx.host;
-        let source = self.source()?;
         let mut watch = |stream: Stream, line: &[u8]| {
             if stream == Stream::ProducerErr {
                 heard(line, progress);
             }
         };
+        let sent = match self.every {
+            Some(every) => self.in_parts(every, &mut watch)?,
+            None => self.in_one(&mut watch)?,
+        };
+        let stored = self.stored.iter().enumerate();
+        let objects = stored.map(|(n, stored)| (self.transfer.object(n), stored.bytes));
+        match sent.is_some().then(|| self.transfer.catalog.missing(objects)).transpose()? {
+            None | Some(None) => Ok(sent),
+            Some(Some(object)) => {
+                let what = format!("{object} was stored, and is not there as it was");
+                Err(EngineError::Output { engine: "streams", what }.into())
+            }
+        }
+    }
+
+    /// All of it becomes one object.
+    fn in_one(&mut self, watch: Watch<'_>) -> Result<Option<Sent>, Failure> {
+        let host = self.transfer.catalog.store.cx.host;
+        let [send, stage] = self.source()?;
+        let source = [send, stage.arg(command::DIGEST)];
+        let (specs, told_at) = self.storing(From::Before, &self.transfer.object(0));
+        let Some((last, between)) = specs.split_last() else { return Ok(None) };
+        let before = [&source, between].concat();
+        let Chained { before: mut sent, last, bytes: _ } =
+            host.chain(&before, last, watch).map_err(EngineError::from)?;
+        if last.is_predicted {
+            return Ok(None);
+        }
+        let mut ended = sent.split_off(source.len());
+        ended.push(last);
+        if !sent.iter().chain(&ended).all(Completed::success) {
+            return Err(self.failed((&source, &sent), (&specs, &ended)));
+        }
+        self.stored.push(told_of(&ended, told_at)?);
+        self.seen(&sent).map(Some)
+    }
+
+    /// Each part of it becomes an object, and is recorded when it is there.
+    fn in_parts(&mut self, every: u64, watch: Watch<'_>) -> Result<Option<Sent>, Failure> {
+        let host = self.transfer.catalog.store.cx.host;
+        let behind = self.begun.as_ref().and_then(|begun| begun.parts.last());
+        let behind = behind.map(|part| part.mark.clone());
+        let begins = behind.as_ref().map_or_else(|| BEGINS.to_owned(), Mark::word);
+        let [send, stage] = self.source()?;
+        let stage = command::shared(stage, &Sharing { every, behind });
+        let source = [send, stage.arg(command::DIGEST)];
         let mut held = host.hold(&source, HeldEnd::Writes).map_err(EngineError::from)?;
+        let waits = [self.transfer.catalog.store.awaits()];
+        let ended = held.turn(&waits, watch).map_err(EngineError::from)?;
+        held = self.unless_failed(held, &source, (&waits, &ended))?;
+        let is_predicted = ended.iter().any(|ended| ended.is_predicted);
+        if !is_predicted && end_of(&ended)?.is_none_or(|word| word != begins) {
+            return Err(untold().into());
+        }
         loop {
-            let object = part_of(&self.transfer.object, self.parts.len());
-            let (specs, told_at) = self.turn(&object);
-            let ended = held.turn(&specs, &mut watch).map_err(EngineError::from)?;
+            let object = self.transfer.object(self.stored.len());
+            let (specs, told_at) = self.storing(From::Share, &object);
+            let ended = held.turn(&specs, watch).map_err(EngineError::from)?;
             if ended.iter().any(|ended| ended.is_predicted) {
                 return Ok(None);
             }
-            if !ended.iter().all(Completed::success) {
-                let sent = held.stop().map_err(EngineError::from)?;
-                return Err(self.failed((&source, &sent), (&specs, &ended)));
-            }
-            let Turn { stored, mark } = self.stored(&object, &ended, told_at)?;
-            self.parts.push(stored);
-            let Some(mark) = mark else { break };
-            self.record(mark)?;
+            held = self.unless_failed(held, &source, (&specs, &ended))?;
+            let mark = end_of(&ended)?.map(|word| Mark::parse(&word).ok_or_else(untold));
+            self.stored.push(told_of(&ended, told_at)?);
+            let Some(mark) = mark.transpose()? else { break };
+            self.record(every, mark)?;
         }
-        let sent = held.finish(&mut watch).map_err(EngineError::from)?;
+        let sent = held.finish(watch).map_err(EngineError::from)?;
         if !sent.iter().all(Completed::success) {
             return Err(self.failed((&source, &sent), (&[], &[])));
         }
         self.seen(&sent).map(Some)
+    }
+
+    /// Goes on with what is held, if all that had their turn beside it ended well.
+    fn unless_failed<'h>(
+        &self,
+        held: Box<dyn Held + 'h>,
+        source: &[CommandSpec],
+        turn: Ended<'_>,
+    ) -> Result<Box<dyn Held + 'h>, Failure> {
+        if turn.1.iter().all(Completed::success) {
+            return Ok(held);
+        }
+        let sent = held.stop().map_err(EngineError::from)?;
+        Err(self.failed((source, &sent), turn))
     }
 
     /// What sends, and passes on what is to be stored.
@@ -125,52 +181,32 @@ impl<'t> Sending<'t> {
             parent: self.base.map(parent).transpose()?,
         };
         let base = self.base.map(|base| base.snapshot);
-        let [send, stage] = sender(*engine, still, base, &expected, Data::Plain);
-        let behind = self.begun.as_ref().map(|begun| begun.mark.clone());
-        let stage = command::shared(stage, &Sharing { every: self.every, behind });
-        Ok([send, stage.arg(command::DIGEST)])
+        Ok(sender(*engine, still, base, &expected, Data::Plain))
     }
 
     /// The processes that store one object, and the place of the one that tells what was stored.
-    fn turn(&self, object: &str) -> (Vec<CommandSpec>, usize) {
+    fn storing(&self, from: From<'_>, object: &str) -> (Vec<CommandSpec>, usize) {
         let Transfer { engine, catalog, .. } = self.transfer;
         let limit = engine.target.stall_timeout;
         let mut specs = Vec::new();
         specs.extend(engine.options.compression.map(|level| zstd::compress(level, limit)));
         specs.extend(engine.options.recipients_file.as_ref().map(|it| age::encrypt(it, limit)));
         if specs.is_empty() {
-            return (catalog.store.take(From::Share, object), 0);
+            return (catalog.store.take(from, object), 0);
         }
-        specs.insert(0, catalog.store.share());
+        if matches!(from, From::Share) {
+            specs.insert(0, catalog.store.share());
+        }
         let told_at = specs.len();
         specs.extend(catalog.store.take(From::Before, object));
         (specs, told_at)
     }
 
-    /// What an object is, if it is there.
-    fn stored(&self, object: &str, ended: &[Completed], at: usize) -> Result<Turn, EngineError> {
-        let said = |at: usize| ended.get(at).map_or(&[][..], |ended| &ended.stderr_tail);
-        let mark = ShareEnd::last(said(0)).and_then(|end| match end.share_ends {
-            Some(word) => Mark::parse(&word).map(Some),
-            None => Some(None),
-        });
-        let Some((mark, stored)) = mark.zip(Digest::last(said(at))) else {
-            let what = "nothing was told of what was stored".into();
-            return Err(EngineError::Output { engine: "streams", what });
-        };
-        match self.transfer.catalog.holds(object, stored.bytes)? {
-            true => Ok(Turn { stored, mark }),
-            false => {
-                let what = format!("{object} was stored, and is not there as it was");
-                Err(EngineError::Output { engine: "streams", what })
-            }
-        }
-    }
-
     /// Records that all parts up to this mark are stored.
-    fn record(&mut self, mark: Mark) -> Result<(), EngineError> {
+    fn record(&mut self, every: u64, mark: Mark) -> Result<(), EngineError> {
         let Transfer { engine, catalog, still, request, name, recipients, .. } = self.transfer;
-        let begun = Begun {
+        let Some(stored) = self.stored.last().cloned() else { return Err(untold()) };
+        let mut begun = self.begun.clone().unwrap_or_else(|| Begun {
             format: Begun::FORMAT,
             name: name.clone(),
             sent: still.snapshot.uuid.clone(),
@@ -179,10 +215,12 @@ impl<'t> Sending<'t> {
             made: Made::of(request),
             compressed: engine.options.compression.is_some(),
             recipients: recipients.clone(),
-            every: self.every,
-            parts: self.parts.clone(),
-            mark,
-        };
+            every,
+            read_back: 0,
+            parts: Vec::new(),
+            is_cut: false,
+        });
+        begun.parts.push(Part { stored, mark });
         catalog.record_parts(&begun)?;
         self.begun = Some(begun);
         Ok(())
@@ -201,29 +239,42 @@ impl<'t> Sending<'t> {
     }
 
     /// Why nothing more was stored.
-    fn failed(
-        &self,
-        (source, sent): (&[CommandSpec], &[Completed]),
-        (specs, ended): (&[CommandSpec], &[Completed]),
-    ) -> Failure {
+    fn failed(&self, (source, sent): Ended<'_>, (specs, ended): Ended<'_>) -> Failure {
         let Transfer { engine, catalog, still, .. } = self.transfer;
-        if sent.last().is_some_and(|stage| has_differed(&stage.stderr_tail)) {
-            let what = "the snapshot is not what was sent before".to_owned();
-            return Failure::Differs(EngineError::Output { engine: "streams", what });
-        }
-        if let Some(error) = base_changed(source, sent) {
-            return Failure::of(self.base, error);
+        if let Some(failure) = told_by_stage("streams", self.base, source, sent) {
+            return failure;
         }
         let all = source.iter().zip(sent).chain(specs.iter().zip(ended));
         let Some((spec, ended)) = culprit_of(all) else {
             let what = "a process failed, and none of them says so".to_owned();
             return Failure::Other(EngineError::Output { engine: "streams", what });
         };
-        let there = sender_failed(catalog.store.cx, still, source, spec, ended);
-        let error = there.unwrap_or_else(|| failure(&engine.target, spec, ended));
-        match cannot_be_sent(sent) {
+        let known = sender_failed(catalog.store.cx, still, source, spec, ended);
+        // A sender that failed by itself may come to its end the next time, but for what is known of one on this machine: that
+        // stays as it is.
+        let is_here = matches!(still.from, SentFrom::Here(_));
+        let stays = (is_here && known.is_some())
+            || sent.last().is_some_and(|stage| is_unfit(&stage.stderr_tail));
+        let error = known.unwrap_or_else(|| failure(&engine.target, spec, ended));
+        match stays {
             true => Failure::Refused(error),
             false => Failure::Other(error),
         }
     }
+}
+
+/// What was stored, as the process at this place tells it.
+fn told_of(ended: &[Completed], at: usize) -> Result<Digest, EngineError> {
+    ended.get(at).and_then(|ended| Digest::last(&ended.stderr_tail)).ok_or_else(untold)
+}
+
+/// The word at the end of the share that the first of these took; `None`: it was the last one.
+fn end_of(ended: &[Completed]) -> Result<Option<String>, EngineError> {
+    let end = ended.first().and_then(|taker| ShareEnd::last(&taker.stderr_tail));
+    end.map(|end| end.share_ends).ok_or_else(untold)
+}
+
+fn untold() -> EngineError {
+    let what = "nothing was told of what was stored".into();
+    EngineError::Output { engine: "streams", what }
 }

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::engine::sent::{culprit, failure};
+use crate::engine::sent::{culprit, failure, said};
 use crate::engine::{Context, EngineError, secret};
 use crate::host::spec::quote;
 use crate::host::{
-    Action, CommandSpec, Effect, EnvValue, Fact, PathKind, StdoutMode, Tool, TrustKind,
+    Action, CommandSpec, Effect, EnvValue, Fact, Input, PathKind, StdoutMode, Tool, TrustKind,
 };
 use crate::model::secret::Secret;
 use crate::model::shown::Show;
 use crate::model::target::{StoreCommands, StreamsOptions, Target};
-use crate::tools::object::{self, From, To};
+use crate::tools::object::{self, Digest, From, To};
 use crate::tools::restic::environment;
 
 /// The objects of a target.
@@ -145,14 +145,7 @@ impl<'a> Store<'a> {
                 Ok(())
             }
             Place::Commands { commands, .. } => {
-                let limit = self.target.stall_timeout;
-                let text = object::pass(From::Text(&content), To::Next, limit);
-                let mut put = self.put(commands, name);
-                let about = self.content_of(name);
-                put.prediction.facts = vec![
-                    self.fact(STORED, name),
-                    Fact { about, value: content.clone().into_bytes() },
-                ];
+                let [text, put] = self.writers(commands, name, content.into_bytes());
                 let chained =
                     self.cx.host.chain(std::slice::from_ref(&text), &put, &mut |_, _| {})?;
                 match culprit(std::slice::from_ref(&text), &put, &chained) {
@@ -161,6 +154,16 @@ impl<'a> Store<'a> {
                 }
             }
         }
+    }
+
+    /// What stores a small object behind commands. Linux takes no argument that is as long as some of them.
+    fn writers(&self, commands: &StoreCommands, name: &str, content: Vec<u8>) -> [CommandSpec; 2] {
+        let mut put = self.put(commands, name);
+        let (about, value) = (self.content_of(name), content.clone());
+        put.prediction.facts = vec![self.fact(STORED, name), Fact { about, value }];
+        let mut text = object::pass(From::Before, To::Next, self.target.stall_timeout);
+        text.input = Input::Bytes(content);
+        [text, put]
     }
 
     /// The last processes of a chain that stores a new object, from there on. The first of them tells what it was.
@@ -182,7 +185,17 @@ impl<'a> Store<'a> {
 
     /// The process that takes the next share of what is sent, for others to change before it is stored.
     pub fn share(&self) -> CommandSpec {
-        object::pass(From::Share, To::Next, self.target.stall_timeout)
+        object::untold(object::pass(From::Share, To::Next, self.target.stall_timeout))
+    }
+
+    /// The process that waits until the first byte is there of what is to be stored: it takes the share before that, in which
+    /// there is nothing. A command that connects to a server would wait for so long with its line open.
+    pub fn awaits(&self) -> CommandSpec {
+        let mut spec =
+            object::untold(object::pass(From::Share, To::Nobody, self.target.stall_timeout));
+        // In a dry run there is nothing to be sent.
+        spec.effect = Effect::Mutate;
+        spec
     }
 
     /// The first processes of a chain that reads an object. The last of them tells what it was, and passes it on or not.
@@ -249,12 +262,44 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// How a person reads an object.
-    pub fn by_hand(&self, name: &str) -> String {
+    /// Whether the length of an object is known without reading it.
+    pub fn tells_lengths(&self) -> bool {
         match &self.place {
-            Place::Directory(path) => format!("cat {}", path.join(name).shown()),
+            Place::Directory(_) => true,
+            Place::Commands { .. } => false,
+        }
+    }
+
+    /// Reads an object, without opening it, and compares it with what was stored. Answers what is damaged.
+    ///
+    /// # Errors
+    /// When it cannot be read for another reason.
+    pub fn compare(&self, object: &str, stored: &Digest) -> Result<Option<String>, EngineError> {
+        let mut specs = self.give(object, To::Nobody);
+        let Some(last) = specs.pop() else { return Ok(None) };
+        let chained = self.cx.host.chain(&specs, &last, &mut |_, _| {})?;
+        let Some((spec, ended)) = culprit(&specs, &last, &chained) else {
+            let is_it = Digest::last(&chained.last.stderr_tail).as_ref() == Some(stored);
+            return Ok((!is_it).then(|| another(object)));
+        };
+        let said = said(ended, 3);
+        // The kernel's word for data that cannot be read.
+        if said.lines().any(|line| line.ends_with(": Input/output error (os error 5)")) {
+            return Ok(Some(format!("{object}: {said}")));
+        }
+        Err(failure(self.target, spec, ended))
+    }
+
+    /// How a person reads an object, as a shell takes it.
+    pub fn by_hand(&self, object: ByHand<'_>) -> String {
+        match &self.place {
+            Place::Directory(path) => {
+                let above = path.join("");
+                format!("cat {}", object.within(&above.to_string_lossy(), ""))
+            }
             Place::Commands { commands, .. } => {
-                self.command(&commands.get, name, Effect::Inspect).display()
+                let words = commands.get.iter().map(|word| object.filled_in(word));
+                words.collect::<Vec<_>>().join(" ")
             }
         }
     }
@@ -291,7 +336,7 @@ impl<'a> Store<'a> {
 
     /// A command of the administrator's, for an object.
     fn command(&self, argv: &[String], name: &str, effect: Effect) -> CommandSpec {
-        let words = || argv.iter().map(|word| word.replace("{name}", name));
+        let words = || argv.iter().map(|word| word.replace(NAME, name));
         let program = argv.first().map_or("", String::as_str);
         let mut spec = CommandSpec::new(Tool::from_word(program), effect).args(words().skip(1));
         spec.stall_limit = Some(self.target.stall_timeout);
@@ -302,6 +347,49 @@ impl<'a> Store<'a> {
         }
         spec
     }
+}
+
+/// What an object is called in a command that is shown to a person.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ByHand<'n> {
+    /// So.
+    Object(&'n str),
+    /// As this variable of a shell says.
+    Variable(&'n str),
+}
+
+impl ByHand<'_> {
+    /// A word of a command, in which the place of an object is filled in.
+    fn filled_in(self, word: &str) -> String {
+        match (word.split_once(NAME), self) {
+            (None, _) => quote(word),
+            (Some(_), ByHand::Object(name)) => quote(word.replace(NAME, name)),
+            (Some((before, after)), ByHand::Variable(_)) => self.within(before, after),
+        }
+    }
+
+    /// A word in which an object stands between these. Within quotes a shell would take a variable for its name.
+    fn within(self, before: &str, after: &str) -> String {
+        let quoted = |text: &str| if text.is_empty() { String::new() } else { quote(text) };
+        match self {
+            ByHand::Object(name) => quote(format!("{before}{name}{after}")),
+            ByHand::Variable(name) => {
+                let after = match after.contains(NAME) {
+                    true => self.filled_in(after),
+                    false => quoted(after),
+                };
+                format!("{}\"${name}\"{after}", quoted(before))
+            }
+        }
+    }
+}
+
+/// What stands for an object in the commands.
+const NAME: &str = "{name}";
+
+/// That an object is another one than was stored.
+pub(super) fn another(object: &str) -> String {
+    format!("{object} is not what was stored")
 }
 
 /// What a dry run files its predictions under, before the repository.
@@ -316,4 +404,23 @@ fn variables(
     let Some(path) = &options.environment_file else { return Ok(Vec::new()) };
     environment::parse(secret::read_private(cx.host, path)?.reveal())
         .map_err(|error| EngineError::Secret { what: format!("{}: {error}", path.shown()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_what_is_shown_as_it_is_meant() {
+        let object = ByHand::Object("NAME.btrfs");
+        let each = ByHand::Variable("part");
+        assert_eq!(object.filled_in("s3:my bucket/{name}"), "'s3:my bucket/NAME.btrfs'");
+        assert_eq!(each.filled_in("s3:my bucket/{name}"), "'s3:my bucket/'\"$part\"");
+        assert_eq!(each.filled_in("{name}"), "\"$part\"");
+        assert_eq!(each.filled_in("/a/{name}.x"), "/a/\"$part\".x");
+        assert_eq!(each.filled_in("/a b/{name}/c d/{name}"), "'/a b/'\"$part\"'/c d/'\"$part\"");
+        assert_eq!(each.filled_in("it's"), "'it'\\''s'");
+        assert_eq!(each.within("/mnt/my disk/", ""), "'/mnt/my disk/'\"$part\"");
+        assert_eq!(object.within("/mnt/", ""), "/mnt/NAME.btrfs");
+    }
 }

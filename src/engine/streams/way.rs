@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use super::StreamsEngine;
 use super::begun::Begun;
 use super::catalog::Catalog;
-use super::record::{Base, Record};
+use super::record::{Base, Record, object_of, part_of};
 use crate::engine::{BackupRequest, EngineError, Snapshot, StillSubvolume, helped};
 
 /// How many differences are made one to another before all is sent anew: each has to be there, and be read, to restore the
@@ -40,11 +40,16 @@ pub(super) struct Transfer<'a> {
     pub still: &'a StillSubvolume,
     pub request: &'a BackupRequest,
     pub name: String,
-    pub object: String,
     pub recipients: Option<String>,
 }
 
 impl<'a> Transfer<'a> {
+    /// The object of so many parts before it.
+    pub fn object(&self, part: usize) -> String {
+        let is_compressed = self.engine.options.compression.is_some();
+        part_of(&object_of(&self.name, is_compressed, self.recipients.is_some()), part)
+    }
+
     /// What a difference can be made against, of the copies that may be it.
     pub fn base(&self, may_be: impl Fn(&Record) -> bool) -> Option<Earlier<'a>> {
         let (catalog, still, request) = (self.catalog, self.still, self.request);

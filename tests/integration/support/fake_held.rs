@@ -2,10 +2,11 @@
 //! read.
 
 use stillpoint::host::{CommandSpec, Completed, Exit, Held, HeldEnd, RunError, Stream, Watch};
+use stillpoint::tools::btrfs::stream::StreamError;
 
 use super::fake_borg::Answer;
-use super::fake_host::{FakeHost, completed};
-use super::fake_store::FakeStore;
+use super::fake_host::{FakeHost, assert_fits, completed};
+use super::fake_store::{FakeStore, refused};
 use super::world::{carry_out_chain, injected};
 
 /// Processes that are held.
@@ -58,6 +59,7 @@ impl Held for FakeHeld<'_> {
         self.host.alive();
         let last = specs.last().unwrap();
         self.refuse_when_stopped(last)?;
+        specs.iter().for_each(assert_fits);
         self.turn = specs.to_vec();
         let members: Vec<&CommandSpec> = match self.end {
             HeldEnd::Writes => self.specs.iter().chain(specs).collect(),
@@ -70,6 +72,10 @@ impl Held for FakeHeld<'_> {
             if self.end == HeldEnd::Writes && FakeStore::takes(last) {
                 let mut world = self.host.world();
                 world.store.tear(&members);
+                if world.store.unfit {
+                    self.said[1] = refused(&StreamError::NotAStream);
+                    return Ok(specs.iter().map(|_| completed(stopped())).collect());
+                }
                 if world.pool.is_unsendable {
                     self.said[0] = injected(&self.specs[0].tool);
                     return Ok(specs.iter().map(|_| completed(stopped())).collect());

@@ -446,6 +446,12 @@ fn is_staging(path: &Path) -> bool {
     path.to_str().unwrap().contains(".stillpoint-")
 }
 
+/// Linux takes no longer argument (`MAX_ARG_STRLEN`).
+pub(super) fn assert_fits(spec: &CommandSpec) {
+    let longest = spec.args.iter().map(|arg| arg.len() + 1).max().unwrap_or_default();
+    assert!(longest <= 128 << 10, "an argument of {longest} bytes");
+}
+
 pub(super) fn completed(answer: Answer) -> Completed {
     Completed {
         is_predicted: false,
@@ -484,6 +490,7 @@ impl Host for FakeHost {
         if let Some(signal) = self.stopping() {
             return Err(RunError::Interrupted { command, signal });
         }
+        assert_fits(spec);
         let answer = if spec.effect == Effect::Inspect {
             carry_out(&mut self.world(), spec)
         } else {
@@ -570,6 +577,7 @@ impl Host for FakeHost {
         let before: Vec<CommandSpec> =
             shared.flatten().into_iter().chain(before.iter().skip(1).cloned()).collect();
         let members: Vec<&CommandSpec> = before.iter().chain([last]).collect();
+        members.iter().for_each(|spec| assert_fits(spec));
         let answers = self.effect(command.clone(), |world| carry_out_chain(world, &members));
         if let Some(signal) = self.stopping() {
             return Err(RunError::Interrupted { command, signal });
@@ -829,6 +837,10 @@ impl Host for FakeHost {
 
     fn read(&self, path: &Path) -> Result<Vec<u8>, ActError> {
         let world = self.world();
+        if world.store.unreadable.contains(path) {
+            let source = std::io::Error::from_raw_os_error(5);
+            return Err(ActError::Io { what: "read", path: path.to_owned(), source });
+        }
         if let Some(content) = world
             .files
             .get(path)

@@ -1,14 +1,16 @@
 //! A place that stores streams, in memory: files of a directory, or the same objects behind commands. What was removed
 //! there and did not reach the disk comes back with a power cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use stillpoint::host::{CommandSpec, Exit, Subvolume};
+use stillpoint::host::{CommandSpec, Exit, Input, Subvolume};
 use stillpoint::tools::btrfs::command::Told;
 use stillpoint::tools::btrfs::edits::{Edit, Edited};
-use stillpoint::tools::btrfs::parts::Mark;
+use stillpoint::tools::btrfs::parts::{Mark, told_of};
+use stillpoint::tools::btrfs::shares::BEGINS;
+use stillpoint::tools::btrfs::stream::StreamError;
 use stillpoint::tools::object::{Digest, ShareEnd};
 
 use super::fake_borg::Answer;
@@ -37,6 +39,16 @@ pub struct FakeStore {
     pub age: Option<(Exit, String)>,
     /// What a stream that is listed does besides what each of them does.
     pub more: Vec<(String, Edit)>,
+    /// Of how many parts streams are where those are small.
+    pub parts: u32,
+    /// What a stage says of a stream whose storing fails.
+    pub unfit: bool,
+    /// Files that are there and cannot be read.
+    pub unreadable: BTreeSet<PathBuf>,
+    /// How often commands listed all objects.
+    pub lists: usize,
+    /// The objects that were read back behind commands.
+    pub read_back: Vec<String>,
     /// Directories around that which were removed, with their inodes.
     pub removed: BTreeMap<PathBuf, u64>,
 }
@@ -60,7 +72,8 @@ impl FakeStore {
     /// A new place.
     pub fn made() -> Self {
         let marker = br#"{"format": 1, "id": "0123456789abcdef"}"#.to_vec();
-        Self { objects: [("target.json".to_owned(), marker)].into(), ..Self::default() }
+        let objects = [("target.json".to_owned(), marker)].into();
+        Self { objects, parts: PARTS, ..Self::default() }
     }
 
     /// Stores what a snapshot's sender sends, through all that stands in between, or a text.
@@ -68,8 +81,8 @@ impl FakeStore {
         let (first, last) = (chain.first().unwrap(), chain.last().unwrap());
         let name = stored_at(last).unwrap();
         let digest = |content: &[u8]| serde_json::to_string(&Digest::of(content)).unwrap();
-        if let Some(text) = option(first, "--text") {
-            self.objects.insert(name, text.into_bytes());
+        if let Some(text) = text_of(first) {
+            self.objects.insert(name, text.to_owned());
             return chain.iter().map(|_| Answer::told(Vec::new())).collect();
         }
         let stage = chain[1];
@@ -98,15 +111,17 @@ impl FakeStore {
         assert_eq!(self.objects.insert(name, content), None, "two of one name");
         let is_ours = |it: &&CommandSpec| it.args[0] == "pass-object";
         let teller = chain.iter().rposition(is_ours).unwrap();
-        let taker = chain.iter().position(is_ours).unwrap();
+        let takes = |it: &&CommandSpec| it.args.iter().any(|arg| arg == "--share");
+        let taker = chain.iter().position(takes);
+        assert_eq!(taker.is_some(), option(stage, "--share-size").is_some());
         let ended = serde_json::to_string(&ShareEnd { share_ends: more }).unwrap();
-        if taker == teller {
+        if taker == Some(teller) {
             said.insert(0, ended.clone());
         }
         let says = |n: usize| match n {
             1 => told.clone(),
             n if n == teller => said.clone(),
-            n if n == taker => vec![ended.clone()],
+            n if Some(n) == taker => vec![ended.clone()],
             _ => Vec::new(),
         };
         (0..chain.len()).map(|n| Answer::told(says(n))).collect()
@@ -120,7 +135,7 @@ impl FakeStore {
         stream: &'s [u8],
         object: &str,
     ) -> (&'s [u8], Option<String>) {
-        if option(stage, "--share-size").unwrap() != SMALL.to_string() {
+        if option(stage, "--share-size").is_none_or(|size| size != SMALL.to_string()) {
             return (stream, None);
         }
         let (first, number) = parted(object);
@@ -128,12 +143,39 @@ impl FakeStore {
             assert_eq!(mark, mark_of(mark.part));
             assert!(number > mark.part, "it has that");
         }
-        for before in 0..number {
+        if let Some(before) = number.checked_sub(1) {
             assert!(self.objects.contains_key(&part(&first, before)), "{object} has no {before}");
         }
-        let at = |part: u32| stream.len() * part as usize / PARTS as usize;
-        let more = (number + 1 < PARTS).then(|| mark_of(number).word());
+        let at = |part: u32| stream.len() * part as usize / self.parts as usize;
+        let more = (number + 1 < self.parts).then(|| mark_of(number).word());
         (&stream[at(number)..at(number + 1)], more)
+    }
+
+    /// Waits for the first byte of a stream that is to be stored, behind what is there of it.
+    pub fn await_first(&self, source: &FakeBtrfs, chain: &[&CommandSpec]) -> Vec<Answer> {
+        let [first, stage, last] = chain else { panic!("{chain:?}") };
+        if let Some(answers) = OnTheWay::of(source, first, stage).changed(stage, chain.len()) {
+            return answers;
+        }
+        let behind = option(stage, "--share-behind").map(|it| Mark::parse(&it).unwrap());
+        if behind.as_ref().is_some_and(|mark| *mark != mark_of(mark.part)) {
+            let stopped = || Answer { exit: Exit::Signal(15), ..Answer::good("") };
+            return vec![stopped(), refused(&StreamError::Differs { at: 7 }), stopped()];
+        }
+        assert!(last.args.iter().any(|arg| arg == "--to-nobody"));
+        let word = behind.map_or_else(|| BEGINS.to_owned(), |mark| mark.word());
+        let told = serde_json::to_string(&ShareEnd { share_ends: Some(word) }).unwrap();
+        vec![Answer::good(""), Answer::good(""), Answer::told(vec![told])]
+    }
+
+    /// Reads back an object behind commands.
+    pub fn give_back(&mut self, chain: &[&CommandSpec]) -> Vec<Answer> {
+        let [get, pass] = chain else { panic!("{chain:?}") };
+        assert!(get.args[0] == "get" && pass.args.iter().any(|arg| arg == "--to-nobody"));
+        let name = get.args[1].to_str().unwrap().to_owned();
+        let told = serde_json::to_string(&Digest::of(&self.objects[&name])).unwrap();
+        self.read_back.push(name);
+        vec![Answer::good(""), Answer::told(vec![told])]
     }
 
     /// Gives away an object that is a part of a stream.
@@ -163,8 +205,8 @@ impl FakeStore {
     /// A chain that failed has stored the beginning of an object.
     pub fn tear(&mut self, chain: &[&CommandSpec]) {
         let name = stored_at(chain.last().unwrap()).unwrap();
-        let whole = option(chain[0], "--text").unwrap_or_else(|| "a stream".into());
-        self.objects.insert(name, whole.as_bytes()[..whole.len() / 2].to_vec());
+        let whole = text_of(chain[0]).unwrap_or(b"a stream");
+        self.objects.insert(name, whole[..whole.len() / 2].to_vec());
     }
 
     /// Whether a process gives an object of this place to others.
@@ -291,7 +333,10 @@ impl FakeStore {
     pub fn keeper(&mut self, spec: &CommandSpec) -> Answer {
         let words: Vec<&str> = spec.args.iter().map(|word| word.to_str().unwrap()).collect();
         let stdout = match words.as_slice() {
-            ["list"] => self.objects.keys().map(|name| format!("{name}\n")).collect(),
+            ["list"] => {
+                self.lists += 1;
+                self.objects.keys().map(|name| format!("{name}\n")).collect()
+            }
             ["get", name] => String::from_utf8(self.objects[*name].clone()).unwrap(),
             ["delete", name] => {
                 self.objects.remove(*name).unwrap();
@@ -363,6 +408,19 @@ fn name(path: &Path) -> Option<String> {
 
 /// Streams are in parts where these are so small, in bytes.
 const SMALL: u64 = 1 << 20;
+
+/// A small object as a whole, if a process is given one to pass on.
+fn text_of(first: &CommandSpec) -> Option<&[u8]> {
+    match &first.input {
+        Input::Bytes(text) => Some(text),
+        Input::Nothing | Input::Own | Input::Pipe(_) => None,
+    }
+}
+
+/// How a stage ends that refuses a stream.
+pub fn refused(error: &StreamError) -> Answer {
+    Answer { exit: Exit::Code(1), ..Answer::told(vec![told_of(error).unwrap().to_owned()]) }
+}
 
 /// The first object of a stream, and which part of it this one holds.
 fn parted(object: &str) -> (String, u32) {

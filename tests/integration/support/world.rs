@@ -351,6 +351,8 @@ pub fn carry_out_chain(world: &mut World, chain: &[&CommandSpec]) -> Vec<Answer>
         "receive" if names(first, FakePool::holds) => tree.receive(pool, chain),
         "receive" => pool.receive(btrfs, chain),
         "list-changes" => pool.measure(chain),
+        "pass-object" if first.tool.name() == KEEPER => store.give_back(chain),
+        "pass-object" if awaits(last) => store.await_first(btrfs, chain),
         _ if FakeStore::takes(last) => store.take(btrfs, chain),
         _ if FakeStore::is_read_by(first, last) => store.read(chain),
         _ => match chain {
@@ -376,6 +378,12 @@ fn given_back(pool: &FakePool, first: &CommandSpec) -> PathBuf {
     let asked = String::from_utf8_lossy(asked);
     let named = |path: &&PathBuf| asked.contains(path.file_name().unwrap().to_str().unwrap());
     pool.subvolumes.keys().find(named).unwrap().clone()
+}
+
+/// Whether a process only waits for the first byte of what another one sends.
+fn awaits(last: &CommandSpec) -> bool {
+    let has = |option: &str| last.args.iter().any(|arg| arg == option);
+    has("--share") && has("--to-nobody")
 }
 
 /// The same of a stream that is torn before its end, which is received in parts.
