@@ -394,6 +394,23 @@ fn streams_of_commands_have_no_captures_around_which_to_be_quiet() {
     );
 }
 
+#[test]
+fn streams_are_parted_behind_commands_unless_somebody_says_otherwise() {
+    const COMMANDS: &str = "put-command = ['a', '{name}']\nget-command = ['b', '{name}']\nlist-command = ['c']\ndelete-command = ['d', '{name}']";
+    for (place, more, expected) in [
+        ("directory = '/r'", "", None),
+        ("directory = '/r'", "part-size = 5", Some(5 << 20)),
+        (COMMANDS, "", Some(256 << 20)),
+        (COMMANDS, "part-size = 0", None),
+    ] {
+        let text = format!(
+            "[targets.t.streams]\n{place}\n{more}\n[jobs.j]\ntargets = ['t']\nsubvolumes.paths = ['/a']\n"
+        );
+        let loaded = load_one(&text).unwrap_or_else(|problems| panic!("{text}: {problems}"));
+        assert_eq!(loaded.config.targets[0].part_size(), expected, "{place}, {more}");
+    }
+}
+
 const TWO: &str = r#"
 [targets.disk.restic]
 repository = "/srv/disk"

@@ -111,10 +111,14 @@ const SCRATCH: Key<PathBuf> = Key::new("scratch", &PATH)
     .told();
 
 const PART_SIZE: Key<u32> = engine::PART_SIZE
-    .says("So many MiB of a stream are stored by themselves, and a transfer that was interrupted goes on behind them; 0: it begins again")
-    .default("256")
+    .says("So many MiB of a stream are stored by themselves, and a transfer that was interrupted goes on behind them; 0: it begins again. By default 256 behind commands, 0 in a directory")
+    .example("256")
     .hidden()
-    .prose("A longer stream is stored in parts of part-size = 256 MiB, behind which an interrupted transfer goes on; 0: in one.");
+    .prose("A longer stream is stored in parts of so many MiB each, part-size = 256, behind which an interrupted transfer goes\non; 0: in one. Default: 256 behind commands, 0 in a directory.");
+
+/// Behind commands a line may break after hours. In a directory that is rare, and all of a part is written to its disk
+/// before the next one begins.
+const PART_BEHIND_COMMANDS: u32 = 256;
 
 const UPLOAD_LIMIT: Key<u32> = engine::UPLOAD_LIMIT;
 
@@ -208,6 +212,7 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
         // What people typed in a TOML file is text.
         None => directory.and_then(|path| path.to_str().map(str::to_owned)),
     };
+    let usual = if by_commands.is_some() { PART_BEHIND_COMMANDS } else { 0 };
     let config = EngineConfig::Streams(StreamsOptions {
         commands: by_commands,
         environment_file: section.get(&ENVIRONMENT_FILE),
@@ -216,7 +221,7 @@ fn read(section: &Section<'_>, notes: &mut Notes) -> Option<ReadEngine> {
         identity_file: section.get(&IDENTITY_FILE),
         full_every: section.get(&FULL_EVERY)?,
         scratch: section.get(&SCRATCH),
-        part_size: engine::part_size(section.get(&PART_SIZE)?),
+        part_size: engine::part_size(section.get(&PART_SIZE).unwrap_or(usual)),
     });
     let common = ReadEngine::new(section, repository, location, config)?;
     let at = if section.has(&DIRECTORY) { &DIRECTORY as &dyn Keyed } else { &LIST };
@@ -241,7 +246,7 @@ pub const EFFECTS: &[Effects] = &[
             ),
             ("full-every", "directory='/r'", "directory='/r'\nfull-every='7d'"),
             ("scratch", "directory='/r'", "directory='/r'\nscratch='/x'"),
-            ("part-size", "directory='/r'", "directory='/r'\npart-size=0"),
+            ("part-size", "directory='/r'", "directory='/r'\npart-size=5"),
             ("upload-limit", "directory='/r'", "directory='/r'\nupload-limit=5"),
             (
                 "when-absent",
