@@ -1,8 +1,7 @@
 //! Processes that are held at one end of a pipe, while others come and go at the other end.
 
-use super::Watch;
 use super::run_error::RunError;
-use super::spec::{CommandSpec, Completed};
+use super::spec::{CommandSpec, Completed, Watch};
 
 /// The end at which processes are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

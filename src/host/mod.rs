@@ -62,7 +62,7 @@ pub use sys::way::Way;
 
 pub use spec::{
     CommandSpec, Completed, Effect, EnvValue, Exit, Fact, HELPER_LIMIT, Input, Judge,
-    LONGEST_HOST_NAME, Prediction, StdoutMode, Stream, Tool,
+    LONGEST_HOST_NAME, Prediction, StdoutMode, Stream, Tool, Watch,
 };
 pub use view::{Access, Halt, PrivateMount, PrivateView};
 
@@ -113,9 +113,6 @@ pub trait ThawGuard: Send {
 pub trait WriteWatch {}
 
 impl WriteWatch for () {}
-
-/// Takes each line of a child's output as it comes, without its line break.
-pub type Watch<'a> = &'a mut dyn FnMut(Stream, &[u8]);
 
 /// How a chain of processes ended, each of which reads what the one before it writes.
 #[derive(Debug)]

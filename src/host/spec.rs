@@ -348,6 +348,9 @@ pub enum Stream {
     ProducerErr,
 }
 
+/// Takes each line of a child's output as it comes, without its line break.
+pub type Watch<'a> = &'a mut dyn FnMut(Stream, &[u8]);
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
