@@ -6,6 +6,8 @@
 //! takes what is shared; see [`crate::tools::btrfs::shared`]. Whoever fails by itself leaves the others alone. Whoever keeps
 //! them waiting gets no more, and is to try again without them. Who does not come in time is not waited for again before it
 //! is where it was waited for.
+//!
+//! A target that stores streams in parts has a sender of its own; see [`alone`].
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -451,12 +453,18 @@ impl Seat<'_> {
 }
 
 /// One that sends, until this is dropped.
-struct Sending<'a>(&'a Seat<'a>);
+pub(super) struct Sending<'a>(&'a Seat<'a>);
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
         self.0.is(Member::Works(self.0.turn()));
     }
+}
+
+/// Has nobody wait for a target until the answer is dropped: its sender would hold the others up, since it stands still
+/// while a part is stored, which may take a command long, looked at and recorded.
+pub(super) fn alone<'a>(seat: Option<&'a Seat<'a>>) -> Option<Sending<'a>> {
+    seat.inspect(|seat| seat.is(Member::Sends)).map(Sending)
 }
 
 /// Runs a chain that begins with a sender, which is shared with other targets where they would run the same.
@@ -475,16 +483,12 @@ pub(super) fn chain(
     let offer = Offer { send: send.clone(), upload_limit_kib: target.upload_limit_kib };
     let place = seat.meet(host, offer);
     let _sending = Sending(seat);
-    match place {
-        Some(place) => {
-            seat.is(Member::Shares(place.turn));
-            seat.take(host, place, (before, last), watch)
-        }
-        None => {
-            seat.is(Member::Sends);
-            host.chain(before, last, watch)
-        }
-    }
+    let Some(place) = place else {
+        seat.is(Member::Sends);
+        return host.chain(before, last, watch);
+    };
+    seat.is(Member::Shares(place.turn));
+    seat.take(host, place, (before, last), watch)
 }
 
 impl Drop for Seat<'_> {
@@ -652,6 +656,21 @@ mod tests {
             meet(&another, item, "b");
         }
         assert!(begun.elapsed() < 5 * wait, "one of them waited again and again");
+    }
+
+    #[test]
+    fn who_sends_alone_is_waited_for_again_when_it_is_through_with_that() {
+        let sharing = Sharing::default();
+        let (one, other) = (sharing.join(), sharing.join());
+        let sends = alone(Some(&one));
+        other.is(waits(0, "a"));
+        assert_eq!(went(&sharing.state()), [None, Some(None)]);
+        other.is(waits(0, "a"));
+        drop(sends);
+        assert_eq!(went(&sharing.state()), [None, Some(None)]);
+        other.is(waits(0, "a"));
+        assert_eq!(went(&sharing.state()), [None; 2]);
+        assert!(alone(None).is_none());
     }
 
     #[test]

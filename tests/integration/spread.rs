@@ -16,14 +16,15 @@ use stillpoint::model::report::StepReport;
 use stillpoint::pipeline::run::run;
 use stillpoint::step::context::Pipeline;
 
-use crate::captures::{self, QUIET};
+use crate::captures::{self, QUIET, mount};
 use crate::configured::configured;
 use crate::existing::{all_of, tool_makes};
 use crate::faults::{self, Bench, Scene};
 use crate::loops;
 use crate::parallel::{self, Happened, Together, watched};
 use crate::support::fake_host::{Fault, World};
-use crate::{served, subvolumes};
+use crate::support::fake_store::{FakeStore, SCRATCH};
+use crate::{served, stored_streams, subvolumes};
 
 /// Files that are held still, for targets of two engines.
 const FILES: Scene = Scene {
@@ -59,6 +60,37 @@ const ALL: Scene = Scene {
     },
     ..FAR
 };
+
+/// The same to a directory of stored streams and to one of subvolumes, so that both always get the very same.
+const STORED: Scene = Scene {
+    config: |state| stored(state, "part-size = 0"),
+    world: || {
+        let mut world = pools();
+        world.mounts.push(mount((0, 42), SCRATCH, "btrfs", "/dev/sdd"));
+        world.store = FakeStore::made();
+        world
+    },
+    ..SENT
+};
+
+/// The same, where all is stored in parts each time.
+const PARTED: Scene = Scene {
+    config: |state| stored(state, "part-size = 1\nfull-every = '1s'"),
+    tried_again: |_| false,
+    ..STORED
+};
+
+fn stored(state: &Path, how: &str) -> Config {
+    let directory = stored_streams::DIRECTORY;
+    let table = format!(
+        "keep.last = 2\n[targets.archive.streams]\n{directory}\n{how}\n[targets.pool]\nkeep.last = 2\nbtrfs.location = '/pool/one'"
+    );
+    let text = subvolumes::text(state, "archive", &table);
+    configured(&with(
+        2,
+        &text.replace(r#"targets = ["archive"]"#, r#"targets = ["archive", "pool"]"#),
+    ))
+}
 
 fn files(state: &Path) -> Config {
     let table = format!("[jobs.host.files]\n{}", parallel::FILES);
@@ -292,7 +324,7 @@ fn a_plan_tells_of_one_target_after_the_other() {
 
 #[test]
 fn failing_any_effect_is_reported_and_leaves_nothing() {
-    for scene in [&FILES, &SENT, &FAR] {
+    for scene in [&FILES, &SENT, &FAR, &PARTED] {
         loops::failing_any_effect(scene);
     }
 }
@@ -313,8 +345,54 @@ fn dying_at_any_effect_of_subvolumes_that_go_far_is_recovered_from() {
 }
 
 #[test]
+fn dying_at_any_effect_of_subvolumes_that_are_stored_in_parts_is_recovered_from() {
+    loops::dying_at_any_effect(&PARTED);
+}
+
+/// No chain ends, so each run leaves more copies than the one before it.
+#[test]
+fn whatever_happens_to_a_shared_stream_that_is_stored_the_next_run_is_whole() {
+    let effects_of = |bench: &Bench| bench.host.world().effects.clone();
+    let seed = Bench::of(&STORED);
+    seed.run();
+    let effects = effects_of(&seed);
+    let shared = effects.iter().filter(|effect| effect.contains("share-stream")).count();
+    assert_eq!((shared, seed.host.taken()), (2, 4), "{effects:#?}");
+    for (n, what) in effects.iter().enumerate() {
+        let run = |bench: &Bench| (bench.run(), effects_of(bench));
+        loops::any_fault_at(
+            || Bench::of(&STORED),
+            n,
+            what,
+            run,
+            |bench, fault, said, after| {
+                if let Some((report, effects)) = said {
+                    // Which one it was depends on who was first.
+                    let is_made_up_for =
+                        matches!(fault, Fault::Fail(n) if (STORED.tried_again)(&effects[n]));
+                    let is_told = !report.troubles.is_empty();
+                    assert!(is_told || is_made_up_for, "{after} went unnoticed: {effects:#?}");
+                }
+                let report = bench.run();
+                assert_eq!(report.outcome, Outcome::Ok, "{after}: {report:#?}");
+                bench.assert_released(after);
+                let world = bench.host.world();
+                let there = world.copies();
+                let made = report.jobs[0].targets.iter().filter_map(|it| it.copy.as_ref());
+                let made = made.filter(|copy| there.contains(copy)).count();
+                assert_eq!(made, 4, "{after}: two subvolumes, two targets: {report:#?}");
+                assert_eq!(world.store.strays(), [] as [String; 0], "{after}");
+                assert_eq!(world.pool.orphans().len(), 0, "{after}");
+                drop(world);
+                assert_eq!(stored_streams::damage(bench), [] as [String; 0], "{after}");
+            },
+        );
+    }
+}
+
+#[test]
 fn a_signal_at_any_effect_unwinds() {
-    for scene in [&FILES, &SENT, &FAR] {
+    for scene in [&FILES, &SENT, &FAR, &PARTED] {
         loops::a_signal_at_any_effect(scene);
     }
 }
@@ -334,6 +412,46 @@ fn what_both_would_send_is_shared_and_nothing_else() {
     let one = Bench::of(&Scene { config: |state| limited(state, 1), ..SENT });
     assert_eq!(one.run().outcome, Outcome::Ok);
     assert_eq!(one.host.taken(), 0, "one after another");
+}
+
+#[test]
+fn a_stream_that_is_stored_as_one_is_shared_and_one_in_parts_has_its_own_sender() {
+    for (scene, taken) in [(&STORED, 4), (&PARTED, 0)] {
+        let bench = Bench::of(scene);
+        for run in 1..=2 {
+            let report = bench.run();
+            assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
+            assert_eq!(bench.host.taken(), taken * run);
+        }
+        let parts =
+            bench.host.world().store.objects.keys().filter(|it| it.contains(".000001")).count();
+        assert_eq!(parts > 0, taken == 0, "whether there are parts");
+    }
+}
+
+#[test]
+fn nobody_waits_for_who_stores_parts() {
+    /// When the first target is at work, it goes on only when the other one has its copy.
+    #[derive(Default)]
+    struct PartsLast(Happened);
+
+    impl Observer for PartsLast {
+        fn on(&self, event: &Event) {
+            match event {
+                Event::StepFinished { place, .. } => {
+                    stores(place).into_iter().for_each(|target| self.0.note(target));
+                }
+                Event::Progress { place, .. } if stores(place).as_deref() == Some("archive") => {
+                    self.0.wait_for(&["pool"]);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    let bench = Bench::of(&PARTED);
+    let report = watched(&bench, &PartsLast::default());
+    assert_eq!(report.outcome, Outcome::Ok, "{report:#?}");
 }
 
 #[test]

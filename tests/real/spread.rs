@@ -6,9 +6,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::bench_machine::{PROGRAM, Ran, assert_same_tree, command, family_of, fill, wait_until};
+use crate::bench_machine::{
+    PROGRAM, Ran, assert_same_tree, command, family_of, fill, names_in, wait_until,
+};
+use crate::btrfs::inside;
 use crate::parallel::{Scene, TARGETS};
-use crate::subvolumes::configure;
+use crate::subvolumes::{closed_directory, configure};
 
 fn scene() -> Scene {
     scene_of([600, 600])
@@ -247,6 +250,54 @@ esac"
     assert_eq!(outcomes[1]["outcome"], "ok", "{report:#}");
     scene.assert_has_all("right");
     scene.assert_nothing_left("a receiver that read nothing for long");
+}
+
+/// A subvolume goes to a directory of stored streams and to one of subvolumes.
+#[test]
+fn a_stored_stream_is_shared_as_one_and_has_its_own_sender_in_parts() {
+    let scene = scene();
+    scene.instead("");
+    let [streams, scratch] = ["s", "scratch"].map(|name| scene.disk("left").path(name));
+    closed_directory(&streams);
+    closed_directory(&scratch);
+    let program = scene.machine.path("btrfs-instead");
+    let program = program.display();
+    // Both get the very same: all of it, and then the same difference.
+    for (part, sent) in [(1, 2), (0, 1)] {
+        configure(
+            &scene.machine,
+            &format!(
+                "parallel-targets = 2
+[targets.stored.streams]
+directory = \"{streams}\"
+scratch = \"{scratch}\"
+program = \"{program}\"
+part-size = {part}
+[targets.right.btrfs]
+location = \"{{root}}/disks/right/t\"
+program = \"{program}\"
+[jobs.home]
+targets = [\"stored\", \"right\"]
+subvolumes.paths = [\"{{root}}/disks/source/home\"]
+"
+            ),
+        );
+        scene.machine.run(&["init", "stored"]);
+        let report = scene.run().expect(0).json();
+        assert_eq!((scene.asked("send"), scene.asked("receive")), (sent, 1), "{report:#}");
+        scene.assert_has_all("right");
+        let newest = scene.machine.copies("stored").pop().unwrap();
+        let objects = names_in(Path::new(&streams));
+        let objects = objects.iter().filter(|it| it.starts_with(&format!("{newest}.btrfs")));
+        assert_eq!(objects.count() > 1, part > 0, "{report:#}");
+        let back = scene.machine.path(&format!("back{part}"));
+        fs::create_dir(&back).unwrap();
+        let to = back.to_str().unwrap();
+        scene.machine.run(&["restore", "home", "--target", "stored", "--to", to]).expect(0);
+        let home = scene.source.path("home");
+        assert_same_tree(Path::new(&home), &inside(&back, &home));
+        scene.change();
+    }
 }
 
 /// Whoever stands behind it finds it as they would find the sender: it is to blame for nothing when nobody reads, and tells

@@ -11,6 +11,7 @@ use super::way::{Earlier, Transfer};
 use crate::engine::helped::{Failure, with_what_helps};
 use crate::engine::made::{Made, reported};
 use crate::engine::sent::{files, still_of};
+use crate::engine::sharing::alone;
 use crate::engine::{BackupReport, BackupRequest, Context, EngineError, OnProgress};
 use crate::host::TrustKind;
 use crate::model::event::Progress;
@@ -30,6 +31,7 @@ impl StreamsEngine {
         progress: OnProgress<'_>,
     ) -> Result<BackupReport, EngineError> {
         let still = still_of(self, &request.input)?;
+        let _alone = self.target.part_size().and_then(|_| alone(cx.seat));
         let catalog = self.open(cx)?;
         cx.refuse_read_only(&self.target)?;
         let recipients = self.recipients(cx)?;

@@ -5,6 +5,7 @@ use super::way::{Earlier, Transfer};
 use crate::engine::helped::{Failure, told_by_stage};
 use crate::engine::made::Made;
 use crate::engine::sent::{Data, culprit_of, failure, heard, sender, uuid};
+use crate::engine::sharing::chain;
 use crate::engine::unsent::sender_failed;
 use crate::engine::{EngineError, OnProgress, SentFrom};
 use crate::host::{Chained, CommandSpec, Completed, Held, HeldEnd, Stream, Watch};
@@ -96,14 +97,15 @@ impl<'t> Sending<'t> {
 
     /// All of it becomes one object.
     fn in_one(&mut self, watch: Watch<'_>) -> Result<Option<Sent>, Failure> {
-        let host = self.transfer.catalog.store.cx.host;
+        let cx = self.transfer.catalog.store.cx;
         let [send, stage] = self.source()?;
         let source = [send, stage.arg(command::DIGEST)];
         let (specs, told_at) = self.storing(From::Before, &self.transfer.object(0));
         let Some((last, between)) = specs.split_last() else { return Ok(None) };
         let before = [&source, between].concat();
-        let Chained { before: mut sent, last, bytes: _ } =
-            host.chain(&before, last, watch).map_err(EngineError::from)?;
+        let (meets, target) = ((cx.host, cx.seat), &self.transfer.engine.target);
+        let chained = chain(meets, target, (&before, last), watch).map_err(EngineError::from)?;
+        let Chained { before: mut sent, last, bytes: _ } = chained;
         if last.is_predicted {
             return Ok(None);
         }
