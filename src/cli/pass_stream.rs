@@ -11,7 +11,7 @@ use crate::tools::btrfs::command::{Told, parse_uuid};
 use crate::tools::btrfs::edits::Edits;
 use crate::tools::btrfs::pace::Pace;
 use crate::tools::btrfs::parts::{Behind, Cutting, Mark, told_of};
-use crate::tools::btrfs::shares::{BEGINS, Boundary, Sharing};
+use crate::tools::btrfs::shares::{BEGINS, Boundary, Splitting};
 use crate::tools::btrfs::stage::{Expectation, Parent, Stage, Uuid};
 use crate::tools::btrfs::stream::Decoder;
 use crate::tools::object::Digesting;
@@ -101,8 +101,8 @@ fn cutting(args: &PassStreamArgs) -> Option<Cutting> {
 }
 
 /// How it is passed on in shares.
-fn sharing(args: &PassStreamArgs) -> Option<Sharing> {
-    Some(Sharing { every: args.share_size?, behind: args.share_behind.clone() })
+fn splitting(args: &PassStreamArgs) -> Option<Splitting> {
+    Some(Splitting { every: args.share_size?, behind: args.share_behind.clone() })
 }
 
 /// Runs the verb: until standard input ends. Whoever starts it lets that end only when the sender has ended well.
@@ -119,7 +119,7 @@ pub fn run(args: &PassStreamArgs) -> Verdict {
         }),
     };
     let stage = Stage::new(expected).received_as(args.received_as);
-    let mut stage = stage.cutting(cutting(args)).sharing(sharing(args));
+    let mut stage = stage.cutting(cutting(args)).splitting(splitting(args));
     let mut passing = Passing::of(args)?;
     let (mut out, mut told) = (Vec::new(), Instant::now());
     piped::each_piece(|piece| {

@@ -11,7 +11,7 @@ use crate::engine::{EngineError, OnProgress, SentFrom};
 use crate::host::{Chained, CommandSpec, Completed, Held, HeldEnd, Stream, Watch};
 use crate::tools::btrfs::command::{self, Told};
 use crate::tools::btrfs::parts::{Mark, is_unfit};
-use crate::tools::btrfs::shares::{BEGINS, Sharing};
+use crate::tools::btrfs::shares::{BEGINS, Splitting};
 use crate::tools::btrfs::stage::{Expectation, Parent};
 use crate::tools::object::{Digest, From, ShareEnd};
 use crate::tools::{age, zstd};
@@ -125,7 +125,7 @@ impl<'t> Sending<'t> {
         let behind = behind.map(|part| part.mark.clone());
         let begins = behind.as_ref().map_or_else(|| BEGINS.to_owned(), Mark::word);
         let [send, stage] = self.source()?;
-        let stage = command::shared(stage, &Sharing { every, behind });
+        let stage = command::split(stage, &Splitting { every, behind });
         let source = [send, stage.arg(command::DIGEST)];
         let mut held = host.hold(&source, HeldEnd::Writes).map_err(EngineError::from)?;
         let waits = [self.transfer.catalog.store.awaits()];

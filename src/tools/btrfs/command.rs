@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::parts::{Behind, Cutting};
-use super::shares::Sharing;
+use super::shares::Splitting;
 use super::stage::{Expectation, Passed, Uuid};
 use crate::host::{CommandSpec, Effect, PrivateMount, PrivateView, Tool, uuid_text};
 use crate::tools::told;
@@ -122,7 +122,7 @@ pub fn parted(stage: CommandSpec, cutting: Option<&Cutting>) -> CommandSpec {
 }
 
 /// A stage that passes its stream on in shares, each of which is a part of it; see [`From::Share`](crate::tools::object::From).
-pub fn shared(stage: CommandSpec, Sharing { every, behind }: &Sharing) -> CommandSpec {
+pub fn split(stage: CommandSpec, Splitting { every, behind }: &Splitting) -> CommandSpec {
     let spec = stage.args(["--share-size", &every.to_string()]);
     match behind {
         Some(mark) => spec.args(["--share-behind", &mark.word()]),

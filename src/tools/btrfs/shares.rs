@@ -8,7 +8,7 @@ use super::stream::{Command, StreamError};
 
 /// How a stream is told apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sharing {
+pub struct Splitting {
     /// So many bytes make a part, behind many of them more; the last one may be shorter.
     pub every: u64,
     /// The end of the last part that is stored.
@@ -43,7 +43,7 @@ pub(super) struct Shares {
 
 impl Shares {
     /// Begins behind the first command.
-    pub fn begin(Sharing { every, behind }: Sharing) -> Shares {
+    pub fn begin(Splitting { every, behind }: Splitting) -> Shares {
         let (measure, expects) = (Measure::growing(every), behind.is_some());
         Shares { measure, follows: behind, expects, ended: None, boundaries: Vec::new() }
     }

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::parts::{Cut, Cutting, Parts};
-use super::shares::{Boundary, Shares, Sharing};
+use super::shares::{Boundary, Shares, Splitting};
 use super::stream::{
     Command, Decoder, StreamError, attribute, check_path, header, kind, rewritten,
 };
@@ -89,8 +89,8 @@ impl Stage {
     }
 
     /// One that tells where its parts end, and passes all of it.
-    pub fn sharing(self, sharing: Option<Sharing>) -> Stage {
-        Stage { shares: sharing.map(Shares::begin), ..self }
+    pub fn splitting(self, splitting: Option<Splitting>) -> Stage {
+        Stage { shares: splitting.map(Shares::begin), ..self }
     }
 
     /// Takes the next bytes of the sender, and adds to `out` what the receiver may have by now.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::tools::btrfs::parts::{Behind, Cut, Cutting, Mark, of_part, part_name, part_uuid};
-use crate::tools::btrfs::shares::Sharing;
+use crate::tools::btrfs::shares::Splitting;
 
 const SEED: [u8; 16] = [7; 16];
 const KNOWN: [u8; 16] = [8; 16];
@@ -181,8 +181,8 @@ fn shared(
     stream: &[u8],
     piece: usize,
 ) -> Result<Shared, StreamError> {
-    let sharing = Sharing { every, behind: behind.cloned() };
-    let mut stage = Stage::new(expected(BASED)).sharing(Some(sharing));
+    let splitting = Splitting { every, behind: behind.cloned() };
+    let mut stage = Stage::new(expected(BASED)).splitting(Some(splitting));
     let (mut all, mut out, mut ends) = (Vec::new(), Vec::new(), Vec::new());
     for piece in stream.chunks(piece) {
         stage.push(piece, &mut out)?;
