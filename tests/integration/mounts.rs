@@ -15,6 +15,7 @@ use stillpoint::step::error::StepError;
 
 use crate::faults::{Bench, LIVE, Scene};
 use crate::loops;
+use crate::stored_parts::CHAINED_PARTED;
 use crate::stored_streams::{CHAINED, placeless};
 use crate::subvolumes::SENT;
 use crate::support::fake_host::{Fault, World};
@@ -26,9 +27,9 @@ const AT: &str = "/empty/copy";
 /// One whose copies an engine serves, one whose copies are there, and those whose copies have to be received first: from
 /// Stillpoint on a server, from btrfs-progs there, and from stored streams, into a directory that they name and into one
 /// that they do not.
-const SCENES: [&Scene; 6] = [&LIVE, &SENT, &SERVED, &PLAIN, &STORED, &PLACELESS];
+const SCENES: [&Scene; 7] = [&LIVE, &SENT, &SERVED, &PLAIN, &STORED, &CHAINED_PARTED, &PLACELESS];
 
-const FETCHED: [&Scene; 4] = [&SERVED, &PLAIN, &STORED, &PLACELESS];
+const FETCHED: [&Scene; 5] = [&SERVED, &PLAIN, &STORED, &CHAINED_PARTED, &PLACELESS];
 
 const SERVED: Scene = Scene { world: server, ..served::SENT };
 

@@ -24,7 +24,7 @@ const PARTED: Scene = Scene { config: files, ..STORED };
 const KEPT_PARTED: Scene = Scene { config: objects, ..KEPT };
 
 /// As differences.
-const CHAINED_PARTED: Scene = Scene { config: chained, ..CHAINED };
+pub const CHAINED_PARTED: Scene = Scene { config: chained, ..CHAINED };
 
 /// As differences that are encrypted, with a key at hand.
 const SECRET_PARTED: Scene = Scene { config: secret, ..SECRET };

@@ -104,9 +104,16 @@ impl Held for FakeHeld<'_> {
         let answers = self.host.effect(last.display(), |world| carry_out_chain(world, &members));
         self.refuse_when_stopped(last)?;
         let answers = match answers {
-            Some(mut answers) => answers.split_off(self.turn.len()),
+            Some(mut answers) => {
+                let told = answers.iter().take(members.len() - 1).flat_map(|it| &it.stderr);
+                told.for_each(|line| watch(Stream::ProducerErr, line.as_bytes()));
+                answers.split_off(self.turn.len())
+            }
             None => self.specs.iter().map(|spec| injected(&spec.tool)).collect(),
         };
+        if let Some(reason) = self.specs.iter().find_map(|spec| spec.view.halt.reason()) {
+            return Err(RunError::Halted { command: last.display(), reason: reason.to_owned() });
+        }
         let ended: Vec<Completed> = answers.into_iter().map(completed).collect();
         let printed = &ended.last().unwrap().stdout;
         for line in printed.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

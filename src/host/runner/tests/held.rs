@@ -160,3 +160,22 @@ fn what_is_longer_than_an_argument_goes_by_an_input() {
     let chained = runner.chain(&[first], &shell("wc -c"), &mut |_, _| {}).unwrap();
     assert_eq!(text(&chained.last.stdout).trim(), (300 << 10).to_string());
 }
+
+#[test]
+fn who_is_held_and_halted_says_why_whoever_had_his_turn() {
+    let (runner, _) = runner();
+    let mut reader = shell("echo comes >&2; exec cat");
+    let halt = reader.view.halt.clone();
+    reader.stdout = StdoutMode::Discard;
+    let mut held = runner.hold(std::slice::from_ref(&reader), HeldEnd::Reads).unwrap();
+    let endless = shells(&["while :; do echo x; sleep 0.01; done"]);
+    let ended = held.turn(&endless, &mut |_, line| {
+        if line == b"comes" {
+            halt.raise("no room".to_owned());
+        }
+    });
+    let ended = ended.unwrap();
+    assert!(!ended[0].success() && ended[0].dismissed, "{ended:?}");
+    let why = Box::new(held).stop();
+    assert!(matches!(&why, Err(RunError::Halted { reason, .. }) if reason == "no room"), "{why:?}");
+}
