@@ -57,6 +57,15 @@ fn runs(bench: &Bench) -> Vec<usize> {
     runs.into_values().collect()
 }
 
+/// How long the streams of all copies are, by their records.
+fn lengths(bench: &Bench) -> Vec<u64> {
+    let world = bench.host.world();
+    let record = |copy: String| FakePool::own().join("copies").join(copy + ".json");
+    let records = world.pool.copies().map(|copy| world.pool.file(&record(copy)).unwrap());
+    let read = |text: &Vec<u8>| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+    records.map(|record| read(record)["stream"].as_u64().unwrap()).collect()
+}
+
 #[test]
 fn what_is_torn_is_gone_on_with_and_nothing_is_left() {
     let seed = Bench::with_history_of(&PARTED);
@@ -81,6 +90,10 @@ fn what_is_torn_is_gone_on_with_and_nothing_is_left() {
         assert_eq!(parts(&bench), [] as [PathBuf; 0]);
         assert!(bench.host.world().pool.copies().count() >= whole);
         assert_eq!(runs(&bench).iter().sum::<usize>(), 4);
+        // One was sent in two sessions, and is as long as both together.
+        let mut lengths = lengths(&bench);
+        lengths.sort_unstable();
+        assert_eq!(lengths, [100, 100, 100, 130]);
         let effects = bench.host.world().effects.clone();
         for (n, what) in effects.iter().enumerate() {
             loops::any_fault_at(

@@ -192,6 +192,7 @@ fn record(wanted: &TakeOver<'_>, there: &Subvolume, time: DateTime<Utc>) -> Opti
             time,
         },
         bytes: None,
+        stream: None,
         files: None,
         pinned: *pinned,
         unproven: !proven,

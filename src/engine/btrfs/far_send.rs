@@ -153,6 +153,7 @@ impl FarEngine {
             parent: None,
             made: made.clone(),
             bytes: None,
+            stream: None,
             files: None,
             pinned: false,
             unproven: false,

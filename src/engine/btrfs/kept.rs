@@ -238,6 +238,7 @@ mod tests {
             parent: None,
             made: made(at + TimeDelta::days(if hours % 2 == 0 { 9000 } else { -9000 })),
             bytes: None,
+            stream: None,
             files: Some(files),
             pinned: false,
             unproven: false,

@@ -21,6 +21,7 @@ use crate::engine::helped::Failure;
 use crate::engine::made::Made;
 use crate::host::Subvolume;
 use crate::model::shown::Show;
+use crate::tools::btrfs::command::Told;
 use crate::tools::btrfs::parts::{Cut, Mark, part_name};
 
 /// The format of a record.
@@ -56,6 +57,9 @@ pub(super) struct Part {
     pub named: u64,
     /// Names that were taken away from it.
     pub unnamed: u64,
+    /// By how many bytes at most it would be longer without compression, where that is known.
+    #[serde(default)]
+    pub unpacked: Option<u64>,
 }
 
 impl Part {
@@ -75,6 +79,7 @@ impl Part {
             changed: 0,
             named: 0,
             unnamed: 0,
+            unpacked: Some(0),
         }
     }
 
@@ -325,6 +330,7 @@ impl<'t> Parting<'t> {
             changed: found.changed,
             named: self.draft.named + cut.named,
             unnamed: self.draft.unnamed + cut.unnamed,
+            unpacked: self.draft.unpacked.and_then(|before| before.checked_add(cut.unpacked)),
             mark: cut.mark,
             ..self.draft.clone()
         };
@@ -357,11 +363,7 @@ impl<'t> Parting<'t> {
         }
         let recorded = self.recorded.as_ref().map(|(_, found)| found.clone());
         let parts = recorded.into_iter().chain(self.last.take()).collect();
-        Ok(Ended {
-            parent: self.parent.clone(),
-            parts,
-            names: [self.draft.named, self.draft.unnamed],
-        })
+        Ok(Ended { parent: self.parent.clone(), parts, before: self.draft.clone() })
     }
 
     /// The last part that is on the disk, after everything has ended, however.
@@ -377,6 +379,21 @@ pub(super) struct Ended {
     pub parent: Option<String>,
     /// What is needed no longer when it has its name.
     pub parts: Vec<Found>,
-    /// Names that were given and taken away in what was there before.
-    pub names: [u64; 2],
+    /// What was there before; nothing, if that is all of it.
+    pub before: Part,
+}
+
+impl Ended {
+    /// What passed, and the names in what was there before.
+    pub fn told(&self, told: Told) -> Told {
+        let Part { named, unnamed, .. } = self.before;
+        Told { named: told.named + named, unnamed: told.unnamed + unnamed, ..told }
+    }
+
+    /// How long the whole stream is at most when it is sent back, where that is known.
+    pub fn stream(&self, told: &Told) -> Option<u64> {
+        let Part { unpacked, ref mark, .. } = self.before;
+        let parts = [told.bytes, told.unpacked, mark.offset, unpacked?];
+        parts.into_iter().try_fold(0_u64, u64::checked_add)
+    }
 }

@@ -29,8 +29,12 @@ pub(super) struct Record {
     /// Whose it is.
     #[serde(flatten)]
     pub made: Made,
-    /// Bytes of the stream; `None` where another program received it.
+    /// Bytes that were sent, in the last of all sessions that it took; `None` where another program received it.
     pub bytes: Option<u64>,
+    /// How long the whole stream is at most when nothing is compressed in it, as it is sent back; `None` where that is not
+    /// known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<u64>,
     /// How many names lead to what is no directory in it, where that is known.
     pub files: Option<u64>,
     /// Never to be pruned while this holds.
@@ -80,14 +84,14 @@ impl Record {
         let Some(mut record) = records.iter().find(|it| it.name == id) else {
             return Fetch::default();
         };
-        let mut bytes = record.bytes;
+        let mut bytes = record.stream;
         // No record is asked twice, whatever they say of each other.
         for _ in records {
             let Some(parent) = &record.parent else {
                 return Fetch { bytes, laid_out: bytes };
             };
             let Some(before) = records.iter().find(|it| it.uuid == *parent) else { break };
-            bytes = bytes.zip(before.bytes).and_then(|(all, more)| all.checked_add(more));
+            bytes = bytes.zip(before.stream).and_then(|(all, more)| all.checked_add(more));
             record = before;
         }
         Fetch::default()
@@ -105,7 +109,7 @@ mod tests {
     use super::*;
     use crate::model::names::{HostName, JobName, RunId};
 
-    fn record(name: &str, parent: Option<&str>, bytes: Option<u64>) -> Record {
+    fn record(name: &str, parent: Option<&str>, stream: Option<u64>) -> Record {
         Record {
             format: Record::FORMAT,
             name: name.into(),
@@ -122,7 +126,9 @@ mod tests {
                 machine: None,
                 time: chrono::DateTime::UNIX_EPOCH,
             },
-            bytes,
+            // As many as were sent last, if it was resumed.
+            bytes: Some(1),
+            stream,
             files: None,
             pinned: false,
             unproven: false,

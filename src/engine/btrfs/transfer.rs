@@ -27,6 +27,8 @@ const LEFT: &str = "what was received of a copy is left; the next good one uses 
 pub(super) struct Received {
     /// What passed on the way; `None` in a dry run.
     told: Option<Told>,
+    /// How long the whole stream is, see [`Record::stream`].
+    stream: Option<u64>,
     /// The subvolume.
     found: Subvolume,
     /// Its UUID.
@@ -254,31 +256,31 @@ impl Transfer<'_> {
             // As far as anybody will ask.
             let uuid = self.name.clone();
             let found = Subvolume { uuid: Some(uuid.clone()), ..Subvolume::default() };
-            return Ok(Received { told: None, found, uuid, parts: Vec::new() });
+            return Ok(Received { told: None, stream: None, found, uuid, parts: Vec::new() });
         }
         let told = self.judge(base, &before, &receive, &chained)?;
-        let Ended { parent, parts, names: [named, unnamed] } =
-            parting.finish().map_err(|trouble| trouble.of(base))?;
-        let told = Told { named: told.named + named, unnamed: told.unnamed + unnamed, ..told };
-        self.look_at(base, parent.as_ref(), told, parts)
+        let ended = parting.finish().map_err(|trouble| trouble.of(base))?;
+        self.look_at(base, &told, ended)
     }
 
     /// What was received, once it is on the disk and found to be what was sent.
     fn look_at(
         &self,
         base: Option<&Record>,
-        parent: Option<&String>,
-        told: Told,
-        parts: Vec<Found>,
+        told: &Told,
+        ended: Ended,
     ) -> Result<Received, Failure> {
+        let (told, stream) = (ended.told(*told), ended.stream(told));
         let (path, _) = self.catalog.incoming(&self.name);
         // What was received is nowhere yet.
         self.catalog.flush()?;
         let found = self.catalog.known_subvolume(&path)?;
-        let whole = found.clone().filter(|found| self.is_it(found, parent, &told));
+        let whole = found.clone().filter(|found| self.is_it(found, ended.parent.as_ref(), &told));
         let uuid = whole.as_ref().and_then(|found| found.uuid.clone());
         match whole.zip(uuid) {
-            Some((found, uuid)) => Ok(Received { told: Some(told), found, uuid, parts }),
+            Some((found, uuid)) => {
+                Ok(Received { told: Some(told), stream, found, uuid, parts: ended.parts })
+            }
             None => {
                 let what = format!(
                     "btrfs receive ended well, and {} is not what was sent: {found:?}",
@@ -379,7 +381,7 @@ impl Transfer<'_> {
     fn try_to_seal(
         &self,
         base: Option<&Record>,
-        Received { told, found, uuid, parts }: Received,
+        Received { told, stream, found, uuid, parts }: Received,
     ) -> Result<Sealed, EngineError> {
         let (path, _) = self.catalog.incoming(&self.name);
         let files =
@@ -395,6 +397,7 @@ impl Transfer<'_> {
             parent: base.map(|base| base.uuid.clone()),
             made: self.made.clone(),
             bytes,
+            stream,
             files,
             pinned: false,
             unproven: false,

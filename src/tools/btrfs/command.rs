@@ -220,6 +220,9 @@ pub struct Told {
     pub named: u64,
     /// Names that were taken away from it.
     pub unnamed: u64,
+    /// As [`Passed::unpacked`].
+    #[serde(default)]
+    pub unpacked: u64,
     /// The generation that the subvolume claims.
     pub generation: u64,
     /// Whether the stream is whole.
@@ -229,8 +232,8 @@ pub struct Told {
 impl Told {
     /// What is told of what went through.
     pub fn of(passed: Passed, whole: bool) -> Told {
-        let Passed { bytes, commands, named, unnamed, generation } = passed;
-        Told { bytes, commands, named, unnamed, generation, whole }
+        let Passed { bytes, commands, named, unnamed, unpacked, generation } = passed;
+        Told { bytes, commands, named, unnamed, unpacked, generation, whole }
     }
 
     /// Reads a line; `None` when it is another one's.
@@ -330,8 +333,15 @@ mod tests {
 
     #[test]
     fn what_a_stage_tells_is_read_among_other_lines() {
-        let told =
-            Told { bytes: 5, commands: 2, named: 1, unnamed: 3, generation: 77, whole: true };
+        let told = Told {
+            bytes: 5,
+            commands: 2,
+            named: 1,
+            unnamed: 3,
+            unpacked: 4,
+            generation: 77,
+            whole: true,
+        };
         let line = serde_json::to_string(&told).unwrap();
         let first = serde_json::to_string(&Told::default()).unwrap();
         let all = format!("{first}\nERROR: {{}}\n{line}\nsomething else\n");

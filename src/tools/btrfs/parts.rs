@@ -90,6 +90,8 @@ pub struct Cut {
     pub named: u64,
     /// Names that were taken away from it.
     pub unnamed: u64,
+    /// As [`Passed::unpacked`](super::stage::Passed::unpacked).
+    pub unpacked: u64,
     /// Whether the stream has ended there as well.
     pub last: bool,
 }
@@ -330,12 +332,12 @@ impl Parts {
         out.extend(&self.first);
     }
 
-    /// Takes a command, which the receiver is to read as `bytes`. `names` is what [`Cut`] says of them.
+    /// Takes a command, which the receiver is to read as `bytes`. `counted` is what [`Cut`] counts.
     pub fn take(
         &mut self,
         command: Command<'_>,
         bytes: &[u8],
-        names: [u64; 2],
+        counted: [u64; 3],
         out: &mut Vec<u8>,
     ) -> Result<(), StreamError> {
         match &mut self.at {
@@ -349,7 +351,7 @@ impl Parts {
                 if is_long || end.is_some() {
                     self.release(out)?;
                 }
-                self.end_part(end, names, false, out);
+                self.end_part(end, counted, false, out);
             }
             At::Between | At::Part => {
                 if matches!(self.at, At::Between) {
@@ -357,7 +359,7 @@ impl Parts {
                 }
                 out.extend_from_slice(&self.of_this_part(bytes)?);
                 let end = self.measure.take(&command)?;
-                self.end_part(end, names, false, out);
+                self.end_part(end, counted, false, out);
             }
         }
         Ok(())
@@ -442,7 +444,7 @@ impl Parts {
     fn end_part(
         &mut self,
         end: Option<Mark>,
-        [named, unnamed]: [u64; 2],
+        [named, unnamed, unpacked]: [u64; 3],
         last: bool,
         out: &mut Vec<u8>,
     ) {
@@ -452,11 +454,16 @@ impl Parts {
         (self.before, self.part) = (Some(uuid), mark.part.saturating_add(1));
         self.at = At::Between;
         let uuid = crate::host::uuid_text(uuid);
-        self.cuts.push(Cut { mark, uuid, named, unnamed, last });
+        self.cuts.push(Cut { mark, uuid, named, unnamed, unpacked, last });
     }
 
     /// Takes the end of the stream. What is then left to be passed on is an end.
-    pub fn end(&mut self, at: u64, names: [u64; 2], out: &mut Vec<u8>) -> Result<(), StreamError> {
+    pub fn end(
+        &mut self,
+        at: u64,
+        counted: [u64; 3],
+        out: &mut Vec<u8>,
+    ) -> Result<(), StreamError> {
         match &mut self.at {
             At::Passing => return Ok(()),
             At::LeftOut => return Err(StreamError::Differs { at }),
@@ -468,7 +475,7 @@ impl Parts {
             }
             At::Part => {
                 let end = self.measure.end();
-                self.end_part(Some(end), names, true, out);
+                self.end_part(Some(end), counted, true, out);
             }
             At::Between => {}
         }

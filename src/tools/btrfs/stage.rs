@@ -52,8 +52,17 @@ pub struct Passed {
     pub named: u64,
     /// Names that were taken away from it.
     pub unnamed: u64,
+    /// By how many bytes at most it would be longer if all that is compressed in it were not.
+    pub unpacked: u64,
     /// The generation that the subvolume claims to have had (`ctransid`).
     pub generation: u64,
+}
+
+impl Passed {
+    /// What a [`Cut`] counts.
+    fn counted(&self) -> [u64; 3] {
+        [self.named, self.unnamed, self.unpacked]
+    }
 }
 
 /// Looks at a stream as it passes.
@@ -125,9 +134,8 @@ impl Stage {
                 kind::END => {
                     end.extend_from_slice(command.bytes);
                     shares.as_ref().map_or(Ok(()), |shares| shares.end(command.at))?;
-                    let names = [passed.named, passed.unnamed];
                     return match parts {
-                        Some(parts) => parts.end(command.at, names, out),
+                        Some(parts) => parts.end(command.at, passed.counted(), out),
                         None => Ok(()),
                     };
                 }
@@ -137,16 +145,16 @@ impl Stage {
                     Cow::Borrowed(command.bytes)
                 }
             };
-            count(passed, &command);
+            count(passed, &command)?;
             let Some(parts) = parts else {
                 shares.as_mut().map_or(Ok(()), |shares| shares.take(&command, out.len()))?;
                 out.extend_from_slice(&passes);
                 return Ok(());
             };
-            parts.take(command, &passes, [passed.named, passed.unnamed], out)?;
+            parts.take(command, &passes, passed.counted(), out)?;
             if parts.left_out() > left_out {
                 // Counted by whoever has it.
-                (passed.named, passed.unnamed) = (0, 0);
+                (passed.named, passed.unnamed, passed.unpacked) = (0, 0, 0);
             }
             Ok(())
         })
@@ -179,11 +187,27 @@ impl Stage {
     }
 }
 
-/// Counts names that are given and taken away.
-fn count(passed: &mut Passed, command: &Command<'_>) {
+/// Counts names that are given and taken away, and what is compressed.
+fn count(passed: &mut Passed, command: &Command<'_>) -> Result<(), StreamError> {
     let is_named = kind::MADE.contains(&command.kind) || command.kind == kind::LINK;
     passed.named += u64::from(is_named);
     passed.unnamed += u64::from(command.kind == kind::UNLINK);
+    if command.kind == kind::ENCODED_WRITE {
+        passed.unpacked = passed.unpacked.saturating_add(unpacked(command)?);
+    }
+    Ok(())
+}
+
+/// How much data one command holds that is not compressed, as the kernel writes it (`BTRFS_SEND_READ_SIZE`).
+const PLAIN_DATA: u64 = 48 << 10;
+
+/// How much longer compressed data would be if it was not. A command without compression has fewer attributes.
+fn unpacked(command: &Command<'_>) -> Result<u64, StreamError> {
+    let length = command.number(attribute::UNENCODED_FILE_LENGTH)?;
+    let packed = command.bytes.len() as u64;
+    let around = packed - command.attribute(attribute::DATA)?.len() as u64;
+    let plain = length.saturating_add(length.div_ceil(PLAIN_DATA).saturating_mul(around));
+    Ok(plain.saturating_sub(packed))
 }
 
 /// The first command, as the receiver is to read it.

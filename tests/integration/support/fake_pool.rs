@@ -251,6 +251,7 @@ impl FakePool {
                     uuid: claimed,
                     named: named.min(u64::from(part + 1 - first)),
                     unnamed: 0,
+                    unpacked: 0,
                     last: part + 1 == PARTS,
                 };
                 told.push(serde_json::to_string(&cut).unwrap());

@@ -254,6 +254,40 @@ fn what_ends_where_a_part_ends_that_is_there_has_another_end() {
 }
 
 #[test]
+fn what_is_compressed_is_counted_at_the_length_that_it_has_otherwise() {
+    let packed = |length: u64| Other::EncodedWrite {
+        path: "a".into(),
+        offset: 0,
+        unencoded_file_len: length,
+        unencoded_len: length.max(4096),
+        unencoded_offset: 0,
+        compression: 2,
+        encryption: 0,
+        data: vec![1; 3000],
+    };
+    let long = 100 << 10;
+    let sent = stream(2, &[begin(Some(PARENT)), packed(long), packed(long), times("a")]);
+    let plain = [48, 48, 4, 48, 48, 4].map(|length| write("a", &vec![1; length << 10]));
+    let plain = [begin(Some(PARENT))].into_iter().chain(plain).chain([times("a")]);
+    let long = stream(1, &plain.collect::<Vec<_>>()).len() as u64;
+    let (_, passed) = pass(expected(BASED), &sent, &[999]).unwrap();
+    let spare = 6 * 64;
+    let is_it = |length: u64| (long..long + spare).contains(&length);
+    assert!(is_it(passed.bytes + passed.unpacked), "{passed:?} is no {long}");
+    // Each counts its own, whoever goes on behind a part.
+    let whole = parted(cutting(1), &sent, 7).unwrap();
+    assert_eq!(whole.passed, passed);
+    let [first, ..] = &whole.cuts[..] else { panic!("{:?}", whole.cuts) };
+    assert_eq!(first.unpacked, passed.unpacked / 2);
+    let rest = parted(behind(1, &first.mark, true), &sent, 7).unwrap();
+    assert_eq!(rest.passed.unpacked, passed.unpacked / 2);
+    assert_eq!(rest.passed.bytes + first.mark.offset, passed.bytes);
+    // What is longer than it says counts as what it is.
+    let sent = stream(2, &[begin(Some(PARENT)), packed(1)]);
+    assert_eq!(pass(expected(BASED), &sent, &[999]).unwrap().1.unpacked, 0);
+}
+
+#[test]
 fn a_short_stream_is_one_and_a_long_one_has_parts_of_their_size() {
     let sent = |writes: usize| {
         let data = vec![5; 40_000];
