@@ -170,6 +170,14 @@ pub enum EngineError {
         /// What the engine said.
         detail: String,
     },
+    /// The place that a copy is received into has no space left, or none but what is to stay free there.
+    #[error("there is no room at {} for what is received: {detail}", at.shown())]
+    PlaceFull {
+        /// The directory that it is received into.
+        at: std::path::PathBuf,
+        /// What is free there, or what the receiver said.
+        detail: String,
+    },
     /// There was nothing to read: every source is missing.
     #[error("nothing could be read: {detail}")]
     NoSource {
@@ -249,11 +257,11 @@ impl EngineError {
         EngineError::Unsupported { engine: target.engine.name().into(), what: what.into() }
     }
 
-    /// The same of whoever writes below a place: what is full is that, and not the target.
-    pub(super) fn of_destination(self, to: &Path) -> EngineError {
+    /// The same of whoever receives into a place: what is full is that, and not the target.
+    pub(super) fn of_place(self, at: &Path) -> EngineError {
         match self {
             EngineError::Full { detail, .. } => {
-                EngineError::DestinationFull { detail, to: to.to_owned() }
+                EngineError::PlaceFull { detail, at: at.to_owned() }
             }
             error => error,
         }
@@ -282,6 +290,7 @@ impl EngineError {
             | EngineError::Secret { .. }
             | EngineError::Full { .. }
             | EngineError::DestinationFull { .. }
+            | EngineError::PlaceFull { .. }
             | EngineError::Unreachable { .. }
             | EngineError::Refused { .. }
             | EngineError::CacheDamaged { .. }
@@ -300,9 +309,12 @@ impl EngineError {
     pub fn is_of_space(&self) -> bool {
         match self {
             EngineError::Act(error) => error.is_of_space(),
-            error => {
-                matches!(error, EngineError::Full { .. } | EngineError::DestinationFull { .. })
-            }
+            error => matches!(
+                error,
+                EngineError::Full { .. }
+                    | EngineError::DestinationFull { .. }
+                    | EngineError::PlaceFull { .. }
+            ),
         }
     }
 
@@ -340,6 +352,9 @@ impl EngineError {
             }
             EngineError::DestinationFull { .. } => {
                 "free space there, name fewer paths, or restore to another disk with --to; what was there is as it was".into()
+            }
+            EngineError::PlaceFull { .. } => {
+                "free space there, or name another place: with --to, or, where copies are unpacked to be read, with scratch in the target; what was there is as it was".into()
             }
             EngineError::Unreachable { .. } => "check network, host name, ssh key and host key".into(),
             EngineError::Damaged { .. } | EngineError::DamagedBetween { .. } => {

@@ -54,12 +54,12 @@ pub(super) fn receive(
 ) -> Result<Subvolume, EngineError> {
     let receive = receiver(engine, wanted);
     let _told = cx.host.watch_writes(wanted.into)?;
-    let mut room = Room::of(cx.host, wanted);
+    let mut room = Room::of(cx.host, wanted)?;
     let before = [sending, room.watching(stage)];
     let chained = cx.host.chain(&before, &receive, &mut |stream, line| {
         if stream == Stream::ProducerErr {
             heard(line, progress);
-            room.look();
+            room.look(line);
         }
     });
     let chained = room.judged(chained)?;
@@ -68,14 +68,13 @@ pub(super) fn receive(
     }
     if let Some((spec, ended)) = culprit(&before, &receive, &chained) {
         return Err(match std::ptr::eq(ended, &chained.last) {
-            true => failure(engine.target(), spec, ended).of_destination(wanted.into),
+            true => failure(engine.target(), spec, ended).of_place(wanted.into),
             false => blame(spec, ended),
         });
     }
     let whole = passed(&chained).filter(|told| told.whole);
     // What was received is nowhere yet.
     cx.host.act(&Action::FlushFileSystem { path: wanted.into.to_owned() })?;
-    // What came at once was on no disk when somebody looked.
     room.require()?;
     let at = wanted.into.join(wanted.name);
     let found = cx.host.subvolume(&at)?;
@@ -92,14 +91,25 @@ pub(super) struct Room<'a> {
     host: &'a dyn Host,
     into: &'a Path,
     leave_free: Option<u64>,
+    /// How much was free when all that had passed was on the disk, and how much had: a file system tells of nothing that is
+    /// still to be written.
+    seen: (u64, u64),
+    /// Bytes that have passed by now, and those of them that were of streams before this one.
+    passed: u64,
+    before: u64,
     halt: Halt,
     full: Option<EngineError>,
 }
 
 impl<'a> Room<'a> {
-    pub fn of(host: &'a dyn Host, wanted: &AsSubvolume<'a>) -> Self {
-        let (into, leave_free) = (wanted.into, wanted.leave_free);
-        Self { host, into, leave_free, halt: Halt::default(), full: None }
+    /// That of all that is received for one copy, before any of it is.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    pub fn of(host: &'a dyn Host, wanted: &AsSubvolume<'a>) -> Result<Self, EngineError> {
+        let (into, leave_free, halt) = (wanted.into, wanted.leave_free, Halt::default());
+        let free = leave_free.map_or(Ok(0), |_| host.free_space(into))?;
+        Ok(Self { host, into, leave_free, seen: (free, 0), passed: 0, before: 0, halt, full: None })
     }
 
     /// Our stage, which tells about once a second how far it is, and ends when there is too little.
@@ -108,11 +118,12 @@ impl<'a> Room<'a> {
         CommandSpec { view, ..stage }
     }
 
-    /// Ends what is received when there is too little.
-    pub fn look(&mut self) {
-        if self.full.is_none()
-            && let Err(error) = self.require()
-        {
+    /// Ends what is received when there is too little, by a line that our stage tells.
+    pub fn look(&mut self, line: &[u8]) {
+        let Some(told) = Told::read(line).filter(|_| self.full.is_none()) else { return };
+        let passed = told.bytes.saturating_add(told.unpacked);
+        self.passed = self.before.saturating_add(passed);
+        if let Err(error) = self.require_meanwhile() {
             self.halt.raise(error.to_string());
             self.full = Some(error);
         }
@@ -123,6 +134,7 @@ impl<'a> Room<'a> {
     /// # Errors
     /// As the processes, or with what it was ended for.
     pub fn judged<T>(&mut self, ended: Result<T, RunError>) -> Result<T, EngineError> {
+        self.before = self.passed;
         match (ended, self.full.take()) {
             // It may have come to its end just then.
             (Ok(_) | Err(RunError::Halted { .. }), Some(full)) => Err(full),
@@ -130,10 +142,24 @@ impl<'a> Room<'a> {
         }
     }
 
+    /// Refuses to go on where less is free than is to stay free, or would be when all that has passed is on the disk: it is
+    /// written out where that may be so.
+    fn require_meanwhile(&mut self) -> Result<(), EngineError> {
+        self.require()?;
+        let (free, passed) = self.seen;
+        let at_least = free.saturating_sub(self.passed - passed);
+        if self.leave_free.is_none_or(|leave| at_least >= leave) {
+            return Ok(());
+        }
+        self.host.act(&Action::FlushFileSystem { path: self.into.to_owned() })?;
+        self.seen = (self.host.free_space(self.into)?, self.passed);
+        self.require()
+    }
+
     /// Refuses to go on where less is free than is to stay free.
     ///
     /// # Errors
-    /// [`EngineError::DestinationFull`], or when the file system cannot be asked.
+    /// [`EngineError::PlaceFull`], or when the file system cannot be asked.
     pub fn require(&self) -> Result<(), EngineError> {
         let Some(leave) = self.leave_free else { return Ok(()) };
         let free = self.host.free_space(self.into)?;
@@ -145,7 +171,7 @@ impl<'a> Room<'a> {
             size::show(free),
             size::show(leave)
         );
-        Err(EngineError::DestinationFull { to: self.into.to_owned(), detail })
+        Err(EngineError::PlaceFull { at: self.into.to_owned(), detail })
     }
 }
 

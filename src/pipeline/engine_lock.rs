@@ -111,6 +111,7 @@ fn may_leave_a_lock(error: &EngineError) -> bool {
         EngineError::Locked { .. }
         | EngineError::Full { .. }
         | EngineError::DestinationFull { .. }
+        | EngineError::PlaceFull { .. }
         | EngineError::Unreachable { .. }
         | EngineError::Damaged { .. }
         | EngineError::DamagedBetween { .. }

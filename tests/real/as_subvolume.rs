@@ -518,7 +518,7 @@ fn what_does_not_fit_or_is_not_whole_changes_nothing() {
     let small = Disk::new(&scene.machine, "btrfs", "small", 120);
     let to = small.path("a\nb");
     let args = ["restore", "home", "--as-subvolume", "--to", &to];
-    scene.machine.run(&args).expect(10).says("no space is left at");
+    scene.machine.run(&args).expect(10).says("there is no room at");
     assert_eq!(small.subvolumes(), [] as [String; 0]);
     assert_eq!(fs::read_dir(&small.at).unwrap().count(), 0);
     // A link that leads nowhere, and one to a place that is one.

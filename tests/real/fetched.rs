@@ -309,7 +309,7 @@ fn a_machine_without_the_source_is_told_what_helps_and_so_is_one_without_room() 
     let said = machine.run(&mount).expect(4).says("so nothing was fetched");
     said.says("--scratch DIR").says("--ignore-space");
     let said = machine.run(&[&mount[..], &["--ignore-space"]].concat()).expect(10);
-    said.says("no space is left at").says("--scratch DIR").says("--as-subvolume --to PATH");
+    said.says("there is no room at").says("--scratch DIR").says("--as-subvolume --to PATH");
     assert_eq!(small.subvolumes(), [] as [String; 0]);
     assert_eq!(names_in(&small.at), ["filler"]);
     must("mount", &[&disk.device, disk.at.to_str().unwrap()]);

@@ -197,7 +197,7 @@ fn an_encrypted_copy_comes_back_with_us_and_without_us() {
     command("dd").args(["if=/dev/urandom", &filler, "bs=1M", "status=none"]).output().unwrap();
     scene.configure(&[FILES, ENCRYPTED, OPENED, "scratch = \"{root}/small\""], "");
     let to = scene.machine.path("nowhere").to_string_lossy().into_owned();
-    scene.machine.run(&["restore", "home", &first, "--to", &to]).says("no space is left at");
+    scene.machine.run(&["restore", "home", &first, "--to", &to]).says("there is no room at");
     assert_eq!(small.subvolumes(), [] as [String; 0]);
 
     // With standard tools alone, on a disk that knows nothing of the other one.

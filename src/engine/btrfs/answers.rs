@@ -195,9 +195,9 @@ impl Refusal {
         match error {
             EngineError::RepositoryMissing { .. } => Refusal::Missing,
             EngineError::RepositoryExists { .. } => Refusal::Exists,
-            EngineError::Full { detail, .. } | EngineError::DestinationFull { detail, .. } => {
-                Refusal::Full(detail.clone())
-            }
+            EngineError::Full { detail, .. }
+            | EngineError::DestinationFull { detail, .. }
+            | EngineError::PlaceFull { detail, .. } => Refusal::Full(detail.clone()),
             EngineError::Act(error) if error.is_of_space() => Refusal::Full(text),
             EngineError::Damaged { detail, .. } => Refusal::Damaged(detail.clone()),
             EngineError::Locked { detail, .. } => Refusal::Locked(detail.clone()),

@@ -227,8 +227,7 @@ impl StreamsEngine {
         wanted: &AsSubvolume<'_>,
         progress: OnProgress<'_>,
     ) -> Result<(), EngineError> {
-        let catalog = self.open(cx)?;
-        self.receive_chain(&catalog, wanted, progress)?;
+        self.receive_as(cx, wanted, progress)?;
         let unpacked = Unpacked { copy: wanted.copy.id.clone(), at: wanted.into.join(wanted.name) };
         *self.unpacked.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(unpacked);
         Ok(())
@@ -242,10 +241,11 @@ impl StreamsEngine {
         progress: OnProgress<'_>,
     ) -> Result<Subvolume, EngineError> {
         let _told = cx.host.watch_writes(wanted.into)?;
-        let received = self.receive_chain(&self.open(cx)?, wanted, progress)?;
+        let mut room = Room::of(cx.host, wanted)?;
+        let received = self.receive_chain(&self.open(cx)?, wanted, &mut room, progress)?;
         // What was received is nowhere yet.
         cx.host.act(&Action::FlushFileSystem { path: wanted.into.to_owned() })?;
-        Room::of(cx.host, wanted).require()?;
+        room.require()?;
         Ok(received)
     }
 
@@ -266,6 +266,7 @@ impl StreamsEngine {
         &self,
         catalog: &Catalog<'_>,
         wanted: &AsSubvolume<'_>,
+        room: &mut Room<'_>,
         progress: OnProgress<'_>,
     ) -> Result<Subvolume, EngineError> {
         let (mut received, mut base) = (Subvolume::default(), None::<String>);
@@ -279,14 +280,16 @@ impl StreamsEngine {
             progress(Progress { current: Some(record.name.clone()), ..Progress::default() });
             let is_it = record.name == wanted.copy.id;
             let name = if is_it { wanted.name } else { &record.name };
-            // btrfs receive looks for what a difference is made to from the root of the file system, which nobody sees who
-            // is confined; it confines itself to the directory.
+            // btrfs receive looks for what a difference is made to by its path from the root of the mount, which is another
+            // one for whoever is confined and sees the directory alone. So it has the directory for its root instead, as the
+            // stage has made sure that no path in the stream leads out of it.
             let confinement = wanted.confinement.clone().filter(|_| record.base.is_none());
             let wanted = AsSubvolume { name, confinement, ..*wanted };
             // Whatever shares data with what lies there finds that by the UUID it was received as, and others may have been
             // received as what was sent.
             let other = (!is_it || wanted.nameless).then(|| new_uuid(catalog.store.cx.host));
-            received = self.receive_one(catalog, record, (base.as_deref(), other), &wanted)?;
+            received =
+                self.receive_one(catalog, record, (base.as_deref(), other), &wanted, room)?;
             base = other.map(uuid_text);
         }
         Ok(received)
@@ -299,6 +302,7 @@ impl StreamsEngine {
         record: &Record,
         (base, other): (Option<&str>, Option<Uuid>),
         wanted: &AsSubvolume<'_>,
+        room: &mut Room<'_>,
     ) -> Result<Subvolume, EngineError> {
         let (store, host) = (&catalog.store, catalog.store.cx.host);
         let remedy = REMEDY;
@@ -308,17 +312,16 @@ impl StreamsEngine {
             .ok_or_else(|| EngineError::KeyMissing { repository: repository.clone(), remedy })?;
         let limit = self.target.stall_timeout;
         let expected = Expectation { name: wanted.name.into(), ..expectation(record, base)? };
-        let mut room = Room::of(host, wanted);
         let stage = command::received_as(command::stage(&expected, Reader::Next, limit), other);
         let receive = [room.watching(stage), received::receiver(self, wanted)];
-        let given = given(catalog, record, &openers, &receive, &mut |_, _| room.look());
+        let given = given(catalog, record, &openers, &receive, &mut |_, line| room.look(line));
         let given = room.judged(given)?;
         if given.ended.last().is_some_and(|last| last.is_predicted) {
             return Ok(Subvolume::default());
         }
         if let Some((spec, ended)) = given.culprit() {
-            return Err(match failure(&self.target, spec, ended).of_destination(wanted.into) {
-                full @ EngineError::DestinationFull { .. } => full,
+            return Err(match failure(&self.target, spec, ended).of_place(wanted.into) {
+                full @ EngineError::PlaceFull { .. } => full,
                 error => match self.damage_behind(catalog, record, ended) {
                     Ok(Some(damage)) => store.damaged(noted(catalog, record, damage)),
                     Ok(None) if given.ended.iter().any(has_no_key) => {

@@ -290,7 +290,7 @@ impl FakeStore {
     pub fn receive(&mut self, chain: &[&CommandSpec]) -> Vec<Answer> {
         let stage = chain.iter().find(|it| it.args[0] == "pass-stream").unwrap();
         let (digest, generation) = self.given(chain[0]);
-        let said = vec![digest];
+        let said = digest;
         let copy = option(stage, "--name").unwrap();
         let base = option(stage, "--known-as");
         let is_there = |base: &String| {
@@ -307,8 +307,7 @@ impl FakeStore {
         };
         let into = received_into(chain.last().unwrap());
         assert_eq!(self.received.insert(into.join(copy), found), None, "two of one name");
-        let says = |n: usize| if n == 0 { said.clone() } else { Vec::new() };
-        (0..chain.len()).map(|n| Answer::told(says(n))).collect()
+        given_back(chain.len(), &said)
     }
 
     /// Deletes what was received, if it is still that.
@@ -439,4 +438,15 @@ fn stored_at(last: &CommandSpec) -> Option<String> {
         return Some(last.args[1].to_str()?.to_owned());
     }
     name(&PathBuf::from(option(last, "--to")?))
+}
+
+/// What so many processes tell of a stream that is received: the first, that it gave all, and the last but one, what passed.
+pub fn given_back(count: usize, digest: &str) -> Vec<Answer> {
+    let passed = Told { bytes: 100, whole: true, ..Told::default() };
+    let says = |n: usize| match n {
+        0 => vec![digest.to_owned()],
+        n if n + 2 == count => vec![serde_json::to_string(&passed).unwrap()],
+        _ => Vec::new(),
+    };
+    (0..count).map(|n| Answer::told(says(n))).collect()
 }

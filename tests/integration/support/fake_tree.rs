@@ -11,7 +11,7 @@ use stillpoint::tools::btrfs::command::Told;
 use super::fake_borg::Answer;
 use super::fake_btrfs::{FILE_SYSTEM, id_of};
 use super::fake_pool::{FakePool, option};
-use super::fake_store::FakeStore;
+use super::fake_store::{FakeStore, given_back};
 
 /// What is mounted where, from the top-level subvolume on.
 const MOUNTED: [(&str, &str); 2] = [("/home", "@home"), ("/srv", "@srv")];
@@ -50,10 +50,14 @@ pub struct FakeTree {
     made: u64,
     /// A name that every copy has in it already.
     pub taken: Option<String>,
+    /// A read-only subvolume, by its path.
+    pub read_only: Option<PathBuf>,
     /// How much is free where copies are received, if it is little.
     pub free: Option<u64>,
     /// The same when the next of them is on the disk.
     pub left: Option<u64>,
+    /// The same when so many more of them have come.
+    pub left_behind: Option<(usize, u64)>,
 }
 
 impl FakeTree {
@@ -151,8 +155,7 @@ impl FakeTree {
         let into = received_into(receive);
         let (digest, generation) = store.given(give);
         self.add_received(stage, &into, generation);
-        let says = |n: usize| if n == 0 { vec![digest.clone()] } else { Vec::new() };
-        (0..chain.len()).map(|n| Answer::told(says(n))).collect()
+        given_back(chain.len(), &digest)
     }
 
     /// What lies in a directory of the machine.
@@ -163,6 +166,13 @@ impl FakeTree {
     }
 
     fn add_received(&mut self, stage: &CommandSpec, into: &Path, generation: u64) {
+        if let Some((more, left)) = &mut self.left_behind {
+            *more -= 1;
+            if *more == 0 {
+                self.free = Some(*left);
+                self.left_behind = None;
+            }
+        }
         let at = Self::from_top(&into.join(option(stage, "--name").unwrap())).unwrap();
         let sent = option(stage, "--uuid").unwrap();
         let uuid = format!("00000000-0000-0000-0002-{:012}", self.made);
