@@ -6,7 +6,8 @@ use crate::capture::workplaces;
 use crate::engine::AsSubvolume;
 use crate::host::spec::quote;
 use crate::host::{
-    ActError, Action, Confinement, Host, PathKind, Staged, SubvolumeAction, TrustKind, mount_of,
+    ActError, Action, Confinement, Host, PathKind, Staged, Subvolume, SubvolumeAction, TrustKind,
+    mount_of,
 };
 use crate::model::copy::Copy;
 use crate::model::keep::MinFree;
@@ -19,7 +20,7 @@ use super::restore::own::used;
 use super::staging::refuse_seen;
 
 /// How much stays free of where a copy is received: others write to that file system, perhaps what the copy is of. A look at
-/// it misses what came within a second and what is on no disk yet.
+/// it misses what came within a second.
 const RESERVE: MinFree = MinFree::Percent(5);
 
 /// More than that need not be.
@@ -73,6 +74,9 @@ pub(super) fn unfit(cx: RunContext<'_>, place: &Path) -> Result<Option<String>, 
     if host.is_read_only(place)? {
         return Ok(Some(format!("{shown} is mounted read-only")));
     }
+    if subvolume_of(host, place)?.is_some_and(|it| it.read_only) {
+        return Ok(Some(format!("{shown} lies in a read-only subvolume")));
+    }
     if let Err(error) = host.check_trusted(place, TrustKind::Directory) {
         let quoted = quote(place);
         return Ok(Some(format!("{shown} lets others in ({error}; chmod go-w {quoted})")));
@@ -80,7 +84,21 @@ pub(super) fn unfit(cx: RunContext<'_>, place: &Path) -> Result<Option<String>, 
     used(host, cx.config(), place)
 }
 
-/// Deletes what was received into a directory, if that is still the one that was made for it and nobody sees it elsewhere.
+/// The subvolume that a path of a btrfs lies in.
+///
+/// # Errors
+/// When one above it cannot be looked at.
+pub(super) fn subvolume_of(host: &dyn Host, path: &Path) -> Result<Option<Subvolume>, ActError> {
+    for above in path.ancestors() {
+        if let Some(found) = host.subvolume(above)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Deletes what was received into a directory, and all of it that does not lie in what stays, if that is still the one that
+/// was made for it and nobody sees it elsewhere.
 ///
 /// # Errors
 /// When some of it cannot be deleted, or is seen.
@@ -88,6 +106,7 @@ pub(super) fn delete_in(
     host: &dyn Host,
     directory: &Path,
     identity: Option<&Identity>,
+    stays: Option<&Path>,
 ) -> Result<(), StepError> {
     let found = host.path_state(directory)?;
     let is_ours = identity.zip(found).is_some_and(|(made, found)| made.is(&found.identity));
@@ -95,7 +114,9 @@ pub(super) fn delete_in(
         return Ok(());
     }
     refuse_seen(host, directory)?;
-    for path in host.nested_subvolumes(directory)? {
+    let mut nested = host.nested_subvolumes(directory)?;
+    nested.retain(|path| stays.is_none_or(|stays| !path.starts_with(stays)));
+    for path in nested {
         if let Some(found) = host.subvolume(&path)? {
             host.act(&Action::Subvolume(SubvolumeAction::DeleteSubvolume { path, found }))?;
         }

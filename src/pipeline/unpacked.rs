@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::capture::survey::staging_name;
-use crate::engine::{AsSubvolume, Engine};
+use crate::engine::Engine;
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
@@ -12,7 +12,7 @@ use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
 use super::engine_lock::bracketed;
-use super::received::{delete_in, reserve, unfit};
+use super::received::{delete_in, reserve, unfit, wanted};
 use super::staging::{elsewhere, try_own_directory};
 
 /// What the directory is for in which a copy is unpacked, in its name.
@@ -40,14 +40,13 @@ pub(super) fn with_unpacked<T>(
     let own = StagingDirectory { subvolumes: true, ..elsewhere(cx.host(), &directory)? };
     let identity = try_own_directory(cx.pipeline, cx.ledger, own)??;
     let unpacked = bracketed(cx, engine, |engine, context| {
-        let (into, name) = (directory.as_path(), copy.id.as_str());
-        let wanted =
-            AsSubvolume { copy, into, name, confinement: None, nameless: false, leave_free };
+        let into = (directory.as_path(), identity.as_ref());
+        let wanted = wanted(cx, copy, into, &copy.id, leave_free);
         engine.unpack(context, &wanted, &mut |_| {})
     });
     let result = unpacked.and_then(|()| work());
     let _shield = cx.host().shield();
-    if let Err(error) = delete_in(cx.host(), &directory, identity.as_ref()) {
+    if let Err(error) = delete_in(cx.host(), &directory, identity.as_ref(), None) {
         // It is tried again with the directory, which goes when the run is over.
         tracing::warn!("{}: what was unpacked is still there: {error}", directory.shown());
     }

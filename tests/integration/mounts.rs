@@ -188,16 +188,47 @@ fn a_run_goes_on_beside_what_was_received() {
 /// What makes it too full where copies are received.
 type Filling = fn(&mut FakeTree);
 
-/// While it comes, and only when all of it is on the disk: a twentieth of a thousand bytes stays free.
-const FILLINGS: [(Filling, bool); 2] =
-    [(|tree| tree.free = Some(49), false), (|tree| tree.left = Some(49), true)];
+/// While it comes; only when all of it is on the disk; and when so much has come that it may be too full when that is on the
+/// disk: a twentieth of a thousand bytes stays free.
+const FILLINGS: [(Filling, bool); 3] = [
+    (|tree| tree.free = Some(49), false),
+    (|tree| tree.left = Some(49), true),
+    (|tree| (tree.free, tree.left) = (Some(149), Some(49)), true),
+];
+
+/// How often what was received was written out.
+fn flushes(bench: &Bench) -> usize {
+    let world = bench.host.world();
+    let of_it = |effect: &&String| {
+        effect.starts_with("wait until") && effect.contains(".stillpoint-mounted-")
+    };
+    world.effects.iter().filter(of_it).count()
+}
+
+#[test]
+fn what_has_come_is_written_out_meanwhile_only_where_it_may_be_too_much() {
+    for scene in FETCHED {
+        let seed = Bench::with_history_of(scene);
+        let copy = newest(&seed);
+        let streams = if copy.based_on.is_some() { 2 } else { 1 };
+        // Each of them has a hundred bytes, and fifty stay free.
+        for (free, meanwhile) in [(None, 0), (Some(100 * streams + 50), 0), (Some(149), streams)] {
+            let bench = seed.duplicate(scene);
+            bench.host.world().tree.free = free;
+            bench.host.arm(Fault::None);
+            serve(&bench, &copy).unwrap().0.unwrap();
+            assert_eq!(flushes(&bench) as u64, meanwhile + 1, "{free:?}");
+            bench.assert_released("a good end");
+        }
+    }
+}
 
 #[test]
 fn what_fills_the_place_where_it_is_received_is_ended_whatever_the_target_says() {
     for scene in FETCHED {
         let seed = Bench::with_history_of(scene);
         let copy = newest(&seed);
-        for (fill, all_comes) in FILLINGS {
+        for (fill, is_flushed) in FILLINGS {
             let full = || {
                 let bench = seed.duplicate(scene);
                 fill(&mut bench.host.world().tree);
@@ -208,7 +239,7 @@ fn what_fills_the_place_where_it_is_received_is_ended_whatever_the_target_says()
             let (mounted, cleanup) = serve(&bench, &copy).unwrap();
             let error = mounted.unwrap_err();
             assert_eq!(error.trouble, Trouble::JobFailed, "{error}");
-            for words in ["no space is left at", "49 B free where 50 B stay free", "--scratch DIR"]
+            for words in ["there is no room at", "49 B free where 50 B stay free", "--scratch DIR"]
             {
                 assert!(error.message.contains(words), "{words}: {error}");
             }
@@ -217,10 +248,7 @@ fn what_fills_the_place_where_it_is_received_is_ended_whatever_the_target_says()
             let effects = bench.host.world().effects.clone();
             assert!(effects.iter().any(|it| it.contains("btrfs receive")), "{effects:?}");
             assert!(!effects.iter().any(|it| mounts(it)), "{effects:?}");
-            let flushes = |effect: &String| {
-                effect.starts_with("wait until") && effect.contains(".stillpoint-mounted-")
-            };
-            assert_eq!(effects.iter().any(flushes), all_comes, "{effects:?}");
+            assert_eq!(flushes(&bench) > 0, is_flushed, "{effects:?}");
             // Nothing that ends us meanwhile leaves anything either.
             for (n, what) in effects.iter().enumerate() {
                 for fault in Fault::all_at(n) {
@@ -266,6 +294,27 @@ fn what_nobody_knows_the_size_of_is_received_where_somebody_wants_it() {
 }
 
 #[test]
+fn a_read_only_subvolume_is_no_place_where_there_is_another() {
+    let seed = Bench::with_history_of(&PLACELESS);
+    let copy = newest(&seed);
+    let mut read_only = None;
+    let mut received = || {
+        let bench = seed.duplicate(&PLACELESS);
+        bench.host.world().tree.read_only.clone_from(&read_only);
+        bench.host.arm(Fault::None);
+        serve(&bench, &copy).unwrap().0.unwrap();
+        let effects = bench.host.world().effects.clone();
+        let made = |it: &String| {
+            Some(it.strip_prefix("create ")?.split_once("/.stillpoint-mounted-")?.0.to_owned())
+        };
+        let into = effects.iter().find_map(made).unwrap();
+        read_only = Some(Path::new("/").join(&into));
+        into
+    };
+    assert_ne!(received(), received());
+}
+
+#[test]
 fn what_somebody_sees_elsewhere_is_not_deleted() {
     const THEIRS: &str = "/elsewhere";
     for scene in FETCHED {
@@ -279,14 +328,16 @@ fn what_somebody_sees_elsewhere_is_not_deleted() {
             world.mounts.last_mut().unwrap().id = 200;
             world.is_told = true;
         };
-        let before = bench.host.world().held();
         let (mounted, cleanup) = serve_as(&bench, &copy, wanted(&bench), ready).unwrap();
         mounted.unwrap();
         let [left] = &cleanup.leftovers[..] else { panic!("{cleanup:?}") };
         assert!(left.message.contains(&format!("still mounted at {THEIRS}")), "{left:?}");
         let effects = bench.host.world().effects.clone();
         assert!(!effects.iter().any(|it| it.starts_with("delete the subvolume")), "{effects:?}");
-        assert_ne!(bench.host.world().held(), before, "nothing is left of it");
+        let held = bench.host.world().held();
+        let is_it = |it: &&String| it.contains(".stillpoint-mounted-") && it.contains("/copy");
+        let copies = held.iter().filter(|it| !it.starts_with("mount ")).filter(is_it);
+        assert_eq!(copies.count(), 1, "{held:?}");
         bench.host.world().unmount(Path::new(THEIRS));
         recovers(&bench, "nobody sees it any more");
     }

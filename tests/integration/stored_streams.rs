@@ -622,15 +622,23 @@ fn restored_on(
 
 #[test]
 fn a_restore_leaves_room_for_others_where_it_receives_the_copy() {
-    let bench = Bench::with_history_of(&CHAINED);
-    bench.host.world().tree.free = Some(49);
-    let (result, cleanup) = restored(&bench).unwrap();
-    let error = result.unwrap_err();
-    assert!(error.message.contains("49 B free where 50 B stay free"), "{error}");
-    assert_eq!(cleanup, Cleanup::default());
-    bench.assert_released("it was too full");
-    restored_on(&bench, true).unwrap().0.unwrap();
-    bench.assert_released("it took all");
+    // While it comes, and when all of it is on the disk.
+    for (free, left) in [(Some(49), None), (None, Some(49))] {
+        let bench = Bench::with_history_of(&CHAINED);
+        (bench.host.world().tree.free, bench.host.world().tree.left) = (free, left);
+        let (result, cleanup) = restored(&bench).unwrap();
+        let error = result.unwrap_err();
+        for words in ["there is no room at /scratch", "49 B free where 50 B stay free", "--to"] {
+            assert!(error.message.contains(words), "{words}: {error}");
+        }
+        for words in ["no space is left", "fewer paths"] {
+            assert!(!error.message.contains(words), "{words}: {error}");
+        }
+        assert_eq!(cleanup, Cleanup::default());
+        bench.assert_released("it was too full");
+        restored_on(&bench, true).unwrap().0.unwrap();
+        bench.assert_released("it took all");
+    }
 }
 
 #[test]
@@ -661,7 +669,11 @@ fn whatever_ends_a_restore_nothing_that_was_received_for_it_is_left() {
     let effects = good.host.world().effects.clone();
     let count = |words: &str| effects.iter().filter(|effect| effect.contains(words)).count();
     assert_eq!((count("btrfs receive"), count("delete the subvolume")), (3, 3), "{effects:#?}");
-    assert_eq!(count("wait until the file system at /scratch"), 1, "{effects:#?}");
+    // A difference is received where it can be seen to what it is one.
+    let receives = effects.iter().filter(|effect| effect.contains("btrfs receive"));
+    assert_eq!(receives.filter(|effect| effect.contains("/scratch/")).count(), 2, "{effects:#?}");
+    // What was received, and that it is deleted.
+    assert_eq!(count("wait until the file system at /scratch"), 2, "{effects:#?}");
     for (n, what) in effects.iter().enumerate() {
         loops::any_fault_at(|| seed.duplicate(&CHAINED), n, what, restored, |_, _, _, _| ());
     }

@@ -210,12 +210,12 @@ impl Fetching<'_> {
     fn let_go(&self, staged: &Staged, mount: &ServedMount) -> Result<(), StepError> {
         let host = self.cx.host();
         unmount(host, mount, None)?;
-        delete_in(host, &staged.directory, staged.identity.as_ref())
+        delete_in(host, &staged.directory, staged.identity.as_ref(), None)
     }
 }
 
 /// Whether it is the place that something is received into which failed.
 fn is_of_destination(error: &EngineError) -> bool {
-    matches!(error, EngineError::DestinationFull { .. } | EngineError::Act(ActError::Io { .. }))
+    matches!(error, EngineError::PlaceFull { .. } | EngineError::Act(ActError::Io { .. }))
         && error.is_of_space()
 }

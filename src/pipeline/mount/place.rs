@@ -8,7 +8,7 @@ use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::pipeline::query;
-use crate::pipeline::received::unfit;
+use crate::pipeline::received::{subvolume_of, unfit};
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
@@ -79,7 +79,7 @@ fn beside_origin(cx: RunContext<'_>, copy: &Copy) -> Result<Found, StepError> {
     let copied = copied(cx)?;
     let (mut last, mut first) = (Vec::new(), Vec::new());
     for place in places {
-        match lies_in(host, &place)?.is_some_and(|it| copied.contains(&it)) {
+        match subvolume_of(host, &place)?.is_some_and(|it| copied.contains(&known(it))) {
             true => last.push(place),
             false => first.push(place),
         }
@@ -140,14 +140,4 @@ fn copied(cx: RunContext<'_>) -> Result<Vec<Known>, StepError> {
 
 fn known(found: Subvolume) -> Known {
     (found.file_system, found.id)
-}
-
-/// The subvolume that a path of a btrfs lies in.
-fn lies_in(host: &dyn Host, path: &Path) -> Result<Option<Known>, StepError> {
-    for above in path.ancestors() {
-        if let Some(found) = host.subvolume(above)? {
-            return Ok(Some(known(found)));
-        }
-    }
-    Ok(None)
 }

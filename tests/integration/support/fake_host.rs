@@ -886,6 +886,9 @@ impl Host for FakeHost {
         self.alive();
         let world = self.world();
         let received = || world.store.received.get(root).cloned();
+        if world.tree.read_only.as_deref() == Some(root) {
+            return Ok(Some(Subvolume { read_only: true, ..Subvolume::default() }));
+        }
         let found = world.btrfs.at(root).or_else(|| world.tree.at(root));
         Ok(found.or_else(|| world.pool.at(root)).or_else(received))
     }
