@@ -175,6 +175,68 @@ fn what_fills_the_file_system_is_ended_and_changes_nothing() {
 }
 
 #[test]
+fn what_would_fill_it_within_keeps_the_whole_from_its_place() {
+    for (scene, to) in SCENES.into_iter().flat_map(|scene| PLACES.map(|to| (scene, to))) {
+        let seed = Bench::with_history_of(scene);
+        let receives = |it: &&String| it.starts_with("btrfs receive");
+        let count = effects(&seed, scene, to).iter().filter(receives).count();
+        let bench = seed.duplicate(scene);
+        bench.host.world().tree.left_behind = Some((count, 49));
+        bench.host.arm(Fault::None);
+        let (restored, cleanup) = restore(bench.pipeline(), to).unwrap();
+        let error = restored.unwrap_err();
+        assert!(error.message.contains("49 B free where 50 B stay free"), "{error}");
+        assert_eq!(cleanup, Cleanup::default());
+        let effects = bench.host.world().effects.clone();
+        assert_eq!(effects.iter().filter(receives).count(), count, "{effects:?}");
+        bench.assert_released("it was too full within");
+        assert_eq!(state(&bench, to, "it was too full within"), State::Old);
+    }
+}
+
+#[test]
+fn what_is_left_of_what_fails_within_goes_before_the_whole_takes_its_place() {
+    for scene in SCENES {
+        let seed = Bench::with_history_of(scene);
+        let effects = effects(&seed, scene, None);
+        let made = |(_, what): &(usize, &String)| what.starts_with("make the writable");
+        let (n, _) = effects.iter().enumerate().filter(made).nth(1).unwrap();
+        let bench = seed.duplicate(scene);
+        bench.host.arm(Fault::Fail(n));
+        let restored = restore(bench.pipeline(), None).unwrap().0.unwrap();
+        assert!(restored.warnings[0].contains("--item /home/inner"), "{restored:#?}");
+        let effects = bench.host.world().effects.clone();
+        let deleted = effects
+            .iter()
+            .skip(n)
+            .position(|it| it.starts_with("delete the subvolume") && it.ends_with("/1"));
+        let moved = effects.iter().skip(n).position(|it| it.starts_with("move the"));
+        assert!(deleted.is_some_and(|it| Some(it) < moved), "{effects:#?}");
+        assert_eq!(recovers(&bench, None, "a good end"), State::New);
+    }
+}
+
+#[test]
+fn what_somebody_sees_of_the_staging_directory_stays() {
+    for to in PLACES {
+        let bench = Bench::with_history_of(&NESTED);
+        let seen = Path::new("/@/.stillpoint-restore-09090909/x");
+        bench.host.world().show(seen, Path::new("/theirs"));
+        bench.host.arm(Fault::None);
+        let (restored, cleanup) = restore(bench.pipeline(), to).unwrap();
+        restored.unwrap();
+        let [left] = &cleanup.leftovers[..] else { panic!("{cleanup:?}") };
+        assert!(left.message.contains("still mounted at /theirs"), "{left:?}");
+        let effects = bench.host.world().effects.clone();
+        let removes = |it: &String| it.starts_with("remove ") && it.contains(".stillpoint-");
+        assert!(!effects.iter().any(removes), "{effects:?}");
+        assert_eq!(state(&bench, to, "a good end"), State::New);
+        bench.host.world().unmount(Path::new("/theirs"));
+        assert_eq!(recovers(&bench, to, "nobody sees it any more"), State::New);
+    }
+}
+
+#[test]
 fn whatever_happens_the_place_holds_the_old_or_the_new() {
     for (scene, to) in SCENES.into_iter().flat_map(|scene| PLACES.map(|to| (scene, to))) {
         let seed = Bench::with_history_of(scene);

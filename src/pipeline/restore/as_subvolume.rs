@@ -21,9 +21,9 @@ use crate::model::undo::{Identity, StagingDirectory, WaitingSubvolume};
 
 use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::query::{self, Query};
-use crate::pipeline::received::{reserve, wanted};
+use crate::pipeline::received::{delete_in, reserve, wanted};
 use crate::pipeline::select::finished_copies;
-use crate::pipeline::staging::{elsewhere, try_own_directory};
+use crate::pipeline::staging::{elsewhere, refuse_seen, try_own_directory};
 use crate::step::context::RunContext;
 use crate::step::error::{StepError, ledger_error};
 
@@ -140,6 +140,18 @@ struct Laid {
     warnings: Vec<String>,
 }
 
+/// Why there is no writable subvolume of a copy.
+struct Unmade {
+    error: StepError,
+    is_of_space: bool,
+}
+
+impl From<ActError> for Unmade {
+    fn from(error: ActError) -> Self {
+        Self { is_of_space: error.is_of_space(), error: error.into() }
+    }
+}
+
 /// One copy on its way to its place.
 struct Work<'a> {
     cx: RunContext<'a>,
@@ -177,7 +189,8 @@ impl Work<'_> {
             let name = number.to_string();
             // Joined with nothing, it would end in a slash.
             if part.below.as_os_str().is_empty() {
-                let received = self.make(staged, part, &name, whole.clone())?;
+                let received = self.make(staged, part, &name, whole.clone());
+                let received = received.map_err(|unmade| unmade.error)?;
                 host.act(&Action::Subvolume(received))?;
                 continue;
             }
@@ -191,8 +204,13 @@ impl Work<'_> {
                     laid.restitched.push(part.below.clone());
                     host.act(&Action::Subvolume(received))?;
                 }
-                Err(error) => {
+                Err(Unmade { error, is_of_space }) => {
                     self.cx.unless_stopped()?;
+                    // What others need there is not taken either, and what was there may go on as it is.
+                    if is_of_space {
+                        return Err(error);
+                    }
+                    delete_in(host, &staged.path, staged.identity.as_ref(), Some(&whole))?;
                     laid.warnings.push(said::is_not_put_back(&part.copy, &error));
                 }
             }
@@ -213,7 +231,7 @@ impl Work<'_> {
         part: &Part,
         name: &str,
         at: PathBuf,
-    ) -> Result<SubvolumeAction, StepError> {
+    ) -> Result<SubvolumeAction, Unmade> {
         let path = staged.path.join(name);
         let found = self.receive(staged, part, name)?;
         self.cx.host().act(&Action::Subvolume(SubvolumeAction::MakeWritable {
@@ -251,13 +269,16 @@ impl Work<'_> {
         Ok(lacking)
     }
 
-    fn receive(&self, staged: &Workplace, part: &Part, name: &str) -> Result<Subvolume, StepError> {
+    fn receive(&self, staged: &Workplace, part: &Part, name: &str) -> Result<Subvolume, Unmade> {
         let into = (staged.path.as_path(), staged.identity.as_ref());
         let leave = reserve(self.cx.host(), &self.place.beside, self.ignore_space)?;
         let wanted = wanted(self.cx, &part.copy, into, name, leave);
-        bracketed(self.cx, self.engine, |engine, context| {
-            engine.restore_as_subvolume(context, &wanted, &mut |_| {})
-        })
+        let mut is_of_space = false;
+        let received = bracketed(self.cx, self.engine, |engine, context| {
+            let received = engine.restore_as_subvolume(context, &wanted, &mut |_| {});
+            received.inspect_err(|error| is_of_space = error.is_of_space())
+        });
+        received.map_err(|error| Unmade { error, is_of_space })
     }
 
     /// Moves what was made to its place. Answers where what lay there before is now.
@@ -284,7 +305,10 @@ impl Work<'_> {
             to: to.clone(),
         }))?;
         let (path, identity) = (staged.path.clone(), staged.identity.clone());
-        host.act(&Action::RemoveStaging { path, identity })?;
+        // What somebody sees there stays, and is told when all that the ledger holds goes.
+        if refuse_seen(host, &path).is_ok() {
+            host.act(&Action::RemoveStaging { path, identity })?;
+        }
         self.flush()?;
         if let Some(live) = &place.live {
             self.cx.unless_stopped()?;
