@@ -57,7 +57,7 @@ pub fn run(global: &Global, args: &PinArgs, pinned: bool) -> Verdict {
             "{} is no copy of job {} on host {ours}, so it is not marked",
             copy.id, args.job
         );
-        return Err(StepError::new(Trouble::Configuration, text).into());
+        return Err(StepError::new(Trouble::Usage, text).into());
     }
     let (id, troubles) = setup.session(|cx| pin(cx, engine, &copy, pinned))?;
     if global.json {

@@ -267,7 +267,7 @@ fn one_of<'c>(
             format!("{wanted} names {} copies in target {target} — name more of the id", many.len())
         }
     };
-    Err(StepError::new(Trouble::Configuration, text))
+    Err(StepError::new(Trouble::Usage, text))
 }
 
 /// What a person names goes where a snapshot says, or a base. Otherwise a person says where, unless the job has one item.
@@ -277,7 +277,7 @@ fn named_offer(
     item: Option<&str>,
     (foreign, known): &WithOwner,
 ) -> Result<Offer, StepError> {
-    let refused = |text: String| Err(StepError::new(Trouble::Configuration, text));
+    let refused = |text: String| Err(StepError::new(Trouble::Usage, text));
     let name = foreign.id.escape_debug();
     let items = pipeline.source(job).declared().unwrap_or_default();
     let said = item.map(|item| Some(item.to_owned()));

@@ -51,7 +51,7 @@ pub fn estimate(
             "no target of job {} can tell beforehand how much a copy would take; those of btrfs can",
             job.name
         );
-        return Err(StepError::new(Trouble::Configuration, text));
+        return Err(StepError::new(Trouble::Usage, text));
     }
     // A run would take the captures of this one for its own predecessors.
     let _lock = cx.pipeline.lock_job(cx.run, &job.name, cx.config().settings.lock_wait)?;

@@ -39,7 +39,7 @@ pub fn look(pipeline: Pipeline<'_>, name: &TargetName) -> Result<Loss, StepError
             false => format!("there is {}", known.join(", ")),
         };
         let text = format!("nothing is recorded of a target {name} — {known}");
-        return Err(StepError::new(Trouble::Configuration, text));
+        return Err(StepError::new(Trouble::Usage, text));
     }
     Ok(Loss {
         copies: history.copies(name)?,
@@ -67,7 +67,7 @@ fn refuse_present(pipeline: Pipeline<'_>, target: &Target) -> Result<(), StepErr
         "target {0} is there and its repository opens, so nothing was forgotten — take it out of the configuration first; if another repository is at its place on purpose, run `stillpoint prune --accept --target {0}`",
         target.name
     );
-    Err(StepError::new(Trouble::Configuration, text))
+    Err(StepError::new(Trouble::Usage, text))
 }
 
 /// The snapshots of which this target has its last good copy, and no other target of the job.

@@ -112,7 +112,7 @@ pub fn refuse_elsewhere(
 ) -> Result<(), StepError> {
     let Some(host) = pulled_from(config, query.job, copy) else { return Ok(()) };
     let text = format!("{} is of {host}, and its place is there — {instead}", copy.id);
-    Err(StepError::new(Trouble::Configuration, text))
+    Err(StepError::new(Trouble::Usage, text))
 }
 
 /// One copy of a job: `latest`, an id (six characters or more of it), or a run id. The first target in

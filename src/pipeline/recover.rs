@@ -100,7 +100,7 @@ pub fn give_up(pipeline: Pipeline<'_>, run: &RunId) -> Result<Recovery, StepErro
             false => format!("these hold something: {}", dead.join(", ")),
         };
         return Err(StepError::new(
-            Trouble::Configuration,
+            Trouble::Usage,
             format!("there is no dead run {run} — {known}"),
         ));
     }

@@ -97,7 +97,7 @@ pub fn restore(
             "job {} stores what commands print, which has no place on this machine — write it out with --stdout, or name a directory with --to",
             query.job
         );
-        return Err(StepError::new(Trouble::Configuration, text));
+        return Err(StepError::new(Trouble::Usage, text));
     }
     if wanted.to.is_none() {
         query::refuse_elsewhere(cx.config(), query, &copy, RESTORE_HERE)?;
@@ -254,7 +254,7 @@ fn destination(
     to: &Path,
     wanted: &Wanted,
 ) -> Result<Option<PathState>, StepError> {
-    let refused = |text: String| Err(StepError::new(Trouble::Configuration, text));
+    let refused = |text: String| Err(StepError::new(Trouble::Usage, text));
     let found = host.path_state(to)?;
     match &found {
         Some(state) if state.kind != PathKind::Directory => {

@@ -295,7 +295,7 @@ fn what_is_held_for_a_lost_disk_goes_when_it_is_forgotten() {
     assert_eq!(bench.run().outcome, Outcome::Ok);
     let shelf = TargetName::new("shelf").unwrap();
     let present = forget::look(bench.pipeline(), &shelf).unwrap_err();
-    assert_eq!(present.trouble, Trouble::Configuration);
+    assert_eq!(present.trouble, Trouble::Usage);
     assert!(present.message.contains("is there and its repository opens"), "{present}");
     let unknown = forget::look(bench.pipeline(), &TargetName::new("slef").unwrap()).unwrap_err();
     assert!(unknown.message.contains("there is pool, shelf"), "{unknown}");

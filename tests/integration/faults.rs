@@ -345,7 +345,7 @@ fn a_hook_in_the_ledger_that_never_succeeds_can_be_given_up() {
 
     let typo = RunId::parse("0badc0de").unwrap();
     let error = give_up(bench.pipeline(), &typo).unwrap_err();
-    assert_eq!(error.trouble, Trouble::Configuration);
+    assert_eq!(error.trouble, Trouble::Usage);
     assert!(error.message.ends_with(run.as_str()), "{error}");
     // Nobody else's hook is given up with it.
     let other = RunId::parse("0000ffff").unwrap();

@@ -198,7 +198,7 @@ fn nothing_is_laid_out_in_what_is_in_use_by_whatever_name() {
     ] {
         let (result, cleanup) = restore_to(&bench, Some(to)).unwrap();
         let error = result.unwrap_err();
-        assert_eq!(error.trouble, Trouble::Configuration, "{error}");
+        assert_eq!(error.trouble, Trouble::Usage, "{error}");
         assert!(error.message.contains(says), "{error}");
         assert!(error.message.contains("name a directory outside"), "{error}");
         assert_eq!(cleanup.leftovers, []);

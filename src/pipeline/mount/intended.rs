@@ -32,7 +32,7 @@ pub(super) fn intended(host: &dyn Host, at: &Path) -> Result<ServedMount, StepEr
         Some(state) if state.kind == PathKind::Directory && state.empty => {}
         _ => {
             let text = format!("{} is not an empty directory", at.shown());
-            return Err(StepError::new(Trouble::Configuration, text));
+            return Err(StepError::new(Trouble::Usage, text));
         }
     }
     let before = host.mounts()?.into_iter().filter(|entry| entry.at == at);

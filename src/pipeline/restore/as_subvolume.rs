@@ -93,7 +93,7 @@ fn path_of(copy: &Copy) -> Result<PathBuf, StepError> {
     let path = item.map(Path::new).filter(|path| path.is_absolute());
     path.map(Path::to_owned).ok_or_else(|| {
         let text = format!("{} is no copy of a subvolume — restore it as files", copy.id);
-        StepError::new(Trouble::Configuration, text)
+        StepError::new(Trouble::Usage, text)
     })
 }
 

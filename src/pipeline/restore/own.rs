@@ -137,7 +137,7 @@ fn parts(host: &dyn Host, sight: &Sight<'_>, directory: &Path) -> Vec<(PathBuf, 
 pub(super) fn refuse_inside(host: &dyn Host, config: &Config, to: &Path) -> Result<(), StepError> {
     let Some(why) = used(host, config, to)? else { return Ok(()) };
     let text = format!("{why}, so nothing was restored there — name a directory outside of it");
-    Err(StepError::new(Trouble::Configuration, text))
+    Err(StepError::new(Trouble::Usage, text))
 }
 
 /// What is in use of a directory, or of what it lies in, in words.

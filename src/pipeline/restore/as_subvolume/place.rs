@@ -176,5 +176,5 @@ fn refuse_own(cx: RunContext<'_>, at: &Path) -> Result<(), StepError> {
 }
 
 fn refused<T>(text: String) -> Result<T, StepError> {
-    Err(StepError::new(Trouble::Configuration, text))
+    Err(StepError::new(Trouble::Usage, text))
 }
