@@ -11,6 +11,7 @@ use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
 use super::absent;
+use super::alias::Ids;
 use super::closed;
 use super::engine_lock::bracketed;
 use super::steps::target::lock_for_deleting;
@@ -64,6 +65,7 @@ pub fn init(cx: RunContext<'_>, engine: &dyn Engine, wanted: Wanted) -> Result<R
         );
         return Err(StepError::new(Trouble::Environment, text));
     }
+    Ids::of(cx.pipeline).refuse_second(target, &[])?;
     let noted = closed::after_init(cx, target, probe.repository_id.as_deref(), created.is_some());
     let (warning, unrecorded) = match noted {
         Ok(warning) => (warning, None),

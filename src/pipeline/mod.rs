@@ -5,6 +5,7 @@
 
 pub mod absent;
 pub mod adopt;
+mod alias;
 pub mod closed;
 pub mod diff;
 pub mod engine_lock;

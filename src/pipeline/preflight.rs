@@ -11,13 +11,18 @@ use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 
 use super::absent::{self, Presence};
+use super::alias::Ids;
 use super::trust::programs_of;
 
 /// Asks every target, every source and every program of a hook. Each answer is under the name of what was asked.
 pub fn preflight(pipeline: Pipeline<'_>) -> Findings {
     let mut findings = Findings::new();
+    let all: Vec<&Target> = pipeline.config.targets.iter().collect();
+    let mut ids = Ids::of(pipeline);
     for target in &pipeline.config.targets {
-        findings.push((format!("target {}", target.name), probe(pipeline, target)));
+        let found = probe(pipeline, target);
+        let found = found.and_then(|it| ids.refuse_second(target, &all).map(|()| it));
+        findings.push((format!("target {}", target.name), found));
     }
     for job in &pipeline.config.jobs {
         findings.extend(of_job(pipeline, job));

@@ -18,6 +18,7 @@ mod told;
 pub use told::{Pruned, Request, Ruling};
 
 use super::absent::{self, Presence};
+use super::alias::Ids;
 use super::closed;
 use super::pin::mark_remembered;
 use super::select;
@@ -105,6 +106,7 @@ fn prune_target(
         return Ok(());
     }
     let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
+    Ids::of(cx.pipeline).refuse_second(target, &[])?;
     let engine = cx.pipeline.engine(target);
     if !target.append_only {
         pruned.refusals.extend(mark_remembered(cx, engine));

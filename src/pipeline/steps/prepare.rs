@@ -9,6 +9,7 @@ use crate::model::outcome::Trouble;
 use crate::model::target::Target;
 
 use crate::pipeline::absent::{self, Presence};
+use crate::pipeline::alias::Ids;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 use crate::step::recorder::{Done, Recorder};
@@ -58,6 +59,13 @@ pub fn look_for<'a>(
         absent.insert(target.name.clone(), why);
         false
     });
+    let beside: Vec<&Target> = looked.wanted.iter().map(|(target, _)| *target).collect();
+    let mut ids = Ids::of(cx.pipeline);
+    for (target, found) in &mut looked.wanted {
+        if found.is_ok() {
+            *found = ids.refuse_second(target, &beside);
+        }
+    }
     for (target, why) in &looked.absent {
         rec.step("prepare", Some(target), None, |_| Ok(((), Done::skipped(why))));
     }

@@ -145,6 +145,7 @@ impl FakeBorg {
                 ],
             },
             Some("compact" | "check") => ok(String::new()),
+            _ if args == ["--version"] => ok("borg 1.2.4\n".into()),
             _ => panic!("the fake borg was not told about: {args:?}"),
         }
     }
