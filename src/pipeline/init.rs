@@ -47,6 +47,8 @@ pub struct Ready {
 pub fn init(cx: RunContext<'_>, engine: &dyn Engine, wanted: Wanted) -> Result<Ready, StepError> {
     let target = engine.target();
     require_mount(cx, target)?;
+    // Before it is taken at the place that it has under this name.
+    Ids::of(cx.pipeline).refuse_second(target, &[])?;
     let created = {
         let _lock = lock_for_deleting(cx.pipeline, cx.run, target)?;
         match wanted {
@@ -65,7 +67,6 @@ pub fn init(cx: RunContext<'_>, engine: &dyn Engine, wanted: Wanted) -> Result<R
         );
         return Err(StepError::new(Trouble::Environment, text));
     }
-    Ids::of(cx.pipeline).refuse_second(target, &[])?;
     let noted = closed::after_init(cx, target, probe.repository_id.as_deref(), created.is_some());
     let (warning, unrecorded) = match noted {
         Ok(warning) => (warning, None),

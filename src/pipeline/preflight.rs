@@ -20,8 +20,7 @@ pub fn preflight(pipeline: Pipeline<'_>) -> Findings {
     let all: Vec<&Target> = pipeline.config.targets.iter().collect();
     let mut ids = Ids::of(pipeline);
     for target in &pipeline.config.targets {
-        let found = probe(pipeline, target);
-        let found = found.and_then(|it| ids.refuse_second(target, &all).map(|()| it));
+        let found = ids.refuse_second(target, &all).and_then(|()| probe(pipeline, target));
         findings.push((format!("target {}", target.name), found));
     }
     for job in &pipeline.config.jobs {

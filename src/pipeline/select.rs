@@ -1,5 +1,7 @@
 //! What a person means by names: jobs and targets of the configuration, and what the targets list.
 
+use std::collections::BTreeSet;
+
 use crate::engine::Engine;
 use crate::model::copy::Copy;
 use crate::model::job::{Config, Job, Part, Scope};
@@ -12,7 +14,7 @@ use crate::step::error::StepError;
 
 use super::absent;
 
-/// The jobs of these names, or all of them.
+/// The jobs of these names, each once, or all of them.
 ///
 /// # Errors
 /// When one is not in the configuration.
@@ -20,7 +22,8 @@ pub fn jobs<'a>(config: &'a Config, names: &[JobName]) -> Result<Vec<&'a Job>, S
     if names.is_empty() {
         return Ok(config.jobs.iter().collect());
     }
-    names.iter().map(|name| job(config, name)).collect()
+    let mut met = BTreeSet::new();
+    names.iter().filter(|name| met.insert(*name)).map(|name| job(config, name)).collect()
 }
 
 /// The job of this name.

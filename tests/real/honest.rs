@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use crate::bench_machine::{COPIED, HOST, Machine, Ran, command, must};
+use crate::restore::Bound;
 
 #[test]
 fn a_copied_target_does_not_ask_for_what_retention_just_deleted() {
@@ -231,10 +232,61 @@ capture = "none"
 "#;
     let machine = Machine::new(two_names);
     std::os::unix::fs::symlink(machine.path(""), machine.path("link")).unwrap();
-    let ran = machine.run(&["check-config", "--online"]).expect(0);
-    assert_eq!(ran.stdout.matches(" free").count(), 3, "{}", ran.stdout);
+    let ran = machine.run(&["check-config", "--online"]).expect(3);
+    assert_eq!(ran.stdout.matches(" free").count(), 2, "{}", ran.stdout);
+    ran.says("targets r and r2 are the same repository under two names");
     machine.run(&["run"]).expect(3).says("targets r and r2 mean the same repository");
     assert_eq!((machine.copies("b").len(), machine.copies("r").len()), (1, 1));
+}
+
+/// No path tells it.
+#[test]
+fn a_repository_that_is_seen_a_second_time_elsewhere_gets_no_second_copy() {
+    let twice = r#"
+[targets.b2.borg]
+repository = "{root}/again/repo-b"
+passphrase-file = "{root}/pass"
+[targets.r2.restic]
+repository = "local:{root}/again/repo-r"
+password-file = "{root}/pass"
+[targets.s.streams]
+directory = "{root}/out"
+[targets.s2.streams]
+directory = "{root}/again/out"
+[jobs.host]
+targets = ["b", "b2", "r", "r2"]
+[jobs.host.files]
+paths = ["{root}/src"]
+capture = "none"
+"#;
+    let machine = Machine::new(twice);
+    for name in ["again", "out"] {
+        std::fs::create_dir(machine.path(name)).unwrap();
+    }
+    let again = Bound::new(&machine.path(""), machine.path("again"));
+    machine.run(&["init", "s"]).expect(0);
+    let are_same =
+        |one: &str| format!("targets {one} and {one}2 are the same repository under two names");
+    // No engine was asked yet which repository it is.
+    let mut ran = machine.run(&["run", "host"]).expect(3);
+    for target in ["b", "r"] {
+        ran = ran.says(&are_same(target));
+        assert_eq!(machine.copies(target).len(), 1, "{target}");
+    }
+    machine.run(&["run", "host", "--target", "b2"]).expect(3).says(&are_same("b"));
+    machine.run(&["prune", "--target", "r2"]).expect(3).says(&are_same("r"));
+    machine.run(&["init", "--moved", "b2"]).expect(3).says(&are_same("b"));
+    machine.run(&["init", "--existing", "s2"]).expect(3).says(&are_same("s"));
+    let mut ran = machine.run(&["check-config", "--online"]).expect(3);
+    for target in ["b", "r", "s"] {
+        ran = ran.says(&are_same(target));
+    }
+    // Where it is another one now, what was remembered is of then.
+    drop(again);
+    let ran = machine.run(&["check-config", "--online"]).expect(4);
+    assert!(!ran.stdout.contains("under two names"), "{}", ran.stdout);
+    machine.run(&["run", "host"]).expect(4);
+    assert_eq!((machine.copies("b").len(), machine.copies("r").len()), (2, 2));
 }
 
 #[test]

@@ -661,12 +661,12 @@ fn a_bind_mount_does_not_hide_what_is_in_use() {
 }
 
 /// A directory that shows another one, until the end.
-struct Bound {
+pub(crate) struct Bound {
     at: PathBuf,
 }
 
 impl Bound {
-    fn new(from: &Path, at: PathBuf) -> Self {
+    pub(crate) fn new(from: &Path, at: PathBuf) -> Self {
         must("mount", &["--bind", from.to_str().unwrap(), at.to_str().unwrap()]);
         Self { at }
     }

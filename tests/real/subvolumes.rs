@@ -612,6 +612,19 @@ fn what_cannot_be_sent_is_told_and_nothing_is_silently_empty() {
     scene.machine.run(&["run"]).expect(13).says("home/nested").says("leave-out");
     scene.configure("", "leave-out = [\"{root}/disk/home/nested\"]");
     scene.machine.run(&["run"]).expect(0);
+    // What is no subvolume cannot be left out, but for the way to one that is.
+    let private = scene.home().join("private");
+    fs::create_dir(&private).unwrap();
+    fs::write(private.join("z"), "z").unwrap();
+    scene.configure("", "leave-out = [\"{root}/disk/home/nested\", \"{root}/disk/home/private\"]");
+    let told = "home/private: no subvolume, so it is in the copy, although leave-out names it";
+    scene.machine.run(&["run"]).expect(12).says(told);
+    scene.machine.run(&["check-config", "--online"]).expect(0).says(told);
+    let inner = scene.disk.path("home/private/inner");
+    must("btrfs", &["-q", "subvolume", "create", &inner]);
+    let report = scene.machine.run(&["--json", "run", "home", "home"]).expect(0).json();
+    assert_eq!(report["jobs"].as_array().unwrap().len(), 1, "a job that is named twice");
+    must("btrfs", &["-q", "subvolume", "delete", &inner]);
     // As a subvolume of its own, and one that is none beside it.
     let paths =
         "paths = [\"{root}/disk/home\", \"{root}/disk/home/nested\", \"{root}/disk/directory\"]";

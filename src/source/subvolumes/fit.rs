@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::capture::far::FarSubvolume;
 use crate::capture::survey::{self, Volume};
 use crate::capture::{self, Provider};
-use crate::host::{Host, Subvolume, mount_of};
+use crate::host::{Host, PathKind, Subvolume, mount_of};
 use crate::model::job::{Job, SubvolumesSource};
 use crate::model::names::HostName;
 use crate::model::outcome::Trouble;
@@ -25,6 +25,8 @@ pub(super) struct Fit {
     /// What lies in it and is an empty directory in a snapshot: other subvolumes, which the job does not name and does
     /// not leave out.
     pub absent: Vec<PathBuf>,
+    /// What the job would leave out, and cannot: no subvolume, so it is in the snapshot. Not looked for on other machines.
+    pub kept_in: Vec<PathBuf>,
 }
 
 /// A subvolume of which snapshots can be made.
@@ -95,7 +97,8 @@ pub(super) fn examine(
                     || job.leave_out.iter().any(|path| nested.starts_with(path))
             };
             let absent = far.nested.iter().filter(|nested| !is_named(nested)).cloned().collect();
-            Ok(Fit { origin: Origin::There(far, from.host.clone()), absent })
+            let origin = Origin::There(far, from.host.clone());
+            Ok(Fit { origin, absent, kept_in: Vec::new() })
         }
     }
 }
@@ -124,6 +127,7 @@ fn examine_here(host: &dyn Host, job: &SubvolumesSource, path: &Path) -> Result<
             || job.leave_out.iter().any(|path| nested.starts_with(host.canonical(path)))
     };
     let mut absent = host.nested_subvolumes(&at)?;
+    let kept_in = kept_in(host, job, (&at, &found), &absent)?;
     absent.retain(|nested| {
         let is_ours = found.is_top_level() && survey::is_snapshot_of_ours(&at, nested)
             || survey::staging_of_ours(host, &at, nested).is_some();
@@ -136,7 +140,29 @@ fn examine_here(host: &dyn Host, job: &SubvolumesSource, path: &Path) -> Result<
         }
     }
     let volume = Volume { at, mount, is_subvolume: true, subvolume: Some(found), swap_file };
-    Ok(Fit { origin: Origin::Here(volume), absent })
+    Ok(Fit { origin: Origin::Here(volume), absent, kept_in })
+}
+
+/// What the job would leave out of a subvolume, and is part of it all the same. A directory in which other subvolumes lie
+/// stands for those.
+fn kept_in(
+    host: &dyn Host,
+    job: &SubvolumesSource,
+    (at, found): (&Path, &Subvolume),
+    nested: &[PathBuf],
+) -> Result<Vec<PathBuf>, StepError> {
+    let mut kept = Vec::new();
+    for path in job.leave_out.iter().map(|path| host.canonical(path)) {
+        if !path.starts_with(at) || nested.iter().any(|nested| nested.starts_with(&path)) {
+            continue;
+        }
+        let is_something =
+            host.path_state(&path)?.is_some_and(|it| it.kind != PathKind::Directory || !it.empty);
+        if is_something && holds(host, found, &path)? {
+            kept.push(path);
+        }
+    }
+    Ok(kept)
 }
 
 /// Whether a file lies in a subvolume, and in none that lies in it. It may be seen there by another mount.
@@ -161,9 +187,26 @@ pub(super) fn hindered(fit: &Fit) -> Option<String> {
 /// What to say of what a copy will lack.
 pub(super) fn said(fit: &Fit) -> String {
     let names: Vec<String> = fit.absent.iter().map(|path| path.shown().to_string()).collect();
+    let is_text =
+        |path: &PathBuf| path.to_str().is_some_and(|text| !text.contains(char::is_control));
+    let nameless = match fit.absent.iter().all(is_text) {
+        true => "",
+        false => "; rename those that no configuration can name",
+    };
     format!(
-        "{} holds other subvolumes, which no snapshot of it holds: {} — add them to paths, or to leave-out if they need not be",
+        "{} holds other subvolumes, which no snapshot of it holds: {} — add them to paths, or to leave-out if they need not be{nameless}",
         fit.origin.at().shown(),
         names.join(", ")
     )
+}
+
+/// What to say of what a copy will hold although it was to be left out, if there is any.
+pub(super) fn said_of_kept(fit: &Fit) -> Option<String> {
+    let names: Vec<String> = fit.kept_in.iter().map(|path| path.shown().to_string()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "{}: no subvolume, so it is in the copy, although leave-out names it — make it a subvolume (btrfs subvolume create), or take it out of leave-out",
+            names.join(", ")
+        )
+    })
 }

@@ -63,6 +63,9 @@ pub(super) fn hold<'a>(
             }
             Ok((fit, Done::ok("a subvolume that can be sent")))
         });
+        if let Some(kept) = fit.as_ref().and_then(fit::said_of_kept) {
+            rec.warn(kept);
+        }
         found.extend(fit.map(|fit| (item, fit)));
     }
     if found.is_empty() {

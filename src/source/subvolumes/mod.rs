@@ -113,7 +113,8 @@ impl Source for Subvolumes<'_> {
                 Some(existing) => Some(existing::preflight(pipeline, &found, existing)?),
                 None => fit::hindered(&found),
             };
-            let told: Vec<String> = fit.into_iter().chain(lacking).collect();
+            let kept_in = fit::said_of_kept(&found);
+            let told: Vec<String> = fit.into_iter().chain(lacking).chain(kept_in).collect();
             Ok(match told.is_empty() {
                 true => "a subvolume that can be sent".to_owned(),
                 false => told.join("; "),
