@@ -125,10 +125,12 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // What is mounted in it first; a failed test must not leave a loop device.
+        // What is mounted in it first, and where a test had it mounted elsewhere: one that failed leaves no loop device.
         for _ in 0..3 {
             let _ = command("umount").args(["--recursive", "--quiet"]).arg(&self.at).status();
         }
+        let everywhere = ["--all-targets", "--recursive", "--quiet", &self.device];
+        let _ = command("umount").args(everywhere).status();
         let _ = command("losetup").args(["--detach", &self.device]).status();
     }
 }

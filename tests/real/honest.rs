@@ -283,9 +283,9 @@ capture = "none"
     }
     // Where it is another one now, what was remembered is of then.
     drop(again);
-    let ran = machine.run(&["check-config", "--online"]).expect(4);
+    let ran = machine.run(&["check-config", "--online"]).expect(10);
     assert!(!ran.stdout.contains("under two names"), "{}", ran.stdout);
-    machine.run(&["run", "host"]).expect(4);
+    machine.run(&["run", "host"]).expect(10);
     assert_eq!((machine.copies("b").len(), machine.copies("r").len()), (2, 2));
 }
 
