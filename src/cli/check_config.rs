@@ -63,7 +63,14 @@ fn file<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
 struct Finding {
     subject: String,
     ok: bool,
+    #[serde(skip)]
+    word: &'static str,
     detail: String,
+}
+
+/// Whether a run makes copies all the same, and says then what they lack.
+fn is_mere_warning(trouble: Trouble) -> bool {
+    matches!(trouble, Trouble::Warning | Trouble::Incomplete)
 }
 
 fn row(problem: &config::Problem) -> Row {
@@ -132,7 +139,7 @@ fn check(
         };
         render::json(&Document {
             schema: SCHEMA,
-            valid: troubles.is_empty(),
+            valid: troubles.iter().copied().all(is_mere_warning),
             problems: unfit.into_iter().map(unfit_row).collect(),
             warnings: warnings.iter().map(row).collect(),
             online,
@@ -156,7 +163,12 @@ fn check(
 
 fn finding((subject, answer): (String, Result<String, StepError>)) -> Finding {
     let ok = answer.is_ok();
-    Finding { subject, ok, detail: answer.unwrap_or_else(|error| error.message) }
+    let word = match &answer {
+        Ok(_) => "ok  ",
+        Err(error) if is_mere_warning(error.trouble) => "warn",
+        Err(_) => "FAIL",
+    };
+    Finding { subject, ok, word, detail: answer.unwrap_or_else(|error| error.message) }
 }
 
 fn show_values(values: Option<&[Origin]>) -> anyhow::Result<()> {
@@ -168,7 +180,7 @@ fn show_values(values: Option<&[Origin]>) -> anyhow::Result<()> {
 
 fn show_findings(findings: &[Finding]) -> anyhow::Result<()> {
     for finding in findings {
-        let word = if finding.ok { "ok  " } else { "FAIL" };
+        let word = finding.word;
         let detail = render::hanging(&finding.detail, "      ");
         render::text(&format!("{word}  {}: {detail}", finding.subject))?;
     }
@@ -182,6 +194,10 @@ fn verdict(config: &Config, troubles: &[Trouble]) -> String {
         size::counted(config.jobs.len() as u64, "job", "jobs"),
         size::counted(config.targets.len() as u64, "target", "targets")
     );
-    let word = if troubles.is_empty() { "valid" } else { "not fit for a run" };
+    let word = match troubles {
+        [] => "valid",
+        some if some.iter().copied().all(is_mere_warning) => "valid, with warnings",
+        _ => "not fit for a run",
+    };
     format!("{}: {word} ({counted})", files.join(", "))
 }

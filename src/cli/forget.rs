@@ -17,7 +17,7 @@ use super::setup::{Setup, Use};
 /// Arguments of `forget-target`.
 #[derive(Debug, Args)]
 pub struct ForgetArgs {
-    /// The target; one that is in the configuration must not be there
+    /// The target; while it is still in the configuration, its disk must be away
     #[arg(value_name = "TARGET", value_parser = target_name)]
     target: TargetName,
     /// Do not ask

@@ -26,7 +26,7 @@ pub struct PinArgs {
     /// The copy of this target
     #[arg(long, value_name = "TARGET", value_parser = target_name)]
     target: Option<TargetName>,
-    /// The stream of a commands job; files for copies of files
+    /// The subvolume, by its path in the job, or the stream of a commands job; files for copies of files
     #[arg(long, value_name = "ITEM")]
     item: Option<String>,
 }

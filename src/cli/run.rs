@@ -51,7 +51,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Verdict {
     }
     if global.json {
         render::json(&report)?;
-    } else if !global.quiet || report.outcome != Outcome::Ok {
+    } else if !global.quiet || report.exit_code != Some(0) {
         render::text(&summary(&report))?;
     }
     Ok(report.troubles)

@@ -365,7 +365,7 @@ impl EngineError {
             }
             EngineError::Refused { .. } => "look at the repository before you use it: it is not what it was".into(),
             EngineError::Denied { .. } => {
-                "what a key may do stands in authorized_keys there, behind --allow; for a target whose copies this machine may not delete, say append-only = true".into()
+                "what a key may do, and for whose copies it is, stands in authorized_keys there, behind --allow and --host; a target whose copies this machine may not delete is append-only = true here".into()
             }
             EngineError::NoSource { .. } => "check the job's paths; nothing was deleted".into(),
             EngineError::Sender { hint, .. } => hint.clone(),

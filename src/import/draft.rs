@@ -253,7 +253,7 @@ pub(super) fn stored_in(path: &str) -> (Pair, String) {
 }
 
 /// What is said of a directory on another machine.
-pub(super) const THERE: &str = "Stillpoint must be on that machine as well: see the README. What was sent there is sent again once, unless a key that may adopt has it adopted";
+pub(super) const THERE: &str = "Stillpoint must be on that machine as well, or remote-side = \"btrfs-progs\" be said here: see the README. What was sent there is sent again once, unless Stillpoint is there and a key that may adopt has it adopted";
 
 /// The key of streams that are to be encrypted, and what is to be done first. `said` is what asks for it.
 pub(super) fn encrypted(said: impl fmt::Display) -> (Pair, String) {

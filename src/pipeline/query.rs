@@ -423,7 +423,7 @@ fn latest<'a>(
     if streams.len() > 1 {
         let names: Vec<&str> = streams.iter().map(|item| item.unwrap_or(NAMELESS)).collect();
         let text = format!(
-            "job {} has several streams — choose one with --item: {}",
+            "job {} has copies of several subvolumes or streams — choose one with --item: {}",
             query.job,
             names.join(", ")
         );

@@ -121,6 +121,10 @@ fn what_snapper_makes_is_sent_and_snapper_goes_on_as_it_does() {
     let fifth = snapper.makes();
     set_read_only(&snapper.at(&fifth), false);
     up_to_date(&scene);
+    let told = format!(
+        "newer, and not sent, since it can be or was written to since it was made: home/.snapshots/{fifth}/"
+    );
+    scene.machine.run(&["run"]).expect(0).says(&told);
     fs::write(snapper.at(&fifth).join("forged"), "x").unwrap();
     must("sync", &["-f", snapper.at(&fifth).to_str().unwrap()]);
     set_read_only(&snapper.at(&fifth), true);

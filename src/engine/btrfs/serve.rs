@@ -226,7 +226,9 @@ impl Desk<'_> {
     /// Refuses copies of other hosts than the key is for.
     fn require_own(&self, ask: &Ask) -> Result<(), Refusal> {
         let Some(host) = &self.served.host else { return Ok(()) };
-        let of_others = || Refusal::NotAllowed(format!("this key is for copies of {host}"));
+        let of_others = || {
+            Refusal::NotAllowed(format!("this key is for copies of {host}, and these are not its"))
+        };
         let is_own = match ask {
             Ask::Receive(receive) => receive.host == *host,
             Ask::Adopt { copies } => copies.iter().all(|it| it.host == *host),

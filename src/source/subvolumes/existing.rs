@@ -59,6 +59,38 @@ impl<'a> Looked<'a> {
             .filter_map(move |mount| Some(mount.at.join(path.strip_prefix(&mount.root).ok()?)))
     }
 
+    /// What to say of those that are newer than the one to send and are none: that one would look up to date for ever.
+    ///
+    /// # Errors
+    /// When they cannot be looked at.
+    pub fn newer(
+        &self,
+        host: &dyn Host,
+        volume: &Volume,
+        newest: &Subvolume,
+    ) -> Result<String, StepError> {
+        let origin = volume.subvolume.as_ref().and_then(|it| it.uuid.as_ref());
+        let all = host.subvolumes_on(&volume.mount.source)?;
+        let is_newer = |path: &Path, found: &Subvolume| {
+            found.parent_uuid.as_ref() == origin
+                && found.made_in > newest.made_in
+                && self.is_called_so(path)
+                && !self.is_wanted(path, found)
+        };
+        let newer: Vec<String> = all
+            .iter()
+            .filter(|(path, found)| is_newer(path, found))
+            .map(|(path, _)| path.shown().to_string())
+            .collect();
+        Ok(match newer.is_empty() {
+            true => String::new(),
+            false => format!(
+                "; newer, and not sent, since it can be or was written to since it was made: {}",
+                newer.join(", ")
+            ),
+        })
+    }
+
     /// What to say where none is to be sent; of the subvolume, these snapshots are there that cannot be changed now.
     pub fn none<'t>(
         &self,

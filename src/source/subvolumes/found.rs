@@ -116,8 +116,15 @@ impl Found<'_> {
         let Some(newest) = wanted.first() else {
             return Err(StepError::new(Trouble::JobFailed, self.none(cx, fit, &there)?));
         };
+        let newer = match self.which {
+            Which::Kept => String::new(),
+            Which::Existing(existing) => {
+                let volume = fit.origin.here().ok_or_else(elsewhere)?;
+                Looked::at(cx.host(), volume, existing)?.newer(cx.host(), volume, &newest.found)?
+            }
+        };
         let said = format!(
-            "{}, the newest {}",
+            "{}, the newest {}{newer}",
             counted(wanted.len() as u64, "snapshot", "snapshots"),
             told(newest)
         );

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::engine::BackupReport;
 use crate::model::job::{Job, SubvolumesSource};
 use crate::model::needs::{Needs, Network};
+use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::model::target::Target;
 use crate::step::context::{Pipeline, RunContext};
@@ -114,11 +115,17 @@ impl Source for Subvolumes<'_> {
                 None => fit::hindered(&found),
             };
             let kept_in = fit::said_of_kept(&found);
+            let trouble = lacking.as_ref().map(|_| Trouble::Incomplete);
+            let trouble = trouble.or(kept_in.as_ref().map(|_| Trouble::Warning));
             let told: Vec<String> = fit.into_iter().chain(lacking).chain(kept_in).collect();
-            Ok(match told.is_empty() {
+            let said = match told.is_empty() {
                 true => "a subvolume that can be sent".to_owned(),
                 false => told.join("; "),
-            })
+            };
+            match trouble {
+                None => Ok(said),
+                Some(trouble) => Err(StepError::new(trouble, said)),
+            }
         };
         self.subvolumes
             .paths
