@@ -12,6 +12,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::host::spec::words;
 use crate::host::sys::private;
 use crate::host::{
     ActError, CommandSpec, Completed, Host, LockError, LockGuard, LockMode, RunError, Subvolume,
@@ -188,7 +189,7 @@ pub enum CaptureError {
         path: PathBuf,
     },
     /// A tool failed.
-    #[error("{command} failed ({exit}): {stderr_tail}")]
+    #[error("{command} failed ({exit}): {}", words(stderr_tail))]
     Failed {
         /// The command as it was run, secrets masked.
         command: String,
@@ -300,7 +301,7 @@ fn run(host: &dyn Host, spec: &CommandSpec) -> Result<Completed, CaptureError> {
     Err(CaptureError::Failed {
         command: spec.display(),
         exit: completed.exit.to_string(),
-        stderr_tail: completed.last_lines(5),
+        stderr_tail: completed.last_words(5),
     })
 }
 

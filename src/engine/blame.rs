@@ -23,16 +23,6 @@ pub(super) fn culprit_of<'c>(
     by_itself.or_else(killed).or_else(|| ended.find(|(_, completed)| !completed.success()))
 }
 
-/// The last lines in which a process says something to people: what verbs of ours tell each other is none of it.
-pub(super) fn said(completed: &Completed, count: usize) -> String {
-    let all = completed.last_lines(usize::MAX);
-    let is_for_people = |line: &&str| {
-        !(line.starts_with('{') && serde_json::from_str::<serde_json::Value>(line).is_ok())
-    };
-    let lines: Vec<&str> = all.lines().filter(is_for_people).collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,9 +30,6 @@ mod tests {
     use std::time::Duration;
 
     use crate::host::{Effect, Exit, Tool};
-    use crate::tools::btrfs::command::Told;
-    use crate::tools::btrfs::parts::told_of;
-    use crate::tools::btrfs::stream::StreamError;
 
     fn ended(exit: Exit, dismissed: bool) -> Completed {
         let (stdout, stderr_tail) = (Vec::new(), Vec::new());
@@ -77,19 +64,5 @@ mod tests {
             let (found, _) = culprit(&before, &last, &chained).unwrap();
             assert_eq!(found.display(), who, "{chained:?}");
         }
-    }
-
-    #[test]
-    fn what_verbs_tell_each_other_is_not_shown_to_people() {
-        let error = StreamError::Version(3);
-        let told = serde_json::to_string(&Told::default()).unwrap();
-        let unfit = told_of(&error).unwrap();
-        let stderr = format!("{told}\n{unfit}\nstillpoint: {error}\n{told}\n");
-        let completed =
-            Completed { stderr_tail: stderr.into_bytes(), ..ended(Exit::Code(1), false) };
-        assert_eq!(said(&completed, 3), format!("stillpoint: {error}"));
-        // A name that begins so is a name.
-        let completed = Completed { stderr_tail: b"{x}: no\n".to_vec(), ..completed };
-        assert_eq!(said(&completed, 3), "{x}: no");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::host::spec::words;
 use crate::host::{ActError, RunError, TrustError};
 use crate::model::names::TargetName;
 use crate::model::outcome::Trouble;
@@ -65,7 +66,7 @@ pub enum EngineError {
         found: &'static str,
     },
     /// The engine remembers the repository at another place.
-    #[error("the repository {repository} was at another place before: {detail}")]
+    #[error("the repository {repository} was at another place before: {}", words(detail))]
     Moved {
         /// The repository, as the engine is told it.
         repository: String,
@@ -74,7 +75,8 @@ pub enum EngineError {
     },
     /// There is a repository without what an engine's `init` writes last.
     #[error(
-        "the repository {repository} has no list of copies: either its `init` did not end, or the list was lost: {detail}"
+        "the repository {repository} has no list of copies: either its `init` did not end, or the list was lost: {}",
+        words(detail)
     )]
     Unfinished {
         /// The repository, as the engine is told it.
@@ -83,7 +85,7 @@ pub enum EngineError {
         detail: String,
     },
     /// Somebody else holds the repository's lock.
-    #[error("the repository {repository} is locked: {detail}")]
+    #[error("the repository {repository} is locked: {}", words(detail))]
     Locked {
         /// The repository, as the engine is told it.
         repository: String,
@@ -91,7 +93,7 @@ pub enum EngineError {
         detail: String,
     },
     /// Somebody reads a copy, or works on it, so that it cannot be deleted or judged now.
-    #[error("what is in {repository} is in use: {detail}")]
+    #[error("what is in {repository} is in use: {}", words(detail))]
     InUse {
         /// The repository, as the engine is told it.
         repository: String,
@@ -99,7 +101,7 @@ pub enum EngineError {
         detail: String,
     },
     /// No space is left in the repository, or its quota is used up.
-    #[error("no space is left for the repository {repository}: {detail}")]
+    #[error("no space is left for the repository {repository}: {}", words(detail))]
     Full {
         /// The repository, as the engine is told it.
         repository: String,
@@ -107,7 +109,7 @@ pub enum EngineError {
         detail: String,
     },
     /// The repository cannot be reached.
-    #[error("cannot reach the repository {repository}: {detail}")]
+    #[error("cannot reach the repository {repository}: {}", words(detail))]
     Unreachable {
         /// The repository, as the engine is told it.
         repository: String,
@@ -115,7 +117,7 @@ pub enum EngineError {
         detail: String,
     },
     /// The repository is damaged.
-    #[error("the repository {repository} is damaged: {detail}")]
+    #[error("the repository {repository} is damaged: {}", words(detail))]
     Damaged {
         /// The repository, as the engine is told it.
         repository: String,
@@ -124,7 +126,8 @@ pub enum EngineError {
     },
     /// What the engine keeps on this machine for speed is damaged. It says nothing about the repository.
     #[error(
-        "the cache that {engine} keeps on this machine is damaged, not the repository: {detail}"
+        "the cache that {engine} keeps on this machine is damaged, not the repository: {}",
+        words(detail)
     )]
     CacheDamaged {
         /// The engine's name.
@@ -133,7 +136,7 @@ pub enum EngineError {
         detail: String,
     },
     /// Stored data was found damaged while copies went from one repository to another.
-    #[error("copying from target {from} to target {to} met damage in {}: {detail}", whose(*.source_only, .from, .to))]
+    #[error("copying from target {from} to target {to} met damage in {}: {}", whose(*.source_only, .from, .to), words(detail))]
     DamagedBetween {
         /// The target that was read.
         from: TargetName,
@@ -145,7 +148,7 @@ pub enum EngineError {
         detail: String,
     },
     /// The engine asked a question that only a person may answer (moved or unknown unencrypted repository).
-    #[error("{engine} refuses to use the repository {repository}: {detail}")]
+    #[error("{engine} refuses to use the repository {repository}: {}", words(detail))]
     Refused {
         /// The engine's name.
         engine: &'static str,
@@ -155,7 +158,7 @@ pub enum EngineError {
         detail: String,
     },
     /// The machine that has the repository does not let this one do it.
-    #[error("{repository} does not let this machine do it: {detail}")]
+    #[error("{repository} does not let this machine do it: {}", words(detail))]
     Denied {
         /// The repository, as the engine is told it.
         repository: String,
@@ -163,7 +166,7 @@ pub enum EngineError {
         detail: String,
     },
     /// The place that a restore writes to has no space left.
-    #[error("no space is left at {} for what is restored: {detail}", to.shown())]
+    #[error("no space is left at {} for what is restored: {}", to.shown(), words(detail))]
     DestinationFull {
         /// The directory that is restored to.
         to: std::path::PathBuf,
@@ -179,13 +182,13 @@ pub enum EngineError {
         detail: String,
     },
     /// There was nothing to read: every source is missing.
-    #[error("nothing could be read: {detail}")]
+    #[error("nothing could be read: {}", words(detail))]
     NoSource {
         /// What the engine said.
         detail: String,
     },
     /// What another machine sends of a snapshot did not come to its end; no copy was made.
-    #[error("{login} does not send the snapshot: {detail}")]
+    #[error("{login} does not send the snapshot: {}", words(detail))]
     Sender {
         /// Who logs in there.
         login: String,
@@ -227,7 +230,7 @@ pub enum EngineError {
         what: String,
     },
     /// The engine failed for a reason that has no variant of its own.
-    #[error("{command} failed ({exit}): {detail}")]
+    #[error("{command} failed ({exit}): {}", words(detail))]
     Failed {
         /// The command, secrets masked.
         command: String,
@@ -380,5 +383,16 @@ impl EngineError {
             | EngineError::Output { .. }
             | EngineError::Failed { .. } => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_engine_did_not_say_leaves_no_hole() {
+        let error = EngineError::Locked { repository: "/r".into(), detail: "\n".into() };
+        assert_eq!(error.to_string(), "the repository /r is locked: it said nothing");
     }
 }

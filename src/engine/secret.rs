@@ -93,9 +93,8 @@ fn output(host: &dyn Host, mut spec: CommandSpec) -> Result<Secret, EngineError>
     if completed.success() {
         return Ok(printed);
     }
-    let said = completed.last_lines(3);
-    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-    let what = format!("{} failed ({}){said}", spec.tool.name(), completed.exit);
+    let (exit, said) = (completed.exit, completed.last_words(3));
+    let what = format!("{} failed ({exit}): {said}", spec.tool.name());
     Err(EngineError::Secret { what })
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-pub(super) use super::blame::{culprit, culprit_of, said};
+pub(super) use super::blame::{culprit, culprit_of};
 use super::{Context, Engine, EngineError, Input, OnProgress, SentFrom, Snapshot, StillSubvolume};
 use crate::host::{Chained, CommandSpec, Completed, Host, PrivateView, Tool, Watch};
 use crate::model::event::Progress;
@@ -167,7 +167,7 @@ pub(super) fn base_changed(specs: &[CommandSpec], ended: &[Completed]) -> Option
 
 /// Why a process failed that works for a target.
 pub(super) fn failure(target: &Target, spec: &CommandSpec, completed: &Completed) -> EngineError {
-    let detail = said(completed, 5);
+    let detail = completed.last_words(5);
     // The words of the kernel stand at the end; a name before them may say anything.
     if detail.lines().any(|line| FULL.iter().any(|end| line.ends_with(end))) {
         return EngineError::Full { repository: target.repository.clone(), detail };

@@ -15,7 +15,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
-use super::blame::{culprit, said};
+use super::blame::culprit;
 use crate::host::{
     Chained, CommandSpec, Completed, Exit, Halt, Host, PipeEnd, RunError, Stream, Watch,
 };
@@ -259,7 +259,7 @@ fn ended(share: &CommandSpec, chained: Chained) -> Ended {
         Some(sender) if !was_killed && !last.is_own_failure() => Ended::Sent(sender),
         Some(_) | None => {
             let (command, exit) = (share.display(), last.exit);
-            Ended::Broken(format!("{command}: {exit} {}", said(&last, 3)).trim().to_owned())
+            Ended::Broken(format!("{command} failed ({exit}): {}", last.last_words(3)))
         }
     }
 }

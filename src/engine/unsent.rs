@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::sent::said;
 use super::tree::LONGEST_PATH;
 use super::{Context, EngineError, SentFrom, StillSubvolume};
 use crate::host::{CommandSpec, Completed, PrivateView, Stream};
@@ -59,7 +58,7 @@ fn too_long(
     spec: &CommandSpec,
     ended: &Completed,
 ) -> Option<EngineError> {
-    let why = said(ended, 5);
+    let why = ended.last_words(5);
     if !why.lines().any(|line| line.ends_with(TOO_LONG)) {
         return None;
     }

@@ -413,18 +413,88 @@ impl Completed {
         }
     }
 
-    /// The last `count` lines of standard error as text, for a message.
+    /// The last `count` lines of standard error as text, to be read by us.
     pub fn last_lines(&self, count: usize) -> String {
         let text = String::from_utf8_lossy(&self.stderr_tail);
         let lines: Vec<&str> =
             text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
         lines[lines.len().saturating_sub(count)..].join("\n")
     }
+
+    /// The last lines in which it says something to people, for a message that tells how it ended: what verbs of ours tell
+    /// each other is none of it. Also that it said nothing.
+    pub fn last_words(&self, count: usize) -> String {
+        words(&self.for_people(count)).to_owned()
+    }
+
+    /// The same for a message that tells nothing else of it, in which it is called so.
+    pub fn last_words_of(&self, who: &str, count: usize) -> String {
+        match (self.for_people(count), self.exit) {
+            (said, _) if !said.is_empty() => said,
+            (_, Exit::Code(code)) => format!("{who} ended with exit status {code} and {SILENCE}"),
+            (_, Exit::Signal(signal)) => {
+                format!("{who} was killed by signal {signal} and {SILENCE}")
+            }
+        }
+    }
+
+    fn for_people(&self, count: usize) -> String {
+        let all = self.last_lines(usize::MAX);
+        let is_for_people = |line: &&str| {
+            !(line.starts_with('{') && serde_json::from_str::<serde_json::Value>(line).is_ok())
+        };
+        let lines: Vec<&str> = all.lines().filter(is_for_people).collect();
+        lines[lines.len().saturating_sub(count)..].join("\n")
+    }
+}
+
+const SILENCE: &str = "said nothing";
+
+/// What a process said, for a message: it may have said nothing, and a message that ends in a colon tells nobody that.
+pub fn words(said: &str) -> &str {
+    match said.trim() {
+        "" => "it said nothing",
+        _ => said,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn ended(exit: Exit, stderr: &str) -> Completed {
+        Completed {
+            is_predicted: false,
+            exit,
+            stdout: Vec::new(),
+            stderr_tail: stderr.into(),
+            elapsed: Duration::ZERO,
+            dismissed: false,
+        }
+    }
+
+    #[test]
+    fn what_verbs_tell_each_other_is_not_shown_to_people() {
+        let told = r#"{"bytes":12,"whole":true}"#;
+        let stderr = format!("{told}\n\nstillpoint: no btrfs stream\n{told}\n");
+        let words = ended(Exit::Code(1), &stderr).last_words(3);
+        assert_eq!(words, "stillpoint: no btrfs stream");
+        // A name that begins so is a name.
+        assert_eq!(ended(Exit::Code(1), "{x}: no\n").last_words(3), "{x}: no");
+    }
+
+    #[test]
+    fn of_one_that_said_nothing_a_message_says_so() {
+        for silence in ["", "\n \n", "{\"bytes\":12}\n"] {
+            let of = |exit| ended(exit, silence);
+            assert_eq!(of(Exit::Code(1)).last_words(3), "it said nothing");
+            let code = of(Exit::Code(255)).last_words_of("ssh", 3);
+            assert_eq!(code, "ssh ended with exit status 255 and said nothing");
+            let signal = of(Exit::Signal(9)).last_words_of("ssh", 3);
+            assert_eq!(signal, "ssh was killed by signal 9 and said nothing");
+        }
+        assert_eq!(ended(Exit::Code(255), "a\nb\nc\n").last_words_of("ssh", 2), "b\nc");
+    }
 
     #[test]
     fn a_display_quotes_and_debug_masks() {

@@ -141,12 +141,9 @@ pub fn run_one(
     if env.name == "before" && completed.code() == Some(SKIP) {
         return Ok(true);
     }
-    let lines = completed.last_lines(5);
-    let words = if lines.is_empty() { String::new() } else { format!(": {lines}") };
-    Err(StepError::new(
-        Trouble::JobFailed,
-        format!("the {hook} hook {} failed ({}){words}", spec.display(), completed.exit),
-    ))
+    let (exit, said) = (completed.exit, completed.last_words(5));
+    let text = format!("the {hook} hook {} failed ({exit}): {said}", spec.display());
+    Err(StepError::new(Trouble::JobFailed, text))
 }
 
 /// A hook as a command.

@@ -186,7 +186,7 @@ pub fn why(server: &Server, completed: &Completed) -> Why {
         }
         None => {}
     }
-    let said = completed.last_lines(5);
+    let said = completed.last_words(5);
     if said.lines().any(|line| line.starts_with("sudo: ") && line.ends_with(NOT_FOUND)) {
         return Why::Unfit {
             what: format!("a program is not there ({said})"),

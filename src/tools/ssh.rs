@@ -104,7 +104,7 @@ pub enum Unbegun {
 
 /// Why the command was not begun, if it was not.
 pub fn unbegun(completed: &Completed) -> Option<Unbegun> {
-    let said = || completed.last_lines(5);
+    let said = || completed.last_words_of("ssh", 5);
     match completed.code()? {
         OWN_FAILURE => Some(Unbegun::NotReached(said())),
         code if NO_PROGRAM.contains(&code) => Some(Unbegun::NoProgram(said())),

@@ -6,7 +6,7 @@ use super::file_name::escaped;
 use super::place::{WORKED_ON, is_untold};
 use super::record::Record;
 use crate::engine::made::chosen;
-use crate::engine::sent::{culprit, heard, said};
+use crate::engine::sent::{culprit, heard};
 use crate::engine::{CheckReport, Context, EngineError, OnProgress};
 use crate::host::{PrivateView, Stream};
 use crate::model::event::Progress;
@@ -100,7 +100,7 @@ impl BtrfsEngine {
         })?;
         let culprit = culprit(std::slice::from_ref(&send), &stage, &chained);
         let Some((spec, completed)) = culprit else { return Ok(None) };
-        let said = said(completed, 3);
+        let said = completed.last_words(3);
         // The kernel's word for data that does not match its checksum, at the end of the line.
         if said.lines().any(|line| line.ends_with(": Input/output error")) {
             return Ok(Some(format!("{}: {said}", record.name)));

@@ -21,7 +21,7 @@ use super::wire::{Ask, Printed, Request};
 use crate::engine::estimate::measured;
 use crate::engine::helped::with_what_helps;
 use crate::engine::made::{self, Made, sources_of};
-use crate::engine::sent::{Data, data_here, failure, heard, run_all, said, still_of};
+use crate::engine::sent::{Data, data_here, failure, heard, run_all, still_of};
 use crate::engine::{
     Adoption, AsSubvolume, BackupReport, BackupRequest, Change, CheckReport, Comparison, Context,
     Engine, EngineError, Entry, Estimate, Fetch, Initialised, Input as What, OnProgress, Probe,
@@ -125,7 +125,7 @@ impl FarEngine {
         match Refusal::last(&completed.stderr_tail) {
             Some(refusal) => refusal.into_error(&repository),
             None => {
-                let detail = said(completed, 5);
+                let detail = completed.last_words(5);
                 let exit = completed.exit.to_string();
                 EngineError::Failed { command: spec.display(), exit, detail }
             }

@@ -9,7 +9,7 @@ use super::store::{ByHand, another};
 use super::{StreamsEngine, Unpacked};
 use crate::engine::made::chosen;
 use crate::engine::received::Room;
-use crate::engine::sent::{failure, new_uuid, said, uuid};
+use crate::engine::sent::{failure, new_uuid, uuid};
 use crate::engine::tree::Tree;
 use crate::engine::{
     AsSubvolume, CheckReport, Context, EngineError, Fetch, OnProgress, received, secret,
@@ -182,7 +182,7 @@ impl StreamsEngine {
         if matches!(ended.exit, Exit::Signal(_)) || spec.tool == age::PROGRAM {
             return Err(failure(&self.target, spec, ended));
         }
-        let said = said(ended, 3);
+        let said = ended.last_words(3);
         // What is to the last byte what was sent may still hold what nobody can tell names of.
         if option.is_some() && given.ended.last().is_some_and(|last| std::ptr::eq(ended, last)) {
             return Err(untold(record, &said));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::engine::sent::{culprit, failure, said};
+use crate::engine::sent::{culprit, failure};
 use crate::engine::{Context, EngineError, secret};
 use crate::host::spec::quote;
 use crate::host::{
@@ -282,7 +282,7 @@ impl<'a> Store<'a> {
             let is_it = Digest::last(&chained.last.stderr_tail).as_ref() == Some(stored);
             return Ok((!is_it).then(|| another(object)));
         };
-        let said = said(ended, 3);
+        let said = ended.last_words(3);
         // The kernel's word for data that cannot be read.
         if said.lines().any(|line| line.ends_with(": Input/output error (os error 5)")) {
             return Ok(Some(format!("{object}: {said}")));

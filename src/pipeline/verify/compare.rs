@@ -114,7 +114,7 @@ impl Heard {
             Err(StepError::new(Trouble::JobFailed, text))
         };
         if !ended.success() {
-            return failed(format!("{}; {}", ended.exit, ended.last_lines(3)));
+            return failed(format!("{}; {}", ended.exit, ended.last_words(3)));
         }
         let summary = match (last, torn) {
             (Some(Line::Compared(summary)), None) => summary,

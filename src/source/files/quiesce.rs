@@ -195,7 +195,7 @@ fn ask_systemd(cx: RunContext<'_>, unit: &str) -> Result<systemctl::Unit, StepEr
     };
     let completed = cx.host().run(&systemctl::show_group(unit), &mut |_, _| {})?;
     if !completed.success() {
-        return Err(failed(format!("{} ({})", completed.last_lines(3), completed.exit)));
+        return Err(failed(format!("{} ({})", completed.last_words(3), completed.exit)));
     }
     systemctl::parse_group(&completed.stdout).map_err(failed)
 }

@@ -93,7 +93,8 @@ fn lacking(
         return Ok(None);
     }
     await_freed(cx.host(), &PROGRAM, place, |spec, completed| {
-        let text = format!("{} failed: {}", spec.display(), completed.last_lines(3));
+        let text =
+            format!("{} failed ({}): {}", spec.display(), completed.exit, completed.last_words(3));
         StepError::new(Trouble::Warning, text)
     })?;
     cx.host().act(&Action::FlushFileSystem { path: place.to_owned() })?;

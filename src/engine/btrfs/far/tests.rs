@@ -95,6 +95,13 @@ fn what_stands_in_the_way_keeps_its_meaning() {
     let said = |code, stderr: &str| listed(Answer::new(code, "", stderr)).unwrap_err();
     let error = said(255, "Host key verification failed.\n");
     assert!(matches!(error, EngineError::Unreachable { .. }), "{error}");
+    // Nor does a line that breaks in silence leave a hole in the message; what was told before is no reason.
+    for silence in ["", "{\"bytes\":12}\n"] {
+        let error = said(255, silence).to_string();
+        assert!(error.ends_with(": ssh ended with exit status 255 and said nothing"), "{error}");
+        let error = said(1, silence).to_string();
+        assert!(error.ends_with(" failed (exit status 1): it said nothing"), "{error}");
+    }
     let error = said(127, "sh: 1: stillpoint: not found\n");
     assert!(error.to_string().contains("there is no stillpoint there"), "{error}");
     assert_eq!(error.trouble(), Trouble::Environment);
