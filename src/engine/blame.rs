@@ -20,7 +20,9 @@ pub(super) fn culprit_of<'c>(
     let by_itself = undisturbed.clone().rfind(|(_, completed)| completed.exit.is_own_failure());
     // Somebody may have killed any of them, and the others were stopped because of that.
     let killed = || undisturbed.find(|(_, completed)| !completed.success());
-    by_itself.or_else(killed).or_else(|| ended.find(|(_, completed)| !completed.success()))
+    let left_early = || ended.clone().rfind(|(_, completed)| completed.left_early);
+    let by_it = by_itself.or_else(killed).or_else(left_early);
+    by_it.or_else(|| ended.find(|(_, completed)| !completed.success()))
 }
 
 #[cfg(test)]
@@ -34,7 +36,15 @@ mod tests {
     fn ended(exit: Exit, dismissed: bool) -> Completed {
         let (stdout, stderr_tail) = (Vec::new(), Vec::new());
         let elapsed = Duration::ZERO;
-        Completed { is_predicted: false, exit, stdout, stderr_tail, elapsed, dismissed }
+        Completed {
+            is_predicted: false,
+            exit,
+            stdout,
+            stderr_tail,
+            elapsed,
+            dismissed,
+            left_early: false,
+        }
     }
 
     #[test]
@@ -53,14 +63,17 @@ mod tests {
             ("send", [failed, STOPPED, STOPPED]),
             // The one that takes is about to say why, whatever that did to the others.
             ("receive", [STOPPED, failed, failed]),
+            // It ended well, and early: nothing else made the others stop.
+            ("receive", [STOPPED, STOPPED, well]),
+            ("send", [failed, STOPPED, well]),
         ];
         let spec = |name| CommandSpec::new(Tool::Named(String::from(name).into()), Effect::Inspect);
         let before = [spec("send"), spec("stage")];
         let last = spec("receive");
         for (who, [send, stage, receive]) in cases {
             let of = |(exit, dismissed)| ended(exit, dismissed);
-            let chained =
-                Chained { before: vec![of(send), of(stage)], last: of(receive), bytes: None };
+            let of_last = Completed { left_early: receive == well, ..of(receive) };
+            let chained = Chained { before: vec![of(send), of(stage)], last: of_last, bytes: None };
             let (found, _) = culprit(&before, &last, &chained).unwrap();
             assert_eq!(found.display(), who, "{chained:?}");
         }

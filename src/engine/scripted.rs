@@ -66,6 +66,7 @@ impl Answer {
             stderr_tail: self.stderr.clone(),
             elapsed: Duration::ZERO,
             dismissed: false,
+            left_early: false,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 pub(super) use super::blame::{culprit, culprit_of};
 use super::{Context, Engine, EngineError, Input, OnProgress, SentFrom, Snapshot, StillSubvolume};
-use crate::host::{Chained, CommandSpec, Completed, Host, PrivateView, Tool, Watch};
+use crate::host::{Chained, CommandSpec, Completed, Host, PrivateView, RunError, Tool, Watch};
 use crate::model::event::Progress;
 use crate::model::target::Target;
 use crate::tools::btrfs::command::{self, Reader, Sending, Told, parse_uuid, parse_version};
@@ -167,6 +167,9 @@ pub(super) fn base_changed(specs: &[CommandSpec], ended: &[Completed]) -> Option
 
 /// Why a process failed that works for a target.
 pub(super) fn failure(target: &Target, spec: &CommandSpec, completed: &Completed) -> EngineError {
+    if completed.left_early {
+        return RunError::LeftEarly { command: spec.display() }.into();
+    }
     let detail = completed.last_words(5);
     // The words of the kernel stand at the end; a name before them may say anything.
     if detail.lines().any(|line| FULL.iter().any(|end| line.ends_with(end))) {

@@ -406,9 +406,13 @@ impl Seat<'_> {
         let mut taking = before.to_vec();
         taking[0] = shared::take(from, &before[0]);
         taking[0].view.halt = halt.clone();
-        let mut chained = host.chain(&taking, last, watch).inspect_err(|error| {
-            let is_dropped = matches!(error, RunError::Halted { .. }) && halt.reason().is_some();
-            self.is_to_try_alone.fetch_or(is_dropped, Ordering::Relaxed);
+        let mut chained = host.chain(&taking, last, watch).map_err(|error| match error {
+            RunError::Halted { command, reason } if halt.reason().is_some() => {
+                self.is_to_try_alone.store(true, Ordering::Relaxed);
+                let reason = format!("{reason}, on the way to {}", last.display());
+                RunError::Halted { command, reason }
+            }
+            error => error,
         })?;
         let is_first = |(spec, _): (&CommandSpec, &Completed)| std::ptr::eq(spec, &taking[0]);
         let ended = match is_torn(&chained.before[0].stderr_tail) {
@@ -699,6 +703,7 @@ mod tests {
                 stderr_tail: Vec::new(),
                 elapsed: Duration::ZERO,
                 dismissed: false,
+                left_early: false,
             };
             let before = vec![completed(send)];
             let spec = shared::share(Vec::new(), Duration::ZERO, Duration::ZERO);

@@ -153,6 +153,7 @@ fn predict(spec: &CommandSpec, watch: Watch<'_>) -> Completed {
         stderr_tail: Vec::new(),
         elapsed: Duration::ZERO,
         dismissed: false,
+        left_early: false,
     }
 }
 
@@ -165,6 +166,7 @@ fn unseen() -> Completed {
         stderr_tail: Vec::new(),
         elapsed: Duration::ZERO,
         dismissed: false,
+        left_early: false,
     }
 }
 

@@ -35,12 +35,14 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// Nothing moved for too long; the process was stopped.
-    #[error("{command} made no progress for {}s and was stopped", after.as_secs())]
+    #[error("{command} {} for {}s and was stopped", stillness(*took_nothing), after.as_secs())]
     Stalled {
         /// The command, secrets masked.
         command: String,
         /// The limit that was reached.
         after: Duration,
+        /// It was given something, and all others waited for it to take that.
+        took_nothing: bool,
         /// The last lines of its standard error.
         stderr_tail: String,
     },
@@ -70,6 +72,12 @@ pub enum RunError {
         /// What the watcher gave as its reason.
         reason: String,
     },
+    /// It ended well before it had read all that it was given, so nothing can be said of what it made of that.
+    #[error("{command} ended before it had read everything that it was given")]
+    LeftEarly {
+        /// The command, secrets masked.
+        command: String,
+    },
     /// Our own standard output took no more of what the process printed; it was stopped.
     #[error("{}", cut_off(*bytes, source))]
     Output {
@@ -87,6 +95,13 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+}
+
+fn stillness(took_nothing: bool) -> &'static str {
+    match took_nothing {
+        true => "took nothing of what it was given",
+        false => "made no progress",
+    }
 }
 
 fn cut_off(bytes: u64, source: &std::io::Error) -> String {
@@ -117,8 +132,12 @@ impl RunError {
             RunError::Output { .. } => {
                 Some("what was written is not whole; the repository is as it was")
             }
+            RunError::LeftEarly { .. } => Some("it must read its standard input to the end"),
+            RunError::Stalled { took_nothing: true, .. } => {
+                Some("see what holds it up: it must read its standard input to the end")
+            }
             RunError::Spawn { .. }
-            | RunError::Stalled { .. }
+            | RunError::Stalled { took_nothing: false, .. }
             | RunError::TimedOut { .. }
             | RunError::Interrupted { .. }
             | RunError::Halted { .. }

@@ -392,6 +392,8 @@ pub struct Completed {
     pub elapsed: Duration,
     /// It was stopped because another process of its chain had failed: how it ended says nothing.
     pub dismissed: bool,
+    /// It ended well by itself before it had read all that it was given: nothing may come of that.
+    pub left_early: bool,
 }
 
 impl Completed {
@@ -470,6 +472,7 @@ mod tests {
             stderr_tail: stderr.into(),
             elapsed: Duration::ZERO,
             dismissed: false,
+            left_early: false,
         }
     }
 

@@ -242,6 +242,7 @@ mod tests {
             stderr_tail: stderr.as_bytes().to_owned(),
             elapsed: Duration::ZERO,
             dismissed: false,
+            left_early: false,
         }
     }
 

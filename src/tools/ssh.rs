@@ -199,6 +199,7 @@ mod tests {
             stderr_tail: b"Host key verification failed.\n".to_vec(),
             elapsed: Duration::ZERO,
             dismissed: false,
+            left_early: false,
         };
         let said = "Host key verification failed.".to_owned();
         assert_eq!(unbegun(&ended(255)), Some(Unbegun::NotReached(said.clone())));

@@ -425,6 +425,36 @@ fn commands_store_and_read_and_delete() {
     scene.machine.run(&["run"]).says("there is no repository");
 }
 
+#[test]
+fn a_command_that_does_not_take_what_is_stored_is_named_with_what_it_must_do() {
+    let scene = scene(&[COMMANDS]);
+    fill(scene.home().join("big"), 8);
+    // Only streams: what else is stored there is small.
+    let early = [
+        "case $1 in *.btrfs*) head -c 1000000 > \"$1\"; exit 0;; esac; cat > \"$1\"",
+        "case $1 in *.btrfs*) exit 0;; esac; cat > \"$1\"",
+    ];
+    let stuck = ["case $1 in *.btrfs*) kill -STOP $$;; esac; cat > \"$1\""];
+    let named = [
+        ("early", &early[..], "ended before it had read everything"),
+        ("stuck", &stuck[..], "took nothing of what it was given for 2s"),
+    ];
+    for (name, bodies, said) in named {
+        for (body, part_size) in bodies.iter().flat_map(|it| [(it, "0"), (it, "1")]) {
+            let put = scene.machine.script(name, body);
+            let commands =
+                COMMANDS.replace("\"dd\", \"of={root}", &format!("\"{put}\", \"{{root}}"));
+            let commands = commands.replace(", \"status=none\"", "");
+            let parts = format!("part-size = {part_size}");
+            scene.configure(&[&commands, &parts, "stall-timeout = \"2s\""], "");
+            let ran = scene.machine.run(&["run"]).expect(10);
+            let ran = ran.says(&format!("/{name} ")).says(said);
+            ran.says("it must read its standard input to the end");
+            assert_eq!(scene.machine.copies("t"), [] as [String; 0], "{body}");
+        }
+    }
+}
+
 /// What is at a path of a tree, as far as a listing tells it, and all else that a comparison may tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {

@@ -106,6 +106,9 @@ impl FarEngine {
 
     /// Why nothing came of a question.
     pub(super) fn why(&self, spec: &CommandSpec, completed: &Completed) -> EngineError {
+        if completed.left_early {
+            return failure(&self.target, spec, completed);
+        }
         let repository = self.target.repository.clone();
         match ssh::unbegun(completed) {
             Some(Unbegun::NotReached(detail)) => {

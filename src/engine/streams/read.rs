@@ -172,6 +172,9 @@ impl StreamsEngine {
             });
             return Ok(another.map_or(Found::Whole, Found::Damage));
         };
+        if ended.left_early {
+            return Err(failure(&self.target, spec, ended));
+        }
         if let Some(damage) = self.damage_behind(catalog, record, ended)? {
             return Ok(Found::Damage(damage));
         }

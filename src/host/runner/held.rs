@@ -13,7 +13,7 @@ use super::process::Process;
 use super::pump::Pump;
 use super::spawn::Ends;
 use super::supervise::Supervision;
-use super::{Runner, lost};
+use super::{Runner, lost, refuse_the_early};
 use crate::host::{CommandSpec, Completed, Exit, Held, HeldEnd, RunError, StdoutMode, Watch};
 
 /// As much as the pipe is asked to hold, in bytes.
@@ -120,16 +120,11 @@ impl Held for HeldProcesses<'_> {
             self.supervision.linger(count, watch);
         }
         let finished = self.runner.finish(&mut self.supervision, count);
-        let of_it = &self.supervision.pumps[links + 1..];
-        let torn = of_it.iter().position(|pump| !pump.is_complete());
         self.supervision.processes.truncate(count);
         self.supervision.pumps.truncate(links);
         started?;
         let completed = finished?;
-        if let Some(link) = torn.filter(|_| completed.iter().all(Completed::success)) {
-            let source = io::Error::other("it exited before it had read all of its input");
-            return Err(lost(&specs[link + 1], source));
-        }
+        refuse_the_early(&all, &completed)?;
         Ok(completed)
     }
 

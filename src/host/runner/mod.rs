@@ -139,12 +139,8 @@ impl Runner {
                 None => RunError::Output { bytes, source },
             });
         }
+        refuse_the_early(&specs, &completed)?;
         let pumps = &supervision.pumps;
-        let torn = pumps.iter().position(|pump| !pump.is_complete());
-        if let Some(link) = torn.filter(|_| completed.iter().all(Completed::success)) {
-            let source = std::io::Error::other("it exited before it had read all of its input");
-            return Err(lost(specs[link + 1], source));
-        }
         let bytes = Some(pumps.last().map_or(0, |pump| pump.bytes));
         let Some(ended) = completed.pop() else {
             return Err(lost(last, std::io::Error::other("it was never started")));
@@ -274,11 +270,19 @@ impl Runner {
             let command = process.command.clone();
             // The reason that the other one was stopped for is the reason of both.
             let reason = process.stop_reason().filter(|reason| *reason != Reason::Useless);
-            if let (Some(reason), None) = (reason, &stopped) {
+            let is_the_cause = matches!(reason, Some(Reason::TookNothing(_)));
+            if let Some(reason) = reason.filter(|_| is_the_cause || stopped.is_none()) {
                 stopped = Some(because(reason, command, process.stderr_lines()));
             }
             match process.finish() {
-                Some(ended) => {
+                Some(mut ended) => {
+                    let is_torn = |link: usize| {
+                        let pump = supervision.pumps.get(link);
+                        pump.is_some_and(|pump| !pump.is_complete() || pump.is_left_unread())
+                    };
+                    ended.left_early = ended.success()
+                        && !ended.dismissed
+                        && at.checked_sub(1).is_some_and(is_torn);
                     completed.push(ended);
                     if let Some(recorder) = &recorder {
                         recorder.ended(&process.identity);
@@ -334,7 +338,12 @@ impl super::Shield for RunnerShield<'_> {}
 
 fn because(reason: Reason, command: String, stderr_tail: String) -> RunError {
     match reason {
-        Reason::Stalled(after) => RunError::Stalled { command, after, stderr_tail },
+        Reason::Stalled(after) => {
+            RunError::Stalled { command, after, took_nothing: false, stderr_tail }
+        }
+        Reason::TookNothing(after) => {
+            RunError::Stalled { command, after, took_nothing: true, stderr_tail }
+        }
         Reason::TimedOut(after) => RunError::TimedOut { command, after, stderr_tail },
         Reason::Interrupted(signal) => RunError::Interrupted { command, signal },
         Reason::Halted(reason) => RunError::Halted { command, reason },
@@ -342,6 +351,15 @@ fn because(reason: Reason, command: String, stderr_tail: String) -> RunError {
             command,
             source: std::io::Error::other("it was stopped because the other end failed"),
         },
+    }
+}
+
+/// Refuses what comes of a chain in which all have ended well, if one of them has not read all that it was given.
+fn refuse_the_early(specs: &[&CommandSpec], completed: &[Completed]) -> Result<(), RunError> {
+    let early = completed.iter().rposition(|ended| ended.left_early);
+    match early.filter(|_| completed.iter().all(Completed::success)) {
+        Some(at) => Err(RunError::LeftEarly { command: specs[at].display() }),
+        None => Ok(()),
     }
 }
 

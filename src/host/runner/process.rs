@@ -37,6 +37,8 @@ const CHUNK: usize = 64 * 1024;
 pub(super) enum Reason {
     /// Nothing moved for so long.
     Stalled(Duration),
+    /// The same, and all others waited for it to take what there was.
+    TookNothing(Duration),
     /// Its time limit was reached.
     TimedOut(Duration),
     /// We got this signal.
@@ -443,6 +445,7 @@ impl Process {
             stderr_tail: tail.map(Tail::into_bytes).unwrap_or_default(),
             elapsed: Duration::ZERO,
             dismissed: self.is_unread || self.stop_reason() == Some(Reason::Useless),
+            left_early: false,
         }
     }
 

@@ -6,9 +6,11 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// How much is carried at once, and what both pipes are asked to hold: fewer, longer turns for both.
 const SIZE: usize = 1024 * 1024;
@@ -44,6 +46,8 @@ pub(super) struct Pump {
     rests_until: Option<Instant>,
     refused: bool,
     completed: bool,
+    /// The reader's input once more, from when it was given its end: what is left in it was not read.
+    rest: Option<File>,
 }
 
 impl Pump {
@@ -66,6 +70,7 @@ impl Pump {
             rests_until: None,
             refused: false,
             completed: false,
+            rest: None,
         }
     }
 
@@ -83,6 +88,7 @@ impl Pump {
             rests_until: None,
             refused: false,
             completed: true,
+            rest: None,
         }
     }
 
@@ -179,14 +185,28 @@ impl Pump {
 
     /// Ends the reader's input: the writer has succeeded.
     pub(super) fn complete(&mut self) {
-        self.to = None;
+        self.rest = self.to.take().and_then(|to| reopened(&to));
         self.completed = true;
+    }
+
+    /// Whether the reader, which has exited, left something in its input: a pipe holds much that nobody takes.
+    pub(super) fn is_left_unread(&self) -> bool {
+        let byte = |mut rest: &File| rest.read(&mut [0]);
+        self.rest.as_ref().is_some_and(|rest| byte(rest).is_ok_and(|count| count > 0))
     }
 
     /// Lets go of the input of a reader that has exited.
     pub(super) fn release(&mut self) {
         self.to = None;
     }
+}
+
+/// The other end of a pipe that is written to; reading from it never blocks. `None` where it cannot be had.
+fn reopened(to: &File) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", to.as_raw_fd());
+    let flags = OFlag::O_NONBLOCK.bits();
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    opened.inspect_err(|error| tracing::debug!(%error, "not known what is left unread")).ok()
 }
 
 #[cfg(test)]

@@ -351,6 +351,15 @@ impl<'a> Supervision<'a> {
                 .collect()
         };
         let Some(still) = self.stillness.observe(now, shortest, seen) else { return };
+        if still < shortest {
+            return;
+        }
+        // The last one that has something to take is the one that all before it wait for, and that those behind it get
+        // nothing from.
+        let jammed = self.pumps.iter().rposition(Pump::wants_output).map(|link| link + 1);
+        if let Some(process) = jammed.and_then(|at| self.processes.get_mut(at)) {
+            process.ask_to_stop(Reason::TookNothing(shortest));
+        }
         for process in &mut self.processes {
             if let Some(limit) = process.stall_limit.filter(|limit| still >= *limit) {
                 process.ask_to_stop(Reason::Stalled(limit));

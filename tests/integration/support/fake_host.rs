@@ -295,6 +295,7 @@ impl FakeHost {
             stderr_tail: Vec::new(),
             elapsed: Duration::ZERO,
             dismissed: false,
+            left_early: false,
         };
         let mounted = self.effect(command.clone(), |world| world.serve(&at));
         if let Some(signal) = self.stopping() {
@@ -459,6 +460,7 @@ pub(super) fn completed(answer: Answer) -> Completed {
         stdout: answer.stdout,
         stderr_tail: answer.stderr.join("\n").into_bytes(),
         dismissed: false,
+        left_early: false,
         elapsed: match answer.stderr.iter().any(|line| line.contains(IN_VAIN)) {
             true => Duration::from_secs(30),
             false => Duration::ZERO,

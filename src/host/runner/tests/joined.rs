@@ -116,11 +116,69 @@ fn a_consumer_that_dies_stops_the_producer_and_both_are_reported() {
 fn a_consumer_that_ignores_the_end_of_a_good_stream_has_not_stored_it() {
     let producer = python("import sys; sys.stdout.buffer.write(b'x' * 10000000)");
     let result = pipe(&runner().0, &producer, &shell("head -c 10 > /dev/null"), &mut |_, _| {});
-    // The producer either notices and fails, or it does not and then the consumer is to blame.
+    // The producer either is stopped, or has ended before; the consumer is to blame.
     match result {
-        Ok(piped) => assert!(!piped.before[0].success()),
-        Err(error) => assert!(matches!(error, RunError::Io { .. }), "{error}"),
+        Ok(piped) => assert!(!piped.before[0].success() && piped.last.left_early, "{piped:?}"),
+        Err(error) => assert!(matches!(error, RunError::LeftEarly { .. }), "{error}"),
     }
+}
+
+#[test]
+fn who_ends_well_before_it_has_read_everything_is_known_for_that() {
+    let endless = shell("while :; do echo data; done");
+    let pass = shell("exec cat");
+    let joined = |last: &str| {
+        let before = [endless.clone(), pass.clone()];
+        runner().0.chain(&before, &shell(last), &mut |_, _| {}).unwrap()
+    };
+    for early in ["head -c 100000 > /dev/null", "exit 0"] {
+        let chained = joined(early);
+        assert!(chained.last.left_early && chained.last.success(), "{chained:?}");
+        let others = chained.before.iter();
+        assert!(others.clone().all(|it| it.dismissed && !it.left_early), "{chained:?}");
+    }
+    // Nor does it matter that a pipe holds what nobody takes, nor that others go on with what there was.
+    let little = shell("echo all; head -c 50000 /dev/zero");
+    for early in ["sleep 0.5; head -c 10 > /dev/null", "sleep 0.5", "sleep 0.5; echo made"] {
+        let left = pipe(&runner().0, &little, &shell(early), &mut |_, _| {});
+        assert!(matches!(left, Err(RunError::LeftEarly { .. })), "{early}: {left:?}");
+    }
+    let before = [little, shell("sleep 0.5; echo made")];
+    let left = runner().0.chain(&before, &shell("cat > /dev/null"), &mut |_, _| {});
+    assert!(matches!(left, Err(RunError::LeftEarly { .. })), "{left:?}");
+    // Whoever was made to end by somebody else, or failed, has not.
+    assert!(!joined("head -c 10; exit 5").last.left_early);
+    let stopped = shell("trap 'exit 0' TERM; while :; do sleep 0.05; done");
+    let chained = runner()
+        .0
+        .chain(&[shell("echo half; sleep 0.3; exit 1")], &stopped, &mut |_, _| {})
+        .unwrap();
+    assert!(chained.last.success() && !chained.last.left_early, "{chained:?}");
+    let (result, _) = join(&shell("echo all"), None);
+    let whole = result.unwrap();
+    assert!(whole.last.success() && !whole.last.left_early, "{whole:?}");
+}
+
+#[test]
+fn who_takes_nothing_is_named_and_not_those_that_wait_for_it() {
+    let limited = |script: &str| {
+        let mut spec = shell(script);
+        spec.stall_limit = Some(Duration::from_secs(1));
+        spec
+    };
+    let endless = limited("while :; do echo data; done");
+    let stuck = "exec sleep 60";
+    let chain = |before: &[CommandSpec], last: &str| {
+        runner().0.chain(before, &limited(last), &mut |_, _| {}).unwrap_err()
+    };
+    let error = chain(&[endless.clone(), limited("exec cat")], stuck);
+    assert!(error.to_string().contains("sleep 60' took nothing"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("standard input")), "{error}");
+    let error = chain(&[endless, limited("exec sleep 61")], "exec cat");
+    assert!(error.to_string().contains("sleep 61' took nothing"), "{error}");
+    // Nobody took nothing where there was nothing.
+    let error = chain(&[limited(stuck)], "exec cat");
+    assert!(error.to_string().contains("sleep 60' made no progress"), "{error}");
 }
 
 #[test]
