@@ -19,6 +19,7 @@ mod adoption;
 mod blame;
 pub mod borg;
 pub mod btrfs;
+mod changed;
 mod claim;
 mod comparison;
 mod context;
@@ -42,6 +43,7 @@ mod tree;
 mod unsent;
 
 pub use adoption::{Adoption, Foreign, Found, TakeOver};
+pub use changed::Changed;
 pub use claim::Claim;
 pub use comparison::{Comparison, SentAs};
 pub use context::Context;
@@ -245,6 +247,11 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When the engine could not carry it out.
     fn delete(&self, cx: Context<'_>, ids: &[String]) -> Result<(), EngineError>;
+
+    /// How a person gets rid of copies that somebody has changed, where those are still known.
+    fn changed(&self) -> Option<&dyn Changed> {
+        None
+    }
 
     /// Waits until what was deleted has left free space behind, where that takes its time.
     ///

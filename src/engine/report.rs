@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::host::Subvolume;
 use crate::model::bytes;
 use crate::model::outcome::Outcome;
+use crate::model::size::counted;
 
 /// What a check of a new copy's contents found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +112,8 @@ pub struct CheckReport {
     pub damage: Vec<String>,
     /// What was read: `structure`, `structure and 5% of the data`, …
     pub extent: String,
+    /// How many copies there are by their records, where each line of the damage is of one of them.
+    pub copies: Option<u64>,
     /// Why what was read proves less than that what was stored can be restored, where nothing more could be read.
     pub unverifiable: Option<String>,
     /// Nothing was read, so nothing was found either: a dry run only noted it.
@@ -121,6 +124,24 @@ impl CheckReport {
     /// What was found in what was read.
     pub fn found(damage: Vec<String>, extent: String) -> Self {
         Self { damage, extent, ..Self::default() }
+    }
+
+    /// The same where each line of the damage is of one of so many copies.
+    pub fn of_copies(damage: Vec<String>, extent: String, copies: usize) -> Self {
+        Self { copies: u64::try_from(copies).ok(), ..Self::found(damage, extent) }
+    }
+
+    /// Where there is damage, and in how much of what was looked at.
+    pub fn told(&self) -> String {
+        let damaged = self.damage.len();
+        match self.copies {
+            // A part of the chain of one may be damaged twice.
+            Some(all) if damaged as u64 <= all => {
+                let are = if damaged == 1 { "is" } else { "are" };
+                format!("{damaged} of {} {are} damaged", counted(all, "copy", "copies"))
+            }
+            Some(_) | None => format!("damage found in {}", self.extent),
+        }
     }
 
     /// Whether it says that there is damage, or that there is none.

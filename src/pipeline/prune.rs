@@ -13,6 +13,7 @@ use crate::model::target::Target;
 use crate::report::closed::told;
 use crate::retention::{self, Decision, Verdict};
 
+mod changed;
 mod told;
 
 pub use told::{Pruned, Request, Ruling};
@@ -137,6 +138,10 @@ fn prune_locked(
     pruned: &mut Pruned,
 ) -> Result<(), StepError> {
     let target = engine.target();
+    let its = |copies: &[Copy]| of_jobs(cx, engine, jobs, copies).cloned().collect();
+    if changed::delete_named(cx, request, engine, &its, (copies, closures), pruned)? {
+        return Ok(());
+    }
     pruned.answered.extend(answered(cx, request, engine, jobs, copies)?);
     let mut ids = Vec::new();
     if !closures.is_empty() {

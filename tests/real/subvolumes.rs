@@ -387,7 +387,9 @@ fn what_somebody_changed_is_no_copy_and_no_base() {
     fs::write(changed.join("plain"), "forged").unwrap();
     must("btrfs", &["property", "set", changed.to_str().unwrap(), "ro", "true"]);
     assert_eq!(scene.machine.copies("t"), [first.as_str()]);
-    scene.machine.run(&["check", "--target", "t"]).expect(14).says(&second);
+    let checked = scene.machine.run(&["check", "--target", "t"]).expect(14);
+    let verb = format!("stillpoint prune --target t {second}");
+    checked.says(&format!("1 of 2 copies is damaged: {second}")).says(&verb);
     fs::write(scene.home().join("later"), "x").unwrap();
     let (third, _) = made(&scene.machine.run(&["--json", "run"]));
     assert_same_tree(&scene.home(), &scene.copy(&third));
@@ -397,6 +399,27 @@ fn what_somebody_changed_is_no_copy_and_no_base() {
     let (fourth, _) = made(&scene.machine.run(&["--json", "run"]));
     assert!(scene.copy(&fourth).exists() && Path::new(&foreign).exists() && changed.exists());
     assert!(!scene.machine.copies("t").iter().any(|id| foreign.ends_with(id.as_str())));
+
+    // A person gets rid of it by its name and that of its target, and of nothing else; not of what lies in the place of one.
+    scene.machine.run(&["prune", &second]).expect(10);
+    scene
+        .machine
+        .run(&["prune", "--target", "t", "--dry-run", &second])
+        .expect(0)
+        .says("1 would be");
+    assert!(changed.exists());
+    scene.machine.run(&["prune", "--target", "t", &second]).expect(0).says("1 deleted");
+    assert!(!changed.exists());
+    scene.machine.run(&["check", "--target", "t"]).expect(0).says("no damage found");
+    scene.run();
+    assert_eq!(scene.machine.copies("t").len(), 4);
+    let kept = scene.copy(&first);
+    must("btrfs", &["-q", "subvolume", "delete", kept.to_str().unwrap()]);
+    must("btrfs", &["-q", "subvolume", "create", kept.to_str().unwrap()]);
+    let checked = scene.machine.run(&["check", "--target", "t"]).expect(14);
+    checked.says("1 of 4 copies is damaged").says("something else");
+    scene.machine.run(&["prune", "--target", "t", &first]).expect(10);
+    assert!(kept.exists());
 }
 
 #[test]

@@ -96,6 +96,9 @@ pub(super) struct Checked {
     pub damage: Vec<String>,
     pub unverifiable: Option<String>,
     pub extent: String,
+    /// How many copies there are; not told by those who did not count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<u64>,
 }
 
 /// Why nothing came of a request.

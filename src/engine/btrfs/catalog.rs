@@ -58,6 +58,27 @@ pub(super) struct Wrong {
     pub copy: String,
     /// In words.
     pub what: String,
+    pub how: How,
+}
+
+/// How a copy is none any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// It is the subvolume that was received, and somebody has changed it.
+    Changed,
+    /// Another subvolume is in its place.
+    Another,
+    /// Its record cannot be read.
+    Unread,
+}
+
+/// How whoever reads of a copy that is none any more can delete it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum WayOut {
+    /// By our verb.
+    Verb,
+    /// By hand, on the machine where it lies.
+    ByHand,
 }
 
 /// The catalog of a target that was found to be one.
@@ -229,13 +250,17 @@ impl<'a> Catalog<'a> {
                 Some(found) if record.is_of(&found) || record.seems(&found) => {
                     copies.push((record, Some(found)));
                 }
-                Some(_) => {
+                Some(found) => {
                     tracing::warn!(
                         "{} is not what was received there any more, so it is not listed as a copy",
                         path.shown()
                     );
                     let what = format!("{} is not what was received there", record.name);
-                    damaged.push(Wrong { copy: record.name, what });
+                    let how = match record.was(&found) {
+                        true => How::Changed,
+                        false => How::Another,
+                    };
+                    damaged.push(Wrong { copy: record.name, what, how });
                 }
                 None if !record.going
                     && !self.cx.host.predicted(&prediction_about(&path)).is_empty() =>
@@ -271,7 +296,7 @@ impl<'a> Catalog<'a> {
                 Err(_) if !self.place.is_there(file)? => {}
                 Err(error @ EngineError::Damaged { .. }) => {
                     let what = format!("the record of {copy} cannot be read ({error})");
-                    damaged.push(Wrong { copy: copy.clone(), what });
+                    damaged.push(Wrong { copy: copy.clone(), what, how: How::Unread });
                 }
                 // It says nothing of the record that it could not be fetched.
                 Err(error) => return Err(error),
@@ -367,7 +392,8 @@ impl<'a> Catalog<'a> {
         Ok(())
     }
 
-    fn record_of(&self, name: &str) -> PathBuf {
+    /// Where the record of a copy is.
+    pub fn record_of(&self, name: &str) -> PathBuf {
         self.records().join(format!("{}.json", escaped(name)))
     }
 

@@ -1,13 +1,14 @@
 //! Looking whether copies are what was received, and reading them back.
 
 use super::BtrfsEngine;
-use super::catalog::Catalog;
+use super::catalog::{Catalog, How, WayOut, Wrong};
 use super::file_name::escaped;
 use super::place::{WORKED_ON, is_untold};
 use super::record::Record;
 use crate::engine::made::chosen;
 use crate::engine::sent::{culprit, heard};
 use crate::engine::{CheckReport, Context, EngineError, OnProgress};
+use crate::host::spec::quote;
 use crate::host::{PrivateView, Stream};
 use crate::model::event::Progress;
 use crate::model::names::HostName;
@@ -25,6 +26,7 @@ impl BtrfsEngine {
         &self,
         cx: Context<'_>,
         of: Option<&HostName>,
+        way_out: WayOut,
         read_data: ReadData,
         progress: OnProgress<'_>,
     ) -> Result<CheckReport, EngineError> {
@@ -37,7 +39,9 @@ impl BtrfsEngine {
                 parse_archive_name(&wrong.copy).is_some_and(|(series, ..)| series.host == *host)
             });
         }
-        let mut damage: Vec<String> = wrong.into_iter().map(|wrong| wrong.what).collect();
+        let all = copies.len() + wrong.len();
+        let told = |wrong: &Wrong| self.with_way_out(&catalog, wrong, way_out);
+        let mut damage: Vec<String> = wrong.iter().map(told).collect();
         let chosen = chosen(cx.host, &copies, read_data);
         let count = chosen.len();
         for (done, (record, _)) in chosen.into_iter().enumerate() {
@@ -55,7 +59,30 @@ impl BtrfsEngine {
             0 => None,
             count => Some(format!("{count} copies: {WORKED_ON}")),
         };
-        Ok(CheckReport { unverifiable, ..CheckReport::found(damage, extent) })
+        Ok(CheckReport { unverifiable, ..CheckReport::of_copies(damage, extent, all) })
+    }
+
+    /// What is wrong with a copy, and how a person gets rid of exactly that one.
+    fn with_way_out(&self, catalog: &Catalog<'_>, wrong: &Wrong, way_out: WayOut) -> String {
+        let Wrong { copy, what, how } = wrong;
+        let at = quote(catalog.path(copy));
+        match (how, way_out) {
+            (How::Changed, WayOut::Verb) => {
+                let target = &self.target.name;
+                let verb = format!("stillpoint prune --target {target} {}", quote(copy));
+                format!("{what}: somebody has changed it (`{verb}` deletes exactly that one)")
+            }
+            (How::Changed, WayOut::ByHand) => format!(
+                "{what}: somebody has changed it (to get rid of it, run there: btrfs subvolume delete {at})"
+            ),
+            (How::Another, _) => format!(
+                "{what}, but something else (nothing of ours deletes that: look at {at}, and move it away)"
+            ),
+            (How::Unread, _) => format!(
+                "{what} (if it is beyond repair, remove both: rm {}; btrfs subvolume delete {at})",
+                quote(catalog.record_of(copy))
+            ),
+        }
     }
 
     /// Reads one copy whole; see [`Engine::verify`].

@@ -188,8 +188,8 @@ impl FarEngine {
     ) -> Result<CheckReport, EngineError> {
         let found: Option<Checked> = self.ask(cx, &self.asking(ask)?, progress)?;
         Ok(found.map_or_else(CheckReport::predicted, |found| {
-            let Checked { damage, unverifiable, extent } = found;
-            CheckReport { unverifiable, ..CheckReport::found(damage, extent) }
+            let Checked { damage, unverifiable, extent, copies } = found;
+            CheckReport { unverifiable, copies, ..CheckReport::found(damage, extent) }
         }))
     }
 

@@ -12,9 +12,9 @@ use super::needs;
 use super::sent::{Data, data_here, run_all};
 use super::tree::{inside, packed, root_of, unpacked, walked};
 use super::{
-    Adoption, AsSubvolume, BackupReport, BackupRequest, Change, CheckReport, Comparison, Context,
-    Engine, EngineError, Entry, Estimate, Fetch, Initialised, Input, LocalCopy, OnProgress, Probe,
-    RestoreReport, RestoreRequest, SentCopy,
+    Adoption, AsSubvolume, BackupReport, BackupRequest, Change, Changed, CheckReport, Comparison,
+    Context, Engine, EngineError, Entry, Estimate, Fetch, Initialised, Input, LocalCopy,
+    OnProgress, Probe, RestoreReport, RestoreRequest, SentCopy,
 };
 use crate::host::{Subvolume, Tool};
 use crate::model::copy::Copy;
@@ -30,6 +30,7 @@ mod answers;
 mod as_subvolume;
 mod base;
 mod catalog;
+mod changed;
 mod check;
 mod claimed;
 mod compare;
@@ -58,7 +59,7 @@ pub use answers::Refusal;
 pub use far::FarEngine;
 pub use freed::await_freed;
 
-use catalog::{Catalog, finished_name};
+use catalog::{Catalog, WayOut, finished_name};
 use freed::{freeing, run_each};
 use place::{Here, Place, WORKED_ON};
 use plain::Plain;
@@ -269,6 +270,10 @@ impl Engine for BtrfsEngine {
         }
     }
 
+    fn changed(&self) -> Option<&dyn Changed> {
+        Some(self)
+    }
+
     fn await_freed(&self, cx: Context<'_>) -> Result<(), EngineError> {
         let catalog = self.open(cx)?;
         let place = &catalog.place;
@@ -284,7 +289,7 @@ impl Engine for BtrfsEngine {
         read_data: ReadData,
         progress: OnProgress<'_>,
     ) -> Result<CheckReport, EngineError> {
-        self.check_all(cx, None, read_data, progress)
+        self.check_all(cx, None, WayOut::Verb, read_data, progress)
     }
 
     fn verify(&self, cx: Context<'_>, copy: &Copy) -> Result<CheckReport, EngineError> {

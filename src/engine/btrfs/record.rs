@@ -73,6 +73,11 @@ impl Record {
         is_untold(found) && self.is_of(&Subvolume { changed: self.changed, ..found.clone() })
     }
 
+    /// Whether a subvolume is the one that was recorded, whatever somebody has made of it since: none but that has its UUID.
+    pub fn was(&self, found: &Subvolume) -> bool {
+        found.uuid.as_ref() == Some(&self.uuid)
+    }
+
     /// Whether it says that it is this, or of this: whatever else bears the UUID could be taken for it.
     pub fn claims(&self, uuid: &str) -> bool {
         self.sent == uuid || self.uuid == uuid

@@ -174,7 +174,14 @@ impl Desk<'_> {
             }
             Ask::Check { read_data } => {
                 let of = self.served.host.as_ref();
-                let report = engine.check_all(cx, of, read_data.into(), &mut |it| tell(&it, say));
+                let tell = &mut |it| tell(&it, say);
+                let report = engine.check_all(
+                    cx,
+                    of,
+                    super::catalog::WayOut::ByHand,
+                    read_data.into(),
+                    tell,
+                );
                 self.answer(&checked(report.map_err(told)?))
             }
             Ask::Verify { copy } => {
@@ -460,8 +467,8 @@ fn find<'c>(copies: &'c Copies, name: &CopyName) -> Option<&'c Record> {
 }
 
 fn checked(report: CheckReport) -> Checked {
-    let CheckReport { damage, unverifiable, extent, is_predicted: _ } = report;
-    Checked { damage, unverifiable, extent }
+    let CheckReport { damage, unverifiable, extent, copies, is_predicted: _ } = report;
+    Checked { damage, unverifiable, extent, copies }
 }
 
 /// Tells how far it is, as a stage does.

@@ -48,6 +48,7 @@ impl StreamsEngine {
         let catalog = self.open(cx)?;
         let mut damage = catalog.damage();
         let records: Vec<&Record> = catalog.records().collect();
+        let all = records.len() + damage.len();
         let chosen = chosen(cx.host, &records, read_data);
         let count = chosen.len();
         let mut closed: BTreeMap<&str, usize> = BTreeMap::new();
@@ -69,7 +70,7 @@ impl StreamsEngine {
         }
         let why: Vec<&str> = closed.into_keys().collect();
         let unverifiable = (stored_only > 0).then(|| why.join("; "));
-        Ok(CheckReport { unverifiable, ..CheckReport::found(damage, extent) })
+        Ok(CheckReport { unverifiable, ..CheckReport::of_copies(damage, extent, all) })
     }
 
     /// Reads one copy back with all that it is a difference to; see [`Engine::verify`](crate::engine::Engine::verify).

@@ -166,12 +166,16 @@ pub fn judge(report: &CheckReport) -> Done {
         Done::with(
             Outcome::Failed,
             Trouble::Damage,
-            format!(
-                "damage found in {}: {} — delete nothing; copy the repository if you can before you repair it",
-                report.extent,
-                shown.join("; ")
-            ),
+            format!("{}: {} — {}", report.told(), shown.join("; "), before_repair(report)),
         )
+    }
+}
+
+/// What is to be done before anything else is.
+fn before_repair(report: &CheckReport) -> &'static str {
+    match report.copies {
+        Some(_) => "copy what may still be of use before you delete or repair anything",
+        None => "delete nothing; copy the repository if you can before you repair it",
     }
 }
 
