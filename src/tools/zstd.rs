@@ -20,9 +20,38 @@ pub fn decompress(stall_limit: Duration) -> CommandSpec {
     CommandSpec::lines(PROGRAM, stall_limit).args(["--quiet", "--decompress", "--stdout"])
 }
 
+/// Whether zstd said that what it read is no such stream, or not all of one. Whatever else keeps it from its work says
+/// nothing of that.
+pub fn blames_what_it_reads(said: &str) -> bool {
+    // As zstd 1.4 to 1.5 say it, behind the name of what is read, which is standard input.
+    const WORDS: [&str; 5] = [
+        ": Decoding error (36) :",
+        ": premature end",
+        ": unknown header",
+        ": unexpected end of file",
+        ": unsupported format",
+    ];
+    said.lines().any(|line| WORDS.iter().any(|words| line.contains(words)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_stream_is_told_from_what_keeps_it_from_reading() {
+        for said in [
+            "/*stdin*\\ : Decoding error (36) : Restored data doesn't match checksum ",
+            "/*stdin*\\ : Read error (39) : premature end ",
+            "zstd: /*stdin*\\: unknown header ",
+            "zstd: /*stdin*\\: unsupported format ",
+        ] {
+            assert!(blames_what_it_reads(said), "{said}");
+        }
+        for said in ["", "zstd: error 11 : Allocation error : not enough memory", "Killed"] {
+            assert!(!blames_what_it_reads(said), "{said}");
+        }
+    }
 
     #[test]
     fn command_lines() {

@@ -307,6 +307,74 @@ fn nothing_becomes_a_difference_to_what_was_found_damaged() {
 }
 
 #[test]
+fn what_keeps_zstd_from_its_work_is_no_damage() {
+    let bench = Bench::with_history_of(&CHAINED);
+    let engine = bench.pipeline().engine(&bench.config.targets[0]);
+    let context = bench.pipeline().engine_context();
+    let ends = |exit, said: &str| bench.host.world().store.zstd = Some((exit, said.to_owned()));
+    let is_marked = || {
+        let world = bench.host.world();
+        world.store.objects.keys().any(|name| name.ends_with(".damaged"))
+    };
+    for (exit, said) in [
+        (Exit::Signal(9), ""),
+        (Exit::Code(137), "Killed"),
+        (Exit::Code(127), "env: 'zstd': No such file or directory"),
+        (Exit::Code(11), "zstd: error 11 : Allocation error : not enough memory"),
+    ] {
+        ends(exit, said);
+        let error = engine.check(context, ReadData::All, &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains(said) && !is_marked(), "{error}");
+    }
+    // What it says of what it read is damage, also where the stored bytes are right.
+    ends(Exit::Code(1), "/*stdin*\\ : Decoding error (36) : Data corruption detected");
+    assert_eq!(checked(&bench, ReadData::All).damage.len(), 6);
+    assert!(is_marked());
+    bench.host.world().store.zstd = None;
+    assert_eq!(checked(&bench, ReadData::All).damage, [] as [String; 0]);
+    assert!(!is_marked());
+}
+
+#[test]
+fn a_mark_is_told_until_something_refutes_it() {
+    let bench = Bench::with_history_of(&SECRET);
+    let marks = |bench: &Bench| {
+        let world = bench.host.world();
+        world.store.objects.keys().filter(|name| name.ends_with(".damaged")).count()
+    };
+    let keyless_of = |bench: &Bench| bench.duplicate(&Scene { config: keyless, ..SECRET });
+    let oldest = flip(&bench);
+    assert_eq!(checked(&bench, ReadData::All).damage.len(), 1);
+    // Whoever reads nothing has refuted nothing.
+    let told = checked(&bench, ReadData::None).damage;
+    assert!(matches!(told.as_slice(), [it] if it.starts_with(&oldest)), "{told:?}");
+    assert!(told[0].contains(&format!("--target {} ", bench.config.targets[0].name)), "{told:?}");
+    // Nor is one told twice.
+    let report = checked(&bench, ReadData::All);
+    assert_eq!((report.damage.len(), report.copies), (1, Some(6)));
+    assert_eq!(report.told(), "1 of 6 copies is damaged");
+    flip(&bench);
+    let without = keyless_of(&bench);
+    let report = checked(&without, ReadData::All);
+    assert_eq!((report.damage, marks(&without)), (Vec::new(), 0));
+    assert_eq!(checked(&without, ReadData::None).damage, [] as [String; 0]);
+
+    // That what it holds is wrong is refuted by nobody who does not open it.
+    let within = |bench: &Bench| {
+        let mut world = bench.host.world();
+        world.store.objects.insert(format!("{oldest}.damaged"), b"damaged within\n".to_vec());
+    };
+    let without = keyless_of(&bench);
+    within(&without);
+    let told = checked(&without, ReadData::All).damage;
+    assert!(matches!(told.as_slice(), [it] if it.starts_with(&oldest)), "{told:?}");
+    assert_eq!(marks(&without), 1);
+    within(&bench);
+    assert_eq!(checked(&bench, ReadData::All).damage, [] as [String; 0]);
+    assert_eq!(marks(&bench), 0);
+}
+
+#[test]
 fn damage_that_cannot_be_noted_is_told_all_the_same() {
     let seed = Bench::with_history_of(&CHAINED);
     flip(&seed);

@@ -59,6 +59,24 @@ pub(super) struct Damage {
     pub what: String,
 }
 
+/// How a stream is damaged, by which it is known what refutes that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// What is stored is not what was stored.
+    Stored,
+    /// What it holds is not what was sent, whatever is stored.
+    Within,
+}
+
+impl Mark {
+    fn text(self) -> &'static str {
+        match self {
+            Mark::Stored => "damaged\n",
+            Mark::Within => "damaged within\n",
+        }
+    }
+}
+
 impl<'a> Catalog<'a> {
     /// Opens a target and reads all records, but for those that are known.
     ///
@@ -317,16 +335,38 @@ impl<'a> Catalog<'a> {
         self.names.contains(&format!("{name}{DAMAGED}"))
     }
 
-    /// Marks the stream of a copy as damaged, or takes the mark away.
+    /// How the stream of a copy was found damaged, if it was.
+    ///
+    /// # Errors
+    /// When the mark cannot be read.
+    pub fn mark(&self, name: &str) -> Result<Option<Mark>, EngineError> {
+        if !self.is_damaged(name) {
+            return Ok(None);
+        }
+        let content = self.store.read(&format!("{name}{DAMAGED}"))?;
+        let is_within = content == Mark::Within.text().as_bytes();
+        Ok(Some(if is_within { Mark::Within } else { Mark::Stored }))
+    }
+
+    /// Marks the stream of a copy as damaged.
     ///
     /// # Errors
     /// When that cannot be stored.
-    pub fn mark_damaged(&self, name: &str, damaged: bool) -> Result<(), EngineError> {
-        let mark = format!("{name}{DAMAGED}");
-        match (damaged, self.is_damaged(name)) {
-            (true, false) => self.store.write(&mark, "damaged\n".into()),
-            (false, true) => self.store.remove(&mark),
-            (true, true) | (false, false) => Ok(()),
+    pub fn mark_damaged(&self, name: &str, mark: Mark) -> Result<(), EngineError> {
+        match self.mark(name)? == Some(mark) {
+            true => Ok(()),
+            false => self.store.write(&format!("{name}{DAMAGED}"), mark.text().into()),
+        }
+    }
+
+    /// Takes that mark away, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn mark_sound(&self, name: &str) -> Result<(), EngineError> {
+        match self.is_damaged(name) {
+            true => self.store.remove(&format!("{name}{DAMAGED}")),
+            false => Ok(()),
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Mark};
 use super::given::given;
 use super::record::Record;
-use super::store::{ByHand, another};
+use super::store::ByHand;
 use super::{StreamsEngine, Unpacked};
 use crate::engine::made::chosen;
 use crate::engine::received::Room;
@@ -31,8 +31,10 @@ pub(super) enum Found {
     Whole,
     /// The stored bytes, and no more: they are encrypted, and no key here opens them. Why.
     Stored(&'static str),
-    /// Damage.
+    /// What is stored is not what was stored.
     Damage(String),
+    /// What is stored is what was stored, and what it holds is not what was sent.
+    Within(String),
 }
 
 impl StreamsEngine {
@@ -51,13 +53,17 @@ impl StreamsEngine {
         let all = records.len() + damage.len();
         let chosen = chosen(cx.host, &records, read_data);
         let count = chosen.len();
+        let is_chosen = |name: &str| chosen.iter().any(|record| record.name == name);
+        let marked = records.iter().map(|record| &record.name);
+        let marked = marked.filter(|name| catalog.is_damaged(name) && !is_chosen(name));
+        damage.extend(marked.map(|name| self.marked(name)));
         let mut closed: BTreeMap<&str, usize> = BTreeMap::new();
         for record in chosen {
             progress(Progress { current: Some(record.name.clone()), ..Progress::default() });
             match self.read_back(&catalog, record)? {
                 Found::Whole => {}
                 Found::Stored(why) => *closed.entry(why).or_default() += 1,
-                Found::Damage(what) => damage.push(what),
+                Found::Damage(what) | Found::Within(what) => damage.push(what),
             }
         }
         let stored_only: usize = closed.values().sum();
@@ -87,7 +93,7 @@ impl StreamsEngine {
             match self.read_back(&catalog, record)? {
                 Found::Whole => {}
                 Found::Stored(why) => unverifiable = Some(why.to_owned()),
-                Found::Damage(what) => damage.push(what),
+                Found::Damage(what) | Found::Within(what) => damage.push(what),
             }
         }
         let extent = match (unverifiable.is_none(), chain.len()) {
@@ -126,22 +132,35 @@ impl StreamsEngine {
         Ok(Some(openers))
     }
 
+    /// What is said of a copy that was found damaged, and is not read now.
+    fn marked(&self, name: &str) -> String {
+        let target = &self.target.name;
+        format!(
+            "{name} was found damaged when it was read last (`stillpoint check --read-data --target {target}` reads it again, `stillpoint prune --accept --target {target} {}` deletes exactly that one)",
+            quote(name)
+        )
+    }
+
     /// Reads all of one stream, and has no further difference be made to it where it is damaged.
     fn read_back(&self, catalog: &Catalog<'_>, record: &Record) -> Result<Found, EngineError> {
-        let found = self.look(catalog, record)?;
-        Ok(match found {
-            Found::Damage(what) => Found::Damage(noted(catalog, record, what)),
-            Found::Whole => {
-                if let Err(error) = catalog.mark_damaged(&record.name, false) {
-                    tracing::warn!(
-                        "{} is still marked as damaged, and is not: {error}",
-                        record.name
-                    );
-                }
-                Found::Whole
+        let name = &record.name;
+        let sound = match self.look(catalog, record)? {
+            Found::Damage(what) => {
+                return Ok(Found::Damage(noted(catalog, record, Mark::Stored, what)));
             }
-            Found::Stored(why) => Found::Stored(why),
-        })
+            Found::Within(what) => {
+                return Ok(Found::Damage(noted(catalog, record, Mark::Within, what)));
+            }
+            // Nobody has looked at what it holds.
+            Found::Stored(_) if catalog.mark(name)? == Some(Mark::Within) => {
+                return Ok(Found::Damage(format!("{name} {MARKED_WITHIN}")));
+            }
+            sound @ (Found::Whole | Found::Stored(_)) => sound,
+        };
+        if let Err(error) = catalog.mark_sound(name) {
+            tracing::warn!("{name} is still marked as damaged, and is not: {error}");
+        }
+        Ok(sound)
     }
 
     fn look(&self, catalog: &Catalog<'_>, record: &Record) -> Result<Found, EngineError> {
@@ -168,10 +187,13 @@ impl StreamsEngine {
         let given = given(catalog, record, &openers, std::slice::from_ref(&stage), watch)?;
         let Some((spec, ended)) = given.culprit() else {
             let passed = given.ended.last().and_then(|stage| Digest::last(&stage.stderr_tail));
-            let another = given.another(record).or_else(|| {
-                (passed.as_ref() != Some(&record.stream)).then(|| another(&record.object()))
+            if let Some(another) = given.another(record) {
+                return Ok(Found::Damage(another));
+            }
+            return Ok(match passed.as_ref() == Some(&record.stream) {
+                true => Found::Whole,
+                false => Found::Within(format!("{} holds not what was sent", record.object())),
             });
-            return Ok(another.map_or(Found::Whole, Found::Damage));
         };
         if ended.left_early {
             return Err(failure(&self.target, spec, ended));
@@ -182,16 +204,21 @@ impl StreamsEngine {
         if given.ended.iter().any(has_no_key) {
             return Ok(Found::Stored(UNFIT));
         }
-        // It was killed, or age lacks something else than the right key.
-        if matches!(ended.exit, Exit::Signal(_)) || spec.tool == age::PROGRAM {
+        let said = ended.last_words(3);
+        // It was killed, or lacks something else than what it was given: another key, a place to run in, memory.
+        let lacks_something = match &spec.tool {
+            tool if *tool == age::PROGRAM => true,
+            tool if *tool == zstd::PROGRAM => !zstd::blames_what_it_reads(&said),
+            _ => false,
+        };
+        if lacks_something || matches!(ended.exit, Exit::Signal(_)) {
             return Err(failure(&self.target, spec, ended));
         }
-        let said = ended.last_words(3);
         // What is to the last byte what was sent may still hold what nobody can tell names of.
         if option.is_some() && given.ended.last().is_some_and(|last| std::ptr::eq(ended, last)) {
             return Err(untold(record, &said));
         }
-        Ok(Found::Damage(format!("{} cannot be read: {said}", given.object)))
+        Ok(Found::Within(format!("{} cannot be read: {said}", given.object)))
     }
 
     /// Whoever fails in a chain may do so because of what it was given: what is damaged in that, if anything is. age calls
@@ -327,7 +354,7 @@ impl StreamsEngine {
             return Err(match failure(&self.target, spec, ended).of_place(wanted.into) {
                 full @ EngineError::PlaceFull { .. } => full,
                 error => match self.damage_behind(catalog, record, ended) {
-                    Ok(Some(damage)) => store.damaged(noted(catalog, record, damage)),
+                    Ok(Some(damage)) => store.damaged(noted(catalog, record, Mark::Stored, damage)),
                     Ok(None) if given.ended.iter().any(has_no_key) => {
                         EngineError::KeyMissing { repository, remedy }
                     }
@@ -337,7 +364,7 @@ impl StreamsEngine {
             });
         }
         if let Some(another) = given.another(record) {
-            return Err(store.damaged(noted(catalog, record, another)));
+            return Err(store.damaged(noted(catalog, record, Mark::Stored, another)));
         }
         let at = wanted.into.join(wanted.name);
         let found = host.subvolume(&at)?;
@@ -428,11 +455,15 @@ const BEYOND: &str =
 const UNFIT: &str =
     "unverifiable beyond the stored hash: encrypted, and no key in the identity-file opens it";
 
+/// What is said of a copy of which no more than the stored bytes could be read, and those are right.
+const MARKED_WITHIN: &str =
+    "is stored as it was, and was found not to hold what was sent when it was opened last";
+
 pub(super) const REMEDY: &str = "name the key of one of its recipients with identity-file";
 
 /// Notes beside a copy that it is damaged: what becomes a difference to it is lost with it. Answers with what is told.
-pub(super) fn noted(catalog: &Catalog<'_>, record: &Record, damage: String) -> String {
-    match catalog.mark_damaged(&record.name, true) {
+pub(super) fn noted(catalog: &Catalog<'_>, record: &Record, mark: Mark, damage: String) -> String {
+    match catalog.mark_damaged(&record.name, mark) {
         Ok(()) => damage,
         Err(error) => format!(
             "{damage} (which could not be noted beside it, so the next copy may become a difference to it: {error})"

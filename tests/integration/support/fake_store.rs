@@ -37,6 +37,8 @@ pub struct FakeStore {
     unreceived: BTreeMap<PathBuf, Subvolume>,
     /// How age ends, where it does not open what it reads, and what it says.
     pub age: Option<(Exit, String)>,
+    /// The same of zstd.
+    pub zstd: Option<(Exit, String)>,
     /// What a stream that is listed does besides what each of them does.
     pub more: Vec<(String, Edit)>,
     /// Of how many parts streams are where those are small.
@@ -229,8 +231,9 @@ impl FakeStore {
         let told = |content: &[u8]| serde_json::to_string(&Digest::of(content)).unwrap();
         let is_listed = chain.last().unwrap().args.iter().any(|arg| arg == "--edits");
         let edits = if is_listed { self.edits(sent) } else { String::new() };
-        let opener = chain.iter().position(|it| it.tool.name() == "age");
-        let fails = opener.zip(self.age.clone());
+        let opener = |name| chain.iter().position(|it| it.tool.name() == name);
+        let of_zstd = || opener("zstd").zip(self.zstd.clone());
+        let fails = opener("age").zip(self.age.clone()).or_else(of_zstd);
         (0..chain.len())
             .map(|n| match &fails {
                 Some((at, (exit, said))) if n >= *at => Answer {
