@@ -37,9 +37,11 @@ pub fn run(args: &ImportArgs) -> Verdict {
     let refused = |what: String| {
         StepError::new(Trouble::Configuration, format!("{}: {what}", args.file.shown()))
     };
-    let content = host
-        .read(&args.file)
-        .map_err(|error| StepError::from_error(Trouble::Environment, &error, error.hint()))?;
+    let content = host.read(&args.file).map_err(|error| {
+        let usual = format!("name its file, which is usually {}", args.program.usual_file());
+        let hint = error.hint().unwrap_or(&usual);
+        StepError::from_error(Trouble::Environment, &error, Some(hint))
+    })?;
     let text = String::from_utf8(content).map_err(|_| refused("it is no UTF-8 text".into()))?;
     let imported = import(args.program, &text, &|path| looked(&host, Path::new(path)))
         .map_err(|error| refused(error.to_string()))?;

@@ -35,6 +35,15 @@ impl Program {
         }
     }
 
+    /// Where its configuration usually is.
+    pub fn usual_file(self) -> &'static str {
+        match self {
+            Program::Btrbk => "/etc/btrbk/btrbk.conf",
+            Program::BtrfsBackupNg => "/etc/btrfs-backup-ng/config.toml",
+            Program::Snapper => "/etc/snapper/configs/NAME",
+        }
+    }
+
     /// Reads its name; `None` when it is none that is known.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|program| program.name() == name)

@@ -160,6 +160,9 @@ fn who_comes_from_btrbk_goes_on_with_its_configuration() {
     scene.machine.write("btrbk.conf", "volume /a\n%\n", 0o600);
     scene.machine.run(&["import", "btrbk", conf]).expect(3).says("line 2");
     scene.machine.run(&["import", "btrfs-backup-ng", conf]).expect(3).says("line 1");
+    let nowhere = scene.machine.run(&["import", "btrbk", "/nope"]);
+    assert_ne!(nowhere.code, Some(0));
+    nowhere.says("/nope").says(" — name its file, which is usually /etc/btrbk/btrbk.conf");
     scene.machine.run(&["import", "borgmatic", conf]).expect(2).says("btrfs-backup-ng");
     scene.machine.run(&["import", "btrbk", "/nowhere"]).expect(4).says("/nowhere");
 }
