@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-use crate::model::outcome::Outcome;
 use crate::model::report::RunReport;
 use crate::pipeline;
 use crate::pipeline::publish::publish;
