@@ -166,16 +166,19 @@ pub fn judge(report: &CheckReport) -> Done {
         Done::with(
             Outcome::Failed,
             Trouble::Damage,
-            format!("{}: {} — {}", report.told(), shown.join("; "), before_repair(report)),
+            format!("{}: {}{}", report.told(), shown.join("; "), before_repair(report)),
         )
     }
 }
 
-/// What is to be done before anything else is.
-fn before_repair(report: &CheckReport) -> &'static str {
+/// What was looked at, where that is not said yet, and what is to be done before anything else is.
+fn before_repair(report: &CheckReport) -> String {
     match report.copies {
-        Some(_) => "copy what may still be of use before you delete or repair anything",
-        None => "delete nothing; copy the repository if you can before you repair it",
+        Some(_) => format!(
+            "; looked at {} — copy what may still be of use before you delete or repair anything",
+            report.extent
+        ),
+        None => " — delete nothing; copy the repository if you can before you repair it".into(),
     }
 }
 
