@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 use std::io::{BufRead, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -32,21 +32,31 @@ pub struct CompareTreeArgs {
 
 /// Runs the verb.
 pub fn run(args: &CompareTreeArgs) -> Verdict {
-    let sample = args.sample.sample();
     let mut copy = std::io::stdin().lock();
-    piped::list(|out| {
-        let walk = Walk::over(&args.root, sample.seed);
-        let last = match walk.map_err(Broken::Source) {
-            Ok(walk) => compare(walk, sample, &mut copy, out),
-            Err(broken) => Err(broken),
-        };
-        let last = match last {
-            Ok(summary) => Line::Compared(summary),
-            Err(Broken::Source(error)) => Line::NoSource(format!("{error:#}")),
-            Err(Broken::Other(error)) => return Err(error),
-        };
-        piped::entry(out, &last)
-    })
+    piped::list(|out| compare_all(&args.root, args.sample.sample(), &mut copy, out))
+}
+
+/// Tells what differs, and at last what came of it. All of the description is read: whoever leaves something unread has
+/// failed.
+fn compare_all(
+    root: &Path,
+    sample: Sample,
+    described: &mut impl BufRead,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let compared = match Walk::over(root, sample.seed).map_err(Broken::Source) {
+        Ok(walk) => compare(walk, sample, described, out),
+        Err(broken) => Err(broken),
+    };
+    let last = match compared {
+        Ok(summary) => Line::Compared(summary),
+        Err(Broken::Source(error)) => {
+            std::io::copy(described, &mut std::io::sink())?;
+            Line::NoSource(format!("{error:#}"))
+        }
+        Err(Broken::Other(error)) => return Err(error),
+    };
+    piped::entry(out, &last)
 }
 
 /// Why it came to no end.
@@ -232,5 +242,17 @@ mod tests {
         let Told::Is(gone) = &truth[1] else { panic!("{truth:?}") };
         let content = compared(&walk, ALL, gone, &truth[1], &mut Summary::default());
         assert!(matches!(content, Err(Broken::Source(_))));
+    }
+
+    #[test]
+    fn where_the_source_cannot_be_read_the_description_is_read_all_the_same() {
+        let scene = tempfile::tempdir().unwrap();
+        let gone = scene.path().join("gone");
+        let mut described = std::io::Cursor::new(vec![b'x'; 300_000]);
+        let mut out = Vec::new();
+        compare_all(&gone, ALL, &mut described, &mut out).unwrap();
+        assert_eq!(described.position(), 300_000);
+        let line: Line = serde_json::from_slice(&out).unwrap();
+        assert!(matches!(line, Line::NoSource(_)), "{line:?}");
     }
 }

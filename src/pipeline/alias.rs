@@ -12,6 +12,8 @@ use crate::model::target::Target;
 use crate::step::context::Pipeline;
 use crate::step::error::StepError;
 
+use super::absent::{self, Presence};
+
 /// The ids of repositories, each asked for once, when it is needed.
 pub struct Ids<'a> {
     pipeline: Pipeline<'a>,
@@ -67,13 +69,17 @@ impl<'a> Ids<'a> {
                 None if beside.iter().any(|it| it.name == other.name) => self.asked(other),
                 its => its,
             };
-            // What is remembered may be of then. One that does not answer is what it was.
-            let is_same = its.is_some_and(|its| its == known)
+            // What is remembered may be of then. One whose disk is there and that does not answer is what it was.
+            let is_as_it_was = |ids: &mut Self| match ids.asked(other) {
+                Some(id) => id == known,
+                None => matches!(absent::look(ids.pipeline, other), Ok(Presence::Here)),
+            };
+            if its.is_some_and(|its| its == known)
                 && self.asked(target).is_some_and(|id| id == known)
-                && self.asked(other).is_none_or(|id| id == known);
-            if is_same {
+                && is_as_it_was(self)
+            {
                 let text = format!(
-                    "targets {} and {} are the same repository under two names ({known}), so what goes to both would be stored once — give {} a repository of its own, or take it out of the configuration",
+                    "targets {} and {} are the same repository under two names, or a copy of it: both have the id {known}, so what goes to both may be stored once — make a repository of its own for {}, or take it out of the configuration",
                     other.name, target.name, target.name
                 );
                 return Err(StepError::new(Trouble::Configuration, text));

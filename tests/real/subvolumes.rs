@@ -408,6 +408,14 @@ fn what_somebody_changed_is_no_copy_and_no_base() {
         .expect(0)
         .says("1 would be");
     assert!(changed.exists());
+    // Nor while somebody is at work in it.
+    let used = scene.machine.path("used");
+    fs::create_dir(&used).unwrap();
+    let (option, at) = (format!("subvol=/t/{second}"), used.to_str().unwrap());
+    must("mount", &["-o", &option, &scene.copies.device, at]);
+    scene.machine.run(&["prune", "--target", "t", &second]).expect(11).says("is still mounted at");
+    assert!(changed.exists());
+    must("umount", &[at]);
     scene.machine.run(&["prune", "--target", "t", &second]).expect(0).says("1 deleted");
     assert!(!changed.exists());
     scene.machine.run(&["check", "--target", "t"]).expect(0).says("no damage found");
@@ -648,6 +656,12 @@ fn what_cannot_be_sent_is_told_and_nothing_is_silently_empty() {
     let report = scene.machine.run(&["--json", "run", "home", "home"]).expect(0).json();
     assert_eq!(report["jobs"].as_array().unwrap().len(), 1, "a job that is named twice");
     must("btrfs", &["-q", "subvolume", "delete", &inner]);
+    // What is mounted there is no part of it.
+    let mounted = private.to_str().unwrap();
+    must("mount", &["-t", "tmpfs", "none", mounted]);
+    fs::write(private.join("z"), "z").unwrap();
+    scene.machine.run(&["run"]).expect(0);
+    must("umount", &[mounted]);
     // As a subvolume of its own, and one that is none beside it.
     let paths =
         "paths = [\"{root}/disk/home\", \"{root}/disk/home/nested\", \"{root}/disk/directory\"]";

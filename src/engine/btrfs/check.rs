@@ -66,6 +66,10 @@ impl BtrfsEngine {
     fn with_way_out(&self, catalog: &Catalog<'_>, wrong: &Wrong, way_out: WayOut) -> String {
         let Wrong { copy, what, how } = wrong;
         let at = quote(catalog.path(copy));
+        let there = match way_out {
+            WayOut::Verb => "",
+            WayOut::ByHand => "there: ",
+        };
         match (how, way_out) {
             (How::Changed, WayOut::Verb) => {
                 let target = &self.target.name;
@@ -76,10 +80,10 @@ impl BtrfsEngine {
                 "{what}: somebody has changed it (to get rid of it, run there: btrfs subvolume delete {at})"
             ),
             (How::Another, _) => format!(
-                "{what}, but something else (nothing of ours deletes that: look at {at}, and move it away)"
+                "{what}, but something else (nothing of ours deletes that: {there}look at {at}, and move it away)"
             ),
             (How::Unread, _) => format!(
-                "{what} (if it is beyond repair, remove both: rm {}; btrfs subvolume delete {at})",
+                "{what} (if it is beyond repair, remove both: {there}rm {}; btrfs subvolume delete {at})",
                 quote(catalog.record_of(copy))
             ),
         }

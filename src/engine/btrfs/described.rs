@@ -73,7 +73,7 @@ fn described(
     blame: Blame<'_>,
 ) -> Result<Completed, EngineError> {
     let chained = cx.host.chain(std::slice::from_ref(describe), to, watch)?;
-    // Whoever has found what it looked for stops listening, and whoever still talks fails because of that.
+    // Whoever stops listening has failed, and whoever still talks fails because of that.
     let failed = chained.before.first().filter(|ended| ended.is_own_failure());
     match failed.filter(|_| !chained.last.success()) {
         Some(ended) => Err(blame(describe, ended)),

@@ -64,14 +64,15 @@ pub(super) struct Damage {
 pub(super) enum Mark {
     /// What is stored is not what was stored.
     Stored,
-    /// What it holds is not what was sent, whatever is stored.
+    /// What it holds is not what was sent, whatever is stored; also where a mark does not say how, as those of before and those
+    /// that cannot be read.
     Within,
 }
 
 impl Mark {
     fn text(self) -> &'static str {
         match self {
-            Mark::Stored => "damaged\n",
+            Mark::Stored => "damaged as stored\n",
             Mark::Within => "damaged within\n",
         }
     }
@@ -336,26 +337,23 @@ impl<'a> Catalog<'a> {
     }
 
     /// How the stream of a copy was found damaged, if it was.
-    ///
-    /// # Errors
-    /// When the mark cannot be read.
-    pub fn mark(&self, name: &str) -> Result<Option<Mark>, EngineError> {
+    pub fn mark(&self, name: &str) -> Option<Mark> {
         if !self.is_damaged(name) {
-            return Ok(None);
+            return None;
         }
-        let content = self.store.read(&format!("{name}{DAMAGED}"))?;
-        let is_within = content == Mark::Within.text().as_bytes();
-        Ok(Some(if is_within { Mark::Within } else { Mark::Stored }))
+        let content = self.store.read(&format!("{name}{DAMAGED}"));
+        let is_stored = content.is_ok_and(|content| content == Mark::Stored.text().as_bytes());
+        Some(if is_stored { Mark::Stored } else { Mark::Within })
     }
 
-    /// Marks the stream of a copy as damaged.
+    /// Marks the stream of a copy as damaged. What it was found to hold stays said, whatever becomes of its bytes.
     ///
     /// # Errors
     /// When that cannot be stored.
     pub fn mark_damaged(&self, name: &str, mark: Mark) -> Result<(), EngineError> {
-        match self.mark(name)? == Some(mark) {
-            true => Ok(()),
-            false => self.store.write(&format!("{name}{DAMAGED}"), mark.text().into()),
+        match self.mark(name) {
+            Some(known) if known == mark || known == Mark::Within => Ok(()),
+            Some(_) | None => self.store.write(&format!("{name}{DAMAGED}"), mark.text().into()),
         }
     }
 

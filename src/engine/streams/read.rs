@@ -136,7 +136,7 @@ impl StreamsEngine {
     fn marked(&self, name: &str) -> String {
         let target = &self.target.name;
         format!(
-            "{name} was found damaged when it was read last (`stillpoint check --read-data --target {target}` reads it again, `stillpoint prune --accept --target {target} {}` deletes exactly that one)",
+            "{name} was found damaged when it was read last (`stillpoint check --read-data --target {target}` reads it again, `stillpoint prune --accept --target {target} {}` takes all that is known of this target as it is, and deletes that one unless a newer copy needs it)",
             quote(name)
         )
     }
@@ -152,7 +152,7 @@ impl StreamsEngine {
                 return Ok(Found::Damage(noted(catalog, record, Mark::Within, what)));
             }
             // Nobody has looked at what it holds.
-            Found::Stored(_) if catalog.mark(name)? == Some(Mark::Within) => {
+            Found::Stored(_) if catalog.mark(name) == Some(Mark::Within) => {
                 return Ok(Found::Damage(format!("{name} {MARKED_WITHIN}")));
             }
             sound @ (Found::Whole | Found::Stored(_)) => sound,

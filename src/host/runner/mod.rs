@@ -265,7 +265,12 @@ impl Runner {
     ) -> Result<Vec<Completed>, RunError> {
         let recorder = self.recorder();
         let mut completed = Vec::new();
-        let mut stopped = None;
+        // Of those that are not at their end yet, one may be what the others waited for.
+        let mut stopped = supervision.processes[..first].iter_mut().find_map(|process| {
+            let reason = process.stop_reason()?;
+            let is_the_cause = matches!(reason, Reason::TookNothing(_));
+            is_the_cause.then(|| because(reason, process.command.clone(), process.stderr_lines()))
+        });
         for (at, process) in supervision.processes.iter_mut().enumerate().skip(first) {
             let command = process.command.clone();
             // The reason that the other one was stopped for is the reason of both.

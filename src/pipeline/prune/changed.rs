@@ -1,10 +1,13 @@
 //! Copies that somebody has changed since they were made: no listing has them, and no policy decides about them.
 
+use std::path::Path;
+
 use crate::engine::{Changed, Engine};
 use crate::history::{Closure, ClosureKind, Maintenance, MaintenanceKind};
 use crate::model::copy::Copy;
 use crate::model::outcome::{Outcome, Trouble};
 use crate::pipeline::engine_lock::bracketed;
+use crate::pipeline::staging::refuse_seen;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
@@ -77,6 +80,8 @@ fn delete(
     closures: &[Closure],
 ) -> Result<(), StepError> {
     let target = &engine.target().name;
+    // Whoever made it writable may be at work in it: an id is where it lies, or the name that a mount of it shows.
+    refuse_seen(cx.host(), Path::new(id))?;
     bracketed(cx, engine, |_, context| known.delete(context, id))?;
     if known.copies(cx.engine())?.iter().any(|copy| copy.id == *id) {
         let text = format!("{id} is still there although it was said to be deleted");

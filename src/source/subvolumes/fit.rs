@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::capture::far::FarSubvolume;
 use crate::capture::survey::{self, Volume};
 use crate::capture::{self, Provider};
-use crate::host::{Host, PathKind, Subvolume, mount_of};
+use crate::host::{Host, MountEntry, PathKind, Subvolume, mount_of};
 use crate::model::job::{Job, SubvolumesSource};
 use crate::model::names::HostName;
 use crate::model::outcome::Trouble;
@@ -127,7 +127,7 @@ fn examine_here(host: &dyn Host, job: &SubvolumesSource, path: &Path) -> Result<
             || job.leave_out.iter().any(|path| nested.starts_with(host.canonical(path)))
     };
     let mut absent = host.nested_subvolumes(&at)?;
-    let kept_in = kept_in(host, job, (&at, &found), &absent)?;
+    let kept_in = kept_in(host, job, (&at, &found), &absent, &mounts)?;
     absent.retain(|nested| {
         let is_ours = found.is_top_level() && survey::is_snapshot_of_ours(&at, nested)
             || survey::staging_of_ours(host, &at, nested).is_some();
@@ -150,14 +150,20 @@ fn kept_in(
     job: &SubvolumesSource,
     (at, found): (&Path, &Subvolume),
     nested: &[PathBuf],
+    mounts: &[MountEntry],
 ) -> Result<Vec<PathBuf>, StepError> {
     let mut kept = Vec::new();
     for path in job.leave_out.iter().map(|path| host.canonical(path)) {
-        if !path.starts_with(at) || nested.iter().any(|nested| nested.starts_with(&path)) {
+        // What is mounted there is no part of it, and a look at it may never come back.
+        let is_elsewhere = mounts
+            .iter()
+            .any(|mount| path.starts_with(&mount.at) && mount.at.starts_with(at) && mount.at != at);
+        let stands_for_others = nested.iter().any(|nested| nested.starts_with(&path));
+        if !path.starts_with(at) || is_elsewhere || stands_for_others {
             continue;
         }
-        let is_something =
-            host.path_state(&path)?.is_some_and(|it| it.kind != PathKind::Directory || !it.empty);
+        let state = host.path_state(&path).ok().flatten();
+        let is_something = state.is_some_and(|it| it.kind != PathKind::Directory || !it.empty);
         if is_something && holds(host, found, &path)? {
             kept.push(path);
         }
