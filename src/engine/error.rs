@@ -327,7 +327,9 @@ impl EngineError {
             EngineError::RepositoryMissing { .. } => {
                 "create it with `stillpoint init TARGET`; if it should exist, check that its disk is mounted and the path is right".into()
             }
-            EngineError::RepositoryExists { .. } => "use it as it is, or choose another path".into(),
+            EngineError::RepositoryExists { .. } => {
+                "use it as it is (`stillpoint init --existing TARGET` takes it so), or choose another path".into()
+            }
             EngineError::WrongPassphrase { .. } => {
                 "check where the target's passphrase comes from: its …-file, …-command or …-credential".into()
             }
@@ -351,7 +353,7 @@ impl EngineError {
                 "wait for the other program to end; if none runs, the lock's owner died elsewhere: look at it before breaking it by hand".into()
             }
             EngineError::Full { .. } => {
-                "free space there, lower what the policy keeps, then `stillpoint prune` and `stillpoint compact`; if there is space, look where the engine keeps its own files: below state-dir and cache-dir".into()
+                "free space there, lower what the policy keeps, then `stillpoint prune` and `stillpoint compact` (of an append-only target, whoever keeps that machine does); if there is space, look where the engine keeps its own files: below state-dir and cache-dir".into()
             }
             EngineError::DestinationFull { .. } => {
                 "free space there, name fewer paths, or restore to another disk with --to; what was there is as it was".into()

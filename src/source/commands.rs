@@ -67,7 +67,7 @@ impl HeldBatch for Outputs<'_> {
         Some(Input::Stream { producer: Box::new(producer), file_name: command.file_name.clone() })
     }
 
-    fn gaps(&self) -> &[String] {
+    fn gaps(&self, _: &Item) -> &[String] {
         &[]
     }
 

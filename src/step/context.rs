@@ -343,8 +343,8 @@ pub trait HeldBatch: Sync {
         error
     }
 
-    /// What of it is missing and will be in no copy, in words; copies of the rest are incomplete.
-    fn gaps(&self) -> &[String];
+    /// What of an item is missing and will be in no copy, in words; copies of the rest of it are incomplete.
+    fn gaps(&self, item: &Item) -> &[String];
 
     /// How each volume of it is read, for the report.
     fn volumes(&self) -> &[VolumeReport];

@@ -679,6 +679,13 @@ fn what_cannot_be_sent_is_told_and_nothing_is_silently_empty() {
         .map(|target| target["copy"].is_string())
         .collect();
     assert_eq!(copies, [true, true, false], "{report:#}");
+    // What one of them lacks is nothing to the others.
+    must("btrfs", &["-q", "subvolume", "create", &inner]);
+    let report = scene.machine.run(&["--json", "run"]).expect(4).json();
+    let targets = report["jobs"][0]["targets"].as_array().unwrap();
+    let outcomes: Vec<_> = targets.iter().map(|it| it["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["incomplete", "ok", "failed"], "{report:#}");
+    must("btrfs", &["-q", "subvolume", "delete", &inner]);
     scene.machine.run(&["check-config", "--online"]).expect(4).says("no subvolume");
     // One that was received and made writable: all its snapshots would be one.
     scene.configure("", "leave-out = [\"{root}/disk/home/nested\"]");

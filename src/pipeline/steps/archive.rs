@@ -110,7 +110,7 @@ pub fn archive(
         let made = back_up(cx, engine, request, progress);
         let mut report = made.map_err(|error| batch.held.judged(cx, &request.input, error))?;
         batch.held.still_holds(cx)?;
-        let done = judge(cx, batch.source, batch.held.gaps(), &mut report);
+        let done = judge(cx, batch.source, batch.held.gaps(&series.item), &mut report);
         Ok((report, done))
     })?;
     let unspoken = match &request.input {

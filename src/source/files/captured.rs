@@ -124,7 +124,7 @@ impl HeldBatch for Captured<'_> {
         })
     }
 
-    fn gaps(&self) -> &[String] {
+    fn gaps(&self, _: &Item) -> &[String] {
         &self.gaps
     }
 

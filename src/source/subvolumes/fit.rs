@@ -190,8 +190,8 @@ pub(super) fn hindered(fit: &Fit) -> Option<String> {
     }
 }
 
-/// What to say of what a copy will lack.
-pub(super) fn said(fit: &Fit) -> String {
+/// What to say of what a copy will lack, if that is anything.
+pub(super) fn said(fit: &Fit) -> Option<String> {
     let names: Vec<String> = fit.absent.iter().map(|path| path.shown().to_string()).collect();
     let is_text =
         |path: &PathBuf| path.to_str().is_some_and(|text| !text.contains(char::is_control));
@@ -199,11 +199,11 @@ pub(super) fn said(fit: &Fit) -> String {
         true => "",
         false => "; rename those that no configuration can name",
     };
-    format!(
+    (!names.is_empty()).then(|| format!(
         "{} holds other subvolumes, which no snapshot of it holds: {} — add them to paths, or to leave-out if they need not be{nameless}",
         fit.origin.at().shown(),
         names.join(", ")
-    )
+    ))
 }
 
 /// What to say of what a copy will hold although it was to be left out, if there is any.

@@ -3,7 +3,7 @@
 //! What another program made is its own: it is sent, and neither deleted nor written down anywhere. It may go at any
 //! moment, so nothing can promise that there will be one of which a target has a copy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::capture;
@@ -39,7 +39,7 @@ pub(super) struct Found<'a> {
     job: &'a Job,
     which: Which<'a>,
     items: Vec<OfItem>,
-    gaps: Vec<String>,
+    gaps: BTreeMap<String, Vec<String>>,
     volumes: Vec<VolumeReport>,
     /// Where the top-level subvolume is seen by whoever sends.
     seen_at: PathBuf,
@@ -67,8 +67,14 @@ pub(super) fn find<'a>(
     which: Which<'a>,
 ) -> Option<Found<'a>> {
     let seen_at = capture::bare_workplace(cx.capture());
-    let mut found =
-        Found { job, which, items: Vec::new(), gaps: Vec::new(), volumes: Vec::new(), seen_at };
+    let mut found = Found {
+        job,
+        which,
+        items: Vec::new(),
+        gaps: BTreeMap::new(),
+        volumes: Vec::new(),
+        seen_at,
+    };
     let mut there = None;
     for path in &source.paths {
         let item = item_of(path);
@@ -88,7 +94,7 @@ pub(super) fn find<'a>(
         let Some((of_item, fit)) = of_item else { continue };
         found.items.push(of_item);
         found.volumes.push(hold::volume(&fit));
-        found.gaps.extend((!fit.absent.is_empty()).then(|| fit::said(&fit)));
+        found.gaps.extend(fit::said(&fit).map(|said| (item, vec![said])));
     }
     (!found.items.is_empty()).then_some(found)
 }
@@ -181,11 +187,12 @@ impl Found<'_> {
     fn lacking(
         &self,
         cx: RunContext<'_>,
-        target: &Target,
+        (item, target): (&Item, &Target),
         copy: &SentCopy,
     ) -> Result<Option<String>, StepError> {
-        if !self.gaps.is_empty() {
-            return Ok(Some(format!("not in it: {}", self.gaps.join(", "))));
+        let gaps = self.gaps(item);
+        if !gaps.is_empty() {
+            return Ok(Some(format!("not in it: {}", gaps.join(", "))));
         }
         let Some(history) = cx.pipeline.history else { return Ok(None) };
         let lacking = history.lacking(&target.name, &copy.id)?;
@@ -290,7 +297,7 @@ impl HeldBatch for Found<'_> {
             };
             let copy = copy.or_else(|| copies.iter().max_by_key(|copy| copy.time));
             let lacks = match copy {
-                Some(copy) => self.lacking(cx, target, copy)?,
+                Some(copy) => self.lacking(cx, (item, target), copy)?,
                 None => None,
             };
             return Ok(Due::Nothing { why, lacks });
@@ -325,8 +332,8 @@ impl HeldBatch for Found<'_> {
         StepError { message, ..error }
     }
 
-    fn gaps(&self) -> &[String] {
-        &self.gaps
+    fn gaps(&self, item: &Item) -> &[String] {
+        item.as_ref().and_then(|item| self.gaps.get(item)).map_or(&[], Vec::as_slice)
     }
 
     fn volumes(&self) -> &[VolumeReport] {

@@ -1,5 +1,6 @@
 //! A snapshot of every subvolume, all made before anything is sent.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,7 +25,7 @@ use super::kept;
 pub(super) struct Snapshots<'a> {
     job: &'a Job,
     holds: Vec<Hold>,
-    gaps: Vec<String>,
+    gaps: BTreeMap<String, Vec<String>>,
     volumes: Vec<VolumeReport>,
     /// Where the top-level subvolume is seen by whoever sends.
     seen_at: PathBuf,
@@ -71,10 +72,12 @@ pub(super) fn hold<'a>(
     if found.is_empty() {
         return None;
     }
-    let lacking = found.iter().filter(|(_, fit)| !fit.absent.is_empty());
     let mut snapshots = Snapshots {
         job,
-        gaps: lacking.map(|(_, fit)| fit::said(fit)).collect(),
+        gaps: found
+            .iter()
+            .filter_map(|(item, fit)| Some((item.clone(), vec![fit::said(fit)?])))
+            .collect(),
         volumes: found.iter().map(|(_, fit)| volume(fit)).collect(),
         holds: Vec::new(),
         seen_at: capture::bare_workplace(cx.capture()),
@@ -219,8 +222,8 @@ impl HeldBatch for Snapshots<'_> {
         Some(Input::Subvolume(Box::new(StillSubvolume { snapshot, earlier, ..*still })))
     }
 
-    fn gaps(&self) -> &[String] {
-        &self.gaps
+    fn gaps(&self, item: &Item) -> &[String] {
+        item.as_ref().and_then(|item| self.gaps.get(item)).map_or(&[], Vec::as_slice)
     }
 
     fn volumes(&self) -> &[VolumeReport] {

@@ -109,7 +109,7 @@ impl Source for Subvolumes<'_> {
     fn preflight(&self, pipeline: Pipeline<'_>, _: &[&Target]) -> Findings {
         let examined = |path: &Path| {
             let found = fit::examine(pipeline.capture_context(), self.subvolumes, path)?;
-            let lacking = (!found.absent.is_empty()).then(|| fit::said(&found));
+            let lacking = fit::said(&found);
             let fit = match &self.subvolumes.existing {
                 Some(existing) => Some(existing::preflight(pipeline, &found, existing)?),
                 None => fit::hindered(&found),

@@ -230,7 +230,7 @@ impl HeldBatch for VaultBatch {
         })
     }
 
-    fn gaps(&self) -> &[String] {
+    fn gaps(&self, _: &Item) -> &[String] {
         &[]
     }
 

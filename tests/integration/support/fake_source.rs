@@ -105,7 +105,7 @@ impl HeldBatch for Database {
         })
     }
 
-    fn gaps(&self) -> &[String] {
+    fn gaps(&self, _: &Item) -> &[String] {
         &[]
     }
 
