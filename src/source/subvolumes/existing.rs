@@ -18,6 +18,8 @@ use super::here::OnDevices;
 /// What is needed to tell how snapshots are called.
 pub(super) struct Looked<'a> {
     existing: &'a ExistingSnapshots,
+    /// What they are of.
+    volume: &'a Volume,
     /// The mounts by which the machine sees the file system.
     mounts: Vec<MountEntry>,
 }
@@ -29,13 +31,23 @@ impl<'a> Looked<'a> {
     /// When the mount table cannot be read.
     pub fn at(
         host: &dyn Host,
-        volume: &Volume,
+        volume: &'a Volume,
         existing: &'a ExistingSnapshots,
     ) -> Result<Self, StepError> {
         let mut mounts = host.mounts()?;
         let source = &volume.mount.source;
         mounts.retain(|mount| mount.file_system == "btrfs" && mount.source == *source);
-        Ok(Self { existing, mounts })
+        Ok(Self { existing, volume, mounts })
+    }
+
+    /// The block device of their file system.
+    pub fn device(&self) -> &'a Path {
+        &self.volume.mount.source
+    }
+
+    /// The UUID of what they are of.
+    fn origin(&self) -> Option<&String> {
+        self.volume.subvolume.as_ref()?.uuid.as_ref()
     }
 
     /// Whether a snapshot at this path from the top-level subvolume on is one to send. Whoever has changed it since it was
@@ -59,20 +71,11 @@ impl<'a> Looked<'a> {
             .filter_map(move |mount| Some(mount.at.join(path.strip_prefix(&mount.root).ok()?)))
     }
 
-    /// What to say of those that are newer than the one to send and are none: that one would look up to date for ever.
-    ///
-    /// # Errors
-    /// When they cannot be looked at.
-    pub fn newer(
-        &self,
-        host: &dyn Host,
-        volume: &Volume,
-        newest: &Subvolume,
-    ) -> Result<String, StepError> {
-        let origin = volume.subvolume.as_ref().and_then(|it| it.uuid.as_ref());
-        let all = host.subvolumes_on(&volume.mount.source)?;
+    /// What to say of those that are newer than the one to send and are none: that one would look up to date for ever. They
+    /// are among all subvolumes of the file system.
+    pub fn newer(&self, all: &[(PathBuf, Subvolume)], newest: &Subvolume) -> String {
         let is_newer = |path: &Path, found: &Subvolume| {
-            found.parent_uuid.as_ref() == origin
+            found.parent_uuid.as_ref() == self.origin()
                 && found.made_in > newest.made_in
                 && self.is_called_so(path)
                 && !self.is_wanted(path, found)
@@ -82,28 +85,28 @@ impl<'a> Looked<'a> {
             .filter(|(path, found)| is_newer(path, found))
             .map(|(path, _)| path.shown().to_string())
             .collect();
-        Ok(match newer.is_empty() {
+        match newer.is_empty() {
             true => String::new(),
             false => format!(
                 "; newer, and not sent, since it can be or was written to since it was made: {}",
                 newer.join(", ")
             ),
-        })
+        }
     }
 
     /// What to say where none is to be sent; of the subvolume, these snapshots are there that cannot be changed now.
     pub fn none<'t>(
         &self,
         host: &dyn Host,
-        volume: &Volume,
         there: impl Iterator<Item = (&'t Path, &'t Subvolume)> + Clone,
     ) -> String {
-        let at = volume.at.shown();
-        let origin = volume.subvolume.as_ref().and_then(|it| it.uuid.as_ref());
+        let at = self.volume.at.shown();
         let changed = there.clone().filter(|(path, _)| self.is_called_so(path)).count();
-        let all = host.subvolumes_on(&volume.mount.source).unwrap_or_default();
+        let all = host.subvolumes_on(self.device()).unwrap_or_default();
         let writable = all.iter().filter(|(path, found)| {
-            !found.read_only && found.parent_uuid.as_ref() == origin && self.is_called_so(path)
+            !found.read_only
+                && found.parent_uuid.as_ref() == self.origin()
+                && self.is_called_so(path)
         });
         let count = changed + writable.count();
         if count > 0 {
@@ -139,11 +142,11 @@ pub(super) fn preflight(
     let looked = Looked::at(host, volume, existing)?;
     let mut on = OnDevices::default();
     let origin = fit.origin.uuid();
-    let there: Vec<_> = on.snapshots_of(host, &volume.mount.source, origin).collect();
+    let there: Vec<_> = on.snapshots_of(host, looked.device(), origin).collect();
     let count = there.iter().filter(|(path, found)| looked.is_wanted(path, found)).count();
     if count == 0 {
         let there = there.iter().map(|(path, found)| (&**path, found));
-        return Err(StepError::new(Trouble::Environment, looked.none(host, volume, there)));
+        return Err(StepError::new(Trouble::Environment, looked.none(host, there)));
     }
     Ok(format!("{} to send", counted(count as u64, "snapshot is there", "snapshots are there")))
 }

@@ -3,7 +3,7 @@
 //! What another program made is its own: it is sent, and neither deleted nor written down anywhere. It may go at any
 //! moment, so nothing can promise that there will be one of which a target has a copy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::capture;
@@ -39,7 +39,6 @@ pub(super) struct Found<'a> {
     job: &'a Job,
     which: Which<'a>,
     items: Vec<OfItem>,
-    gaps: BTreeMap<String, Vec<String>>,
     volumes: Vec<VolumeReport>,
     /// Where the top-level subvolume is seen by whoever sends.
     seen_at: PathBuf,
@@ -55,6 +54,8 @@ struct OfItem {
     there: Vec<There>,
     /// The UUIDs of those that are sent.
     wanted: BTreeSet<String>,
+    /// What no snapshot of it holds now, in words.
+    lacks: Option<String>,
 }
 
 /// Finds the snapshots of subvolumes. One of which there is none keeps no other from its turn.
@@ -67,15 +68,8 @@ pub(super) fn find<'a>(
     which: Which<'a>,
 ) -> Option<Found<'a>> {
     let seen_at = capture::bare_workplace(cx.capture());
-    let mut found = Found {
-        job,
-        which,
-        items: Vec::new(),
-        gaps: BTreeMap::new(),
-        volumes: Vec::new(),
-        seen_at,
-    };
-    let mut there = None;
+    let mut found = Found { job, which, items: Vec::new(), volumes: Vec::new(), seen_at };
+    let mut earlier = None;
     for path in &source.paths {
         let item = item_of(path);
         if !items.contains(&Some(item.clone())) {
@@ -83,18 +77,16 @@ pub(super) fn find<'a>(
         }
         let of_item = rec.step("find", None, Some(&item), |_| {
             let fit = fit::examine(cx.capture(), source, path)?;
-            let there = match &mut there {
-                Some(there) => there,
-                None => there.insert(Earlier::look_at_all(cx)?),
+            let earlier = match &mut earlier {
+                Some(earlier) => earlier,
+                None => earlier.insert(Earlier::look_at_all(cx)?),
             };
-            let there = there.of_item(job, &item, &fit, &found.seen_at)?;
-            let (of_item, said) = found.of_item(cx, &item, &fit, there)?;
+            let (of_item, said) = found.of_item(cx, &item, &fit, earlier)?;
             Ok(((of_item, fit), Done::ok(said)))
         });
         let Some((of_item, fit)) = of_item else { continue };
         found.items.push(of_item);
         found.volumes.push(hold::volume(&fit));
-        found.gaps.extend(fit::said(&fit).map(|said| (item, vec![said])));
     }
     (!found.items.is_empty()).then_some(found)
 }
@@ -105,34 +97,33 @@ impl Found<'_> {
         cx: RunContext<'_>,
         item: &str,
         fit: &Fit,
-        there: Vec<There>,
+        earlier: &mut Earlier<'_>,
     ) -> Result<(OfItem, String), StepError> {
-        let wanted: Vec<&There> = match self.which {
+        let there = earlier.of_item(self.job, item, fit, &self.seen_at)?;
+        let looked = match self.which {
+            Which::Kept => None,
+            Which::Existing(existing) => {
+                let volume = fit.origin.here().ok_or_else(elsewhere)?;
+                Some(Looked::at(cx.host(), volume, existing)?)
+            }
+        };
+        let is_wanted = |it: &&There| match &looked {
             // What was changed since is no snapshot of that moment any more.
-            Which::Kept => there
-                .iter()
-                .filter(|it| it.run.is_some() && it.found.changed <= it.found.made_in)
-                .collect(),
-            Which::Existing(existing) => {
-                let volume = fit.origin.here().ok_or_else(elsewhere)?;
-                let looked = Looked::at(cx.host(), volume, existing)?;
-                there.iter().filter(|it| looked.is_wanted(&it.path, &it.found)).collect()
-            }
+            None => it.run.is_some() && it.found.changed <= it.found.made_in,
+            Some(looked) => looked.is_wanted(&it.path, &it.found),
         };
+        let wanted: Vec<&There> = there.iter().filter(is_wanted).collect();
         let Some(newest) = wanted.first() else {
-            return Err(StepError::new(Trouble::JobFailed, self.none(cx, fit, &there)?));
+            let text = none(cx, fit, looked.as_ref(), &there);
+            return Err(StepError::new(Trouble::JobFailed, text));
         };
-        let newer = match self.which {
-            Which::Kept => String::new(),
-            Which::Existing(existing) => {
-                let volume = fit.origin.here().ok_or_else(elsewhere)?;
-                Looked::at(cx.host(), volume, existing)?.newer(cx.host(), volume, &newest.found)?
-            }
-        };
+        let newer =
+            looked.map(|looked| looked.newer(earlier.all_on(looked.device()), &newest.found));
         let said = format!(
-            "{}, the newest {}{newer}",
+            "{}, the newest {}{}",
             counted(wanted.len() as u64, "snapshot", "snapshots"),
-            told(newest)
+            told(newest),
+            newer.unwrap_or_default()
         );
         let wanted = wanted.iter().map(|it| it.snapshot.uuid.clone()).collect();
         let from = match &fit.origin {
@@ -142,22 +133,8 @@ impl Found<'_> {
             Origin::There(far, _) => SentFrom::There(far.server.clone()),
         };
         let device = fit.origin.device().map(Path::to_owned);
-        Ok((OfItem { item: item.to_owned(), from, device, there, wanted }, said))
-    }
-
-    /// What to say where there is none.
-    fn none(&self, cx: RunContext<'_>, fit: &Fit, there: &[There]) -> Result<String, StepError> {
-        let at = fit.origin.at().shown();
-        Ok(match self.which {
-            Which::Kept => format!(
-                "no snapshot of {at} is kept here that could be sent — run the job without --no-snapshot"
-            ),
-            Which::Existing(existing) => {
-                let others = there.iter().map(|it| (&*it.path, &it.found));
-                let volume = fit.origin.here().ok_or_else(elsewhere)?;
-                Looked::at(cx.host(), volume, existing)?.none(cx.host(), volume, others)
-            }
-        })
+        let (item, lacks) = (item.to_owned(), fit::said(fit));
+        Ok((OfItem { item, from, device, there, wanted, lacks }, said))
     }
 
     fn of(&self, item: &Item) -> Option<&OfItem> {
@@ -187,16 +164,27 @@ impl Found<'_> {
     fn lacking(
         &self,
         cx: RunContext<'_>,
-        (item, target): (&Item, &Target),
+        of: &OfItem,
+        target: &Target,
         copy: &SentCopy,
     ) -> Result<Option<String>, StepError> {
-        let gaps = self.gaps(item);
-        if !gaps.is_empty() {
-            return Ok(Some(format!("not in it: {}", gaps.join(", "))));
+        if let Some(lacks) = &of.lacks {
+            return Ok(Some(format!("not in it: {lacks}")));
         }
         let Some(history) = cx.pipeline.history else { return Ok(None) };
         let lacking = history.lacking(&target.name, &copy.id)?;
         Ok(lacking.map(|what| format!("that copy is no good one: {what}")))
+    }
+}
+
+/// What to say where there is none.
+fn none(cx: RunContext<'_>, fit: &Fit, looked: Option<&Looked<'_>>, there: &[There]) -> String {
+    match looked {
+        None => format!(
+            "no snapshot of {} is kept here that could be sent — run the job without --no-snapshot",
+            fit.origin.at().shown()
+        ),
+        Some(looked) => looked.none(cx.host(), there.iter().map(|it| (&*it.path, &it.found))),
     }
 }
 
@@ -297,7 +285,7 @@ impl HeldBatch for Found<'_> {
             };
             let copy = copy.or_else(|| copies.iter().max_by_key(|copy| copy.time));
             let lacks = match copy {
-                Some(copy) => self.lacking(cx, (item, target), copy)?,
+                Some(copy) => self.lacking(cx, of, target, copy)?,
                 None => None,
             };
             return Ok(Due::Nothing { why, lacks });
@@ -333,7 +321,7 @@ impl HeldBatch for Found<'_> {
     }
 
     fn gaps(&self, item: &Item) -> &[String] {
-        item.as_ref().and_then(|item| self.gaps.get(item)).map_or(&[], Vec::as_slice)
+        self.of(item).map_or(&[], |of| of.lacks.as_slice())
     }
 
     fn volumes(&self) -> &[VolumeReport] {

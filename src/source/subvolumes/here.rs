@@ -16,6 +16,16 @@ use super::fit::item_of;
 pub(super) struct OnDevices(BTreeMap<PathBuf, Vec<(PathBuf, Subvolume)>>);
 
 impl OnDevices {
+    /// All that are on a file system.
+    pub fn all(&mut self, host: &dyn Host, device: &Path) -> &[(PathBuf, Subvolume)] {
+        self.0.entry(device.to_owned()).or_insert_with(|| {
+            host.subvolumes_on(device).unwrap_or_else(|error| {
+                tracing::warn!(%error, "the snapshots on {} are not known", device.shown());
+                Vec::new()
+            })
+        })
+    }
+
     /// The snapshots of a subvolume that are on its file system. What was received claims to be another one than it is.
     pub fn snapshots_of<'a>(
         &'a mut self,
@@ -23,15 +33,9 @@ impl OnDevices {
         device: &Path,
         origin: Option<&'a String>,
     ) -> impl Iterator<Item = &'a (PathBuf, Subvolume)> {
-        let there = self.0.entry(device.to_owned()).or_insert_with(|| {
-            host.subvolumes_on(device).unwrap_or_else(|error| {
-                tracing::warn!(%error, "the snapshots on {} are not known", device.shown());
-                Vec::new()
-            })
-        });
         let is_one =
             move |found: &Subvolume| is_snapshot_of(found, origin) && found.received_uuid.is_none();
-        there.iter().filter(move |(_, found)| is_one(found))
+        self.all(host, device).iter().filter(move |(_, found)| is_one(found))
     }
 }
 

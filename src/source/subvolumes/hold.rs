@@ -1,6 +1,5 @@
 //! A snapshot of every subvolume, all made before anything is sent.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,7 +24,6 @@ use super::kept;
 pub(super) struct Snapshots<'a> {
     job: &'a Job,
     holds: Vec<Hold>,
-    gaps: BTreeMap<String, Vec<String>>,
     volumes: Vec<VolumeReport>,
     /// Where the top-level subvolume is seen by whoever sends.
     seen_at: PathBuf,
@@ -40,6 +38,8 @@ struct Hold {
     held: Held,
     /// Earlier ones of the same subvolume, the newest first.
     earlier: Vec<Snapshot>,
+    /// What no snapshot of it holds, in words.
+    lacks: Option<String>,
 }
 
 /// Looks at the subvolumes and makes snapshots of them. One that is not fit keeps no other from its turn.
@@ -74,10 +74,6 @@ pub(super) fn hold<'a>(
     }
     let mut snapshots = Snapshots {
         job,
-        gaps: found
-            .iter()
-            .filter_map(|(item, fit)| Some((item.clone(), vec![fit::said(fit)?])))
-            .collect(),
         volumes: found.iter().map(|(_, fit)| volume(fit)).collect(),
         holds: Vec::new(),
         seen_at: capture::bare_workplace(cx.capture()),
@@ -111,6 +107,10 @@ pub(super) fn volume(fit: &Fit) -> VolumeReport {
 }
 
 impl Snapshots<'_> {
+    fn of(&self, item: &Item) -> Option<&Hold> {
+        self.holds.iter().find(|hold| Some(&hold.item) == item.as_ref())
+    }
+
     fn intend(
         &mut self,
         cx: RunContext<'_>,
@@ -131,13 +131,13 @@ impl Snapshots<'_> {
                 }
                 None => Vec::new(),
             };
-            beside.push((item, earlier));
+            beside.push((item, earlier, fit::said(&fit)));
         }
         let held = captures::intend(cx, intended)?;
         self.holds = beside
             .into_iter()
             .zip(held)
-            .map(|((item, earlier), held)| Hold { item, held, earlier })
+            .map(|((item, earlier, lacks), held)| Hold { item, held, earlier, lacks })
             .collect();
         Ok(((), Done::ok(hook::in_ledger(cx, &self.holds.len().to_string()))))
     }
@@ -190,7 +190,7 @@ impl Snapshots<'_> {
 
 impl HeldBatch for Snapshots<'_> {
     fn input(&self, cx: RunContext<'_>, item: &Item, target: &Target) -> Option<Input> {
-        let hold = self.holds.iter().find(|hold| Some(&hold.item) == item.as_ref())?;
+        let hold = self.of(item)?;
         let still = &hold.held.made.as_ref()?.still;
         let from = match still {
             Still::Subvolume { device, .. } => {
@@ -223,7 +223,7 @@ impl HeldBatch for Snapshots<'_> {
     }
 
     fn gaps(&self, item: &Item) -> &[String] {
-        item.as_ref().and_then(|item| self.gaps.get(item)).map_or(&[], Vec::as_slice)
+        self.of(item).map_or(&[], |hold| hold.lacks.as_slice())
     }
 
     fn volumes(&self) -> &[VolumeReport] {

@@ -156,6 +156,11 @@ impl<'a> Earlier<'a> {
         Ok(earlier)
     }
 
+    /// All subvolumes of a file system.
+    pub fn all_on(&mut self, device: &Path) -> &[(PathBuf, Subvolume)] {
+        self.on.all(self.cx.host(), device)
+    }
+
     fn others(
         &mut self,
         device: &Path,
