@@ -468,21 +468,10 @@ impl Judge<'_> {
             } else {
                 Some("in a closed target")
             };
-            if let Some(spared) = spared {
-                self.pruned.refusals.push(format!("{} is {spared}, so it is not deleted", copy.id));
-            } else {
+            if spared.is_none() {
                 self.ids.push(copy.id.clone());
             }
-            self.pruned.decisions.push(Ruling {
-                target: engine.target().name.clone(),
-                job: series.job.clone(),
-                item: series.item.clone(),
-                copy: copy.id.clone(),
-                time: copy.time,
-                delete: spared.is_none(),
-                if_needed: false,
-                reason: spared.map_or(reason, str::to_owned),
-            });
+            self.pruned.rule(engine.target(), (copy, series), reason, spared);
         }
     }
 }

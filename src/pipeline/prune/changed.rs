@@ -11,7 +11,7 @@ use crate::pipeline::staging::refuse_seen;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
-use super::told::{Pruned, Request, Ruling};
+use super::told::{Pruned, Request};
 
 /// Deletes those that a person named, in a target that was named as well: by its whole id, for nobody has seen it in a list,
 /// and the good copy of that name in another target must stay. Damage that closes the target keeps nobody from it: it may
@@ -51,19 +51,9 @@ pub(super) fn delete_named(
         } else {
             None
         };
-        if let Some(spared) = spared {
-            pruned.refusals.push(format!("{} is {spared}, so it is not deleted", copy.id));
+        if let Some(series) = &copy.series {
+            pruned.rule(target, (copy, series), "named, and changed by somebody".into(), spared);
         }
-        pruned.decisions.extend(copy.series.as_ref().map(|series| Ruling {
-            target: target.name.clone(),
-            job: series.job.clone(),
-            item: series.item.clone(),
-            copy: copy.id.clone(),
-            time: copy.time,
-            delete: spared.is_none(),
-            if_needed: false,
-            reason: spared.map_or_else(|| "named, and changed by somebody".into(), str::to_owned),
-        }));
         if spared.is_none() {
             delete(cx, (engine, known), &copy.id, closures)?;
             pruned.deleted.push(copy.id.clone());

@@ -92,6 +92,29 @@ impl Pruned {
         self.troubles.push(error.trouble);
     }
 
+    /// What is done with a copy that a person chose, for this reason, unless there is one to spare it.
+    pub(super) fn rule(
+        &mut self,
+        target: &Target,
+        (copy, series): (&Copy, &Series),
+        reason: String,
+        spared: Option<&str>,
+    ) {
+        if let Some(spared) = spared {
+            self.refusals.push(format!("{} is {spared}, so it is not deleted", copy.id));
+        }
+        self.decisions.push(Ruling {
+            target: target.name.clone(),
+            job: series.job.clone(),
+            item: series.item.clone(),
+            copy: copy.id.clone(),
+            time: copy.time,
+            delete: spared.is_none(),
+            if_needed: false,
+            reason: spared.map_or(reason, str::to_owned),
+        });
+    }
+
     /// A copy stays because another one that stays is a difference to it.
     pub(super) fn spare(&mut self, target: &Target, id: &str, needed_by: &str) {
         let reason = format!("needed by {needed_by}");
