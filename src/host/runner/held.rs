@@ -47,7 +47,7 @@ impl Runner {
         let mut supervision = Supervision::new(processes, pumps, None, self);
         let count = supervision.processes.len();
         supervision.joint = Some(Joint { count, end, other, open });
-        let held = HeldProcesses { runner: self, supervision, count };
+        let held = HeldProcesses { runner: self, supervision };
         // Who was started is stopped with the answer.
         started.map(|()| held)
     }
@@ -57,7 +57,6 @@ impl Runner {
 pub(in crate::host) struct HeldProcesses<'r> {
     runner: &'r Runner,
     supervision: Supervision<'r>,
-    count: usize,
 }
 
 impl HeldProcesses<'_> {
@@ -101,7 +100,7 @@ impl Held for HeldProcesses<'_> {
         let ends = self.ends().map_err(|source| lost(last, source))?;
         let all: Vec<&CommandSpec> = specs.iter().collect();
         let (processes, pumps, started) = self.runner.start_joined(&all, ends);
-        let (count, links) = (self.count, self.supervision.pumps.len());
+        let (count, links) = (self.supervision.processes.len(), self.supervision.pumps.len());
         if processes.is_empty() {
             return started.map(|()| Vec::new());
         }

@@ -61,16 +61,12 @@ impl Pump {
         Self {
             from: Some(from),
             to: Some(to),
-            bytes: 0,
             ahead: first.len(),
             buffer: buffer.into_boxed_slice(),
             filled: 0..first.len(),
-            idle_since: Instant::now(),
             is_roomy,
-            rests_until: None,
-            refused: false,
             completed: false,
-            rest: None,
+            ..Self::none()
         }
     }
 
