@@ -298,6 +298,19 @@ pub trait Host: Send + Sync {
     /// When the file system does not answer.
     fn subvolume(&self, root: &Path) -> Result<Option<Subvolume>, ActError>;
 
+    /// The subvolume that a path of a btrfs lies in, or whose root it is; `None` when it is on none.
+    ///
+    /// # Errors
+    /// When one above it cannot be looked at.
+    fn subvolume_around(&self, path: &Path) -> Result<Option<Subvolume>, ActError> {
+        for above in path.ancestors() {
+            if let Some(found) = self.subvolume(above)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
     /// The subvolume at a path from the top-level subvolume on of the btrfs on a device; `None` when there is none, or only
     /// behind a link.
     ///

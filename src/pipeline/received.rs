@@ -6,8 +6,7 @@ use crate::capture::workplaces;
 use crate::engine::AsSubvolume;
 use crate::host::spec::quote;
 use crate::host::{
-    ActError, Action, Confinement, Host, PathKind, Staged, Subvolume, SubvolumeAction, TrustKind,
-    mount_of,
+    ActError, Action, Confinement, Host, PathKind, Staged, SubvolumeAction, TrustKind, mount_of,
 };
 use crate::model::copy::Copy;
 use crate::model::keep::MinFree;
@@ -74,7 +73,7 @@ pub(super) fn unfit(cx: RunContext<'_>, place: &Path) -> Result<Option<String>, 
     if host.is_read_only(place)? {
         return Ok(Some(format!("{shown} is mounted read-only")));
     }
-    if subvolume_of(host, place)?.is_some_and(|it| it.read_only) {
+    if host.subvolume_around(place)?.is_some_and(|it| it.read_only) {
         return Ok(Some(format!("{shown} lies in a read-only subvolume")));
     }
     if let Err(error) = host.check_trusted(place, TrustKind::Directory) {
@@ -82,19 +81,6 @@ pub(super) fn unfit(cx: RunContext<'_>, place: &Path) -> Result<Option<String>, 
         return Ok(Some(format!("{shown} lets others in ({error}; chmod go-w {quoted})")));
     }
     used(host, cx.config(), place)
-}
-
-/// The subvolume that a path of a btrfs lies in.
-///
-/// # Errors
-/// When one above it cannot be looked at.
-pub(super) fn subvolume_of(host: &dyn Host, path: &Path) -> Result<Option<Subvolume>, ActError> {
-    for above in path.ancestors() {
-        if let Some(found) = host.subvolume(above)? {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
 }
 
 /// Deletes what was received into a directory, and all of it that does not lie in what stays, if that is still the one that

@@ -8,7 +8,7 @@ use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
 use crate::pipeline::query;
-use crate::pipeline::received::{subvolume_of, unfit};
+use crate::pipeline::received::unfit;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
@@ -79,7 +79,7 @@ fn beside_origin(cx: RunContext<'_>, copy: &Copy) -> Result<Found, StepError> {
     let copied = copied(cx)?;
     let (mut last, mut first) = (Vec::new(), Vec::new());
     for place in places {
-        match subvolume_of(host, &place)?.is_some_and(|it| copied.contains(&known(it))) {
+        match host.subvolume_around(&place)?.is_some_and(|it| copied.contains(&known(it))) {
             true => last.push(place),
             false => first.push(place),
         }

@@ -173,12 +173,10 @@ fn kept_in(
 
 /// Whether a file lies in a subvolume, and in none that lies in it. It may be seen there by another mount.
 fn holds(host: &dyn Host, subvolume: &Subvolume, file: &Path) -> Result<bool, StepError> {
-    for above in file.ancestors().skip(1) {
-        if let Some(around) = host.subvolume(above)? {
-            return Ok(around.id == subvolume.id && around.file_system == subvolume.file_system);
-        }
-    }
-    Ok(false)
+    let Some(directory) = file.parent() else { return Ok(false) };
+    Ok(host.subvolume_around(directory)?.is_some_and(|around| {
+        around.id == subvolume.id && around.file_system == subvolume.file_system
+    }))
 }
 
 /// Why there can be no snapshot of it now, if so. A hook of the job may see to that.
