@@ -1,7 +1,8 @@
 //! Copies that are received as subvolumes into directories of a run's own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::capture::survey::staging_name;
 use crate::capture::workplaces;
 use crate::engine::AsSubvolume;
 use crate::host::spec::quote;
@@ -11,12 +12,12 @@ use crate::host::{
 use crate::model::copy::Copy;
 use crate::model::keep::MinFree;
 use crate::model::shown::Show;
-use crate::model::undo::Identity;
+use crate::model::undo::{Identity, StagingDirectory};
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
 use super::restore::own::used;
-use super::staging::refuse_seen;
+use super::staging::{elsewhere, refuse_seen, try_own_directory};
 
 /// How much stays free of where a copy is received: others write to that file system, perhaps what the copy is of. A look at
 /// it misses what came within a second.
@@ -38,23 +39,6 @@ pub(super) fn reserve(
         return Ok(None);
     }
     Ok(Some(RESERVE.of(host.total_space(place)?).min(RESERVE_AT_MOST)))
-}
-
-/// What an engine is asked for that is to receive a copy under a name into a directory of ours, and to write nowhere else.
-pub(super) fn wanted<'a>(
-    cx: RunContext<'_>,
-    copy: &'a Copy,
-    (into, identity): (&'a Path, Option<&Identity>),
-    name: &'a str,
-    leave_free: Option<u64>,
-) -> AsSubvolume<'a> {
-    let [_, at] = workplaces(&cx.config().settings);
-    let identity = identity.filter(|_| cx.host().may_confine()).cloned();
-    let confinement = identity.map(|identity| Confinement {
-        staged: vec![Staged { path: into.to_owned(), identity, at }],
-        writable: Vec::new(),
-    });
-    AsSubvolume { copy, into, name, confinement, nameless: false, leave_free }
 }
 
 /// Why a directory is none of a btrfs in which nobody but root may put anything, where a copy may be received; `None`: it is.
@@ -83,29 +67,66 @@ pub(super) fn unfit(cx: RunContext<'_>, place: &Path) -> Result<Option<String>, 
     used(host, cx.config(), place)
 }
 
-/// Deletes what was received into a directory, and all of it that does not lie in what stays, if that is still the one that
-/// was made for it and nobody sees it elsewhere.
-///
-/// # Errors
-/// When some of it cannot be deleted, or is seen.
-pub(super) fn delete_in(
-    host: &dyn Host,
-    directory: &Path,
-    identity: Option<&Identity>,
-    stays: Option<&Path>,
-) -> Result<(), StepError> {
-    let found = host.path_state(directory)?;
-    let is_ours = identity.zip(found).is_some_and(|(made, found)| made.is(&found.identity));
-    if !is_ours {
-        return Ok(());
+/// A directory of ours into which copies are received; a dry run only says where it would be.
+pub(super) struct Workplace {
+    pub path: PathBuf,
+    pub identity: Option<Identity>,
+}
+
+impl Workplace {
+    /// Makes one in a place, which goes with the run; `what_for` is in its name. That it cannot be made is the inner error, for
+    /// who knows what to do then.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub fn make(
+        cx: RunContext<'_>,
+        place: &Path,
+        what_for: &str,
+    ) -> Result<Result<Self, ActError>, StepError> {
+        let path = place.join(staging_name(what_for, cx.run));
+        let own = StagingDirectory { subvolumes: true, ..elsewhere(cx.host(), &path)? };
+        let made = try_own_directory(cx.pipeline, cx.ledger, own)?;
+        Ok(made.map(|identity| Self { path, identity }))
     }
-    refuse_seen(host, directory)?;
-    let mut nested = host.nested_subvolumes(directory)?;
-    nested.retain(|path| stays.is_none_or(|stays| !path.starts_with(stays)));
-    for path in nested {
-        if let Some(found) = host.subvolume(&path)? {
-            host.act(&Action::Subvolume(SubvolumeAction::DeleteSubvolume { path, found }))?;
+
+    /// What an engine is asked for that is to receive a copy under a name into it, and to write nowhere else.
+    pub fn wanted<'a>(
+        &'a self,
+        cx: RunContext<'_>,
+        copy: &'a Copy,
+        name: &'a str,
+        leave_free: Option<u64>,
+    ) -> AsSubvolume<'a> {
+        let into = self.path.as_path();
+        let [_, at] = workplaces(&cx.config().settings);
+        let identity = self.identity.clone().filter(|_| cx.host().may_confine());
+        let confinement = identity.map(|identity| Confinement {
+            staged: vec![Staged { path: into.to_owned(), identity, at }],
+            writable: Vec::new(),
+        });
+        AsSubvolume { copy, into, name, confinement, nameless: false, leave_free }
+    }
+
+    /// Deletes what was received into it, and all of it that does not lie in what stays, if that is still the one that was made
+    /// and nobody sees it elsewhere.
+    ///
+    /// # Errors
+    /// When some of it cannot be deleted, or is seen.
+    pub fn empty(&self, host: &dyn Host, stays: Option<&Path>) -> Result<(), StepError> {
+        let found = host.path_state(&self.path)?;
+        let both = self.identity.as_ref().zip(found);
+        if !both.is_some_and(|(made, found)| made.is(&found.identity)) {
+            return Ok(());
         }
+        refuse_seen(host, &self.path)?;
+        let mut nested = host.nested_subvolumes(&self.path)?;
+        nested.retain(|path| stays.is_none_or(|stays| !path.starts_with(stays)));
+        for path in nested {
+            if let Some(found) = host.subvolume(&path)? {
+                host.act(&Action::Subvolume(SubvolumeAction::DeleteSubvolume { path, found }))?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -2,18 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::capture::survey::staging_name;
 use crate::engine::Engine;
 use crate::model::copy::Copy;
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::undo::StagingDirectory;
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
 use super::engine_lock::bracketed;
-use super::received::{delete_in, reserve, unfit, wanted};
-use super::staging::{elsewhere, try_own_directory};
+use super::received::{Workplace, reserve, unfit};
 
 /// What the directory is for in which a copy is unpacked, in its name.
 const STAGING: &str = "unpacked";
@@ -36,19 +33,16 @@ pub(super) fn with_unpacked<T>(
     }
     let place = place(cx, engine, to)?;
     let leave_free = reserve(cx.host(), &place, ignore_space)?;
-    let directory = place.join(staging_name(STAGING, cx.run));
-    let own = StagingDirectory { subvolumes: true, ..elsewhere(cx.host(), &directory)? };
-    let identity = try_own_directory(cx.pipeline, cx.ledger, own)??;
+    let workplace = Workplace::make(cx, &place, STAGING)??;
     let unpacked = bracketed(cx, engine, |engine, context| {
-        let into = (directory.as_path(), identity.as_ref());
-        let wanted = wanted(cx, copy, into, &copy.id, leave_free);
+        let wanted = workplace.wanted(cx, copy, &copy.id, leave_free);
         engine.unpack(context, &wanted, &mut |_| {})
     });
     let result = unpacked.and_then(|()| work());
     let _shield = cx.host().shield();
-    if let Err(error) = delete_in(cx.host(), &directory, identity.as_ref(), None) {
+    if let Err(error) = workplace.empty(cx.host(), None) {
         // It is tried again with the directory, which goes when the run is over.
-        tracing::warn!("{}: what was unpacked is still there: {error}", directory.shown());
+        tracing::warn!("{}: what was unpacked is still there: {error}", workplace.path.shown());
     }
     result
 }

@@ -8,7 +8,6 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::capture::survey::staging_name;
 use crate::engine::{AsSubvolume, Engine, EngineError, Fetch, LocalCopy, OnProgress};
 use crate::host::{ActError, Subvolume};
 use crate::model::copy::Copy;
@@ -16,10 +15,9 @@ use crate::model::event::{Event, StepPlace};
 use crate::model::outcome::{Outcome, Trouble};
 use crate::model::shown::Show;
 use crate::model::size;
-use crate::model::undo::{Identity, ServedMount, StagingDirectory};
+use crate::model::undo::ServedMount;
 use crate::pipeline::engine_lock::bracketed;
-use crate::pipeline::received::{delete_in, reserve, wanted};
-use crate::pipeline::staging::{elsewhere, try_own_directory};
+use crate::pipeline::received::{Workplace, reserve};
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
@@ -42,9 +40,8 @@ struct Fetching<'a> {
 }
 
 /// Our directory, and what was received in it.
-struct Staged {
-    directory: PathBuf,
-    identity: Option<Identity>,
+struct Received {
+    workplace: Workplace,
     found: Subvolume,
 }
 
@@ -66,23 +63,26 @@ pub(super) fn show(
     if let Some(leave_free) = leave_free {
         fetching.require_room(fetch, &place, leave_free)?;
     }
-    let staged = fetching.receive(fetch, &place.at, leave_free)?;
+    let received = fetching.receive(fetch, &place.at, leave_free)?;
     // It may have taken hours.
     let mut mount = intended(cx.host(), asked.at)?;
-    mount.subvolume = staged.found.uuid.clone();
-    let local = LocalCopy { path: staged.path(), found: staged.found.clone() };
+    mount.subvolume = received.found.uuid.clone();
+    let local = LocalCopy { path: received.path(), found: received.found.clone() };
     let shown = shown::show(cx, local, mount.clone(), ready);
     let _shield = cx.host().shield();
-    if let Err(error) = fetching.let_go(&staged, &mount) {
+    if let Err(error) = fetching.let_go(&received, &mount) {
         // It is tried again with the directory, which goes when the run is over.
-        tracing::warn!("{}: what was received is still there: {error}", staged.directory.shown());
+        tracing::warn!(
+            "{}: what was received is still there: {error}",
+            received.workplace.path.shown()
+        );
     }
     shown
 }
 
-impl Staged {
+impl Received {
     fn path(&self) -> PathBuf {
-        self.directory.join(RECEIVED)
+        self.workplace.path.join(RECEIVED)
     }
 }
 
@@ -130,17 +130,12 @@ impl Fetching<'_> {
         fetch: Fetch,
         place: &Path,
         leave_free: Option<u64>,
-    ) -> Result<Staged, StepError> {
-        let (cx, host) = (self.cx, self.cx.host());
-        let directory = place.join(staging_name(STAGING, cx.run));
-        let own = StagingDirectory { subvolumes: true, ..elsewhere(host, &directory)? };
-        let identity = match try_own_directory(cx.pipeline, cx.ledger, own)? {
-            Ok(identity) => identity,
-            Err(error) => return Err(self.no_room(Trouble::Environment, &error)),
-        };
-        self.tell(fetch, &directory);
-        let into = (directory.as_path(), identity.as_ref());
-        let wanted = wanted(cx, self.copy, into, RECEIVED, leave_free);
+    ) -> Result<Received, StepError> {
+        let cx = self.cx;
+        let workplace = Workplace::make(cx, place, STAGING)?
+            .map_err(|error| self.no_room(Trouble::Environment, &error))?;
+        self.tell(fetch, &workplace.path);
+        let wanted = workplace.wanted(cx, self.copy, RECEIVED, leave_free);
         let wanted = AsSubvolume { nameless: true, ..wanted };
         let mut full = None;
         let found = self.as_a_step(|progress| {
@@ -153,7 +148,7 @@ impl Fetching<'_> {
             })
         });
         let found = found.map_err(|error| full.unwrap_or(error))?;
-        Ok(Staged { directory, identity, found })
+        Ok(Received { workplace, found })
     }
 
     fn tell(&self, fetch: Fetch, directory: &Path) {
@@ -207,10 +202,10 @@ impl Fetching<'_> {
     }
 
     /// Deletes what was received, and all that it is a difference to; unless it is still seen anywhere.
-    fn let_go(&self, staged: &Staged, mount: &ServedMount) -> Result<(), StepError> {
+    fn let_go(&self, received: &Received, mount: &ServedMount) -> Result<(), StepError> {
         let host = self.cx.host();
         unmount(host, mount, None)?;
-        delete_in(host, &staged.directory, staged.identity.as_ref(), None)
+        received.workplace.empty(host, None)
     }
 }
 

@@ -17,13 +17,13 @@ use crate::model::copy::{Copy, Series};
 use crate::model::names::{JobName, TargetName};
 use crate::model::outcome::Trouble;
 use crate::model::shown::Show;
-use crate::model::undo::{Identity, StagingDirectory, WaitingSubvolume};
+use crate::model::undo::WaitingSubvolume;
 
 use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::query::{self, Query};
-use crate::pipeline::received::{delete_in, reserve, wanted};
+use crate::pipeline::received::{Workplace, reserve};
 use crate::pipeline::select::finished_copies;
-use crate::pipeline::staging::{elsewhere, refuse_seen, try_own_directory};
+use crate::pipeline::staging::refuse_seen;
 use crate::step::context::RunContext;
 use crate::step::error::{StepError, ledger_error};
 
@@ -160,24 +160,10 @@ struct Work<'a> {
     ignore_space: bool,
 }
 
-/// The staging directory; a dry run only says where it would be.
-struct Workplace {
-    path: PathBuf,
-    identity: Option<Identity>,
-}
-
 impl Work<'_> {
     fn stage(&self) -> Result<Workplace, StepError> {
-        let path = self.place.beside.join(self.own_name());
-        let own = StagingDirectory { subvolumes: true, ..elsewhere(self.cx.host(), &path)? };
-        match try_own_directory(self.cx.pipeline, self.cx.ledger, own)? {
-            Ok(identity) => Ok(Workplace { path, identity }),
-            Err(error) => Err(StepError::from_error(Trouble::Environment, &error, error.hint())),
-        }
-    }
-
-    fn own_name(&self) -> String {
-        staging_name(STAGING, self.cx.run)
+        let made = Workplace::make(self.cx, &self.place.beside, STAGING)?;
+        made.map_err(|error| StepError::from_error(Trouble::Environment, &error, error.hint()))
     }
 
     /// Receives everything and puts it together.
@@ -210,7 +196,7 @@ impl Work<'_> {
                     if is_of_space {
                         return Err(error);
                     }
-                    delete_in(host, &staged.path, staged.identity.as_ref(), Some(&whole))?;
+                    staged.empty(host, Some(&whole))?;
                     laid.warnings.push(said::is_not_put_back(&part.copy, &error));
                 }
             }
@@ -270,9 +256,8 @@ impl Work<'_> {
     }
 
     fn receive(&self, staged: &Workplace, part: &Part, name: &str) -> Result<Subvolume, Unmade> {
-        let into = (staged.path.as_path(), staged.identity.as_ref());
         let leave = reserve(self.cx.host(), &self.place.beside, self.ignore_space)?;
-        let wanted = wanted(self.cx, &part.copy, into, name, leave);
+        let wanted = staged.wanted(self.cx, &part.copy, name, leave);
         let mut is_of_space = false;
         let received = bracketed(self.cx, self.engine, |engine, context| {
             let received = engine.restore_as_subvolume(context, &wanted, &mut |_| {});
@@ -296,7 +281,7 @@ impl Work<'_> {
         }
         self.cx.unless_stopped()?;
         let to = aside.clone().unwrap_or_else(|| place.path.clone());
-        let from = place.beside_from_top.join(self.own_name()).join(MADE);
+        let from = place.beside_from_top.join(staging_name(STAGING, self.cx.run)).join(MADE);
         let (device, found) = (place.device.clone(), made.clone());
         host.act(&Action::Subvolume(SubvolumeAction::MoveSubvolume {
             device,
