@@ -42,7 +42,7 @@ impl StreamsEngine {
         let mut each = |object: &str| {
             progress(Progress { current: Some(object.to_owned()), ..Progress::default() });
         };
-        let begun = match transfer.begun()? {
+        let mut begun = match transfer.begun()? {
             Some(begun) => catalog.proven(begun, &mut each)?,
             None => None,
         };
@@ -50,21 +50,17 @@ impl StreamsEngine {
             Some(begun) => transfer.base_of(begun),
             None => transfer.base(|_| true),
         };
-        // Of an earlier attempt there may be what was not stored to its end.
-        catalog.take_back(&transfer.name, begun.as_ref())?;
         // A run that broke off when it was whole has left that of another one.
         let is_ours = |record: &Record| {
             record.made.series() == request.series && record.made.machine == request.machine
         };
         let forgotten = catalog.forget_parts(is_ours).map_err(|error| format!("{LEFT}: {error}"));
-        let (mut begun, mut warnings) = (begun, Vec::from_iter(forgotten.err()));
-        let mut is_first = true;
+        let mut warnings = Vec::from_iter(forgotten.err());
         let attempt = &mut |base: Option<&Earlier<'_>>, goes_on| {
-            // What an attempt left must not be taken for the beginning of another stream.
-            if !std::mem::take(&mut is_first) {
-                catalog.take_back(&transfer.name, None)?;
-            }
-            transfer.attempt(base, begun.take().filter(|_| goes_on), progress)
+            let begun = begun.take().filter(|_| goes_on);
+            // What an earlier attempt left must not be taken for the beginning of another stream.
+            catalog.take_back(&transfer.name, begun.as_ref())?;
+            transfer.attempt(base, begun, progress)
         };
         let (recorded, _) = with_what_helps(base.as_ref(), &mut warnings, attempt)?;
         warnings.extend(recorded.left);
