@@ -61,7 +61,7 @@ pub(super) struct Damage {
 
 /// How a stream is damaged, by which it is known what refutes that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum Harm {
     /// What is stored is not what was stored.
     Stored,
     /// What it holds is not what was sent, whatever is stored; also where a mark does not say how, as those of before and those
@@ -69,11 +69,11 @@ pub(super) enum Mark {
     Within,
 }
 
-impl Mark {
+impl Harm {
     fn text(self) -> &'static str {
         match self {
-            Mark::Stored => "damaged as stored\n",
-            Mark::Within => "damaged within\n",
+            Harm::Stored => "damaged as stored\n",
+            Harm::Within => "damaged within\n",
         }
     }
 }
@@ -337,23 +337,23 @@ impl<'a> Catalog<'a> {
     }
 
     /// How the stream of a copy was found damaged, if it was.
-    pub fn mark(&self, name: &str) -> Option<Mark> {
+    pub fn mark(&self, name: &str) -> Option<Harm> {
         if !self.is_damaged(name) {
             return None;
         }
         let content = self.store.read(&format!("{name}{DAMAGED}"));
-        let is_stored = content.is_ok_and(|content| content == Mark::Stored.text().as_bytes());
-        Some(if is_stored { Mark::Stored } else { Mark::Within })
+        let is_stored = content.is_ok_and(|content| content == Harm::Stored.text().as_bytes());
+        Some(if is_stored { Harm::Stored } else { Harm::Within })
     }
 
     /// Marks the stream of a copy as damaged. What it was found to hold stays said, whatever becomes of its bytes.
     ///
     /// # Errors
     /// When that cannot be stored.
-    pub fn mark_damaged(&self, name: &str, mark: Mark) -> Result<(), EngineError> {
+    pub fn mark_damaged(&self, name: &str, harm: Harm) -> Result<(), EngineError> {
         match self.mark(name) {
-            Some(known) if known == mark || known == Mark::Within => Ok(()),
-            Some(_) | None => self.store.write(&format!("{name}{DAMAGED}"), mark.text().into()),
+            Some(known) if known == harm || known == Harm::Within => Ok(()),
+            Some(_) | None => self.store.write(&format!("{name}{DAMAGED}"), harm.text().into()),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use chrono::DateTime;
 
-use super::catalog::{Catalog, Mark};
+use super::catalog::Catalog;
 use super::read::{Found, REMEDY, noted, untold};
 use super::record::Record;
 use super::{Built, StreamsEngine};
@@ -122,11 +122,8 @@ impl StreamsEngine {
                 };
             })?;
         match (found, failed) {
-            (Found::Damage(what), _) => {
-                Err(catalog.store.damaged(noted(catalog, record, Mark::Stored, what)))
-            }
-            (Found::Within(what), _) => {
-                Err(catalog.store.damaged(noted(catalog, record, Mark::Within, what)))
+            (Found::Damaged(harm, what), _) => {
+                Err(catalog.store.damaged(noted(catalog, record, harm, what)))
             }
             (Found::Stored(_), _) => Err(key_missing()),
             // It is to the last byte what was sent: whoever does not understand it says nothing against it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::catalog::{Catalog, Mark};
+use super::catalog::{Catalog, Harm};
 use super::given::given;
 use super::record::Record;
 use super::store::ByHand;
@@ -31,10 +31,8 @@ pub(super) enum Found {
     Whole,
     /// The stored bytes, and no more: they are encrypted, and no key here opens them. Why.
     Stored(&'static str),
-    /// What is stored is not what was stored.
-    Damage(String),
-    /// What is stored is what was stored, and what it holds is not what was sent.
-    Within(String),
+    /// It is damaged so, and what of it, in words.
+    Damaged(Harm, String),
 }
 
 impl StreamsEngine {
@@ -63,7 +61,7 @@ impl StreamsEngine {
             match self.read_back(&catalog, record)? {
                 Found::Whole => {}
                 Found::Stored(why) => *closed.entry(why).or_default() += 1,
-                Found::Damage(what) | Found::Within(what) => damage.push(what),
+                Found::Damaged(_, what) => damage.push(what),
             }
         }
         let stored_only: usize = closed.values().sum();
@@ -93,7 +91,7 @@ impl StreamsEngine {
             match self.read_back(&catalog, record)? {
                 Found::Whole => {}
                 Found::Stored(why) => unverifiable = Some(why.to_owned()),
-                Found::Damage(what) | Found::Within(what) => damage.push(what),
+                Found::Damaged(_, what) => damage.push(what),
             }
         }
         let extent = match (unverifiable.is_none(), chain.len()) {
@@ -145,15 +143,12 @@ impl StreamsEngine {
     fn read_back(&self, catalog: &Catalog<'_>, record: &Record) -> Result<Found, EngineError> {
         let name = &record.name;
         let sound = match self.look(catalog, record)? {
-            Found::Damage(what) => {
-                return Ok(Found::Damage(noted(catalog, record, Mark::Stored, what)));
-            }
-            Found::Within(what) => {
-                return Ok(Found::Damage(noted(catalog, record, Mark::Within, what)));
+            Found::Damaged(harm, what) => {
+                return Ok(Found::Damaged(harm, noted(catalog, record, harm, what)));
             }
             // Nobody has looked at what it holds.
-            Found::Stored(_) if catalog.mark(name) == Some(Mark::Within) => {
-                return Ok(Found::Damage(format!("{name} {MARKED_WITHIN}")));
+            Found::Stored(_) if catalog.mark(name) == Some(Harm::Within) => {
+                return Ok(Found::Damaged(Harm::Within, format!("{name} {MARKED_WITHIN}")));
             }
             sound @ (Found::Whole | Found::Stored(_)) => sound,
         };
@@ -178,7 +173,8 @@ impl StreamsEngine {
         let store = &catalog.store;
         let Some(openers) = self.openers(store.cx, record)? else {
             let damage = self.compare_stored(catalog, record)?;
-            return Ok(damage.map_or(Found::Stored(BEYOND), Found::Damage));
+            let damaged = |what| Found::Damaged(Harm::Stored, what);
+            return Ok(damage.map_or(Found::Stored(BEYOND), damaged));
         };
         let expected = expectation(record, None)?;
         let limit = self.target.stall_timeout;
@@ -188,18 +184,21 @@ impl StreamsEngine {
         let Some((spec, ended)) = given.culprit() else {
             let passed = given.ended.last().and_then(|stage| Digest::last(&stage.stderr_tail));
             if let Some(another) = given.another(record) {
-                return Ok(Found::Damage(another));
+                return Ok(Found::Damaged(Harm::Stored, another));
             }
             return Ok(match passed.as_ref() == Some(&record.stream) {
                 true => Found::Whole,
-                false => Found::Within(format!("{} holds not what was sent", record.object())),
+                false => {
+                    let what = format!("{} holds not what was sent", record.object());
+                    Found::Damaged(Harm::Within, what)
+                }
             });
         };
         if ended.left_early {
             return Err(failure(&self.target, spec, ended));
         }
         if let Some(damage) = self.damage_behind(catalog, record, ended)? {
-            return Ok(Found::Damage(damage));
+            return Ok(Found::Damaged(Harm::Stored, damage));
         }
         if given.ended.iter().any(has_no_key) {
             return Ok(Found::Stored(UNFIT));
@@ -218,7 +217,7 @@ impl StreamsEngine {
         if option.is_some() && given.ended.last().is_some_and(|last| std::ptr::eq(ended, last)) {
             return Err(untold(record, &said));
         }
-        Ok(Found::Within(format!("{} cannot be read: {said}", given.object)))
+        Ok(Found::Damaged(Harm::Within, format!("{} cannot be read: {said}", given.object)))
     }
 
     /// Whoever fails in a chain may do so because of what it was given: what is damaged in that, if anything is. age calls
@@ -354,7 +353,7 @@ impl StreamsEngine {
             return Err(match failure(&self.target, spec, ended).of_place(wanted.into) {
                 full @ EngineError::PlaceFull { .. } => full,
                 error => match self.damage_behind(catalog, record, ended) {
-                    Ok(Some(damage)) => store.damaged(noted(catalog, record, Mark::Stored, damage)),
+                    Ok(Some(damage)) => store.damaged(noted(catalog, record, Harm::Stored, damage)),
                     Ok(None) if given.ended.iter().any(has_no_key) => {
                         EngineError::KeyMissing { repository, remedy }
                     }
@@ -364,7 +363,7 @@ impl StreamsEngine {
             });
         }
         if let Some(another) = given.another(record) {
-            return Err(store.damaged(noted(catalog, record, Mark::Stored, another)));
+            return Err(store.damaged(noted(catalog, record, Harm::Stored, another)));
         }
         let at = wanted.into.join(wanted.name);
         let found = host.subvolume(&at)?;
@@ -462,8 +461,8 @@ const MARKED_WITHIN: &str =
 pub(super) const REMEDY: &str = "name the key of one of its recipients with identity-file";
 
 /// Notes beside a copy that it is damaged: what becomes a difference to it is lost with it. Answers with what is told.
-pub(super) fn noted(catalog: &Catalog<'_>, record: &Record, mark: Mark, damage: String) -> String {
-    match catalog.mark_damaged(&record.name, mark) {
+pub(super) fn noted(catalog: &Catalog<'_>, record: &Record, harm: Harm, damage: String) -> String {
+    match catalog.mark_damaged(&record.name, harm) {
         Ok(()) => damage,
         Err(error) => format!(
             "{damage} (which could not be noted beside it, so the next copy may become a difference to it: {error})"
