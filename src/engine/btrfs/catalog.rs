@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file_name::{draft_of, escaped, unescaped};
 use super::place::{Place, WORKED_ON, is_untold, unfit};
-use super::record::Record;
+use super::record::{How, Record};
 use crate::engine::made::Marker;
 use crate::engine::{Context, EngineError};
 use crate::host::Subvolume;
@@ -59,17 +59,6 @@ pub(super) struct Wrong {
     /// In words.
     pub what: String,
     pub how: How,
-}
-
-/// How a copy is none any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
-    /// It is the subvolume that was received, and somebody has changed it.
-    Changed,
-    /// Another subvolume is in its place.
-    Another,
-    /// Its record cannot be read.
-    Unread,
 }
 
 /// How whoever reads of a copy that is none any more can delete it.
@@ -246,29 +235,23 @@ impl<'a> Catalog<'a> {
         let paths: Vec<PathBuf> = records.iter().map(|record| self.path(&record.name)).collect();
         let found = self.place.subvolumes(&paths)?;
         for ((record, path), found) in records.into_iter().zip(paths).zip(found) {
-            match found {
-                Some(found) if record.is_of(&found) || record.seems(&found) => {
-                    copies.push((record, Some(found)));
-                }
-                Some(found) => {
-                    tracing::warn!(
-                        "{} is not what was received there any more, so it is not listed as a copy",
-                        path.shown()
-                    );
-                    let what = format!("{} is not what was received there", record.name);
-                    let how = match record.was(&found) {
-                        true => How::Changed,
-                        false => How::Another,
-                    };
-                    damaged.push(Wrong { copy: record.name, what, how });
-                }
-                None if !record.going
-                    && !self.cx.host.predicted(&prediction_about(&path)).is_empty() =>
-                {
+            let Some(found) = found else {
+                let about = prediction_about(&path);
+                if !record.going && !self.cx.host.predicted(&about).is_empty() {
                     copies.push((record, None));
                 }
-                None => {}
-            }
+                continue;
+            };
+            let Some(how) = record.how(&found) else {
+                copies.push((record, Some(found)));
+                continue;
+            };
+            tracing::warn!(
+                "{} is not what was received there any more, so it is not listed as a copy",
+                path.shown()
+            );
+            let what = format!("{} is not what was received there", record.name);
+            damaged.push(Wrong { copy: record.name, what, how });
         }
         Ok((copies, damaged))
     }

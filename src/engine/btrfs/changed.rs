@@ -3,7 +3,7 @@
 
 use super::BtrfsEngine;
 use super::catalog::Catalog;
-use super::record::Record;
+use super::record::{How, Record};
 use crate::engine::{Changed, Context, EngineError};
 use crate::host::Subvolume;
 use crate::model::copy::Copy;
@@ -37,8 +37,7 @@ fn changed(catalog: &Catalog<'_>) -> Result<Vec<(Record, Subvolume)>, EngineErro
     let paths: Vec<_> = records.iter().map(|record| catalog.path(&record.name)).collect();
     let there = records.into_iter().zip(catalog.place.subvolumes(&paths)?);
     let there = there.filter_map(|(record, found)| Some((record, found?)));
-    let is_changed = |(record, found): &(Record, Subvolume)| {
-        record.was(found) && !record.is_of(found) && !record.seems(found)
-    };
+    let is_changed =
+        |(record, found): &(Record, Subvolume)| record.how(found) == Some(How::Changed);
     Ok(there.filter(is_changed).collect())
 }

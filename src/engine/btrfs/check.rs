@@ -1,10 +1,10 @@
 //! Looking whether copies are what was received, and reading them back.
 
 use super::BtrfsEngine;
-use super::catalog::{Catalog, How, WayOut, Wrong};
+use super::catalog::{Catalog, WayOut, Wrong};
 use super::file_name::escaped;
 use super::place::{WORKED_ON, is_untold};
-use super::record::Record;
+use super::record::{How, Record};
 use crate::engine::made::chosen;
 use crate::engine::sent::{culprit, heard};
 use crate::engine::{CheckReport, Context, EngineError, OnProgress};

@@ -9,6 +9,17 @@ use crate::engine::made::Made;
 use crate::host::Subvolume;
 use crate::model::copy::Copy;
 
+/// How a copy is none any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// It is the subvolume that was received, and somebody has changed it.
+    Changed,
+    /// Another subvolume is in its place.
+    Another,
+    /// Its record cannot be read.
+    Unread,
+}
+
 /// The record of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -73,9 +84,16 @@ impl Record {
         is_untold(found) && self.is_of(&Subvolume { changed: self.changed, ..found.clone() })
     }
 
-    /// Whether a subvolume is the one that was recorded, whatever somebody has made of it since: none but that has its UUID.
-    pub fn was(&self, found: &Subvolume) -> bool {
-        found.uuid.as_ref() == Some(&self.uuid)
+    /// How the copy is none any more, where this subvolume is in its place; `None`: it is one, or seems to be. None but the
+    /// one that was recorded has its UUID, whatever somebody has made of it since.
+    pub fn how(&self, found: &Subvolume) -> Option<How> {
+        if self.is_of(found) || self.seems(found) {
+            return None;
+        }
+        match found.uuid.as_ref() == Some(&self.uuid) {
+            true => Some(How::Changed),
+            false => Some(How::Another),
+        }
     }
 
     /// Whether it says that it is this, or of this: whatever else bears the UUID could be taken for it.
