@@ -100,18 +100,11 @@ impl Catalog<'_> {
         if !self.has(&object) || self.is_whole(name) {
             return Ok(None);
         }
-        let content = match self.store.read(&object) {
-            Ok(content) => parsed::<Begun>(&content),
-            // Somebody has removed it meanwhile.
-            Err(_) if !self.store.names()?.contains(&object) => return Ok(None),
-            // A file that cannot be read keeps nobody from beginning again. A command that fails says nothing of the object.
-            Err(EngineError::Act(error)) => Err(error.to_string()),
-            Err(error @ EngineError::Damaged { .. }) => Err(error.to_string()),
-            Err(error) => return Err(error),
-        };
-        let mut begun = match content {
+        let Some(content) = self.store.read_listed(&object)? else { return Ok(None) };
+        let mut begun = match content.and_then(|content| parsed::<Begun>(&content)) {
             Ok(begun) if begun.is_of(name) => begun,
             Ok(_) => return Ok(None),
+            // A file that cannot be read keeps nobody from beginning again.
             Err(error) => {
                 tracing::warn!(%error, "what was stored of {name} is of no use");
                 return Ok(None);

@@ -16,6 +16,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
@@ -131,28 +132,21 @@ impl<'a> Catalog<'a> {
             if known.contains_key(name) {
                 continue;
             }
-            let read = match self.store.read(object) {
-                Ok(content) => match serde_json::from_slice::<Record>(&content) {
-                    Err(error) if error.is_eof() => {
-                        torn.insert(name.to_owned());
-                        continue;
-                    }
-                    read => read.map_err(|error| error.to_string()),
-                },
-                // Somebody has deleted the copy meanwhile.
-                Err(_) if !self.store.names()?.contains(object) => continue,
-                // One file that cannot be read keeps nobody from the other copies. A command that fails says nothing
-                // of the object.
-                Err(EngineError::Act(error)) => Err(error.to_string()),
-                Err(error @ EngineError::Damaged { .. }) => Err(error.to_string()),
-                Err(error) => return Err(error),
-            };
-            match read {
-                Ok(record) if record.is_of(name) => {
+            let Some(content) = self.store.read_listed(object)? else { continue };
+            let unread = |why: &dyn Display| of(name, format!("{object} cannot be read ({why})"));
+            // One file that cannot be read keeps nobody from the other copies.
+            match content.map(|content| serde_json::from_slice::<Record>(&content)) {
+                Ok(Ok(record)) if record.is_of(name) => {
                     known.insert(name.to_owned(), record);
                 }
-                Ok(_) => damage.push(of(name, format!("{object} is of another copy or format"))),
-                Err(what) => damage.push(of(name, format!("{object} cannot be read ({what})"))),
+                Ok(Ok(_)) => {
+                    damage.push(of(name, format!("{object} is of another copy or format")));
+                }
+                Ok(Err(error)) if error.is_eof() => {
+                    torn.insert(name.to_owned());
+                }
+                Ok(Err(error)) => damage.push(unread(&error)),
+                Err(why) => damage.push(unread(&why)),
             }
         }
         let mut records = BTreeMap::new();

@@ -133,6 +133,21 @@ impl<'a> Store<'a> {
         }
     }
 
+    /// A small object that was listed; `None` where somebody has removed it meanwhile. Inside of that: why it cannot be read,
+    /// where that is known of the object itself.
+    ///
+    /// # Errors
+    /// When a command fails, which says nothing of the object.
+    pub fn read_listed(&self, name: &str) -> Result<Option<Result<Vec<u8>, String>>, EngineError> {
+        match self.read(name) {
+            Ok(content) => Ok(Some(Ok(content))),
+            Err(_) if !self.names()?.contains(name) => Ok(None),
+            Err(EngineError::Act(error)) => Ok(Some(Err(error.to_string()))),
+            Err(error @ EngineError::Damaged { .. }) => Ok(Some(Err(error.to_string()))),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Stores a small object, in the place of an earlier one of that name.
     ///
     /// # Errors
