@@ -73,13 +73,24 @@ pub(super) fn receive(
         });
     }
     let whole = passed(&chained).filter(|told| told.whole);
-    // What was received is nowhere yet.
-    cx.host.act(&Action::FlushFileSystem { path: wanted.into.to_owned() })?;
-    room.require()?;
+    room.settled()?;
+    found(cx.host, wanted, sent, whole.map(|told| told.generation))
+}
+
+/// The subvolume that was received where it is wanted, as `sent` with this generation. One whose stream was not whole has none.
+///
+/// # Errors
+/// When another one is there, or it cannot be looked at.
+pub(super) fn found(
+    host: &dyn Host,
+    wanted: &AsSubvolume<'_>,
+    sent: &str,
+    generation: Option<u64>,
+) -> Result<Subvolume, EngineError> {
     let at = wanted.into.join(wanted.name);
-    let found = cx.host.subvolume(&at)?;
+    let found = host.subvolume(&at)?;
     let is_it =
-        |found: &Subvolume| whole.is_some_and(|told| found.is_received_as(sent, told.generation));
+        |found: &Subvolume| generation.is_some_and(|claimed| found.is_received_as(sent, claimed));
     found.filter(is_it).ok_or_else(|| {
         let what = format!("btrfs receive ended well, and {} is not what was sent", at.shown());
         EngineError::Output { engine: "btrfs", what }
@@ -151,16 +162,27 @@ impl<'a> Room<'a> {
         if self.leave_free.is_none_or(|leave| at_least >= leave) {
             return Ok(());
         }
-        self.host.act(&Action::FlushFileSystem { path: self.into.to_owned() })?;
+        self.flush()?;
         self.seen = (self.host.free_space(self.into)?, self.passed);
         self.require()
     }
 
-    /// Refuses to go on where less is free than is to stay free.
+    /// Has all that was received on the disk, where it was nowhere yet, and as much free as is to stay free.
     ///
     /// # Errors
-    /// [`EngineError::PlaceFull`], or when the file system cannot be asked.
-    pub fn require(&self) -> Result<(), EngineError> {
+    /// [`EngineError::PlaceFull`], or when something was lost or the file system cannot be asked.
+    pub fn settled(&self) -> Result<(), EngineError> {
+        self.flush()?;
+        self.require()
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        self.host.act(&Action::FlushFileSystem { path: self.into.to_owned() })?;
+        Ok(())
+    }
+
+    /// Refuses to go on where less is free than is to stay free.
+    fn require(&self) -> Result<(), EngineError> {
         let Some(leave) = self.leave_free else { return Ok(()) };
         let free = self.host.free_space(self.into)?;
         if free >= leave {

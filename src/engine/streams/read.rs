@@ -15,10 +15,9 @@ use crate::engine::{
     AsSubvolume, CheckReport, Context, EngineError, Fetch, OnProgress, received, secret,
 };
 use crate::host::spec::quote;
-use crate::host::{Action, CommandSpec, Completed, Exit, Subvolume, TrustKind, Watch, uuid_text};
+use crate::host::{CommandSpec, Completed, Exit, Subvolume, TrustKind, Watch, uuid_text};
 use crate::model::copy::Copy;
 use crate::model::event::Progress;
-use crate::model::shown::Show;
 use crate::model::target::ReadData;
 use crate::tools::btrfs::command::{self, Reader};
 use crate::tools::btrfs::stage::{Expectation, Parent, Uuid};
@@ -273,9 +272,7 @@ impl StreamsEngine {
         let _told = cx.host.watch_writes(wanted.into)?;
         let mut room = Room::of(cx.host, wanted)?;
         let received = self.receive_chain(&self.open(cx)?, wanted, &mut room, progress)?;
-        // What was received is nowhere yet.
-        cx.host.act(&Action::FlushFileSystem { path: wanted.into.to_owned() })?;
-        room.require()?;
+        room.settled()?;
         Ok(received)
     }
 
@@ -334,7 +331,7 @@ impl StreamsEngine {
         wanted: &AsSubvolume<'_>,
         room: &mut Room<'_>,
     ) -> Result<Subvolume, EngineError> {
-        let (store, host) = (&catalog.store, catalog.store.cx.host);
+        let store = &catalog.store;
         let remedy = REMEDY;
         let repository = self.target.repository.clone();
         let openers = self.openers(store.cx, record)?;
@@ -365,14 +362,8 @@ impl StreamsEngine {
         if let Some(another) = given.another(record) {
             return Err(store.damaged(noted(catalog, record, Harm::Stored, another)));
         }
-        let at = wanted.into.join(wanted.name);
-        let found = host.subvolume(&at)?;
         let sent = other.map_or_else(|| record.sent.clone(), uuid_text);
-        let found = found.filter(|found| found.is_received_as(&sent, record.generation));
-        found.ok_or_else(|| EngineError::Output {
-            engine: "btrfs",
-            what: format!("btrfs receive ended well, and {} is not what was sent", at.shown()),
-        })
+        received::found(store.cx.host, wanted, &sent, Some(record.generation))
     }
 
     /// A copy that was received, as the directory that it is.
