@@ -6,3 +6,8 @@ use serde::Deserialize;
 pub fn last<T: for<'d> Deserialize<'d>>(stderr: &[u8]) -> Option<T> {
     stderr.rsplit(|byte| *byte == b'\n').find_map(|line| serde_json::from_slice(line).ok())
 }
+
+/// Whether this is among the lines.
+pub fn has(stderr: &[u8], line: &str) -> bool {
+    stderr.split(|byte| *byte == b'\n').any(|told| told == line.as_bytes())
+}

@@ -8,6 +8,7 @@ use super::record::Record;
 use crate::engine::EngineError;
 use crate::host::RunError;
 use crate::tools::btrfs::parts::Mark;
+use crate::tools::told;
 
 /// The version of requests and answers.
 pub(super) const VERSION: u32 = 1;
@@ -178,9 +179,7 @@ impl Refusal {
 
     /// The last that was written among other lines.
     pub(super) fn last(stderr: &[u8]) -> Option<Refusal> {
-        let read = |line| serde_json::from_slice(line).ok();
-        let found: Option<Refused> = stderr.rsplit(|byte| *byte == b'\n').find_map(read);
-        found.map(|refused| refused.refusal)
+        told::last(stderr).map(|Refused { refusal }| refusal)
     }
 
     /// What is said of a failure of the engine on the server.

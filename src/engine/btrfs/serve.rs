@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::BtrfsEngine;
 use super::allow::Allow;
 use super::answers::{Adopted, Begun, Checked, Done, Listing, Place, Refusal, Taken};
-use super::catalog::{Catalog, Copies, there};
+use super::catalog::{Catalog, Copies, WayOut, there};
 use super::claimed::{is_claimed, is_here};
 use super::kept::{ServerRules, Thinning};
 use super::names::CopyName;
@@ -175,13 +175,7 @@ impl Desk<'_> {
             Ask::Check { read_data } => {
                 let of = self.served.host.as_ref();
                 let tell = &mut |it| tell(&it, say);
-                let report = engine.check_all(
-                    cx,
-                    of,
-                    super::catalog::WayOut::ByHand,
-                    read_data.into(),
-                    tell,
-                );
+                let report = engine.check_all(cx, of, WayOut::ByHand, read_data.into(), tell);
                 self.answer(&checked(report.map_err(told)?))
             }
             Ask::Verify { copy } => {

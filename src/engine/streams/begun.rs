@@ -76,7 +76,7 @@ impl Begun {
     }
 
     /// Its objects: itself, and the parts.
-    pub fn objects(&self) -> BTreeSet<String> {
+    fn objects(&self) -> BTreeSet<String> {
         let own = format!("{}{BEGUN}", self.name);
         self.stored().map(|(object, _)| object).chain([own]).collect()
     }

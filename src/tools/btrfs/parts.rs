@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::model::hash::{hex, is_sha256};
+use crate::tools::told;
 
 use super::stream::{
     Command, StreamError, Uuid, attribute, command, header, kind, rewritten, whole_command,
@@ -130,21 +131,17 @@ pub fn told_of(error: &StreamError) -> Option<&'static str> {
 
 /// Whether a stage has told [`DIFFERS`] among other lines.
 pub fn has_differed(stderr: &[u8]) -> bool {
-    has_told(stderr, DIFFERS)
+    told::has(stderr, DIFFERS)
 }
 
 /// Whether a stage has told [`BASE_CHANGED`] among other lines.
 pub fn has_base_changed(stderr: &[u8]) -> bool {
-    has_told(stderr, BASE_CHANGED)
+    told::has(stderr, BASE_CHANGED)
 }
 
 /// Whether a stage has told [`UNFIT`] among other lines.
 pub fn is_unfit(stderr: &[u8]) -> bool {
-    has_told(stderr, UNFIT)
-}
-
-fn has_told(stderr: &[u8], what: &str) -> bool {
-    stderr.split(|byte| *byte == b'\n').any(|line| line == what.as_bytes())
+    told::has(stderr, UNFIT)
 }
 
 /// What a part of the subvolume that is received under this name is called.

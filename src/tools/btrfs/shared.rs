@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{CommandSpec, Input, Judge, PipeEnd, Tool};
+use crate::tools::told;
 
 /// The verb of ours that shares a stream.
 pub const SHARE: &str = "share-stream";
@@ -81,7 +82,7 @@ pub const TORN: &str = r#"{"torn":true}"#;
 
 /// Whether a [`take`] has told [`TORN`] among other lines.
 pub fn is_torn(stderr: &[u8]) -> bool {
-    stderr.split(|byte| *byte == b'\n').any(|line| line == TORN.as_bytes())
+    told::has(stderr, TORN)
 }
 
 /// Puts a piece together, in the place of the one before. Nothing is the end.
