@@ -108,7 +108,7 @@ impl Scene {
         fs::write(&at, record.to_string()).unwrap();
     }
 
-    /// Everything that belongs to no copy that is listed.
+    /// Everything that belongs to no copy that is listed. What is recorded of parts while they are stored belongs to none.
     pub fn strays(&self) -> Vec<String> {
         self.strays_in(&self.machine.path("out"))
     }
@@ -117,7 +117,8 @@ impl Scene {
     pub fn strays_in(&self, directory: &Path) -> Vec<String> {
         let listed = self.machine.copies("t");
         let is_stray = |name: &String| {
-            name != "target.json" && !listed.iter().any(|id| name.starts_with(id.as_str()))
+            name.ends_with(".begun")
+                || name != "target.json" && !listed.iter().any(|id| name.starts_with(id.as_str()))
         };
         names_in(directory).into_iter().filter(is_stray).collect()
     }

@@ -357,11 +357,14 @@ impl FakeStore {
         names.filter(is_copy).map(str::to_owned)
     }
 
-    /// What is neither a copy nor belongs to one.
+    /// What is neither a copy nor belongs to one. What is recorded of parts while they are stored belongs to none, even
+    /// when theirs has become one.
     pub fn strays(&self) -> Vec<String> {
         let copies: Vec<String> = self.copies().collect();
         let is_of_one = |object: &&String| {
-            *object == "target.json" || copies.iter().any(|copy| object.starts_with(copy.as_str()))
+            !object.ends_with(".begun")
+                && (*object == "target.json"
+                    || copies.iter().any(|copy| object.starts_with(copy.as_str())))
         };
         self.objects.keys().filter(|object| !is_of_one(object)).cloned().collect()
     }
