@@ -29,23 +29,7 @@ pub(super) fn culprit_of<'c>(
 mod tests {
     use super::*;
 
-    use std::time::Duration;
-
     use crate::host::{Effect, Exit, Tool};
-
-    fn ended(exit: Exit, dismissed: bool) -> Completed {
-        let (stdout, stderr_tail) = (Vec::new(), Vec::new());
-        let elapsed = Duration::ZERO;
-        Completed {
-            is_predicted: false,
-            exit,
-            stdout,
-            stderr_tail,
-            elapsed,
-            dismissed,
-            left_early: false,
-        }
-    }
 
     #[test]
     fn who_was_stopped_because_of_another_one_is_not_to_blame() {
@@ -71,7 +55,7 @@ mod tests {
         let before = [spec("send"), spec("stage")];
         let last = spec("receive");
         for (who, [send, stage, receive]) in cases {
-            let of = |(exit, dismissed)| ended(exit, dismissed);
+            let of = |(exit, dismissed)| Completed { dismissed, ..Completed::ended(exit) };
             let of_last = Completed { left_early: receive == well, ..of(receive) };
             let chained = Chained { before: vec![of(send), of(stage)], last: of_last, bytes: None };
             let (found, _) = culprit(&before, &last, &chained).unwrap();

@@ -60,13 +60,9 @@ impl Answer {
         Self::lines(&self.stderr).for_each(|line| watch(err, line));
         let whole = matches!(spec.stdout, StdoutMode::Whole | StdoutMode::Secret);
         Completed {
-            is_predicted: false,
-            exit: self.exit,
             stdout: if whole { self.stdout.clone() } else { Vec::new() },
             stderr_tail: self.stderr.clone(),
-            elapsed: Duration::ZERO,
-            dismissed: false,
-            left_early: false,
+            ..Completed::ended(self.exit)
         }
     }
 }

@@ -696,18 +696,9 @@ mod tests {
     fn the_sender_is_to_blame_unless_what_shares_it_failed_by_itself() {
         let (code, signal) = (Exit::Code, Exit::Signal);
         let sent = |send, share| {
-            let completed = |exit| Completed {
-                is_predicted: false,
-                exit,
-                stdout: Vec::new(),
-                stderr_tail: Vec::new(),
-                elapsed: Duration::ZERO,
-                dismissed: false,
-                left_early: false,
-            };
-            let before = vec![completed(send)];
+            let before = vec![Completed::ended(send)];
             let spec = shared::share(Vec::new(), Duration::ZERO, Duration::ZERO);
-            let chained = Chained { before, last: completed(share), bytes: None };
+            let chained = Chained { before, last: Completed::ended(share), bytes: None };
             matches!(ended(&spec, chained), Ended::Sent(sender) if sender.exit == send)
         };
         assert!(sent(code(0), code(0)));

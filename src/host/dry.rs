@@ -147,27 +147,14 @@ fn predict(spec: &CommandSpec, watch: Watch<'_>) -> Completed {
     }
     let whole = matches!(spec.stdout, StdoutMode::Whole | StdoutMode::Secret);
     Completed {
-        is_predicted: true,
-        exit: Exit::Code(0),
         stdout: if whole { spec.prediction.stdout.clone() } else { Vec::new() },
-        stderr_tail: Vec::new(),
-        elapsed: Duration::ZERO,
-        dismissed: false,
-        left_early: false,
+        ..unseen()
     }
 }
 
 /// How a process ends of which nothing is foretold.
 fn unseen() -> Completed {
-    Completed {
-        is_predicted: true,
-        exit: Exit::Code(0),
-        stdout: Vec::new(),
-        stderr_tail: Vec::new(),
-        elapsed: Duration::ZERO,
-        dismissed: false,
-        left_early: false,
-    }
+    Completed { is_predicted: true, ..Completed::ended(Exit::Code(0)) }
 }
 
 /// Holds nothing: a dry run must not keep a real one waiting.

@@ -397,6 +397,19 @@ pub struct Completed {
 }
 
 impl Completed {
+    /// One that ended so, of which nothing else is known.
+    pub fn ended(exit: Exit) -> Self {
+        Self {
+            is_predicted: false,
+            exit,
+            stdout: Vec::new(),
+            stderr_tail: Vec::new(),
+            elapsed: Duration::ZERO,
+            dismissed: false,
+            left_early: false,
+        }
+    }
+
     /// Whether it failed by itself.
     pub fn is_own_failure(&self) -> bool {
         self.exit.is_own_failure() && !self.dismissed
@@ -465,15 +478,7 @@ mod tests {
     use super::*;
 
     fn ended(exit: Exit, stderr: &str) -> Completed {
-        Completed {
-            is_predicted: false,
-            exit,
-            stdout: Vec::new(),
-            stderr_tail: stderr.into(),
-            elapsed: Duration::ZERO,
-            dismissed: false,
-            left_early: false,
-        }
+        Completed { stderr_tail: stderr.into(), ..Completed::ended(exit) }
     }
 
     #[test]

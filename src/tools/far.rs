@@ -236,13 +236,9 @@ mod tests {
 
     fn ended(code: i32, stdout: &[u8], stderr: &str) -> Completed {
         Completed {
-            is_predicted: false,
-            exit: Exit::Code(code),
             stdout: stdout.to_owned(),
             stderr_tail: stderr.as_bytes().to_owned(),
-            elapsed: Duration::ZERO,
-            dismissed: false,
-            left_early: false,
+            ..Completed::ended(Exit::Code(code))
         }
     }
 

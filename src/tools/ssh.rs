@@ -193,13 +193,8 @@ mod tests {
     #[test]
     fn what_ssh_and_the_shell_there_say_is_told_apart_from_what_the_command_says() {
         let ended = |code| Completed {
-            is_predicted: false,
-            exit: Exit::Code(code),
-            stdout: Vec::new(),
             stderr_tail: b"Host key verification failed.\n".to_vec(),
-            elapsed: Duration::ZERO,
-            dismissed: false,
-            left_early: false,
+            ..Completed::ended(Exit::Code(code))
         };
         let said = "Host key verification failed.".to_owned();
         assert_eq!(unbegun(&ended(255)), Some(Unbegun::NotReached(said.clone())));

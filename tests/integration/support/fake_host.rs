@@ -288,21 +288,12 @@ impl FakeHost {
     /// borg serves a copy until a person unmounts it, who does so as soon as it is said to be there.
     fn serve(&self, spec: &CommandSpec) -> Result<Completed, RunError> {
         let (command, at) = (spec.display(), PathBuf::from(spec.args.last().unwrap()));
-        let ended = |exit| Completed {
-            is_predicted: false,
-            exit,
-            stdout: Vec::new(),
-            stderr_tail: Vec::new(),
-            elapsed: Duration::ZERO,
-            dismissed: false,
-            left_early: false,
-        };
         let mounted = self.effect(command.clone(), |world| world.serve(&at));
         if let Some(signal) = self.stopping() {
             return Err(RunError::Interrupted { command, signal });
         }
         if mounted.is_none() {
-            return Ok(ended(Exit::Code(2)));
+            return Ok(Completed::ended(Exit::Code(2)));
         }
         for _ in 0..1_000 {
             if self.world().is_told {
@@ -316,7 +307,7 @@ impl FakeHost {
         if let Some(signal) = self.stopping() {
             return Err(RunError::Interrupted { command, signal });
         }
-        Ok(ended(if left.is_some() { Exit::Code(0) } else { Exit::Signal(9) }))
+        Ok(Completed::ended(if left.is_some() { Exit::Code(0) } else { Exit::Signal(9) }))
     }
 
     /// borg reads until the watch stops it; it is given half a minute.
@@ -455,16 +446,13 @@ pub(super) fn assert_fits(spec: &CommandSpec) {
 
 pub(super) fn completed(answer: Answer) -> Completed {
     Completed {
-        is_predicted: false,
-        exit: answer.exit,
         stdout: answer.stdout,
         stderr_tail: answer.stderr.join("\n").into_bytes(),
-        dismissed: false,
-        left_early: false,
         elapsed: match answer.stderr.iter().any(|line| line.contains(IN_VAIN)) {
             true => Duration::from_secs(30),
             false => Duration::ZERO,
         },
+        ..Completed::ended(answer.exit)
     }
 }
 
