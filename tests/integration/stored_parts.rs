@@ -16,6 +16,7 @@ use crate::stored_streams::{
     restored, whatever_happens_nothing_else_is_left,
 };
 use crate::support::fake_host::Fault;
+use crate::support::fake_store;
 
 /// Two subvolumes, all of them sent each time, into a directory.
 const PARTED: Scene = Scene { config: files, ..STORED };
@@ -62,12 +63,15 @@ fn begun(bench: &Bench) -> Vec<String> {
     objects_with(bench, ".begun")
 }
 
+/// Whether an effect stores an object.
+fn is_put(effect: &str) -> bool {
+    effect.contains("--to /archive/") || effect.starts_with("keeper put")
+}
+
 /// The effect by which the n-th part of the first stream of a run is stored.
 fn stores(scene: &Scene, part: usize) -> usize {
     let effects = loops::effects(scene);
-    let stores = effects.iter().enumerate().filter(|(_, it)| {
-        (it.contains("--to /archive/") || it.starts_with("keeper put")) && it.contains(".btrfs")
-    });
+    let stores = effects.iter().enumerate().filter(|(_, it)| is_put(it) && it.contains(".btrfs"));
     let all: Vec<usize> = stores.map(|(n, _)| n).collect();
     assert_eq!(all.len(), 6, "{effects:#?}");
     all[part]
@@ -134,14 +138,8 @@ fn what_is_torn_is_gone_on_with_and_nothing_is_left() {
             assert_eq!(report.outcome, Outcome::Ok, "{after}: {report:#?}");
             assert!(format!("{report:#?}").contains("goes on with the copy"), "{report:#?}");
             let effects = bench.host.world().effects.clone();
-            let stored = |object: &str| {
-                let is_stored = |it: &&String| {
-                    it.ends_with(object) && (it.contains("--to") || it.starts_with("keeper put"))
-                };
-                effects.iter().filter(is_stored).count()
-            };
-            assert_eq!(stored(&format!("{copy}.btrfs.zst")), 0, "{effects:#?}");
-            assert_eq!(stored(&format!("{copy}.btrfs.zst.000001")), 1, "{effects:#?}");
+            assert_eq!(puts(&bench, &format!("{copy}.btrfs.zst")), 0, "{effects:#?}");
+            assert_eq!(puts(&bench, &format!("{copy}.btrfs.zst.000001")), 1, "{effects:#?}");
             assert!(bench.host.world().copies().contains(&copy), "{after}");
             assert_eq!(bench.host.world().store.objects[&format!("{copy}.btrfs.zst")], first);
             assert_eq!(bench.host.world().store.strays(), [] as [String; 0], "{after}");
@@ -210,24 +208,21 @@ fn killed(scene: &Scene) -> Bench {
     bench
 }
 
+/// Has a record say something as if it had always said so.
+fn reword(record: &mut Vec<u8>, is: &str, was: &str) {
+    let text = String::from_utf8(record.clone()).unwrap();
+    assert!(text.contains(is), "{text}");
+    *record = text.replace(is, was).into_bytes();
+}
+
 #[test]
 fn parts_that_cannot_be_gone_on_with_are_left_out_of_it_and_go() {
     let seed = killed(&KEPT_PARTED);
     let meddled: [fn(&mut Vec<u8>); 4] = [
         |record| record.truncate(record.len() / 2),
         |record| record.clear(),
-        |record| {
-            *record = String::from_utf8(record.clone())
-                .unwrap()
-                .replace("\"part\":1", "\"part\":2")
-                .into_bytes()
-        },
-        |record| {
-            *record = String::from_utf8(record.clone())
-                .unwrap()
-                .replace("\"format\":1", "\"format\":9")
-                .into_bytes()
-        },
+        |record| reword(record, "\"part\":1", "\"part\":2"),
+        |record| reword(record, "\"format\":1", "\"format\":9"),
     ];
     for meddle in meddled {
         let bench = seed.duplicate(&KEPT_PARTED);
@@ -345,11 +340,8 @@ fn a_deletion_that_breaks_off_leaves_nothing_that_cannot_be_restored() {
 
 /// How often an object of this name was stored since faults were armed last.
 fn puts(bench: &Bench, object: &str) -> usize {
-    let effects = bench.host.world().effects.clone();
-    let is_put = |it: &&String| {
-        it.ends_with(object) && (it.contains("--to /archive/") || it.starts_with("keeper put"))
-    };
-    effects.iter().filter(is_put).count()
+    let world = bench.host.world();
+    world.effects.iter().filter(|it| it.ends_with(object) && is_put(it)).count()
 }
 
 #[test]
@@ -378,10 +370,7 @@ fn records_of_many_parts_are_stored_and_read_behind_commands() {
 fn what_commands_stored_is_read_back_once_before_it_is_gone_on_with() {
     let seed = killed(&KEPT_PARTED);
     let name = begun(&seed).remove(0).replace(".begun", "");
-    let part = |n: usize| match n {
-        0 => format!("{name}.btrfs.zst"),
-        n => format!("{name}.btrfs.zst.{n:06}"),
-    };
+    let part = |n: u32| fake_store::part(&format!("{name}.btrfs.zst"), n);
     seed.host.world().store.read_back.clear();
     // Killed again before anything more is stored.
     let bench = seed.duplicate(&KEPT_PARTED);
@@ -491,8 +480,7 @@ fn what_was_stored_of_another_stream_is_cleared_away_before_all_is_sent_again() 
             let record = begun(&bench).remove(0);
             let mut world = bench.host.world();
             let content = world.store.objects.get_mut(&record).unwrap();
-            let (is, was) = (format!("{:064x}", 1), format!("{:064x}", 9));
-            *content = String::from_utf8(content.clone()).unwrap().replace(&is, &was).into_bytes();
+            reword(content, &format!("{:064x}", 1), &format!("{:064x}", 9));
             drop(world);
             bench
         };

@@ -434,7 +434,8 @@ fn parted(object: &str) -> (String, u32) {
     number.map_or((object.to_owned(), 0), |(first, number)| (first.to_owned(), number))
 }
 
-fn part(first: &str, number: u32) -> String {
+/// The object that holds a part of a stream, by its first one.
+pub fn part(first: &str, number: u32) -> String {
     if number == 0 { first.to_owned() } else { format!("{first}.{number:06}") }
 }
 
