@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -389,6 +389,18 @@ pub fn kill_one_of(
     patience: usize,
     victim: impl Fn(u32) -> Option<String>,
 ) -> bool {
+    let (killed, _) = run_and_kill_one_of(machine, args, patience, victim);
+    wait_for_no_process_about(&machine.path("").to_string_lossy());
+    killed
+}
+
+/// The same, and how the verb ended. What it left running may still run.
+pub fn run_and_kill_one_of(
+    machine: &Machine,
+    args: &[&str],
+    patience: usize,
+    victim: impl Fn(u32) -> Option<String>,
+) -> (bool, ExitStatus) {
     let mut child = machine.start(args);
     let (id, mut killed, mut seen) = (child.id(), false, 0);
     wait_until(&mut child, || {
@@ -400,9 +412,7 @@ pub fn kill_one_of(
         }
         killed
     });
-    let _ = child.wait();
-    wait_for_no_process_about(&machine.path("").to_string_lossy());
-    killed
+    (killed, child.wait().unwrap())
 }
 
 /// So many moments within a time, each at random in its own share of it.

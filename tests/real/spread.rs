@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::bench_machine::{
-    PROGRAM, Ran, assert_same_tree, command, family_of, fill, names_in, wait_until,
+    PROGRAM, Ran, assert_same_tree, command, family_of, fill, names_in, run_and_kill_one_of,
 };
 use crate::btrfs::inside;
 use crate::parallel::{Scene, TARGETS};
@@ -183,22 +183,10 @@ fn when_sharing_itself_fails_each_is_sent_to_alone() {
         scene.instead(
             "if [ \"$1\" = send ]; then /usr/bin/btrfs \"$@\" | (head -c 1000000; sleep 2; cat); exit 0; fi",
         );
-        let mut child = scene.machine.start(&["run"]);
-        let id = child.id();
-        let mut killed = false;
-        wait_until(&mut child, || {
-            let found = family_of(id).into_iter().find(|line| line.contains(victim));
-            let Some(found) = found else { return false };
-            killed = command("kill")
-                .args(["-9", found.split(':').next().unwrap()])
-                .status()
-                .unwrap()
-                .success();
-            killed
+        let (killed, ended) = run_and_kill_one_of(&scene.machine, &["run"], 0, |id| {
+            family_of(id).into_iter().find(|line| line.contains(victim))
         });
-        let ended = child.wait_with_output().unwrap();
-        assert!(killed, "{victim} was not met");
-        assert_eq!(ended.status.code(), Some(0), "{victim}: {ended:?}");
+        assert_eq!((killed, ended.code()), (true, Some(0)), "{victim}");
         TARGETS.iter().for_each(|target| scene.assert_has_all(target));
         scene.assert_nothing_left(victim);
     }
