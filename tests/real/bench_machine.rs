@@ -520,11 +520,10 @@ pub fn assert_same_tree(one: &Path, other: &Path) {
     assert!(!one.is_empty());
 }
 
-/// The names in a directory, in their order.
+/// The names in a directory, in their order, of whatever bytes.
 pub fn names_in(directory: &Path) -> Vec<String> {
-    let names = fs::read_dir(directory).unwrap();
-    let mut names: Vec<String> =
-        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }

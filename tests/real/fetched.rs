@@ -2,23 +2,15 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Child;
 
 use crate::bench_machine::{
-    Machine, Ran, assert_same_tree, command, family_of, fill, kill_one_of, must, torture,
+    Machine, Ran, assert_same_tree, command, family_of, fill, kill_one_of, must, names_in, torture,
 };
 use crate::btrfs::Disk;
 use crate::subvolumes::{made, uuid};
 use crate::{plain, served, stored_streams};
-
-/// The names in a directory, in their order, of whatever bytes.
-fn names_in(directory: &Path) -> Vec<String> {
-    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
-    let mut names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
 
 /// A job on the subvolume `home` of a disk, whose copies lie elsewhere: the newest is a difference.
 struct Elsewhere<'a> {
@@ -68,15 +60,16 @@ impl<'a> Elsewhere<'a> {
 
     /// Mounts the newest copy and waits until that is said.
     fn mount(&self, more: &[&str]) -> Child {
-        self.mount_of("up to ", more)
+        self.mount_of(&self.newest, "up to ", more)
     }
 
-    /// The same when the target does not say how much is fetched.
-    fn mount_unknown(&self, more: &[&str]) -> Child {
-        self.mount_of("all of it, and the target does not say", more)
+    /// The same when another one is the newest now.
+    fn mount_newest(&self) -> Child {
+        self.mount_of(&self.machine.copies("t").pop().unwrap(), "up to ", &[])
     }
 
-    fn mount_of(&self, how_much: &str, more: &[&str]) -> Child {
+    /// The same of the copy that is the newest, of which the target says that so much is fetched.
+    fn mount_of(&self, newest: &str, how_much: &str, more: &[&str]) -> Child {
         let verb = ["mount", "home", self.at.to_str().unwrap()];
         let mut verb = self.machine.start(&[&verb, more].concat());
         let mut lines = BufReader::new(verb.stderr.as_mut().unwrap()).lines();
@@ -87,8 +80,7 @@ impl<'a> Elsewhere<'a> {
                 None => panic!("{said:#?}"),
             }
         }
-        let how_much =
-            format!("{} is fetched from target t to be mounted ({how_much}", self.newest);
+        let how_much = format!("{newest} is fetched from target t to be mounted ({how_much}");
         assert!(said[0].contains(&how_much), "{said:#?}");
         verb
     }
@@ -128,14 +120,6 @@ impl<'a> Elsewhere<'a> {
         self.assert_nothing_is_left();
         user.kill().unwrap();
         user.wait().unwrap();
-    }
-
-    /// The same when another one is the newest now.
-    fn mount_newest(&self) -> Child {
-        let newest = self.machine.copies("t").pop().unwrap();
-        let (machine, disk) = (self.machine, self.disk);
-        let (was, at) = (self.was.clone(), self.at.clone());
-        Elsewhere { machine, disk, newest, was, at, before: self.before.clone() }.mount(&[])
     }
 
     fn is_recovered_from_when_it_is_killed(&self) {
@@ -222,14 +206,7 @@ fn it_lies_in_the_subvolume_itself_only_where_no_other_is_seen_and_no_run_minds(
     must("mount", &["-o", "subvol=other", &disk.device, other.to_str().unwrap()]);
     let mut newest = it.newest.clone();
     for (place, is_in_it) in [(&other, false), (&home, true)] {
-        let it = Elsewhere {
-            newest,
-            was: it.was.clone(),
-            at: it.at.clone(),
-            before: Default::default(),
-            ..it
-        };
-        let verb = it.mount(&[]);
+        let verb = it.mount_of(&newest, "up to ", &[]);
         let staging = names_in(place).into_iter().find(|it| it.starts_with(".stillpoint-mounted-"));
         let staging = place.join(staging.unwrap());
         assert!(staging.join("copy").is_dir(), "{}", staging.display());
@@ -239,8 +216,9 @@ fn it_lies_in_the_subvolume_itself_only_where_no_other_is_seen_and_no_run_minds(
         Ran::from(verb.wait_with_output().unwrap()).expect(0);
         assert!(!staging.exists());
         // An empty directory is all that a copy of what it lies in has of it.
-        newest = machine.copies("t").pop().unwrap();
-        assert_ne!(newest, it.newest);
+        let next = machine.copies("t").pop().unwrap();
+        assert_ne!(next, newest);
+        newest = next;
         let name = staging.file_name().unwrap().to_str().unwrap();
         let found = machine.run(&["find", name]).expect(0).stdout.contains(&newest);
         assert_eq!(found, is_in_it, "{newest}");
@@ -330,7 +308,8 @@ fn a_machine_without_the_source_is_told_what_helps_and_so_is_one_without_room() 
     assert_eq!(names_in(&other.at), ["filler", "open"]);
     fs::remove_file(&filler).unwrap();
     must("btrfs", &["filesystem", "sync", other.at.to_str().unwrap()]);
-    let verb = it.mount_unknown(&mount[3..]);
+    let how_much = "all of it, and the target does not say";
+    let verb = it.mount_of(&it.newest, how_much, &mount[3..]);
     assert_eq!(crate::bench_machine::manifest(&it.at), manifest);
 
     // Somebody has mounted it elsewhere as well: it stays until that is over.
