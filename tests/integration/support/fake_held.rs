@@ -25,14 +25,6 @@ impl<'h> FakeHeld<'h> {
         Self { host, specs: specs.to_vec(), end, turn: Vec::new(), said: Vec::new() }
     }
 
-    fn refuse_when_stopped(&self, spec: &CommandSpec) -> Result<(), RunError> {
-        let command = spec.display();
-        match self.host.stopping() {
-            Some(signal) => Err(RunError::Interrupted { command, signal }),
-            None => Ok(()),
-        }
-    }
-
     /// What the whole chain would say to this turn; `None` when it is to fail.
     fn answers(&self, members: &[&CommandSpec]) -> Option<Vec<Answer>> {
         let what = match self.end {
@@ -58,7 +50,7 @@ impl Held for FakeHeld<'_> {
     ) -> Result<Vec<Completed>, RunError> {
         self.host.alive();
         let last = specs.last().unwrap();
-        self.refuse_when_stopped(last)?;
+        self.host.refuse_when_stopped(last)?;
         specs.iter().for_each(assert_fits);
         self.turn = specs.to_vec();
         let members: Vec<&CommandSpec> = match self.end {
@@ -66,7 +58,7 @@ impl Held for FakeHeld<'_> {
             HeldEnd::Reads => specs.iter().collect(),
         };
         let answers = self.answers(&members);
-        self.refuse_when_stopped(last)?;
+        self.host.refuse_when_stopped(last)?;
         let Some(mut answers) = answers else {
             self.said = self.specs.iter().map(|_| stopped()).collect();
             if self.end == HeldEnd::Writes && FakeStore::takes(last) {
@@ -99,10 +91,10 @@ impl Held for FakeHeld<'_> {
             return Ok(self.said.into_iter().map(completed).collect());
         }
         let last = self.specs.last().unwrap();
-        self.refuse_when_stopped(last)?;
+        self.host.refuse_when_stopped(last)?;
         let members: Vec<&CommandSpec> = self.turn.iter().chain(&self.specs).collect();
         let answers = self.host.effect(last.display(), |world| carry_out_chain(world, &members));
-        self.refuse_when_stopped(last)?;
+        self.host.refuse_when_stopped(last)?;
         let answers = match answers {
             Some(mut answers) => {
                 let told = answers.iter().take(members.len() - 1).flat_map(|it| &it.stderr);

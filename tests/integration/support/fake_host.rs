@@ -254,9 +254,7 @@ impl FakeHost {
         let end = end_of_child(end);
         for _ in 0..60_000 {
             self.alive();
-            if let Some(signal) = self.stopping() {
-                return Err(RunError::Interrupted { command: first.display(), signal });
-            }
+            self.refuse_when_stopped(first)?;
             if let Some(reason) = first.view.halt.reason() {
                 let reason = reason.to_owned();
                 return Err(RunError::Halted { command: first.display(), reason });
@@ -279,19 +277,25 @@ impl FakeHost {
     }
 
     /// The signal that stops children now.
-    pub(super) fn stopping(&self) -> Option<i32> {
+    fn stopping(&self) -> Option<i32> {
         let shields = self.shields.lock().unwrap();
         let times = shields.get(&std::thread::current().id()).copied().unwrap_or_default();
         self.world().signal.filter(|_| times == 0)
     }
 
+    /// What is asked to stop begins nothing, and does not tell how it ended.
+    pub(super) fn refuse_when_stopped(&self, spec: &CommandSpec) -> Result<(), RunError> {
+        match self.stopping() {
+            Some(signal) => Err(RunError::Interrupted { command: spec.display(), signal }),
+            None => Ok(()),
+        }
+    }
+
     /// borg serves a copy until a person unmounts it, who does so as soon as it is said to be there.
     fn serve(&self, spec: &CommandSpec) -> Result<Completed, RunError> {
-        let (command, at) = (spec.display(), PathBuf::from(spec.args.last().unwrap()));
-        let mounted = self.effect(command.clone(), |world| world.serve(&at));
-        if let Some(signal) = self.stopping() {
-            return Err(RunError::Interrupted { command, signal });
-        }
+        let at = PathBuf::from(spec.args.last().unwrap());
+        let mounted = self.effect(spec.display(), |world| world.serve(&at));
+        self.refuse_when_stopped(spec)?;
         if mounted.is_none() {
             return Ok(Completed::ended(Exit::Code(2)));
         }
@@ -304,9 +308,7 @@ impl FakeHost {
         assert!(self.world().is_told, "nobody said that it is there");
         // If that fails, the engine is killed.
         let left = self.effect("a person unmounts it".into(), |world| world.unmount(&at));
-        if let Some(signal) = self.stopping() {
-            return Err(RunError::Interrupted { command, signal });
-        }
+        self.refuse_when_stopped(spec)?;
         Ok(Completed::ended(if left.is_some() { Exit::Code(0) } else { Exit::Signal(9) }))
     }
 
@@ -477,9 +479,7 @@ impl Host for FakeHost {
         if let Some(reason) = spec.view.halt.reason() {
             return Err(RunError::Halted { command, reason: reason.to_owned() });
         }
-        if let Some(signal) = self.stopping() {
-            return Err(RunError::Interrupted { command, signal });
-        }
+        self.refuse_when_stopped(spec)?;
         assert_fits(spec);
         let answer = if spec.effect == Effect::Inspect {
             carry_out(&mut self.world(), spec)
@@ -510,9 +510,7 @@ impl Host for FakeHost {
             self.world().engine_locks.retain(|held| Some(held) != lock.as_ref());
             self.note();
             // It was asked to stop; whether it was done by then, nobody knows.
-            if let Some(signal) = self.stopping() {
-                return Err(RunError::Interrupted { command, signal });
-            }
+            self.refuse_when_stopped(spec)?;
             answer.unwrap_or_else(|| injected(&spec.tool))
         };
         if spec.stdout == StdoutMode::Lines {
@@ -535,9 +533,7 @@ impl Host for FakeHost {
     ) -> Result<Chained, RunError> {
         self.alive();
         let command = last.display();
-        if let Some(signal) = self.stopping() {
-            return Err(RunError::Interrupted { command, signal });
-        }
+        self.refuse_when_stopped(last)?;
         if last.args.first().is_some_and(|verb| verb == SHARE) {
             if self.drops.swap(false, Ordering::Relaxed) {
                 let dropped = serde_json::to_string(&Dropped { dropped: 0 }).unwrap();
@@ -548,9 +544,7 @@ impl Host for FakeHost {
             let sender = is_shared.then(|| before[0].clone());
             let shared = last.passed.iter().map(|end| (end_of_child(end), sender.clone()));
             self.shared.lock().unwrap().extend(shared);
-            if let Some(signal) = self.stopping() {
-                return Err(RunError::Interrupted { command, signal });
-            }
+            self.refuse_when_stopped(last)?;
             let [sent, shared] = match is_shared {
                 true => [Answer::good(""), Answer::good("")],
                 false => {
@@ -569,9 +563,7 @@ impl Host for FakeHost {
         let members: Vec<&CommandSpec> = before.iter().chain([last]).collect();
         members.iter().for_each(|spec| assert_fits(spec));
         let answers = self.effect(command.clone(), |world| carry_out_chain(world, &members));
-        if let Some(signal) = self.stopping() {
-            return Err(RunError::Interrupted { command, signal });
-        }
+        self.refuse_when_stopped(last)?;
         if answers.is_none() && FakeStore::takes(last) {
             self.world().store.tear(&members);
         }
@@ -606,9 +598,7 @@ impl Host for FakeHost {
 
     fn hold(&self, specs: &[CommandSpec], end: HeldEnd) -> Result<Box<dyn Held + '_>, RunError> {
         self.alive();
-        if let Some(signal) = self.stopping() {
-            return Err(RunError::Interrupted { command: specs[0].display(), signal });
-        }
+        self.refuse_when_stopped(&specs[0])?;
         Ok(Box::new(FakeHeld::new(self, specs, end)))
     }
 
