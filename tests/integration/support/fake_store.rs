@@ -184,15 +184,24 @@ impl FakeStore {
     pub fn give(&self, chain: &[&CommandSpec]) -> Vec<Answer> {
         let content = self.file(Path::new(&option(chain[0], "--from").unwrap())).unwrap();
         let told = serde_json::to_string(&Digest::of(content)).unwrap();
-        let opener = chain.iter().position(|it| it.tool.name() == "age");
-        let fails = opener.zip(self.age.clone());
-        let answer = |n: usize| match &fails {
-            Some((at, (exit, said))) if n == *at => {
-                Answer { exit: *exit, stdout: Vec::new(), stderr: vec![said.clone()] }
+        self.opened(chain, |n| match n {
+            0 => Answer::told(vec![told.clone()]),
+            _ => Answer::good(""),
+        })
+    }
+
+    /// What a chain answers that opens something: what each says if nothing fails. Where age or zstd does not open what it
+    /// reads, all behind it is stopped.
+    fn opened(&self, chain: &[&CommandSpec], says: impl Fn(usize) -> Answer) -> Vec<Answer> {
+        let opener = |name| chain.iter().position(|it| it.tool.name() == name);
+        let of_zstd = || opener("zstd").zip(self.zstd.as_ref());
+        let fails = opener("age").zip(self.age.as_ref()).or_else(of_zstd);
+        let answer = |n: usize| match fails {
+            Some((at, (exit, said))) if n == at => {
+                Answer { exit: *exit, ..Answer::told(vec![said.clone()]) }
             }
-            Some((at, _)) if n > *at => Answer { exit: Exit::Signal(15), ..Answer::good("") },
-            _ if n == 0 => Answer::told(vec![told.clone()]),
-            _ => Answer::told(Vec::new()),
+            Some((at, _)) if n > at => Answer { exit: Exit::Signal(15), ..Answer::good("") },
+            Some(_) | None => says(n),
         };
         (0..chain.len()).map(answer).collect()
     }
@@ -231,23 +240,13 @@ impl FakeStore {
         let told = |content: &[u8]| serde_json::to_string(&Digest::of(content)).unwrap();
         let is_listed = chain.last().unwrap().args.iter().any(|arg| arg == "--edits");
         let edits = if is_listed { self.edits(sent) } else { String::new() };
-        let opener = |name| chain.iter().position(|it| it.tool.name() == name);
-        let of_zstd = || opener("zstd").zip(self.zstd.clone());
-        let fails = opener("age").zip(self.age.clone()).or_else(of_zstd);
-        (0..chain.len())
-            .map(|n| match &fails {
-                Some((at, (exit, said))) if n >= *at => Answer {
-                    exit: if n == *at { *exit } else { Exit::Signal(15) },
-                    stdout: Vec::new(),
-                    stderr: if n == *at { vec![said.clone()] } else { Vec::new() },
-                },
-                _ if n == 0 => Answer::told(vec![told(content)]),
-                _ if n + 1 == chain.len() => {
-                    Answer { stderr: vec![told(sent)], ..Answer::good(edits.clone()) }
-                }
-                _ => Answer::told(Vec::new()),
-            })
-            .collect()
+        self.opened(chain, |n| match n {
+            0 => Answer::told(vec![told(content)]),
+            n if n + 1 == chain.len() => {
+                Answer { stderr: vec![told(sent)], ..Answer::good(edits.clone()) }
+            }
+            _ => Answer::good(""),
+        })
     }
 
     /// What a stream does: a whole one makes `d/a` of four bytes, and a difference writes five more to it and moves it to
