@@ -123,6 +123,24 @@ pub fn must_at_last(program: &str, args: &[&str]) {
     });
 }
 
+/// A directory that shows another one, until the end.
+pub struct Bound {
+    pub at: PathBuf,
+}
+
+impl Bound {
+    pub fn new(from: &Path, at: PathBuf) -> Self {
+        must("mount", &["--bind", from.to_str().unwrap(), at.to_str().unwrap()]);
+        Self { at }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        must_at_last("umount", &[self.at.to_str().unwrap()]);
+    }
+}
+
 impl Machine {
     /// A machine with a small tree, a borg target `b`, a restic target `r`, both created, and the given
     /// jobs and settings in TOML. `{root}` stands for the machine's directory.

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::bench_machine::{HOST, Machine, must};
+use crate::bench_machine::{Bound, HOST, Machine};
 
 /// A job of both engines with these paths, as TOML, and further lines.
 fn job(paths: &str, more: &str) -> String {
@@ -84,10 +84,9 @@ fn a_second_name_is_in_the_copy_or_complained_of() {
     // By a bind mount, and within another path.
     machine.configure(&job("\"{root}/src\", \"{root}/bind\"", ""));
     fs::create_dir(machine.path("bind")).unwrap();
-    let (from, at) = (machine.path("src/real"), machine.path("bind"));
-    must("mount", &["--bind", from.to_str().unwrap(), at.to_str().unwrap()]);
+    let bound = Bound::new(&machine.path("src/real"), machine.path("bind"));
     let ran = machine.run(&["run"]);
-    must("umount", &[at.to_str().unwrap()]);
+    drop(bound);
     ran.expect(13).says("bind is another name of").says("src/real");
     for root in restored(&machine) {
         assert_eq!(fs::read_to_string(root.join("src/real/data/f")).unwrap(), "1");
@@ -122,10 +121,8 @@ fn a_repository_that_a_path_leads_to_by_another_name_is_left_out() {
     fs::create_dir(machine.path("bind")).unwrap();
     symlink("src/inner", machine.path("link")).unwrap();
     for way in ["link", "bind"] {
-        let (from, at) = (machine.path("src/inner"), machine.path("bind"));
-        if way == "bind" {
-            must("mount", &["--bind", from.to_str().unwrap(), at.to_str().unwrap()]);
-        }
+        let bind = || Bound::new(&machine.path("src/inner"), machine.path("bind"));
+        let bound = (way == "bind").then(bind);
         let text = fs::read_to_string(machine.path("stillpoint.toml")).unwrap();
         let text = ["repo-b", "bind/rb", "link/rb"]
             .iter()
@@ -135,9 +132,7 @@ fn a_repository_that_a_path_leads_to_by_another_name_is_left_out() {
         machine.run(&["init", "r"]);
         let ran = machine.run(&["run"]);
         let found = machine.run(&["--json", "find", "*/inner/rb/*", "--target", "b"]);
-        if way == "bind" {
-            must("umount", &[at.to_str().unwrap()]);
-        }
+        drop(bound);
         ran.expect(0).says("src/inner/rb (Stillpoint's own)");
         assert_eq!(found.json()["versions"].as_array().unwrap().len(), 0, "{way}");
         fs::remove_dir_all(machine.path("src/inner/rb")).unwrap();

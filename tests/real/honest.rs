@@ -6,8 +6,7 @@ use std::fs;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::bench_machine::{COPIED, HOST, Machine, Ran, command, must};
-use crate::restore::Bound;
+use crate::bench_machine::{Bound, COPIED, HOST, Machine, Ran, command, must};
 
 #[test]
 fn a_copied_target_does_not_ask_for_what_retention_just_deleted() {

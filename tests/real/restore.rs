@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::bench_machine::{
-    HOST, Machine, Ran, assert_same_tree, must, must_at_last, wait_for_no_loop_device, wait_until,
+    Bound, HOST, Machine, Ran, assert_same_tree, must, must_at_last, wait_for_no_loop_device,
+    wait_until,
 };
 
 /// A machine with one copy in each target, of what `fill` put into its source.
@@ -658,24 +659,6 @@ fn a_bind_mount_does_not_hide_what_is_in_use() {
     }
     drop((bound, part));
     machine.assert_clean();
-}
-
-/// A directory that shows another one, until the end.
-pub(crate) struct Bound {
-    at: PathBuf,
-}
-
-impl Bound {
-    pub(crate) fn new(from: &Path, at: PathBuf) -> Self {
-        must("mount", &["--bind", from.to_str().unwrap(), at.to_str().unwrap()]);
-        Self { at }
-    }
-}
-
-impl Drop for Bound {
-    fn drop(&mut self) {
-        must_at_last("umount", &[self.at.to_str().unwrap()]);
-    }
 }
 
 /// Mounts a file system anew.
