@@ -5,12 +5,13 @@
 //! and only when it is told that the writer succeeded.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
 /// How much is carried at once, and what both pipes are asked to hold: fewer, longer turns for both.
 const SIZE: usize = 1024 * 1024;
@@ -34,10 +35,10 @@ pub(super) struct Pump {
     pub(super) to: Option<File>,
     /// Bytes of the writer's that the reader has taken.
     pub(super) bytes: u64,
-    /// How many bytes come first that are not the writer's.
-    ahead: usize,
-    buffer: Box<[u8]>,
-    filled: std::ops::Range<usize>,
+    /// What the reader has yet to get before all that, and is not the writer's.
+    first: Vec<u8>,
+    /// Whether the reader's pipe had no room for what the writer has ready.
+    is_full: bool,
     /// Since when there was nothing to carry.
     idle_since: Instant,
     /// Whether the writer's pipe holds as much as it was asked to.
@@ -56,18 +57,8 @@ impl Pump {
         // Without privileges the limit may be lower; then it is only slower.
         let [is_roomy, _] =
             [&from, &to].map(|pipe| fcntl(pipe, FcntlArg::F_SETPIPE_SZ(1024 * 1024)).is_ok());
-        let mut buffer = first.to_vec();
-        buffer.resize(SIZE.max(first.len()), 0);
-        Self {
-            from: Some(from),
-            to: Some(to),
-            ahead: first.len(),
-            buffer: buffer.into_boxed_slice(),
-            filled: 0..first.len(),
-            is_roomy,
-            completed: false,
-            ..Self::none()
-        }
+        let (from, to, first) = (Some(from), Some(to), first.to_vec());
+        Self { from, to, first, is_roomy, completed: false, ..Self::none() }
     }
 
     /// None: the two are connected by a pipe of their own, or not at all, and each is looked after for itself.
@@ -76,9 +67,8 @@ impl Pump {
             from: None,
             to: None,
             bytes: 0,
-            ahead: 0,
-            buffer: Box::default(),
-            filled: 0..0,
+            first: Vec::new(),
+            is_full: false,
             idle_since: Instant::now(),
             is_roomy: false,
             rests_until: None,
@@ -90,7 +80,7 @@ impl Pump {
 
     /// Whether it waits for the writer.
     pub(super) fn wants_input(&self) -> bool {
-        self.filled.is_empty() && self.from.is_some()
+        !self.is_held_up() && self.from.is_some()
     }
 
     /// Whether it lets the writer gather more before it looks again.
@@ -100,12 +90,17 @@ impl Pump {
 
     /// Whether it waits for the reader.
     pub(super) fn wants_output(&self) -> bool {
-        !self.filled.is_empty() && self.to.is_some()
+        self.is_held_up() && self.to.is_some()
+    }
+
+    /// Whether the reader has to take something before more is looked for.
+    fn is_held_up(&self) -> bool {
+        self.is_full || !self.first.is_empty()
     }
 
     /// Whether all that the writer wrote has been taken.
     pub(super) fn is_drained(&self) -> bool {
-        self.from.is_none() && self.filled.is_empty() && !self.refused
+        self.from.is_none() && self.first.is_empty() && !self.refused
     }
 
     /// Whether the reader was given the end of its input.
@@ -127,35 +122,38 @@ impl Pump {
         }
     }
 
-    /// Reads once; poll has said that this does not block.
+    /// Carries what the writer has ready; poll has said that there is something, or its end. The bytes move from pipe to
+    /// pipe: to copy them would take longer than all else that is done with them here.
     pub(super) fn read(&mut self) -> io::Result<()> {
-        let Some(from) = &mut self.from else { return Ok(()) };
-        match from.read(&mut self.buffer) {
+        let (Some(from), Some(to)) = (&self.from, &self.to) else { return Ok(()) };
+        let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
+        self.is_full = false;
+        match splice(from, None, to, None, SIZE, flags) {
             Ok(0) => self.from = None,
             Ok(count) => {
-                self.filled = 0..count;
                 let gathers = self.is_roomy && self.bytes > LONG && count < LITTLE;
                 self.rests_until =
                     gathers.then(|| Instant::now() + Duration::from_millis(REST.into()));
-                self.write();
+                self.bytes = self.bytes.saturating_add(count as u64);
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            // The writer has something, so it is the reader's pipe.
+            Err(Errno::EAGAIN) => self.is_full = true,
+            Err(Errno::EINTR) => {}
+            Err(Errno::EPIPE) => self.refuse(),
+            Err(error) => return Err(error.into()),
         }
         self.idle_since = Instant::now();
         Ok(())
     }
 
     /// Writes what the reader takes now.
-    pub(super) fn write(&mut self) {
-        let Some(to) = &mut self.to else { return };
-        match to.write(&self.buffer[self.filled.clone()]) {
-            Ok(count) => {
-                self.filled.start += count;
-                let ahead = self.ahead.min(count);
-                self.ahead -= ahead;
-                self.bytes = self.bytes.saturating_add((count - ahead) as u64);
-            }
+    pub(super) fn write(&mut self) -> io::Result<()> {
+        if self.first.is_empty() {
+            return self.read();
+        }
+        let Some(to) = &mut self.to else { return Ok(()) };
+        match to.write(&self.first) {
+            Ok(count) => drop(self.first.drain(..count)),
             Err(error)
                 if matches!(
                     error.kind(),
@@ -164,6 +162,7 @@ impl Pump {
             Err(_) => self.refuse(),
         }
         self.idle_since = Instant::now();
+        Ok(())
     }
 
     /// The reader takes no more; the writer's next write fails.
@@ -171,12 +170,14 @@ impl Pump {
         self.refused = true;
         self.from = None;
         self.to = None;
+        self.is_full = false;
     }
 
     /// Stops carrying without ending the reader's input.
     pub(super) fn halt(&mut self) {
         self.from = None;
-        self.filled = 0..0;
+        self.first.clear();
+        self.is_full = false;
     }
 
     /// Ends the reader's input: the writer has succeeded.
@@ -209,6 +210,10 @@ fn reopened(to: &File) -> Option<File> {
 mod tests {
     use super::*;
 
+    fn owned(end: impl Into<std::os::fd::OwnedFd>) -> File {
+        File::from(end.into())
+    }
+
     #[test]
     fn who_writes_little_for_long_may_gather_and_nobody_else_waits() {
         let (from, mut writer) =
@@ -234,5 +239,48 @@ mod tests {
         assert_eq!(carried(&mut pump, &vec![b'x'; LITTLE]), (false, false));
         pump.is_roomy = false;
         assert_eq!(carried(&mut pump, b"little"), (false, false));
+    }
+
+    #[test]
+    fn what_the_reader_has_no_room_for_stays_with_the_writer_and_what_comes_first_is_not_counted() {
+        let (from, mut writer) = io::pipe().unwrap();
+        let (mut reader, to) = io::pipe().unwrap();
+        fcntl(&to, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        let mut pump = Pump::new(owned(from), owned(to), b"first");
+        fcntl(pump.to.as_ref().unwrap(), FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+        let bytes: Vec<u8> = (0..20_000_u32).flat_map(u32::to_le_bytes).take(60_000).collect();
+        writer.write_all(&bytes).unwrap();
+        drop(writer);
+        assert!(pump.wants_output() && !pump.wants_input());
+        pump.write().unwrap();
+        assert!(pump.wants_input() && !pump.wants_output());
+        let mut arrived = Vec::new();
+        while !pump.is_drained() {
+            assert_ne!(pump.wants_input(), pump.wants_output());
+            if pump.wants_input() {
+                pump.read().unwrap();
+                continue;
+            }
+            let mut some = [0; 4096];
+            let count = reader.read(&mut some).unwrap();
+            arrived.extend_from_slice(&some[..count]);
+            pump.write().unwrap();
+        }
+        pump.complete();
+        pump.release();
+        reader.read_to_end(&mut arrived).unwrap();
+        assert_eq!(arrived, [b"first".as_slice(), &bytes].concat());
+        assert_eq!(pump.bytes, 60_000);
+    }
+
+    #[test]
+    fn a_reader_that_takes_no_more_is_known_when_there_is_something_for_it() {
+        let (from, mut writer) = io::pipe().unwrap();
+        let (reader, to) = io::pipe().unwrap();
+        let mut pump = Pump::new(owned(from), owned(to), b"");
+        drop(reader);
+        writer.write_all(b"something").unwrap();
+        pump.read().unwrap();
+        assert!(pump.is_refused() && !pump.is_drained() && pump.from.is_none());
     }
 }

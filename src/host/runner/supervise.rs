@@ -199,8 +199,7 @@ impl<'a> Supervision<'a> {
             }
             Ready::PumpTo(link) => {
                 self.stillness.moved();
-                self.pumps[link].write();
-                return;
+                (link, self.pumps[link].write())
             }
             Ready::OutletFrom => {
                 self.stillness.moved();
