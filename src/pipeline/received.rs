@@ -68,12 +68,12 @@ pub(super) fn unfit(cx: RunContext<'_>, place: &Path) -> Result<Option<String>, 
 }
 
 /// A directory of ours into which copies are received; a dry run only says where it would be.
-pub(super) struct Workplace {
+pub(super) struct Staging {
     pub path: PathBuf,
     pub identity: Option<Identity>,
 }
 
-impl Workplace {
+impl Staging {
     /// Makes one in a place, which goes with the run; `what_for` is in its name. That it cannot be made is the inner error, for
     /// who knows what to do then.
     ///

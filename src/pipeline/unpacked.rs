@@ -10,7 +10,7 @@ use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
 use super::engine_lock::bracketed;
-use super::received::{Workplace, reserve, unfit};
+use super::received::{Staging, reserve, unfit};
 
 /// What the directory is for in which a copy is unpacked, in its name.
 const STAGING: &str = "unpacked";
@@ -33,16 +33,16 @@ pub(super) fn with_unpacked<T>(
     }
     let place = place(cx, engine, to)?;
     let leave_free = reserve(cx.host(), &place, ignore_space)?;
-    let workplace = Workplace::make(cx, &place, STAGING)??;
+    let staging = Staging::make(cx, &place, STAGING)??;
     let unpacked = bracketed(cx, engine, |engine, context| {
-        let wanted = workplace.wanted(cx, copy, &copy.id, leave_free);
+        let wanted = staging.wanted(cx, copy, &copy.id, leave_free);
         engine.unpack(context, &wanted, &mut |_| {})
     });
     let result = unpacked.and_then(|()| work());
     let _shield = cx.host().shield();
-    if let Err(error) = workplace.empty(cx.host(), None) {
+    if let Err(error) = staging.empty(cx.host(), None) {
         // It is tried again with the directory, which goes when the run is over.
-        tracing::warn!("{}: what was unpacked is still there: {error}", workplace.path.shown());
+        tracing::warn!("{}: what was unpacked is still there: {error}", staging.path.shown());
     }
     result
 }

@@ -137,6 +137,11 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
+        // Of a test that has failed the cause is to be seen, and two panics would end all the others.
+        if std::thread::panicking() {
+            let _ = command("umount").args(["--lazy".as_ref(), self.at.as_os_str()]).status();
+            return;
+        }
         must_at_last("umount", &[self.at.to_str().unwrap()]);
     }
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
-/// How much is carried at once, and what both pipes are asked to hold: fewer, longer turns for both.
-const SIZE: usize = 1024 * 1024;
+/// What both pipes are asked to hold, in bytes, and how much is carried at once: fewer, longer turns for both.
+const SIZE: i32 = 1 << 20;
 
 /// After so much, a writer is not taken to be one that writes little.
 const LONG: u64 = 1024 * 1024;
@@ -41,7 +41,7 @@ pub(super) struct Pump {
     is_full: bool,
     /// Since when there was nothing to carry.
     idle_since: Instant,
-    /// Whether the writer's pipe holds as much as it was asked to.
+    /// Whether both pipes hold as much as they were asked to.
     is_roomy: bool,
     /// Until when the writer gathers more.
     rests_until: Option<Instant>,
@@ -55,8 +55,8 @@ impl Pump {
     /// A pump between two pipes, by which the reader gets some bytes of ours first.
     pub(super) fn new(from: File, to: File, first: &[u8]) -> Self {
         // Without privileges the limit may be lower; then it is only slower.
-        let [is_roomy, _] =
-            [&from, &to].map(|pipe| fcntl(pipe, FcntlArg::F_SETPIPE_SZ(1024 * 1024)).is_ok());
+        let held = [&from, &to].map(|pipe| fcntl(pipe, FcntlArg::F_SETPIPE_SZ(SIZE)).is_ok());
+        let is_roomy = held == [true; 2];
         let (from, to, first) = (Some(from), Some(to), first.to_vec());
         Self { from, to, first, is_roomy, completed: false, ..Self::none() }
     }
@@ -124,14 +124,17 @@ impl Pump {
 
     /// Carries what the writer has ready; poll has said that there is something, or its end. The bytes move from pipe to
     /// pipe: to copy them would take longer than all else that is done with them here.
-    pub(super) fn read(&mut self) -> io::Result<()> {
-        let (Some(from), Some(to)) = (&self.from, &self.to) else { return Ok(()) };
-        let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
-        self.is_full = false;
-        match splice(from, None, to, None, SIZE, flags) {
+    ///
+    /// # Errors
+    /// When the writer's pipe cannot be read from.
+    pub(super) fn carry(&mut self) -> io::Result<()> {
+        let (Some(from), Some(to)) = (&mut self.from, &self.to) else { return Ok(()) };
+        // What the reader left no room for is no sign of a writer that has little.
+        let was_full = std::mem::take(&mut self.is_full);
+        match splice(&*from, None, to, None, SIZE as usize, SpliceFFlags::SPLICE_F_NONBLOCK) {
             Ok(0) => self.from = None,
             Ok(count) => {
-                let gathers = self.is_roomy && self.bytes > LONG && count < LITTLE;
+                let gathers = !was_full && self.is_roomy && self.bytes > LONG && count < LITTLE;
                 self.rests_until =
                     gathers.then(|| Instant::now() + Duration::from_millis(REST.into()));
                 self.bytes = self.bytes.saturating_add(count as u64);
@@ -139,17 +142,24 @@ impl Pump {
             // The writer has something, so it is the reader's pipe.
             Err(Errno::EAGAIN) => self.is_full = true,
             Err(Errno::EINTR) => {}
-            Err(Errno::EPIPE) => self.refuse(),
+            // Nobody reads any more, which is no refusal where nothing more comes.
+            Err(Errno::EPIPE) => match from.read(&mut [0])? {
+                0 => self.from = None,
+                _ => self.refuse(),
+            },
             Err(error) => return Err(error.into()),
         }
         self.idle_since = Instant::now();
         Ok(())
     }
 
-    /// Writes what the reader takes now.
-    pub(super) fn write(&mut self) -> io::Result<()> {
+    /// Goes on where the reader had no room; poll has said that there is some, or that it takes no more.
+    ///
+    /// # Errors
+    /// As [`Pump::carry`].
+    pub(super) fn resume(&mut self) -> io::Result<()> {
         if self.first.is_empty() {
-            return self.read();
+            return self.carry();
         }
         let Some(to) = &mut self.to else { return Ok(()) };
         match to.write(&self.first) {
@@ -224,7 +234,7 @@ mod tests {
         pump.is_roomy = true;
         let mut carried = |pump: &mut Pump, bytes: &[u8]| {
             writer.write_all(bytes).unwrap();
-            pump.read().unwrap();
+            pump.carry().unwrap();
             let now = Instant::now();
             let mut arrived = vec![0; bytes.len()];
             reader.read_exact(&mut arrived).unwrap();
@@ -252,19 +262,19 @@ mod tests {
         writer.write_all(&bytes).unwrap();
         drop(writer);
         assert!(pump.wants_output() && !pump.wants_input());
-        pump.write().unwrap();
+        pump.resume().unwrap();
         assert!(pump.wants_input() && !pump.wants_output());
         let mut arrived = Vec::new();
         while !pump.is_drained() {
             assert_ne!(pump.wants_input(), pump.wants_output());
             if pump.wants_input() {
-                pump.read().unwrap();
+                pump.carry().unwrap();
                 continue;
             }
             let mut some = [0; 4096];
             let count = reader.read(&mut some).unwrap();
             arrived.extend_from_slice(&some[..count]);
-            pump.write().unwrap();
+            pump.resume().unwrap();
         }
         pump.complete();
         pump.release();
@@ -280,7 +290,17 @@ mod tests {
         let mut pump = Pump::new(owned(from), owned(to), b"");
         drop(reader);
         writer.write_all(b"something").unwrap();
-        pump.read().unwrap();
+        pump.carry().unwrap();
         assert!(pump.is_refused() && !pump.is_drained() && pump.from.is_none());
+    }
+
+    #[test]
+    fn a_reader_that_takes_no_more_when_there_is_no_more_has_refused_nothing() {
+        let (from, writer) = io::pipe().unwrap();
+        let (reader, to) = io::pipe().unwrap();
+        let mut pump = Pump::new(owned(from), owned(to), b"");
+        drop((reader, writer));
+        pump.carry().unwrap();
+        assert!(pump.is_drained() && !pump.is_refused());
     }
 }

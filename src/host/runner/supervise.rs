@@ -195,11 +195,11 @@ impl<'a> Supervision<'a> {
             }
             Ready::PumpFrom(link) => {
                 self.stillness.moved();
-                (link, self.pumps[link].read())
+                (link, self.pumps[link].carry())
             }
             Ready::PumpTo(link) => {
                 self.stillness.moved();
-                (link, self.pumps[link].write())
+                (link, self.pumps[link].resume())
             }
             Ready::OutletFrom => {
                 self.stillness.moved();

@@ -17,7 +17,7 @@ use crate::model::shown::Show;
 use crate::model::size;
 use crate::model::undo::ServedMount;
 use crate::pipeline::engine_lock::bracketed;
-use crate::pipeline::received::{Workplace, reserve};
+use crate::pipeline::received::{Staging, reserve};
 use crate::step::context::RunContext;
 use crate::step::error::StepError;
 
@@ -41,7 +41,7 @@ struct Fetching<'a> {
 
 /// Our directory, and what was received in it.
 struct Received {
-    workplace: Workplace,
+    staging: Staging,
     found: Subvolume,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn show(
         // It is tried again with the directory, which goes when the run is over.
         tracing::warn!(
             "{}: what was received is still there: {error}",
-            received.workplace.path.shown()
+            received.staging.path.shown()
         );
     }
     shown
@@ -82,7 +82,7 @@ pub(super) fn show(
 
 impl Received {
     fn path(&self) -> PathBuf {
-        self.workplace.path.join(RECEIVED)
+        self.staging.path.join(RECEIVED)
     }
 }
 
@@ -132,10 +132,10 @@ impl Fetching<'_> {
         leave_free: Option<u64>,
     ) -> Result<Received, StepError> {
         let cx = self.cx;
-        let workplace = Workplace::make(cx, place, STAGING)?
+        let staging = Staging::make(cx, place, STAGING)?
             .map_err(|error| self.no_room(Trouble::Environment, &error))?;
-        self.tell(fetch, &workplace.path);
-        let wanted = workplace.wanted(cx, self.copy, RECEIVED, leave_free);
+        self.tell(fetch, &staging.path);
+        let wanted = staging.wanted(cx, self.copy, RECEIVED, leave_free);
         let wanted = AsSubvolume { nameless: true, ..wanted };
         let mut full = None;
         let found = self.as_a_step(|progress| {
@@ -148,7 +148,7 @@ impl Fetching<'_> {
             })
         });
         let found = found.map_err(|error| full.unwrap_or(error))?;
-        Ok(Received { workplace, found })
+        Ok(Received { staging, found })
     }
 
     fn tell(&self, fetch: Fetch, directory: &Path) {
@@ -205,7 +205,7 @@ impl Fetching<'_> {
     fn let_go(&self, received: &Received, mount: &ServedMount) -> Result<(), StepError> {
         let host = self.cx.host();
         unmount(host, mount, None)?;
-        received.workplace.empty(host, None)
+        received.staging.empty(host, None)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::model::undo::WaitingSubvolume;
 
 use crate::pipeline::engine_lock::bracketed;
 use crate::pipeline::query::{self, Query};
-use crate::pipeline::received::{Workplace, reserve};
+use crate::pipeline::received::{Staging, reserve};
 use crate::pipeline::select::finished_copies;
 use crate::pipeline::staging::refuse_seen;
 use crate::step::context::RunContext;
@@ -161,13 +161,13 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn stage(&self) -> Result<Workplace, StepError> {
-        let made = Workplace::make(self.cx, &self.place.beside, STAGING)?;
+    fn stage(&self) -> Result<Staging, StepError> {
+        let made = Staging::make(self.cx, &self.place.beside, STAGING)?;
         made.map_err(|error| StepError::from_error(Trouble::Environment, &error, error.hint()))
     }
 
     /// Receives everything and puts it together.
-    fn lay_out(&self, staged: &Workplace, parts: &[Part]) -> Result<Laid, StepError> {
+    fn lay_out(&self, staged: &Staging, parts: &[Part]) -> Result<Laid, StepError> {
         let host = self.cx.host();
         let whole = staged.path.join(MADE);
         let mut laid = Laid::default();
@@ -213,7 +213,7 @@ impl Work<'_> {
     /// Receives one copy and makes a writable subvolume of it. Answers with what deletes what was received.
     fn make(
         &self,
-        staged: &Workplace,
+        staged: &Staging,
         part: &Part,
         name: &str,
         at: PathBuf,
@@ -232,7 +232,7 @@ impl Work<'_> {
     /// places.
     fn lacking(
         &self,
-        staged: &Workplace,
+        staged: &Staging,
         parts: &[Part],
         copy: &Copy,
         origin: &Path,
@@ -255,7 +255,7 @@ impl Work<'_> {
         Ok(lacking)
     }
 
-    fn receive(&self, staged: &Workplace, part: &Part, name: &str) -> Result<Subvolume, Unmade> {
+    fn receive(&self, staged: &Staging, part: &Part, name: &str) -> Result<Subvolume, Unmade> {
         let leave = reserve(self.cx.host(), &self.place.beside, self.ignore_space)?;
         let wanted = staged.wanted(self.cx, &part.copy, name, leave);
         let mut is_of_space = false;
@@ -267,7 +267,7 @@ impl Work<'_> {
     }
 
     /// Moves what was made to its place. Answers where what lay there before is now.
-    fn put(&self, staged: &Workplace, made: Subvolume) -> Result<Option<PathBuf>, StepError> {
+    fn put(&self, staged: &Staging, made: Subvolume) -> Result<Option<PathBuf>, StepError> {
         let (host, place) = (self.cx.host(), self.place);
         let aside = place.live.as_ref().map(|_| said::aside(&place.path, host.now()));
         if let Some(path) = &aside {
