@@ -198,6 +198,7 @@ mod tests {
 
     use std::io;
     use std::os::fd::OwnedFd;
+    use std::sync::mpsc;
     use std::thread;
 
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -218,20 +219,28 @@ mod tests {
         let mut bytes = Vec::new();
         piece(&[7; 100_000], &mut bytes);
         let length = bytes.len();
+        let (heard, hears) = mpsc::channel();
         let fast = thread::spawn(move || {
-            let mut all = Vec::new();
-            fast.read_to_end(&mut all).unwrap();
+            let mut all = vec![0; length];
+            fast.read_exact(&mut all).unwrap();
+            let mut word = [0; ALIVE.len()];
+            while fast.read_exact(&mut word).is_ok() {
+                all.extend_from_slice(&word);
+                let _ = heard.send(());
+            }
             all
         });
         let slow = thread::spawn(move || {
             let (mut all, mut some) = (Vec::new(), [0; 4096]);
-            loop {
-                thread::sleep(Duration::from_millis(50));
-                match slow.read(&mut some).unwrap() {
-                    0 => return all,
-                    count => all.extend_from_slice(&some[..count]),
-                }
+            // Less than it takes to have the piece.
+            for _ in 0..3 {
+                slow.read_exact(&mut some).unwrap();
+                all.extend_from_slice(&some);
+                // It fails when the other one hears nothing more.
+                let _ = hears.recv();
             }
+            slow.read_to_end(&mut all).unwrap();
+            all
         });
         let (patience, alive) = (Some(Duration::from_secs(60)), Duration::from_millis(100));
         let mut takers = [one, other];
@@ -274,14 +283,20 @@ mod tests {
         // In the midst, and at the end.
         for patience in [Some(Duration::from_millis(300)), None] {
             let (mut from, taker) = taker();
+            let (says, hears) = mpsc::channel();
             let reader = thread::spawn(move || {
-                thread::sleep(Duration::from_secs(1));
+                for _ in 0..2 {
+                    hears.recv_timeout(Duration::from_secs(60)).unwrap();
+                }
                 let mut all = Vec::new();
                 from.read_to_end(&mut all).unwrap();
                 all
             });
             let (alive, mut told) = (Duration::from_millis(200), Vec::new());
-            let tell = &mut |line: &str| told.push(line.to_owned());
+            let tell = &mut |line: &str| {
+                told.push(line.to_owned());
+                let _ = says.send(());
+            };
             let mut takers = [taker];
             pass(&mut takers, &bytes, Limits { patience, alive }, tell).unwrap();
             drop(takers);

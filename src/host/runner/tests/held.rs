@@ -98,11 +98,14 @@ fn a_turn_that_fails_leaves_who_is_held_to_be_asked() {
 fn a_signal_and_a_silence_stop_both_sides_and_who_is_let_go_is_stopped() {
     let (runner, stop) = runner();
     let dir = tempfile::tempdir().unwrap();
-    let ended = dir.path().join("ended");
-    let traps =
-        format!("trap 'echo >>{}; exit 1' TERM; while :; do sleep 0.05; done", ended.shown());
+    let [ready, ended] = ["ready", "ended"].map(|name| dir.path().join(name));
+    let traps = format!(
+        "trap 'echo >>{}; exit 1' TERM; echo yes >{}; while :; do sleep 0.05; done",
+        ended.shown(),
+        ready.shown()
+    );
     let held = runner.hold(&shells(&[&traps]), HeldEnd::Writes).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    await_file(&ready);
     drop(held);
     assert_eq!(std::fs::read_to_string(&ended).unwrap(), "\n");
     let mut silent = shell("exec sleep 60");

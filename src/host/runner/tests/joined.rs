@@ -90,9 +90,14 @@ fn a_producer_that_fails_never_ends_the_consumers_input() {
 fn a_consumer_that_ignores_its_stop_signal_is_killed_before_it_sees_an_end() {
     let dir = tempfile::tempdir().unwrap();
     let proof = dir.path().join("proof");
-    let stubborn = shell(&format!("trap '' TERM; cat > /dev/null; echo end > {}", proof.shown()));
-    let piped =
-        pipe(&impatient().0, &shell("sleep 0.3; exit 1"), &stubborn, &mut |_, _| {}).unwrap();
+    let ready = dir.path().join("ready");
+    let stubborn = format!(
+        "trap '' TERM; : > {}; cat > /dev/null; echo end > {}",
+        ready.shown(),
+        proof.shown()
+    );
+    let torn = shell(&format!("{}; exit 1", until(&ready)));
+    let piped = pipe(&impatient().0, &torn, &shell(&stubborn), &mut |_, _| {}).unwrap();
     assert!(!piped.last.success());
     assert!(!proof.exists(), "the consumer saw the end of a torn stream");
     assert_eq!(piped.before[0].exit, Exit::Code(1));
@@ -138,21 +143,26 @@ fn who_ends_well_before_it_has_read_everything_is_known_for_that() {
         assert!(others.clone().all(|it| it.dismissed && !it.left_early), "{chained:?}");
     }
     // Nor does it matter that a pipe holds what nobody takes, nor that others go on with what there was.
-    let little = shell("echo all; head -c 50000 /dev/zero");
-    for early in ["sleep 0.5; head -c 10 > /dev/null", "sleep 0.5", "sleep 0.5; echo made"] {
-        let left = pipe(&runner().0, &little, &shell(early), &mut |_, _| {});
+    let dir = tempfile::tempdir().unwrap();
+    let wrote = dir.path().join("wrote");
+    let little = shell(&format!("echo all; head -c 50000 /dev/zero; : > {}", wrote.shown()));
+    let late = |script: &str| shell(&format!("{}; sleep 0.5; {script}", until(&wrote)));
+    for early in ["head -c 10 > /dev/null", "exit 0", "echo made"] {
+        let _ = std::fs::remove_file(&wrote);
+        let left = pipe(&runner().0, &little, &late(early), &mut |_, _| {});
         assert!(matches!(left, Err(RunError::LeftEarly { .. })), "{early}: {left:?}");
     }
-    let before = [little, shell("sleep 0.5; echo made")];
+    std::fs::remove_file(&wrote).unwrap();
+    let before = [little, late("echo made")];
     let left = runner().0.chain(&before, &shell("cat > /dev/null"), &mut |_, _| {});
     assert!(matches!(left, Err(RunError::LeftEarly { .. })), "{left:?}");
     // Whoever was made to end by somebody else, or failed, has not.
     assert!(!joined("head -c 10; exit 5").last.left_early);
-    let stopped = shell("trap 'exit 0' TERM; while :; do sleep 0.05; done");
-    let chained = runner()
-        .0
-        .chain(&[shell("echo half; sleep 0.3; exit 1")], &stopped, &mut |_, _| {})
-        .unwrap();
+    let ready = dir.path().join("ready");
+    let stopped =
+        format!("trap 'exit 0' TERM; : > {}; while :; do sleep 0.05; done", ready.shown());
+    let torn = shell(&format!("echo half; {}; exit 1", until(&ready)));
+    let chained = runner().0.chain(&[torn], &shell(&stopped), &mut |_, _| {}).unwrap();
     assert!(chained.last.success() && !chained.last.left_early, "{chained:?}");
     let (result, _) = join(&shell("echo all"), None);
     let whole = result.unwrap();
@@ -354,9 +364,11 @@ fn nothing_in_a_chain_is_no_stream_wherever_it_comes_from() {
 
 #[test]
 fn one_that_ignores_its_stop_signal_keeps_the_end_from_the_last_all_the_same() {
-    let stubborn = "trap '' TERM; cat; echo rest";
-    let (result, saw_end) =
-        chain(&impatient().0, &["echo half; sleep 0.3; exit 1", stubborn, stubborn]);
+    let dir = tempfile::tempdir().unwrap();
+    let ready = ["one", "other"].map(|name| dir.path().join(name));
+    let torn = format!("echo half; {}; {}; exit 1", until(&ready[0]), until(&ready[1]));
+    let [one, other] = ready.map(|at| format!("trap '' TERM; : > {}; cat; echo rest", at.shown()));
+    let (result, saw_end) = chain(&impatient().0, &[&torn, &one, &other]);
     let chained = result.unwrap();
     assert!(!saw_end, "the last saw the end of a torn stream");
     assert_eq!(chained.before[0].exit, Exit::Code(1));

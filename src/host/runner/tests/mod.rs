@@ -50,6 +50,11 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
+/// What waits in a shell for a file that another test program writes. It gives up after a while.
+fn until(path: &Path) -> String {
+    format!("i=0; until [ -e {} ] || [ $i -gt 900 ]; do sleep 0.05; i=$((i+1)); done", path.shown())
+}
+
 /// Waits for a file that a test program writes.
 fn await_file(path: &Path) -> String {
     let started = Instant::now();
