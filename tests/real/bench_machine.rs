@@ -247,8 +247,13 @@ password-file = "{{root}}/pass"
         command
     }
 
+    /// Runs the program to its end. One that does not end by itself, as a verb that was to refuse and serves instead, is
+    /// ended after some minutes, so that the test fails and the others have their turn.
     pub fn run(&self, args: &[&str]) -> Ran {
-        let ran = self.command(args).output().unwrap().into();
+        let endless = self.command(args);
+        let mut ended = command("timeout");
+        ended.args(["--foreground", "--kill-after=60", "900"]).arg(endless.get_program());
+        let ran = ended.args(endless.get_args()).stdin(Stdio::null()).output().unwrap().into();
         if args.first() == Some(&"init") {
             for below in ["repo-r", "repo-c", "repo-d"] {
                 make_keys_cheap(&self.path(below), PASSPHRASE);

@@ -296,6 +296,9 @@ fn a_machine_without_the_source_is_told_what_helps_and_so_is_one_without_room() 
     // That of a difference is not known when what it was made to is gone, and it may take what is left to others.
     machine.run(&["prune", "--target", "t", &whole]).expect(0);
     refused(&[], &["does not say how much", "so nothing was fetched", "--ignore-space"]);
+    // What was deleted there gives its room back by and by.
+    must("btrfs", &["subvolume", "sync", other.at.to_str().unwrap()]);
+    must("btrfs", &["filesystem", "sync", other.at.to_str().unwrap()]);
     let free = must("df", &["--output=avail", "-B1", other.at.to_str().unwrap()]);
     let free: u64 = free.lines().nth(1).unwrap().trim().parse().unwrap();
     let filler = other.path("filler");
