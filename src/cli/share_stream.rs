@@ -285,7 +285,8 @@ mod tests {
             let (mut from, taker) = taker();
             let (says, hears) = mpsc::channel();
             let reader = thread::spawn(move || {
-                for _ in 0..2 {
+                // For longer than anybody has patience.
+                for _ in 0..5 {
                     hears.recv_timeout(Duration::from_secs(60)).unwrap();
                 }
                 let mut all = Vec::new();

@@ -90,6 +90,15 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     Command::new(program)
 }
 
+/// A command, its words alone, that is ended after some minutes: where a verb that was to refuse serves instead, one test
+/// fails, and the others have their turn.
+pub fn bounded(endless: &Command) -> Command {
+    let mut bounded = command("timeout");
+    bounded.args(["--foreground", "--kill-after=60", "900"]).arg(endless.get_program());
+    bounded.args(endless.get_args()).stdin(Stdio::null());
+    bounded
+}
+
 /// Runs a program that must succeed and answers with its output.
 #[track_caller]
 pub fn must(program: &str, args: &[&str]) -> String {
@@ -247,13 +256,9 @@ password-file = "{{root}}/pass"
         command
     }
 
-    /// Runs the program to its end. One that does not end by itself, as a verb that was to refuse and serves instead, is
-    /// ended after some minutes, so that the test fails and the others have their turn.
+    /// Runs the program to its end.
     pub fn run(&self, args: &[&str]) -> Ran {
-        let endless = self.command(args);
-        let mut ended = command("timeout");
-        ended.args(["--foreground", "--kill-after=60", "900"]).arg(endless.get_program());
-        let ran = ended.args(endless.get_args()).stdin(Stdio::null()).output().unwrap().into();
+        let ran = bounded(&self.command(args)).output().unwrap().into();
         if args.first() == Some(&"init") {
             for below in ["repo-r", "repo-c", "repo-d"] {
                 make_keys_cheap(&self.path(below), PASSPHRASE);

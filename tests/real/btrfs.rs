@@ -102,6 +102,14 @@ impl Disk {
         listed.lines().filter_map(|line| Some(line.split_once(" path ")?.1.to_owned())).collect()
     }
 
+    /// Waits until what was deleted has given its room back, which takes btrfs half a minute by itself.
+    pub fn reclaim(&self) {
+        let at = self.at.to_str().unwrap();
+        for what in ["filesystem", "subvolume", "filesystem"] {
+            must("btrfs", &[what, "sync", at]);
+        }
+    }
+
     /// How much is stored on it, in bytes, once that is there.
     pub fn used(&self) -> u64 {
         must("btrfs", &["filesystem", "sync", self.at.to_str().unwrap()]);

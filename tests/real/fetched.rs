@@ -296,9 +296,7 @@ fn a_machine_without_the_source_is_told_what_helps_and_so_is_one_without_room() 
     // That of a difference is not known when what it was made to is gone, and it may take what is left to others.
     machine.run(&["prune", "--target", "t", &whole]).expect(0);
     refused(&[], &["does not say how much", "so nothing was fetched", "--ignore-space"]);
-    // What was deleted there gives its room back by and by.
-    must("btrfs", &["subvolume", "sync", other.at.to_str().unwrap()]);
-    must("btrfs", &["filesystem", "sync", other.at.to_str().unwrap()]);
+    other.reclaim();
     let free = must("df", &["--output=avail", "-B1", other.at.to_str().unwrap()]);
     let free: u64 = free.lines().nth(1).unwrap().trim().parse().unwrap();
     let filler = other.path("filler");
@@ -310,7 +308,7 @@ fn a_machine_without_the_source_is_told_what_helps_and_so_is_one_without_room() 
     assert_eq!(other.subvolumes(), [] as [String; 0]);
     assert_eq!(names_in(&other.at), ["filler", "open"]);
     fs::remove_file(&filler).unwrap();
-    must("btrfs", &["filesystem", "sync", other.at.to_str().unwrap()]);
+    other.reclaim();
     let how_much = "all of it, and the target does not say";
     let verb = it.mount_of(&it.newest, how_much, &mount[3..]);
     assert_eq!(crate::bench_machine::manifest(&it.at), manifest);

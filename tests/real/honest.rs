@@ -6,7 +6,7 @@ use std::fs;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::bench_machine::{Bound, COPIED, HOST, Machine, Ran, command, must};
+use crate::bench_machine::{Bound, COPIED, HOST, Machine, Ran, bounded, command, must};
 
 #[test]
 fn a_copied_target_does_not_ask_for_what_retention_just_deleted() {
@@ -48,7 +48,7 @@ fn what_cannot_be_written_to_standard_output_is_told_with_its_place() {
     let machine = Machine::new(&HOST.replace(r#"["b", "r"]"#, r#"["b"]"#));
     for arguments in [&["run"][..], &["--json", "run"], &["list"], &["--json", "list"]] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let output = machine.command(arguments).stdout(full).output().unwrap();
+        let output = bounded(&machine.command(arguments)).stdout(full).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(4), "{arguments:?}: {said}");
         assert!(said.contains("cannot write to standard output: No space left"), "{said}");

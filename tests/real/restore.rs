@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::bench_machine::{
-    Bound, HOST, Machine, Ran, assert_same_tree, must, must_at_last, wait_for_no_loop_device,
-    wait_until,
+    Bound, HOST, Machine, Ran, assert_same_tree, bounded, must, must_at_last,
+    wait_for_no_loop_device, wait_until,
 };
 
 /// A machine with one copy in each target, of what `fill` put into its source.
@@ -436,9 +436,10 @@ fn a_standard_output_that_takes_nothing_is_told_by_what_looks() {
     }
     // Nor does anything panic that cannot say what is wrong.
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
-    let ran = machine.command(&["list", "-vvv"]).stderr(full()).stdout(Stdio::piped()).output();
+    let ran =
+        bounded(&machine.command(&["list", "-vvv"])).stderr(full()).stdout(Stdio::piped()).output();
     Ran::from(ran.unwrap()).expect(0).says("host");
-    let ran = machine.command(&["run"]).stderr(full()).stdout(full()).output().unwrap();
+    let ran = bounded(&machine.command(&["run"])).stderr(full()).stdout(full()).output().unwrap();
     assert!(matches!(ran.status.code(), Some(0 | 4)), "{ran:?}");
     machine.assert_clean();
 }

@@ -241,10 +241,7 @@ fn a_full_disk_keeps_no_part() {
     assert_eq!(part(&scene.target()), None);
     fs::remove_file(scene.home().join("big")).unwrap();
     fs::write(scene.home().join("small"), "x").unwrap();
-    // By itself, btrfs gives space back within half a minute.
-    let at = scene.copies.at.to_str().unwrap();
-    must("btrfs", &["filesystem", "sync", at]);
-    must("btrfs", &["subvolume", "sync", at]);
+    scene.copies.reclaim();
     wait_for("there is room again", || scene.machine.run(&["run"]).code == Some(0));
     let copy = scene.machine.copies("t").pop().unwrap();
     assert_same_tree(&scene.home(), &scene.copy(&copy));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rusqlite::Connection;
 
-use crate::bench_machine::{COPIED, HOST, Machine, command, must};
+use crate::bench_machine::{COPIED, HOST, Machine, bounded, command, must};
 
 const KEEP_ONE: &str = "[targets.b.keep]\nlast = 1\n[targets.r.keep]\nlast = 1\n";
 
@@ -21,8 +21,8 @@ fn second_machine(machine: &Machine) -> PathBuf {
 }
 
 fn as_second(config: &PathBuf, args: &[&str], code: i32) -> String {
-    let output =
-        command(crate::bench_machine::PROGRAM).arg("-c").arg(config).args(args).output().unwrap();
+    let mut second = command(crate::bench_machine::PROGRAM);
+    let output = bounded(second.arg("-c").arg(config).args(args)).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");

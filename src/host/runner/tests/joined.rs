@@ -146,13 +146,13 @@ fn who_ends_well_before_it_has_read_everything_is_known_for_that() {
     let dir = tempfile::tempdir().unwrap();
     let wrote = dir.path().join("wrote");
     let little = shell(&format!("echo all; head -c 50000 /dev/zero; : > {}", wrote.shown()));
+    // All that the other one has still to do is to end.
     let late = |script: &str| shell(&format!("{}; sleep 0.5; {script}", until(&wrote)));
     for early in ["head -c 10 > /dev/null", "exit 0", "echo made"] {
-        let _ = std::fs::remove_file(&wrote);
         let left = pipe(&runner().0, &little, &late(early), &mut |_, _| {});
         assert!(matches!(left, Err(RunError::LeftEarly { .. })), "{early}: {left:?}");
+        std::fs::remove_file(&wrote).unwrap();
     }
-    std::fs::remove_file(&wrote).unwrap();
     let before = [little, late("echo made")];
     let left = runner().0.chain(&before, &shell("cat > /dev/null"), &mut |_, _| {});
     assert!(matches!(left, Err(RunError::LeftEarly { .. })), "{left:?}");

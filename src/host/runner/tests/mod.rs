@@ -50,9 +50,10 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// What waits in a shell for a file that another test program writes. It gives up after a while.
+/// What waits in a shell for a file, until it is late.
 fn until(path: &Path) -> String {
-    format!("i=0; until [ -e {} ] || [ $i -gt 900 ]; do sleep 0.05; i=$((i+1)); done", path.shown())
+    let (path, looks) = (path.shown(), IN_TIME.as_millis() / 50);
+    format!("i=0; until [ -e {path} ] || [ $i -gt {looks} ]; do sleep 0.05; i=$((i+1)); done")
 }
 
 /// Waits for a file that a test program writes.
@@ -331,8 +332,7 @@ fn the_recorder_is_told_of_each_child_and_its_end() {
     let book = Arc::new(Book(Mutex::default(), told.clone()));
     runner.record_children(Some(Arc::clone(&book) as Arc<dyn ChildRecorder>));
     // It cannot end before the recorder was told.
-    let wait = format!("echo $$; until [ -e {} ]; do sleep 0.01; done", told.shown());
-    let spec = shell(&wait);
+    let spec = shell(&format!("echo $$; {}", until(&told)));
     let completed = runner.run(&spec, &mut |_, _| {}).unwrap();
     let pid: i32 = text(&completed.stdout).trim().parse().unwrap();
     let entries = book.0.lock().unwrap().clone();
